@@ -1,0 +1,43 @@
+"""Run any distilabel pipeline through the OpenAI Batch API, at half the price."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distilabel_openai_batch.errors import (
+        AuthenticationError,
+        BatchFailedError,
+        ConnectionFailedError,
+        OpenAIBatchError,
+        QuotaError,
+        RequestsFailedError,
+        RunError,
+    )
+    from distilabel_openai_batch.llm import OpenAIBatchLLM
+
+__all__ = [
+    "AuthenticationError",
+    "BatchFailedError",
+    "ConnectionFailedError",
+    "OpenAIBatchError",
+    "OpenAIBatchLLM",
+    "QuotaError",
+    "RequestsFailedError",
+    "RunError",
+]
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """Imports what is asked for, and no more: distilabel takes seconds, which the command line need not wait for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "llm" if name == "OpenAIBatchLLM" else "errors"
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

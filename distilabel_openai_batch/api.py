@@ -1,0 +1,329 @@
+"""The calls to the server, each with one error boundary, so that the code above needs no `try`.
+
+What passes (a cut connection, a 503, a 429) is waited out here; what does not is raised as a `RunError` that quotes the
+API. The SDK's own retries are off: it would repeat a create whose reply was lost, and so buy the batch again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import httpx
+import openai
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from distilabel_openai_batch import errors
+from distilabel_openai_batch.wire import Batch, read_batch
+
+T = TypeVar("T")
+
+KEY = "distilabel_openai_batch_key"
+"""The metadata key that a batch is found by when the reply to its creation was lost."""
+
+# Clocks of client and server may disagree by this much when batches are searched by age.
+_CLOCK_SKEW_SECONDS = 3_600.0
+
+FILE_VISIBLE_SECONDS = 60.0
+"""An uploaded file that cannot be found may only not be visible yet; after this time it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for a server that fails.
+
+    Attributes:
+        first: seconds before the first repetition; each further pause is twice as long.
+        longest: seconds between two repetitions, at most, unless the server asks for more with `Retry-After`.
+        total: seconds after which a call is given up, if the server was ever reached in this run.
+        retries: repetitions before the server was ever reached: a wrong address is an error soon.
+    """
+
+    first: float = 0.5
+    longest: float = 60.0
+    total: float = 6 * 3_600.0
+    retries: int = 6
+
+    def pause(self, attempt: int) -> float:
+        """Seconds to wait after the failure of attempt number `attempt`, the first of which is 1."""
+        # 2.0**64 is beyond any cap and far from overflowing, which a night of retries would come to.
+        return min(self.longest, self.first * 2.0 ** min(attempt - 1, 64))
+
+
+class _Passing(Exception):
+    """The call failed in a way that may be over soon."""
+
+    def __init__(self, reason: str, *, retry_after: float | None = None, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+        self.refused = refused
+        """The server said that it did nothing; without that, a call that creates may have created."""
+
+
+class BatchAPI:
+    """The Batch API of one server.
+
+    Args:
+        client: the SDK's client; it is used with its retries switched off.
+        patience: how long to wait for a server that fails.
+        logger: where it says what it is waiting for.
+    """
+
+    def __init__(self, client: openai.AsyncOpenAI, patience: Patience, logger: logging.Logger) -> None:
+        self._client = client.with_options(max_retries=0)
+        self._patience = patience
+        self._logger = logger
+        self._reached = False
+        self._lists = True
+
+    async def upload(self, path: Path) -> str:
+        """Uploads an input file, read from the disk as it is sent.
+
+        Returns:
+            The file's id.
+
+        Raises:
+            RunError: the server refuses it or could not be reached.
+        """
+
+        async def attempt() -> str:
+            with path.open("rb") as file:
+                return (await self._client.files.create(file=(path.name, file), purpose="batch")).id
+
+        return await self._patiently("uploading an input file", attempt)
+
+    async def create(
+        self, input_file_id: str, endpoint: str, completion_window: str, key: str, metadata: Mapping[str, str]
+    ) -> Batch:
+        """Creates a batch, once, whatever happens to the reply.
+
+        Args:
+            input_file_id: what `upload` returned.
+            endpoint: the path that all its requests go to.
+            completion_window: as the API's (`"24h"`).
+            key: unlike that of any other batch. It goes into the metadata, by which a batch whose reply was lost is
+                found.
+            metadata: what else goes there.
+
+        Raises:
+            RunError: the server refuses it or could not be reached.
+        """
+        started = time.time()
+        maybe_created = False
+
+        async def attempt() -> Batch:
+            nonlocal maybe_created
+            if maybe_created and (batch := await self._find(key, since=started)):
+                self._logger.warning(f"The reply to a batch's creation was lost. Batch {batch.id} was found again.")
+                return batch
+            try:
+                created = await self._call(
+                    lambda: self._client.batches.create(
+                        input_file_id=input_file_id,
+                        endpoint=endpoint,  # type: ignore[arg-type]
+                        completion_window=completion_window,  # type: ignore[arg-type]
+                        metadata={KEY: key, **metadata},
+                    )
+                )
+            except _Passing as error:
+                maybe_created = maybe_created or not error.refused
+                raise
+            except errors.RunError as error:
+                if is_file_not_visible(str(error)) and time.time() - started < FILE_VISIBLE_SECONDS:
+                    raise _Passing(str(error), refused=True) from None
+                raise
+            maybe_created = True
+            return read_batch(created.to_dict())
+
+        return await self._patiently("creating a batch", attempt)
+
+    async def _find(self, key: str, since: float) -> Batch | None:
+        if not self._lists:
+            return None
+        after: str | None = None
+        while True:
+            page = await self._page(after)
+            for batch in page:
+                if batch.metadata.get(KEY) == key:
+                    return batch
+            if not page or (page[-1].created_at or 0.0) < since - _CLOCK_SKEW_SECONDS:
+                return None
+            after = page[-1].id
+
+    async def _page(self, after: str | None = None) -> list[Batch]:
+        cursor = {"after": after} if after else {}
+        try:
+            page = await self._call(lambda: self._client.batches.list(limit=100, extra_query=cursor))
+        except errors.RunError as error:
+            if error.status_code not in (404, 405, 501):
+                raise
+            self._lists = False
+            self._logger.warning(
+                "This server does not list its batches: when the reply to a batch's creation is lost, the batch cannot"
+                " be found again and is bought a second time."
+            )
+            return []
+        return [read_batch(batch.to_dict()) for batch in page.data]
+
+    async def retrieve(self, batch_id: str) -> Batch:
+        """Looks at a batch.
+
+        Raises:
+            RunError: the server refuses, does not know the batch, or could not be reached.
+        """
+
+        async def attempt() -> Batch:
+            return read_batch((await self._client.batches.retrieve(batch_id)).to_dict())
+
+        try:
+            return await self._patiently(f"looking at batch {batch_id}", attempt)
+        except errors.RunError as error:
+            if error.status_code != 404:
+                raise
+            raise errors.RunError(
+                f"The server does not know batch {batch_id}: {error} Was it made with a key of another project?",
+                status_code=404,
+                code=error.code,
+                batch_id=batch_id,
+            ) from None
+
+    async def retrieve_many(self, batch_ids: set[str]) -> dict[str, Batch]:
+        """Looks at several batches with one call where the server can list them, and one by one where it cannot."""
+        found: dict[str, Batch] = {}
+        if len(batch_ids) > 1 and self._lists:
+            page = await self._patiently("looking at the batches", self._page)
+            found = {batch.id: batch for batch in page if batch.id in batch_ids}
+        for batch_id in batch_ids - found.keys():
+            found[batch_id] = await self.retrieve(batch_id)
+        return found
+
+    async def cancel(self, batch_id: str) -> None:
+        """Asks the server to end a batch; one that has ended already is left as it is.
+
+        Raises:
+            RunError: the server refuses the key or could not be reached.
+        """
+        try:
+            await self._patiently(f"cancelling batch {batch_id}", lambda: self._client.batches.cancel(batch_id))
+        except errors.RunError as error:
+            if error.status_code not in (400, 404, 409):
+                raise
+
+    async def download(self, file_id: str, path: Path) -> None:
+        """Streams a file to the disk. One that breaks off is carried on from where it broke, or begun again.
+
+        Raises:
+            RunError: the server refuses it or could not be reached.
+        """
+        path.unlink(missing_ok=True)
+
+        async def attempt() -> None:
+            have = path.stat().st_size if path.exists() else 0
+            # Without "identity" the bytes that arrive are not the bytes of the file, which a range counts.
+            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+            streamed = self._client.files.with_streaming_response.content(file_id, extra_headers=headers)
+            async with streamed as response:
+                carried_on = response.status_code == 206
+                with path.open("ab" if carried_on else "wb") as file:
+                    async for chunk in response.iter_bytes():
+                        file.write(chunk)
+
+        await self._patiently(f"downloading file {file_id}", attempt)
+
+    async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        started = time.monotonic()
+
+        def is_enough(state: RetryCallState) -> bool:
+            if not self._reached:
+                return state.attempt_number > self._patience.retries
+            return time.monotonic() - started > self._patience.total
+
+        def pause(state: RetryCallState) -> float:
+            error = _error_of(state)
+            return max(error.retry_after or 0.0, self._patience.pause(state.attempt_number))
+
+        def tell(state: RetryCallState) -> None:
+            # Each doubling of the attempts is news; a line for each of a night's failures is not.
+            if state.attempt_number & (state.attempt_number - 1) == 0:
+                self._logger.warning(f"Failed {what}: {_error_of(state)} Trying again in {state.upcoming_sleep:.1f} s.")
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(_Passing),
+            stop=is_enough,
+            wait=pause,
+            before_sleep=tell,
+            sleep=anyio.sleep,
+            reraise=True,
+        )
+        try:
+            answer: T = await retrying(self._call, attempt)
+        except _Passing as error:
+            raise errors.ConnectionFailedError(
+                f"Failed {what} at {self._client.base_url}: {error} Nothing that was answered is lost: run it again."
+            ) from None
+        return answer
+
+    async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The one boundary between the SDK's exceptions and ours."""
+        try:
+            result = await call()
+        except openai.APIStatusError as error:
+            self._reached = True
+            raise self._refusal(error) from None
+        except (openai.APIConnectionError, httpx.TransportError) as error:
+            reason = str(error.__cause__ or error) or type(error).__name__
+            raise _Passing(f"{self._without_key(reason).rstrip('.')}.") from None
+        except (openai.OpenAIError, ValueError) as error:
+            # An answer that is no JSON, or not of this API: a proxy's error page with status 200.
+            raise _Passing(self._without_key(str(error))) from None
+        self._reached = True
+        return result
+
+    def _refusal(self, error: openai.APIStatusError) -> Exception:
+        body = error.body if isinstance(error.body, dict) else {}
+        message = str(body.get("message") or _text(error))
+        message = self._without_key(message)
+        code = body.get("code") or body.get("type")
+        status_code = error.status_code
+        about = f"{message} (HTTP {status_code}{f', {code}' if code else ''})"
+        if errors.is_out_of_quota(code):
+            return errors.QuotaError(about, status_code=status_code, code=code)
+        if errors.is_refused(status_code):
+            return errors.AuthenticationError(about, status_code=status_code, code=code)
+        if errors.passes(status_code, code):
+            retry_after = _seconds(error.response.headers.get("retry-after"))
+            return _Passing(about, retry_after=retry_after, refused=status_code == 429)
+        return errors.RunError(about, status_code=status_code, code=code)
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._client.api_key, "***") if self._client.api_key else text
+
+
+def _error_of(state: RetryCallState) -> _Passing:
+    assert state.outcome is not None
+    error = state.outcome.exception()
+    assert isinstance(error, _Passing)
+    return error
+
+
+def is_file_not_visible(message: str) -> bool:
+    """Whether a refusal says that the input file is not there, as the server does for moments after an upload."""
+    return "cannot find file" in message.lower()
+
+
+def _text(error: openai.APIStatusError) -> str:
+    """The first words of an answer that is not the API's JSON, such as a proxy's HTML page."""
+    words = " ".join(str(error.body or error.message).split())
+    return words if len(words) <= 200 else f"{words[:200]}…"
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    try:
+        return float(retry_after) if retry_after else None
+    except ValueError:
+        return None

@@ -1,0 +1,193 @@
+"""Gathers the calls of many callers and has them answered together, once nobody is left to wait for.
+
+Which callers there are, and what answering means, is not its business: it flushes when every other task of the event
+loop is blocked, or a shard is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.abc import TaskGroup
+
+from distilabel_openai_batch import errors
+from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request, Shard
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One caller's requests, and what became of them so far."""
+
+    outcomes: list[Outcome | None]
+    open: int
+    done: anyio.Event = field(default_factory=anyio.Event)
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request that a caller waits for."""
+
+    request: Request
+    slot: _Slot
+    index: int
+    attempts: int = 0
+
+
+class CallBuffer:
+    """Answers callers' requests in as few shards as may be.
+
+    Args:
+        answer: has a shard answered: an outcome for each of its requests, in their order.
+        cut: cuts requests into shards.
+        is_full: whether so many requests, of so many bytes, are enough for a shard.
+        max_attempts: how often one request is put into a shard before it is given up.
+        task_group: where shards are answered; it must outlive the callers.
+        progress: is told what became of the requests.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Shard], Awaitable[Sequence[Outcome]]],
+        cut: Callable[[Iterable[Request]], Iterable[Shard]],
+        is_full: Callable[[int, int], bool],
+        max_attempts: int,
+        task_group: TaskGroup,
+        progress: Progress,
+    ) -> None:
+        self._answer = answer
+        self._cut = cut
+        self._is_full = is_full
+        self._max_attempts = max_attempts
+        self._task_group = task_group
+        self._progress = progress
+        self._waiting: dict[str, _Asked] = {}
+        self._pending: list[_Asked] = []
+        self._pending_bytes = 0
+        self._flush_due = False
+        self._shards_out = 0
+        self._error: BaseException | None = None
+        self._rejected: list[tuple[_Asked, Failure]] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether no caller waits."""
+        return not self._waiting
+
+    async def ask(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Waits until each request has an outcome.
+
+        Args:
+            requests: with `custom_id`s that no caller has used yet.
+
+        Returns:
+            An outcome for each, in their order.
+
+        Raises:
+            RunError: the run cannot go on.
+        """
+        if self._error:
+            raise self._error
+        if not requests:
+            return []
+        slot = _Slot([None] * len(requests), len(requests))
+        self._progress.asked(len(requests))
+        for index, request in enumerate(requests):
+            asked = _Asked(request, slot, index)
+            self._waiting[request.custom_id] = asked
+            self._add(asked)
+        await slot.done.wait()
+        if slot.error:
+            raise slot.error
+        return [outcome for outcome in slot.outcomes if outcome is not None]
+
+    def fail(self, error: BaseException) -> None:
+        """Gives an error to everybody who waits or will ask."""
+        self._error = error
+        for asked in self._waiting.values():
+            asked.slot.error = error
+            asked.slot.done.set()
+        self._waiting.clear()
+        self._pending.clear()
+
+    def _add(self, asked: _Asked) -> None:
+        self._pending.append(asked)
+        self._pending_bytes += len(asked.request.body)
+        if self._is_full(len(self._pending), self._pending_bytes):
+            self._flush()
+        elif not self._flush_due:
+            self._flush_due = True
+            self._task_group.start_soon(self._flush_when_all_wait)
+
+    async def _flush_when_all_wait(self) -> None:
+        await anyio.wait_all_tasks_blocked()
+        self._flush_due = False
+        self._flush()
+
+    def _flush(self) -> None:
+        pending, self._pending, self._pending_bytes = self._pending, [], 0
+        for shard in self._cut([asked.request for asked in pending]):
+            self._shards_out += 1
+            self._task_group.start_soon(self._run, shard)
+
+    async def _run(self, shard: Shard) -> None:
+        try:
+            outcomes = await self._answer(shard)
+        except Exception as error:
+            self.fail(error)
+            return
+        finally:
+            self._shards_out -= 1
+        again = 0
+        for request, outcome in zip(shard.requests, outcomes, strict=True):
+            asked = self._waiting.get(request.custom_id)
+            if asked is None:
+                continue
+            asked.attempts += 1
+            if isinstance(outcome, Answer):
+                self._settle(asked, outcome)
+            elif errors.is_out_of_quota(outcome.code):
+                self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
+                return
+            elif errors.passes(outcome.status_code, outcome.code) and asked.attempts < self._max_attempts:
+                again += 1
+                self._add(asked)
+            else:
+                self._rejected.append((asked, outcome))
+        self._progress.asking_again(again)
+        self._settle_rejected()
+
+    def _settle_rejected(self) -> None:
+        """Hands over failures, unless it turns out that there is nothing else.
+
+        While nothing at all was answered and all failures are of one kind that does not pass, they are kept back, and
+        if it stays so until the last shard is in, they are an error of the run.
+        """
+        kinds = {(failure.status_code, failure.code) for _, failure in self._rejected}
+        hopeless = not self._progress.answered and len(kinds) == 1 and not errors.passes(*next(iter(kinds)))
+        if hopeless:
+            if not self._shards_out and not self._pending:
+                failure = self._rejected[0][1]
+                self.fail(
+                    errors.RequestsFailedError(
+                        f"All {len(self._rejected):,} requests failed: {failure}",
+                        status_code=failure.status_code,
+                        code=failure.code,
+                    )
+                )
+            return
+        rejected, self._rejected = self._rejected, []
+        for asked, failure in rejected:
+            self._progress.gave_up(failure, asked.request.custom_id)
+            self._settle(asked, failure)
+
+    def _settle(self, asked: _Asked, outcome: Outcome) -> None:
+        slot = asked.slot
+        slot.outcomes[asked.index] = outcome
+        slot.open -= 1
+        self._waiting.pop(asked.request.custom_id, None)
+        if not slot.open:
+            slot.done.set()

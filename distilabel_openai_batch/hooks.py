@@ -1,0 +1,229 @@
+"""Every touch of distilabel's internals: how a Task hands over its whole dataset, stops, and comes back.
+
+distilabel 1.5.3 has no seam for an LLM that waits a day, and its own offline mode loses rows. The wraps below are
+installed when `OpenAIBatchLLM` is imported, in the main process and in the steps' processes alike, and act only on
+Tasks that hold one; any other pipeline runs as if they were not there.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import distilabel
+import greenback
+from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
+from distilabel.pipeline._dag import DAG
+from distilabel.pipeline.base import BasePipeline
+from distilabel.pipeline.local import Pipeline
+from distilabel.pipeline.step_wrapper import _StepWrapper
+from distilabel.steps import GlobalStep, Step
+from distilabel.steps.tasks.base import _Task
+
+from distilabel_openai_batch.errors import RunError
+
+_STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
+
+_arranging_stages = contextvars.ContextVar("arranging_stages", default=False)
+_stopped_steps: set[int] = set()
+
+
+def install(is_ours: Callable[[Any], bool]) -> None:
+    """Wraps what has to be wrapped.
+
+    Args:
+        is_ours: whether a step is a Task that holds an `OpenAIBatchLLM`.
+
+    Raises:
+        ImportError: this distilabel is not made as the wraps expect.
+    """
+    _check_targets()
+    _hand_over_whole_dataset(is_ours)
+    _share_a_stage(is_ours)
+    _process_row_groups_side_by_side(is_ours)
+    _send_nothing_after_a_stop()
+    _raise_run_errors()
+    _give_back_rows_that_a_kill_took(is_ours)
+
+
+# What each wrap relies on: the parameters that its target had in distilabel 1.5.3.
+_TARGETS: dict[tuple[type, str], list[str]] = {
+    (DAG, "get_steps_load_stages"): ["self", "load_groups"],
+    (Step, "process_applying_mappings"): ["self", "args"],
+    (_StepWrapper, "_send_batch"): ["self", "batch"],
+    (Pipeline, "_error_callback"): ["self", "e"],
+    (Pipeline, "_stop"): ["self", "acquire_lock"],
+    (BasePipeline, "_invalidate_steps_cache_if_required"): ["self"],
+}
+
+
+def _check_targets() -> None:
+    differing = [
+        f"{owner.__name__}.{name}"
+        for (owner, name), parameters in _TARGETS.items()
+        if not hasattr(owner, name) or list(inspect.signature(getattr(owner, name)).parameters) != parameters
+    ]
+    if not isinstance(inspect.getattr_static(_Task, "is_global", None), property):
+        differing.append("_Task.is_global")
+    if differing:
+        raise ImportError(
+            f"distilabel-openai-batch works with distilabel 1.5.3; distilabel {distilabel.__version__} differs in"
+            f" {', '.join(differing)}. Install the one: pip install 'distilabel==1.5.3'."
+        )
+
+
+def _hand_over_whole_dataset(is_ours: Callable[[Any], bool]) -> None:
+    """A Task of ours counts as a global step, which is given all rows in one call.
+
+    A generator asks for its next batch only when the step's output has arrived: a normal step would never have more
+    than one batch in flight. The property is looked up on the class, so that the wrap reaches the user's own Tasks too,
+    unlike one of `model_post_init`, which pydantic has captured in each subclass.
+    """
+    is_global = _Task.is_global.fget
+
+    def wrapped(self: Any) -> bool:
+        if is_ours(self) and not self.is_generator:
+            return isinstance(self, GlobalStep) or not _arranging_stages.get()
+        return bool(is_global(self))
+
+    _Task.is_global = property(wrapped)
+
+
+def _share_a_stage(is_ours: Callable[[Any], bool]) -> None:
+    """A Task of ours shares its load stage with its neighbours.
+
+    distilabel gives each global step a stage of its own, one after another: three sibling Tasks would wait three days.
+    So, while the stages are arranged, ours say that they are not global.
+    """
+    get_steps_load_stages = DAG.get_steps_load_stages
+
+    def wrapped(self: Any, load_groups: Any = None) -> Any:
+        token = _arranging_stages.set(True)
+        try:
+            return get_steps_load_stages(self, load_groups)
+        finally:
+            _arranging_stages.reset(token)
+
+    DAG.get_steps_load_stages = wrapped
+
+
+def _process_row_groups_side_by_side(is_ours: Callable[[Any], bool]) -> None:
+    """A Task of ours processes its rows in the groups that it would have had anyway, all groups side by side.
+
+    Each group's ordinary synchronous `process` runs under greenback, where the blocking `generate` can await. Groups
+    start in order and give way only where they await, so that a second run asks the same questions. A group that raises
+    is imputed with `None`s, as distilabel does for a normal step; what concerns the whole run is raised.
+    """
+    process_applying_mappings = Step.process_applying_mappings
+
+    def wrapped(self: Any, *args: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        if not is_ours(self):
+            yield from process_applying_mappings(self, *args)
+            return
+        groups = _row_groups(self, args)
+        results: list[list[dict[str, Any]]] = [[] for _ in groups]
+        stops: list[Exception] = []
+
+        async def process(index: int) -> None:
+            await greenback.ensure_portal()
+            try:
+                results[index] = next(process_applying_mappings(self, *groups[index]))
+            except _STOPS_THE_PIPELINE as error:
+                stops.append(error)
+            except Exception as error:
+                self._logger.warning(
+                    f"⚠️ Processing row group {index} with step '{self.name}' failed: {error!r}. Its rows are filled"
+                    " with `None`s."
+                )
+                results[index] = self.impute_step_outputs(groups[index][0])
+
+        async def process_all() -> None:
+            async with self.llm.session(), anyio.create_task_group() as task_group:
+                for index in range(len(groups)):
+                    task_group.start_soon(process, index)
+
+        anyio.run(process_all)
+        if stops:
+            _stopped_steps.add(id(self))
+            raise stops[0]
+        yield [row for rows in results for row in rows]
+
+    Step.process_applying_mappings = wrapped
+
+
+def _row_groups(step: Any, args: tuple[list[dict[str, Any]], ...]) -> list[tuple[list[dict[str, Any]], ...]]:
+    """Cuts a step's rows as distilabel would have, had the step not been made global by us.
+
+    A step that is global by its own nature keeps its rows together, and so does one with several predecessors' rows
+    side by side, which belong together.
+    """
+    if isinstance(step, GlobalStep) or len(args) != 1 or not args[0]:
+        return [args]
+    [rows] = args
+    size = step.input_batch_size
+    return [(rows[start : start + size],) for start in range(0, len(rows), size)]
+
+
+def _send_nothing_after_a_stop() -> None:
+    """A step that was stopped sends no batch.
+
+    distilabel's loop sends in its `finally` an empty last batch even then, which is cached as the step's result: the
+    next run would lose every row, or hang.
+    """
+    send_batch = _StepWrapper._send_batch
+
+    def wrapped(self: Any, batch: Any) -> None:
+        if id(self.step) not in _stopped_steps:
+            send_batch(self, batch)
+
+    _StepWrapper._send_batch = wrapped
+
+
+def _raise_run_errors() -> None:
+    """`pipeline.run` raises a `RunError` of a step.
+
+    distilabel would log it, stop, and return an empty Distiset, or even go on where the step has no successors.
+    """
+    error_callback = Pipeline._error_callback
+
+    def wrapped(self: Any, e: BaseException) -> None:
+        error = getattr(e, "subprocess_exception", None)
+        if not isinstance(error, RunError) or e.is_load_error:  # type: ignore[attr-defined]
+            error_callback(self, e)
+            return
+        self._logger.error(f"❌ Step '{e.step.name}' cannot go on: {error}")  # type: ignore[attr-defined]
+        self._exception = error
+        with self._stop_called_lock:
+            if not self._stop_called:
+                self._stop(acquire_lock=False)
+
+    Pipeline._error_callback = wrapped
+
+
+def _give_back_rows_that_a_kill_took(is_ours: Callable[[Any], bool]) -> None:
+    """A Task of ours whose rows were sent to it, and whose results never came back, is sent them again.
+
+    After a `kill -9` distilabel's cache says "sent" and has forgotten the rows: the next run would hang for ever. This
+    runs once a cached batch manager has been loaded; invalidating the step's cache reloads its rows from its
+    predecessors' stored outputs.
+    """
+    invalidate_steps_cache_if_required = BasePipeline._invalidate_steps_cache_if_required
+
+    def wrapped(self: Any) -> None:
+        invalidate_steps_cache_if_required(self)
+        manager = self._batch_manager
+        for name in self.dag:
+            if (
+                is_ours(self.dag.get_step(name)["step"])
+                and manager._last_batch_sent.get(name) is not None
+                and manager._last_batch_received.get(name) is None
+                and not manager._steps[name].built_batches
+            ):
+                manager.invalidate_cache_for(
+                    step_name=name, dag=self.dag, steps_data_path=self._cache_location["steps_data"]
+                )
+
+    BasePipeline._invalidate_steps_cache_if_required = wrapped

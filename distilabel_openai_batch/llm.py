@@ -1,0 +1,364 @@
+"""`OpenAIBatchLLM`: distilabel's face of the Batch API."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.from_thread
+import greenback
+from distilabel import envs
+from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
+from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
+from distilabel.mixins.runtime_parameters import RuntimeParameter
+from distilabel.models.llms import OpenAILLM
+from openai.types import Completion
+from openai.types.chat import ChatCompletion
+from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, field_validator
+
+from distilabel_openai_batch import hooks
+from distilabel_openai_batch.api import Patience
+from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.jobs import JobSettings
+from distilabel_openai_batch.polling import PollSchedule
+from distilabel_openai_batch.session import Call, Session, Sessions, SessionSettings
+from distilabel_openai_batch.wire import Answer, Failure, Outcome
+
+if TYPE_CHECKING:
+    from distilabel.typing import FormattedInput, GenerateOutput
+
+_CHAT = "/v1/chat/completions"
+_COMPLETIONS = "/v1/completions"
+_ANSWER_TYPES: dict[str, type[ChatCompletion] | type[Completion]] = {_CHAT: ChatCompletion, _COMPLETIONS: Completion}
+
+# https://platform.openai.com/docs/api-reference/batch/create#batch_create-metadata
+_METADATA_VALUE_CHARACTERS = 512
+
+
+class _Client:
+    """Stands where `OpenAILLM` has its `AsyncOpenAI`, and gives each call to `answer`.
+
+    So `OpenAILLM`'s own code builds each body and reads each answer, and what it does is never written twice.
+    """
+
+    def __init__(self, answer: Callable[[Call], Awaitable[ChatCompletion | Completion]]) -> None:
+        self.chat = types.SimpleNamespace(completions=_Endpoint(_CHAT, answer))
+        self.completions = _Endpoint(_COMPLETIONS, answer)
+
+
+class _Endpoint:
+    def __init__(self, path: str, answer: Callable[[Call], Awaitable[ChatCompletion | Completion]]) -> None:
+        self._path = path
+        self._answer = answer
+
+    async def create(self, *, extra_body: dict[str, Any] | None = None, **body: Any) -> ChatCompletion | Completion:
+        # The SDK merges them so.
+        return await self._answer(Call(self._path, {**body, **(extra_body or {})}))
+
+
+@types.coroutine
+def _hand_over(call: Call) -> Generator[Call, ChatCompletion | Completion, ChatCompletion | Completion]:
+    """Gives the call to whoever drives the coroutine, who sends back the answer."""
+    return (yield call)
+
+
+_HANDING_OVER = _Client(_hand_over)
+
+
+class OpenAIBatchLLM(OpenAILLM):
+    """OpenAI LLM running through the Batch API, at half the price of the synchronous endpoint.
+
+    It takes the place of `OpenAILLM` in any pipeline, with no other change: the calls of all rows are gathered,
+    submitted as one batch job, and awaited. A row whose request failed for good has `None` for its generations; the log
+    says why.
+
+    Attributes:
+        completion_window: the time within which the server has to answer a job. Defaults to `"24h"`, the only one that
+            OpenAI offers.
+        max_requests_per_job: the requests in one job, at most. Defaults to `50_000`, which is
+            [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits).
+        max_bytes_per_job: the bytes of one job's input file, at most. Defaults to `200_000_000`; OpenAI's limit is
+            200 MB.
+        max_jobs: the jobs in flight at once, at most. Defaults to `20`.
+        max_attempts: how often one request is put into a job before its row is given up. Only failures that may pass
+            are asked again: rate limits, server errors, expiry. Defaults to `3`.
+        min_poll_interval: the seconds between two looks at a job, at least. Defaults to `1.0`.
+        max_poll_interval: the seconds between two looks at a job, at most. Defaults to `60.0`. In between, a job is
+            looked at after each further twentieth of its age.
+
+    Runtime parameters:
+        - `completion_window`: the time within which the server has to answer a job. Defaults to `"24h"`.
+        - `max_requests_per_job`: the requests in one job, at most. Defaults to `50_000`.
+        - `max_bytes_per_job`: the bytes of one job's input file, at most. Defaults to `200_000_000`.
+        - `max_jobs`: the jobs in flight at once, at most. Defaults to `20`.
+        - `max_attempts`: how often one request is put into a job before its row is given up. Defaults to `3`.
+        - `min_poll_interval`: the seconds between two looks at a job, at least. Defaults to `1.0`.
+        - `max_poll_interval`: the seconds between two looks at a job, at most. Defaults to `60.0`.
+
+    Icon:
+        `:simple-openai:`
+
+    Examples:
+        Run a pipeline through the Batch API:
+
+        ```python
+        from distilabel.pipeline import Pipeline
+        from distilabel.steps import LoadDataFromDicts
+        from distilabel.steps.tasks import TextGeneration
+        from distilabel_openai_batch import OpenAIBatchLLM
+
+        with Pipeline() as pipeline:
+            load = LoadDataFromDicts(data=[{"instruction": "Why is the sky blue?"}])
+            load >> TextGeneration(llm=OpenAIBatchLLM(model="gpt-4o-mini"))
+
+        if __name__ == "__main__":
+            distiset = pipeline.run()
+        ```
+
+        Generate text outside a pipeline:
+
+        ```python
+        from distilabel_openai_batch import OpenAIBatchLLM
+
+        llm = OpenAIBatchLLM(model="gpt-4o-mini")
+
+        llm.load()
+
+        output = llm.generate_outputs(inputs=[[{"role": "user", "content": "Hello world!"}]])
+        ```
+    """
+
+    completion_window: RuntimeParameter[str] = Field(
+        default="24h", description="The time within which the server has to answer a job."
+    )
+    max_requests_per_job: RuntimeParameter[PositiveInt] = Field(
+        default=50_000, description="The requests in one job, at most."
+    )
+    max_bytes_per_job: RuntimeParameter[PositiveInt] = Field(
+        default=200_000_000, description="The bytes of one job's input file, at most."
+    )
+    max_jobs: RuntimeParameter[PositiveInt] = Field(default=20, description="The jobs in flight at once, at most.")
+    max_attempts: RuntimeParameter[PositiveInt] = Field(
+        default=3, description="How often one request is put into a job before its row is given up."
+    )
+    min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
+        default=1.0, description="The seconds between two looks at a job, at least."
+    )
+    max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
+        default=60.0, description="The seconds between two looks at a job, at most."
+    )
+
+    _sessions: Sessions | None = PrivateAttr(None)
+
+    @field_validator(
+        "completion_window",
+        "max_requests_per_job",
+        "max_bytes_per_job",
+        "max_jobs",
+        "max_attempts",
+        "min_poll_interval",
+        "max_poll_interval",
+        mode="before",
+    )
+    @classmethod
+    def _is_set(cls, value: object) -> object:
+        """Refuses `None`, which distilabel's `RuntimeParameter` allows everywhere."""
+        if value is None:
+            raise ValueError("it cannot be None")
+        return value
+
+    def load(self) -> None:
+        """Prepares the calls to the server; none is made yet.
+
+        Raises:
+            ValueError: there is no API key.
+            NotImplementedError: structured output is asked for.
+        """
+        if self.structured_output:
+            raise NotImplementedError(
+                "`structured_output` goes through `instructor`, which cannot write Batch API requests. Pass"
+                " `generation_kwargs={'response_format': …}` instead."
+            )
+        super().load()
+        self._aclient = _Client(self._answer_one)
+        self._sessions = Sessions(self._session_settings(), self._logger, _interruption)
+
+    def unload(self) -> None:
+        """Lets go of the clients."""
+        self._sessions = None
+        super().unload()
+
+    def _session_settings(self) -> SessionSettings:
+        return SessionSettings(
+            base_url=self.base_url,
+            api_key=self.api_key.get_secret_value(),
+            headers=self.default_headers,
+            timeout=self.timeout,
+            patience=Patience(retries=self.max_retries),
+            max_requests=self.max_requests_per_job,
+            max_bytes=self.max_bytes_per_job,
+            max_attempts=self.max_attempts,
+            jobs=JobSettings(
+                completion_window=self.completion_window,
+                max_jobs=self.max_jobs,
+                schedule=PollSchedule(self.min_poll_interval, self.max_poll_interval),
+                metadata=_metadata(),
+            ),
+        )
+
+    def session(self) -> Any:
+        """The connection that calls made on the running event loop share, for as long as the context lasts.
+
+        Returns:
+            An asynchronous context manager.
+        """
+        assert self._sessions is not None, "`load` comes first"
+        return self._sessions.use()
+
+    def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
+        """Generates `num_generations` responses for each input, in as few batch jobs as possible.
+
+        Called from several row groups of a pipeline at once, or outside a pipeline, in a script or a notebook.
+
+        Args:
+            inputs: the inputs in chat format, or strings for the completions endpoint.
+            num_generations: the number of generations for each input. Defaults to `1`.
+            **kwargs: the parameters of `OpenAILLM.agenerate`.
+
+        Returns:
+            For each input, in order, its generations and statistics; `None` for each generation where the request
+            failed.
+
+        Raises:
+            RunError: the run as a whole cannot go on: the key, the quota, a batch that the server did not accept, or
+                every request failed alike.
+        """
+
+        async def run() -> list[GenerateOutput]:
+            return await self._agenerate(inputs, num_generations, **kwargs)
+
+        if greenback.has_portal():
+            return greenback.await_(run())
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return anyio.run(run)
+        # A notebook: its own event loop runs already, and another one has to wait elsewhere.
+        with anyio.from_thread.start_blocking_portal() as portal:
+            return portal.call(run)
+
+    def generate_outputs(
+        self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        """As `generate`."""
+        return self.generate(inputs, num_generations, **kwargs)
+
+    async def _agenerate(
+        self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        calls = self._start(inputs, num_generations, kwargs)
+        session: Session
+        async with self.session() as session:
+            outcomes = await session.ask([call for call, _ in calls])
+        return [
+            self._finish(coroutine, call, outcome) or _nothing(num_generations)
+            for (call, coroutine), outcome in zip(calls, outcomes, strict=True)
+        ]
+
+    def _start(
+        self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
+    ) -> list[tuple[Call | Failure, Coroutine[Any, Any, GenerateOutput] | None]]:
+        """Runs `agenerate` for each input up to the moment when it calls the API.
+
+        Raises:
+            RunError: the parameters are wrong, whatever the input is.
+        """
+        client, self._aclient = self._aclient, _HANDING_OVER
+        try:
+            self._start_one("", num_generations, kwargs)[1].close()
+            return [self._try_to_start_one(input, num_generations, kwargs) for input in inputs]
+        except ValidationError as error:
+            raise RunError(f"The generation parameters are not those of `OpenAILLM`: {error}") from None
+        finally:
+            self._aclient = client
+
+    def _try_to_start_one(
+        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any]
+    ) -> tuple[Call | Failure, Coroutine[Any, Any, GenerateOutput] | None]:
+        try:
+            return self._start_one(input, num_generations, kwargs)
+        except Exception as error:
+            # Whatever is wrong with one input is no reason to lose the others.
+            return Failure(f"The input cannot be made into a request: {error!r}"), None
+
+    def _start_one(
+        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any]
+    ) -> tuple[Call, Coroutine[Any, Any, GenerateOutput]]:
+        coroutine = self.agenerate(input=input, num_generations=num_generations, **kwargs)
+        call = coroutine.send(None)
+        if not isinstance(call, Call):
+            raise RunError(f"`{type(self).__name__}.agenerate` may await nothing but `OpenAILLM.agenerate`.")
+        return call, coroutine
+
+    def _finish(
+        self, coroutine: Coroutine[Any, Any, GenerateOutput] | None, call: Call | Failure, outcome: Outcome
+    ) -> GenerateOutput | None:
+        """Runs `agenerate` from the API's answer to its end."""
+        if coroutine is None or isinstance(call, Failure):
+            return None
+        if isinstance(outcome, Failure):
+            coroutine.close()
+            return None
+        try:
+            coroutine.send(_answer(call, outcome))
+        except StopIteration as returned:
+            return returned.value
+        except Exception as error:
+            self._logger.warning(f"⚠️ The answer {outcome.body.get('id')} is not a completion: {error!r}.")
+            return None
+        raise RunError(f"`{type(self).__name__}.agenerate` may await nothing but `OpenAILLM.agenerate`, once.")
+
+    async def _answer_one(self, call: Call) -> ChatCompletion | Completion:
+        """Answers a call of `agenerate`, awaited by itself."""
+        session: Session
+        async with self.session() as session:
+            [outcome] = await session.ask([call])
+        if isinstance(outcome, Failure):
+            raise RunError(str(outcome), status_code=outcome.status_code, code=outcome.code)
+        return _answer(call, outcome)
+
+
+def _answer(call: Call, answer: Answer) -> ChatCompletion | Completion:
+    # As leniently as the SDK reads a synchronous answer.
+    return _ANSWER_TYPES[call.endpoint].construct(**answer.body)
+
+
+def _nothing(num_generations: int) -> GenerateOutput:
+    """What a row has whose request failed. Tasks read the first of the statistics, so there is one."""
+    return {"generations": [None] * num_generations, "statistics": {"input_tokens": [0], "output_tokens": [0]}}
+
+
+def _metadata() -> dict[str, str]:
+    """What a batch shows of where it comes from."""
+    metadata = {"description": "distilabel"}
+    if name := envs.DISTILABEL_PIPELINE_NAME:
+        metadata["distilabel_pipeline_name"] = name[:_METADATA_VALUE_CHARACTERS]
+    return metadata
+
+
+def _interruption(batch_ids: Sequence[str]) -> Exception | None:
+    """What to raise once Ctrl+C was pressed, which distilabel tells a step's process through the environment."""
+    if os.getenv(SIGINT_HANDLER_CALLED_ENV_NAME) is None:
+        return None
+    interruption: Exception = DistilabelOfflineBatchGenerationNotFinishedException(jobs_ids=tuple(batch_ids))
+    return interruption
+
+
+# YAML names the class by its module: this is where it stays, wherever it is defined.
+OpenAIBatchLLM.__module__ = "distilabel_openai_batch"
+
+hooks.install(lambda step: isinstance(getattr(step, "llm", None), OpenAIBatchLLM))

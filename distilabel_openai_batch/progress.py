@@ -1,0 +1,132 @@
+"""What a run has come to so far, and the few log lines that say so."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+from distilabel_openai_batch.wire import Answer, Batch, Failure, Results, Shard
+
+_SECONDS_BETWEEN_LINES = 300.0
+_CUSTOM_IDS_NAMED = 3
+
+
+@dataclass(slots=True)
+class _Kind:
+    """Failures that are alike.
+
+    Attributes:
+        example: one of them.
+        custom_ids: the first of those that it happened to.
+        count: how many there are.
+    """
+
+    example: Failure
+    custom_ids: list[str] = field(default_factory=list)
+    count: int = 0
+
+
+class Progress:
+    """Counts a run's requests, jobs and tokens.
+
+    Args:
+        logger: where the lines go.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._started = time.monotonic()
+        self._requests = 0
+        self._answered = 0
+        self._asked_again = 0
+        self._tokens_in = 0
+        self._tokens_out = 0
+        self._jobs = 0
+        self._live: dict[str, Batch] = {}
+        self._kinds: dict[tuple[int | None, str | None, str], _Kind] = {}
+        self._tenth = 0
+        self._line_at = self._started
+
+    @property
+    def answered(self) -> int:
+        """Requests that have an answer."""
+        return self._answered
+
+    def asked(self, requests: int) -> None:
+        """So many requests are to be answered."""
+        self._requests += requests
+        self._tenth = min(self._tenth, self._tenths())
+
+    def created(self, batch: Batch, shard: Shard) -> None:
+        """A batch was created for a shard."""
+        self._jobs += 1
+        self._live[batch.id] = batch
+        self._logger.info(
+            f"📤 Submitted job {self._jobs}, batch {batch.id}: {len(shard.requests):,} requests,"
+            f" {shard.size / 1e6:,.2f} MB, of {self._requests:,} requests so far."
+        )
+
+    def saw(self, batch: Batch) -> None:
+        """A job was looked at."""
+        if batch.id not in self._live:
+            return
+        self._live[batch.id] = batch
+        tenth, now = self._tenths(), time.monotonic()
+        if tenth > self._tenth or now - self._line_at >= _SECONDS_BETWEEN_LINES:
+            self._tenth, self._line_at = tenth, now
+            statuses = Counter(live.status for live in self._live.values())
+            self._logger.info(
+                f"⏳ {self._done():,} of {self._requests:,} requests answered,"
+                f" {self._failed() + sum(live.failed for live in self._live.values()):,} failed;"
+                f" jobs: {', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))};"
+                f" {now - self._started:,.0f} s."
+            )
+
+    def collected(self, batch: Batch, results: Results) -> None:
+        """A job's results are here."""
+        self._live.pop(batch.id, None)
+        for outcome in results.outcomes:
+            if isinstance(outcome, Answer):
+                tokens_in, tokens_out = outcome.tokens
+                self._answered += 1
+                self._tokens_in += tokens_in
+                self._tokens_out += tokens_out
+        if batch.status != "completed":
+            self._logger.warning(f"Batch {batch.id} ended as {batch.status}; what it answered is used.")
+        if results.strays:
+            self._logger.warning(f"Batch {batch.id} has {results.strays:,} result lines that belong to no request.")
+
+    def asking_again(self, requests: int) -> None:
+        """So many failed requests go into another job."""
+        self._asked_again += requests
+
+    def gave_up(self, failure: Failure, custom_id: str | None = None) -> None:
+        """A request stays without an answer; one that could not even be written has no `custom_id`."""
+        kind = self._kinds.setdefault((failure.status_code, failure.code, failure.message), _Kind(failure))
+        kind.count += 1
+        if custom_id and len(kind.custom_ids) < _CUSTOM_IDS_NAMED:
+            kind.custom_ids.append(custom_id)
+
+    def finish(self) -> None:
+        """The run is over."""
+        if not self._requests:
+            return
+        for kind in sorted(self._kinds.values(), key=lambda kind: -kind.count):
+            which = f" The first custom_ids: {', '.join(kind.custom_ids)}" if kind.custom_ids else ""
+            self._logger.warning(f"⚠️ {kind.count:,} requests failed: {kind.example}.{which}")
+        self._logger.info(
+            f"🏁 {self._answered:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
+            f" {self._asked_again:,} asked again; {self._tokens_in:,} tokens in, {self._tokens_out:,} out;"
+            f" {self._jobs:,} jobs; {time.monotonic() - self._started:,.1f} s."
+        )
+
+    def _failed(self) -> int:
+        return sum(kind.count for kind in self._kinds.values())
+
+    def _done(self) -> int:
+        return self._answered + sum(live.completed for live in self._live.values())
+
+    def _tenths(self) -> int:
+        return 10 * self._done() // self._requests if self._requests else 0

@@ -1,0 +1,331 @@
+"""The Batch API's JSON: request lines out, result lines and batch objects in. Pure functions that know no network.
+
+Reading is lenient: servers that speak the Batch API differ in what they leave out, and one line that makes no sense
+must not cost the others. What a line says is attributed by its `custom_id` alone, never by its position.
+
+The shapes: https://platform.openai.com/docs/api-reference/batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+MALFORMED = "malformed_result"
+MISSING = "missing_result"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request of an input file.
+
+    Attributes:
+        custom_id: what ties its result to it, at most 64 ASCII characters.
+        endpoint: the path that it goes to (`"/v1/chat/completions"`).
+        model: the model that is asked; one file has one.
+        body: its body as JSON.
+    """
+
+    custom_id: str
+    endpoint: str
+    model: str
+    body: bytes
+
+    def line(self) -> bytes:
+        """The request as a line of an input file, line feed included."""
+        return b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n' % (
+            self.custom_id.encode(),
+            self.endpoint.encode(),
+            self.body,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said to one request.
+
+    Attributes:
+        body: the body that the synchronous endpoint would have answered with.
+    """
+
+    body: dict[str, Any]
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Tokens billed, in and out; 0 where the server does not say."""
+        usage = self.body.get("usage")
+        if not isinstance(usage, dict):
+            return 0, 0
+        return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one request has no answer.
+
+    Attributes:
+        message: the API's own words, or ours where it said nothing.
+        status_code: HTTP status code of that request, `None` where it was never answered.
+        code: the API's error code, `MALFORMED` or `MISSING`, if there is one.
+    """
+
+    message: str
+    status_code: int | None = None
+    code: str | None = None
+
+    def __str__(self) -> str:
+        labels = [str(label) for label in (self.status_code, self.code) if label]
+        return f"{self.message} ({', '.join(labels)})" if labels else self.message
+
+
+Outcome = Answer | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class BatchError:
+    """One thing that the server's validation of an input file found."""
+
+    message: str
+    code: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.code}: {self.message}" if self.code else self.message
+        return f"{text} (line {self.line} of the input file)" if self.line is not None else text
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch as the server sees it.
+
+    Attributes:
+        id: the server's id.
+        status: in lower case, whatever the server's habit is.
+        input_file_id, output_file_id, error_file_id: ids of files, `None` where there is no such file.
+        completed, failed, total: requests, 0 where the server does not count.
+        errors: what its validation found.
+        metadata: what it was created with, empty where the server drops it.
+        created_at: seconds since the epoch, `None` where the server does not say.
+        expires_at: seconds since the epoch, `None` where the server does not say.
+    """
+
+    id: str
+    status: str
+    input_file_id: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    completed: int = 0
+    failed: int = 0
+    total: int = 0
+    errors: tuple[BatchError, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    created_at: float | None = None
+    expires_at: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether its status will not change any more."""
+        return self.status in _FINAL_STATUSES
+
+
+_FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
+
+
+def encode_body(body: Mapping[str, Any]) -> bytes:
+    """A request's body as JSON.
+
+    Raises:
+        ValueError: it holds something that JSON cannot, with the reason.
+    """
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:
+        raise ValueError(f"the request cannot be written as JSON: {error}") from error
+
+
+def digest(base_url: str, endpoint: str, body: bytes) -> str:
+    """The same for the same question to the same server, however its keys are ordered.
+
+    Returns:
+        32 hexadecimal digits. With an occurrence number behind them they make a `custom_id` within every server's limit
+        (64 characters, Together's).
+    """
+    canonical = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
+    return blake2b(b"\0".join((base_url.encode(), endpoint.encode(), canonical)), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Requests of one endpoint and one model that go into one input file.
+
+    Attributes:
+        requests: at least one.
+        size: bytes of the input file.
+    """
+
+    requests: list[Request]
+    size: int
+
+    @property
+    def endpoint(self) -> str:
+        """The path that all its requests go to."""
+        return self.requests[0].endpoint
+
+    def halves(self) -> tuple[Shard, Shard]:
+        """Itself in two shards of as many requests, for a server that does not take so many at once."""
+        middle = len(self.requests) // 2
+        first = self.requests[:middle]
+        size = sum(len(request.line()) for request in first)
+        return Shard(first, size), Shard(self.requests[middle:], self.size - size)
+
+
+def cut(requests: Iterable[Request], max_requests: int, max_bytes: int) -> Iterator[Shard]:
+    """Cuts requests into shards that each fit an input file.
+
+    Args:
+        requests: in any mix of endpoints and models; the order within one endpoint and model is kept.
+        max_requests: requests in a shard, at most.
+        max_bytes: bytes of a shard's input file, at most. A request that is larger by itself makes a shard of its own.
+
+    Yields:
+        As few shards as that allows, without reordering.
+    """
+    filling: dict[tuple[str, str], tuple[list[Request], int]] = {}
+    for request in requests:
+        key = (request.endpoint, request.model)
+        shard, size = filling.get(key, ([], 0))
+        length = len(request.line())
+        if shard and (len(shard) == max_requests or size + length > max_bytes):
+            yield Shard(shard, size)
+            shard, size = [], 0
+        shard.append(request)
+        filling[key] = shard, size + length
+    for shard, size in filling.values():
+        yield Shard(shard, size)
+
+
+def decode(line: bytes) -> tuple[str, Outcome] | None:
+    """Reads a line of an output or error file.
+
+    Returns:
+        The `custom_id` and what became of its request; `None` where the line cannot be attributed to any.
+    """
+    try:
+        result = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(result, dict):
+        return None
+    custom_id = result.get("custom_id")
+    return (custom_id, _outcome(result)) if isinstance(custom_id, str) else None
+
+
+def _outcome(result: dict[str, Any]) -> Outcome:
+    response = result.get("response")
+    if not isinstance(response, dict):
+        return _failure(result.get("error"), None, "The server gave neither an answer nor a reason.")
+    status_code = response.get("status_code", 200)
+    if not isinstance(status_code, int):
+        status_code = None
+    body = response.get("body")
+    if isinstance(body, str):
+        try:
+            body = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return Failure("The answer is not JSON.", status_code, MALFORMED)
+    error = (body.get("error") if isinstance(body, dict) else None) or result.get("error")
+    if error or status_code is None or not 200 <= status_code < 300:
+        return _failure(error, status_code, "The server gave no reason.")
+    if not isinstance(body, dict) or not body:
+        return Failure("The answer has no body.", status_code, MALFORMED)
+    return Answer(body)
+
+
+def _failure(error: object, status_code: int | None, otherwise: str) -> Failure:
+    if isinstance(error, dict):
+        code = error.get("code") or error.get("type")
+        return Failure(str(error.get("message") or otherwise), status_code, str(code) if code else None)
+    return Failure(str(error or otherwise), status_code)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a job's files say.
+
+    Attributes:
+        outcomes: one for each request, in the order of the requests.
+        strays: lines that belong to none of them, or make no sense.
+    """
+
+    outcomes: list[Outcome]
+    strays: int
+
+
+def read_results(requests: Sequence[Request], lines: Iterable[bytes]) -> Results:
+    """Joins a job's requests with the lines of its output and error files, in any order and number.
+
+    A request that is named twice has the first answer given; an answer counts more than a failure; one that is not
+    named at all has a `Failure` with the code `MISSING`.
+    """
+    wanted = {request.custom_id for request in requests}
+    found: dict[str, Outcome] = {}
+    strays = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        match decode(line):
+            case (custom_id, outcome) if custom_id in wanted:
+                if not isinstance(found.get(custom_id), Answer) and (
+                    isinstance(outcome, Answer) or custom_id not in found
+                ):
+                    found[custom_id] = outcome
+            case _:
+                strays += 1
+    missing = Failure("The job's files do not mention this request.", code=MISSING)
+    return Results([found.get(request.custom_id, missing) for request in requests], strays)
+
+
+def read_batch(batch: Mapping[str, Any]) -> Batch:
+    """Reads a batch object, whatever it leaves out.
+
+    Raises:
+        ValueError: it has no id or no status, and so is no batch.
+    """
+    batch_id, status = batch.get("id"), batch.get("status")
+    if not isinstance(batch_id, str) or not batch_id or not isinstance(status, str):
+        raise ValueError("the server's answer is not a batch")
+    counts = batch.get("request_counts") or {}
+    metadata = batch.get("metadata")
+    return Batch(
+        id=batch_id,
+        status=status.lower(),
+        input_file_id=batch.get("input_file_id") or None,
+        output_file_id=batch.get("output_file_id") or None,
+        error_file_id=batch.get("error_file_id") or None,
+        completed=_count(counts.get("completed")),
+        failed=_count(counts.get("failed")),
+        total=_count(counts.get("total")),
+        errors=tuple(_batch_errors(batch.get("errors"))),
+        metadata=metadata if isinstance(metadata, dict) else {},
+        created_at=_seconds(batch.get("created_at")),
+        expires_at=_seconds(batch.get("expires_at")),
+    )
+
+
+def _batch_errors(errors: object) -> Iterator[BatchError]:
+    data = errors.get("data") if isinstance(errors, dict) else errors
+    for error in data if isinstance(data, list) else []:
+        if isinstance(error, dict):
+            yield BatchError(str(error.get("message") or "no message"), error.get("code"), error.get("line"))
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _seconds(value: object) -> float | None:
+    return value if isinstance(value, (int, float)) else None
