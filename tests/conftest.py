@@ -1,0 +1,39 @@
+"""What several test modules share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distilabel_openai_batch.sandbox import Sandbox
+
+ROOT = Path(__file__).parent.parent
+API_KEY = "sk-sandbox-key-that-must-not-leak"
+
+
+@pytest.fixture(scope="session")
+def running_sandbox():
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(running_sandbox, monkeypatch):
+    """A server that has seen nothing yet, and an environment that leads to it."""
+    running_sandbox.reset()
+    monkeypatch.setenv("OPENAI_BASE_URL", running_sandbox.base_url)
+    monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
+    return running_sandbox
+
+
+@pytest.fixture(scope="session")
+def instructions() -> list[dict[str, str]]:
+    """Real instructions where there are some beside the project, the demo's otherwise."""
+    folder = ROOT.parent / "shared" / "data"
+    paths = [folder / "seed_tasks.jsonl", folder / "user_oriented_instructions.jsonl"]
+    if not all(path.exists() for path in paths):
+        paths = [ROOT / "examples" / "instructions.jsonl"]
+    lines = [line for path in paths for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [{"instruction": json.loads(line)["instruction"]} for line in lines]
