@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,8 +57,9 @@ class SessionSettings:
     """
 
     base_url: str | None
-    api_key: str
-    headers: Mapping[str, str] | None
+    # Not in the `repr`: distilabel's tracebacks show the locals.
+    api_key: str = field(repr=False)
+    headers: Mapping[str, str] | None = field(repr=False)
     timeout: float
     patience: Patience
     max_requests: int

@@ -1,8 +1,7 @@
 """Whole pipelines, in the processes that distilabel gives them, against the sandbox."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: distilabel looks for `StepInput` in a function's annotations themselves.
 
-import os
 import subprocess
 import sys
 
@@ -22,8 +21,6 @@ from distilabel_openai_batch import (
     RunError,
 )
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
-
-API_KEY = os.environ.get("OPENAI_API_KEY", "")
 
 
 def batch_llm(**fields) -> OpenAIBatchLLM:
@@ -156,7 +153,12 @@ RUN_ERRORS = {
     ),
     "no right to batches": (
         lambda sandbox: sandbox.add_fault(
-            Fault(call="batches.create", status=403, body={"error": {"message": "You may not.", "code": "forbidden"}})
+            Fault(
+                call="batches.create",
+                kind="status",
+                status=403,
+                body={"error": {"message": "You may not.", "code": "forbidden"}},
+            )
         ),
         AuthenticationError,
         "You may not.",
@@ -165,6 +167,7 @@ RUN_ERRORS = {
         lambda sandbox: sandbox.add_fault(
             Fault(
                 call="batches.create",
+                kind="status",
                 status=429,
                 body={"error": {"message": "You exceeded your current quota.", "code": "insufficient_quota"}},
             )
@@ -178,7 +181,9 @@ RUN_ERRORS = {
         "The provided model 'gpt-4o-mini' is not supported by the Batch API.",
     ),
     "refused by validation": (
-        lambda sandbox: sandbox.add_fault(BatchFault(kind="fail", code="invalid_request", message="It is not so.")),
+        lambda sandbox: sandbox.add_fault(
+            BatchFault(kind="fail", value={"code": "invalid_request", "message": "It is not so."})
+        ),
         BatchFailedError,
         "invalid_request: It is not so.",
     ),
@@ -341,7 +346,7 @@ if __name__ == "__main__":
         load >> TextGeneration(name="generate", llm=OpenAILLM(model="gpt-4o-mini"))
     print(pipeline.signature, pipeline.get_load_stages(), pipeline.dag.get_step("generate")["step"].is_global)
     distiset = pipeline.run(use_cache=False)
-    print(distiset["default"]["train"].to_list())
+    print(distiset["default"]["train"].to_list(), file=sys.stderr)
 """
 
 
@@ -355,7 +360,8 @@ def test_a_pipeline_without_our_llm_runs_as_if_we_were_not_there(sandbox, tmp_pa
             text=True,
             check=True,
         )
-        outputs.append(ran.stdout)
+        # distilabel logs to the standard output; the rows are the last line of the other.
+        outputs.append((ran.stdout.splitlines()[0], ran.stderr.splitlines()[-1]))
         calls.append(sorted(call.name for call in sandbox.calls()))
         sandbox.reset()
 

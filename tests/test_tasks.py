@@ -1,25 +1,21 @@
 """Every Task of distilabel that can run on an API LLM gives the same dataset with both LLMs.
 
 Left out, because no `OpenAILLM` can serve them either: `Magpie` and `MagpieGenerator` (they need an LLM that continues
-a chat template), `PairRM` (a local model), `ImageGeneration` (an image model) and `GenerateEmbeddings` (a model's hidden
-states). `StructuredGeneration` always asks for structured output, which `OpenAILLM` can give with `instructor` alone;
-`TextClassification` and `ArgillaLabeller` do so unless told otherwise, as they are here.
+a chat template), `PairRM` (a local model), `ImageGeneration` (an image model) and `GenerateEmbeddings` (a model's
+hidden states). `StructuredGeneration` and `ArgillaLabeller` always ask for structured output, which `OpenAILLM` gives
+with `instructor` alone; `TextClassification` does so unless told otherwise, as here.
 """
 
-from __future__ import annotations
-
-import json
+# No `from __future__ import annotations`: distilabel looks for `StepInput` in a function's annotations themselves.
 
 import pytest
 from distilabel.models.llms import OpenAILLM
-from distilabel.pipeline import Pipeline
-from distilabel.steps import LoadDataFromDicts, StepInput
+from distilabel.steps import StepInput
 from distilabel.steps.tasks import (
     CLAIR,
     URIAL,
     APIGenGenerator,
     APIGenSemanticChecker,
-    ArgillaLabeller,
     BitextRetrievalGenerator,
     ChatGeneration,
     ComplexityScorer,
@@ -55,7 +51,7 @@ from distilabel_openai_batch import OpenAIBatchLLM
 ROWS = 30
 ROW_GROUP = 7
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
-RUBRIC = {"criteria": "Is it right?"} | {f"score{score}_description": f"{score} of 5" for score in range(1, 6)}
+RUBRIC = "[Is it right?]\n" + "\n".join(f"Score {score}: {score} of 5" for score in range(1, 6))
 
 
 class UsersOwn(Task):
@@ -78,8 +74,6 @@ class UsersOwn(Task):
 
 class UsersTwoRounds(UsersOwn):
     """A Task that calls the LLM twice, the second time with what it said first."""
-
-    name: str = "users_two_rounds"
 
     def process(self, inputs: StepInput):
         drafts = self.llm.generate_outputs([self.format_input(row) for row in inputs])
@@ -109,13 +103,12 @@ ONE_MUTATION = {"mutation_templates": {"ONE": "Rewrite the prompt.\n<PROMPT>\n#R
 TASKS = {
     APIGenGenerator: {"number": 2},
     APIGenSemanticChecker: {},
-    ArgillaLabeller: {"use_default_structured_output": False},
     CLAIR: {},
     Decorated: {},
     ChatGeneration: {},
     ComplexityScorer: {},
     EvolComplexity: {"num_evolutions": 2, **ONE_MUTATION},
-    EvolInstruct: {"num_evolutions": 2, "generate_answers": True, **ONE_MUTATION},
+    EvolInstruct: {"num_evolutions": 2, "generate_answers": True, "store_evolutions": True, **ONE_MUTATION},
     EvolQuality: {"num_evolutions": 2, **ONE_MUTATION},
     GenerateLongTextMatchingData: {"language": "English"},
     GenerateSentencePair: {"triplet": True, "action": "paraphrase"},
@@ -132,7 +125,7 @@ TASKS = {
     InstructionBacktranslation: {},
     MathShepherdCompleter: {"N": 2},
     MathShepherdGenerator: {"M": 3},
-    PrometheusEval: {"mode": "absolute", "rubric": "mine", "rubrics": {"mine": json.dumps(RUBRIC)}},
+    PrometheusEval: {"mode": "absolute", "rubric": "mine", "rubrics": {"mine": RUBRIC}},
     QualityScorer: {},
     SelfInstruct: {},
     TextClassification: {"use_default_structured_output": False, "available_labels": ["good", "bad"]},
@@ -143,6 +136,8 @@ TASKS = {
     UsersOwn: {"num_generations": 2},
     UsersTwoRounds: {},
 }
+# How often a Task calls the LLM for a row, where that is more than once.
+ROUNDS = {EvolComplexity: 2, EvolInstruct: 3, EvolQuality: 2, UsersTwoRounds: 2}
 GENERATOR_TASKS = {
     BitextRetrievalGenerator: {
         "source_language": "English",
@@ -153,8 +148,13 @@ GENERATOR_TASKS = {
         "low_score": "2.5",
     },
     EmbeddingTaskGenerator: {"category": "text-retrieval"},
-    EvolComplexityGenerator: {"num_instructions": 5},
-    EvolInstructGenerator: {"num_instructions": 5, "generate_answers": True},
+    EvolComplexityGenerator: {"num_instructions": 5, "min_length": 1, "max_length": 100_000},
+    EvolInstructGenerator: {
+        "num_instructions": 5,
+        "generate_answers": True,
+        "min_length": 1,
+        "max_length": 100_000,
+    },
     MonolingualTripletGenerator: {
         "language": "English",
         "unit": "sentence",
@@ -191,78 +191,48 @@ def rows(instructions: list[dict[str, str]]) -> list[dict]:
             "query": text,
             "answers": "[]",
             "execution_result": f"{i}",
-            "solutions": [f"Step 1: {i}. Step 2: so. The answer is: {i}", "Step 1: none. The answer is: 0"],
-            "golden_solution": f"Step 1: {i}. The answer is: {i}",
-            "record": {"fields": {"text": text}, "id": str(i)},
-            "fields": [{"name": "text", "title": "text", "type": {"type": "text"}}],
-            "question": {
-                "name": "good",
-                "title": "Good?",
-                "description": "Is it good?",
-                "settings": {"type": "label_selection", "options": [{"value": "yes"}, {"value": "no"}]},
-            },
+            "keep_row_after_execution_check": i % 3 != 0,
+            "solutions": [["Step 1: so.", f"The answer is: {i}"], ["Step 1: none.", "The answer is: 0"]],
+            "golden_solution": [f"Step 1: {i}.", f"The answer is: {i}"],
         }
         for i, text in enumerate(texts)
     ]
 
 
-def dataset(llm_class, rows, tmp_path_factory):
-    """All Tasks side by side over the same rows, in one pipeline: what each made of them."""
-    with Pipeline(name="tasks", cache_dir=tmp_path_factory.mktemp("cache")) as pipeline:
-        load = LoadDataFromDicts(data=rows)
-        for task_class, arguments in TASKS.items():
-            load >> task_class(
-                name=task_class.__name__,
-                llm=llm_class(model="gpt-4o-mini", **QUICK.get(llm_class, {})),
-                input_batch_size=ROW_GROUP,
-                **arguments,
-            )
-    distiset = pipeline.run(use_cache=False)
-    return {name: split["train"].to_list() for name, split in distiset.items()}
-
-
-QUICK = {OpenAIBatchLLM: {"min_poll_interval": 0.1}}
-
-
-@pytest.fixture(scope="module")
-def datasets(running_sandbox, instructions, tmp_path_factory):
-    """What each of the two LLM classes made of the same rows."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        running_sandbox.reset()
-        monkeypatch.setenv("OPENAI_BASE_URL", running_sandbox.base_url)
-        monkeypatch.setenv("OPENAI_API_KEY", "sk-any")
-        data = rows(instructions)
-        made = {llm_class: dataset(llm_class, data, tmp_path_factory) for llm_class in (OpenAILLM, OpenAIBatchLLM)}
-        made["books"] = running_sandbox.books()
-        return made
+def loaded(task_class, llm_class, arguments):
+    fields = {"min_poll_interval": 0.1} if llm_class is OpenAIBatchLLM else {}
+    step = task_class(name="step", llm=llm_class(model="gpt-4o-mini", **fields), **arguments)
+    step.load()
+    return step
 
 
 @pytest.mark.parametrize("task_class", TASKS, ids=lambda task_class: task_class.__name__)
-def test_a_task_makes_the_same_dataset_with_both_llms(datasets, task_class):
-    """Row by row, column by column, metadata included."""
-    ours = datasets[OpenAIBatchLLM][task_class.__name__]
+def test_a_task_makes_the_same_dataset_with_both_llms(sandbox, instructions, task_class):
+    """Row by row, column by column, metadata included; and each round of calls is one job."""
+    arguments = {"input_batch_size": ROW_GROUP, **TASKS[task_class]}
+    # A normal step is given a row group at a time, a step of ours the whole dataset.
+    step = loaded(task_class, OpenAILLM, arguments)
+    data = rows(instructions)
+    theirs = [
+        row
+        for start in range(0, ROWS, ROW_GROUP)
+        for row in next(step.process_applying_mappings(data[start : start + ROW_GROUP]))
+    ]
+    step = loaded(task_class, OpenAIBatchLLM, arguments)
+    ours = next(step.process_applying_mappings(rows(instructions)))
 
     assert len(ours) >= ROWS
-    assert ours == datasets[OpenAILLM][task_class.__name__]
+    assert ours == theirs
+    assert len(sandbox.books().batches) == ROUNDS.get(task_class, 1)
 
 
 @pytest.mark.parametrize("task_class", GENERATOR_TASKS, ids=lambda task_class: task_class.__name__)
 def test_a_generator_task_makes_the_same_rows_with_both_llms(sandbox, task_class):
     """It has no input, and calls `generate` by itself."""
-    made = []
-    for llm_class in (OpenAILLM, OpenAIBatchLLM):
-        step = task_class(llm=llm_class(model="gpt-4o-mini", **QUICK.get(llm_class, {})), **GENERATOR_TASKS[task_class])
-        step.load()
-        made.append(list(step.process_applying_mappings()))
-        step.unload()
+    theirs, ours = (
+        list(loaded(task_class, llm_class, GENERATOR_TASKS[task_class]).process_applying_mappings())
+        for llm_class in (OpenAILLM, OpenAIBatchLLM)
+    )
 
-    assert made[0]
-    assert made[1] == made[0]
-
-
-def test_a_round_of_calls_is_one_job(datasets):
-    """However small the row groups are: thirty rows in groups of seven are one job a round."""
-    rounds = {EvolComplexity: 2, EvolInstruct: 3, EvolQuality: 2, UsersTwoRounds: 2}
-    several = {task_class: rounds.get(task_class, 1) for task_class in TASKS if task_class is not MathShepherdCompleter}
-
-    assert len(datasets["books"].batches) >= sum(several.values())
+    assert theirs
+    assert ours == theirs

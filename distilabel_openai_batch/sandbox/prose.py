@@ -1,0 +1,92 @@
+"""Plain text that restates an instruction: what the sandbox's model says when nothing special is asked of it."""
+
+from __future__ import annotations
+
+import re
+
+_WORD = re.compile(r"[^\W\d_]{4,20}")
+# Words too common to say what a text is about. (As a list they would take a line each.)
+_COMMON = frozenset(
+    """
+    about above according after also been before being below best between could does each every following from give
+    given have here into just like make many more most must need only other please prompt should some such than that
+    their them then there these they this three through using very want were what when where which while will with would
+    write your
+    """.split()  # noqa: SIM905
+)
+
+_OPENINGS = (
+    "Here is how I would approach “{topic}”.",
+    "The request is “{topic}”, and the short answer is that it can be done in three steps.",
+    "To answer “{topic}”, it helps to begin with what is known.",
+    "Thank you for the question: “{topic}”.",
+    "“{topic}” has a clear core and a few details around it.",
+    "Taken at its word, “{topic}” asks for one thing above all.",
+    "Let us work through “{topic}” in order.",
+)
+_BODIES = (
+    "The main point is {a}, since everything that concerns {b} depends on it.",
+    "Begin with {a}: describe it in one plain sentence, then say how {b} changes it.",
+    "Most people look at {b} first, yet {a} decides how well the rest works.",
+    "A small example makes it concrete: take one case of {a}, and follow what happens to {b}.",
+    "Compare {a} with {b}; where the two agree you are done, and where they differ the difference is the answer.",
+    "It is worth separating {a} from {b}, because they are often confused and need different treatment.",
+    "First settle what {a} should achieve; {b} then follows with little effort.",
+    "In practice {a} takes the most time, while {b} is where mistakes are made.",
+)
+_REASONS = (
+    "This keeps the result easy to check.",
+    "Doing it this way leaves nothing important out.",
+    "The reason is simple: each part can be judged without the others.",
+    "Should the circumstances change, only this part has to be done again.",
+    "Anyone who reads it later can see why it was done.",
+    "That is usually enough for a first version.",
+)
+_CLOSINGS = (
+    "If you tell me more about {a}, I can be more specific.",
+    "In short: start from {a}, keep {b} in view, and stop when both are clear.",
+    "Once that is in place, go back to the question and check it line by line.",
+    "That covers the question as it was asked.",
+    "Finish by reading it aloud; whatever sounds wrong about {b} usually is.",
+)
+_VARIANTS = len(_OPENINGS) * len(_BODIES) * len(_REASONS) * len(_CLOSINGS)
+
+
+def topic(instruction: str, words: int = 12) -> str:
+    """Returns the beginning of an instruction, on one line and without its closing mark.
+
+    Args:
+        instruction: the instruction.
+        words: how many words to keep.
+    """
+    start = instruction[:400].split()
+    text = " ".join(start[:words])[:160].rstrip(" .?!:;,")
+    if not text:
+        return "your request"
+    return text if len(start) <= words else text + " …"
+
+
+def subjects(instruction: str) -> tuple[str, str]:
+    """Returns the two longest words at the beginning of an instruction: most likely what it is about."""
+    words = dict.fromkeys(_WORD.findall(instruction[:200].lower()))
+    found = sorted((word for word in words if word not in _COMMON), key=len, reverse=True)[:2]
+    first, second = [*found, "the question", "its context"][:2]
+    return first, second
+
+
+def prose(instruction: str, number: int) -> str:
+    """Returns a few sentences on an instruction.
+
+    Args:
+        instruction: what is asked.
+        number: which of the ways to put it; ways next to each other differ.
+    """
+    a, b = subjects(instruction)
+    number %= _VARIANTS
+    sentences = []
+    for choices in (_OPENINGS, _BODIES, _REASONS, _CLOSINGS):
+        number, place = divmod(number, len(choices))
+        sentences.append(choices[place])
+    # The topic goes in last: it may hold braces of its own.
+    text = " ".join(sentences).replace("{a}", a).replace("{b}", b)
+    return text.replace("{topic}", topic(instruction))

@@ -1,0 +1,206 @@
+"""What the API finds wrong with an input file, it says later, on the batch."""
+
+import json
+
+import pytest
+
+from .conftest import body, jsonl, request, requests
+
+EMBEDDINGS = "/v1/embeddings"
+
+
+def without(name):
+    return {key: value for key, value in request("a").items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"{not json}\n", ("invalid_json_line", "This line is not parseable as valid JSON.", None, 1)),
+        (b"[1]\n", ("invalid_json_line", "This line is not parseable as valid JSON.", None, 1)),
+        (
+            b"\xef\xbb\xbf" + jsonl(requests(1)),
+            ("invalid_json_line", "This line is not parseable as valid JSON.", None, 1),
+        ),
+        *(
+            (
+                jsonl([request("first"), without(name)]),
+                ("missing_required_parameter", f"Missing required parameter: '{name}'.", name, 2),
+            )
+            for name in ("custom_id", "method", "url", "body")
+        ),
+        (
+            jsonl([request("a", EMBEDDINGS)]),
+            ("invalid_url", "The URL provided for this request does not match the batch endpoint.", "url", 1),
+        ),
+        (
+            jsonl([request("a", body=body() | {"model": "no-such-model"})]),
+            (
+                "model_not_found",
+                "The provided model 'no-such-model' is not supported by the Batch API.",
+                "body.model",
+                1,
+            ),
+        ),
+        (
+            jsonl([request("a", body=body(stream=True))]),
+            (
+                "streaming_unsupported",
+                "Chat Completions: Streaming is not supported in the Batch API.",
+                "body.stream",
+                1,
+            ),
+        ),
+        (
+            jsonl([request("a", body={"messages": []})]),
+            ("invalid_request", "Model parameter is required.", "body.model", 1),
+        ),
+        (
+            jsonl([request("a", body={"model": "gpt-4o"})]),
+            ("invalid_request", "Messages parameter is required.", "body.messages", 1),
+        ),
+        (
+            jsonl([request("a"), request("b"), request("a")]),
+            (
+                "duplicate_custom_id",
+                "The custom_id for this request is a duplicate of another request. "
+                "The custom_id parameter must be unique for each request in a batch.",
+                None,
+                None,
+            ),
+        ),
+        (
+            jsonl([request("a"), request("b", body=body() | {"model": "gpt-4o"})]),
+            (
+                "mismatched_model",
+                "The model 'gpt-4o' for this request does not match the rest of the batch. "
+                "Each batch must contain requests for a single model.",
+                None,
+                None,
+            ),
+        ),
+        (b"", ("empty_file", "The batch input file is empty.", None, None)),
+        (b"\n\n", ("empty_file", "The batch input file is empty.", None, None)),
+    ],
+)
+async def test_a_bad_file_fails_the_batch_with_the_api_own_words(desk, content, expected):
+    """Creating it succeeds; code, message, param and line stand in `errors`."""
+    created = await desk.create(content)
+    batch = await desk.look(created)
+
+    assert (created["status"], created["errors"]) == ("validating", None)
+    assert batch["status"] == "failed"
+    assert [(e["code"], e["message"], e["param"], e["line"]) for e in batch["errors"]["data"]] == [expected]
+    assert (batch["output_file_id"], batch["error_file_id"]) == (None, None)
+    assert batch["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
+
+
+async def test_every_bad_line_is_named(desk):
+    """Lines are counted from 1, blank ones included."""
+    good = json.dumps(request("good")).encode()
+    batch = await desk.run(b"\n".join([good, b"oops", b"", b"{}"]))
+
+    assert [(e["code"], e["line"]) for e in batch["errors"]["data"]] == [
+        ("invalid_json_line", 2),
+        ("missing_required_parameter", 4),
+    ]
+
+
+async def test_a_file_with_too_many_requests_fails(desk):
+    """The limit is 50,000 unless set otherwise."""
+    await desk.configure(max_requests=2)
+    assert (await desk.run(requests(2)))["status"] == "completed"
+    (error,) = (await desk.run(requests(3)))["errors"]["data"]
+    assert error["code"] == "maximum_requests_exceeded"
+
+
+async def test_a_file_that_is_too_large_fails(desk):
+    """The limit is 209,715,200 bytes unless set otherwise."""
+    content = jsonl(requests(2))
+    await desk.configure(max_bytes=len(content))
+    assert (await desk.run(content))["status"] == "completed"
+    await desk.configure(max_bytes=len(content) - 1)
+    (error,) = (await desk.run(content))["errors"]["data"]
+    assert error["code"] == "maximum_input_file_size_exceeded"
+    assert f"larger than the {len(content) - 1} maximum for the gpt-4o-mini-2024-07-18 model" in error["message"]
+
+
+async def test_enqueued_tokens_are_counted_over_the_unfinished_batches_of_a_model(desk):
+    """The batch that does not fit fails later, and fits once the others have ended."""
+    await desk.configure(in_progress_seconds=10)
+    first = await desk.create(requests(3))
+    tokens = 3 * (3 + 4 + 5)  # per request: 3, 4 for its message, 5 for its 20 characters
+    assert (await desk.look(first))["request_counts"]["total"] == 3
+    await desk.configure(enqueued_token_limit=2 * tokens - 1)
+
+    refused = await desk.run(requests(3))
+    other_model = await desk.run([request("a", body=body() | {"model": "gpt-4o"})])
+    desk.wait(10)
+    accepted = await desk.run(requests(3))
+
+    (error,) = refused["errors"]["data"]
+    assert error["code"] == "token_limit_exceeded"
+    assert error["message"].startswith("Enqueued token limit reached for gpt-4o-mini-2024-07-18 in organization org-")
+    assert f"Limit: {2 * tokens - 1} enqueued tokens." in error["message"]
+    assert other_model["status"] == "in_progress"
+    assert accepted["status"] == "in_progress"
+
+
+async def test_a_file_that_is_not_visible_yet_fails_the_batch(desk):
+    """Right after the upload the API may not find the file; a little later it does."""
+    await desk.configure(upload_visible_after_seconds=5)
+    batch = await desk.run(requests(1))
+    (error,) = batch["errors"]["data"]
+    assert (error["code"], error["param"]) == ("invalid_request", "file_id")
+    assert error["message"].startswith(f"Cannot find file {batch['input_file_id']}, or organization org-")
+
+    desk.wait(5)
+    order = {key: batch[key] for key in ("input_file_id", "endpoint", "completion_window")}
+    assert (await desk.http.post("/v1/batches", json=order)).status_code == 200
+    await desk.http.post("/sandbox/settle")
+    assert (await desk.books())["batches"][-1]["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "param"),
+    [
+        ({"input_file_id": None}, 400, "missing_required_parameter", "input_file_id"),
+        ({"endpoint": None}, 400, "missing_required_parameter", "endpoint"),
+        ({"endpoint": "/v1/poems"}, 400, "invalid_value", "endpoint"),
+        ({"completion_window": "1h"}, 400, "invalid_value", "completion_window"),
+        ({"metadata": {"a": 1}}, 400, "invalid_type", "metadata"),
+        ({"metadata": {f"k{index}": "v" for index in range(17)}}, 400, "invalid_value", "metadata"),
+        ({"metadata": {"k" * 65: "v"}}, 400, "invalid_value", "metadata"),
+        ({"metadata": {"k": "v" * 513}}, 400, "invalid_value", "metadata"),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 60}}, 400, "invalid_value", None),
+    ],
+)
+async def test_a_bad_order_is_refused_at_once(desk, change, status, code, param):
+    """What the call itself gets wrong is a 400, and no batch is made."""
+    file_id = (await desk.upload(jsonl(requests(1)))).json()["id"]
+    order = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"} | change
+    reply = await desk.http.post("/v1/batches", json=order)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"], error["type"]) == (status, code, "invalid_request_error")
+    assert param in (None, error["param"])
+    assert (await desk.books())["batches"] == []
+
+
+async def test_metadata_up_to_its_limits_comes_back(desk):
+    """16 pairs, keys of 64 and values of 512 characters."""
+    metadata = {f"{index:064}": "v" * 512 for index in range(16)}
+    assert (await desk.run(requests(1), metadata=metadata))["metadata"] == metadata
+
+
+async def test_batches_beyond_the_hourly_limit_are_refused(desk):
+    """429 with `Retry-After`, until an hour has passed."""
+    await desk.configure(max_batches_per_hour=2)
+    first = await desk.create(requests(1))
+    await desk.create(requests(1))
+    order = {key: first[key] for key in ("input_file_id", "endpoint", "completion_window")}
+
+    refused = await desk.http.post("/v1/batches", json=order)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert "retry-after" in refused.headers
+    desk.wait(3_600)
+    assert (await desk.http.post("/v1/batches", json=order)).status_code == 200
