@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import httpx
@@ -28,6 +28,9 @@ KEY = "distilabel_openai_batch_key"
 
 # Clocks of client and server may disagree by this much when batches are searched by age.
 _CLOCK_SKEW_SECONDS = 3_600.0
+
+# A proxy's page need not be told in full; the API's own messages are shorter than this.
+_LONGEST_MESSAGE = 1_000
 
 FILE_VISIBLE_SECONDS = 60.0
 """An uploaded file that cannot be found may only not be visible yet; after this time it is gone."""
@@ -93,7 +96,10 @@ class BatchAPI:
 
         async def attempt() -> str:
             with path.open("rb") as file:
-                return (await self._client.files.create(file=(path.name, file), purpose="batch")).id
+                file_id = _json(await self._client.files.create(file=(path.name, file), purpose="batch")).get("id")
+            if not isinstance(file_id, str) or not file_id:
+                raise ValueError("The server's answer is not a file.")
+            return file_id
 
         return await self._patiently("uploading an input file", attempt)
 
@@ -116,20 +122,22 @@ class BatchAPI:
         started = time.time()
         maybe_created = False
 
+        async def create() -> Batch:
+            created = await self._client.batches.create(
+                input_file_id=input_file_id,
+                endpoint=endpoint,  # type: ignore[arg-type]
+                completion_window=completion_window,  # type: ignore[arg-type]
+                metadata={KEY: key, **metadata},
+            )
+            return read_batch(_json(created))
+
         async def attempt() -> Batch:
             nonlocal maybe_created
             if maybe_created and (batch := await self._find(key, since=started)):
                 self._logger.warning(f"The reply to a batch's creation was lost. Batch {batch.id} was found again.")
                 return batch
             try:
-                created = await self._call(
-                    lambda: self._client.batches.create(
-                        input_file_id=input_file_id,
-                        endpoint=endpoint,  # type: ignore[arg-type]
-                        completion_window=completion_window,  # type: ignore[arg-type]
-                        metadata={KEY: key, **metadata},
-                    )
-                )
+                created = await self._call(create)
             except _Passing as error:
                 maybe_created = maybe_created or not error.refused
                 raise
@@ -138,7 +146,7 @@ class BatchAPI:
                     raise _Passing(str(error), refused=True) from None
                 raise
             maybe_created = True
-            return read_batch(created.to_dict())
+            return created
 
         return await self._patiently("creating a batch", attempt)
 
@@ -146,19 +154,34 @@ class BatchAPI:
         if not self._lists:
             return None
         after: str | None = None
+        seen: set[str] = set()
         while True:
             page = await self._page(after)
             for batch in page:
                 if batch.metadata.get(KEY) == key:
                     return batch
-            if not page or (page[-1].created_at or 0.0) < since - _CLOCK_SKEW_SECONDS:
+            # A server that does not know `after` sends its first page for ever.
+            if not page or page[-1].id in seen or (page[-1].created_at or 0.0) < since - _CLOCK_SKEW_SECONDS:
                 return None
             after = page[-1].id
+            seen.add(after)
 
     async def _page(self, after: str | None = None) -> list[Batch]:
         cursor = {"after": after} if after else {}
+
+        async def page() -> list[Batch]:
+            try:
+                answer = await self._client.batches.list(limit=100, extra_query=cursor)
+            except AttributeError:
+                # The SDK's page takes it for granted that the answer is an object.
+                raise ValueError("The server's answer is not of this API.") from None
+            batches = _json(answer).get("data")
+            if not isinstance(batches, list):
+                raise ValueError("The server's answer is not a list of batches.")
+            return [read_batch(batch) for batch in batches if isinstance(batch, dict)]
+
         try:
-            page = await self._call(lambda: self._client.batches.list(limit=100, extra_query=cursor))
+            return await self._call(page)
         except errors.RunError as error:
             if error.status_code not in (404, 405, 501):
                 raise
@@ -168,7 +191,6 @@ class BatchAPI:
                 " be found again and is bought a second time."
             )
             return []
-        return [read_batch(batch.to_dict()) for batch in page.data]
 
     async def retrieve(self, batch_id: str) -> Batch:
         """Looks at a batch.
@@ -178,7 +200,7 @@ class BatchAPI:
         """
 
         async def attempt() -> Batch:
-            return read_batch((await self._client.batches.retrieve(batch_id)).to_dict())
+            return read_batch(_json(await self._client.batches.retrieve(batch_id)))
 
         try:
             return await self._patiently(f"looking at batch {batch_id}", attempt)
@@ -208,11 +230,15 @@ class BatchAPI:
         Raises:
             RunError: the server refuses the key or could not be reached.
         """
-        try:
-            await self._patiently(f"cancelling batch {batch_id}", lambda: self._client.batches.cancel(batch_id))
-        except errors.RunError as error:
-            if error.status_code not in (400, 404, 409):
-                raise
+
+        async def attempt() -> None:
+            try:
+                await self._client.batches.cancel(batch_id)
+            except openai.APIStatusError as error:
+                if error.status_code not in (400, 404, 409) or errors.is_out_of_quota(_code(error)):
+                    raise
+
+        await self._patiently(f"cancelling batch {batch_id}", attempt)
 
     async def download(self, file_id: str, path: Path) -> None:
         """Streams a file to the disk. One that breaks off is carried on from where it broke, or begun again.
@@ -227,11 +253,19 @@ class BatchAPI:
             # Without "identity" the bytes that arrive are not the bytes of the file, which a range counts.
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
             streamed = self._client.files.with_streaming_response.content(file_id, extra_headers=headers)
-            async with streamed as response:
-                carried_on = response.status_code == 206
-                with path.open("ab" if carried_on else "wb") as file:
-                    async for chunk in response.iter_bytes():
-                        file.write(chunk)
+            try:
+                async with streamed as response:
+                    carried_on = response.status_code == 206
+                    with path.open("ab" if carried_on else "wb") as file:
+                        async for chunk in response.iter_bytes():
+                            file.write(chunk)
+            except openai.APIStatusError as error:
+                if error.status_code != 416 or not have:
+                    raise
+                if error.response.headers.get("content-range") != f"bytes */{have}":
+                    path.unlink()
+                    raise _Passing(f"The server has no byte {have:,} of the file.") from None
+                # It broke off behind its last byte.
 
         await self._patiently(f"downloading file {file_id}", attempt)
 
@@ -285,10 +319,8 @@ class BatchAPI:
         return result
 
     def _refusal(self, error: openai.APIStatusError) -> Exception:
-        body = error.body if isinstance(error.body, dict) else {}
-        message = str(body.get("message") or _text(error))
-        message = self._without_key(message)
-        code = body.get("code") or body.get("type")
+        message = _shortened(self._without_key(_message(error)))
+        code = _code(error)
         status_code = error.status_code
         about = f"{message} (HTTP {status_code}{f', {code}' if code else ''})"
         if errors.is_out_of_quota(code):
@@ -316,14 +348,39 @@ def is_file_not_visible(message: str) -> bool:
     return "cannot find file" in message.lower()
 
 
-def _text(error: openai.APIStatusError) -> str:
-    """The first words of an answer that is not the API's JSON, such as a proxy's HTML page."""
-    words = " ".join(str(error.body or error.message).split())
-    return words if len(words) <= 200 else f"{words[:200]}…"
+def _json(answer: object) -> dict[str, Any]:
+    """What the SDK made of an answer, as the JSON that it was made from.
+
+    Raises:
+        ValueError: it made nothing of it: a proxy's page with status 200, perhaps.
+    """
+    json = answer.to_dict() if isinstance(answer, openai.BaseModel) else None
+    if not isinstance(json, dict):
+        raise ValueError("The server's answer is not of this API.")
+    return json
+
+
+def _message(error: openai.APIStatusError) -> str:
+    """The API's own words, or the page of whoever answered in its place."""
+    told = error.body.get("message") if isinstance(error.body, dict) else None
+    return str(told) if told else str(error.body or error.message)
+
+
+def _code(error: openai.APIStatusError) -> str | None:
+    body = error.body if isinstance(error.body, dict) else {}
+    code = body.get("code") or body.get("type")
+    return str(code) if code else None
+
+
+def _shortened(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= _LONGEST_MESSAGE else f"{words[:_LONGEST_MESSAGE]}…"
 
 
 def _seconds(retry_after: str | None) -> float | None:
+    """What `Retry-After` asks for, where it is a number of seconds that somebody could wait for."""
     try:
-        return float(retry_after) if retry_after else None
+        seconds = float(retry_after) if retry_after else None
     except ValueError:
         return None
+    return seconds if seconds is not None and 0 <= seconds < float("inf") else None

@@ -15,18 +15,23 @@ from __future__ import annotations
 # https://platform.openai.com/docs/guides/error-codes/api-errors
 _PASSING_STATUS_CODES = frozenset({0, 408, 409, 425, 429})
 
+_NOT_IMPLEMENTED = 501
+
 # Codes that say the same without a status code: requests that never got to a model, and results that got lost.
 _PASSING_CODES = frozenset(
     {
         "batch_cancelled",
         "batch_expired",
+        "batch_failed",
         "inference_failed",
         "malformed_result",
         "missing_result",
         "request_timeout",
-        "server_error",
     }
 )
+
+# Where no status code contradicts it: as the type of a 404 it says nothing.
+_SERVER_ERROR = "server_error"
 
 # A 429 that no waiting mends. https://platform.openai.com/docs/guides/error-codes/api-errors
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -94,9 +99,11 @@ def passes(status_code: int | None, code: str | None) -> bool:
     """
     if is_out_of_quota(code):
         return False
-    if code in _PASSING_CODES:
+    if code in _PASSING_CODES or status_code in _PASSING_STATUS_CODES:
         return True
-    return status_code is not None and (status_code in _PASSING_STATUS_CODES or status_code >= 500)
+    if status_code is None or status_code < 400:
+        return code == _SERVER_ERROR
+    return status_code >= 500 and status_code != _NOT_IMPLEMENTED
 
 
 def is_out_of_quota(code: str | None) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import distilabel
@@ -27,8 +29,12 @@ from distilabel_openai_batch.errors import RunError
 
 _STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
 
+_logger = logging.getLogger("distilabel.openai_batch")
 _arranging_stages = contextvars.ContextVar("arranging_stages", default=False)
 _stopped_steps: set[int] = set()
+
+# Tasks of ours that cannot have the whole dataset at once, by `id`, in the pipeline's process.
+_fed_batch_by_batch: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
 def install(is_ours: Callable[[Any], bool]) -> None:
@@ -85,7 +91,7 @@ def _hand_over_whole_dataset(is_ours: Callable[[Any], bool]) -> None:
     is_global = _Task.is_global.fget
 
     def wrapped(self: Any) -> bool:
-        if is_ours(self) and not self.is_generator:
+        if is_ours(self) and not self.is_generator and _fed_batch_by_batch.get(id(self)) is not self:
             return isinstance(self, GlobalStep) or not _arranging_stages.get()
         return bool(is_global(self))
 
@@ -97,10 +103,23 @@ def _share_a_stage(is_ours: Callable[[Any], bool]) -> None:
 
     distilabel gives each global step a stage of its own, one after another: three sibling Tasks would wait three days.
     So, while the stages are arranged, ours say that they are not global.
+
+    This is also the first call of a run that comes after the validation, where a step that joins what a
+    `routing_batch_function` has parted is marked as a convergence step. It wants its batches back one by one, as they
+    were routed, and would wait for ever for a Task that makes one of them all.
     """
     get_steps_load_stages = DAG.get_steps_load_stages
 
     def wrapped(self: Any, load_groups: Any = None) -> Any:
+        for name in self:
+            task = self.get_step(name)["step"]
+            if is_ours(task) and any(self.is_convergence_step(follower) for follower in self.get_step_successors(name)):
+                if id(task) not in _fed_batch_by_batch:
+                    _logger.warning(
+                        f"⚠️ '{name}' is given routed batches that another step joins again: each of them is a batch job"
+                        " of its own, one after another. A larger `batch_size` before the routing makes fewer."
+                    )
+                _fed_batch_by_batch[id(task)] = task
         token = _arranging_stages.set(True)
         try:
             return get_steps_load_stages(self, load_groups)

@@ -149,7 +149,7 @@ class Jobs:
                 await self._api.cancel(batch.id)
                 cancelled, overdue_at = True, seen_at + _OVERDUE_SECONDS
             due_at = seen_at + self._settings.schedule.interval(seen_at - created_at)
-            await anyio.sleep(due_at - time.monotonic())
+            await anyio.sleep(max(0.0, due_at - time.monotonic()))
             batch, seen_at = await self._look(batch, seen_at)
         self._progress.saw(batch)
         return batch

@@ -115,7 +115,7 @@ class Progress:
             return
         for kind in sorted(self._kinds.values(), key=lambda kind: -kind.count):
             which = f" The first custom_ids: {', '.join(kind.custom_ids)}" if kind.custom_ids else ""
-            self._logger.warning(f"⚠️ {kind.count:,} requests failed: {kind.example}.{which}")
+            self._logger.warning(f"⚠️ {kind.count:,} requests failed: {str(kind.example).rstrip('.')}.{which}")
         self._logger.info(
             f"🏁 {self._answered:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
             f" {self._asked_again:,} asked again; {self._tokens_in:,} tokens in, {self._tokens_out:,} out;"

@@ -227,18 +227,23 @@ def decode(line: bytes) -> tuple[str, Outcome] | None:
 def _outcome(result: dict[str, Any]) -> Outcome:
     response = result.get("response")
     if not isinstance(response, dict):
-        return _failure(result.get("error"), None, "The server gave neither an answer nor a reason.")
+        if error := result.get("error"):
+            return _failure(error, None, "The server gave no reason.")
+        return Failure("The server gave neither an answer nor a reason.", code=MISSING)
     status_code = response.get("status_code", 200)
     if not isinstance(status_code, int):
         status_code = None
+    refused = status_code is not None and not 200 <= status_code < 300
     body = response.get("body")
     if isinstance(body, str):
         try:
             body = orjson.loads(body)
         except orjson.JSONDecodeError:
+            if refused and status_code:
+                return _failure(result.get("error") or body, status_code, body)
             return Failure("The answer is not JSON.", status_code, MALFORMED)
     error = (body.get("error") if isinstance(body, dict) else None) or result.get("error")
-    if error or status_code is None or not 200 <= status_code < 300:
+    if error or refused or status_code is None:
         return _failure(error, status_code, "The server gave no reason.")
     if not isinstance(body, dict) or not body:
         return Failure("The answer has no body.", status_code, MALFORMED)

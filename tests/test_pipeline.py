@@ -7,8 +7,8 @@ import sys
 
 import pytest
 from distilabel.models.llms import OpenAILLM
-from distilabel.pipeline import Pipeline
-from distilabel.steps import LoadDataFromDicts, StepInput, step
+from distilabel.pipeline import Pipeline, routing_batch_function
+from distilabel.steps import GroupColumns, LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import EvolInstruct, TextGeneration, UltraFeedback
 
 from distilabel_openai_batch import (
@@ -305,6 +305,27 @@ def test_one_request_a_job_is_slow_but_right(sandbox, tmp_path):
     assert ours == run(generating(synchronous_llm(), rows, tmp_path))
     assert len(sandbox.books().batches) == 7
     assert sandbox.books().max_jobs_in_flight <= 3
+
+
+def test_routed_batches_find_together_again(sandbox, tmp_path):
+    """A step that joins what a routing function has parted is given what it waits for, batch by batch."""
+
+    def routed(llm_class):
+        turns = iter(range(100))
+
+        @routing_batch_function()
+        def two_of_three(steps):
+            turn = next(turns)
+            return [steps[turn % 3], steps[(turn + 1) % 3]]
+
+        with Pipeline(name="routed", cache_dir=tmp_path) as pipeline:
+            load = LoadDataFromDicts(data=[{"instruction": f"Say {i}"} for i in range(20)], batch_size=5)
+            tasks = [TextGeneration(name=f"task_{k}", llm=llm_class(), input_batch_size=5) for k in range(3)]
+            group = GroupColumns(columns=["generation"], output_columns=["generations"], input_batch_size=5)
+            load >> two_of_three >> tasks >> group
+        return run(pipeline)
+
+    assert routed(batch_llm) == routed(synchronous_llm)
 
 
 def test_yaml_carries_the_fields_and_not_the_key(sandbox, tmp_path):

@@ -137,7 +137,7 @@ TASKS = {
     UsersTwoRounds: {},
 }
 # How often a Task calls the LLM for a row, where that is more than once.
-ROUNDS = {EvolComplexity: 2, EvolInstruct: 3, EvolQuality: 2, UsersTwoRounds: 2}
+ROUNDS = {EvolComplexity: 2, EvolInstruct: 3, EvolQuality: 2, MathShepherdCompleter: 4, UsersTwoRounds: 2}
 GENERATOR_TASKS = {
     BitextRetrievalGenerator: {
         "source_language": "English",
@@ -192,7 +192,9 @@ def rows(instructions: list[dict[str, str]]) -> list[dict]:
             "answers": "[]",
             "execution_result": f"{i}",
             "keep_row_after_execution_check": i % 3 != 0,
-            "solutions": [["Step 1: so.", f"The answer is: {i}"], ["Step 1: none.", "The answer is: 0"]],
+            "solutions": [
+                [f"Step 1: {i}.", "Step 2: so.", "Step 3: then.", f"The answer is: {answer}"] for answer in (i, 0)
+            ],
             "golden_solution": [f"Step 1: {i}.", f"The answer is: {i}"],
         }
         for i, text in enumerate(texts)
