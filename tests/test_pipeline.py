@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import API_KEY
 from distilabel.models.llms import OpenAILLM
 from distilabel.pipeline import Pipeline, routing_batch_function
 from distilabel.steps import GroupColumns, LoadDataFromDicts, StepInput, step
@@ -61,6 +62,7 @@ def test_real_instructions_through_three_tasks(sandbox, instructions, tmp_path):
     theirs = judged(synchronous_llm, instructions, tmp_path)
 
     assert jobs == 1 + 1 + 2
+    assert sandbox.books().sync == (1 + 1 + 2) * len(instructions)
     assert [len(ours[leaf]) for leaf in ("judge", "evolve")] == [len(instructions)] * 2
     assert ours["judge"] == theirs["judge"]
     # It draws its mutations at random, in another order when all groups take their first round first.
@@ -392,8 +394,6 @@ def test_a_pipeline_without_our_llm_runs_as_if_we_were_not_there(sandbox, tmp_pa
 
 def test_the_key_reaches_no_file(sandbox, tmp_path):
     """Neither distilabel's cache, nor its log, nor the dataset."""
-    from conftest import API_KEY
-
     run(generating(batch_llm(), [{"instruction": "Say it"}], tmp_path))
 
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

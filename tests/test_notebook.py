@@ -1,0 +1,41 @@
+"""In a notebook, where an event loop is running already."""
+
+from __future__ import annotations
+
+import nbclient
+import nbformat
+
+CELLS = [
+    """
+    from distilabel_openai_batch import OpenAIBatchLLM
+
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05)
+    llm.load()
+    chats = [[{"role": "user", "content": f"Say number {i}."}] for i in range(3)]
+    """,
+    "first = llm.generate(chats)",
+    "second = llm.generate_outputs(chats, num_generations=2)",
+    """
+    import asyncio
+
+    third = await asyncio.gather(*(llm.agenerate(chat) for chat in chats))
+    """,
+    """
+    assert [len(output["generations"]) for output in first + second + third] == [1] * 3 + [2] * 3 + [1] * 3
+    assert first == third
+    """,
+]
+
+
+def test_cells_that_generate(sandbox, monkeypatch, tmp_path):
+    """Called, twice, and awaited many times at once: a job each."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_dedented(cell)) for cell in CELLS])
+
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+
+    assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [3, 3, 3]
+
+
+def _dedented(cell: str) -> str:
+    return "\n".join(line.removeprefix("    ") for line in cell.strip("\n").splitlines())
