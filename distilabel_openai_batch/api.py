@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,13 +18,17 @@ import httpx
 import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from distilabel_openai_batch import errors
+from distilabel_openai_batch import boundaries, errors
+from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.wire import Batch, read_batch
 
 T = TypeVar("T")
 
 KEY = "distilabel_openai_batch_key"
 """The metadata key that a batch is found by when the reply to its creation was lost."""
+
+# OpenAI removes a batch's files after thirty days. https://platform.openai.com/docs/guides/batch
+_FILES_KEPT_SECONDS = 30 * 86_400.0
 
 # Clocks of client and server may disagree by this much when batches are searched by age.
 _CLOCK_SKEW_SECONDS = 3_600.0
@@ -83,9 +87,13 @@ class BatchAPI:
         self._logger = logger
         self._reached = False
         self._lists = True
+        self._warned = False
 
     async def upload(self, path: Path) -> str:
         """Uploads an input file, read from the disk as it is sent.
+
+        Args:
+            path: its name is unlike that of any other file on the server: by it one is found whose reply was lost.
 
         Returns:
             The file's id.
@@ -93,15 +101,47 @@ class BatchAPI:
         Raises:
             RunError: the server refuses it or could not be reached.
         """
+        attempts = 0
 
         async def attempt() -> str:
+            nonlocal attempts
+            attempts += 1
             with path.open("rb") as file:
                 file_id = _json(await self._client.files.create(file=(path.name, file), purpose="batch")).get("id")
             if not isinstance(file_id, str) or not file_id:
                 raise ValueError("The server's answer is not a file.")
             return file_id
 
-        return await self._patiently("uploading an input file", attempt)
+        file_id = await self._patiently("uploading an input file", attempt)
+        if attempts > 1:
+            await self.delete_uploads(path.name, but=file_id)
+        return file_id
+
+    async def delete_uploads(self, name: str, but: str | None = None) -> None:
+        """Removes input files of a name that nobody needs: of uploads whose reply was lost.
+
+        They cost nothing, so a server that refuses is left alone.
+        """
+
+        async def page() -> list[dict[str, Any]]:
+            files = _json(await self._client.files.list(purpose="batch", extra_query={"limit": 1_000})).get("data")
+            return [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+
+        try:
+            files = await self._call(page)
+        except (errors.RunError, _Passing, AttributeError):
+            return
+        for file in files:
+            file_id = file.get("id")
+            if file.get("filename") == name and isinstance(file_id, str) and file_id != but:
+                await self.delete(file_id)
+
+    async def delete(self, file_id: str) -> None:
+        """Removes a file from the server. It costs nothing there, so a server that refuses is left alone."""
+        try:
+            await self._call(lambda: self._client.files.delete(file_id))
+        except (errors.RunError, _Passing) as error:
+            self._logger.warning(f"File {file_id} could not be removed from the server: {error}")
 
     async def create(
         self, input_file_id: str, endpoint: str, completion_window: str, key: str, metadata: Mapping[str, str]
@@ -133,7 +173,7 @@ class BatchAPI:
 
         async def attempt() -> Batch:
             nonlocal maybe_created
-            if maybe_created and (batch := await self._find(key, since=started)):
+            if maybe_created and (batch := await self._find(key, input_file_id, since=started)):
                 self._logger.warning(f"The reply to a batch's creation was lost. Batch {batch.id} was found again.")
                 return batch
             try:
@@ -145,24 +185,65 @@ class BatchAPI:
                 if is_file_not_visible(str(error)) and time.time() - started < FILE_VISIBLE_SECONDS:
                     raise _Passing(str(error), refused=True) from None
                 raise
-            maybe_created = True
             return created
 
-        return await self._patiently("creating a batch", attempt)
+        batch = await self._patiently("creating a batch", attempt)
+        if KEY not in batch.metadata and not self._warned:
+            self._warned = True
+            self._logger.warning(
+                "This server drops a batch's metadata: jobs that this machine's ledger does not know cannot be found on"
+                " it, and would be bought again."
+            )
+        return batch
 
-    async def _find(self, key: str, since: float) -> Batch | None:
-        if not self._lists:
-            return None
+    async def find(self, key: str, input_file_id: str | None, since: float) -> Batch | None:
+        """Looks on the server for a batch that may have been created there.
+
+        Args:
+            key: what it was to be created with.
+            input_file_id: what it was to be created from; where the server drops metadata it is found by that.
+            since: when it may have been created at the earliest, in seconds since the epoch.
+
+        Returns:
+            The batch; `None` if there is none, or the server cannot list its batches.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+        return await self._patiently("looking for a batch", lambda: self._find(key, input_file_id, since))
+
+    async def _find(self, key: str, input_file_id: str | None, since: float) -> Batch | None:
+        async for batch in self._all_since(since):
+            if batch.metadata.get(KEY) == key:
+                return batch
+            if input_file_id and not batch.metadata and batch.input_file_id == input_file_id and not batch.ended:
+                return batch
+        return None
+
+    async def list_since_a_month(self) -> list[Batch]:
+        """Lists the batches that are young enough to have their files, where the server lists any.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+        since = time.time() - _FILES_KEPT_SECONDS
+
+        async def attempt() -> list[Batch]:
+            return [batch async for batch in self._all_since(since)]
+
+        return await self._patiently("listing the batches", attempt)
+
+    async def _all_since(self, since: float) -> AsyncIterator[Batch]:
+        """The batches, newest first, back to a time."""
         after: str | None = None
         seen: set[str] = set()
-        while True:
+        while self._lists:
             page = await self._page(after)
             for batch in page:
-                if batch.metadata.get(KEY) == key:
-                    return batch
+                yield batch
             # A server that does not know `after` sends its first page for ever.
             if not page or page[-1].id in seen or (page[-1].created_at or 0.0) < since - _CLOCK_SKEW_SECONDS:
-                return None
+                return
             after = page[-1].id
             seen.add(after)
 
@@ -187,8 +268,8 @@ class BatchAPI:
                 raise
             self._lists = False
             self._logger.warning(
-                "This server does not list its batches: when the reply to a batch's creation is lost, the batch cannot"
-                " be found again and is bought a second time."
+                "This server does not list its batches: when the reply to a batch's creation is lost, or this machine's"
+                " ledger, the batch cannot be found again and is bought a second time."
             )
             return []
 
@@ -259,6 +340,7 @@ class BatchAPI:
                     with path.open("ab" if carried_on else "wb") as file:
                         async for chunk in response.iter_bytes():
                             file.write(chunk)
+                            boundaries.reached(Boundary.DOWNLOADING)
             except openai.APIStatusError as error:
                 if error.status_code != 416 or not have:
                     raise

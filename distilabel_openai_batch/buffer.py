@@ -1,12 +1,12 @@
 """Gathers the calls of many callers and has them answered together, once nobody is left to wait for.
 
 Which callers there are, and what answering means, is not its business: it flushes when every other task of the event
-loop is blocked, or a shard is full.
+loop is blocked, or a job is full.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -14,7 +14,9 @@ from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request, Shard
+from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request
+
+Take = Callable[[Mapping[str, Outcome]], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -38,44 +40,46 @@ class _Asked:
 
 
 class CallBuffer:
-    """Answers callers' requests in as few shards as may be.
+    """Answers callers' requests in as few jobs as may be.
 
     Args:
-        answer: has a shard answered: an outcome for each of its requests, in their order.
-        cut: cuts requests into shards.
-        is_full: whether so many requests, of so many bytes, are enough for a shard.
-        max_attempts: how often one request is put into a shard before it is given up.
-        task_group: where shards are answered; it must outlive the callers.
+        answer: has requests answered, gives their outcomes to its second argument as they come, and returns the batches
+            that are under way and not waited for.
+        is_full: whether so many requests, of so many bytes, are enough for a job.
+        max_attempts: how often one request is asked before it is given up.
+        not_finished: what to raise when batches are under way and not waited for.
+        task_group: where requests are answered; it must outlive the callers.
         progress: is told what became of the requests.
     """
 
     def __init__(
         self,
-        answer: Callable[[Shard], Awaitable[Sequence[Outcome]]],
-        cut: Callable[[Iterable[Request]], Iterable[Shard]],
+        answer: Callable[[Sequence[Request], Take], Awaitable[Sequence[str]]],
         is_full: Callable[[int, int], bool],
         max_attempts: int,
+        not_finished: Callable[[Sequence[str]], Exception],
         task_group: TaskGroup,
         progress: Progress,
     ) -> None:
         self._answer = answer
-        self._cut = cut
         self._is_full = is_full
         self._max_attempts = max_attempts
+        self._not_finished = not_finished
         self._task_group = task_group
         self._progress = progress
         self._waiting: dict[str, _Asked] = {}
         self._pending: list[_Asked] = []
         self._pending_bytes = 0
         self._flush_due = False
-        self._shards_out = 0
+        self._flushes_out = 0
+        self._under_way: list[str] = []
         self._error: BaseException | None = None
         self._rejected: list[tuple[_Asked, Failure]] = []
 
     @property
-    def idle(self) -> bool:
-        """Whether no caller waits."""
-        return not self._waiting
+    def failed(self) -> bool:
+        """Whether it was given an error for everybody."""
+        return self._error is not None
 
     async def ask(self, requests: Sequence[Request]) -> list[Outcome]:
         """Waits until each request has an outcome.
@@ -129,25 +133,30 @@ class CallBuffer:
 
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
-        for shard in self._cut([asked.request for asked in pending]):
-            self._shards_out += 1
-            self._task_group.start_soon(self._run, shard)
+        self._flushes_out += 1
+        self._task_group.start_soon(self._run, [asked.request for asked in pending])
 
-    async def _run(self, shard: Shard) -> None:
+    async def _run(self, requests: Sequence[Request]) -> None:
         try:
-            outcomes = await self._answer(shard)
+            self._under_way += await self._answer(requests, self._take)
         except Exception as error:
             self.fail(error)
             return
         finally:
-            self._shards_out -= 1
+            self._flushes_out -= 1
+        self._settle_rejected()
+        if self._under_way and not self._flushes_out and not self._pending:
+            self.fail(self._not_finished(self._under_way))
+
+    def _take(self, outcomes: Mapping[str, Outcome]) -> None:
         again = 0
-        for request, outcome in zip(shard.requests, outcomes, strict=True):
-            asked = self._waiting.get(request.custom_id)
+        for custom_id, outcome in outcomes.items():
+            asked = self._waiting.get(custom_id)
             if asked is None:
                 continue
             asked.attempts += 1
             if isinstance(outcome, Answer):
+                self._progress.answered()
                 self._settle(asked, outcome)
             elif errors.is_out_of_quota(outcome.code):
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
@@ -158,18 +167,17 @@ class CallBuffer:
             else:
                 self._rejected.append((asked, outcome))
         self._progress.asking_again(again)
-        self._settle_rejected()
 
     def _settle_rejected(self) -> None:
         """Hands over failures, unless it turns out that there is nothing else.
 
         While nothing at all was answered and all failures are of one kind that does not pass, they are kept back, and
-        if it stays so until the last shard is in, they are an error of the run.
+        if it stays so until the last flush is answered, they are an error of the run.
         """
         kinds = {(failure.status_code, failure.code) for _, failure in self._rejected}
-        hopeless = not self._progress.answered and len(kinds) == 1 and not errors.passes(*next(iter(kinds)))
+        hopeless = not self._progress.answers and len(kinds) == 1 and not errors.passes(*next(iter(kinds)))
         if hopeless:
-            if not self._shards_out and not self._pending:
+            if not self._flushes_out and not self._pending:
                 failure = self._rejected[0][1]
                 self.fail(
                     errors.RequestsFailedError(

@@ -6,7 +6,8 @@ OpenAIBatchError
     ├── QuotaError                `insufficient_quota`: the account has run out of money
     ├── ConnectionFailedError     the server could not be reached, or stopped answering for hours
     ├── BatchFailedError          a batch did not pass the server's validation
-    └── RequestsFailedError       every request failed, all in the same way
+    ├── RequestsFailedError       every request failed, all in the same way
+    └── LedgerError               the ledger cannot be read or written
 """
 
 from __future__ import annotations
@@ -85,6 +86,10 @@ class BatchFailedError(RunError):
 
 class RequestsFailedError(RunError):
     """Every request of the run failed in the same way, one that asking again does not mend."""
+
+
+class LedgerError(RunError):
+    """The ledger is damaged, locked, read-only, full, or no ledger. It was not overwritten."""
 
 
 def passes(status_code: int | None, code: str | None) -> bool:

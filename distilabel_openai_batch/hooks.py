@@ -1,4 +1,4 @@
-"""Every touch of distilabel's internals: how a Task hands over its whole dataset, stops, and comes back.
+"""How a Task hands over its whole dataset, and how it is processed: every touch of distilabel's internals, with why.
 
 distilabel 1.5.3 has no seam for an LLM that waits a day, and its own offline mode loses rows. The wraps below are
 installed when `OpenAIBatchLLM` is imported, in the main process and in the steps' processes alike, and act only on
@@ -8,8 +8,10 @@ Tasks that hold one; any other pipeline runs as if they were not there.
 from __future__ import annotations
 
 import contextvars
+import functools
 import inspect
 import logging
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakValueDictionary
@@ -19,12 +21,11 @@ import distilabel
 import greenback
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.pipeline._dag import DAG
-from distilabel.pipeline.base import BasePipeline
-from distilabel.pipeline.local import Pipeline
-from distilabel.pipeline.step_wrapper import _StepWrapper
+from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 from distilabel.steps import GlobalStep, Step
 from distilabel.steps.tasks.base import _Task
 
+from distilabel_openai_batch import recovery
 from distilabel_openai_batch.errors import RunError
 
 _STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
@@ -32,6 +33,7 @@ _STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedExce
 _logger = logging.getLogger("distilabel.openai_batch")
 _arranging_stages = contextvars.ContextVar("arranging_stages", default=False)
 _stopped_steps: set[int] = set()
+_running_step = ""
 
 # Tasks of ours that cannot have the whole dataset at once, by `id`, in the pipeline's process.
 _fed_batch_by_batch: WeakValueDictionary[int, Any] = WeakValueDictionary()
@@ -47,22 +49,26 @@ def install(is_ours: Callable[[Any], bool]) -> None:
         ImportError: this distilabel is not made as the wraps expect.
     """
     _check_targets()
+    _know_the_running_step()
     _hand_over_whole_dataset(is_ours)
     _share_a_stage(is_ours)
     _process_row_groups_side_by_side(is_ours)
     _send_nothing_after_a_stop()
-    _raise_run_errors()
-    _give_back_rows_that_a_kill_took(is_ours)
+    recovery.install(is_ours)
+
+
+def running_step() -> str:
+    """The name of the step that this process runs; empty outside a pipeline."""
+    return _running_step
 
 
 # What each wrap relies on: the parameters that its target had in distilabel 1.5.3.
-_TARGETS: dict[tuple[type, str], list[str]] = {
+_TARGETS: dict[tuple[Any, str], list[str]] = {
     (DAG, "get_steps_load_stages"): ["self", "load_groups"],
     (Step, "process_applying_mappings"): ["self", "args"],
+    (_StepWrapper, "run"): ["self"],
     (_StepWrapper, "_send_batch"): ["self", "batch"],
-    (Pipeline, "_error_callback"): ["self", "e"],
-    (Pipeline, "_stop"): ["self", "acquire_lock"],
-    (BasePipeline, "_invalidate_steps_cache_if_required"): ["self"],
+    **recovery.TARGETS,
 }
 
 
@@ -79,6 +85,30 @@ def _check_targets() -> None:
             f"distilabel-openai-batch works with distilabel 1.5.3; distilabel {distilabel.__version__} differs in"
             f" {', '.join(differing)}. Install the one: pip install 'distilabel==1.5.3'."
         )
+
+
+def _know_the_running_step() -> None:
+    """An LLM is not told which step holds it, and two steps that ask the same question are two buyers.
+
+    What stops the pipeline is sent to its process without the step and its rows: they are not needed there, may be
+    large, and cannot be sent at all where a step of the pipeline was defined within a function.
+    """
+    run = _StepWrapper.run
+
+    # It is sent to the step's process by its name.
+    @functools.wraps(run)
+    def wrapped(self: Any) -> Any:
+        global _running_step
+        _running_step = self.step.name
+        try:
+            return run(self)
+        except _StepWrapperException as error:
+            if isinstance(error.subprocess_exception, _STOPS_THE_PIPELINE):
+                step = types.SimpleNamespace(name=self.step.name, is_global=self.step.is_global)
+                raise _StepWrapperException(error.message, step, error.code, error.subprocess_exception) from None
+            raise
+
+    _StepWrapper.run = wrapped
 
 
 def _hand_over_whole_dataset(is_ours: Callable[[Any], bool]) -> None:
@@ -199,50 +229,3 @@ def _send_nothing_after_a_stop() -> None:
             send_batch(self, batch)
 
     _StepWrapper._send_batch = wrapped
-
-
-def _raise_run_errors() -> None:
-    """`pipeline.run` raises a `RunError` of a step.
-
-    distilabel would log it, stop, and return an empty Distiset, or even go on where the step has no successors.
-    """
-    error_callback = Pipeline._error_callback
-
-    def wrapped(self: Any, e: BaseException) -> None:
-        error = getattr(e, "subprocess_exception", None)
-        if not isinstance(error, RunError) or e.is_load_error:  # type: ignore[attr-defined]
-            error_callback(self, e)
-            return
-        self._logger.error(f"❌ Step '{e.step.name}' cannot go on: {error}")  # type: ignore[attr-defined]
-        self._exception = error
-        with self._stop_called_lock:
-            if not self._stop_called:
-                self._stop(acquire_lock=False)
-
-    Pipeline._error_callback = wrapped
-
-
-def _give_back_rows_that_a_kill_took(is_ours: Callable[[Any], bool]) -> None:
-    """A Task of ours whose rows were sent to it, and whose results never came back, is sent them again.
-
-    After a `kill -9` distilabel's cache says "sent" and has forgotten the rows: the next run would hang for ever. This
-    runs once a cached batch manager has been loaded; invalidating the step's cache reloads its rows from its
-    predecessors' stored outputs.
-    """
-    invalidate_steps_cache_if_required = BasePipeline._invalidate_steps_cache_if_required
-
-    def wrapped(self: Any) -> None:
-        invalidate_steps_cache_if_required(self)
-        manager = self._batch_manager
-        for name in self.dag:
-            if (
-                is_ours(self.dag.get_step(name)["step"])
-                and manager._last_batch_sent.get(name) is not None
-                and manager._last_batch_received.get(name) is None
-                and not manager._steps[name].built_batches
-            ):
-                manager.invalidate_cache_for(
-                    step_name=name, dag=self.dag, steps_data_path=self._cache_location["steps_data"]
-                )
-
-    BasePipeline._invalidate_steps_cache_if_required = wrapped

@@ -1,4 +1,4 @@
-"""One job's life, many side by side: a shard of requests goes in, an outcome for each of them comes out.
+"""One job's life, many side by side, from whatever state the ledger has it in to an outcome for each request.
 
 A job is a batch of the Batch API together with the shard that it answers.
 """
@@ -8,17 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 
-from distilabel_openai_batch import errors
+from distilabel_openai_batch import boundaries, errors
 from distilabel_openai_batch.api import FILE_VISIBLE_SECONDS, BatchAPI, is_file_not_visible
+from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch.ledger import Job, JobState, Ledger
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Batch, Outcome, Results, Shard, read_results
+from distilabel_openai_batch.wire import MISSING_RESULT, Batch, Outcome, Results, Shard, read_results
 
 # A batch that is not over by then is not going to be: its window has closed, and cancelling takes ten minutes at most.
 # https://platform.openai.com/docs/guides/batch#batch-expiration
@@ -29,6 +32,9 @@ _WINDOW_SECONDS = 86_400.0
 # before it is halved.
 _TOKEN_LIMIT_TRIES = 3
 
+# Results written down in one transaction.
+_RECORDED_AT_ONCE = 2_000
+
 
 @dataclass(frozen=True, slots=True)
 class JobSettings:
@@ -36,33 +42,62 @@ class JobSettings:
 
     Attributes:
         completion_window: as the API's.
-        max_jobs: jobs in flight at once.
         schedule: when to look at them.
         metadata: what each batch carries besides its key.
+        wait: whether to wait for jobs to end.
+        delete_files: whether to remove a job's files from the server once their content is in the ledger.
     """
 
     completion_window: str
-    max_jobs: int
     schedule: PollSchedule
     metadata: Mapping[str, str]
+    wait: bool = True
+    delete_files: bool = False
+
+
+class Ending(Enum):
+    """How running a job came to its end."""
+
+    COLLECTED = "what it answered is recorded"
+    DROPPED = "it came to nothing, and its requests are free"
+    TOO_LARGE = "the server does not take so many tokens at once; its requests are free"
+    UNDER_WAY = "the server is working on it, and nobody waits"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A job that was run.
+
+    Attributes:
+        ending: how it came to its end.
+        job: as it is now.
+        outcomes: one for each of its requests, if it was collected.
+    """
+
+    ending: Ending
+    job: Job
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
 
 
 class Jobs:
-    """Runs shards as jobs.
+    """Runs jobs.
 
     Args:
         api: the server.
+        ledger: where each step is written down before the next one is taken.
         settings: how jobs are made and watched.
         directory: where input, output and error files lie while they are needed.
         progress: is told of each job's course.
     """
 
-    def __init__(self, api: BatchAPI, settings: JobSettings, directory: Path, progress: Progress) -> None:
+    def __init__(
+        self, api: BatchAPI, ledger: Ledger, settings: JobSettings, directory: Path, progress: Progress
+    ) -> None:
         self._api = api
+        self._ledger = ledger
         self._settings = settings
         self._directory = directory
         self._progress = progress
-        self._capacity = anyio.CapacityLimiter(settings.max_jobs)
         self._live: set[str] = set()
         self._one_ended = anyio.Event()
         self._looking = anyio.Lock()
@@ -74,75 +109,112 @@ class Jobs:
         """Ids of the batches that the server is working on."""
         return tuple(sorted(self._live))
 
-    async def answer(self, shard: Shard) -> list[Outcome]:
-        """Has a shard answered by the server.
+    @property
+    def waits(self) -> bool:
+        """Whether jobs are waited for."""
+        return self._settings.wait
+
+    async def run(self, job: Job, shard: Shard | None = None) -> Ended:
+        """Takes a job from the state that it is in to its end.
 
         Args:
-            shard: what goes into its input file.
-
-        Returns:
-            An outcome for each request, in their order.
+            job: one's own, by `plan` or `take_over`.
+            shard: its requests. Without them, after its owner died, a job that has no batch cannot be carried on, and
+                is dropped.
 
         Raises:
-            RunError: the job, and with it the run, cannot go on.
+            RunError: the job, and with it the run, cannot go on. The ledger keeps what there is.
         """
-        async with self._capacity:
-            try:
-                return await self._answer(shard)
-            except OSError as error:
-                raise errors.RunError(f"A file of a job could not be written or read: {error}") from None
-
-    async def _answer(self, shard: Shard) -> list[Outcome]:
-        file_id = await self._upload(shard)
-        uploaded_at = time.monotonic()
-        tries = 0
+        batch: Batch | None = None
+        tries, uploaded_at = 0, time.monotonic()
         while True:
-            batch = await self._run(file_id, shard)
-            if batch.status != "failed" or batch.output_file_id:
-                return await self._collect(batch, shard)
-            if _is_over_token_limit(batch):
-                if self._live:
-                    await self._one_ended.wait()
-                elif tries < _TOKEN_LIMIT_TRIES:
+            match job.state:
+                case JobState.PLANNED if shard:
+                    job = await self._upload(job, shard)
+                    uploaded_at = time.monotonic()
+                case JobState.UPLOADED if shard:
+                    job, batch = await self._create(job)
+                    self._progress.created(batch, shard)
+                case JobState.PLANNED | JobState.UPLOADED:
+                    if not (batch := await self._api.find(job.key, job.input_file_id, since=job.intended_at)):
+                        await self._api.delete_uploads(_file_name(job.key))
+                        return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
+                    job = await self._in_thread(self._ledger.created, job, batch)
+                case JobState.CREATED:
+                    assert job.batch_id
+                    if batch is None:
+                        batch = await self._api.retrieve(job.batch_id)
+                        self._progress.found(batch, job.requests)
+                    if not (self._settings.wait or batch.ended):
+                        return Ended(Ending.UNDER_WAY, job)
+                    batch = await self._watch(job, batch)
+                    job = await self._in_thread(self._ledger.ended, job, batch)
+                case JobState.ENDED:
+                    assert job.batch_id
+                    batch = batch or await self._api.retrieve(job.batch_id)
+                    if batch.status != "failed" or batch.output_file_id:
+                        return await self._collect(job, batch)
+                    self._progress.refused(batch)
+                    if not shard:
+                        return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
+                    if not await self._may_create_again(batch, tries, uploaded_at):
+                        job = await self._in_thread(self._ledger.dropped, job)
+                        if not _is_over_token_limit(batch) or len(shard.requests) == 1:
+                            raise _failed(batch)
+                        return Ended(Ending.TOO_LARGE, job)
                     tries += 1
-                    await anyio.sleep(self._settings.schedule.interval(0.0) * 2**tries)
-                elif len(shard.requests) > 1:
-                    first, second = shard.halves()
-                    return [*await self._answer(first), *await self._answer(second)]
-                else:
-                    raise _failed(batch)
-            elif _is_file_missing(batch) and time.monotonic() - uploaded_at < FILE_VISIBLE_SECONDS:
-                await anyio.sleep(self._settings.schedule.interval(0.0))
-            else:
-                raise _failed(batch)
+                    job = await self._in_thread(self._ledger.created_anew, job)
+                case JobState.COLLECTED | JobState.DROPPED:
+                    raise ValueError(f"a job that is {job.state.value} cannot be run")
 
-    async def _upload(self, shard: Shard) -> str:
-        with self._file("input") as path:
+    async def _may_create_again(self, batch: Batch, tries: int, uploaded_at: float) -> bool:
+        """Waits until a batch that the server refused may be taken now; `False` where there is no hope."""
+        pause = self._settings.schedule.interval(0.0)
+        if _is_over_token_limit(batch):
+            if self._live:
+                await self._one_ended.wait()
+                return True
+            await anyio.sleep(pause * 2.0**tries)
+            return tries < _TOKEN_LIMIT_TRIES
+        await anyio.sleep(pause)
+        return _is_file_missing(batch) and time.monotonic() - uploaded_at < FILE_VISIBLE_SECONDS
+
+    async def _upload(self, job: Job, shard: Shard) -> Job:
+        boundaries.reached(Boundary.INTENT_TO_UPLOAD)
+        with self._file(_file_name(job.key)) as path:
             with path.open("wb") as file:
                 for request in shard.requests:
                     file.write(request.line())
-            return await self._api.upload(path)
+            file_id = await self._api.upload(path)
+        boundaries.reached(Boundary.UPLOAD_TO_RECORD)
+        return await self._in_thread(self._ledger.uploaded, job, file_id)
 
-    async def _run(self, file_id: str, shard: Shard) -> Batch:
-        """Creates a batch and waits for its end."""
+    async def _create(self, job: Job) -> tuple[Job, Batch]:
+        assert job.input_file_id
+        boundaries.reached(Boundary.UPLOAD_TO_CREATE)
         batch = await self._api.create(
-            file_id, shard.endpoint, self._settings.completion_window, uuid4().hex, self._settings.metadata
+            job.input_file_id, job.endpoint, self._settings.completion_window, job.key, self._settings.metadata
         )
+        boundaries.reached(Boundary.CREATE_TO_RECORD)
+        return await self._in_thread(self._ledger.created, job, batch), batch
+
+    async def _watch(self, job: Job, batch: Batch) -> Batch:
         self._live.add(batch.id)
-        self._progress.created(batch, shard)
         try:
-            return await self._watch(batch)
+            return await self._watch_live(job, batch)
         finally:
             self._live.discard(batch.id)
             self._one_ended.set()
             self._one_ended = anyio.Event()
 
-    async def _watch(self, batch: Batch) -> Batch:
-        created_at = seen_at = time.monotonic()
+    async def _watch_live(self, job: Job, batch: Batch) -> Batch:
+        seen_at = time.monotonic()
+        created_at = seen_at - max(0.0, time.time() - job.intended_at)
         window = (batch.expires_at - batch.created_at) if batch.expires_at and batch.created_at else _WINDOW_SECONDS
-        overdue_at = created_at + window + _OVERDUE_SECONDS
+        overdue_at = max(seen_at, created_at + window + _OVERDUE_SECONDS)
         cancelled = False
         while not batch.ended:
+            boundaries.reached(Boundary.POLLING)
             if seen_at > overdue_at:
                 if cancelled:
                     break
@@ -168,29 +240,53 @@ class Jobs:
                     self._progress.saw(seen)
             return self._seen[batch.id], self._seen_at
 
-    async def _collect(self, batch: Batch, shard: Shard) -> list[Outcome]:
-        """Downloads and reads what a batch has answered, however it ended."""
-        with self._file("output") as output, self._file("error") as error:
+    async def _collect(self, job: Job, batch: Batch) -> Ended:
+        """Downloads and writes down what a batch has answered, however it ended."""
+        with self._file(f"{job.key}-output") as output, self._file(f"{job.key}-error") as error:
             if batch.output_file_id:
                 await self._api.download(batch.output_file_id, output)
             if batch.error_file_id:
                 await self._api.download(batch.error_file_id, error)
-            results = await anyio.to_thread.run_sync(_read, shard, (output, error))
+            boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
+            results = await self._in_thread(self._record, job, (output, error))
+            job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
         self._progress.collected(batch, results)
-        return results.outcomes
+        if self._settings.delete_files:
+            for file_id in (batch.input_file_id or job.input_file_id, batch.output_file_id, batch.error_file_id):
+                if file_id:
+                    await self._api.delete(file_id)
+        boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
+        return Ended(Ending.COLLECTED, job, results.outcomes)
+
+    def _record(self, job: Job, paths: Sequence[Path]) -> Results:
+        noted: list[tuple[str, Outcome, bytes]] = []
+
+        def note(custom_id: str, outcome: Outcome, line: bytes) -> None:
+            noted.append((custom_id, outcome, line))
+            if len(noted) == _RECORDED_AT_ONCE:
+                self._ledger.record(job, noted)
+                noted.clear()
+                boundaries.reached(Boundary.RECORDING)
+
+        results = read_results(self._ledger.members(job), _lines(paths), note)
+        self._ledger.record(job, noted)
+        return results
 
     @contextmanager
-    def _file(self, kind: str) -> Iterator[Path]:
+    def _file(self, name: str) -> Iterator[Path]:
         """A file's place on the disk for as long as it is needed."""
-        path = self._directory / f"distilabel-{uuid4().hex}-{kind}.jsonl"
+        path = self._directory / name
         try:
             yield path
         finally:
             path.unlink(missing_ok=True)
 
+    _in_thread = staticmethod(anyio.to_thread.run_sync)
 
-def _read(shard: Shard, paths: Sequence[Path]) -> Results:
-    return read_results(shard.requests, _lines(paths))
+
+def _file_name(key: str) -> str:
+    """The name that a job's input file has on the server, by which one is found whose upload's reply was lost."""
+    return f"distilabel-{key}.jsonl"
 
 
 def _lines(paths: Sequence[Path]) -> Iterator[bytes]:

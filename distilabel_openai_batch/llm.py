@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, ItemsView, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,12 +24,15 @@ from distilabel_openai_batch import hooks
 from distilabel_openai_batch.api import Patience
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.jobs import JobSettings
+from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Call, Session, Sessions, SessionSettings
 from distilabel_openai_batch.wire import Failure, Outcome
 
 if TYPE_CHECKING:
     from distilabel.typing import FormattedInput, GenerateOutput
+
+LEDGER_DIR_ENV_NAME = "DISTILABEL_OPENAI_BATCH_DIR"
 
 _CHAT = "/v1/chat/completions"
 _COMPLETIONS = "/v1/completions"
@@ -112,6 +117,15 @@ class OpenAIBatchLLM(OpenAILLM):
         min_poll_interval: the seconds between two looks at a job, at least. Defaults to `1.0`.
         max_poll_interval: the seconds between two looks at a job, at most. Defaults to `60.0`. In between, a job is
             looked at after each further twentieth of its age.
+        wait: whether to wait for the jobs. Otherwise they are submitted, and the pipeline stops as it does with
+            distilabel's offline batch generation; each further run collects what has been answered and gets one round
+            of calls further. Defaults to `True`.
+        reuse_answers: whether a run takes the answers that earlier runs of the same task of the same pipeline were
+            given. Otherwise it asks anew, except for what was paid for and never handed over. Defaults to `True`.
+        delete_files: whether to remove a job's files from the server once their content is in the ledger. Defaults to
+            `False`.
+        ledger_dir: the directory of the ledger, the file that remembers what was bought. Defaults to
+            `$DISTILABEL_OPENAI_BATCH_DIR`, else `~/.cache/distilabel/openai_batch`.
 
     Runtime parameters:
         - `completion_window`: the time within which the server has to answer a job. Defaults to `"24h"`.
@@ -121,6 +135,10 @@ class OpenAIBatchLLM(OpenAILLM):
         - `max_attempts`: how often one request is put into a job before its row is given up. Defaults to `3`.
         - `min_poll_interval`: the seconds between two looks at a job, at least. Defaults to `1.0`.
         - `max_poll_interval`: the seconds between two looks at a job, at most. Defaults to `60.0`.
+        - `wait`: whether to wait for the jobs. Defaults to `True`.
+        - `reuse_answers`: whether to take the answers that earlier runs were given. Defaults to `True`.
+        - `delete_files`: whether to remove a job's files from the server in the end. Defaults to `False`.
+        - `ledger_dir`: the directory of the ledger.
 
     Icon:
         `:simple-openai:`
@@ -174,6 +192,16 @@ class OpenAIBatchLLM(OpenAILLM):
     max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
         default=60.0, description="The seconds between two looks at a job, at most."
     )
+    wait: RuntimeParameter[bool] = Field(
+        default=True, description="Whether to wait for the jobs, or to stop the pipeline until a later run collects."
+    )
+    reuse_answers: RuntimeParameter[bool] = Field(
+        default=True, description="Whether to take the answers that earlier runs of this task were given."
+    )
+    delete_files: RuntimeParameter[bool] = Field(
+        default=False, description="Whether to remove a job's files from the server once the ledger has their content."
+    )
+    ledger_dir: RuntimeParameter[str] | None = Field(default=None, description="The directory of the ledger.")
 
     _sessions: Sessions | None = PrivateAttr(None)
 
@@ -185,6 +213,9 @@ class OpenAIBatchLLM(OpenAILLM):
         "max_attempts",
         "min_poll_interval",
         "max_poll_interval",
+        "wait",
+        "reuse_answers",
+        "delete_files",
         mode="before",
     )
     @classmethod
@@ -208,7 +239,7 @@ class OpenAIBatchLLM(OpenAILLM):
             )
         super().load()
         self._aclient = _Client(self._answer_one)
-        self._sessions = Sessions(self._session_settings(), self._logger, _interruption)
+        self._sessions = Sessions(self._session_settings(), _scope_name, self._logger, _interruption, _not_finished)
 
     def unload(self) -> None:
         """Lets go of the clients."""
@@ -216,6 +247,12 @@ class OpenAIBatchLLM(OpenAILLM):
         super().unload()
 
     def _session_settings(self) -> SessionSettings:
+        wait, schedule = self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)
+        # distilabel's own switches mean here what they mean there.
+        if self.use_offline_batch_generation:
+            interval = self.offline_batch_generation_block_until_done
+            wait = interval is not None
+            schedule = PollSchedule(interval, interval) if interval else schedule
         return SessionSettings(
             base_url=self.base_url,
             api_key=self.api_key.get_secret_value(),
@@ -225,12 +262,16 @@ class OpenAIBatchLLM(OpenAILLM):
             max_requests=self.max_requests_per_job,
             max_bytes=self.max_bytes_per_job,
             max_attempts=self.max_attempts,
+            max_jobs=self.max_jobs,
             jobs=JobSettings(
                 completion_window=self.completion_window,
-                max_jobs=self.max_jobs,
-                schedule=PollSchedule(self.min_poll_interval, self.max_poll_interval),
+                schedule=schedule,
                 metadata=_metadata(),
+                wait=wait,
+                delete_files=self.delete_files,
             ),
+            ledger_dir=_ledger_dir(self.ledger_dir),
+            reuse_answers=self.reuse_answers,
         )
 
     def session(self) -> Any:
@@ -368,12 +409,27 @@ def _metadata() -> dict[str, str]:
     return metadata
 
 
+def _ledger_dir(field: str | None) -> Path:
+    chosen = field or os.getenv(LEDGER_DIR_ENV_NAME)
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distilabel" / "openai_batch"
+
+
+def _scope_name(base_url: str) -> ScopeName:
+    """Who asks: a step of a pipeline, or a script, which has no other name than its file's."""
+    if pipeline := envs.DISTILABEL_PIPELINE_NAME:
+        return ScopeName(pipeline, hooks.running_step(), base_url)
+    return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)
+
+
+def _not_finished(batch_ids: Sequence[str]) -> Exception:
+    """What ends a step whose jobs go on without it."""
+    error: Exception = DistilabelOfflineBatchGenerationNotFinishedException(jobs_ids=tuple(batch_ids))
+    return error
+
+
 def _interruption(batch_ids: Sequence[str]) -> Exception | None:
     """What to raise once Ctrl+C was pressed, which distilabel tells a step's process through the environment."""
-    if os.getenv(SIGINT_HANDLER_CALLED_ENV_NAME) is None:
-        return None
-    interruption: Exception = DistilabelOfflineBatchGenerationNotFinishedException(jobs_ids=tuple(batch_ids))
-    return interruption
+    return _not_finished(batch_ids) if os.getenv(SIGINT_HANDLER_CALLED_ENV_NAME) is not None else None
 
 
 # YAML names the class by its module: this is where it stays, wherever it is defined.

@@ -39,20 +39,25 @@ class Progress:
         self._logger = logger
         self._started = time.monotonic()
         self._requests = 0
-        self._answered = 0
+        self._answers = 0
         self._asked_again = 0
         self._tokens_in = 0
         self._tokens_out = 0
         self._jobs = 0
         self._live: dict[str, Batch] = {}
+        self._others: set[str | None] = set()
         self._kinds: dict[tuple[int | None, str | None, str], _Kind] = {}
         self._tenth = 0
         self._line_at = self._started
 
     @property
-    def answered(self) -> int:
+    def answers(self) -> int:
         """Requests that have an answer."""
-        return self._answered
+        return self._answers
+
+    def answered(self) -> None:
+        """One more has."""
+        self._answers += 1
 
     def asked(self, requests: int) -> None:
         """So many requests are to be answered."""
@@ -84,13 +89,36 @@ class Progress:
                 f" {now - self._started:,.0f} s."
             )
 
+    def found(self, batch: Batch, requests: int) -> None:
+        """A batch was found that an earlier run, another process or another machine created."""
+        self._live[batch.id] = batch
+        self._logger.info(f"🔁 Carrying on with batch {batch.id}, which is {batch.status}: {requests:,} requests.")
+
+    def adopted(self, batch: Batch, requests: int) -> None:
+        """A batch was found on the server that the ledger did not know."""
+        self._logger.info(f"🔁 Found batch {batch.id} on the server: {requests:,} requests that need not be bought.")
+
+    def reused(self, answers: int) -> None:
+        """So many requests were answered by an earlier run."""
+        if answers:
+            self._logger.info(f"♻️ {answers:,} requests were answered before, and are not bought again.")
+
+    def waits_for_another(self, batch_id: str | None) -> None:
+        """A job is run by another process."""
+        if batch_id not in self._others:
+            self._others.add(batch_id)
+            self._logger.info(f"⏳ Another process runs batch {batch_id or '(not created yet)'}; waiting for it.")
+
+    def refused(self, batch: Batch) -> None:
+        """The server did not accept a batch."""
+        self._live.pop(batch.id, None)
+
     def collected(self, batch: Batch, results: Results) -> None:
         """A job's results are here."""
         self._live.pop(batch.id, None)
-        for outcome in results.outcomes:
+        for outcome in results.outcomes.values():
             if isinstance(outcome, Answer):
                 tokens_in, tokens_out = outcome.tokens
-                self._answered += 1
                 self._tokens_in += tokens_in
                 self._tokens_out += tokens_out
         if batch.status != "completed":
@@ -117,7 +145,7 @@ class Progress:
             which = f" The first custom_ids: {', '.join(kind.custom_ids)}" if kind.custom_ids else ""
             self._logger.warning(f"⚠️ {kind.count:,} requests failed: {str(kind.example).rstrip('.')}.{which}")
         self._logger.info(
-            f"🏁 {self._answered:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
+            f"🏁 {self._answers:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
             f" {self._asked_again:,} asked again; {self._tokens_in:,} tokens in, {self._tokens_out:,} out;"
             f" {self._jobs:,} jobs; {time.monotonic() - self._started:,.1f} s."
         )
@@ -126,7 +154,7 @@ class Progress:
         return sum(kind.count for kind in self._kinds.values())
 
     def _done(self) -> int:
-        return self._answered + sum(live.completed for live in self._live.values())
+        return self._answers + sum(live.completed for live in self._live.values())
 
     def _tenths(self) -> int:
         return 10 * self._done() // self._requests if self._requests else 0

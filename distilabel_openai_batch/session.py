@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from weakref import WeakKeyDictionary
 
 import anyio
+import anyio.to_thread
 import httpx
 import openai
+import orjson
 
 from distilabel_openai_batch import wire
 from distilabel_openai_batch.api import BatchAPI, Patience
+from distilabel_openai_batch.broker import Broker
 from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.jobs import Jobs, JobSettings
+from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.wire import Failure, Outcome, Request
+
+SCOPE = "distilabel_openai_batch_scope"
+"""The metadata key that a scope's batches are found by on a machine that has no ledger."""
 
 _INTERRUPTION_CHECK_SECONDS = 0.25
 
@@ -53,7 +60,10 @@ class SessionSettings:
         max_requests: requests in an input file, at most.
         max_bytes: bytes in an input file, at most.
         max_attempts: how often one request is put into a job.
+        max_jobs: jobs in flight at once.
         jobs: how jobs are made and watched.
+        ledger_dir: where the ledger lies.
+        reuse_answers: whether a run is given the answers that earlier ones were given.
     """
 
     base_url: str | None
@@ -65,7 +75,47 @@ class SessionSettings:
     max_requests: int
     max_bytes: int
     max_attempts: int
+    max_jobs: int
     jobs: JobSettings
+    ledger_dir: Path
+    reuse_answers: bool
+
+
+class _Scope:
+    """What a process remembers of a scope for as long as it lives.
+
+    The same question asked twice in one run is two questions, which an occurrence number tells apart; a later run, in
+    another process, begins again with the first, and so finds the answers.
+    """
+
+    def __init__(self) -> None:
+        self._asked: Counter[str] = Counter()
+        self._given_back: dict[str, list[int]] = {}
+        self.was_looked_for = False
+        """On the server, for jobs that the ledger does not know."""
+
+    def number(self, digest: str, first: Callable[[], int]) -> int:
+        """The occurrence number for one more time that a question is asked.
+
+        Args:
+            digest: the question.
+            first: the number that a question begins with.
+        """
+        if given_back := self._given_back.get(digest):
+            return given_back.pop()
+        if digest not in self._asked:
+            self._asked[digest] = first()
+        number = self._asked[digest]
+        self._asked[digest] += 1
+        return number
+
+    def give_back(self, custom_id: str) -> None:
+        """A request got no outcome: whoever asks the question next is to have its answer."""
+        digest, _, number = custom_id.partition("-")
+        self._given_back.setdefault(digest, []).append(int(number))
+
+
+_scopes: defaultdict[tuple[Path, ScopeName], _Scope] = defaultdict(_Scope)
 
 
 class Session:
@@ -73,17 +123,28 @@ class Session:
 
     Args:
         buffer: what the calls wait in.
+        ledger: what was asked before.
         progress: is told of calls that cannot be written.
+        scope: who asks, in this process.
         base_url: the server's address.
-        max_bytes: bytes in an input file, at most.
+        settings: the limits that calls have to keep.
     """
 
-    def __init__(self, buffer: CallBuffer, progress: Progress, base_url: str, max_bytes: int) -> None:
+    def __init__(
+        self,
+        buffer: CallBuffer,
+        ledger: Ledger,
+        progress: Progress,
+        scope: _Scope,
+        base_url: str,
+        settings: SessionSettings,
+    ) -> None:
         self._buffer = buffer
+        self._ledger = ledger
         self._progress = progress
+        self._scope = scope
         self._base_url = base_url
-        self._max_bytes = max_bytes
-        self._occurrences: Counter[str] = Counter()
+        self._settings = settings
 
     async def ask(self, calls: Sequence[Call | Failure]) -> list[Outcome]:
         """Waits until each call has an outcome.
@@ -97,13 +158,19 @@ class Session:
         Raises:
             RunError: the run cannot go on.
         """
-        requests = [call if isinstance(call, Failure) else self._request(call) for call in calls]
-        for request in requests:
+        asked = [call if isinstance(call, Failure) else self._request(call) for call in calls]
+        for request in asked:
             if isinstance(request, Failure):
                 self._progress.asked(1)
                 self._progress.gave_up(request)
-        outcomes = iter(await self._buffer.ask([request for request in requests if isinstance(request, Request)]))
-        return [request if isinstance(request, Failure) else next(outcomes) for request in requests]
+        requests = [request for request in asked if isinstance(request, Request)]
+        try:
+            outcomes = iter(await self._buffer.ask(requests))
+        except BaseException:
+            for request in reversed(requests):
+                self._scope.give_back(request.custom_id)
+            raise
+        return [request if isinstance(request, Failure) else next(outcomes) for request in asked]
 
     def _request(self, call: Call) -> Request | Failure:
         try:
@@ -111,17 +178,26 @@ class Session:
         except ValueError as error:
             return Failure(str(error))
         digest = wire.digest(self._base_url, call.endpoint, body)
-        # The same question asked twice is two questions.
-        request = Request(f"{digest}-{self._occurrences[digest]}", call.endpoint, str(call.body["model"]), body)
-        if (size := len(request.line())) > self._max_bytes:
-            return Failure(f"The request is too large: {size:,} bytes, and an input file holds {self._max_bytes:,}")
-        self._occurrences[digest] += 1
+        number = self._scope.number(digest, lambda: self._first_number(digest))
+        request = Request(f"{digest}-{number}", call.endpoint, str(call.body["model"]), body)
+        if (size := len(request.line())) > self._settings.max_bytes:
+            return Failure(
+                f"The request is too large: {size:,} bytes, and an input file holds {self._settings.max_bytes:,}"
+            )
         return request
+
+    def _first_number(self, digest: str) -> int:
+        """What earlier runs were given is asked anew where it is not to be used again."""
+        return 0 if self._settings.reuse_answers else self._ledger.handed_over(digest)
 
 
 @asynccontextmanager
 async def _open(
-    settings: SessionSettings, logger: logging.Logger, interruption: Callable[[Sequence[str]], Exception | None]
+    settings: SessionSettings,
+    scope_name: Callable[[str], ScopeName],
+    logger: logging.Logger,
+    interruption: Callable[[Sequence[str]], Exception | None],
+    not_finished: Callable[[Sequence[str]], Exception],
 ) -> AsyncIterator[Session]:
     http_client = httpx.AsyncClient(timeout=settings.timeout, follow_redirects=True)
     client = openai.AsyncOpenAI(
@@ -130,15 +206,34 @@ async def _open(
         default_headers=settings.headers,
         http_client=http_client,  # type: ignore[arg-type]  # 3.x wants an httpx2 client, and takes this one
     )
+    base_url = str(client.base_url)
     progress = Progress(logger)
-    with TemporaryDirectory(prefix="distilabel-openai-batch-") as directory:
+    name = scope_name(base_url)
+    scope = _scopes[settings.ledger_dir, name]
+    ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, name)
+    with closing(ledger), TemporaryDirectory(prefix="distilabel-openai-batch-") as temporary:
+        directory = Path(temporary)
+        scope_key = (SCOPE, wire.digest(base_url, "", orjson.dumps([name.pipeline, name.task])))
+        jobs_settings = replace(settings.jobs, metadata={**settings.jobs.metadata, scope_key[0]: scope_key[1]})
         async with client, anyio.create_task_group() as task_group:
-            jobs = Jobs(BatchAPI(client, settings.patience, logger), settings.jobs, Path(directory), progress)
-            buffer = CallBuffer(
-                answer=jobs.answer,
+            api = BatchAPI(client, settings.patience, logger)
+            jobs = Jobs(api, ledger, jobs_settings, directory, progress)
+            broker = Broker(
+                ledger=ledger,
+                jobs=jobs,
+                api=api,
                 cut=partial(wire.cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
+                max_jobs=settings.max_jobs,
+                adopts=settings.reuse_answers and not scope.was_looked_for,
+                scope_key=scope_key,
+                directory=directory,
+                progress=progress,
+            )
+            buffer = CallBuffer(
+                answer=broker.answer,
                 is_full=lambda requests, size: requests >= settings.max_requests or size >= settings.max_bytes,
                 max_attempts=settings.max_attempts,
+                not_finished=not_finished,
                 task_group=task_group,
                 progress=progress,
             )
@@ -150,10 +245,14 @@ async def _open(
 
             task_group.start_soon(watch_for_interruption)
             try:
-                yield Session(buffer, progress, str(client.base_url), settings.max_bytes)
+                yield Session(buffer, ledger, progress, scope, base_url, settings)
             finally:
+                scope.was_looked_for = scope.was_looked_for or not broker.adopts
                 progress.finish()
                 task_group.cancel_scope.cancel()
+        if not buffer.failed:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(ledger.hand_over)
 
 
 class _Shared:
@@ -175,18 +274,22 @@ class Sessions:
 
     Args:
         settings: for each session that is opened.
+        scope_name: says who asks, given the server's address.
         logger: where they say what they do.
         interruption: is given the ids of the batches under way, and returns what to raise when the process was asked to
             stop, `None` otherwise.
+        not_finished: is given them too, and returns what to raise when they are not to be waited for.
     """
 
     def __init__(
         self,
         settings: SessionSettings,
+        scope_name: Callable[[str], ScopeName],
         logger: logging.Logger,
         interruption: Callable[[Sequence[str]], Exception | None],
+        not_finished: Callable[[Sequence[str]], Exception],
     ) -> None:
-        self._open = partial(_open, settings, logger, interruption)
+        self._open = partial(_open, settings, scope_name, logger, interruption, not_finished)
         self._shared: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Shared, asyncio.Task[None]]]
         self._shared = WeakKeyDictionary()
 

@@ -8,7 +8,7 @@ The shapes: https://platform.openai.com/docs/api-reference/batch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -105,6 +105,7 @@ class Batch:
     Attributes:
         id: the server's id.
         status: in lower case, whatever the server's habit is.
+        endpoint: the path that its requests go to, `None` where the server does not say.
         input_file_id, output_file_id, error_file_id: ids of files, `None` where there is no such file.
         completed, failed, total: requests, 0 where the server does not count.
         errors: what its validation found.
@@ -115,6 +116,7 @@ class Batch:
 
     id: str
     status: str
+    endpoint: str | None = None
     input_file_id: str | None = None
     output_file_id: str | None = None
     error_file_id: str | None = None
@@ -174,6 +176,16 @@ class Shard:
     def endpoint(self) -> str:
         """The path that all its requests go to."""
         return self.requests[0].endpoint
+
+    def parted(self, custom_ids: Set[str]) -> tuple[Shard | None, Shard | None]:
+        """Itself in two shards: the requests that are named, and the others; `None` where there are none."""
+        parts: tuple[list[Request], list[Request]] = [], []
+        for request in self.requests:
+            parts[request.custom_id not in custom_ids].append(request)
+        if not parts[1]:
+            return self, None
+        named, others = (Shard(part, sum(len(r.line()) for r in part)) if part else None for part in parts)
+        return named, others
 
     def halves(self) -> tuple[Shard, Shard]:
         """Itself in two shards of as many requests, for a server that does not take so many at once."""
@@ -262,36 +274,46 @@ class Results:
     """What a job's files say.
 
     Attributes:
-        outcomes: one for each request, in the order of the requests.
+        outcomes: one for each `custom_id`, in their order.
         strays: lines that belong to none of them, or make no sense.
     """
 
-    outcomes: list[Outcome]
+    outcomes: dict[str, Outcome]
     strays: int
 
 
-def read_results(requests: Sequence[Request], lines: Iterable[bytes]) -> Results:
+MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING)
+
+
+def read_results(
+    custom_ids: Sequence[str],
+    lines: Iterable[bytes],
+    note: Callable[[str, Outcome, bytes], None] = lambda custom_id, outcome, line: None,
+) -> Results:
     """Joins a job's requests with the lines of its output and error files, in any order and number.
 
     A request that is named twice has the first answer given; an answer counts more than a failure; one that is not
-    named at all has a `Failure` with the code `MISSING`.
+    named at all has `MISSING_RESULT`.
+
+    Args:
+        custom_ids: of the requests.
+        lines: of both files.
+        note: is told of each outcome that is better than what was known, with the line that says so.
     """
-    wanted = {request.custom_id for request in requests}
-    found: dict[str, Outcome] = {}
+    found: dict[str, Outcome | None] = dict.fromkeys(custom_ids)
     strays = 0
     for line in lines:
         if not line.strip():
             continue
         match decode(line):
-            case (custom_id, outcome) if custom_id in wanted:
-                if not isinstance(found.get(custom_id), Answer) and (
-                    isinstance(outcome, Answer) or custom_id not in found
-                ):
+            case (custom_id, outcome) if custom_id in found:
+                known = found[custom_id]
+                if known is None or (isinstance(known, Failure) and isinstance(outcome, Answer)):
                     found[custom_id] = outcome
+                    note(custom_id, outcome, line)
             case _:
                 strays += 1
-    missing = Failure("The job's files do not mention this request.", code=MISSING)
-    return Results([found.get(request.custom_id, missing) for request in requests], strays)
+    return Results({custom_id: outcome or MISSING_RESULT for custom_id, outcome in found.items()}, strays)
 
 
 def read_batch(batch: Mapping[str, Any]) -> Batch:
@@ -308,6 +330,7 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
     return Batch(
         id=batch_id,
         status=status.lower(),
+        endpoint=batch.get("endpoint") or None,
         input_file_id=batch.get("input_file_id") or None,
         output_file_id=batch.get("output_file_id") or None,
         error_file_id=batch.get("error_file_id") or None,

@@ -20,9 +20,10 @@ def running_sandbox():
 
 
 @pytest.fixture
-def sandbox(running_sandbox, monkeypatch):
-    """A server that has seen nothing yet, and an environment that leads to it."""
+def sandbox(running_sandbox, monkeypatch, tmp_path_factory):
+    """A server that has seen nothing yet, a ledger that is empty, and an environment that leads to both."""
     running_sandbox.reset()
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path_factory.mktemp("ledger")))
     monkeypatch.setenv("OPENAI_BASE_URL", running_sandbox.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
     return running_sandbox

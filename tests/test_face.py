@@ -16,6 +16,7 @@ FACE = [
     "AuthenticationError",
     "BatchFailedError",
     "ConnectionFailedError",
+    "LedgerError",
     "OpenAIBatchError",
     "OpenAIBatchLLM",
     "QuotaError",

@@ -24,6 +24,11 @@ from distilabel_openai_batch import (
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
 
 
+@step(inputs=["generation"], outputs=["length"])
+def Measure(inputs: StepInput):
+    yield [row | {"length": len(row["generation"] or "")} for row in inputs]
+
+
 def batch_llm(**fields) -> OpenAIBatchLLM:
     return OpenAIBatchLLM(model="gpt-4o-mini", **{"min_poll_interval": 0.1, **fields})
 
@@ -215,10 +220,6 @@ def test_an_error_of_the_whole_run_is_raised_with_the_apis_words(sandbox, tmp_pa
 def test_a_run_error_stops_the_pipeline_wherever_it_happens(sandbox, tmp_path, position):
     """At a leaf, before other steps, and beside a Task that could go on."""
     sandbox.configure(models=["another"])
-
-    @step(inputs=["generation"], outputs=["length"])
-    def Measure(inputs: StepInput):
-        yield [row | {"length": len(row["generation"] or "")} for row in inputs]
 
     with Pipeline(name="stopping", cache_dir=tmp_path) as pipeline:
         load = LoadDataFromDicts(data=[{"instruction": "Say it"}])

@@ -1,0 +1,225 @@
+"""Decides what has to be bought: takes what the ledger has, waits for what is under way, and buys the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from distilabel_openai_batch import boundaries, errors
+from distilabel_openai_batch.api import KEY, BatchAPI
+from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch.buffer import Take
+from distilabel_openai_batch.jobs import Ended, Ending, Jobs
+from distilabel_openai_batch.ledger import OPEN_STATES, Job, Ledger
+from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.wire import Answer, Batch, Outcome, Request, Shard, decode
+
+# How often a job is looked up that another process runs.
+_ANOTHERS_JOB_SECONDS = 1.0
+
+
+class Broker:
+    """Answers requests, each bought once.
+
+    Args:
+        ledger: what is known.
+        jobs: what buys.
+        api: the server, where jobs may be that the ledger does not know.
+        cut: cuts requests into shards.
+        max_jobs: jobs of one's own in flight at once.
+        adopts: whether to look for those jobs.
+        scope_key: the metadata by which they are found.
+        directory: for files that are needed for moments.
+        progress: is told what was found.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        jobs: Jobs,
+        api: BatchAPI,
+        cut: Callable[[Iterable[Request]], Iterable[Shard]],
+        max_jobs: int,
+        adopts: bool,
+        scope_key: tuple[str, str],
+        directory: Path,
+        progress: Progress,
+    ) -> None:
+        self._ledger = ledger
+        self._jobs = jobs
+        self._api = api
+        self._cut = cut
+        self._capacity = anyio.CapacityLimiter(max_jobs)
+        self.adopts = adopts
+        """Whether it is still to look for them."""
+        self._adopting = anyio.Lock()
+        self._scope_key = scope_key
+        self._directory = directory
+        self._progress = progress
+        self._running: dict[int, anyio.Event] = {}
+
+    async def answer(self, requests: Sequence[Request], take: Take) -> list[str]:
+        """Has requests answered, from the ledger or by the server.
+
+        Args:
+            requests: each with a `custom_id` of its own.
+            take: is given their outcomes as they come.
+
+        Returns:
+            Ids of the batches that are under way and not waited for; none where jobs are waited for.
+
+        Raises:
+            RunError: the run cannot go on.
+        """
+        try:
+            return await self._answer(requests, take, new=True)
+        except OSError as error:
+            raise errors.RunError(f"A file of a job could not be written or read: {error}") from None
+
+    async def _answer(self, requests: Sequence[Request], take: Take, new: bool) -> list[str]:
+        """As `answer`. Where they are not `new`, a failure is what their job has just come to, not an earlier run."""
+        known = await anyio.to_thread.run_sync(self._ledger.look_up, [request.custom_id for request in requests])
+        if new and len(known) < len(requests) and await self._adopt():
+            return await self._answer(requests, take, new)
+        outcomes: dict[str, Outcome] = {}
+        waiting: dict[int, list[Request]] = {}
+        to_buy: list[Request] = []
+        for request in requests:
+            fact = known.get(request.custom_id)
+            if fact is None:
+                to_buy.append(request)
+            elif fact.outcome is None:
+                waiting.setdefault(fact.job, []).append(request)
+            elif new and not isinstance(fact.outcome, Answer):
+                to_buy.append(request)
+            else:
+                outcomes[request.custom_id] = fact.outcome
+        if new:
+            self._progress.reused(len(outcomes))
+        if outcomes:
+            take(outcomes)
+        return await _side_by_side(
+            [partial(self._wait_for, job_id, members, take) for job_id, members in waiting.items()]
+            + [partial(self._buy, shard, take) for shard in self._cut(to_buy)]
+        )
+
+    async def _buy(self, shard: Shard, take: Take) -> list[str]:
+        async with self._capacity:
+            boundaries.reached(Boundary.BEFORE_INTENT)
+            job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard)
+            mine, others = shard.parted(set(claimed))
+            ended = await self._run(job, mine, take) if mine else await self._dropped(job)
+        under_way = _batch_ids(ended)
+        if ended.ending is Ending.TOO_LARGE:
+            assert mine
+            for half in mine.halves():
+                under_way += await self._buy(half, take)
+        if others:
+            under_way += await self._answer(others.requests, take, new=False)
+        return under_way
+
+    async def _dropped(self, job: Job) -> Ended:
+        """A job for which another process left nothing to do."""
+        return Ended(Ending.DROPPED, await anyio.to_thread.run_sync(self._ledger.dropped, job))
+
+    async def _run(self, job: Job, shard: Shard | None, take: Take) -> Ended:
+        self._running[job.id] = anyio.Event()
+        try:
+            ended = await self._jobs.run(job, shard)
+        finally:
+            self._running.pop(job.id).set()
+        if shard and ended.ending is Ending.COLLECTED:
+            take(ended.outcomes)
+        return ended
+
+    async def _wait_for(self, job_id: int, requests: Sequence[Request], take: Take) -> list[str]:
+        """Waits for a job that was begun before: by this session, by another process, or by one that died."""
+        while (job := await anyio.to_thread.run_sync(self._ledger.job, job_id)).state in OPEN_STATES:
+            if job_id in self._running:
+                await self._running[job_id].wait()
+            elif mine := await anyio.to_thread.run_sync(self._ledger.take_over, job):
+                ended = await self._run(mine, None, take)
+                if ended.ending is Ending.UNDER_WAY:
+                    return _batch_ids(ended)
+            elif not self._jobs.waits:
+                return [job.batch_id] if job.batch_id else []
+            else:
+                self._progress.waits_for_another(job.batch_id)
+                await anyio.sleep(_ANOTHERS_JOB_SECONDS)
+        return await self._answer(requests, take, new=False)
+
+    async def _adopt(self) -> bool:
+        """Takes jobs of this scope from the server that the ledger does not know: another machine's, or lost ones.
+
+        Returns:
+            Whether there were any.
+        """
+        async with self._adopting:
+            if not self.adopts:
+                return False
+            self.adopts = False
+            name, value = self._scope_key
+            batches = {
+                batch.metadata[KEY]: batch
+                for batch in await self._api.list_since_a_month()
+                if batch.metadata.get(name) == value and KEY in batch.metadata
+            }
+            known = await anyio.to_thread.run_sync(self._ledger.knows, list(batches))
+            adopted = 0
+            for key, batch in sorted(batches.items(), key=lambda item: item[1].created_at or 0.0):
+                if key in known or (batch.status == "failed" and not batch.output_file_id):
+                    continue
+                custom_ids = await self._custom_ids(batch)
+                if await anyio.to_thread.run_sync(self._ledger.adopt, batch, key, custom_ids):
+                    self._progress.adopted(batch, len(custom_ids))
+                    adopted += 1
+            return adopted > 0
+
+    async def _custom_ids(self, batch: Batch) -> list[str]:
+        """The requests of a batch, by its input file or, where that is gone, by its results."""
+        for file_id in (batch.input_file_id, batch.output_file_id, batch.error_file_id):
+            if not file_id:
+                continue
+            path = self._directory / f"adopted-{batch.id}.jsonl"
+            try:
+                await self._api.download(file_id, path)
+                return await anyio.to_thread.run_sync(_read_custom_ids, path)
+            except errors.RunError as error:
+                if error.status_code not in (403, 404):
+                    raise
+            finally:
+                path.unlink(missing_ok=True)
+        return []
+
+
+def _read_custom_ids(path: Path) -> list[str]:
+    with path.open("rb") as file:
+        return [decoded[0] for line in file if (decoded := decode(line))]
+
+
+def _batch_ids(ended: Ended) -> list[str]:
+    return [ended.job.batch_id] if ended.ending is Ending.UNDER_WAY and ended.job.batch_id else []
+
+
+async def _side_by_side(calls: Sequence[Callable[[], Awaitable[list[str]]]]) -> list[str]:
+    """Runs calls side by side; the first error ends them all, and is raised as it is, not as a group."""
+    results: list[str] = []
+    failures: list[Exception] = []
+
+    async def run(call: Callable[[], Awaitable[list[str]]]) -> None:
+        try:
+            results.extend(await call())
+        except Exception as error:
+            failures.append(error)
+            task_group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as task_group:
+        for call in calls:
+            task_group.start_soon(run, call)
+    if failures:
+        raise failures[0]
+    return results

@@ -1,0 +1,595 @@
+"""What was asked, bought and answered: one SQLite file, from which the next run carries on, whatever died.
+
+A request is *asked* while it is in a job, then *answered* or *failed*. It belongs to a scope: the pipeline and the task
+that ask, and the server that is asked. Intents are on the disk (`synchronous=FULL`) before the server hears of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from uuid import uuid4
+
+import filelock
+import orjson
+
+from distilabel_openai_batch.errors import LedgerError
+from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, Shard, decode
+
+FILE_NAME = "ledger.sqlite3"
+
+# "doba": by this number in its header a file is known to be a ledger.
+_APPLICATION_ID = 0x646F6261
+
+# Each brings a file from the version that is its index to the next one.
+_MIGRATIONS = [
+    """
+    CREATE TABLE scopes (
+        id INTEGER PRIMARY KEY,
+        pipeline TEXT NOT NULL,
+        task TEXT NOT NULL,
+        base_url TEXT NOT NULL,
+        UNIQUE (pipeline, task, base_url)
+    );
+    CREATE TABLE jobs (
+        id INTEGER PRIMARY KEY,
+        scope INTEGER NOT NULL REFERENCES scopes,
+        key TEXT NOT NULL UNIQUE,
+        owner TEXT NOT NULL,
+        state TEXT NOT NULL,
+        endpoint TEXT NOT NULL,
+        model TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        intended_at REAL NOT NULL,
+        input_file_id TEXT,
+        batch_id TEXT,
+        status TEXT,
+        completed INTEGER NOT NULL DEFAULT 0,
+        failed INTEGER NOT NULL DEFAULT 0,
+        total INTEGER NOT NULL DEFAULT 0,
+        ended_at REAL,
+        error TEXT
+    );
+    CREATE INDEX jobs_by_scope ON jobs (scope, state);
+    CREATE TABLE requests (
+        id INTEGER PRIMARY KEY,
+        scope INTEGER NOT NULL REFERENCES scopes,
+        custom_id TEXT NOT NULL,
+        digest TEXT GENERATED ALWAYS AS (substr(custom_id, 1, 32)) VIRTUAL,
+        job INTEGER NOT NULL REFERENCES jobs,
+        state TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        handed_over INTEGER NOT NULL DEFAULT 0,
+        status_code INTEGER,
+        code TEXT,
+        error TEXT,
+        tokens_in INTEGER,
+        tokens_out INTEGER,
+        UNIQUE (scope, custom_id)
+    );
+    CREATE INDEX requests_by_job ON requests (job);
+    CREATE TABLE answers (
+        request INTEGER PRIMARY KEY REFERENCES requests,
+        line BLOB NOT NULL
+    );
+    """,
+]
+
+# Rows looked up or written in one statement or transaction: far above the cost of one, far below a second.
+_CHUNK = 5_000
+
+_BUSY_SECONDS = 60.0
+
+
+class JobState(str, Enum):
+    """Where a job is in its life."""
+
+    PLANNED = "planned"
+    """It is intended: an upload may have been begun."""
+    UPLOADED = "uploaded"
+    """Its input file is on the server: a creation may have been begun."""
+    CREATED = "created"
+    """The server has the batch."""
+    ENDED = "ended"
+    """The batch will not change any more: its results may have been taken in part."""
+    COLLECTED = "collected"
+    """What it answered is in the ledger."""
+    DROPPED = "dropped"
+    """It came to nothing; its requests are free to be asked again."""
+
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.PLANNED: frozenset({JobState.UPLOADED, JobState.CREATED, JobState.DROPPED}),
+    JobState.UPLOADED: frozenset({JobState.CREATED, JobState.DROPPED}),
+    JobState.CREATED: frozenset({JobState.ENDED}),
+    # A batch that did not pass the server's validation may be created again from the same file.
+    JobState.ENDED: frozenset({JobState.COLLECTED, JobState.UPLOADED, JobState.DROPPED}),
+    JobState.COLLECTED: frozenset(),
+    JobState.DROPPED: frozenset(),
+}
+"""What may follow a job's state. `docs/design.md` draws it."""
+
+OPEN_STATES = tuple(state for state, following in TRANSITIONS.items() if following)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the ledger knows it.
+
+    Attributes:
+        id: the ledger's number.
+        key: what its batch is found by on the server.
+        owner: the session that runs it, or ran it when it died.
+        state: where it is in its life.
+        endpoint: the path that its requests go to.
+        requests: how many it has.
+        intended_at: when it was planned, in seconds since the epoch.
+        input_file_id: the server's id of its input file, once it is known.
+        batch_id: the server's id of its batch, once it is known.
+    """
+
+    id: int
+    key: str
+    owner: str
+    state: JobState
+    endpoint: str
+    requests: int
+    intended_at: float
+    input_file_id: str | None = None
+    batch_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A request that was asked before.
+
+    Attributes:
+        job: the id of the job that it was last in.
+        attempts: the jobs that it was in.
+        outcome: what became of it; `None` while its job is under way.
+        handed_over: whether a run that came to its end was given the answer.
+    """
+
+    job: int
+    attempts: int
+    outcome: Outcome | None
+    handed_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeName:
+    """Who asks whom.
+
+    Attributes:
+        pipeline: the pipeline's name, or the script's outside of one.
+        task: the task's name; empty outside a pipeline.
+        base_url: the server's address.
+    """
+
+    pipeline: str
+    task: str
+    base_url: str
+
+
+class Ledger:
+    """The file, opened for one scope, by one owner.
+
+    Its methods block, and may be called from any thread.
+
+    Args:
+        directory: where the file lies, or will; created for its owner's eyes only.
+        scope: whose requests are meant.
+
+    Raises:
+        LedgerError: the file cannot be read or written, is another program's, or a newer version's.
+    """
+
+    def __init__(self, directory: Path, scope: ScopeName) -> None:
+        self.path = directory / FILE_NAME
+        self._lock = threading.Lock()
+        self._owners = directory / "owners"
+        self.owner = uuid4().hex
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._owners.mkdir(mode=0o700, exist_ok=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            # Held for as long as this process lives: so others know whether a job's owner is still at it.
+            self._alive = filelock.FileLock(self._owners / f"{self.owner}.lock", mode=0o600, thread_local=False)
+            self._alive.acquire(blocking=False)
+        except OSError as error:
+            raise LedgerError(f"The ledger {self.path} cannot be opened: {error}") from None
+        try:
+            self._database = self._connect()
+            self._scope = self._find_scope(scope)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _connect(self) -> sqlite3.Connection:
+        with self._guard():
+            database = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+            )
+        try:
+            with self._guard():
+                [application_id] = database.execute("PRAGMA application_id").fetchone()
+                [version] = database.execute("PRAGMA user_version").fetchone()
+                [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if tables and application_id != _APPLICATION_ID:
+                    raise LedgerError(f"{self.path} is a database of another program. Choose another `ledger_dir`.")
+                if version > len(_MIGRATIONS):
+                    raise LedgerError(
+                        f"{self.path} was written by a newer release of distilabel-openai-batch (schema {version}, this"
+                        f" one knows {len(_MIGRATIONS)}). Upgrade it, or choose another `ledger_dir`."
+                    )
+                self._check_length(database)
+                database.execute("PRAGMA journal_mode = WAL")
+                database.execute("PRAGMA synchronous = FULL")
+                database.execute("PRAGMA cache_size = -65536")
+                self._migrate(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _check_length(self, database: sqlite3.Connection) -> None:
+        """A file that was cut off would only be noticed by whoever needs what is missing."""
+        if self.path.with_name(f"{FILE_NAME}-wal").exists():
+            return
+        [pages] = database.execute("PRAGMA page_count").fetchone()
+        [page_size] = database.execute("PRAGMA page_size").fetchone()
+        header = self.path.read_bytes()[:32] if self.path.stat().st_size else b""
+        if len(header) == 32:
+            pages = max(pages, int.from_bytes(header[28:], "big"))
+        if header and self.path.stat().st_size < pages * page_size:
+            raise LedgerError(
+                f"The ledger {self.path} is damaged: it is shorter than it says. It was left as it is. Restore it, or"
+                " move it away: jobs that are still on the server are then found there."
+            )
+
+    @staticmethod
+    def _migrate(database: sqlite3.Connection) -> None:
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            [version] = database.execute("PRAGMA user_version").fetchone()
+            for migration in _MIGRATIONS[version:]:
+                for statement in migration.split(";"):
+                    database.execute(statement)
+            # The header is written only where it changes: others may be reading.
+            if version < len(_MIGRATIONS):
+                database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                database.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+            database.execute("COMMIT")
+        except BaseException:
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """Closes the file, and says that its owner is gone."""
+        with self._lock, suppress(sqlite3.Error):
+            self._database.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._alive.release()
+        with suppress(OSError):
+            Path(self._alive.lock_file).unlink(missing_ok=True)
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        """The one boundary between SQLite's exceptions and ours."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            advice = "Is another program holding it?" if "locked" in str(error) else "Nothing in it was overwritten."
+            raise LedgerError(f"The ledger {self.path} cannot be used: {error}. {advice}") from None
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(
+                f"The ledger {self.path} is damaged, or is none: {error}. It was left as it is. Restore it, or move it"
+                " away: jobs that are still on the server are then found there."
+            ) from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._guard():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def _find_scope(self, name: ScopeName) -> int:
+        columns = (name.pipeline, name.task, name.base_url)
+        with self._transaction() as database:
+            database.execute("INSERT OR IGNORE INTO scopes (pipeline, task, base_url) VALUES (?, ?, ?)", columns)
+            [scope] = database.execute(
+                "SELECT id FROM scopes WHERE pipeline = ? AND task = ? AND base_url = ?", columns
+            ).fetchone()
+        return int(scope)
+
+    def look_up(self, custom_ids: Sequence[str]) -> dict[str, Known]:
+        """What is known of requests; those that were never asked, or whose job came to nothing, are left out."""
+        known: dict[str, Known] = {}
+        for start in range(0, len(custom_ids), _CHUNK):
+            with self._lock, self._guard():
+                rows = self._database.execute(
+                    "SELECT custom_id, job, requests.state, attempts, handed_over, status_code, code, requests.error,"
+                    " line FROM requests JOIN jobs ON jobs.id = job LEFT JOIN answers ON request = requests.id"
+                    " WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))"
+                    " AND (requests.state != 'asked' OR jobs.state != ?)",
+                    (self._scope, orjson.dumps(custom_ids[start : start + _CHUNK]).decode(), JobState.DROPPED.value),
+                ).fetchall()
+            for custom_id, job, state, attempts, handed_over, status_code, code, error, line in rows:
+                outcome = _outcome(state, status_code, code, error, line)
+                known[custom_id] = Known(job, attempts, outcome, bool(handed_over))
+        return known
+
+    def handed_over(self, digest: str) -> int:
+        """How many answers to a question were given to runs that came to their end."""
+        with self._lock, self._guard():
+            [count] = self._database.execute(
+                "SELECT count(*) FROM requests WHERE scope = ? AND custom_id > ? AND custom_id < ? AND handed_over",
+                (self._scope, f"{digest}-", f"{digest}."),
+            ).fetchone()
+        return int(count)
+
+    def hand_over(self) -> None:
+        """Says that a run has come to its end with all the answers there are."""
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE requests SET handed_over = 1 WHERE scope = ? AND state = 'answered' AND NOT handed_over",
+                (self._scope,),
+            )
+
+    def plan(self, shard: Shard) -> tuple[Job, list[str]]:
+        """Writes down the intent to buy a shard, before anything else happens.
+
+        Returns:
+            The job, and the `custom_id`s in it: those of the shard that no other process has put into a job or had
+            answered meanwhile.
+        """
+        now, key = time.time(), uuid4().hex
+        claimed: list[str] = []
+        with self._transaction() as database:
+            job = database.execute(
+                "INSERT INTO jobs (scope, key, owner, state, endpoint, model, requests, bytes, intended_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                (
+                    self._scope,
+                    key,
+                    self.owner,
+                    JobState.PLANNED.value,
+                    shard.endpoint,
+                    shard.requests[0].model,
+                    shard.size,
+                    now,
+                ),
+            ).lastrowid
+            assert job is not None
+            claimed = self._claim(database, job, [request.custom_id for request in shard.requests])
+            database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(claimed), job))
+        return Job(job, key, self.owner, JobState.PLANNED, shard.endpoint, len(claimed), now), claimed
+
+    def _claim(self, database: sqlite3.Connection, job: int, custom_ids: Iterable[str]) -> list[str]:
+        """Puts requests into a job, except for those that are in another one, or answered."""
+        claimed = []
+        for custom_id in custom_ids:
+            changed = database.execute(
+                "INSERT INTO requests (scope, custom_id, job, state, attempts) VALUES (?, ?, ?, 'asked', 1)"
+                " ON CONFLICT (scope, custom_id) DO UPDATE SET job = excluded.job, state = 'asked',"
+                " attempts = attempts + (state = 'failed'), status_code = NULL, code = NULL, error = NULL"
+                " WHERE state = 'failed'"
+                " OR (state = 'asked' AND (SELECT state FROM jobs WHERE id = requests.job) = 'dropped')",
+                (self._scope, custom_id, job),
+            ).rowcount
+            if changed == 1:
+                claimed.append(custom_id)
+        return claimed
+
+    def adopt(self, batch: Batch, key: str, custom_ids: Iterable[str]) -> Job | None:
+        """Takes a batch that is on the server, but not in the ledger, for a job of this scope.
+
+        Returns:
+            The job; `None` if the ledger knows it by now.
+        """
+        now = time.time()
+        with self._transaction() as database:
+            if database.execute("SELECT 1 FROM jobs WHERE key = ? OR batch_id = ?", (key, batch.id)).fetchone():
+                return None
+            job = database.execute(
+                "INSERT INTO jobs (scope, key, owner, state, endpoint, model, requests, bytes, intended_at,"
+                " input_file_id, batch_id, status) VALUES (?, ?, ?, ?, ?, '', 0, 0, ?, ?, ?, ?)",
+                (
+                    self._scope,
+                    key,
+                    self.owner,
+                    JobState.CREATED.value,
+                    batch.endpoint or "",
+                    batch.created_at or now,
+                    batch.input_file_id,
+                    batch.id,
+                    batch.status,
+                ),
+            ).lastrowid
+            assert job is not None
+            claimed = self._claim(database, job, custom_ids)
+            database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(claimed), job))
+        return Job(
+            job,
+            key,
+            self.owner,
+            JobState.CREATED,
+            batch.endpoint or "",
+            len(claimed),
+            batch.created_at or now,
+            batch.input_file_id,
+            batch.id,
+        )
+
+    def knows(self, keys: Iterable[str]) -> set[str]:
+        """Those of the keys that belong to a job, of whichever scope."""
+        with self._lock, self._guard():
+            rows = self._database.execute(
+                "SELECT key FROM jobs WHERE key IN (SELECT value FROM json_each(?))",
+                (orjson.dumps(list(keys)).decode(),),
+            )
+            return {key for (key,) in rows}
+
+    def job(self, job_id: int) -> Job:
+        """A job as it is now."""
+        with self._lock, self._guard():
+            row = self._database.execute(
+                "SELECT id, key, owner, state, endpoint, requests, intended_at, input_file_id, batch_id FROM jobs"
+                " WHERE id = ?",
+                (job_id,),
+            ).fetchone()
+        id_, key, owner, state, *rest = row
+        return Job(id_, key, owner, JobState(state), *rest)
+
+    def open_jobs(self) -> list[Job]:
+        """The jobs of this scope that are under way."""
+        marks = ", ".join("?" * len(OPEN_STATES))
+        with self._lock, self._guard():
+            rows = self._database.execute(
+                f"SELECT id FROM jobs WHERE scope = ? AND state IN ({marks}) ORDER BY id",  # noqa: S608
+                (self._scope, *(state.value for state in OPEN_STATES)),
+            ).fetchall()
+        return [self.job(job_id) for (job_id,) in rows]
+
+    def members(self, job: Job) -> list[str]:
+        """The `custom_id`s of a job's requests."""
+        with self._lock, self._guard():
+            rows = self._database.execute("SELECT custom_id FROM requests WHERE job = ? ORDER BY id", (job.id,))
+            return [custom_id for (custom_id,) in rows]
+
+    def take_over(self, job: Job) -> Job | None:
+        """Makes the job of an owner that died one's own.
+
+        Returns:
+            The job; `None` where its owner is alive, or another one was quicker.
+        """
+        if job.owner != self.owner and self._lives(job.owner):
+            return None
+        with self._transaction() as database:
+            changed = database.execute(
+                "UPDATE jobs SET owner = ? WHERE id = ? AND owner = ?", (self.owner, job.id, job.owner)
+            ).rowcount
+        return self.job(job.id) if changed else None
+
+    def _lives(self, owner: str) -> bool:
+        path = self._owners / f"{owner}.lock"
+        if not path.exists():
+            return False
+        lock = filelock.FileLock(path, thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            return True
+        lock.release()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return False
+
+    def uploaded(self, job: Job, input_file_id: str) -> Job:
+        """The job's input file is on the server."""
+        return self._advance(job, JobState.UPLOADED, input_file_id=input_file_id)
+
+    def created(self, job: Job, batch: Batch) -> Job:
+        """The server has the job's batch."""
+        return self._advance(job, JobState.CREATED, batch_id=batch.id, status=batch.status)
+
+    def ended(self, job: Job, batch: Batch) -> Job:
+        """The job's batch will not change any more."""
+        return self._advance(
+            job,
+            JobState.ENDED,
+            status=batch.status,
+            completed=batch.completed,
+            failed=batch.failed,
+            total=batch.total,
+            ended_at=time.time(),
+            error="; ".join(map(str, batch.errors)) or None,
+        )
+
+    def created_anew(self, job: Job) -> Job:
+        """The job's batch was refused for a reason that has passed: it is to be created again, under another key."""
+        key = uuid4().hex
+        return replace(self._advance(job, JobState.UPLOADED, key=key, batch_id=None), key=key, batch_id=None)
+
+    def dropped(self, job: Job) -> Job:
+        """The job came to nothing; its requests are free."""
+        return self._advance(job, JobState.DROPPED)
+
+    def _advance(self, job: Job, state: JobState, **columns: str | float | None) -> Job:
+        if state not in TRANSITIONS[job.state]:
+            raise ValueError(f"a job that is {job.state.value} cannot become {state.value}")
+        assignments = ", ".join(f"{column} = ?" for column in ("state", *columns))
+        with self._transaction() as database:
+            database.execute(
+                f"UPDATE jobs SET {assignments} WHERE id = ?",  # noqa: S608  # the names are those above
+                (state.value, *columns.values(), job.id),
+            )
+        facts = {name: value for name, value in columns.items() if name in ("input_file_id", "batch_id")}
+        return replace(job, state=state, **facts)  # type: ignore[arg-type]
+
+    def record(self, job: Job, results: Sequence[tuple[str, Outcome, bytes]]) -> None:
+        """Writes down what became of some of a job's requests. What is answered stays answered."""
+        answers = [(custom_id, outcome, line) for custom_id, outcome, line in results if isinstance(outcome, Answer)]
+        failures = [(custom_id, outcome) for custom_id, outcome, _ in results if isinstance(outcome, Failure)]
+        with self._transaction() as database:
+            database.executemany(
+                "INSERT OR IGNORE INTO answers (request, line) SELECT id, ? FROM requests"
+                " WHERE scope = ? AND custom_id = ? AND state != 'answered'",
+                [(line, self._scope, custom_id) for custom_id, _, line in answers],
+            )
+            database.executemany(
+                "UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, status_code = 200, code = NULL,"
+                " error = NULL WHERE scope = ? AND custom_id = ? AND state != 'answered'",
+                [(*outcome.tokens, self._scope, custom_id) for custom_id, outcome, _ in answers],
+            )
+            self._record_failures(database, job, failures)
+
+    def _record_failures(self, database: sqlite3.Connection, job: Job, failures: Iterable[tuple[str, Failure]]) -> None:
+        database.executemany(
+            "UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ?"
+            " WHERE scope = ? AND custom_id = ? AND job = ? AND state = 'asked'",
+            [
+                (failure.status_code, failure.code, failure.message, self._scope, custom_id, job.id)
+                for custom_id, failure in failures
+            ],
+        )
+
+    def collected(self, job: Job, missing: Failure) -> Job:
+        """All of a job's results are recorded: what is still open was not among them."""
+        if JobState.COLLECTED not in TRANSITIONS[job.state]:
+            raise ValueError(f"a job that is {job.state.value} cannot become collected")
+        with self._transaction() as database:
+            database.execute(
+                "UPDATE requests SET state = 'failed', code = ?, error = ? WHERE job = ? AND state = 'asked'",
+                (missing.code, missing.message, job.id),
+            )
+            database.execute("UPDATE jobs SET state = ? WHERE id = ?", (JobState.COLLECTED.value, job.id))
+        return replace(job, state=JobState.COLLECTED)
+
+
+def _outcome(
+    state: str, status_code: int | None, code: str | None, error: str | None, line: bytes | None
+) -> Outcome | None:
+    if state == "asked":
+        return None
+    if state == "failed":
+        return Failure(error or "no message", status_code, code)
+    decoded = decode(line) if line else None
+    return decoded[1] if decoded else Failure("The ledger has lost this answer.", code="missing_result")
