@@ -28,6 +28,7 @@ from distilabel.pipeline.batch_manager import _BatchManager
 from distilabel.pipeline.local import Pipeline
 from distilabel.pipeline.write_buffer import _WriteBuffer
 from distilabel.utils import serialization
+from distilabel.utils.logging import stop_logging
 
 from distilabel_openai_batch.errors import RunError
 
@@ -285,6 +286,9 @@ def _remember_what_is_complete() -> None:
             if isinstance(self._exception, RuntimeError) and self._exception.__cause__ is None:
                 self._exception = None
         teardown(self)
+        if self._exception:
+            # distilabel does so only where it returns a dataset.
+            stop_logging()
         if complete:
             (_execution_directory(self) / _COMPLETE).touch()
         for number, handler in self._openai_batch_handlers.items():

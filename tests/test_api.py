@@ -59,6 +59,8 @@ def clock(monkeypatch) -> Clock:
 @pytest.fixture
 def server():
     with respx.mock(base_url=BASE_URL, assert_all_called=False) as router:
+        # After an upload that took several attempts, files of those are looked for.
+        router.get("/files").mock(return_value=httpx.Response(200, json={"object": "list", "data": []}))
         yield router
 
 
@@ -545,7 +547,7 @@ async def test_a_batch_whose_reply_was_lost_is_found_by_its_key(api, server, cap
 async def test_a_lost_batch_is_looked_for_on_every_page(api, server):
     """Newest first, page after page, from the last batch of the one before."""
     create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out")])
-    pages = [[batch(f"other_{page}_{n}") for n in range(100)] for page in range(2)]
+    pages = [[batch(f"other_{page}_{n}", input_file_id="file-other") for n in range(100)] for page in range(2)]
     pages.append([batch("found", metadata={KEY: "the-key"})])
     route = CALLS["list"].route(server).mock(side_effect=[listing(*page, has_more=True) for page in pages])
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
@@ -558,7 +560,7 @@ async def test_a_lost_batch_is_looked_for_on_every_page(api, server):
 async def test_a_lost_batch_is_not_looked_for_in_the_distant_past(api, server):
     """A batch that is older than the attempt by more than clocks disagree cannot be it."""
     create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
-    old = [batch(f"old_{n}", created_at=int(NOW) - 7_200) for n in range(100)]
+    old = [batch(f"old_{n}", input_file_id="file-old", created_at=int(NOW) - 7_200) for n in range(100)]
     route = CALLS["list"].route(server).mock(side_effect=[listing(*old, has_more=True)])
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "batch_1"
     assert (create.call_count, route.call_count) == (2, 1)
@@ -586,10 +588,31 @@ async def test_nothing_is_created_before_the_search_has_succeeded(api, server):
 async def test_a_server_that_ignores_the_cursor_is_not_asked_for_ever(clock, server):
     """It ends: the same page over and over is no reason to go on turning pages."""
     CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
-    same = [batch(f"other_{n}") for n in range(3)]
+    same = [batch(f"other_{n}", input_file_id="file-other") for n in range(3)]
     CALLS["list"].route(server).mock(side_effect=[listing(*same)] * 20)
     async with connected(patience=Patience(total=10.0)) as api:
         assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "batch_1"
+
+
+async def test_where_metadata_is_dropped_a_lost_batch_is_found_by_its_file(api, server, caplog):
+    """And it is said, once, what cannot be promised there."""
+    CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
+    CALLS["list"].route(server).mock(return_value=listing(batch("other", input_file_id="file-2"), batch("found")))
+    with caplog.at_level(logging.WARNING, LOGGER.name):
+        assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
+        await api.create("file-1", CHAT, "24h", "another-key", {})
+    assert caplog.text.count("drops a batch's metadata") == 1
+
+
+async def test_a_file_whose_upload_was_not_told_is_removed(api, server, input_file):
+    """Only files of its name, which no other upload has."""
+    CALLS["upload"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["upload"].good])
+    names = {"file-0": input_file.name, "file-1": input_file.name, "file-2": "another.jsonl"}
+    files = [{"id": file_id, "object": "file", "filename": name} for file_id, name in names.items()]
+    server.get("/files").mock(return_value=httpx.Response(200, json={"object": "list", "data": files}))
+    server.delete("/files/file-0").mock(return_value=httpx.Response(200, json={"id": "file-0", "deleted": True}))
+    assert await api.upload(input_file) == "file-1"
+    assert made(server)[-1] == "DELETE /files/file-0"
 
 
 async def test_a_creation_refused_with_429_is_just_repeated(api, server, clock):

@@ -100,7 +100,7 @@ def test_an_answer_keeps_its_characters(text):
     """What other languages count as a line's end is only a character here."""
     body = {"choices": [{"message": {"content": text}}]}
     file = io.BytesIO(line("a", response(body)) + line("b", response(COMPLETION)))
-    assert read_results([asked("a"), asked("b")], file).outcomes == [Answer(body), Answer(COMPLETION)]
+    assert list(read_results(["a", "b"], file).outcomes.values()) == [Answer(body), Answer(COMPLETION)]
 
 
 FAILED = {
@@ -253,39 +253,43 @@ def test_a_failed_request_leaves_its_neighbours_in_place():
         line("a", response({"text": "first"})),
         line("b", response(api_error("Bad.", code="bad"), 400)),
     ]
-    results = read_results([asked("a"), asked("b"), asked("c")], lines)
-    assert results.outcomes == [Answer({"text": "first"}), Failure("Bad.", 400, "bad"), Answer({"text": "third"})]
+    results = read_results(["a", "b", "c"], lines)
+    assert list(results.outcomes.values()) == [
+        Answer({"text": "first"}),
+        Failure("Bad.", 400, "bad"),
+        Answer({"text": "third"}),
+    ]
     assert results.strays == 0
 
 
 @pytest.mark.parametrize("lines", [[], [b"\n", b"  \n", b"\r\n"]], ids=["no lines", "blank lines"])
 def test_a_request_that_no_line_names_is_missing(lines):
     """Empty files leave every request with a failure that may be asked again."""
-    results = read_results([asked("a"), asked("b")], lines)
-    assert [outcome.code for outcome in results.outcomes] == [MISSING, MISSING]
-    assert all(errors.passes(outcome.status_code, outcome.code) for outcome in results.outcomes)
+    results = read_results(["a", "b"], lines)
+    assert [outcome.code for outcome in results.outcomes.values()] == [MISSING, MISSING]
+    assert all(errors.passes(outcome.status_code, outcome.code) for outcome in results.outcomes.values())
     assert results.strays == 0
 
 
 def test_of_two_answers_the_first_counts():
     """A doubled line changes nothing."""
     lines = [line("a", response({"n": 1})), line("a", response({"n": 2}))]
-    assert read_results([asked("a")], lines).outcomes == [Answer({"n": 1})]
+    assert list(read_results(["a"], lines).outcomes.values()) == [Answer({"n": 1})]
 
 
 @pytest.mark.parametrize("answer_first", [True, False], ids=["answer first", "failure first"])
 def test_an_answer_counts_more_than_a_failure(answer_first):
     """What was paid for is used."""
     lines = [line("a", response({"n": 1})), line("a", None, {"code": "batch_expired", "message": "Late."})]
-    results = read_results([asked("a")], lines if answer_first else lines[::-1])
-    assert results.outcomes == [Answer({"n": 1})]
+    results = read_results(["a"], lines if answer_first else lines[::-1])
+    assert list(results.outcomes.values()) == [Answer({"n": 1})]
 
 
 def test_lines_of_nobody_are_counted():
     """Unknown custom_ids and malformed lines are strays; blank lines are nothing."""
     lines = [line("z", response(COMPLETION)), b"oops\n", b"\n", line("a", response(COMPLETION))]
-    results = read_results([asked("a")], lines)
-    assert results.outcomes == [Answer(COMPLETION)]
+    results = read_results(["a"], lines)
+    assert list(results.outcomes.values()) == [Answer(COMPLETION)]
     assert results.strays == 2
 
 
@@ -333,9 +337,9 @@ def test_every_request_gets_its_own_answer_or_a_failure_and_never_anothers(case)
     """Any order, any mix of answers, failures, missing, doubled, unknown and malformed lines."""
     names, lines = case
     file = io.BytesIO(b"".join(text for *_, text in lines))
-    results = read_results([asked(name) for name in names], file)
-    assert len(results.outcomes) == len(names)
-    for name, outcome in zip(names, results.outcomes, strict=True):
+    results = read_results(names, file)
+    assert list(results.outcomes) == names
+    for name, outcome in results.outcomes.items():
         told = [(event, text) for whose, event, text, _ in lines if whose == name]
         answers = [text for event, text in told if event.startswith("answer")]
         failures = [text for event, text in told if not event.startswith("answer")]
@@ -540,6 +544,7 @@ BATCHES = {
             "id": "b",
             "object": "batch",
             "status": "completed",
+            "endpoint": CHAT,
             "input_file_id": "file-in",
             "output_file_id": "file-out",
             "error_file_id": "file-err",
@@ -553,6 +558,7 @@ BATCHES = {
         Batch(
             "b",
             "completed",
+            CHAT,
             "file-in",
             "file-out",
             "file-err",

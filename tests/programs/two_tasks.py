@@ -1,0 +1,97 @@
+"""A pipeline with two Tasks in a row, that dies where it is told to, and writes its dataset as JSON if it does not.
+
+two_tasks.py OUTPUT CACHE [--kill BOUNDARY:TIMES] [--no-cache] [--shape SHAPE] [--no-wait]
+"""
+
+import argparse
+import json
+import os
+import signal
+import time
+import types
+from pathlib import Path
+
+from distilabel.pipeline import Pipeline, base
+from distilabel.steps import GroupColumns, LoadDataFromDicts, StepInput, step
+from distilabel.steps.tasks import TextGeneration, UltraFeedback
+
+from distilabel_openai_batch import OpenAIBatchLLM, boundaries
+
+ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
+
+
+def kill_at(name: str, times: int, group: int, done: Path) -> None:
+    """Kills the whole process group when a boundary is reached for the so-manieth time, in whichever process."""
+
+    def reached(boundary: boundaries.Boundary) -> None:
+        if boundary.name != name or done.exists():
+            return
+        count = done.with_suffix(f".{name}")
+        with count.open("a") as file:
+            file.write("x")
+        if count.stat().st_size == times:
+            done.touch()
+            os.killpg(group, signal.SIGKILL)
+
+    boundaries.reached = reached
+
+
+@step(inputs=["generation"], outputs=["generation"])
+def Pass(inputs: StepInput):
+    """An ordinary step."""
+    yield inputs
+
+
+def build(shape: str, cache: Path, **fields) -> Pipeline:
+    """A pipeline of a shape."""
+
+    def llm() -> OpenAIBatchLLM:
+        return OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05, max_poll_interval=0.3, **fields)
+
+    def generating(name: str, **more) -> TextGeneration:
+        return TextGeneration(name=name, llm=llm(), system_prompt=name, input_batch_size=5, **more)
+
+    def judging(**more) -> UltraFeedback:
+        return UltraFeedback(name="judge", llm=llm(), input_batch_size=5, **more)
+
+    with Pipeline(name=f"killed-{shape}", cache_dir=cache) as pipeline:
+        load = LoadDataFromDicts(data=ROWS, batch_size=4)
+        if shape == "leaf":
+            load >> generating("generate")
+        elif shape == "row":
+            two = generating("generate", num_generations=2, group_generations=True)
+            load >> two >> judging(input_mappings={"generations": "generation"})
+        elif shape == "before":
+            load >> generating("generate") >> Pass(name="pass", input_batch_size=3)
+        elif shape == "siblings":
+            load >> [generating(name) for name in ("one", "two", "three")]
+        elif shape == "behind":
+            group = GroupColumns(name="group", columns=["generation"], output_columns=["generations"])
+            load >> [generating(name) for name in ("one", "two", "three")] >> group >> judging()
+    return pipeline
+
+
+def load_quickly() -> None:
+    """distilabel looks every 2.5 s whether its steps have loaded."""
+    base.time = types.SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)), time=time.time)
+
+
+if __name__ == "__main__":
+    load_quickly()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", type=Path)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--kill", default="")
+    parser.add_argument("--shape", default="row")
+    parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("--no-wait", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.kill:
+        name, _, times = arguments.kill.partition(":")
+        kill_at(name, int(times or 1), os.getpgrp(), arguments.output.with_suffix(".killed"))
+    pipeline = build(arguments.shape, arguments.cache, wait=not arguments.no_wait)
+    print("begins", flush=True)
+    distiset = pipeline.run(use_cache=not arguments.no_cache)
+    arguments.output.write_text(
+        json.dumps({name: split["train"].to_list() for name, split in distiset.items()}), encoding="utf-8"
+    )
