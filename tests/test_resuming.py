@@ -119,8 +119,8 @@ def test_killed_at_a_boundary(undisturbed, sandbox, tmp_path, boundary):
     script = Script(tmp_path)
     cache = ["--no-cache"] if BOUNDARIES.index(boundary) % 2 else []
 
-    for time_ in (1, 2):
-        code, told = script.run("--kill", f"{boundary.name}:{time_}", *cache)
+    for task in ("generate", "judge"):
+        code, told = script.run("--kill", f"{boundary.name}:{task}", *cache)
         assert code == -signal.SIGKILL, told
         assert not script.output.exists()
     code, told = script.run(*cache)

@@ -1,6 +1,6 @@
 """A pipeline with two Tasks in a row, that dies where it is told to, and writes its dataset as JSON if it does not.
 
-two_tasks.py OUTPUT CACHE [--kill BOUNDARY:TIMES] [--no-cache] [--shape SHAPE] [--no-wait]
+two_tasks.py OUTPUT CACHE [--kill BOUNDARY:STEP] [--no-cache] [--shape SHAPE] [--no-wait]
 """
 
 import argparse
@@ -15,21 +15,16 @@ from distilabel.pipeline import Pipeline, base
 from distilabel.steps import GroupColumns, LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import TextGeneration, UltraFeedback
 
-from distilabel_openai_batch import OpenAIBatchLLM, boundaries
+from distilabel_openai_batch import OpenAIBatchLLM, boundaries, hooks
 
 ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
 
 
-def kill_at(name: str, times: int, group: int, done: Path) -> None:
-    """Kills the whole process group when a boundary is reached for the so-manieth time, in whichever process."""
+def kill_at(name: str, step_name: str, group: int, done: Path) -> None:
+    """Kills the whole process group when a step reaches a boundary for the first time."""
 
     def reached(boundary: boundaries.Boundary) -> None:
-        if boundary.name != name or done.exists():
-            return
-        count = done.with_suffix(f".{name}")
-        with count.open("a") as file:
-            file.write("x")
-        if count.stat().st_size == times:
+        if boundary.name == name and hooks.running_step() == step_name and not done.exists():
             done.touch()
             os.killpg(group, signal.SIGKILL)
 
@@ -87,8 +82,8 @@ if __name__ == "__main__":
     parser.add_argument("--no-wait", action="store_true")
     arguments = parser.parse_args()
     if arguments.kill:
-        name, _, times = arguments.kill.partition(":")
-        kill_at(name, int(times or 1), os.getpgrp(), arguments.output.with_suffix(".killed"))
+        name, _, step_name = arguments.kill.partition(":")
+        kill_at(name, step_name, os.getpgrp(), arguments.output.with_suffix(f".{step_name}"))
     pipeline = build(arguments.shape, arguments.cache, wait=not arguments.no_wait)
     print("begins", flush=True)
     distiset = pipeline.run(use_cache=not arguments.no_cache)
