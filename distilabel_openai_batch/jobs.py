@@ -243,10 +243,9 @@ class Jobs:
     async def _collect(self, job: Job, batch: Batch) -> Ended:
         """Downloads and writes down what a batch has answered, however it ended."""
         with self._file(f"{job.key}-output") as output, self._file(f"{job.key}-error") as error:
-            if batch.output_file_id:
-                await self._api.download(batch.output_file_id, output)
-            if batch.error_file_id:
-                await self._api.download(batch.error_file_id, error)
+            for file_id, path in ((batch.output_file_id, output), (batch.error_file_id, error)):
+                if file_id:
+                    await self._download(file_id, path)
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
             results = await self._in_thread(self._record, job, (output, error))
             job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
@@ -257,6 +256,15 @@ class Jobs:
                     await self._api.delete(file_id)
         boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
         return Ended(Ending.COLLECTED, job, results.outcomes)
+
+    async def _download(self, file_id: str, path: Path) -> None:
+        """Downloads a file; one that is gone tells of no request, and will not come back."""
+        try:
+            await self._api.download(file_id, path)
+        except errors.RunError as error:
+            if error.status_code != 404:
+                raise
+            self._progress.lost(file_id)
 
     def _record(self, job: Job, paths: Sequence[Path]) -> Results:
         noted: list[tuple[str, Outcome, bytes]] = []

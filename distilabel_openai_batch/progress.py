@@ -113,6 +113,10 @@ class Progress:
         """The server did not accept a batch."""
         self._live.pop(batch.id, None)
 
+    def lost(self, file_id: str) -> None:
+        """A file with results is gone."""
+        self._logger.warning(f"⚠️ The server does not have file {file_id} any more; what it said is asked again.")
+
     def collected(self, batch: Batch, results: Results) -> None:
         """A job's results are here."""
         self._live.pop(batch.id, None)

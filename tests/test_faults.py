@@ -1,17 +1,35 @@
 """Each way in which the server can fail, through the public face and a real socket.
 
-After each, every row has its own answer or `None`, and the server's books show no request billed twice.
+After each, every row has its own answer or `None`, the server's books and the ledger agree, and no request was billed
+twice, but for those whose result the server lost.
 """
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
+import os
+import sqlite3
+from pathlib import Path
 
 import pytest
 from conftest import API_KEY
+from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.models.llms import OpenAILLM
 
-from distilabel_openai_batch import BatchFailedError, OpenAIBatchLLM, RunError, api
+from distilabel_openai_batch import (
+    BatchFailedError,
+    LedgerError,
+    OpenAIBatchLLM,
+    QuotaError,
+    RunError,
+    api,
+    boundaries,
+    jobs,
+    session,
+)
+from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
@@ -24,10 +42,29 @@ def quick_retries(monkeypatch):
     monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.01)
 
 
+@pytest.fixture(autouse=True)
+def books_and_ledger_agree(request, sandbox):
+    """What was billed is answered in the ledger, and the other way round, and its jobs are at their end."""
+    yield
+    ledger = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3"
+    with sqlite3.connect(ledger) as database:
+        answered = {row[0] for row in database.execute("SELECT custom_id FROM requests WHERE state = 'answered'")}
+        open_jobs = database.execute("SELECT count(*) FROM jobs WHERE state IN ('created', 'ended')").fetchone()[0]
+    if not request.node.get_closest_marker("stops"):
+        assert answered == set(sandbox.books().billed)
+        assert not open_jobs
+
+
 def ask(questions=QUESTIONS, **fields):
     llm = OpenAIBatchLLM(model="gpt-4o-mini", **{"min_poll_interval": 0.02, **fields})
     llm.load()
     return llm.generate(questions)
+
+
+def ask_as_the_next_run(questions=QUESTIONS, **fields):
+    """What a later process would be given: it begins with the first number of each question."""
+    session._scopes.clear()
+    return ask(questions, **fields)
 
 
 def answers(questions=QUESTIONS):
@@ -104,6 +141,8 @@ BATCH_FAULTS = {
     "expired half-way": [BatchFault(kind="expire")],
     "cancelled half-way": [BatchFault(kind="cancel")],
     "completed without files": [BatchFault(kind="no_files")],
+    "completed with files that are gone": [BatchFault(kind="lost_files")],
+    "cancelling, without end": [BatchFault(kind="status", value="cancelling", looks=5)],
     "failed half-way, with results": [
         BatchFault(kind="fail", value={"code": "server_error", "message": "Oops", "done": 5})
     ],
@@ -117,7 +156,7 @@ def test_odd_batches_cost_no_row(sandbox, case):
         sandbox.add_fault(fault)
 
     assert ask() == answers()
-    if "without files" not in case:
+    if "files that are gone" not in case and "without files" not in case:
         assert_billed_once(sandbox)
 
 
@@ -150,6 +189,7 @@ def test_a_shard_above_the_token_limit_is_halved(sandbox):
     assert_billed_once(sandbox)
 
 
+@pytest.mark.stops
 def test_a_request_above_the_token_limit_is_an_error(sandbox):
     """It says how many tokens are allowed."""
     sandbox.configure(enqueued_token_limit=1)
@@ -166,6 +206,7 @@ def test_an_upload_that_is_not_visible_yet_is_waited_for(sandbox):
     assert_billed_once(sandbox)
 
 
+@pytest.mark.stops
 def test_a_batch_that_the_server_forgets_is_an_error_that_names_it(sandbox):
     """Another key, or another project?"""
     sandbox.add_fault(Fault(call="batches.retrieve", kind="status", status=404, times=-1))
@@ -174,7 +215,8 @@ def test_a_batch_that_the_server_forgets_is_an_error_that_names_it(sandbox):
         ask()
 
 
-@pytest.mark.parametrize("call", ["files.create", "batches.create", "batches.retrieve", "files.content"])
+@pytest.mark.stops
+@pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refusal_at_any_call_is_raised(sandbox, call, status):
     """At once, with the server's words, and without the key."""
@@ -187,6 +229,10 @@ def test_a_refusal_at_any_call_is_raised(sandbox, call, status):
     assert raised.value.status_code == status
     assert API_KEY not in str(raised.value)
 
+    sandbox.clear_faults()
+    assert ask_as_the_next_run() == answers()
+    assert_billed_once(sandbox)
+
 
 def test_a_lost_reply_to_the_creation_is_told(sandbox, caplog):
     """A lost reply to the creation is told, and costs nothing."""
@@ -197,3 +243,148 @@ def test_a_lost_reply_to_the_creation_is_told(sandbox, caplog):
 
     assert len(sandbox.books().batches) == 1
     assert "was found again" in caplog.text
+
+
+def test_a_job_that_never_ends_is_cancelled_and_what_it_answered_is_used(sandbox, monkeypatch):
+    """An hour past its window; the rest is asked again."""
+    monkeypatch.setattr(jobs, "_OVERDUE_SECONDS", 0.2)
+    sandbox.configure(window_seconds=0.3)
+    sandbox.add_fault(BatchFault(kind="never_finish"))
+    sandbox.add_fault(Fault(call="batches.cancel", kind="status", status=500))
+
+    assert ask() == answers()
+    assert [batch["status"] for batch in sandbox.books().batches] == ["cancelled", "completed"]
+    assert_billed_once(sandbox)
+
+
+@pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached"])
+def test_a_request_that_the_account_cannot_pay_ends_the_run(sandbox, code):
+    """And the next one carries on with what was answered."""
+    sandbox.configure(failures=[RequestFailure(contains="number 7", status=429, code=code, message="Pay first.")])
+    with pytest.raises(QuotaError, match="Pay first"):
+        ask()
+
+    sandbox.configure(failures=[])
+    assert ask_as_the_next_run() == answers()
+    assert_billed_once(sandbox)
+
+
+def test_the_disk_is_full_while_downloading(sandbox, monkeypatch):
+    """The run ends with the reason, and the next one downloads again what was paid for."""
+
+    def reached(boundary):
+        if boundary is Boundary.DOWNLOADING:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(boundaries, "reached", reached)
+        with pytest.raises(RunError, match="No space left on device"):
+            ask()
+
+    assert ask_as_the_next_run() == answers()
+    assert len(sandbox.books().batches) == 1
+
+
+async def test_a_caller_who_gives_up_does_not_take_the_others_along(sandbox):
+    """They get their answers, and whoever asks the question next is given the one that was paid for."""
+    sandbox.configure(in_progress_seconds=0.5)
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02)
+    llm.load()
+    callers = [asyncio.ensure_future(llm.agenerate(question)) for question in QUESTIONS]
+    while not sandbox.books().batches:
+        await asyncio.sleep(0.02)
+    callers[3].cancel()
+    outputs = await asyncio.gather(*callers, return_exceptions=True)
+    again = await llm.agenerate(QUESTIONS[3])
+
+    right = await asyncio.to_thread(answers)
+    assert isinstance(outputs[3], asyncio.CancelledError)
+    assert [*outputs[:3], again, *outputs[4:]] == right
+    assert len(sandbox.books().batches) == 1
+
+
+def test_the_same_question_twice_is_two_requests_and_a_later_run_takes_both(sandbox):
+    """One answer each."""
+    twice = [QUESTIONS[0], QUESTIONS[0], QUESTIONS[1]]
+    ask(twice)
+    ask_as_the_next_run(twice)
+    assert sorted(sandbox.books().billed.values()) == [1, 1, 1]
+
+    ask(twice)
+    assert len(sandbox.books().billed) == 6
+
+
+def test_operational_fields_never_cause_a_purchase(sandbox):
+    """Polling, limits, time-outs and patience are no part of the question."""
+    ask()
+    changed = {"max_poll_interval": 3.0, "max_requests_per_job": 5, "max_jobs": 1, "max_attempts": 1, "timeout": 7}
+    assert ask_as_the_next_run(max_retries=1, max_bytes_per_job=10_000, **changed) == answers()
+    assert len(sandbox.books().batches) == 1
+
+
+def test_answers_are_not_reused_where_that_is_not_wanted(sandbox):
+    """Except for what was paid for and never handed over."""
+    ask(reuse_answers=False)
+    ask_as_the_next_run(reuse_answers=False)
+    assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [12, 12]
+
+    sandbox.add_fault(Fault(call="files.content", kind="status", status=401))
+    with pytest.raises(RunError):
+        ask_as_the_next_run(reuse_answers=False)
+    ask_as_the_next_run(reuse_answers=False)
+    assert len(sandbox.books().batches) == 3
+    assert_billed_once(sandbox)
+
+
+def test_files_are_deleted_where_that_is_wanted(sandbox):
+    """Once their content is in the ledger."""
+    ask(delete_files=True)
+    assert sandbox.books().files == []
+    assert ask_as_the_next_run() == answers()
+
+
+@pytest.mark.stops
+@pytest.mark.parametrize("fields", [{"wait": False}, {"use_offline_batch_generation": True}])
+def test_a_script_that_does_not_wait_is_told_which_batches_are_under_way(sandbox, fields):
+    """With distilabel's own exception; a later run collects."""
+    sandbox.configure(in_progress_seconds=600.0)
+    with pytest.raises(DistilabelOfflineBatchGenerationNotFinishedException) as raised:
+        ask(max_requests_per_job=5, **fields)
+    assert set(raised.value.jobs_ids) == {batch["id"] for batch in sandbox.books().batches}
+    assert len(raised.value.jobs_ids) == 3
+
+    sandbox.configure(in_progress_seconds=0.0)
+    assert ask_as_the_next_run(**fields) == answers()
+    assert_billed_once(sandbox)
+
+
+def test_distilabels_own_poll_interval_is_kept(sandbox):
+    """`offline_batch_generation_block_until_done` waits, and looks that often."""
+    sandbox.configure(in_progress_seconds=1.5)
+    llm = OpenAIBatchLLM(
+        model="gpt-4o-mini", use_offline_batch_generation=True, offline_batch_generation_block_until_done=1
+    )
+    llm.load()
+    assert llm.generate_outputs(QUESTIONS) == answers()
+    assert sum(call.name == "batches.retrieve" for call in sandbox.calls()) == 2
+
+
+def test_a_server_without_a_list_is_warned_of(sandbox, caplog):
+    """What cannot be promised there is said."""
+    sandbox.add_fault(Fault(call="batches.list", kind="status", status=404, times=-1))
+    with caplog.at_level(logging.WARNING):
+        assert ask() == answers()
+    assert "does not list its batches" in caplog.text
+
+
+def test_a_ledger_that_is_damaged_ends_the_run(sandbox):
+    """And is left as it is; nothing is bought."""
+    path = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3"
+    ask(QUESTIONS[:1])
+    whole = path.read_bytes()
+    path.write_bytes(b"not a ledger" * 1_000)
+    with pytest.raises(LedgerError):
+        ask_as_the_next_run()
+    assert path.read_bytes() == b"not a ledger" * 1_000
+    assert len(sandbox.books().batches) == 1
+    path.write_bytes(whole)

@@ -1,0 +1,312 @@
+"""The ledger: what is written down stays, and whatever is wrong with the file is one clear error."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import threading
+
+import pytest
+
+from distilabel_openai_batch.errors import LedgerError
+from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, TRANSITIONS, JobState, Ledger, ScopeName
+from distilabel_openai_batch.wire import MISSING_RESULT, Answer, Batch, Failure, Request, Shard
+
+SCOPE = ScopeName("pipeline", "task", "https://api.example.com/v1/")
+CHAT = "/v1/chat/completions"
+
+
+def shard(*custom_ids: str) -> Shard:
+    requests = [Request(custom_id, CHAT, "gpt-4o-mini", b"{}") for custom_id in custom_ids]
+    return Shard(requests, sum(len(request.line()) for request in requests))
+
+
+def line(custom_id: str) -> bytes:
+    body = b'{"id":"%b","usage":{"prompt_tokens":3,"completion_tokens":5}}' % custom_id.encode()
+    return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}\n' % (custom_id.encode(), body)
+
+
+def answer(custom_id: str) -> Answer:
+    return Answer({"id": custom_id, "usage": {"prompt_tokens": 3, "completion_tokens": 5}})
+
+
+def ended(ledger, *custom_ids: str):
+    """A job whose batch has ended."""
+    job, _ = ledger.plan(shard(*custom_ids))
+    batch = Batch(f"batch_{job.id}", "completed")
+    return ledger.ended(ledger.created(ledger.uploaded(job, "file-1"), batch), batch)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(tmp_path / "ledger", SCOPE)
+    yield ledger
+    ledger.close()
+
+
+def reopened(ledger, scope=SCOPE) -> Ledger:
+    ledger.close()
+    return Ledger(ledger.path.parent, scope)
+
+
+def test_what_was_answered_is_known_to_the_next_run(ledger):
+    """As it was received; what failed with its reason; what is under way without an outcome."""
+    job = ended(ledger, "a-0", "b-0", "c-0")
+    ledger.record(job, [("a-0", answer("a-0"), line("a-0")), ("b-0", Failure("Bad.", 400, "bad"), b"{}")])
+    ledger.collected(job, MISSING_RESULT)
+    under_way, _ = ledger.plan(shard("d-0"))
+
+    known = reopened(ledger).look_up(["a-0", "b-0", "c-0", "d-0", "e-0"])
+
+    assert {custom_id: fact.outcome for custom_id, fact in known.items()} == {
+        "a-0": answer("a-0"),
+        "b-0": Failure("Bad.", 400, "bad"),
+        "c-0": MISSING_RESULT,
+        "d-0": None,
+    }
+    assert known["d-0"].job == under_way.id
+
+
+def test_tokens_and_attempts_are_kept(ledger):
+    """For whoever asks what it cost."""
+    first = ended(ledger, "a-0")
+    ledger.collected(first, MISSING_RESULT)
+    second = ended(ledger, "a-0")
+    ledger.record(second, [("a-0", answer("a-0"), line("a-0"))])
+    ledger.close()
+
+    with sqlite3.connect(ledger.path) as database:
+        row = database.execute("SELECT state, attempts, tokens_in, tokens_out, status_code FROM requests").fetchone()
+    assert row == ("answered", 2, 3, 5, 200)
+
+
+def test_a_request_is_in_one_job_only(ledger):
+    """Whoever plans second gets what is left; what failed, or whose job came to nothing, is free."""
+    first, claimed = ledger.plan(shard("a-0", "b-0"))
+    assert claimed == ["a-0", "b-0"]
+    second, claimed = ledger.plan(shard("b-0", "c-0"))
+    assert claimed == ["c-0"]
+    assert ledger.members(second) == ["c-0"]
+
+    ledger.dropped(first)
+    assert ledger.look_up(["a-0", "b-0"]) == {}
+    _, claimed = ledger.plan(shard("a-0", "b-0", "c-0"))
+    assert claimed == ["a-0", "b-0"]
+
+
+def test_an_answer_stays_an_answer(ledger):
+    """Neither a later failure, nor another answer, nor a new plan takes it away."""
+    job = ended(ledger, "a-0")
+    ledger.record(job, [("a-0", answer("a-0"), line("a-0"))])
+    ledger.record(job, [("a-0", Failure("Late.", 500), b"{}")])
+    ledger.record(job, [("a-0", answer("other"), line("other"))])
+    ledger.collected(job, MISSING_RESULT)
+
+    assert ledger.plan(shard("a-0"))[1] == []
+    assert ledger.look_up(["a-0"])["a-0"].outcome == answer("a-0")
+
+
+def test_scopes_know_nothing_of_each_other(ledger):
+    """Two Tasks that ask the same question are two buyers."""
+    ledger.plan(shard("a-0"))
+    for other in (ScopeName("pipeline", "other", SCOPE.base_url), ScopeName("pipeline", "task", "http://other/")):
+        another = Ledger(ledger.path.parent, other)
+        assert another.look_up(["a-0"]) == {}
+        assert another.plan(shard("a-0"))[1] == ["a-0"]
+        assert len(another.open_jobs()) == 1
+        another.close()
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_a_job_goes_only_where_the_table_says(ledger, state):
+    """Anything else is a mistake of ours, and is not written."""
+    job, _ = ledger.plan(shard("a-0"))
+    batch = Batch("batch_1", "completed")
+    ways = {
+        JobState.UPLOADED: lambda job: ledger.uploaded(job, "file-1"),
+        JobState.CREATED: lambda job: ledger.created(job, batch),
+        JobState.ENDED: lambda job: ledger.ended(job, batch),
+        JobState.COLLECTED: lambda job: ledger.collected(job, MISSING_RESULT),
+        JobState.DROPPED: ledger.dropped,
+    }
+    route = {
+        JobState.PLANNED: [],
+        JobState.UPLOADED: [JobState.UPLOADED],
+        JobState.CREATED: [JobState.CREATED],
+        JobState.ENDED: [JobState.CREATED, JobState.ENDED],
+        JobState.COLLECTED: [JobState.CREATED, JobState.ENDED, JobState.COLLECTED],
+        JobState.DROPPED: [JobState.DROPPED],
+    }
+    for step in route[state]:
+        job = ways[step](job)
+
+    for following, go in ways.items():
+        if following not in TRANSITIONS[state]:
+            with pytest.raises(ValueError, match="cannot become"):
+                go(job)
+    assert ledger.job(job.id).state is state
+    assert (state in OPEN_STATES) == (len(ledger.open_jobs()) == 1)
+
+
+def test_a_job_of_the_dead_is_taken_over_once(ledger, tmp_path):
+    """And that of the living is left to them."""
+    job, _ = ledger.plan(shard("a-0"))
+    another = Ledger(tmp_path / "ledger", SCOPE)
+    third = Ledger(tmp_path / "ledger", SCOPE)
+    assert another.take_over(job) is None
+
+    ledger.close()
+    taken = another.take_over(job)
+    assert taken is not None
+    assert taken.owner == another.owner
+    assert third.take_over(job) is None
+    assert third.take_over(taken) is None
+    another.close()
+    third.close()
+
+
+def test_an_adopted_job_is_adopted_once(ledger):
+    """By its key or its batch; its requests are then under way."""
+    batch = Batch("batch_9", "in_progress", endpoint=CHAT, input_file_id="file-9")
+    job = ledger.adopt(batch, "key", ["a-0", "b-0"])
+
+    assert ledger.adopt(batch, "key", ["a-0"]) is None
+    assert ledger.knows(["key", "other"]) == {"key"}
+    assert ledger.look_up(["a-0"])["a-0"].job == job.id
+    assert ledger.job(job.id).state is JobState.CREATED
+
+
+def test_what_was_handed_over_is_counted(ledger):
+    """So that it can be asked anew under the next number."""
+    digest = "d" * 32
+    job = ended(ledger, f"{digest}-0", f"{digest}-1", f"{'e' * 32}-0")
+    ledger.record(job, [(f"{digest}-{n}", answer("x"), line("x")) for n in range(2)])
+    assert ledger.handed_over(digest) == 0
+    ledger.hand_over()
+    assert ledger.handed_over(digest) == 2
+    assert ledger.handed_over("e" * 32) == 0
+
+
+def test_the_file_is_its_owners_alone(ledger):
+    """And so are its companions and its directory."""
+    ledger.plan(shard("a-0"))
+    assert stat.S_IMODE(ledger.path.parent.stat().st_mode) == 0o700
+    files = [path for path in ledger.path.parent.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {FILE_NAME, f"{FILE_NAME}-wal"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def filled(path) -> None:
+    ledger = Ledger(path, SCOPE)
+    ledger.plan(shard(*(f"{n}-0" for n in range(2_000))))
+    ledger.close()
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def overwrite(path):
+    path.write_bytes(b"This is a letter, not a ledger.\n" * 200)
+
+
+def scramble(path):
+    with path.open("r+b") as file:
+        file.seek(200)
+        file.write(os.urandom(3_000))
+
+
+def another_programs(path):
+    path.unlink()
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE letters (text)")
+
+
+def from_the_future(path):
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 99")
+
+
+DAMAGE = {
+    "cut off": (truncate, "damaged"),
+    "not a database": (overwrite, "damaged, or is none"),
+    "scrambled": (scramble, "damaged"),
+    "another program's": (another_programs, "another program"),
+    "a newer version's": (from_the_future, "newer release"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_file_that_is_no_ledger_is_an_error_and_is_left_as_it_is(tmp_path, case):
+    """It says which file, and what to do."""
+    damage, words = DAMAGE[case]
+    filled(tmp_path)
+    path = tmp_path / FILE_NAME
+    damage(path)
+    before = path.read_bytes()
+
+    with pytest.raises(LedgerError, match=words) as raised:
+        Ledger(tmp_path, SCOPE).look_up([f"{n}-0" for n in range(2_000)])
+
+    assert str(path) in str(raised.value)
+    assert path.read_bytes() == before
+
+
+def test_a_ledger_that_another_program_holds_is_an_error(tmp_path, monkeypatch):
+    """After a while."""
+    monkeypatch.setattr("distilabel_openai_batch.ledger._BUSY_SECONDS", 0.1)
+    filled(tmp_path)
+    holder = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(LedgerError, match=r"locked\. Is another program holding it"):
+            Ledger(tmp_path, SCOPE)
+    finally:
+        holder.close()
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(tmp_path):
+    """A file is in its place."""
+    (tmp_path / "ledger").write_text("in the way")
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        Ledger(tmp_path / "ledger", SCOPE)
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing(ledger):
+    """What was written before is there, and what comes after it can be."""
+    ledger.plan(shard("a-0"))
+    [pages] = ledger._database.execute("PRAGMA page_count").fetchone()
+    ledger._database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(LedgerError, match="full"):
+        ledger.plan(shard(*(f"{n}-0" for n in range(20_000))))
+    ledger._database.execute("PRAGMA max_page_count = 1000000")
+    assert set(ledger.look_up(["a-0", "7-0"])) == {"a-0"}
+    assert ledger.plan(shard("7-0"))[1] == ["7-0"]
+
+
+def test_a_copy_can_be_opened_elsewhere(ledger, tmp_path):
+    """A ledger is one file."""
+    job = ended(ledger, "a-0")
+    ledger.record(job, [("a-0", answer("a-0"), line("a-0"))])
+    ledger.close()
+    shutil.copytree(ledger.path.parent, tmp_path / "copy")
+    assert Ledger(tmp_path / "copy", SCOPE).look_up(["a-0"])["a-0"].outcome == answer("a-0")
+
+
+def test_many_plan_at_once(tmp_path):
+    """Each request is in one job, whoever was first."""
+    ledgers = [Ledger(tmp_path, SCOPE) for _ in range(4)]
+    claims: list[str] = []
+
+    def plan(ledger):
+        for start in range(0, 200, 20):
+            claims.extend(ledger.plan(shard(*(f"{n}-0" for n in range(start, start + 40))))[1])
+
+    threads = [threading.Thread(target=plan, args=[ledger]) for ledger in ledgers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claims) == sorted(f"{n}-0" for n in range(220))
