@@ -207,10 +207,14 @@ class Ledger:
         except OSError as error:
             raise LedgerError(f"The ledger {self.path} cannot be opened: {error}") from None
         try:
-            self._database = self._connect()
+            # One at a time: SQLite does not wait when two make a file and change its journal mode at once.
+            with filelock.FileLock(self._owners / "opening.lock", timeout=_BUSY_SECONDS, mode=0o600):
+                self._database = self._connect()
             self._scope = self._find_scope(scope)
-        except BaseException:
+        except BaseException as error:
             self._let_go()
+            if isinstance(error, filelock.Timeout):
+                raise LedgerError(f"The ledger {self.path} is being opened by a process that does not end.") from None
             raise
 
     def _connect(self) -> sqlite3.Connection:

@@ -295,6 +295,20 @@ def test_a_copy_can_be_opened_elsewhere(ledger, tmp_path):
     assert Ledger(tmp_path / "copy", SCOPE).look_up(["a-0"])["a-0"].outcome == answer("a-0")
 
 
+@pytest.mark.parametrize("time", range(5))
+def test_many_open_a_new_one_at_once(tmp_path, time):
+    """The first makes it, the others find it."""
+    opened: list[Ledger] = []
+    threads = [threading.Thread(target=lambda: opened.append(Ledger(tmp_path, SCOPE))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 8
+    for ledger in opened:
+        ledger.close()
+
+
 def test_many_plan_at_once(tmp_path):
     """Each request is in one job, whoever was first."""
     ledgers = [Ledger(tmp_path, SCOPE) for _ in range(4)]

@@ -1,0 +1,253 @@
+"""The buffer: many callers, one flush, and each gets its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from distilabel_openai_batch.buffer import CallBuffer
+from distilabel_openai_batch.errors import QuotaError, RequestsFailedError
+from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request
+
+PASSING = Failure("Try again.", 503)
+BAD = Failure("Bad.", 400, "bad")
+
+
+class Server:
+    """Answers each request as it is told to, and remembers what it was asked together.
+
+    Args:
+        outcome: what becomes of a request when it is asked for the so-manieth time.
+    """
+
+    def __init__(self, outcome: Callable[[str, int], Outcome]) -> None:
+        self._outcome = outcome
+        self._asked: dict[str, int] = {}
+        self.flushes: list[list[str]] = []
+        self.under_way: list[str] = []
+        self.gate: anyio.Event | None = None
+
+    async def answer(self, requests: Sequence[Request], take) -> list[str]:
+        custom_ids = [request.custom_id for request in requests]
+        self.flushes.append(custom_ids)
+        if self.gate:
+            await self.gate.wait()
+        await anyio.sleep(0)
+        if self.under_way:
+            return self.under_way
+        outcomes = {}
+        for custom_id in reversed(custom_ids):
+            self._asked[custom_id] = self._asked.get(custom_id, 0) + 1
+            outcomes[custom_id] = self._outcome(custom_id, self._asked[custom_id])
+        take(outcomes)
+        return []
+
+
+def answer(custom_id: str, time: int = 1) -> Answer:
+    return Answer({"id": custom_id})
+
+
+def requests(*custom_ids: str) -> list[Request]:
+    return [Request(custom_id, "/v1/chat/completions", "m", b"{}") for custom_id in custom_ids]
+
+
+class NotFinished(Exception):
+    """What is raised where batches are not waited for."""
+
+
+@asynccontextmanager
+async def buffering(server: Server, max_requests: int = 1_000, max_attempts: int = 3):
+    async with anyio.create_task_group() as task_group:
+        yield CallBuffer(
+            answer=server.answer,
+            is_full=lambda requests, size: requests >= max_requests,
+            max_attempts=max_attempts,
+            not_finished=lambda batch_ids: NotFinished(*batch_ids),
+            task_group=task_group,
+            progress=Progress(logging.getLogger("test")),
+        )
+        task_group.cancel_scope.cancel()
+
+
+async def ask_all(buffer: CallBuffer, callers: Sequence[Sequence[str]]) -> list[object]:
+    """What each caller is given, or the error that it gets."""
+    results: list[object] = [None] * len(callers)
+
+    async def ask(index: int) -> None:
+        try:
+            results[index] = await buffer.ask(requests(*callers[index]))
+        except Exception as error:
+            results[index] = error
+
+    async with anyio.create_task_group() as task_group:
+        for index in range(len(callers)):
+            task_group.start_soon(ask, index)
+    return results
+
+
+async def test_callers_who_all_wait_are_answered_together():
+    """One flush, however many they are, and each gets its own in order."""
+    server = Server(answer)
+    callers = [["a", "b"], ["c"], [], ["d", "e", "f"]]
+    async with buffering(server) as buffer:
+        results = await ask_all(buffer, callers)
+    assert server.flushes == [["a", "b", "c", "d", "e", "f"]]
+    assert results == [[answer(custom_id) for custom_id in caller] for caller in callers]
+
+
+async def test_a_full_job_does_not_wait():
+    """It is flushed as soon as it is full, and the rest when all wait."""
+    server = Server(answer)
+    async with buffering(server, max_requests=2) as buffer:
+        await ask_all(buffer, [["a", "b", "c"], ["d", "e"]])
+    assert server.flushes == [["a", "b"], ["c", "d"], ["e"]]
+
+
+async def test_each_round_is_a_flush():
+    """Callers that ask again after their answer are gathered again."""
+    server = Server(answer)
+
+    async def rounds(buffer: CallBuffer, name: str) -> None:
+        for number in range(3):
+            await buffer.ask(requests(f"{name}{number}"))
+
+    async with buffering(server) as buffer, anyio.create_task_group() as task_group:
+        for name in "ab":
+            task_group.start_soon(rounds, buffer, name)
+    assert [sorted(flush) for flush in server.flushes] == [["a0", "b0"], ["a1", "b1"], ["a2", "b2"]]
+
+
+async def test_a_cancelled_caller_does_not_poison_the_others():
+    """They get their answers all the same."""
+    server = Server(answer)
+    server.gate = anyio.Event()
+    results = []
+    async with buffering(server) as buffer, anyio.create_task_group() as task_group:
+
+        async def stay() -> None:
+            results.extend(await buffer.ask(requests("a")))
+
+        async def leave() -> None:
+            with anyio.move_on_after(0.01):
+                await buffer.ask(requests("b"))
+            server.gate.set()
+
+        task_group.start_soon(stay)
+        task_group.start_soon(leave)
+    assert results == [answer("a")]
+
+
+async def test_what_passes_is_asked_again_up_to_the_limit():
+    """Together with whatever else is asked then, and no further."""
+    server = Server(lambda custom_id, time: PASSING if custom_id == "never" or time < 3 else answer(custom_id))
+    async with buffering(server, max_attempts=3) as buffer:
+        results = await ask_all(buffer, [["a", "never"], ["b"]])
+    assert results == [[answer("a"), PASSING], [answer("b")]]
+    assert [sorted(flush) for flush in server.flushes] == [["a", "b", "never"]] * 3
+
+
+async def test_what_does_not_pass_is_a_failure_at_once():
+    """Of its row alone."""
+    server = Server(lambda custom_id, time: BAD if custom_id == "b" else answer(custom_id))
+    async with buffering(server) as buffer:
+        assert await ask_all(buffer, [["a", "b", "c"]]) == [[answer("a"), BAD, answer("c")]]
+    assert len(server.flushes) == 1
+
+
+async def test_an_account_without_money_concerns_everybody():
+    """Those who wait, and those who come later."""
+    server = Server(
+        lambda custom_id, time: Failure("Pay.", 429, "insufficient_quota") if custom_id == "a" else answer("")
+    )
+    async with buffering(server) as buffer:
+        results = await ask_all(buffer, [["a"], ["b"]])
+        with pytest.raises(QuotaError, match="Pay"):
+            await buffer.ask(requests("c"))
+        assert buffer.failed
+    assert isinstance(results[0], QuotaError)
+
+
+@pytest.mark.parametrize("size", [1, 3, 1_000])
+async def test_when_all_fail_alike_it_is_an_error(size):
+    """In one job or in several: a dataset of `None`s helps nobody."""
+    async with buffering(Server(lambda custom_id, time: BAD), max_requests=size) as buffer:
+        [error] = await ask_all(buffer, [["a", "b", "c", "d"]])
+    assert isinstance(error, RequestsFailedError)
+    assert str(error) == "All 4 requests failed: Bad. (400, bad)"
+
+
+async def test_when_they_fail_in_different_ways_each_row_has_its_own_reason():
+    """That is no error of the run."""
+    other = Failure("Also bad.", 422)
+    server = Server(lambda custom_id, time: BAD if custom_id == "a" else other)
+    async with buffering(server) as buffer:
+        assert await ask_all(buffer, [["a", "b"]]) == [[BAD, other]]
+
+
+async def test_an_error_reaches_everybody():
+    """As it is, not as a group."""
+
+    class Broken(Exception):
+        pass
+
+    def breaks(custom_id: str, time: int) -> Outcome:
+        raise Broken
+
+    async with buffering(Server(breaks)) as buffer:
+        results = await ask_all(buffer, [["a"], ["b", "c"]])
+    assert [type(result) for result in results] == [Broken, Broken]
+
+
+async def test_batches_that_are_not_waited_for_are_named():
+    """Once all are submitted."""
+    server = Server(answer)
+    server.under_way = ["batch_1"]
+    async with buffering(server, max_requests=1) as buffer:
+        [error] = await ask_all(buffer, [["a", "b"]])
+    assert isinstance(error, NotFinished)
+    assert error.args == ("batch_1", "batch_1")
+    assert server.flushes == [["a"], ["b"]]
+
+
+OUTCOMES = st.sampled_from(["answer", "passing", "bad", "worse"])
+
+
+@given(
+    callers=st.lists(st.lists(st.lists(OUTCOMES, min_size=1, max_size=4), max_size=5), max_size=6),
+    max_requests=st.integers(1, 7),
+    max_attempts=st.integers(1, 4),
+)
+@settings(deadline=None)
+def test_everybody_gets_its_own(callers, max_requests, max_attempts):
+    """Any mix of callers, sizes and outcomes: each request's last outcome, in its caller's order."""
+    said = {"answer": None, "passing": PASSING, "bad": BAD, "worse": Failure("Worse.", 422)}
+    script = {f"{c}-{r}": plan for c, caller in enumerate(callers) for r, plan in enumerate(caller)}
+
+    def outcome(custom_id: str, time: int) -> Outcome:
+        plan = script[custom_id]
+        return said[plan[min(time, len(plan)) - 1]] or answer(custom_id)
+
+    def last(custom_id: str) -> Outcome:
+        for time in range(1, max_attempts + 1):
+            if (result := outcome(custom_id, time)) is not PASSING:
+                break
+        return result
+
+    async def run() -> list[object]:
+        async with buffering(Server(outcome), max_requests, max_attempts) as buffer:
+            return await ask_all(buffer, [[f"{c}-{r}" for r in range(len(caller))] for c, caller in enumerate(callers)])
+
+    right = [[last(f"{c}-{r}") for r in range(len(caller))] for c, caller in enumerate(callers)]
+    results = anyio.run(run)
+    if any(isinstance(result, RequestsFailedError) for result in results):
+        # Nothing was answered, and all that is settled failed alike.
+        assert not any(isinstance(result, Answer) for caller in right for result in caller)
+    else:
+        assert results == right

@@ -1,0 +1,145 @@
+"""What the log says, and how often."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from distilabel_openai_batch import progress as progress_module
+from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.wire import Answer, Batch, Failure, Request, Results, Shard
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def progress(clock, caplog) -> Progress:
+    caplog.set_level(logging.INFO)
+    return Progress(logging.getLogger("test.progress"))
+
+
+def shard(requests: int) -> Shard:
+    return Shard([Request(f"{n}", "/v1/chat/completions", "m", b"{}") for n in range(requests)], 2_500_000)
+
+
+def running(completed: int, failed: int = 0, status: str = "in_progress") -> Batch:
+    return Batch("batch_1", status, completed=completed, failed=failed, total=1_000)
+
+
+def answers(requests: int) -> Results:
+    usage = {"prompt_tokens": 1_000, "completion_tokens": 10}
+    return Results({f"{n}": Answer({"usage": usage}) for n in range(requests)}, strays=0)
+
+
+def test_nothing_asked_is_nothing_said(progress, caplog):
+    """A session that was opened for nothing leaves no line."""
+    progress.finish()
+    assert caplog.messages == []
+
+
+def test_a_submission_tells_its_size(progress, caplog):
+    """Requests, megabytes, and which batch."""
+    progress.asked(1_000)
+    progress.created(running(0), shard(1_000))
+    assert caplog.messages == ["📤 Submitted job 1, batch batch_1: 1,000 requests, 2.50 MB, of 1,000 requests so far."]
+
+
+def test_each_tenth_is_told_once(progress, caplog):
+    """However often the job is looked at."""
+    progress.asked(1_000)
+    progress.created(running(0), shard(1_000))
+    caplog.clear()
+    for completed in range(0, 1_001, 10):
+        progress.saw(running(completed, failed=3))
+        progress.saw(running(completed, failed=3))
+    assert len(caplog.messages) == 10
+    assert caplog.messages[0] == "⏳ 100 of 1,000 requests answered, 3 failed; jobs: 1 in_progress; 0 s."
+
+
+def test_every_few_minutes_there_is_a_line(progress, clock, caplog):
+    """Even where nothing moves."""
+    progress.asked(1_000)
+    progress.created(running(0, status="validating"), shard(1_000))
+    caplog.clear()
+    for clock.now in range(0, 3_600, 10):
+        progress.saw(running(0, status="validating"))
+    assert len(caplog.messages) == 11
+    assert "1 validating" in caplog.messages[0]
+
+
+def test_the_end_tells_what_it_cost(progress, clock, caplog):
+    """Answered, failed, asked again, tokens, jobs and time."""
+    progress.asked(12)
+    progress.created(running(0), shard(12))
+    progress.collected(running(10, 2, "completed"), answers(10))
+    for _ in range(10):
+        progress.answered()
+    progress.asking_again(2)
+    for custom_id in ("a", "b"):
+        progress.gave_up(Failure("Bad prompt.", 400, "bad"), custom_id)
+    clock.now = 90.0
+    caplog.clear()
+    progress.finish()
+    assert caplog.messages == [
+        "⚠️ 2 requests failed: Bad prompt. (400, bad). The first custom_ids: a, b",
+        "🏁 10 of 12 requests answered, 2 failed, 2 asked again; 10,000 tokens in, 100 out; 1 jobs; 90.0 s.",
+    ]
+
+
+def test_failures_are_told_by_kind_with_the_first_few(progress, caplog):
+    """The most frequent first; of each three custom_ids."""
+    progress.asked(6)
+    progress.gave_up(Failure("Rare.", 422), "z")
+    for custom_id in "abcde":
+        progress.gave_up(Failure("Often.", 400), custom_id)
+    progress.finish()
+    assert caplog.messages[:2] == [
+        "⚠️ 5 requests failed: Often. (400). The first custom_ids: a, b, c",
+        "⚠️ 1 requests failed: Rare. (422). The first custom_ids: z",
+    ]
+
+
+def test_what_is_odd_about_a_job_is_told(progress, caplog):
+    """How it ended, lines of nobody, files that are gone."""
+    progress.asked(3)
+    progress.created(running(0), shard(3))
+    caplog.clear()
+    progress.lost("file-9")
+    progress.collected(running(1, status="expired"), Results({}, strays=4))
+    assert caplog.messages == [
+        "⚠️ The server does not have file file-9 any more; what it said is asked again.",
+        "Batch batch_1 ended as expired; what it answered is used.",
+        "Batch batch_1 has 4 result lines that belong to no request.",
+    ]
+
+
+def test_what_need_not_be_bought_is_told(progress, caplog):
+    """By an earlier run, on another machine, by another process."""
+    progress.reused(0)
+    progress.reused(1_200)
+    progress.adopted(running(0), 7)
+    progress.found(running(0), 7)
+    progress.waits_for_another("batch_2")
+    progress.waits_for_another("batch_2")
+    assert caplog.messages == [
+        "♻️ 1,200 requests were answered before, and are not bought again.",
+        "🔁 Found batch batch_1 on the server: 7 requests that need not be bought.",
+        "🔁 Carrying on with batch batch_1, which is in_progress: 7 requests.",
+        "⏳ Another process runs batch batch_2; waiting for it.",
+    ]
