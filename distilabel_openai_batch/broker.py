@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -127,29 +128,38 @@ class Broker:
         return Ended(Ending.DROPPED, await anyio.to_thread.run_sync(self._ledger.dropped, job))
 
     async def _run(self, job: Job, shard: Shard | None, take: Take) -> Ended:
-        self._running[job.id] = anyio.Event()
-        try:
+        with self._reserved(job.id):
             ended = await self._jobs.run(job, shard)
-        finally:
-            self._running.pop(job.id).set()
         if shard and ended.ending is Ending.COLLECTED:
             take(ended.outcomes)
         return ended
+
+    @contextmanager
+    def _reserved(self, job_id: int) -> Iterator[None]:
+        """A job is run by one task at a time; the others of this session wait for it."""
+        self._running[job_id] = anyio.Event()
+        try:
+            yield
+        finally:
+            self._running.pop(job_id).set()
 
     async def _wait_for(self, job_id: int, requests: Sequence[Request], take: Take) -> list[str]:
         """Waits for a job that was begun before: by this session, by another process, or by one that died."""
         while (job := await anyio.to_thread.run_sync(self._ledger.job, job_id)).state in OPEN_STATES:
             if job_id in self._running:
                 await self._running[job_id].wait()
-            elif mine := await anyio.to_thread.run_sync(self._ledger.take_over, job):
-                ended = await self._run(mine, None, take)
-                if ended.ending is Ending.UNDER_WAY:
-                    return _batch_ids(ended)
-            elif not self._jobs.waits:
+                continue
+            with self._reserved(job_id):
+                mine = await anyio.to_thread.run_sync(self._ledger.take_over, job)
+                ended = await self._jobs.run(mine) if mine and mine.state in OPEN_STATES else None
+            if ended and ended.ending is Ending.UNDER_WAY:
+                return _batch_ids(ended)
+            if mine:
+                continue
+            if not self._jobs.waits:
                 return [job.batch_id] if job.batch_id else []
-            else:
-                self._progress.waits_for_another(job.batch_id)
-                await anyio.sleep(_ANOTHERS_JOB_SECONDS)
+            self._progress.waits_for_another(job.batch_id)
+            await anyio.sleep(_ANOTHERS_JOB_SECONDS)
         return await self._answer(requests, take, new=False)
 
     async def _adopt(self) -> bool:

@@ -267,17 +267,18 @@ class Jobs:
             self._progress.lost(file_id)
 
     def _record(self, job: Job, paths: Sequence[Path]) -> Results:
+        members = self._ledger.members(job)
         noted: list[tuple[str, Outcome, bytes]] = []
 
         def note(custom_id: str, outcome: Outcome, line: bytes) -> None:
             noted.append((custom_id, outcome, line))
             if len(noted) == _RECORDED_AT_ONCE:
-                self._ledger.record(job, noted)
+                self._ledger.record(members, noted)
                 noted.clear()
                 boundaries.reached(Boundary.RECORDING)
 
-        results = read_results(self._ledger.members(job), _lines(paths), note)
-        self._ledger.record(job, noted)
+        results = read_results(list(members), _lines(paths), note)
+        self._ledger.record(members, noted)
         return results
 
     @contextmanager

@@ -86,6 +86,11 @@ _MIGRATIONS = [
 # Rows looked up or written in one statement or transaction: far above the cost of one, far below a second.
 _CHUNK = 5_000
 
+# A million custom_ids in an index take about 64 MB. Each checkpoint writes pages again that the next one will, too:
+# rarer ones write less.
+_CACHE_KILOBYTES = 65_536
+_CHECKPOINT_PAGES = 16_384
+
 _BUSY_SECONDS = 60.0
 
 
@@ -237,7 +242,8 @@ class Ledger:
                 self._check_length(database)
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
-                database.execute("PRAGMA cache_size = -65536")
+                database.execute(f"PRAGMA cache_size = {-_CACHE_KILOBYTES}")
+                database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
                 self._migrate(database)
         except BaseException:
             database.close()
@@ -472,11 +478,12 @@ class Ledger:
             ).fetchall()
         return [self.job(job_id) for (job_id,) in rows]
 
-    def members(self, job: Job) -> list[str]:
-        """The `custom_id`s of a job's requests."""
+    def members(self, job: Job) -> dict[str, int]:
+        """The `custom_id`s of a job's requests, and their numbers here."""
         with self._lock, self._guard():
-            rows = self._database.execute("SELECT custom_id FROM requests WHERE job = ? ORDER BY id", (job.id,))
-            return [custom_id for (custom_id,) in rows]
+            return dict(
+                self._database.execute("SELECT custom_id, id FROM requests WHERE job = ? ORDER BY id", (job.id,))
+            )
 
     def take_over(self, job: Job) -> Job | None:
         """Makes the job of an owner that died one's own.
@@ -548,32 +555,32 @@ class Ledger:
         facts = {name: value for name, value in columns.items() if name in ("input_file_id", "batch_id")}
         return replace(job, state=state, **facts)  # type: ignore[arg-type]
 
-    def record(self, job: Job, results: Sequence[tuple[str, Outcome, bytes]]) -> None:
-        """Writes down what became of some of a job's requests. What is answered stays answered."""
-        answers = [(custom_id, outcome, line) for custom_id, outcome, line in results if isinstance(outcome, Answer)]
-        failures = [(custom_id, outcome) for custom_id, outcome, _ in results if isinstance(outcome, Failure)]
+    def record(self, members: Mapping[str, int], results: Sequence[tuple[str, Outcome, bytes]]) -> None:
+        """Writes down what became of some of a job's requests. What is answered stays answered.
+
+        Args:
+            members: what `members` said of the job.
+            results: `custom_id`s among them, what became of them, and the line that says so.
+        """
+        answers = [
+            (members[custom_id], outcome, line) for custom_id, outcome, line in results if isinstance(outcome, Answer)
+        ]
+        failures = [(members[custom_id], outcome) for custom_id, outcome, _ in results if isinstance(outcome, Failure)]
         with self._transaction() as database:
             database.executemany(
-                "INSERT OR IGNORE INTO answers (request, line) SELECT id, ? FROM requests"
-                " WHERE scope = ? AND custom_id = ? AND state != 'answered'",
-                [(line, self._scope, custom_id) for custom_id, _, line in answers],
+                "INSERT OR IGNORE INTO answers (request, line) VALUES (?, ?)",
+                [(number, line) for number, _, line in answers],
             )
             database.executemany(
                 "UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, status_code = 200, code = NULL,"
-                " error = NULL WHERE scope = ? AND custom_id = ? AND state != 'answered'",
-                [(*outcome.tokens, self._scope, custom_id) for custom_id, outcome, _ in answers],
+                " error = NULL WHERE id = ? AND state != 'answered'",
+                [(*outcome.tokens, number) for number, outcome, _ in answers],
             )
-            self._record_failures(database, job, failures)
-
-    def _record_failures(self, database: sqlite3.Connection, job: Job, failures: Iterable[tuple[str, Failure]]) -> None:
-        database.executemany(
-            "UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ?"
-            " WHERE scope = ? AND custom_id = ? AND job = ? AND state = 'asked'",
-            [
-                (failure.status_code, failure.code, failure.message, self._scope, custom_id, job.id)
-                for custom_id, failure in failures
-            ],
-        )
+            database.executemany(
+                "UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ? WHERE id = ?"
+                " AND state = 'asked'",
+                [(failure.status_code, failure.code, failure.message, number) for number, failure in failures],
+            )
 
     def collected(self, job: Job, missing: Failure) -> Job:
         """All of a job's results are recorded: what is still open was not among them."""
