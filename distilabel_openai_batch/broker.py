@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import boundaries, errors
-from distilabel_openai_batch.api import KEY, BatchAPI
+from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.buffer import Take
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
 from distilabel_openai_batch.ledger import OPEN_STATES, Job, Ledger
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Answer, Batch, Outcome, Request, Shard, decode
+from distilabel_openai_batch.wire import Answer, Outcome, Request, Shard
 
 # How often a job is looked up that another process runs.
 _ANOTHERS_JOB_SECONDS = 1.0
@@ -29,12 +28,9 @@ class Broker:
     Args:
         ledger: what is known.
         jobs: what buys.
-        api: the server, where jobs may be that the ledger does not know.
+        adoption: knows of jobs that the ledger does not know.
         cut: cuts requests into shards.
         max_jobs: jobs of one's own in flight at once.
-        adopts: whether to look for those jobs.
-        scope_key: the metadata by which they are found.
-        directory: for files that are needed for moments.
         progress: is told what was found.
     """
 
@@ -42,24 +38,16 @@ class Broker:
         self,
         ledger: Ledger,
         jobs: Jobs,
-        api: BatchAPI,
+        adoption: Adoption,
         cut: Callable[[Iterable[Request]], Iterable[Shard]],
         max_jobs: int,
-        adopts: bool,
-        scope_key: tuple[str, str],
-        directory: Path,
         progress: Progress,
     ) -> None:
         self._ledger = ledger
         self._jobs = jobs
-        self._api = api
+        self._adoption = adoption
         self._cut = cut
         self._capacity = anyio.CapacityLimiter(max_jobs)
-        self.adopts = adopts
-        """Whether it is still to look for them."""
-        self._adopting = anyio.Lock()
-        self._scope_key = scope_key
-        self._directory = directory
         self._progress = progress
         self._running: dict[int, anyio.Event] = {}
 
@@ -84,8 +72,6 @@ class Broker:
     async def _answer(self, requests: Sequence[Request], take: Take, new: bool) -> list[str]:
         """As `answer`. Where they are not `new`, a failure is what their job has just come to, not an earlier run."""
         known = await anyio.to_thread.run_sync(self._ledger.look_up, [request.custom_id for request in requests])
-        if new and len(known) < len(requests) and await self._adopt():
-            return await self._answer(requests, take, new)
         outcomes: dict[str, Outcome] = {}
         waiting: dict[int, list[Request]] = {}
         to_buy: list[Request] = []
@@ -99,6 +85,8 @@ class Broker:
                 to_buy.append(request)
             else:
                 outcomes[request.custom_id] = fact.outcome
+        if new and to_buy and await self._adoption.adopt():
+            return await self._answer(requests, take, new)
         if new:
             self._progress.reused(len(outcomes))
         if outcomes:
@@ -161,54 +149,6 @@ class Broker:
             self._progress.waits_for_another(job.batch_id)
             await anyio.sleep(_ANOTHERS_JOB_SECONDS)
         return await self._answer(requests, take, new=False)
-
-    async def _adopt(self) -> bool:
-        """Takes jobs of this scope from the server that the ledger does not know: another machine's, or lost ones.
-
-        Returns:
-            Whether there were any.
-        """
-        async with self._adopting:
-            if not self.adopts:
-                return False
-            self.adopts = False
-            name, value = self._scope_key
-            batches = {
-                batch.metadata[KEY]: batch
-                for batch in await self._api.list_since_a_month()
-                if batch.metadata.get(name) == value and KEY in batch.metadata
-            }
-            known = await anyio.to_thread.run_sync(self._ledger.knows, list(batches))
-            adopted = 0
-            for key, batch in sorted(batches.items(), key=lambda item: item[1].created_at or 0.0):
-                if key in known or (batch.status == "failed" and not batch.output_file_id):
-                    continue
-                custom_ids = await self._custom_ids(batch)
-                if await anyio.to_thread.run_sync(self._ledger.adopt, batch, key, custom_ids):
-                    self._progress.adopted(batch, len(custom_ids))
-                    adopted += 1
-            return adopted > 0
-
-    async def _custom_ids(self, batch: Batch) -> list[str]:
-        """The requests of a batch, by its input file or, where that is gone, by its results."""
-        for file_id in (batch.input_file_id, batch.output_file_id, batch.error_file_id):
-            if not file_id:
-                continue
-            path = self._directory / f"adopted-{batch.id}.jsonl"
-            try:
-                await self._api.download(file_id, path)
-                return await anyio.to_thread.run_sync(_read_custom_ids, path)
-            except errors.RunError as error:
-                if error.status_code not in (403, 404):
-                    raise
-            finally:
-                path.unlink(missing_ok=True)
-        return []
-
-
-def _read_custom_ids(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        return [decoded[0] for line in file if (decoded := decode(line))]
 
 
 def _batch_ids(ended: Ended) -> list[str]:

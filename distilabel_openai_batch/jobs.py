@@ -6,8 +6,8 @@ A job is a batch of the Batch API together with the shard that it answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -21,7 +21,16 @@ from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.ledger import Job, JobState, Ledger
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import MISSING_RESULT, Batch, Outcome, Results, Shard, read_results
+from distilabel_openai_batch.wire import (
+    MISSING_RESULT,
+    Batch,
+    Outcome,
+    Results,
+    Shard,
+    decode,
+    is_custom_id,
+    read_results,
+)
 
 # A batch that is not over by then is not going to be: its window has closed, and cancelling takes ten minutes at most.
 # https://platform.openai.com/docs/guides/batch#batch-expiration
@@ -242,20 +251,46 @@ class Jobs:
 
     async def _collect(self, job: Job, batch: Batch) -> Ended:
         """Downloads and writes down what a batch has answered, however it ended."""
-        with self._file(f"{job.key}-output") as output, self._file(f"{job.key}-error") as error:
+        async with self._result_files(job.key, batch) as paths:
+            boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
+            results = await self._in_thread(self._record, job, paths)
+            job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
+        self._progress.collected(batch, results)
+        await self._delete_files(batch, job.input_file_id)
+        boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
+        return Ended(Ending.COLLECTED, job, results.outcomes)
+
+    async def adopt(self, key: str, batch: Batch) -> None:
+        """Takes what a batch has answered that has ended, and that the ledger does not know.
+
+        Args:
+            key: the batch's.
+            batch: any that has ended.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+        async with self._result_files(key, batch) as paths:
+            results = await self._in_thread(_read_all, paths)
+            boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
+            if await self._in_thread(self._ledger.adopt_results, batch, key, results) and results:
+                self._progress.adopted(batch, len(results))
+        await self._delete_files(batch)
+
+    @asynccontextmanager
+    async def _result_files(self, key: str, batch: Batch) -> AsyncIterator[Sequence[Path]]:
+        """The output and error file of a batch, those that there are."""
+        with self._file(f"{key}-output") as output, self._file(f"{key}-error") as error:
             for file_id, path in ((batch.output_file_id, output), (batch.error_file_id, error)):
                 if file_id:
                     await self._download(file_id, path)
-            boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
-            results = await self._in_thread(self._record, job, (output, error))
-            job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
-        self._progress.collected(batch, results)
+            yield [path for path in (output, error) if path.exists()]
+
+    async def _delete_files(self, batch: Batch, input_file_id: str | None = None) -> None:
         if self._settings.delete_files:
-            for file_id in (batch.input_file_id or job.input_file_id, batch.output_file_id, batch.error_file_id):
+            for file_id in (batch.input_file_id or input_file_id, batch.output_file_id, batch.error_file_id):
                 if file_id:
                     await self._api.delete(file_id)
-        boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
-        return Ended(Ending.COLLECTED, job, results.outcomes)
 
     async def _download(self, file_id: str, path: Path) -> None:
         """Downloads a file; one that is gone tells of no request, and will not come back."""
@@ -300,9 +335,13 @@ def _file_name(key: str) -> str:
 
 def _lines(paths: Sequence[Path]) -> Iterator[bytes]:
     for path in paths:
-        if path.exists():
-            with path.open("rb") as file:
-                yield from file
+        with path.open("rb") as file:
+            yield from file
+
+
+def _read_all(paths: Sequence[Path]) -> list[tuple[str, Outcome, bytes]]:
+    """What the lines of a job say whose requests nobody remembers."""
+    return [(*decoded, line) for line in _lines(paths) if (decoded := decode(line)) and is_custom_id(decoded[0])]
 
 
 def _is_over_token_limit(batch: Batch) -> bool:

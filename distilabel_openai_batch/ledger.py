@@ -409,44 +409,89 @@ class Ledger:
         return claimed
 
     def adopt(self, batch: Batch, key: str, custom_ids: Iterable[str]) -> Job | None:
-        """Takes a batch that is on the server, but not in the ledger, for a job of this scope.
+        """Takes a batch that is under way on the server, but not in the ledger, for a job of this scope.
 
         Returns:
-            The job; `None` if the ledger knows it by now.
+            The job, with those of the requests that are in no other one and not answered; `None` if the ledger knows it
+            by now.
         """
-        now = time.time()
         with self._transaction() as database:
-            if database.execute("SELECT 1 FROM jobs WHERE key = ? OR batch_id = ?", (key, batch.id)).fetchone():
+            job = self._insert_adopted(database, batch, key, JobState.CREATED)
+            if job is None:
                 return None
-            job = database.execute(
-                "INSERT INTO jobs (scope, key, owner, state, endpoint, model, requests, bytes, intended_at,"
-                " input_file_id, batch_id, status) VALUES (?, ?, ?, ?, ?, '', 0, 0, ?, ?, ?, ?)",
-                (
-                    self._scope,
-                    key,
-                    self.owner,
-                    JobState.CREATED.value,
-                    batch.endpoint or "",
-                    batch.created_at or now,
-                    batch.input_file_id,
-                    batch.id,
-                    batch.status,
-                ),
-            ).lastrowid
-            assert job is not None
             claimed = self._claim(database, job, custom_ids)
             database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(claimed), job))
-        return Job(
-            job,
-            key,
-            self.owner,
-            JobState.CREATED,
-            batch.endpoint or "",
-            len(claimed),
-            batch.created_at or now,
-            batch.input_file_id,
-            batch.id,
-        )
+        return self.job(job)
+
+    def adopt_results(self, batch: Batch, key: str, results: Sequence[tuple[str, Outcome, bytes]]) -> bool:
+        """Takes a batch that has ended, but is not in the ledger, for a job of this scope that is collected.
+
+        Its answers are taken whatever else is known of their requests, short of another answer; its failures where
+        nothing is.
+
+        Args:
+            batch: that has ended.
+            key: what it is found by.
+            results: `custom_id`s, what became of them, and the lines that say so.
+
+        Returns:
+            `False` if the ledger knows it by now.
+        """
+        answers = [(custom_id, outcome, line) for custom_id, outcome, line in results if isinstance(outcome, Answer)]
+        failures = [(custom_id, outcome) for custom_id, outcome, _ in results if isinstance(outcome, Failure)]
+        with self._transaction() as database:
+            job = self._insert_adopted(database, batch, key, JobState.COLLECTED)
+            if job is None:
+                return False
+            database.executemany(
+                "INSERT INTO requests (scope, custom_id, job, state, attempts, status_code, tokens_in, tokens_out)"
+                " VALUES (?, ?, ?, 'answered', 1, 200, ?, ?)"
+                " ON CONFLICT (scope, custom_id) DO UPDATE SET state = 'answered', status_code = 200, code = NULL,"
+                " error = NULL, tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out,"
+                # A job that is under way keeps its members.
+                " job = CASE state WHEN 'asked' THEN job ELSE excluded.job END WHERE state != 'answered'",
+                [(self._scope, custom_id, job, *answer.tokens) for custom_id, answer, _ in answers],
+            )
+            database.executemany(
+                "INSERT OR IGNORE INTO answers (request, line)"
+                " SELECT id, ? FROM requests WHERE scope = ? AND custom_id = ?",
+                [(line, self._scope, custom_id) for custom_id, _, line in answers],
+            )
+            database.executemany(
+                "INSERT OR IGNORE INTO requests (scope, custom_id, job, state, attempts, status_code, code, error)"
+                " VALUES (?, ?, ?, 'failed', 1, ?, ?, ?)",
+                [
+                    (self._scope, custom_id, job, failure.status_code, failure.code, failure.message)
+                    for custom_id, failure in failures
+                ],
+            )
+            database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(results), job))
+        return True
+
+    def _insert_adopted(self, database: sqlite3.Connection, batch: Batch, key: str, state: JobState) -> int | None:
+        if database.execute("SELECT 1 FROM jobs WHERE key = ? OR batch_id = ?", (key, batch.id)).fetchone():
+            return None
+        now = time.time()
+        return database.execute(
+            "INSERT INTO jobs (scope, key, owner, state, endpoint, model, requests, bytes, intended_at,"
+            " input_file_id, batch_id, status, completed, failed, total, ended_at)"
+            " VALUES (?, ?, ?, ?, ?, '', 0, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                self._scope,
+                key,
+                self.owner,
+                state.value,
+                batch.endpoint or "",
+                batch.created_at or now,
+                batch.input_file_id,
+                batch.id,
+                batch.status,
+                batch.completed,
+                batch.failed,
+                batch.total,
+                now if batch.ended else None,
+            ),
+        ).lastrowid
 
     def knows(self, keys: Iterable[str]) -> set[str]:
         """Those of the keys that belong to a job, of whichever scope."""

@@ -98,6 +98,13 @@ class Progress:
         """A batch was found on the server that the ledger did not know."""
         self._logger.info(f"🔁 Found batch {batch.id} on the server: {requests:,} requests that need not be bought.")
 
+    def cannot_adopt(self, batch: Batch) -> None:
+        """A batch was found that is under way, and whose requests are not known."""
+        self._logger.warning(
+            f"⚠️ Batch {batch.id} of this task is {batch.status}, but its input file is gone: what it asks may be bought"
+            " a second time."
+        )
+
     def reused(self, answers: int) -> None:
         """So many requests were answered by an earlier run."""
         if answers:

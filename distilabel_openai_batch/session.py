@@ -20,6 +20,7 @@ import openai
 import orjson
 
 from distilabel_openai_batch import wire
+from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api import BatchAPI, Patience
 from distilabel_openai_batch.broker import Broker
 from distilabel_openai_batch.buffer import CallBuffer
@@ -179,7 +180,7 @@ class Session:
             return Failure(str(error))
         digest = wire.digest(self._base_url, call.endpoint, body)
         number = self._scope.number(digest, lambda: self._first_number(digest))
-        request = Request(f"{digest}-{number}", call.endpoint, str(call.body["model"]), body)
+        request = Request(wire.custom_id(digest, number), call.endpoint, str(call.body["model"]), body)
         if (size := len(request.line())) > self._settings.max_bytes:
             return Failure(
                 f"The request is too large: {size:,} bytes, and an input file holds {self._settings.max_bytes:,}"
@@ -218,15 +219,21 @@ async def _open(
         async with client, anyio.create_task_group() as task_group:
             api = BatchAPI(client, settings.patience, logger)
             jobs = Jobs(api, ledger, jobs_settings, directory, progress)
+            adoption = Adoption(
+                api=api,
+                ledger=ledger,
+                jobs=jobs,
+                scope_key=scope_key,
+                directory=directory,
+                progress=progress,
+                due=settings.reuse_answers and not scope.was_looked_for,
+            )
             broker = Broker(
                 ledger=ledger,
                 jobs=jobs,
-                api=api,
+                adoption=adoption,
                 cut=partial(wire.cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
                 max_jobs=settings.max_jobs,
-                adopts=settings.reuse_answers and not scope.was_looked_for,
-                scope_key=scope_key,
-                directory=directory,
                 progress=progress,
             )
             buffer = CallBuffer(
@@ -247,7 +254,7 @@ async def _open(
             try:
                 yield Session(buffer, ledger, progress, scope, base_url, settings)
             finally:
-                scope.was_looked_for = scope.was_looked_for or not broker.adopts
+                scope.was_looked_for = scope.was_looked_for or not adoption.due
                 progress.finish()
                 task_group.cancel_scope.cancel()
         if not buffer.failed:

@@ -8,6 +8,7 @@ The shapes: https://platform.openai.com/docs/api-reference/batch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -158,6 +159,19 @@ def digest(base_url: str, endpoint: str, body: bytes) -> str:
     """
     canonical = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
     return blake2b(b"\0".join((base_url.encode(), endpoint.encode(), canonical)), digest_size=16).hexdigest()
+
+
+_CUSTOM_ID = re.compile(r"[0-9a-f]{32}-[0-9]+")
+
+
+def custom_id(digest: str, number: int) -> str:
+    """What a request is known by: its digest, and which of several times it is asked."""
+    return f"{digest}-{number}"
+
+
+def is_custom_id(text: str) -> bool:
+    """Whether it is of our making."""
+    return _CUSTOM_ID.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,36 @@ def test_an_adopted_job_is_adopted_once(ledger):
     assert ledger.job(job.id).state is JobState.CREATED
 
 
+def test_the_answers_of_an_adopted_job_count_whatever_else_is_known(ledger):
+    """Over a failure, for a request under way elsewhere, which stays where it is, and not over another answer."""
+    job, _ = ledger.plan(shard("asked-0"))
+    first = ended(ledger, "answered-0", "failed-0")
+    ledger.record(ledger.members(first), [("answered-0", answer("first"), line("first"))])
+    ledger.collected(first, MISSING_RESULT)
+    batch = Batch("batch_9", "expired", endpoint=CHAT)
+    names = ["asked-0", "answered-0", "failed-0", "new-0"]
+
+    results = [(name, answer(name), line(name)) for name in names] + [("lost-0", Failure("Too late."), b"{}")]
+    assert ledger.adopt_results(batch, "key", results)
+    assert not ledger.adopt_results(batch, "key", results)
+
+    known = ledger.look_up([*names, "lost-0"])
+    assert known["answered-0"].outcome == answer("first")
+    assert [known[name].outcome for name in ("asked-0", "failed-0", "new-0")] == [
+        answer(name) for name in ("asked-0", "failed-0", "new-0")
+    ]
+    assert known["lost-0"].outcome == Failure("Too late.")
+    assert list(ledger.members(job)) == ["asked-0"]
+    assert ledger.job(known["new-0"].job).state is JobState.COLLECTED
+
+
+def test_the_failures_of_an_adopted_job_count_where_nothing_is_known(ledger):
+    """A request that is under way elsewhere is under way."""
+    ledger.plan(shard("asked-0"))
+    ledger.adopt_results(Batch("batch_9", "completed"), "key", [("asked-0", Failure("Too late."), b"{}")])
+    assert ledger.look_up(["asked-0"])["asked-0"].outcome is None
+
+
 def test_what_was_handed_over_is_counted(ledger):
     """So that it can be asked anew under the next number."""
     digest = "d" * 32

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,48 +17,105 @@ import pytest
 from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.sandbox import Fault
 
-PROGRAM = Path(__file__).parent / "programs" / "two_tasks.py"
+PROGRAMS = Path(__file__).parent / "programs"
 SHAPES = {"leaf": 12, "row": 24, "before": 12, "siblings": 36, "behind": 48}
 """The pipelines, and how many requests each makes."""
+
+
+class Forker:
+    """The process that forks scripts' processes off itself, see `programs/forker.py`."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-W", "ignore", PROGRAMS / "forker.py"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, **command) -> dict:
+        """Has a command obeyed."""
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def __enter__(self) -> Forker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._process.communicate()
+
+
+class Running:
+    """A script's process, which leads a process group.
+
+    Args:
+        forker: its parent.
+        command: the program and its arguments.
+        environment: what it finds in `os.environ`.
+        output: where it writes what it says.
+    """
+
+    def __init__(self, forker: Forker, command: list[str], environment: dict[str, str], output: Path) -> None:
+        self._forker = forker
+        self._output = output
+        output.unlink(missing_ok=True)
+        self.pid = forker.ask(run=command, environment=environment, output=str(output))["pid"]
+
+    def told(self) -> str:
+        """What it said so far."""
+        return self._output.read_text(encoding="utf-8") if self._output.exists() else ""
+
+    def wait_for(self, text: str) -> None:
+        """Until it has said something."""
+        self._until(lambda: text in self.told(), 60.0)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Until it ends; returns its exit code, which is negative where a signal ended it."""
+        codes: list[int] = []
+
+        def ended() -> bool:
+            code = self._forker.ask(poll=self.pid)["code"]
+            codes.extend([] if code is None else [code])
+            return bool(codes)
+
+        self._until(ended, timeout)
+        return codes[0]
+
+    def _until(self, holds: Callable[[], bool], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not holds():
+            if time.monotonic() > deadline:
+                os.killpg(self.pid, signal.SIGKILL)
+                pytest.fail(f"it hangs:\n{self.told()}")
+            time.sleep(0.02)
 
 
 class Script:
     """A script that is run again and again, on a machine of its own.
 
     Args:
+        forker: starts it.
         folder: its machine's disk.
         shape: what its pipeline looks like.
+        options: given to it each time.
     """
 
-    def __init__(self, folder: Path, shape: str = "row", *options: str) -> None:
+    def __init__(self, forker: Forker, folder: Path, shape: str = "row", *options: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
         self.output = folder / "dataset.json"
-        self.cache = folder / "cache"
         self.ledger = folder / "ledger"
-        self.shape = shape
-        self.options = options
+        self._forker = forker
+        self._options = ["--shape", shape, *options]
 
-    def start(self, *options: str) -> subprocess.Popen:
+    def start(self, *options: str) -> Running:
         """Starts it in a process group of its own."""
-        command = [sys.executable, "-W", "ignore", PROGRAM, self.output, self.cache, "--shape", self.shape]
-        return subprocess.Popen(
-            [*command, *self.options, *options],
-            env=os.environ | {"DISTILABEL_OPENAI_BATCH_DIR": str(self.ledger)},
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        program = [str(PROGRAMS / "two_tasks.py"), str(self.output), str(self.folder / "cache")]
+        environment = os.environ | {"DISTILABEL_OPENAI_BATCH_DIR": str(self.ledger)}
+        command = [*program, *self._options, *options]
+        return Running(self._forker, command, environment, self.folder / "told")
 
-    def run(self, *options: str, timeout: float = 60.0) -> tuple[int, str]:
+    def run(self, *options: str) -> tuple[int, str]:
         """Runs it to its end, and returns its exit code and what it said."""
         process = self.start(*options)
-        try:
-            told, _ = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            told, _ = process.communicate()
-            pytest.fail(f"it hangs:\n{told}")
-        return process.returncode, told
+        return process.wait(), process.told()
 
     def dataset(self) -> dict[str, list[dict]]:
         """What it wrote."""
@@ -72,13 +130,19 @@ def assert_bought_once(sandbox, requests: int):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
+def forker():
+    with Forker() as forker:
+        yield forker
+
+
+@pytest.fixture(scope="module")
+def undisturbed(forker, tmp_path_factory):
     """What each script writes when nothing dies, by its shape."""
     known: dict[str, dict[str, list[dict]]] = {}
 
     def dataset(sandbox, shape: str) -> dict[str, list[dict]]:
         if shape not in known:
-            script = Script(tmp_path_factory.mktemp("undisturbed"), shape)
+            script = Script(forker, tmp_path_factory.mktemp("undisturbed"), shape)
             code, told = script.run()
             assert code == 0, told
             known[shape] = script.dataset()
@@ -113,10 +177,10 @@ BOUNDARIES = [boundary for boundary in Boundary if boundary is not Boundary.RECO
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES, ids=lambda boundary: boundary.value)
-def test_killed_at_a_boundary(undisturbed, sandbox, tmp_path, boundary):
+def test_killed_at_a_boundary(forker, undisturbed, sandbox, tmp_path, boundary):
     """The whole process group, in the first Task and then in the second one, with distilabel's cache on and off."""
     dataset = undisturbed(sandbox, "row")
-    script = Script(tmp_path)
+    script = Script(forker, tmp_path)
     cache = ["--no-cache"] if BOUNDARIES.index(boundary) % 2 else []
 
     for task in ("generate", "judge"):
@@ -132,20 +196,23 @@ def test_killed_at_a_boundary(undisturbed, sandbox, tmp_path, boundary):
 
 @pytest.mark.parametrize("shape", ["row", "behind"])
 def test_killed_at_random_times(undisturbed, sandbox, tmp_path, shape):
-    """Many times in a row, a little later each time or earlier, until it comes through."""
+    """Many times in a row, a little later each time or earlier, until it comes through: each time a new interpreter."""
     dataset = undisturbed(sandbox, shape)
     sandbox.configure(in_progress_seconds=0.5)
     chance = random.Random(shape)
-    script = Script(tmp_path, shape)
 
     for _ in range(4):
-        process = script.start()
-        assert process.stdout.readline() == "begins\n"
-        time.sleep(chance.uniform(0.2, 3.0))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        script.output.unlink(missing_ok=True)
-    code, told = script.run()
+        with Forker() as forker:
+            script = Script(forker, tmp_path, shape)
+            process = script.start()
+            process.wait_for("begins\n")
+            time.sleep(chance.uniform(0.2, 3.0))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            script.output.unlink(missing_ok=True)
+    with Forker() as forker:
+        script = Script(forker, tmp_path, shape)
+        code, told = script.run()
     assert code == 0, told
 
     assert script.dataset() == dataset
@@ -172,11 +239,11 @@ INTERRUPTIONS = {
 
 
 @pytest.mark.parametrize("case", INTERRUPTIONS)
-def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(undisturbed, sandbox, tmp_path, case):
+def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(forker, undisturbed, sandbox, tmp_path, case):
     """With distilabel's own message, and nobody left behind."""
     shape, jobs, whole_group, number = INTERRUPTIONS[case]
     dataset = undisturbed(sandbox, shape)
-    script = Script(tmp_path, shape)
+    script = Script(forker, tmp_path, shape)
     # All but the last of the Tasks are answered at once, that one takes its time.
     slow = {"behind": 3, "row": 1}.get(shape, 0)
     sandbox.configure(in_progress_seconds=0.0 if slow else 600.0)
@@ -191,7 +258,8 @@ def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(undisturbed, sandbo
         os.killpg(process.pid, number)
     else:
         os.kill(process.pid, number)
-    told, _ = process.communicate(timeout=30)
+    process.wait()
+    told = process.told()
     # Three seconds are promised; the machine may be busy, and the interpreter has to end too.
     assert time.monotonic() - interrupted_at < 10, told
     assert "Rerun pipeline with cache" in " ".join(told.split())
@@ -205,34 +273,33 @@ def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(undisturbed, sandbo
     assert_bought_once(sandbox, SHAPES[shape])
 
 
-def test_interrupting_again_and_again_ends_it(sandbox, tmp_path):
+def test_interrupting_again_and_again_ends_it(forker, sandbox, tmp_path):
     """However often, and however soon."""
     sandbox.configure(in_progress_seconds=600.0)
-    process = Script(tmp_path, "behind").start()
+    process = Script(forker, tmp_path, "behind").start()
     wait_for_jobs(sandbox, 3)
     for _ in range(3):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.05)
-    process.communicate(timeout=30)
+    process.wait()
     assert_nobody_stays(process.pid)
 
 
-def test_orphans_end(sandbox, tmp_path):
+def test_orphans_end(forker, sandbox, tmp_path):
     """After a `kill -9` of the main process alone, its steps and its queues end by themselves."""
     sandbox.configure(in_progress_seconds=600.0)
-    process = Script(tmp_path, "siblings").start()
+    process = Script(forker, tmp_path, "siblings").start()
     wait_for_jobs(sandbox, 3)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert_nobody_stays(process.pid)
-    process.stdout.close()
 
 
-def test_a_run_that_does_not_wait_gets_one_round_further(undisturbed, sandbox, tmp_path):
+def test_a_run_that_does_not_wait_gets_one_round_further(forker, undisturbed, sandbox, tmp_path):
     """`wait=False`: submitted, and collected by a later run, which submits what comes next."""
     dataset = undisturbed(sandbox, "row")
     sandbox.configure(in_progress_seconds=600.0)
-    script = Script(tmp_path, "row", "--no-wait")
+    script = Script(forker, tmp_path, "row", "--no-wait")
 
     jobs = []
     for answered in (False, False, True, True):
@@ -248,11 +315,11 @@ def test_a_run_that_does_not_wait_gets_one_round_further(undisturbed, sandbox, t
     assert_bought_once(sandbox, SHAPES["row"])
 
 
-def test_siblings_that_do_not_wait_submit_in_one_run(undisturbed, sandbox, tmp_path):
+def test_siblings_that_do_not_wait_submit_in_one_run(forker, undisturbed, sandbox, tmp_path):
     """All of them, before the pipeline stops."""
     dataset = undisturbed(sandbox, "siblings")
     sandbox.configure(in_progress_seconds=600.0)
-    script = Script(tmp_path, "siblings", "--no-wait")
+    script = Script(forker, tmp_path, "siblings", "--no-wait")
 
     code, told = script.run()
     assert code == 0, told
@@ -264,48 +331,45 @@ def test_siblings_that_do_not_wait_submit_in_one_run(undisturbed, sandbox, tmp_p
     assert_bought_once(sandbox, SHAPES["siblings"])
 
 
-def test_a_fresh_machine_finds_the_jobs_on_the_server(undisturbed, sandbox, tmp_path):
+def test_a_fresh_machine_finds_the_jobs_on_the_server(forker, undisturbed, sandbox, tmp_path):
     """Without the ledger and without distilabel's cache, nothing is bought again."""
     dataset = undisturbed(sandbox, "row")
     sandbox.configure(in_progress_seconds=600.0)
-    here = Script(tmp_path / "here")
-    here.output.parent.mkdir()
+    here = Script(forker, tmp_path / "here")
     process = here.start()
     wait_for_jobs(sandbox, 1)
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.wait()
     sandbox.configure(in_progress_seconds=0.0)
 
-    there = Script(tmp_path / "there")
-    there.output.parent.mkdir()
-    code, told = there.run()
+    with Forker() as another_forker:
+        there = Script(another_forker, tmp_path / "there")
+        code, told = there.run()
     assert code == 0, told
     assert there.dataset() == dataset
     assert_bought_once(sandbox, SHAPES["row"])
 
 
-def test_two_processes_run_the_same_pipeline_at_once(undisturbed, sandbox, tmp_path):
+def test_two_processes_run_the_same_pipeline_at_once(forker, undisturbed, sandbox, tmp_path):
     """One buys, both have the dataset."""
     dataset = undisturbed(sandbox, "row")
     sandbox.configure(in_progress_seconds=1.0)
-    scripts = [Script(tmp_path / name) for name in ("one", "other")]
+    scripts = [Script(forker, tmp_path / name) for name in ("one", "other")]
     processes = []
     for script in scripts:
-        script.output.parent.mkdir()
         script.ledger = tmp_path / "ledger"
         processes.append(script.start())
     for process in processes:
-        told, _ = process.communicate(timeout=90)
-        assert process.returncode == 0, told
+        assert process.wait(90.0) == 0, process.told()
 
     assert [script.dataset() for script in scripts] == [dataset, dataset]
     assert_bought_once(sandbox, SHAPES["row"])
 
 
-def test_after_an_error_of_the_run_the_mended_one_carries_on(undisturbed, sandbox, tmp_path):
+def test_after_an_error_of_the_run_the_mended_one_carries_on(forker, undisturbed, sandbox, tmp_path):
     """From where it stopped, in the middle of the pipeline."""
     dataset = undisturbed(sandbox, "row")
-    script = Script(tmp_path)
+    script = Script(forker, tmp_path)
     refusal = {"error": {"message": "The key was withdrawn.", "code": "invalid_api_key"}}
     sandbox.add_fault(Fault(call="batches.create", kind="status", status=401, body=refusal, skip=1, times=-1))
 

@@ -182,4 +182,4 @@ def test_the_promises_hold(sandbox, tmp_path, seed):
     with sqlite3.connect(life.folder / FILE_NAME) as database:
         answered = {row[0] for row in database.execute("SELECT custom_id FROM requests WHERE state = 'answered'")}
     assert answered == set(billed)
-    assert life.steps > RUNS_IN_A_LIFE
+    assert life.steps > 5
