@@ -6,11 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+from hurry import hurry
 
 from distilabel_openai_batch.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
 API_KEY = "sk-sandbox-key-that-must-not-leak"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_a_hurry():
+    """No test waits for what it does not test."""
+    hurry()
 
 
 @pytest.fixture(scope="session")

@@ -23,10 +23,10 @@ SHAPES = {"leaf": 12, "row": 24, "before": 12, "siblings": 36, "behind": 48}
 
 
 class Forker:
-    """The process that forks scripts' processes off itself, see `programs/forker.py`."""
+    """The process that forks scripts' processes off itself, see `forker.py`."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-W", "ignore", PROGRAMS / "forker.py"]
+        command = [sys.executable, "-W", "ignore", Path(__file__).with_name("forker.py")]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **command) -> dict:

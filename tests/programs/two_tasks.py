@@ -4,21 +4,14 @@ two_tasks.py OUTPUT CACHE [--kill BOUNDARY:STEP] [--no-cache] [--shape SHAPE] [-
 """
 
 import argparse
-import functools
-import inspect
 import json
 import os
 import signal
-import time
-import types
 from pathlib import Path
 
-from distilabel.mixins import runtime_parameters
-from distilabel.models import llms
-from distilabel.pipeline import Pipeline, base
+from distilabel.pipeline import Pipeline
 from distilabel.steps import GroupColumns, LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import TextGeneration, UltraFeedback
-from distilabel.utils.docstring import parse_google_docstring
 
 from distilabel_openai_batch import OpenAIBatchLLM, boundaries, hooks
 
@@ -71,16 +64,7 @@ def build(shape: str, cache: Path, **fields) -> Pipeline:
     return pipeline
 
 
-def hurry() -> None:
-    """distilabel looks every 2.5 s whether its steps have loaded, and inspects them anew after each batch."""
-    base.time = types.SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)), time=time.time)
-    inspected = types.SimpleNamespace(**vars(inspect) | {"signature": functools.cache(inspect.signature)})
-    llms.base.inspect = runtime_parameters.inspect = inspected
-    runtime_parameters.parse_google_docstring = functools.cache(parse_google_docstring)
-
-
 if __name__ == "__main__":
-    hurry()
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)
     parser.add_argument("cache", type=Path)

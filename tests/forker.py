@@ -13,9 +13,8 @@ import os
 import runpy
 import sys
 
-import distilabel.models
-import distilabel.pipeline
 import distilabel.steps.tasks  # noqa: F401
+from hurry import hurry
 
 import distilabel_openai_batch.llm  # noqa: F401
 
@@ -45,6 +44,7 @@ def poll(pid: int) -> int | None:
 
 
 if __name__ == "__main__":
+    hurry()
     for line in sys.stdin:
         command = json.loads(line)
         answer = {"code": poll(command["poll"])} if "poll" in command else {"pid": fork(command)}
