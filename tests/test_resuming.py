@@ -383,3 +383,24 @@ def test_after_an_error_of_the_run_the_mended_one_carries_on(forker, undisturbed
     assert code == 0, told
     assert script.dataset() == dataset
     assert_bought_once(sandbox, SHAPES["row"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_script_without_a_pipeline_is_carried_on(forker, sandbox, tmp_path, number):
+    """Ctrl+C is its `KeyboardInterrupt`, and what it had bought is there when it is run again."""
+    sandbox.configure(in_progress_seconds=600.0)
+    command = [str(PROGRAMS / "script.py"), str(tmp_path / "answers.json")]
+
+    process = Running(forker, command, dict(os.environ), tmp_path / "told")
+    wait_for_jobs(sandbox, 1)
+    os.kill(process.pid, number)
+    assert process.wait(10.0) != 0
+    assert ("KeyboardInterrupt" in process.told()) == (number is signal.SIGINT)
+    sandbox.configure(in_progress_seconds=0.0)
+    process = Running(forker, command, dict(os.environ), tmp_path / "told")
+    assert process.wait() == 0, process.told()
+
+    answers = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
+    assert len(answers) == 3
+    assert all("number" in answer for [answer] in answers)
+    assert_bought_once(sandbox, 3)
