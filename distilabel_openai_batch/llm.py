@@ -307,13 +307,15 @@ class OpenAIBatchLLM(OpenAILLM):
 
         if greenback.has_portal():
             return greenback.await_(run())
+        if _in_event_loop():
+            # A notebook: its own event loop runs already, and another one has to wait elsewhere.
+            with anyio.from_thread.start_blocking_portal() as portal:
+                return portal.call(run)
         try:
-            asyncio.get_running_loop()
-        except RuntimeError:
             return anyio.run(run)
-        # A notebook: its own event loop runs already, and another one has to wait elsewhere.
-        with anyio.from_thread.start_blocking_portal() as portal:
-            return portal.call(run)
+        except asyncio.CancelledError:
+            # What anyio makes of Ctrl+C on Python 3.10.
+            raise KeyboardInterrupt from None
 
     def generate_outputs(
         self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
@@ -407,6 +409,14 @@ def _metadata() -> dict[str, str]:
     if name := envs.DISTILABEL_PIPELINE_NAME:
         metadata["distilabel_pipeline_name"] = name[:_METADATA_VALUE_CHARACTERS]
     return metadata
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _ledger_dir(field: str | None) -> Path:
