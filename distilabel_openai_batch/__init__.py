@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         RunError,
     )
     from distilabel_openai_batch.llm import OpenAIBatchLLM
+    from distilabel_openai_batch.steps import StreamBatchResults
 
 __all__ = [
     "AuthenticationError",
@@ -28,16 +29,20 @@ __all__ = [
     "QuotaError",
     "RequestsFailedError",
     "RunError",
+    "StreamBatchResults",
 ]
 
 __version__ = "0.1.0"
+
+# Where what is no exception is defined.
+_MODULES = {"OpenAIBatchLLM": "llm", "StreamBatchResults": "steps"}
 
 
 def __getattr__(name: str) -> object:
     """Imports what is asked for, and no more: distilabel takes seconds, which the command line need not wait for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "llm" if name == "OpenAIBatchLLM" else "errors"
+    module = _MODULES.get(name, "errors")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
 
 

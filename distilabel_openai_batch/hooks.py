@@ -12,7 +12,7 @@ import functools
 import inspect
 import logging
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -28,22 +28,25 @@ from distilabel.steps.tasks.base import _Task
 from distilabel_openai_batch import recovery
 from distilabel_openai_batch.errors import RunError
 
-_STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
+STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
 
+_process_applying_mappings = Step.process_applying_mappings
 _logger = logging.getLogger("distilabel.openai_batch")
 _arranging_stages = contextvars.ContextVar("arranging_stages", default=False)
 _stopped_steps: set[int] = set()
 _running_step = ""
+_dry_run = False
 
 # Tasks of ours that cannot have the whole dataset at once, by `id`, in the pipeline's process.
 _fed_batch_by_batch: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
-def install(is_ours: Callable[[Any], bool]) -> None:
+def install(is_ours: Callable[[Any], bool], buys: Callable[[Any], bool]) -> None:
     """Wraps what has to be wrapped.
 
     Args:
         is_ours: whether a step is a Task that holds an `OpenAIBatchLLM`.
+        buys: whether it is one, or holds one.
 
     Raises:
         ImportError: this distilabel is not made as the wraps expect.
@@ -54,12 +57,22 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     _share_a_stage(is_ours)
     _process_row_groups_side_by_side(is_ours)
     _send_nothing_after_a_stop()
-    recovery.install(is_ours)
+    recovery.install(buys)
 
 
 def running_step() -> str:
     """The name of the step that this process runs; empty outside a pipeline."""
     return _running_step
+
+
+def is_dry_run() -> bool:
+    """Whether the pipeline whose step this process runs is only tried out."""
+    return _dry_run
+
+
+def sends_nothing_more(step: Any) -> None:
+    """Says that a step was stopped, and what it has is not its result."""
+    _stopped_steps.add(id(step))
 
 
 # What each wrap relies on: the parameters that its target had in distilabel 1.5.3.
@@ -98,12 +111,12 @@ def _know_the_running_step() -> None:
     # It is sent to the step's process by its name.
     @functools.wraps(run)
     def wrapped(self: Any) -> Any:
-        global _running_step
-        _running_step = self.step.name
+        global _running_step, _dry_run
+        _running_step, _dry_run = self.step.name, self.dry_run
         try:
             return run(self)
         except _StepWrapperException as error:
-            if isinstance(error.subprocess_exception, _STOPS_THE_PIPELINE):
+            if isinstance(error.subprocess_exception, STOPS_THE_PIPELINE):
                 step = types.SimpleNamespace(name=self.step.name, is_global=self.step.is_global)
                 raise _StepWrapperException(error.message, step, error.code, error.subprocess_exception) from None
             raise
@@ -160,47 +173,62 @@ def _share_a_stage(is_ours: Callable[[Any], bool]) -> None:
 
 
 def _process_row_groups_side_by_side(is_ours: Callable[[Any], bool]) -> None:
-    """A Task of ours processes its rows in the groups that it would have had anyway, all groups side by side.
+    """A Task of ours processes its rows in the groups that it would have had anyway, all groups side by side."""
+
+    def wrapped(self: Any, *args: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+        if not is_ours(self):
+            yield from _process_applying_mappings(self, *args)
+            return
+        results: dict[int, list[dict[str, Any]]] = {}
+        groups = _row_groups(self, args)
+        try:
+            anyio.run(process_side_by_side, self, groups, results.__setitem__)
+        except STOPS_THE_PIPELINE:
+            sends_nothing_more(self)
+            raise
+        yield [row for index in range(len(groups)) for row in results[index]]
+
+    Step.process_applying_mappings = wrapped
+
+
+async def process_side_by_side(
+    task: Any,
+    groups: Sequence[tuple[list[dict[str, Any]], ...]],
+    finished: Callable[[int, list[dict[str, Any]]], None],
+) -> None:
+    """Processes row groups of a Task of ours, all side by side.
 
     Each group's ordinary synchronous `process` runs under greenback, where the blocking `generate` can await. Groups
     start in order and give way only where they await, so that a second run asks the same questions. A group that raises
     is imputed with `None`s, as distilabel does for a normal step; what concerns the whole run is raised.
+
+    Args:
+        task: loaded, with an `OpenAIBatchLLM`.
+        groups: the arguments of `process` for each.
+        finished: is given each group's index and output rows as soon as they are there.
     """
-    process_applying_mappings = Step.process_applying_mappings
+    stops: list[Exception] = []
 
-    def wrapped(self: Any, *args: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        if not is_ours(self):
-            yield from process_applying_mappings(self, *args)
+    async def process(index: int) -> None:
+        await greenback.ensure_portal()
+        try:
+            rows = next(_process_applying_mappings(task, *groups[index]))
+        except STOPS_THE_PIPELINE as error:
+            stops.append(error)
             return
-        groups = _row_groups(self, args)
-        results: list[list[dict[str, Any]]] = [[] for _ in groups]
-        stops: list[Exception] = []
+        except Exception as error:
+            task._logger.warning(
+                f"⚠️ Processing row group {index} with step '{task.name}' failed: {error!r}. Its rows are filled with"
+                " `None`s."
+            )
+            rows = task.impute_step_outputs(groups[index][0])
+        finished(index, rows)
 
-        async def process(index: int) -> None:
-            await greenback.ensure_portal()
-            try:
-                results[index] = next(process_applying_mappings(self, *groups[index]))
-            except _STOPS_THE_PIPELINE as error:
-                stops.append(error)
-            except Exception as error:
-                self._logger.warning(
-                    f"⚠️ Processing row group {index} with step '{self.name}' failed: {error!r}. Its rows are filled"
-                    " with `None`s."
-                )
-                results[index] = self.impute_step_outputs(groups[index][0])
-
-        async def process_all() -> None:
-            async with self.llm.session(), anyio.create_task_group() as task_group:
-                for index in range(len(groups)):
-                    task_group.start_soon(process, index)
-
-        anyio.run(process_all)
-        if stops:
-            _stopped_steps.add(id(self))
-            raise stops[0]
-        yield [row for rows in results for row in rows]
-
-    Step.process_applying_mappings = wrapped
+    async with task.llm.session(), anyio.create_task_group() as task_group:
+        for index in range(len(groups)):
+            task_group.start_soon(process, index)
+    if stops:
+        raise stops[0]
 
 
 def _row_groups(step: Any, args: tuple[list[dict[str, Any]], ...]) -> list[tuple[list[dict[str, Any]], ...]]:

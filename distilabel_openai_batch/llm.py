@@ -445,4 +445,10 @@ def _interruption(batch_ids: Sequence[str]) -> Exception | None:
 # YAML names the class by its module: this is where it stays, wherever it is defined.
 OpenAIBatchLLM.__module__ = "distilabel_openai_batch"
 
-hooks.install(lambda step: isinstance(getattr(step, "llm", None), OpenAIBatchLLM))
+
+def holds_one(step: Any) -> bool:
+    """Whether a step is a Task with an `OpenAIBatchLLM`."""
+    return isinstance(getattr(step, "llm", None), OpenAIBatchLLM)
+
+
+hooks.install(holds_one, lambda step: holds_one(step) or holds_one(getattr(step, "task", None)))

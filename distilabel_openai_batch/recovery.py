@@ -66,7 +66,7 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     """Wraps what has to be wrapped.
 
     Args:
-        is_ours: whether a step is a Task that holds an `OpenAIBatchLLM`.
+        is_ours: whether a step is a Task that holds an `OpenAIBatchLLM`, or holds one.
     """
 
     def holds_ours(pipeline: Any) -> bool:

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: distilabel looks for `StepInput` in a function's annotations themselves.
 
+import itertools
 import subprocess
 import sys
 
@@ -27,6 +28,16 @@ from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
 @step(inputs=["generation"], outputs=["length"])
 def Measure(inputs: StepInput):
     yield [row | {"length": len(row["generation"] or "")} for row in inputs]
+
+
+# Not within a test: distilabel writes down the locals around it, which Python 3.13 does not let it do.
+@routing_batch_function()
+def two_of_three(steps):
+    turn = next(turns[0])
+    return [steps[turn % 3], steps[(turn + 1) % 3]]
+
+
+turns = [itertools.count()]
 
 
 def batch_llm(**fields) -> OpenAIBatchLLM:
@@ -314,13 +325,7 @@ def test_routed_batches_find_together_again(sandbox, tmp_path):
     """A step that joins what a routing function has parted is given what it waits for, batch by batch."""
 
     def routed(llm_class):
-        turns = iter(range(100))
-
-        @routing_batch_function()
-        def two_of_three(steps):
-            turn = next(turns)
-            return [steps[turn % 3], steps[(turn + 1) % 3]]
-
+        turns[0] = itertools.count()
         with Pipeline(name="routed", cache_dir=tmp_path) as pipeline:
             load = LoadDataFromDicts(data=[{"instruction": f"Say {i}"} for i in range(20)], batch_size=5)
             tasks = [TextGeneration(name=f"task_{k}", llm=llm_class(), input_batch_size=5) for k in range(3)]
