@@ -17,25 +17,32 @@ if TYPE_CHECKING:
         RunError,
     )
     from distilabel_openai_batch.llm import OpenAIBatchLLM
-    from distilabel_openai_batch.steps import StreamBatchResults
+    from distilabel_openai_batch.steps import LoadBatchResults, StreamBatchResults, SubmitBatch
 
 __all__ = [
     "AuthenticationError",
     "BatchFailedError",
     "ConnectionFailedError",
     "LedgerError",
+    "LoadBatchResults",
     "OpenAIBatchError",
     "OpenAIBatchLLM",
     "QuotaError",
     "RequestsFailedError",
     "RunError",
     "StreamBatchResults",
+    "SubmitBatch",
 ]
 
 __version__ = "0.1.0"
 
 # Where what is no exception is defined.
-_MODULES = {"OpenAIBatchLLM": "llm", "StreamBatchResults": "steps"}
+_MODULES = {
+    "LoadBatchResults": "steps",
+    "OpenAIBatchLLM": "llm",
+    "StreamBatchResults": "steps",
+    "SubmitBatch": "steps",
+}
 
 
 def __getattr__(name: str) -> object:

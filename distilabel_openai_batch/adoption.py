@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import anyio
@@ -26,6 +27,7 @@ class Adoption:
         directory: for files that are needed for moments.
         progress: is told what was found.
         due: whether to look for jobs at all.
+        only: the ids of the batches that are looked at, instead of all that the server lists.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Adoption:
         directory: Path,
         progress: Progress,
         due: bool,
+        only: Collection[str] = (),
     ) -> None:
         self._api = api
         self._ledger = ledger
@@ -44,6 +47,7 @@ class Adoption:
         self._scope_key = scope_key
         self._directory = directory
         self._progress = progress
+        self._only = only
         self._one_at_a_time = anyio.Lock()
         self.due = due
         """Whether it is still to look for jobs."""
@@ -72,13 +76,20 @@ class Adoption:
                 self.due = False
             return True
 
-    async def _unknown(self) -> list[tuple[str, Batch]]:
+    async def batches(self) -> list[Batch]:
+        """The batches of the scope on the server.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+        if self._only:
+            return [await self._api.retrieve(batch_id) for batch_id in self._only]
         name, value = self._scope_key
-        batches = {
-            batch.metadata[KEY]: batch
-            for batch in await self._api.list_since_a_month()
-            if batch.metadata.get(name) == value and KEY in batch.metadata
-        }
+        listed = await self._api.list_since_a_month()
+        return [batch for batch in listed if batch.metadata.get(name) == value and KEY in batch.metadata]
+
+    async def _unknown(self) -> list[tuple[str, Batch]]:
+        batches = {batch.metadata.get(KEY, batch.id): batch for batch in await self.batches()}
         known = await anyio.to_thread.run_sync(self._ledger.knows, list(batches))
         unknown = [(key, batch) for key, batch in batches.items() if key not in known]
         return sorted(unknown, key=lambda item: (not item[1].ended, item[1].created_at or 0.0))

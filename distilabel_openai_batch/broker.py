@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,9 +14,14 @@ from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.buffer import Take
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
-from distilabel_openai_batch.ledger import OPEN_STATES, Job, Ledger
+from distilabel_openai_batch.ledger import OPEN_STATES, Job, Known, Ledger
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Answer, Outcome, Request, Shard
+from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request, Shard
+
+OTHER_BATCH = Failure("It is in another batch than those asked for.", code="other_batch")
+"""What a request comes to that is in a batch which is not asked for."""
+
+_NOT_SUBMITTED = Failure("No job of this run asked it.", code="not_submitted")
 
 # How often a job is looked up that another process runs.
 _ANOTHERS_JOB_SECONDS = 1.0
@@ -32,6 +37,8 @@ class Broker:
         cut: cuts requests into shards.
         max_jobs: jobs of one's own in flight at once.
         progress: is told what was found.
+        buys: whether anything is bought. Otherwise what no job has answered is a failure, and says why.
+        only: ids of the batches whose requests are answered; the others fail as `OTHER_BATCH`.
     """
 
     def __init__(
@@ -42,7 +49,11 @@ class Broker:
         cut: Callable[[Iterable[Request]], Iterable[Shard]],
         max_jobs: int,
         progress: Progress,
+        buys: bool = True,
+        only: Collection[str] = (),
     ) -> None:
+        self._buys = buys
+        self._only = only
         self._ledger = ledger
         self._jobs = jobs
         self._adoption = adoption
@@ -87,14 +98,46 @@ class Broker:
                 outcomes[request.custom_id] = fact.outcome
         if new and to_buy and await self._adoption.adopt():
             return await self._answer(requests, take, new)
+        if new and self._only:
+            others = await anyio.to_thread.run_sync(self._in_other_batches, known)
+            take(dict.fromkeys(others, OTHER_BATCH))
+            outcomes = {custom_id: outcome for custom_id, outcome in outcomes.items() if custom_id not in others}
+            to_buy = [request for request in to_buy if request.custom_id not in others]
+            waiting = {
+                job_id: kept
+                for job_id, members in waiting.items()
+                if (kept := [request for request in members if request.custom_id not in others])
+            }
         if new:
             self._progress.reused(len(outcomes))
+        if not self._buys:
+            why = await anyio.to_thread.run_sync(self._why_not, [request.custom_id for request in to_buy], known)
+            outcomes, to_buy = outcomes | why, []
         if outcomes:
             take(outcomes)
         return await _side_by_side(
             [partial(self._wait_for, job_id, members, take) for job_id, members in waiting.items()]
             + [partial(self._buy, shard, take) for shard in self._cut(to_buy)]
         )
+
+    def _in_other_batches(self, known: Mapping[str, Known]) -> set[str]:
+        """Those of the requests that are in a batch which is not asked for."""
+        batches = self._ledger.batches_of({fact.job for fact in known.values()})
+        return {custom_id for custom_id, fact in known.items() if batches.get(fact.job) not in self._only}
+
+    def _why_not(self, custom_ids: Sequence[str], known: Mapping[str, Known]) -> dict[str, Outcome]:
+        """Why requests have no answer that could be had without buying it."""
+        dropped = self._ledger.came_to_nothing(custom_ids)
+        why: dict[str, Outcome] = {}
+        for custom_id in custom_ids:
+            if (fact := known.get(custom_id)) and fact.outcome:
+                why[custom_id] = fact.outcome
+            elif custom_id in dropped:
+                batch_id, failure = dropped[custom_id]
+                why[custom_id] = OTHER_BATCH if self._only and batch_id not in self._only else failure
+            else:
+                why[custom_id] = OTHER_BATCH if self._only else _NOT_SUBMITTED
+        return why
 
     async def _buy(self, shard: Shard, take: Take) -> list[str]:
         async with self._capacity:

@@ -50,6 +50,7 @@ class CallBuffer:
         not_finished: what to raise when batches are under way and not waited for.
         task_group: where requests are answered; it must outlive the callers.
         progress: is told what became of the requests.
+        all_may_fail: whether it is no error of the run that all requests fail alike.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class CallBuffer:
         not_finished: Callable[[Sequence[str]], Exception],
         task_group: TaskGroup,
         progress: Progress,
+        all_may_fail: bool = False,
     ) -> None:
         self._answer = answer
         self._is_full = is_full
@@ -67,6 +69,7 @@ class CallBuffer:
         self._not_finished = not_finished
         self._task_group = task_group
         self._progress = progress
+        self._all_may_fail = all_may_fail
         self._waiting: dict[str, _Asked] = {}
         self._pending: list[_Asked] = []
         self._pending_bytes = 0
@@ -176,7 +179,7 @@ class CallBuffer:
         """
         kinds = {(failure.status_code, failure.code) for _, failure in self._rejected}
         hopeless = not self._progress.answers and len(kinds) == 1 and not errors.passes(*next(iter(kinds)))
-        if hopeless:
+        if hopeless and not self._all_may_fail:
             if not self._flushes_out and not self._pending:
                 failure = self._rejected[0][1]
                 self.fail(

@@ -27,6 +27,7 @@ from distilabel.steps.tasks.base import _Task
 
 from distilabel_openai_batch import recovery
 from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.session import outcomes_seen
 
 STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
 
@@ -205,11 +206,13 @@ async def process_side_by_side(
     Args:
         task: loaded, with an `OpenAIBatchLLM`.
         groups: the arguments of `process` for each.
-        finished: is given each group's index and output rows as soon as they are there.
+        finished: is given each group's index and output rows as soon as they are there, where `outcomes_seen` has what
+            its requests came to.
     """
     stops: list[Exception] = []
 
     async def process(index: int) -> None:
+        outcomes_seen.set([])
         await greenback.ensure_portal()
         try:
             rows = next(_process_applying_mappings(task, *groups[index]))

@@ -81,6 +81,16 @@ _MIGRATIONS = [
         line BLOB NOT NULL
     );
     """,
+    """
+    CREATE TABLE rows (
+        scope INTEGER NOT NULL REFERENCES scopes,
+        number INTEGER NOT NULL,
+        line BLOB NOT NULL,
+        PRIMARY KEY (scope, number)
+    ) WITHOUT ROWID;
+    ALTER TABLE scopes ADD COLUMN rows_file_id TEXT;
+    CREATE INDEX jobs_by_batch ON jobs (batch_id)
+    """,
 ]
 
 # Rows looked up or written in one statement or transaction: far above the cost of one, far below a second.
@@ -150,6 +160,23 @@ class Job:
     intended_at: float
     input_file_id: str | None = None
     batch_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What is told of a job.
+
+    Attributes:
+        batch_id: the server's id of its batch.
+        requests: how many it has.
+        bytes: the size of its input file; 0 where another machine wrote it.
+        status: the batch's, as it was seen last.
+    """
+
+    batch_id: str
+    requests: int
+    bytes: int
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -512,6 +539,73 @@ class Ledger:
             ).fetchone()
         id_, key, owner, state, *rest = row
         return Job(id_, key, owner, JobState(state), *rest)
+
+    def jobs(self) -> list[JobFacts]:
+        """The jobs of this scope that have a batch, oldest first."""
+        with self._lock, self._guard():
+            rows = self._database.execute(
+                "SELECT batch_id, requests, bytes, coalesce(status, state) FROM jobs"
+                " WHERE scope = ? AND batch_id IS NOT NULL ORDER BY id",
+                (self._scope,),
+            ).fetchall()
+        return [JobFacts(*row) for row in rows]
+
+    def pipeline_of(self, batch_id: str) -> str | None:
+        """The first part of the scope that a batch belongs to, if the ledger knows it."""
+        with self._lock, self._guard():
+            row = self._database.execute(
+                "SELECT pipeline FROM jobs JOIN scopes ON scopes.id = scope WHERE batch_id = ?", (batch_id,)
+            ).fetchone()
+        return row[0] if row else None
+
+    def batches_of(self, job_ids: Iterable[int]) -> dict[int, str | None]:
+        """The ids of jobs' batches."""
+        with self._lock, self._guard():
+            return dict(
+                self._database.execute(
+                    "SELECT id, batch_id FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
+                    (orjson.dumps(list(job_ids)).decode(),),
+                )
+            )
+
+    def came_to_nothing(self, custom_ids: Iterable[str]) -> dict[str, tuple[str | None, Failure]]:
+        """Those of the requests whose job came to nothing: its batch, and why."""
+        with self._lock, self._guard():
+            rows = self._database.execute(
+                "SELECT custom_id, batch_id, coalesce(jobs.error, 'it was never created') FROM requests"
+                " JOIN jobs ON jobs.id = job WHERE requests.scope = ? AND requests.state = 'asked' AND jobs.state = ?"
+                " AND custom_id IN (SELECT value FROM json_each(?))",
+                (self._scope, JobState.DROPPED.value, orjson.dumps(list(custom_ids)).decode()),
+            ).fetchall()
+        return {
+            custom_id: (batch_id, Failure(f"Batch {batch_id} came to nothing: {error}", code="batch_failed"))
+            for custom_id, batch_id, error in rows
+        }
+
+    def keep_rows(self, lines: Sequence[bytes], file_id: str | None) -> None:
+        """Remembers the rows of a submission, in place of those that it had.
+
+        Args:
+            lines: each row, as JSON.
+            file_id: the server's id of the file that has them too.
+        """
+        with self._transaction() as database:
+            database.execute("DELETE FROM rows WHERE scope = ?", (self._scope,))
+            database.executemany(
+                "INSERT INTO rows (scope, number, line) VALUES (?, ?, ?)",
+                ((self._scope, number, line) for number, line in enumerate(lines)),
+            )
+            database.execute("UPDATE scopes SET rows_file_id = ? WHERE id = ?", (file_id, self._scope))
+
+    def rows(self) -> tuple[list[bytes], str | None]:
+        """The rows of a submission, and the server's id of the file that has them too."""
+        with self._lock, self._guard():
+            lines = self._database.execute("SELECT line FROM rows WHERE scope = ? ORDER BY number", (self._scope,))
+            rows = [line for (line,) in lines]
+            [file_id] = self._database.execute(
+                "SELECT rows_file_id FROM scopes WHERE id = ?", (self._scope,)
+            ).fetchone()
+        return rows, file_id
 
     def open_jobs(self) -> list[Job]:
         """The jobs of this scope that are under way."""

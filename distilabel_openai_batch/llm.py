@@ -7,6 +7,7 @@ import os
 import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, ItemsView, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Call, Session, Sessions, SessionSettings
+from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
 from distilabel_openai_batch.wire import Failure, Outcome
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ _CHAT = "/v1/chat/completions"
 _COMPLETIONS = "/v1/completions"
 
 # https://platform.openai.com/docs/api-reference/batch/create#batch_create-metadata
-_METADATA_VALUE_CHARACTERS = 512
 
 
 class _Reading:
@@ -204,6 +205,7 @@ class OpenAIBatchLLM(OpenAILLM):
     ledger_dir: RuntimeParameter[str] | None = Field(default=None, description="The directory of the ledger.")
 
     _sessions: Sessions | None = PrivateAttr(None)
+    _run: Run | None = PrivateAttr(None)
 
     @field_validator(
         "completion_window",
@@ -239,7 +241,17 @@ class OpenAIBatchLLM(OpenAILLM):
             )
         super().load()
         self._aclient = _Client(self._answer_one)
-        self._sessions = Sessions(self._session_settings(), _scope_name, self._logger, _interruption, _not_finished)
+        settings = self._session_settings()
+        scope_name = partial(_scope_name, self._run)
+        self._sessions = Sessions(settings, scope_name, self._logger, _interruption, _not_finished)
+
+    def takes_part_in(self, run: Run) -> None:
+        """Says, before `load`, that what is asked belongs to a submission.
+
+        Args:
+            run: which, and how.
+        """
+        self._run = run
 
     def unload(self) -> None:
         """Lets go of the clients."""
@@ -253,6 +265,7 @@ class OpenAIBatchLLM(OpenAILLM):
             interval = self.offline_batch_generation_block_until_done
             wait = interval is not None
             schedule = PollSchedule(interval, interval) if interval else schedule
+        wait = self._run.waits if self._run else wait
         return SessionSettings(
             base_url=self.base_url,
             api_key=self.api_key.get_secret_value(),
@@ -271,7 +284,8 @@ class OpenAIBatchLLM(OpenAILLM):
                 delete_files=self.delete_files,
             ),
             ledger_dir=_ledger_dir(self.ledger_dir),
-            reuse_answers=self.reuse_answers,
+            reuse_answers=self.reuse_answers or self._run is not None,
+            run=self._run,
         )
 
     def session(self) -> Any:
@@ -407,7 +421,7 @@ def _metadata() -> dict[str, str]:
     """What a batch shows of where it comes from."""
     metadata = {"description": "distilabel"}
     if name := envs.DISTILABEL_PIPELINE_NAME:
-        metadata["distilabel_pipeline_name"] = name[:_METADATA_VALUE_CHARACTERS]
+        metadata["distilabel_pipeline_name"] = name[:METADATA_VALUE_CHARACTERS]
     return metadata
 
 
@@ -424,8 +438,10 @@ def _ledger_dir(field: str | None) -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distilabel" / "openai_batch"
 
 
-def _scope_name(base_url: str) -> ScopeName:
-    """Who asks: a step of a pipeline, or a script, which has no other name than its file's."""
+def _scope_name(run: Run | None, base_url: str) -> ScopeName:
+    """Who asks: a submission, a step of a pipeline, or a script, which has no other name than its file's."""
+    if run:
+        return ScopeName(run.name, "", base_url)
     if pipeline := envs.DISTILABEL_PIPELINE_NAME:
         return ScopeName(pipeline, hooks.running_step(), base_url)
     return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)

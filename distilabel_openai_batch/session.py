@@ -7,6 +7,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,12 +28,16 @@ from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, RUN, Run, Submission
 from distilabel_openai_batch.wire import Failure, Outcome, Request
 
 SCOPE = "distilabel_openai_batch_scope"
 """The metadata key that a scope's batches are found by on a machine that has no ledger."""
 
 _INTERRUPTION_CHECK_SECONDS = 0.25
+
+outcomes_seen: ContextVar[list[list[Outcome]] | None] = ContextVar("outcomes_seen", default=None)
+"""Collects what each of a task's calls of `Session.ask` returned, for whoever wants to know why a row has no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,7 @@ class SessionSettings:
         jobs: how jobs are made and watched.
         ledger_dir: where the ledger lies.
         reuse_answers: whether a run is given the answers that earlier ones were given.
+        run: the submission that it takes part in, if it does.
     """
 
     base_url: str | None
@@ -80,6 +86,7 @@ class SessionSettings:
     jobs: JobSettings
     ledger_dir: Path
     reuse_answers: bool
+    run: Run | None = None
 
 
 class _Scope:
@@ -129,6 +136,7 @@ class Session:
         scope: who asks, in this process.
         base_url: the server's address.
         settings: the limits that calls have to keep.
+        submission: the rows and jobs that are kept for a later run.
     """
 
     def __init__(
@@ -139,12 +147,14 @@ class Session:
         scope: _Scope,
         base_url: str,
         settings: SessionSettings,
+        submission: Submission,
     ) -> None:
+        self.submission = submission
         self._buffer = buffer
         self._ledger = ledger
         self._progress = progress
         self._scope = scope
-        self._base_url = base_url
+        self.base_url = base_url
         self._settings = settings
 
     async def ask(self, calls: Sequence[Call | Failure]) -> list[Outcome]:
@@ -171,14 +181,17 @@ class Session:
             for request in reversed(requests):
                 self._scope.give_back(request.custom_id)
             raise
-        return [request if isinstance(request, Failure) else next(outcomes) for request in asked]
+        given = [request if isinstance(request, Failure) else next(outcomes) for request in asked]
+        if (seen := outcomes_seen.get()) is not None:
+            seen.append(given)
+        return given
 
     def _request(self, call: Call) -> Request | Failure:
         try:
             body = wire.encode_body(call.body)
         except ValueError as error:
             return Failure(str(error))
-        digest = wire.digest(self._base_url, call.endpoint, body)
+        digest = wire.digest(self.base_url, call.endpoint, body)
         number = self._scope.number(digest, lambda: self._first_number(digest))
         request = Request(wire.custom_id(digest, number), call.endpoint, str(call.body["model"]), body)
         if (size := len(request.line())) > self._settings.max_bytes:
@@ -215,7 +228,11 @@ async def _open(
     with closing(ledger), TemporaryDirectory(prefix="distilabel-openai-batch-") as temporary:
         directory = Path(temporary)
         scope_key = (SCOPE, wire.digest(base_url, "", orjson.dumps([name.pipeline, name.task])))
-        jobs_settings = replace(settings.jobs, metadata={**settings.jobs.metadata, scope_key[0]: scope_key[1]})
+        metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
+        run = settings.run
+        if run:
+            metadata[RUN] = run.name[:METADATA_VALUE_CHARACTERS]
+        jobs_settings = replace(settings.jobs, metadata=metadata)
         async with client, anyio.create_task_group() as task_group:
             api = BatchAPI(client, settings.patience, logger)
             jobs = Jobs(api, ledger, jobs_settings, directory, progress)
@@ -227,6 +244,7 @@ async def _open(
                 directory=directory,
                 progress=progress,
                 due=settings.reuse_answers and not scope.was_looked_for,
+                only=run.only if run else (),
             )
             broker = Broker(
                 ledger=ledger,
@@ -235,14 +253,17 @@ async def _open(
                 cut=partial(wire.cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
                 max_jobs=settings.max_jobs,
                 progress=progress,
+                buys=run is None or run.buys,
+                only=run.only if run else (),
             )
             buffer = CallBuffer(
                 answer=broker.answer,
                 is_full=lambda requests, size: requests >= settings.max_requests or size >= settings.max_bytes,
-                max_attempts=settings.max_attempts,
+                max_attempts=settings.max_attempts if run is None or run.buys else 1,
                 not_finished=not_finished,
                 task_group=task_group,
                 progress=progress,
+                all_may_fail=run is not None,
             )
 
             async def watch_for_interruption() -> None:
@@ -252,7 +273,8 @@ async def _open(
 
             task_group.start_soon(watch_for_interruption)
             try:
-                yield Session(buffer, ledger, progress, scope, base_url, settings)
+                submission = Submission(api, ledger, adoption, directory, metadata, logger)
+                yield Session(buffer, ledger, progress, scope, base_url, settings, submission)
             finally:
                 scope.was_looked_for = scope.was_looked_for or not adoption.due
                 progress.finish()

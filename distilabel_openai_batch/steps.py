@@ -1,9 +1,10 @@
 """Steps that run a Task's batch jobs in other ways than blocking until all of them have ended."""
 
-from __future__ import annotations
+# No `from __future__ import annotations`: distilabel looks for `StepInput` in a function's annotations themselves.
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,72 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from anyio.from_thread import start_blocking_portal
 from datasets import Dataset
+from distilabel import envs
+from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.errors import DistilabelUserError
+from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
-from distilabel.steps import GeneratorStep
+from distilabel.steps import GeneratorStep, GlobalStep, StepInput
 from distilabel.steps.tasks.base import _Task
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+from typing_extensions import Self
 
 from distilabel_openai_batch import hooks, rows
+from distilabel_openai_batch.broker import OTHER_BATCH
 from distilabel_openai_batch.llm import OpenAIBatchLLM, holds_one
+from distilabel_openai_batch.session import Session, outcomes_seen
+from distilabel_openai_batch.submission import Run
+from distilabel_openai_batch.wire import Failure
 
 if TYPE_CHECKING:
-    from distilabel.typing import GeneratorStepOutput
+    from distilabel.typing import GeneratorStepOutput, StepOutput
+
+FAILURE_COLUMN = "batch_failure"
+"""The column of `LoadBatchResults` that says why a row has no answer; `None` where it has one."""
 
 _Rows = list[dict[str, Any]]
+_JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def batch_task(task: _Task) -> _Task:
+    """Returns a Task that can be run in batch jobs.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    name = type(task).__name__
+    if task.is_generator:
+        raise ValueError(f"{name} makes its own rows, and takes none. Use it as a step of its own.")
+    if not holds_one(task):
+        raise ValueError(
+            f"{name} must hold an OpenAIBatchLLM, and holds {type(getattr(task, 'llm', None)).__name__}. Write"
+            f" {name}(llm=OpenAIBatchLLM(model=…))."
+        )
+    return task
+
+
+def take_out_of_pipeline(task: _Task) -> None:
+    """A Task that was made within a pipeline's context is a step of it, and would be run by it."""
+    if task.pipeline is not None:
+        graph = task.pipeline.dag.G
+        if task.name in graph and task.pipeline.dag.get_step(task.name)["step"] is task:
+            graph.remove_node(task.name)
+        task.pipeline = None
+
+
+def check_columns(name: str, task: _Task, found: Sequence[str]) -> None:
+    """Checks that rows have what a Task needs.
+
+    Raises:
+        DistilabelUserError: a column is missing.
+    """
+    required = [column for column, needed in task.get_inputs().items() if needed]
+    if missing := [column for column in required if column not in found]:
+        task_name = type(task).__name__
+        raise DistilabelUserError(
+            f"'{name}' runs a {task_name}, which needs the columns {required}; the rows have {list(found)}. Map them:"
+            f" {task_name}(…, input_mappings={dict.fromkeys(missing, found[0])})."
+        )
 
 
 class StreamBatchResults(GeneratorStep):
@@ -84,10 +138,7 @@ class StreamBatchResults(GeneratorStep):
 
     _loaded_rows: Sequence[dict[str, Any]] | None = PrivateAttr(None)
 
-    @field_validator("task")
-    @classmethod
-    def _is_a_batch_task(cls, task: _Task) -> _Task:
-        return batch_task(task)
+    _is_a_batch_task = field_validator("task")(batch_task)
 
     def model_post_init(self, __context: Any) -> None:
         """Takes the Task out of the pipeline, which would want to run it by itself."""
@@ -102,13 +153,7 @@ class StreamBatchResults(GeneratorStep):
             DistilabelUserError: a column that the Task needs is missing, or there are no rows.
         """
         found = rows.columns(self._rows())
-        required = [column for column, needed in self.task.get_inputs().items() if needed]
-        if missing := [column for column in required if column not in found]:
-            raise DistilabelUserError(
-                f"'{self.name}' runs a {type(self.task).__name__}, which needs the columns {required}; `data` has"
-                f" {found}. Map them: `task={type(self.task).__name__}(…, input_mappings="
-                f"{dict.fromkeys(missing, found[0])})`."
-            )
+        check_columns(str(self.name), self.task, found)
         return list(dict.fromkeys([*found, *self.task.get_outputs()]))
 
     @property
@@ -128,7 +173,7 @@ class StreamBatchResults(GeneratorStep):
         self.task.unload()
         super().unload()
 
-    def process(self, offset: int = 0) -> GeneratorStepOutput:
+    def process(self, offset: int = 0) -> "GeneratorStepOutput":
         """Yields the rows with the Task's output columns.
 
         Args:
@@ -160,33 +205,288 @@ class StreamBatchResults(GeneratorStep):
         return dump
 
 
-def batch_task(task: _Task) -> _Task:
-    """Returns a Task that can be run in batch jobs.
+class SubmitBatch(GlobalStep):
+    """Submits a Task's batch jobs for its rows, and returns at once.
 
-    Raises:
-        ValueError: it cannot.
+    Nobody waits for them: `LoadBatchResults` collects what they answer, in another pipeline, on another day, on another
+    machine. Submitting the same rows again submits nothing that was submitted before. The rows are kept in the ledger,
+    and on the server beside the jobs' input files.
+
+    Attributes:
+        task: the Task, with an `OpenAIBatchLLM`. It has to be one that asks its LLM once for each row. It is no step of
+            the pipeline by itself.
+        run_name: the name by which the results are loaded. Defaults to the pipeline's and the step's names with a slash
+            between them.
+
+    Runtime parameters:
+        - `run_name`: the name by which the results are loaded.
+
+    Input columns:
+        - dynamic (those that the Task needs; the others are kept too).
+
+    Output columns:
+        - run_name (`str`): the name by which the results are loaded.
+        - batch_id (`str`): the server's id of a job.
+        - requests (`int`): the requests in it.
+        - bytes (`int`): the size of its input file.
+        - status (`str`): what the server said of it.
+        - scope (`str`): the server's address.
+
+    Categories:
+        - text-generation
+
+    Examples:
+        Submit now:
+
+        ```python
+        from distilabel.pipeline import Pipeline
+        from distilabel.steps import LoadDataFromDicts
+        from distilabel.steps.tasks import TextGeneration
+        from distilabel_openai_batch import OpenAIBatchLLM, SubmitBatch
+
+        with Pipeline(name="submitting") as pipeline:
+            load = LoadDataFromDicts(data=[{"instruction": "Why is the sky blue?"}])
+            load >> SubmitBatch(task=TextGeneration(llm=OpenAIBatchLLM(model="gpt-4o-mini")), run_name="sky")
+
+        if __name__ == "__main__":
+            jobs = pipeline.run()
+        ```
     """
-    name = type(task).__name__
-    if task.is_generator:
-        raise ValueError(f"{name} makes its own rows, and takes none. Use it as a step of its own.")
-    if not holds_one(task):
-        raise ValueError(
-            f"{name} must hold an OpenAIBatchLLM, and holds {type(getattr(task, 'llm', None)).__name__}. Write"
-            f" {name}(llm=OpenAIBatchLLM(model=…))."
-        )
-    return task
+
+    task: _Task
+    run_name: RuntimeParameter[str] | None = Field(
+        default=None, description="The name by which the results are loaded."
+    )
+
+    _is_a_batch_task = field_validator("task")(batch_task)
+
+    def model_post_init(self, __context: Any) -> None:
+        """Takes the Task out of the pipeline, which would want to run it by itself."""
+        super().model_post_init(__context)
+        take_out_of_pipeline(self.task)
+
+    @property
+    def inputs(self) -> dict[str, bool]:
+        """The columns that the Task needs."""
+        return dict(self.task.get_inputs())
+
+    @property
+    def outputs(self) -> list[str]:
+        """What is told of each job."""
+        return ["run_name", "batch_id", "requests", "bytes", "status", "scope"]
+
+    def load(self) -> None:
+        """Loads the Task, with its LLM."""
+        super().load()
+        self.task.llm.takes_part_in(Run(self._name(), waits=False, buys=True))
+        self.task.load()
+
+    def unload(self) -> None:
+        """Unloads the Task."""
+        self.task.unload()
+        super().unload()
+
+    def process(self, inputs: StepInput) -> "StepOutput":
+        """Submits jobs.
+
+        Args:
+            inputs: the rows.
+
+        Yields:
+            A row for each job.
+
+        Raises:
+            RunError: the run cannot go on.
+        """
+        try:
+            with start_blocking_portal() as portal:
+                yield portal.call(self._submit, list(inputs))
+        except hooks.STOPS_THE_PIPELINE:
+            hooks.sends_nothing_more(self)
+            raise
+
+    async def _submit(self, given: _Rows) -> _Rows:
+        lines = [orjson.dumps(row, option=_JSON) for row in given]
+        session: Session
+        async with self.task.llm.session() as session:
+            await session.submission.keep_rows(lines)
+            try:
+                await hooks.process_side_by_side(
+                    self.task, rows.groups(given, self.task.input_batch_size), lambda *_: None
+                )
+            except DistilabelOfflineBatchGenerationNotFinishedException:
+                if SIGINT_HANDLER_CALLED_ENV_NAME in os.environ:
+                    raise
+            return [
+                {
+                    "run_name": self._name(),
+                    "batch_id": job.batch_id,
+                    "requests": job.requests,
+                    "bytes": job.bytes,
+                    "status": job.status,
+                    "scope": session.base_url,
+                }
+                for job in await session.submission.jobs()
+            ]
+
+    def _name(self) -> str:
+        pipeline = envs.DISTILABEL_PIPELINE_NAME
+        return self.run_name or (f"{pipeline}/{self.name}" if pipeline else str(self.name))
 
 
-def take_out_of_pipeline(task: _Task) -> None:
-    """A Task that was made within a pipeline's context is a step of it, and would be run by it."""
-    if task.pipeline is not None:
-        graph = task.pipeline.dag.G
-        if task.name in graph and task.pipeline.dag.get_step(task.name)["step"] is task:
-            graph.remove_node(task.name)
-        task.pipeline = None
+class LoadBatchResults(GeneratorStep):
+    """Yields the rows that `SubmitBatch` submitted, with the Task's output columns, as their jobs end.
+
+    The rows and answers come from the ledger, and from the server where the ledger does not know them: on another
+    machine. Nothing is bought. Loading again yields the same rows.
+
+    Attributes:
+        task: the Task that the rows were submitted for, with an `OpenAIBatchLLM`. It has to be the same one.
+        run_name: the `run_name` of `SubmitBatch`. Defaults to `None`.
+        batch_ids: the ids of some of its jobs, instead: only their rows are yielded. Defaults to `None`.
+        resubmit: whether requests without an answer are asked again, in new jobs that are waited for. Otherwise their
+            rows have `None`s. Needs `run_name`. Defaults to `False`.
+        ordered: whether rows come in the order in which they were submitted. Otherwise those that are there first come
+            first. Defaults to `True`.
+
+    Runtime parameters:
+        - `batch_size`: the number of rows that are yielded at once. Defaults to `50`.
+        - `run_name`: the `run_name` of `SubmitBatch`.
+        - `batch_ids`: the ids of some of its jobs.
+        - `resubmit`: whether requests without an answer are asked again. Defaults to `False`.
+        - `ordered`: whether rows come in the order in which they were submitted. Defaults to `True`.
+
+    Output columns:
+        - dynamic (the columns of the rows, and the Task's output columns).
+        - batch_failure (`str`): why a row has no answer; `None` where it has one.
+
+    Categories:
+        - load
+        - text-generation
+
+    Examples:
+        Load what was submitted:
+
+        ```python
+        from distilabel.pipeline import Pipeline
+        from distilabel.steps import KeepColumns
+        from distilabel.steps.tasks import TextGeneration
+        from distilabel_openai_batch import LoadBatchResults, OpenAIBatchLLM
+
+        with Pipeline(name="loading") as pipeline:
+            load = LoadBatchResults(task=TextGeneration(llm=OpenAIBatchLLM(model="gpt-4o-mini")), run_name="sky")
+            load >> KeepColumns(columns=["instruction", "generation", "batch_failure"])
+
+        if __name__ == "__main__":
+            distiset = pipeline.run()
+        ```
+    """
+
+    task: _Task
+    run_name: RuntimeParameter[str] | None = Field(default=None, description="The `run_name` of `SubmitBatch`.")
+    batch_ids: RuntimeParameter[list[str]] | None = Field(default=None, description="The ids of some of its jobs.")
+    resubmit: RuntimeParameter[bool] = Field(
+        default=False, description="Whether requests without an answer are asked again."
+    )
+    ordered: RuntimeParameter[bool] = Field(
+        default=True, description="Whether rows come in the order in which they were submitted."
+    )
+
+    _loaded_rows: _Rows | None = PrivateAttr(None)
+    _found_name: str | None = PrivateAttr(None)
+
+    _is_a_batch_task = field_validator("task")(batch_task)
+
+    @model_validator(mode="after")
+    def _names_one_submission(self) -> Self:
+        if self.run_name and self.batch_ids:
+            raise ValueError("LoadBatchResults takes a `run_name` or `batch_ids`, not both: leave one of them out.")
+        if self.batch_ids and self.resubmit:
+            raise ValueError("LoadBatchResults resubmits whole runs: pass `run_name=…` instead of `batch_ids`.")
+        return self
+
+    def model_post_init(self, __context: Any) -> None:
+        """Takes the Task out of the pipeline, which would want to run it by itself."""
+        super().model_post_init(__context)
+        take_out_of_pipeline(self.task)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The columns of the rows, those that the Task adds, and why a row has no answer.
+
+        Raises:
+            DistilabelUserError: neither a run nor batches are named, or the Task is not the one that was submitted.
+            RunError: the rows are not to be found.
+        """
+        found = rows.columns(self._rows())
+        check_columns(str(self.name), self.task, found)
+        return list(dict.fromkeys([*found, *self.task.get_outputs(), FAILURE_COLUMN]))
+
+    def load(self) -> None:
+        """Loads the Task, with its LLM."""
+        super().load()
+        run = Run(self._name(), waits=True, buys=self.resubmit, only=tuple(self.batch_ids or ()))
+        self.task.llm.takes_part_in(run)
+        self.task.load()
+
+    def unload(self) -> None:
+        """Unloads the Task."""
+        self.task.unload()
+        super().unload()
+
+    def process(self, offset: int = 0) -> "GeneratorStepOutput":
+        """Yields the rows that were submitted, with the Task's output columns.
+
+        Args:
+            offset: how many rows are left out. With `ordered=False` only `0` says which.
+
+        Yields:
+            Rows, and whether they are the last ones.
+
+        Raises:
+            RunError: the run cannot go on.
+        """
+        row_groups = rows.groups(self._rows(), self.task.input_batch_size)
+        with closing(results(self.task, row_groups, self.ordered, with_failures)) as found:
+            yield from in_batches(found, self.batch_size, offset)
+
+    def _name(self) -> str:
+        if self._found_name is None:
+            if not (self.run_name or self.batch_ids):
+                raise DistilabelUserError(
+                    f"'{self.name}' does not know what to load. Pass `run_name=…`, which SubmitBatch was given, or"
+                    " `batch_ids=[…]`, which it yielded."
+                )
+            ids = self.batch_ids or []
+            self._found_name = self.run_name or str(self._ask("", lambda session: session.submission.name_of(ids[0])))
+        return self._found_name
+
+    def _rows(self) -> _Rows:
+        if self._loaded_rows is None:
+            lines = self._ask(self._name(), lambda session: session.submission.rows())
+            self._loaded_rows = [orjson.loads(line) for line in lines]
+        return self._loaded_rows
+
+    def _ask(self, run_name: str, question: Callable[[Session], Any]) -> Any:
+        """Asks a session of one's own: the columns are wanted before anything is loaded."""
+        llm = self.task.llm.model_copy()
+        llm.takes_part_in(Run(run_name, waits=False, buys=False, only=tuple(self.batch_ids or ())))
+        llm.load()
+
+        async def ask() -> Any:
+            async with llm.session() as session:
+                return await question(session)
+
+        with start_blocking_portal() as portal:
+            return portal.call(ask)
 
 
-def results(task: _Task, row_groups: Sequence[tuple[_Rows, ...]], ordered: bool) -> Generator[_Rows, None, None]:
+def results(
+    task: _Task,
+    row_groups: Sequence[tuple[_Rows, ...]],
+    ordered: bool,
+    finish: Callable[[_Rows, _Rows], _Rows] = lambda _, found: found,
+) -> Generator[_Rows, None, None]:
     """Processes row groups in batch jobs, and yields each one's output rows once they are there.
 
     The jobs are run on a thread of their own: they go on while nobody asks for rows. Closing ends it; what is under way
@@ -196,15 +496,19 @@ def results(task: _Task, row_groups: Sequence[tuple[_Rows, ...]], ordered: bool)
         task: loaded.
         row_groups: the arguments of its `process`.
         ordered: whether they come in this order, rather than in that in which they were finished.
+        finish: makes of a group's rows and the Task's output rows what is yielded.
 
     Raises:
         RunError: the run cannot go on.
     """
     finished: SimpleQueue[tuple[int, _Rows] | None] = SimpleQueue()
 
+    def is_finished(index: int, found: _Rows) -> None:
+        finished.put((index, finish(row_groups[index][0], found)))
+
     async def process() -> None:
         try:
-            await hooks.process_side_by_side(task, row_groups, lambda index, found: finished.put((index, found)))
+            await hooks.process_side_by_side(task, row_groups, is_finished)
         finally:
             finished.put(None)
 
@@ -247,14 +551,38 @@ def in_batches(found: Iterator[_Rows], size: int, offset: int = 0) -> Iterator[t
     yield held, True
 
 
+def with_failures(given: _Rows, found: _Rows) -> _Rows:
+    """Adds to each of a Task's output rows why it has no answer, and leaves out those of other batches.
+
+    Args:
+        given: the rows of a group.
+        found: the Task's output rows for them.
+    """
+    calls = outcomes_seen.get() or []
+    each: list[list[Failure]]
+    if len(calls) == 1 and len(calls[0]) == len(given) and len(found) % len(given) == 0:
+        outputs_each = len(found) // len(given)
+        each = [[outcome] if isinstance(outcome, Failure) else [] for outcome in calls[0] for _ in range(outputs_each)]
+    else:
+        # The Task asks as it likes: which row an outcome is of cannot be known.
+        failures = [outcome for call in calls for outcome in call if isinstance(outcome, Failure)]
+        each = [failures] * len(found)
+    return [
+        row | {FAILURE_COLUMN: "; ".join(dict.fromkeys(map(str, failures))) or None}
+        for row, failures in zip(found, each, strict=True)
+        if OTHER_BATCH not in failures
+    ]
+
+
 def _digest(source: Sequence[dict[str, Any]]) -> str:
     if isinstance(source, Dataset):
         return str(source._fingerprint)
     digest = hashlib.sha256()
     for row in source:
-        digest.update(orjson.dumps(row, default=repr, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
+        digest.update(orjson.dumps(row, default=repr, option=_JSON))
     return digest.hexdigest()
 
 
 # YAML names a class by its module: this is where they stay, wherever they are defined.
-StreamBatchResults.__module__ = OpenAIBatchLLM.__module__
+for _step in (LoadBatchResults, StreamBatchResults, SubmitBatch):
+    _step.__module__ = OpenAIBatchLLM.__module__

@@ -17,11 +17,14 @@ FACE = [
     "BatchFailedError",
     "ConnectionFailedError",
     "LedgerError",
+    "LoadBatchResults",
     "OpenAIBatchError",
     "OpenAIBatchLLM",
     "QuotaError",
     "RequestsFailedError",
     "RunError",
+    "StreamBatchResults",
+    "SubmitBatch",
 ]
 
 

@@ -1,0 +1,144 @@
+"""What is submitted now and loaded later: its rows, kept in the ledger and on the server, and its jobs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio.to_thread
+
+from distilabel_openai_batch.adoption import Adoption
+from distilabel_openai_batch.api import BatchAPI
+from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.ledger import JobFacts, Ledger
+
+RUN = "distilabel_openai_batch_run"
+"""The metadata key under which a batch names the run that submitted it."""
+
+ROWS = "distilabel_openai_batch_rows"
+"""The metadata key under which a batch names the file that has its run's rows."""
+
+# https://platform.openai.com/docs/api-reference/batch/create#batch-create-metadata
+METADATA_VALUE_CHARACTERS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a session takes part in a submission.
+
+    Attributes:
+        name: by which the submission is found again.
+        waits: whether jobs are waited for.
+        buys: whether what no job has answered is asked again.
+        only: ids of the batches that are looked at; all of the submission's where there are none.
+    """
+
+    name: str
+    waits: bool
+    buys: bool
+    only: Collection[str] = field(default=())
+
+
+class Submission:
+    """A submission's rows and jobs, for one session.
+
+    Args:
+        api: the server.
+        ledger: what is known, in the submission's scope.
+        adoption: finds its batches on the server.
+        directory: for files that are needed for moments.
+        metadata: what the session's batches will carry.
+        logger: is told what cannot be promised.
+    """
+
+    def __init__(
+        self,
+        api: BatchAPI,
+        ledger: Ledger,
+        adoption: Adoption,
+        directory: Path,
+        metadata: MutableMapping[str, str],
+        logger: logging.Logger,
+    ) -> None:
+        self._api = api
+        self._ledger = ledger
+        self._adoption = adoption
+        self._directory = directory
+        self._metadata = metadata
+        self._logger = logger
+
+    async def keep_rows(self, lines: Sequence[bytes]) -> None:
+        """Keeps rows, here and on the server, before the first of them is bought.
+
+        Args:
+            lines: each row, as JSON.
+
+        Raises:
+            LedgerError: they cannot be written down.
+        """
+        kept, file_id = await anyio.to_thread.run_sync(self._ledger.rows)
+        if kept != list(lines) or not file_id:
+            file_id = await self._upload(lines)
+            await anyio.to_thread.run_sync(self._ledger.keep_rows, lines, file_id)
+        if file_id:
+            self._metadata[ROWS] = file_id
+
+    async def _upload(self, lines: Sequence[bytes]) -> str | None:
+        path = self._directory / f"distilabel-rows-{self._ledger.owner}.jsonl"
+        try:
+            await anyio.to_thread.run_sync(path.write_bytes, b"".join(line + b"\n" for line in lines))
+            return await self._api.upload(path)
+        except RunError as error:
+            self._logger.warning(
+                f"⚠️ The rows could not be put on the server: {error} Only this machine's ledger has them."
+            )
+            return None
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def rows(self) -> list[bytes]:
+        """The rows that were submitted, each as JSON: from the ledger, else from the server.
+
+        Raises:
+            RunError: neither has them, or the server could not be reached.
+        """
+        lines, _ = await anyio.to_thread.run_sync(self._ledger.rows)
+        if lines:
+            return lines
+        batches = sorted(await self._adoption.batches(), key=lambda batch: batch.created_at or 0.0)
+        file_ids = [batch.metadata[ROWS] for batch in batches if ROWS in batch.metadata]
+        if not file_ids:
+            raise RunError(
+                "The rows of this run are neither in the ledger nor on the server. Is the run's name right, and the"
+                " key of the project that submitted it?"
+            )
+        path = self._directory / "rows.jsonl"
+        try:
+            await self._api.download(file_ids[-1], path)
+            lines = [line for line in path.read_bytes().split(b"\n") if line]
+        finally:
+            path.unlink(missing_ok=True)
+        await anyio.to_thread.run_sync(self._ledger.keep_rows, lines, file_ids[-1])
+        return lines
+
+    async def jobs(self) -> list[JobFacts]:
+        """The jobs that were submitted."""
+        return await anyio.to_thread.run_sync(self._ledger.jobs)
+
+    async def name_of(self, batch_id: str) -> str:
+        """The name of the run that submitted a batch.
+
+        Raises:
+            RunError: nobody knows it, or the server could not be reached.
+        """
+        name = await anyio.to_thread.run_sync(self._ledger.pipeline_of, batch_id)
+        name = name or (await self._api.retrieve(batch_id)).metadata.get(RUN)
+        if not name:
+            raise RunError(
+                f"Batch {batch_id} does not say which run submitted it, and the ledger does not know it. Was it made by"
+                " SubmitBatch?",
+                batch_id=batch_id,
+            )
+        return name
