@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -329,28 +331,38 @@ class BatchAPI:
             RunError: the server refuses it or could not be reached.
         """
         path.unlink(missing_ok=True)
+        await self._patiently(f"downloading file {file_id}", partial(self._fetch, file_id, path))
 
-        async def attempt() -> None:
-            have = path.stat().st_size if path.exists() else 0
-            # Without "identity" the bytes that arrive are not the bytes of the file, which a range counts.
-            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-            streamed = self._client.files.with_streaming_response.content(file_id, extra_headers=headers)
-            try:
-                async with streamed as response:
-                    carried_on = response.status_code == 206
-                    with path.open("ab" if carried_on else "wb") as file:
-                        async for chunk in response.iter_bytes():
-                            file.write(chunk)
-                            boundaries.reached(Boundary.DOWNLOADING)
-            except openai.APIStatusError as error:
-                if error.status_code != 416 or not have:
-                    raise
-                if error.response.headers.get("content-range") != f"bytes */{have}":
-                    path.unlink()
-                    raise _Passing(f"The server has no byte {have:,} of the file.") from None
-                # It broke off behind its last byte.
+    async def download_more(self, file_id: str, path: Path) -> None:
+        """Streams to the disk what a file has more than is there. What cannot be had now is left for later.
 
-        await self._patiently(f"downloading file {file_id}", attempt)
+        Args:
+            file_id: a file that may be growing.
+            path: what was downloaded of it so far.
+        """
+        with suppress(errors.RunError, _Passing):
+            await self._call(partial(self._fetch, file_id, path))
+
+    async def _fetch(self, file_id: str, path: Path) -> None:
+        """Carries a download on from where it is, or begins it again where the server cannot."""
+        have = path.stat().st_size if path.exists() else 0
+        # Without "identity" the bytes that arrive are not the bytes of the file, which a range counts.
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        streamed = self._client.files.with_streaming_response.content(file_id, extra_headers=headers)
+        try:
+            async with streamed as response:
+                carried_on = response.status_code == 206
+                with path.open("ab" if carried_on else "wb") as file:
+                    async for chunk in response.iter_bytes():
+                        file.write(chunk)
+                        boundaries.reached(Boundary.DOWNLOADING)
+        except openai.APIStatusError as error:
+            if error.status_code != 416 or not have:
+                raise
+            if error.response.headers.get("content-range") != f"bytes */{have}":
+                path.unlink()
+                raise _Passing(f"The server has no byte {have:,} of the file.") from None
+            # It broke off behind its last byte.
 
     async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         started = time.monotonic()

@@ -12,11 +12,10 @@ import anyio.to_thread
 from distilabel_openai_batch import boundaries, errors
 from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.boundaries import Boundary
-from distilabel_openai_batch.buffer import Take
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
 from distilabel_openai_batch.ledger import OPEN_STATES, Job, Known, Ledger
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request, Shard
+from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request, Shard, Take
 
 OTHER_BATCH = Failure("It is in another batch than those asked for.", code="other_batch")
 """What a request comes to that is in a batch which is not asked for."""
@@ -160,7 +159,7 @@ class Broker:
 
     async def _run(self, job: Job, shard: Shard | None, take: Take) -> Ended:
         with self._reserved(job.id):
-            ended = await self._jobs.run(job, shard)
+            ended = await self._jobs.run(job, take, shard)
         if shard and ended.ending is Ending.COLLECTED:
             take(ended.outcomes)
         return ended
@@ -182,7 +181,7 @@ class Broker:
                 continue
             with self._reserved(job_id):
                 mine = await anyio.to_thread.run_sync(self._ledger.take_over, job)
-                ended = await self._jobs.run(mine) if mine and mine.state in OPEN_STATES else None
+                ended = await self._jobs.run(mine, take) if mine and mine.state in OPEN_STATES else None
             if ended and ended.ending is Ending.UNDER_WAY:
                 return _batch_ids(ended)
             if mine:

@@ -14,9 +14,7 @@ from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request
-
-Take = Callable[[Mapping[str, Outcome]], None]
+from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request, Take
 
 
 @dataclass(slots=True, eq=False)

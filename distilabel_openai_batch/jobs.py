@@ -23,10 +23,12 @@ from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.wire import (
     MISSING_RESULT,
+    Answer,
     Batch,
     Outcome,
     Results,
     Shard,
+    Take,
     decode,
     is_custom_id,
     read_results,
@@ -88,6 +90,29 @@ class Ended:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Growing:
+    """The output file of a batch under way, which some servers show.
+
+    Attributes:
+        path: what was downloaded of it.
+        take: is given the answers in it.
+        read: the bytes of it whose lines were read.
+    """
+
+    path: Path
+    take: Take
+    read: int = 0
+
+    def new_lines(self) -> list[bytes]:
+        """The whole lines that it has gained."""
+        with self.path.open("rb") as file:
+            file.seek(self.read)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self.read += len(whole) + len(end)
+        return whole.splitlines(keepends=True)
+
+
 class Jobs:
     """Runs jobs.
 
@@ -123,11 +148,12 @@ class Jobs:
         """Whether jobs are waited for."""
         return self._settings.wait
 
-    async def run(self, job: Job, shard: Shard | None = None) -> Ended:
+    async def run(self, job: Job, take: Take, shard: Shard | None = None) -> Ended:
         """Takes a job from the state that it is in to its end.
 
         Args:
             job: one's own, by `plan` or `take_over`.
+            take: is given answers that the server shows before the job has ended.
             shard: its requests. Without them, after its owner died, a job that has no batch cannot be carried on, and
                 is dropped.
 
@@ -156,7 +182,7 @@ class Jobs:
                         self._progress.found(batch, job.requests)
                     if not (self._settings.wait or batch.ended):
                         return Ended(Ending.UNDER_WAY, job)
-                    batch = await self._watch(job, batch)
+                    batch = await self._watch(job, batch, take)
                     job = await self._in_thread(self._ledger.ended, job, batch)
                 case JobState.ENDED:
                     assert job.batch_id
@@ -207,16 +233,17 @@ class Jobs:
         boundaries.reached(Boundary.CREATE_TO_RECORD)
         return await self._in_thread(self._ledger.created, job, batch), batch
 
-    async def _watch(self, job: Job, batch: Batch) -> Batch:
+    async def _watch(self, job: Job, batch: Batch, take: Take) -> Batch:
         self._live.add(batch.id)
         try:
-            return await self._watch_live(job, batch)
+            with self._file(f"{job.key}-growing") as path:
+                return await self._watch_live(job, batch, _Growing(path, take))
         finally:
             self._live.discard(batch.id)
             self._one_ended.set()
             self._one_ended = anyio.Event()
 
-    async def _watch_live(self, job: Job, batch: Batch) -> Batch:
+    async def _watch_live(self, job: Job, batch: Batch, growing: _Growing) -> Batch:
         seen_at = time.monotonic()
         created_at = seen_at - max(0.0, time.time() - job.intended_at)
         window = (batch.expires_at - batch.created_at) if batch.expires_at and batch.created_at else _WINDOW_SECONDS
@@ -232,8 +259,24 @@ class Jobs:
             due_at = seen_at + self._settings.schedule.interval(seen_at - created_at)
             await anyio.sleep(max(0.0, due_at - time.monotonic()))
             batch, seen_at = await self._look(batch, seen_at)
+            if batch.output_file_id and not batch.ended:
+                await self._api.download_more(batch.output_file_id, growing.path)
+                growing.take(await self._in_thread(self._record_growth, job, growing))
         self._progress.saw(batch)
         return batch
+
+    def _record_growth(self, job: Job, growing: _Growing) -> dict[str, Outcome]:
+        """Writes down the answers that an output file has gained; what else it says is left until the job has ended."""
+        if not growing.path.exists():
+            return {}
+        members = self._ledger.members(job)
+        noted = [
+            (*decoded, line)
+            for line in growing.new_lines()
+            if (decoded := decode(line)) and decoded[0] in members and isinstance(decoded[1], Answer)
+        ]
+        self._ledger.record(members, noted)
+        return {custom_id: outcome for custom_id, outcome, _ in noted}
 
     async def _look(self, batch: Batch, last_seen_at: float) -> tuple[Batch, float]:
         """Looks at a batch, through the eyes of another job that looked since `last_seen_at` if there is one.

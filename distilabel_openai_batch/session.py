@@ -223,7 +223,8 @@ async def _open(
     base_url = str(client.base_url)
     progress = Progress(logger)
     name = scope_name(base_url)
-    scope = _scopes[settings.ledger_dir, name]
+    # Who loads what was submitted asks the same questions, in the same process too.
+    scope = _Scope() if settings.run else _scopes[settings.ledger_dir, name]
     ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, name)
     with closing(ledger), TemporaryDirectory(prefix="distilabel-openai-batch-") as temporary:
         directory = Path(temporary)

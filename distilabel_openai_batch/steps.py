@@ -131,7 +131,10 @@ class StreamBatchResults(GeneratorStep):
     """
 
     task: _Task
-    data: Any = Field(default=None, description="The rows, their file's path, or their dataset's id on the Hub.")
+    # Excluded, as distilabel takes from a new pipeline what its cache leaves out.
+    data: Any = Field(
+        default=None, exclude=True, description="The rows, their file's path, or their dataset's id on the Hub."
+    )
     config: RuntimeParameter[str] | None = Field(default=None, description="The configuration of a dataset on the Hub.")
     split: RuntimeParameter[str] = Field(default="train", description="The split of a dataset on the Hub.")
     ordered: RuntimeParameter[bool] = Field(default=True, description="Whether rows come in the order of `data`.")
@@ -200,9 +203,7 @@ class StreamBatchResults(GeneratorStep):
 
     def _model_dump(self, obj: Any, **kwargs: Any) -> dict[str, Any]:
         dump: dict[str, Any] = super()._model_dump(obj, **kwargs)
-        if not isinstance(self.data, str):
-            del dump["data"]
-        return dump
+        return dump | {"data": self.data} if isinstance(self.data, str) else dump
 
 
 class SubmitBatch(GlobalStep):
@@ -401,6 +402,8 @@ class LoadBatchResults(GeneratorStep):
     def _names_one_submission(self) -> Self:
         if self.run_name and self.batch_ids:
             raise ValueError("LoadBatchResults takes a `run_name` or `batch_ids`, not both: leave one of them out.")
+        if self.batch_ids is not None and not self.batch_ids:
+            raise ValueError("`batch_ids` is empty: name at least one job, or pass `run_name=…`.")
         if self.batch_ids and self.resubmit:
             raise ValueError("LoadBatchResults resubmits whole runs: pass `run_name=…` instead of `batch_ids`.")
         return self

@@ -84,6 +84,7 @@ class Failure:
 
 
 Outcome = Answer | Failure
+Take = Callable[[Mapping[str, Outcome]], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -354,6 +354,8 @@ class Organization:
         stage = batch.stage(self.settings, now)
         if stage.status not in TERMINAL:
             batch.seen_at = now
+            if self.settings.growing_output and batch.answered_at is not None:
+                self._grow(batch, stage)
             return stage
         batch.final = stage
         results = batch.results
@@ -362,10 +364,20 @@ class Organization:
             for kind, path in (("output", results.output_path), ("error", results.error_path)):
                 if path.stat().st_size or "empty_files" in batch.faults:
                     name = f"{batch.id}_{kind}.jsonl"
-                    file_id = stored.new_id("file-")
+                    shown = batch.output_file if kind == "output" else None
+                    file_id = shown.id if shown else stored.new_id("file-")
                     file = self._keep(file_id, path, name, "batch_output", batch.output_seconds, batch.owner)
                     setattr(batch, f"{kind}_file", file)
         return stage
+
+    def _grow(self, batch: Batch, stage: Stage) -> None:
+        """Shows what a batch under way has answered so far."""
+        if batch.results is None or not stage.done:
+            return
+        path = batch.results.grow(min(stage.done, batch.results.done))
+        file_id = batch.output_file.id if batch.output_file else stored.new_id("file-")
+        name = f"{batch.id}_output.jsonl"
+        batch.output_file = self._keep(file_id, path, name, "batch_output", batch.output_seconds, batch.owner)
 
     def _advance_all(self) -> None:
         for batch in self._batches.values():

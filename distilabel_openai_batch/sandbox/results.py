@@ -157,6 +157,14 @@ class Results:
             if digest is not None:
                 yield self._examination.custom_ids[self._order[place]], digest
 
+    def grow(self, done: int) -> Path:
+        """Returns a file with the output lines of the first `done` requests, which was there before with fewer."""
+        path = self.output_path.with_suffix(".growing")
+        with self.output_path.open("rb") as whole, path.open("ab") as growing:
+            whole.seek(growing.tell())
+            growing.write(whole.read(max(0, self._totals["output"][done] - growing.tell())))
+        return path
+
     def close(self, status: str, done: int) -> None:
         """Cuts the files to what was done when the batch ended, and says of the rest why it was not.
 

@@ -53,6 +53,7 @@ class Settings(BaseModel):
         shuffle: whether result lines stand in another order than the requests.
         seed: decides that order.
         failures: requests that are answered with an error.
+        growing_output: whether a batch under way shows an output file, which grows as its requests are answered.
         upload_visible_after_seconds: a batch created sooner after the upload fails with "Cannot find file".
     """
 
@@ -74,6 +75,7 @@ class Settings(BaseModel):
     shuffle: bool = True
     seed: int = 0
     failures: list[RequestFailure] = []
+    growing_output: bool = False
     upload_visible_after_seconds: float = Field(default=0.0, ge=0)
 
     def knows(self, model: str) -> bool:
