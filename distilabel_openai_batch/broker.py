@@ -186,8 +186,8 @@ class Broker:
                 return _batch_ids(ended)
             if mine:
                 continue
-            if not self._jobs.waits:
-                return [job.batch_id] if job.batch_id else []
+            if not self._jobs.waits and job.batch_id:
+                return [job.batch_id]
             self._progress.waits_for_another(job.batch_id)
             await anyio.sleep(_ANOTHERS_JOB_SECONDS)
         return await self._answer(requests, take, new=False)

@@ -103,6 +103,8 @@ _CHECKPOINT_PAGES = 16_384
 
 _BUSY_SECONDS = 60.0
 
+_looking_at_owners = threading.Lock()
+
 
 class JobState(str, Enum):
     """Where a job is in its life."""
@@ -643,11 +645,13 @@ class Ledger:
         if not path.exists():
             return False
         lock = filelock.FileLock(path, thread_local=False)
-        try:
-            lock.acquire(blocking=False)
-        except filelock.Timeout:
-            return True
-        lock.release()
+        # One thread at a time: another one's look at a dead owner's lock is no sign of life.
+        with _looking_at_owners:
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                return True
+            lock.release()
         with suppress(OSError):
             path.unlink(missing_ok=True)
         return False

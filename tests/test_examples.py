@@ -47,13 +47,37 @@ def test_the_yaml_runs_from_distilabels_command_line(sandbox, tmp_path):
     assert books.sync == 0
 
 
-def test_the_python_and_the_yaml_are_one_pipeline(sandbox, tmp_path):
-    """Written out, both have the same steps, and neither the key."""
-    spec = importlib.util.spec_from_file_location("example_pipeline", EXAMPLES / "pipeline.py")
+def read_example(name: str) -> Pipeline:
+    """The pipeline of an example in Python."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
+    return example.pipeline
+
+
+def test_the_other_ways_to_run_run(sandbox, monkeypatch):
+    """Streaming, and submitting with the Python to load with the YAML, and the other way round."""
+    monkeypatch.chdir(ROOT)
+    names = ("stream", "submit", "load")
+    both = {name: (read_example(name), Pipeline.from_yaml(EXAMPLES / f"{name}.yaml")) for name in names}
+    for pipeline in both["stream"]:
+        rows = pipeline.run(use_cache=False)["default"]["train"]
+        assert len(rows) == 64
+        assert all(rows["generation"])
+    assert len(sandbox.books().batches) == 4
+    for submit, load in zip(both["submit"], reversed(both["load"]), strict=True):
+        assert submit.run(use_cache=False)["default"]["train"]["requests"] == [64]
+        rows = load.run(use_cache=False)["default"]["train"]
+        assert len(rows) == 64
+        assert all(rows["generation"])
+        assert set(rows["batch_failure"]) == {None}
+    assert len(sandbox.books().batches) == 5
+
+
+def test_the_python_and_the_yaml_are_one_pipeline(sandbox, tmp_path):
+    """Written out, both have the same steps, and neither the key."""
     written = []
-    for number, pipeline in enumerate([example.pipeline, Pipeline.from_yaml(EXAMPLES / "pipeline.yaml")]):
+    for number, pipeline in enumerate([read_example("pipeline"), Pipeline.from_yaml(EXAMPLES / "pipeline.yaml")]):
         path = tmp_path / f"{number}.yaml"
         pipeline.save(path, format="yaml")
         assert API_KEY not in path.read_text(encoding="utf-8")

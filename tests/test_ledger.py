@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -167,6 +168,21 @@ def test_a_job_of_the_dead_is_taken_over_once(ledger, tmp_path):
     assert third.take_over(taken) is None
     another.close()
     third.close()
+
+
+def test_many_jobs_of_one_dead_owner_are_taken_over_at_once(ledger, tmp_path):
+    """One thread's look at the owner's lock is not taken for the owner by another."""
+    jobs = [ledger.plan(shard(f"a-{number}"))[0] for number in range(16)]
+    ledger.close()
+    # A kill leaves it behind.
+    lock = tmp_path / "ledger" / "owners" / f"{ledger.owner}.lock"
+    another = Ledger(tmp_path / "ledger", SCOPE)
+    with ThreadPoolExecutor(16) as threads:
+        for _ in range(20):
+            lock.touch()
+            assert not any(threads.map(another._lives, [job.owner for job in jobs]))
+        assert all(threads.map(another.take_over, jobs))
+    another.close()
 
 
 def test_an_adopted_job_is_adopted_once(ledger):

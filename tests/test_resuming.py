@@ -194,6 +194,58 @@ def test_killed_at_a_boundary(forker, undisturbed, sandbox, tmp_path, boundary):
     assert_bought_once(sandbox, SHAPES["row"])
 
 
+def assert_all_rows(script: Script):
+    [rows] = script.dataset().values()
+    assert [row["instruction"] for row in rows] == [f"Say number {i}." for i in range(12)]
+    assert all(row["generation"] for row in rows)
+
+
+@pytest.mark.parametrize("cache", [(), ("--no-cache",)])
+@pytest.mark.parametrize(
+    "boundary",
+    [
+        Boundary.UPLOAD_TO_RECORD,
+        Boundary.CREATE_TO_RECORD,
+        Boundary.DOWNLOAD_TO_RECORD,
+        Boundary.RECORD_TO_HAND_OVER,
+    ],
+    ids=lambda boundary: boundary.value,
+)
+def test_a_stream_is_killed(forker, sandbox, tmp_path, boundary, cache):
+    """Its rows are all there in the next run, each once, and none is bought twice."""
+    script = Script(forker, tmp_path, "stream")
+    code, told = script.run("--kill", f"{boundary.name}:stream", *cache)
+    assert code == -signal.SIGKILL, told
+    code, told = script.run(*cache)
+    assert code == 0, told
+    assert_all_rows(script)
+    assert_bought_once(sandbox, 12)
+
+
+@pytest.mark.parametrize(
+    ("in_submit", "in_load"),
+    [
+        (Boundary.INTENT_TO_UPLOAD, Boundary.POLLING),
+        (Boundary.UPLOAD_TO_CREATE, Boundary.DOWNLOADING),
+        (Boundary.CREATE_TO_RECORD, Boundary.RECORD_TO_HAND_OVER),
+    ],
+    ids=lambda boundary: boundary.value,
+)
+def test_submitting_and_loading_are_killed(forker, sandbox, tmp_path, in_submit, in_load):
+    """Each in its middle, and started again."""
+    for shape, boundary in (("submit", in_submit), ("load", in_load)):
+        # Nothing has ended while it is submitted, nor while it is watched.
+        sandbox.configure(in_progress_seconds=600.0 if shape == "submit" or boundary is Boundary.POLLING else 0.0)
+        script = Script(forker, tmp_path, shape)
+        code, told = script.run("--kill", f"{boundary.name}:{shape}")
+        assert code == -signal.SIGKILL, told
+        sandbox.configure(in_progress_seconds=600.0 if shape == "submit" else 0.0)
+        code, told = script.run()
+        assert code == 0, told
+    assert_all_rows(script)
+    assert_bought_once(sandbox, 12)
+
+
 @pytest.mark.parametrize("shape", ["row", "behind"])
 def test_killed_at_random_times(undisturbed, sandbox, tmp_path, shape):
     """Many times in a row, a little later each time or earlier, until it comes through: each time a new interpreter."""

@@ -291,6 +291,15 @@ def test_what_is_submitted_is_loaded_later(sandbox, tmp_path):
     bought_once(sandbox)
 
 
+def test_submitting_while_some_jobs_have_ended(sandbox):
+    """What was answered is taken, the rest is left under way."""
+    sandbox.configure(in_progress_seconds=600.0)
+    sandbox.add_fault(BatchFault(kind="expire", value=5))
+    submitted()
+    assert {job["status"] for job in submitted()} == {"expired", "validating"}
+    bought_once(sandbox)
+
+
 def test_submitting_again_buys_nothing(sandbox):
     """It tells of the same jobs."""
     assert [job["batch_id"] for job in submitted()] == [job["batch_id"] for job in submitted()]

@@ -1,4 +1,4 @@
-"""A pipeline with two Tasks in a row, that dies where it is told to, and writes its dataset as JSON if it does not.
+"""A pipeline of two Tasks in a row, or of another shape, that dies where it is told to, or writes its dataset as JSON.
 
 two_tasks.py OUTPUT CACHE [--kill BOUNDARY:STEP] [--no-cache] [--shape SHAPE] [--no-wait]
 """
@@ -13,7 +13,14 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import GroupColumns, LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import TextGeneration, UltraFeedback
 
-from distilabel_openai_batch import OpenAIBatchLLM, boundaries, hooks
+from distilabel_openai_batch import (
+    LoadBatchResults,
+    OpenAIBatchLLM,
+    StreamBatchResults,
+    SubmitBatch,
+    boundaries,
+    hooks,
+)
 
 ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
 
@@ -38,8 +45,8 @@ def Pass(inputs: StepInput):
 def build(shape: str, cache: Path, **fields) -> Pipeline:
     """A pipeline of a shape."""
 
-    def llm() -> OpenAIBatchLLM:
-        return OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05, max_poll_interval=0.3, **fields)
+    def llm(**more) -> OpenAIBatchLLM:
+        return OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05, max_poll_interval=0.3, **fields, **more)
 
     def generating(name: str, **more) -> TextGeneration:
         return TextGeneration(name=name, llm=llm(), system_prompt=name, input_batch_size=5, **more)
@@ -48,8 +55,18 @@ def build(shape: str, cache: Path, **fields) -> Pipeline:
         return UltraFeedback(name="judge", llm=llm(), input_batch_size=5, **more)
 
     with Pipeline(name=f"killed-{shape}", cache_dir=cache) as pipeline:
+        in_jobs_of_four = {"task": TextGeneration(name="task", llm=llm(max_requests_per_job=4)), "name": shape}
+        if shape == "stream":
+            StreamBatchResults(data=ROWS, batch_size=4, **in_jobs_of_four) >> Pass(name="pass", input_batch_size=3)
+            return pipeline
+        if shape == "load":
+            made = LoadBatchResults(run_name="killed", batch_size=4, **in_jobs_of_four)
+            made >> Pass(name="pass", input_batch_size=3)
+            return pipeline
         load = LoadDataFromDicts(data=ROWS, batch_size=4)
-        if shape == "leaf":
+        if shape == "submit":
+            load >> SubmitBatch(run_name="killed", **in_jobs_of_four)
+        elif shape == "leaf":
             load >> generating("generate")
         elif shape == "row":
             two = generating("generate", num_generations=2, group_generations=True)
