@@ -18,6 +18,7 @@ from distilabel.errors import DistilabelUserError
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.steps import GeneratorStep, GlobalStep, StepInput
+from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 from typing_extensions import Self
@@ -80,7 +81,36 @@ def check_columns(name: str, task: _Task, found: Sequence[str]) -> None:
         )
 
 
-class StreamBatchResults(GeneratorStep):
+class _RunsATask(_Step):
+    """What runs a Task that is no step of the pipeline by itself."""
+
+    task: _Task
+
+    _is_a_batch_task = field_validator("task")(batch_task)
+
+    def model_post_init(self, __context: Any) -> None:
+        """Takes the Task out of the pipeline, which would want to run it."""
+        super().model_post_init(__context)
+        take_out_of_pipeline(self.task)
+
+    def load(self) -> None:
+        """Loads the Task, with its LLM."""
+        super().load()
+        if run := self._run():
+            self.task.llm.takes_part_in(run)
+        self.task.load()
+
+    def unload(self) -> None:
+        """Unloads the Task."""
+        self.task.unload()
+        super().unload()
+
+    def _run(self) -> Run | None:
+        """The submission that the Task takes part in, if it does."""
+        return None
+
+
+class StreamBatchResults(_RunsATask, GeneratorStep):
     """Runs a Task over rows in batch jobs, and yields the results of each job as soon as it has ended.
 
     The steps after it work while other jobs are still under way. `max_requests_per_job` of the Task's LLM sets how many
@@ -130,7 +160,6 @@ class StreamBatchResults(GeneratorStep):
         ```
     """
 
-    task: _Task
     # Excluded, as distilabel takes from a new pipeline what its cache leaves out.
     data: Any = Field(
         default=None, exclude=True, description="The rows, their file's path, or their dataset's id on the Hub."
@@ -140,13 +169,6 @@ class StreamBatchResults(GeneratorStep):
     ordered: RuntimeParameter[bool] = Field(default=True, description="Whether rows come in the order of `data`.")
 
     _loaded_rows: Sequence[dict[str, Any]] | None = PrivateAttr(None)
-
-    _is_a_batch_task = field_validator("task")(batch_task)
-
-    def model_post_init(self, __context: Any) -> None:
-        """Takes the Task out of the pipeline, which would want to run it by itself."""
-        super().model_post_init(__context)
-        take_out_of_pipeline(self.task)
 
     @property
     def outputs(self) -> list[str]:
@@ -165,16 +187,6 @@ class StreamBatchResults(GeneratorStep):
         if self.data is None or isinstance(self.data, str):
             return str(super().signature)
         return hashlib.sha1(f"{super().signature}{_digest(self._rows())}".encode(), usedforsecurity=False).hexdigest()
-
-    def load(self) -> None:
-        """Loads the Task, with its LLM."""
-        super().load()
-        self.task.load()
-
-    def unload(self) -> None:
-        """Unloads the Task."""
-        self.task.unload()
-        super().unload()
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
         """Yields the rows with the Task's output columns.
@@ -206,7 +218,7 @@ class StreamBatchResults(GeneratorStep):
         return dump | {"data": self.data} if isinstance(self.data, str) else dump
 
 
-class SubmitBatch(GlobalStep):
+class SubmitBatch(_RunsATask, GlobalStep):
     """Submits a Task's batch jobs for its rows, and returns at once.
 
     Nobody waits for them: `LoadBatchResults` collects what they answer, in another pipeline, on another day, on another
@@ -254,17 +266,9 @@ class SubmitBatch(GlobalStep):
         ```
     """
 
-    task: _Task
     run_name: RuntimeParameter[str] | None = Field(
         default=None, description="The name by which the results are loaded."
     )
-
-    _is_a_batch_task = field_validator("task")(batch_task)
-
-    def model_post_init(self, __context: Any) -> None:
-        """Takes the Task out of the pipeline, which would want to run it by itself."""
-        super().model_post_init(__context)
-        take_out_of_pipeline(self.task)
 
     @property
     def inputs(self) -> dict[str, bool]:
@@ -276,16 +280,8 @@ class SubmitBatch(GlobalStep):
         """What is told of each job."""
         return ["run_name", "batch_id", "requests", "bytes", "status", "scope"]
 
-    def load(self) -> None:
-        """Loads the Task, with its LLM."""
-        super().load()
-        self.task.llm.takes_part_in(Run(self._name(), waits=False, buys=True))
-        self.task.load()
-
-    def unload(self) -> None:
-        """Unloads the Task."""
-        self.task.unload()
-        super().unload()
+    def _run(self) -> Run:
+        return Run(self._name(), waits=False, buys=True)
 
     def process(self, inputs: StepInput) -> "StepOutput":
         """Submits jobs.
@@ -335,7 +331,7 @@ class SubmitBatch(GlobalStep):
         return self.run_name or (f"{pipeline}/{self.name}" if pipeline else str(self.name))
 
 
-class LoadBatchResults(GeneratorStep):
+class LoadBatchResults(_RunsATask, GeneratorStep):
     """Yields the rows that `SubmitBatch` submitted, with the Task's output columns, as their jobs end.
 
     The rows and answers come from the ledger, and from the server where the ledger does not know them: on another
@@ -383,7 +379,6 @@ class LoadBatchResults(GeneratorStep):
         ```
     """
 
-    task: _Task
     run_name: RuntimeParameter[str] | None = Field(default=None, description="The `run_name` of `SubmitBatch`.")
     batch_ids: RuntimeParameter[list[str]] | None = Field(default=None, description="The ids of some of its jobs.")
     resubmit: RuntimeParameter[bool] = Field(
@@ -396,8 +391,6 @@ class LoadBatchResults(GeneratorStep):
     _loaded_rows: _Rows | None = PrivateAttr(None)
     _found_name: str | None = PrivateAttr(None)
 
-    _is_a_batch_task = field_validator("task")(batch_task)
-
     @model_validator(mode="after")
     def _names_one_submission(self) -> Self:
         if self.run_name and self.batch_ids:
@@ -407,11 +400,6 @@ class LoadBatchResults(GeneratorStep):
         if self.batch_ids and self.resubmit:
             raise ValueError("LoadBatchResults resubmits whole runs: pass `run_name=…` instead of `batch_ids`.")
         return self
-
-    def model_post_init(self, __context: Any) -> None:
-        """Takes the Task out of the pipeline, which would want to run it by itself."""
-        super().model_post_init(__context)
-        take_out_of_pipeline(self.task)
 
     @property
     def outputs(self) -> list[str]:
@@ -425,17 +413,8 @@ class LoadBatchResults(GeneratorStep):
         check_columns(str(self.name), self.task, found)
         return list(dict.fromkeys([*found, *self.task.get_outputs(), FAILURE_COLUMN]))
 
-    def load(self) -> None:
-        """Loads the Task, with its LLM."""
-        super().load()
-        run = Run(self._name(), waits=True, buys=self.resubmit, only=tuple(self.batch_ids or ()))
-        self.task.llm.takes_part_in(run)
-        self.task.load()
-
-    def unload(self) -> None:
-        """Unloads the Task."""
-        self.task.unload()
-        super().unload()
+    def _run(self) -> Run:
+        return Run(self._name(), waits=True, buys=self.resubmit, only=tuple(self.batch_ids or ()))
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
         """Yields the rows that were submitted, with the Task's output columns.
