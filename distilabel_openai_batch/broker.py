@@ -15,10 +15,7 @@ from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
 from distilabel_openai_batch.ledger import OPEN_STATES, Job, Known, Ledger
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request, Shard, Take
-
-OTHER_BATCH = Failure("It is in another batch than those asked for.", code="other_batch")
-"""What a request comes to that is in a batch which is not asked for."""
+from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Failure, Outcome, Request, Shard, Take
 
 _NOT_SUBMITTED = Failure("No job of this run asked it.", code="not_submitted")
 

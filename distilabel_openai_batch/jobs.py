@@ -261,7 +261,9 @@ class Jobs:
             batch, seen_at = await self._look(batch, seen_at)
             if batch.output_file_id and not batch.ended:
                 await self._api.download_more(batch.output_file_id, growing.path)
-                growing.take(await self._in_thread(self._record_growth, job, growing))
+                early = await self._in_thread(self._record_growth, job, growing)
+                self._progress.took_early(batch, len(early))
+                growing.take(early)
         self._progress.saw(batch)
         return batch
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from distilabel_openai_batch.wire import Answer, Batch, Failure, Results, Shard
+from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Results, Shard
 
 _SECONDS_BETWEEN_LINES = 300.0
 _CUSTOM_IDS_NAMED = 3
@@ -45,6 +45,7 @@ class Progress:
         self._tokens_out = 0
         self._jobs = 0
         self._live: dict[str, Batch] = {}
+        self._early: Counter[str] = Counter()
         self._others: set[str | None] = set()
         self._kinds: dict[tuple[int | None, str | None, str], _Kind] = {}
         self._tenth = 0
@@ -124,6 +125,10 @@ class Progress:
         """A file with results is gone."""
         self._logger.warning(f"⚠️ The server does not have file {file_id} any more; what it said is asked again.")
 
+    def took_early(self, batch: Batch, answers: int) -> None:
+        """So many answers were taken from a batch that is under way, and says itself how many it has."""
+        self._early[batch.id] += answers
+
     def collected(self, batch: Batch, results: Results) -> None:
         """A job's results are here."""
         self._live.pop(batch.id, None)
@@ -143,6 +148,9 @@ class Progress:
 
     def gave_up(self, failure: Failure, custom_id: str | None = None) -> None:
         """A request stays without an answer; one that could not even be written has no `custom_id`."""
+        if failure == OTHER_BATCH:
+            self._requests -= 1
+            return
         kind = self._kinds.setdefault((failure.status_code, failure.code, failure.message), _Kind(failure))
         kind.count += 1
         if custom_id and len(kind.custom_ids) < _CUSTOM_IDS_NAMED:
@@ -165,7 +173,7 @@ class Progress:
         return sum(kind.count for kind in self._kinds.values())
 
     def _done(self) -> int:
-        return self._answers + sum(live.completed for live in self._live.values())
+        return self._answers + sum(max(0, live.completed - self._early[live.id]) for live in self._live.values())
 
     def _tenths(self) -> int:
         return 10 * self._done() // self._requests if self._requests else 0

@@ -24,11 +24,10 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from typing_extensions import Self
 
 from distilabel_openai_batch import hooks, rows
-from distilabel_openai_batch.broker import OTHER_BATCH
 from distilabel_openai_batch.llm import OpenAIBatchLLM, holds_one
 from distilabel_openai_batch.session import Session, outcomes_seen
 from distilabel_openai_batch.submission import Run
-from distilabel_openai_batch.wire import Failure
+from distilabel_openai_batch.wire import OTHER_BATCH, Failure
 
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput

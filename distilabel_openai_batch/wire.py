@@ -297,6 +297,9 @@ class Results:
     strays: int
 
 
+OTHER_BATCH = Failure("It is in another batch than those asked for.", code="other_batch")
+"""What a request comes to that is in a batch which is not asked for."""
+
 MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING)
 
 

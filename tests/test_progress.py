@@ -8,7 +8,7 @@ import pytest
 
 from distilabel_openai_batch import progress as progress_module
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Answer, Batch, Failure, Request, Results, Shard
+from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Request, Results, Shard
 
 
 class Clock:
@@ -143,3 +143,25 @@ def test_what_need_not_be_bought_is_told(progress, caplog):
         "🔁 Carrying on with batch batch_1, which is in_progress: 7 requests.",
         "⏳ Another process runs batch batch_2; waiting for it.",
     ]
+
+
+def test_answers_taken_early_are_counted_once(progress, clock, caplog):
+    """The batch says that it has them, and so does whoever was given them."""
+    batch = Batch("batch_1", "in_progress", completed=2, total=4)
+    progress.asked(4)
+    progress.created(batch, shard(4))
+    progress.took_early(batch, 2)
+    progress.answered()
+    progress.answered()
+    clock.now = 1_000.0
+    progress.saw(batch)
+    assert "2 of 4 requests answered" in caplog.text
+
+
+def test_requests_of_batches_that_are_not_asked_for_are_no_failures(progress, caplog):
+    """They are none of this run's."""
+    progress.asked(2)
+    progress.gave_up(OTHER_BATCH, "a-0")
+    progress.answered()
+    progress.finish()
+    assert "1 of 1 requests answered, 0 failed" in caplog.text
