@@ -297,6 +297,7 @@ def test_submitting_while_some_jobs_have_ended(sandbox):
     sandbox.add_fault(BatchFault(kind="expire", value=5))
     submitted()
     assert {job["status"] for job in submitted()} == {"expired", "validating"}
+    sandbox.configure(in_progress_seconds=0.0)
     bought_once(sandbox)
 
 

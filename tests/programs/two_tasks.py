@@ -54,18 +54,20 @@ def build(shape: str, cache: Path, **fields) -> Pipeline:
     def judging(**more) -> UltraFeedback:
         return UltraFeedback(name="judge", llm=llm(), input_batch_size=5, **more)
 
+    def in_jobs_of_four() -> dict:
+        return {"name": shape, "task": TextGeneration(name="task", llm=llm(max_requests_per_job=4))}
+
     with Pipeline(name=f"killed-{shape}", cache_dir=cache) as pipeline:
-        in_jobs_of_four = {"task": TextGeneration(name="task", llm=llm(max_requests_per_job=4)), "name": shape}
         if shape == "stream":
-            StreamBatchResults(data=ROWS, batch_size=4, **in_jobs_of_four) >> Pass(name="pass", input_batch_size=3)
+            StreamBatchResults(data=ROWS, batch_size=4, **in_jobs_of_four()) >> Pass(name="pass", input_batch_size=3)
             return pipeline
         if shape == "load":
-            made = LoadBatchResults(run_name="killed", batch_size=4, **in_jobs_of_four)
+            made = LoadBatchResults(run_name="killed", batch_size=4, **in_jobs_of_four())
             made >> Pass(name="pass", input_batch_size=3)
             return pipeline
         load = LoadDataFromDicts(data=ROWS, batch_size=4)
         if shape == "submit":
-            load >> SubmitBatch(run_name="killed", **in_jobs_of_four)
+            load >> SubmitBatch(run_name="killed", **in_jobs_of_four())
         elif shape == "leaf":
             load >> generating("generate")
         elif shape == "row":
