@@ -98,11 +98,13 @@ class _Growing:
         path: what was downloaded of it.
         take: is given the answers in it.
         read: the bytes of it whose lines were read.
+        taken: how many answers were taken from it.
     """
 
     path: Path
     take: Take
     read: int = 0
+    taken: int = 0
 
     def new_lines(self) -> list[bytes]:
         """The whole lines that it has gained."""
@@ -277,6 +279,9 @@ class Jobs:
             for line in growing.new_lines()
             if (decoded := decode(line)) and decoded[0] in members and isinstance(decoded[1], Answer)
         ]
+        # The last one is left, so that somebody waits for the job's end.
+        noted = noted[: max(0, len(members) - 1 - growing.taken)]
+        growing.taken += len(noted)
         self._ledger.record(members, noted)
         return {custom_id: outcome for custom_id, outcome, _ in noted}
 
