@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -27,7 +28,8 @@ class Adoption:
         directory: for files that are needed for moments.
         progress: is told what was found.
         due: whether to look for jobs at all.
-        only: the ids of the batches that are looked at, instead of all that the server lists.
+        only: the ids of the batches that are looked at, whether the server lists them or not.
+        all_others: whether those that it lists are looked at beside them.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Adoption:
         progress: Progress,
         due: bool,
         only: Collection[str] = (),
+        all_others: bool = True,
     ) -> None:
         self._api = api
         self._ledger = ledger
@@ -48,6 +51,7 @@ class Adoption:
         self._directory = directory
         self._progress = progress
         self._only = only
+        self._all_others = all_others
         self._one_at_a_time = anyio.Lock()
         self.due = due
         """Whether it is still to look for jobs."""
@@ -70,7 +74,7 @@ class Adoption:
             if self.due:
                 for key, batch in await self._unknown():
                     if batch.ended:
-                        await self._jobs.adopt(key, batch)
+                        await self._jobs.adopt(key, batch, partial(self._custom_ids, batch))
                     else:
                         await self._adopt_under_way(key, batch)
                 self.due = False
@@ -82,11 +86,14 @@ class Adoption:
         Raises:
             RunError: the server refuses or could not be reached.
         """
-        if self._only:
-            return [await self._api.retrieve(batch_id) for batch_id in self._only]
-        name, value = self._scope_key
-        listed = await self._api.list_since_a_month()
-        return [batch for batch in listed if batch.metadata.get(name) == value and KEY in batch.metadata]
+        found = {batch_id: await self._api.retrieve(batch_id) for batch_id in self._only}
+        if self._all_others:
+            name, value = self._scope_key
+            listed = await self._api.list_since_a_month()
+            found |= {
+                batch.id: batch for batch in listed if batch.metadata.get(name) == value and KEY in batch.metadata
+            }
+        return list(found.values())
 
     async def _unknown(self) -> list[tuple[str, Batch]]:
         batches = {batch.metadata.get(KEY, batch.id): batch for batch in await self.batches()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 
 import anyio
 import anyio.to_thread
@@ -49,7 +50,7 @@ class Broker:
         only: Collection[str] = (),
     ) -> None:
         self._buys = buys
-        self._only = only
+        self._only = frozenset(only)
         self._ledger = ledger
         self._jobs = jobs
         self._adoption = adoption
@@ -72,13 +73,28 @@ class Broker:
             RunError: the run cannot go on.
         """
         try:
+            if self._only:
+                requests = await self._members(requests, take)
             return await self._answer(requests, take, new=True)
         except OSError as error:
             raise errors.RunError(f"A file of a job could not be written or read: {error}") from None
 
+    async def _members(self, requests: Sequence[Request], take: Take) -> Sequence[Request]:
+        """Those of the requests that are, or were, in one of the batches asked for."""
+        custom_ids = [request.custom_id for request in requests]
+        batches = await anyio.to_thread.run_sync(self._ledger.batches_of, custom_ids)
+        if not self._only.issubset(chain.from_iterable(batches.values())) and await self._adoption.adopt():
+            batches = await anyio.to_thread.run_sync(self._ledger.batches_of, custom_ids)
+        others = {
+            custom_id: OTHER_BATCH for custom_id in custom_ids if self._only.isdisjoint(batches.get(custom_id, ()))
+        }
+        take(others)
+        return [request for request in requests if request.custom_id not in others]
+
     async def _answer(self, requests: Sequence[Request], take: Take, new: bool) -> list[str]:
         """As `answer`. Where they are not `new`, a failure is what their job has just come to, not an earlier run."""
-        known = await anyio.to_thread.run_sync(self._ledger.look_up, [request.custom_id for request in requests])
+        custom_ids = [request.custom_id for request in requests]
+        known = await anyio.to_thread.run_sync(self._ledger.look_up, custom_ids)
         outcomes: dict[str, Outcome] = {}
         waiting: dict[int, list[Request]] = {}
         to_buy: list[Request] = []
@@ -94,16 +110,6 @@ class Broker:
                 outcomes[request.custom_id] = fact.outcome
         if new and to_buy and await self._adoption.adopt():
             return await self._answer(requests, take, new)
-        if new and self._only:
-            others = await anyio.to_thread.run_sync(self._in_other_batches, known)
-            take(dict.fromkeys(others, OTHER_BATCH))
-            outcomes = {custom_id: outcome for custom_id, outcome in outcomes.items() if custom_id not in others}
-            to_buy = [request for request in to_buy if request.custom_id not in others]
-            waiting = {
-                job_id: kept
-                for job_id, members in waiting.items()
-                if (kept := [request for request in members if request.custom_id not in others])
-            }
         if new:
             self._progress.reused(len(outcomes))
         if not self._buys:
@@ -116,24 +122,11 @@ class Broker:
             + [partial(self._buy, shard, take) for shard in self._cut(to_buy)]
         )
 
-    def _in_other_batches(self, known: Mapping[str, Known]) -> set[str]:
-        """Those of the requests that are in a batch which is not asked for."""
-        batches = self._ledger.batches_of({fact.job for fact in known.values()})
-        return {custom_id for custom_id, fact in known.items() if batches.get(fact.job) not in self._only}
-
     def _why_not(self, custom_ids: Sequence[str], known: Mapping[str, Known]) -> dict[str, Outcome]:
         """Why requests have no answer that could be had without buying it."""
         dropped = self._ledger.came_to_nothing(custom_ids)
-        why: dict[str, Outcome] = {}
-        for custom_id in custom_ids:
-            if (fact := known.get(custom_id)) and fact.outcome:
-                why[custom_id] = fact.outcome
-            elif custom_id in dropped:
-                batch_id, failure = dropped[custom_id]
-                why[custom_id] = OTHER_BATCH if self._only and batch_id not in self._only else failure
-            else:
-                why[custom_id] = OTHER_BATCH if self._only else _NOT_SUBMITTED
-        return why
+        failed = {custom_id: fact.outcome for custom_id, fact in known.items() if fact.outcome}
+        return {custom_id: failed.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids}
 
     async def _buy(self, shard: Shard, take: Take) -> list[str]:
         async with self._capacity:

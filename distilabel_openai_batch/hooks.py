@@ -11,14 +11,18 @@ import contextvars
 import functools
 import inspect
 import logging
+import random
 import types
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
 import anyio
 import distilabel
 import greenback
+import numpy as np
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.pipeline._dag import DAG
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
@@ -53,7 +57,7 @@ def install(is_ours: Callable[[Any], bool], buys: Callable[[Any], bool]) -> None
         ImportError: this distilabel is not made as the wraps expect.
     """
     _check_targets()
-    _know_the_running_step()
+    _know_the_running_step(is_ours)
     _hand_over_whole_dataset(is_ours)
     _share_a_stage(is_ours)
     _process_row_groups_side_by_side(is_ours)
@@ -101,7 +105,7 @@ def _check_targets() -> None:
         )
 
 
-def _know_the_running_step() -> None:
+def _know_the_running_step(is_ours: Callable[[Any], bool]) -> None:
     """An LLM is not told which step holds it, and two steps that ask the same question are two buyers.
 
     What stops the pipeline is sent to its process without the step and its rows: they are not needed there, may be
@@ -114,6 +118,8 @@ def _know_the_running_step() -> None:
     def wrapped(self: Any) -> Any:
         global _running_step, _dry_run
         _running_step, _dry_run = self.step.name, self.dry_run
+        if is_ours(self.step):
+            _seed(self.step)
         try:
             return run(self)
         except _StepWrapperException as error:
@@ -214,6 +220,7 @@ async def process_side_by_side(
     async def process(index: int) -> None:
         outcomes_seen.set([])
         await greenback.ensure_portal()
+        _seed(task, index)
         try:
             rows = next(_process_applying_mappings(task, *groups[index]))
         except STOPS_THE_PIPELINE as error:
@@ -232,6 +239,31 @@ async def process_side_by_side(
             task_group.start_soon(process, index)
     if stops:
         raise stops[0]
+
+
+def _seed(step: Any, row_group: int | None = None) -> None:
+    """A step that draws at random draws in the next run what it drew in this one, and so asks the same questions.
+
+    distilabel's `EvolInstruct` and `Magpie` draw from generators that nobody seeds.
+    """
+    named = f"{step.name}/{getattr(step, 'seed', None)}/{row_group}"
+    seed = zlib.crc32(named.encode())
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+@contextmanager
+def own_random_numbers() -> Iterator[None]:
+    """Whoever waits finds the random number generators as they were, whatever was drawn from them meanwhile.
+
+    Row groups that are processed side by side draw as if each were alone, in whichever order they are answered.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _row_groups(step: Any, args: tuple[list[dict[str, Any]], ...]) -> list[tuple[list[dict[str, Any]], ...]]:

@@ -6,7 +6,7 @@ A job is a batch of the Batch API together with the shard that it answers.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -29,6 +29,7 @@ from distilabel_openai_batch.wire import (
     Results,
     Shard,
     Take,
+    batch_failure,
     decode,
     is_custom_id,
     read_results,
@@ -42,6 +43,8 @@ _WINDOW_SECONDS = 86_400.0
 # Failed batches count against the enqueued-token limit for a while: so often is a shard that stands alone tried again
 # before it is halved.
 _TOKEN_LIMIT_TRIES = 3
+
+_REASONS_TOLD = 3
 
 # Results written down in one transaction.
 _RECORDED_AT_ONCE = 2_000
@@ -310,12 +313,13 @@ class Jobs:
         boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
         return Ended(Ending.COLLECTED, job, results.outcomes)
 
-    async def adopt(self, key: str, batch: Batch) -> None:
+    async def adopt(self, key: str, batch: Batch, asked: Callable[[], Awaitable[Sequence[str]]]) -> None:
         """Takes what a batch has answered that has ended, and that the ledger does not know.
 
         Args:
             key: the batch's.
             batch: any that has ended.
+            asked: finds out the `custom_id`s of its requests, where its results do not name them all.
 
         Raises:
             RunError: the server refuses or could not be reached.
@@ -323,8 +327,13 @@ class Jobs:
         async with self._result_files(key, batch) as paths:
             results = await self._in_thread(_read_all, paths)
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
-            if await self._in_thread(self._ledger.adopt_results, batch, key, results) and results:
-                self._progress.adopted(batch, len(results))
+            if not results or len(results) < batch.total:
+                named = {custom_id for custom_id, _, _ in results}
+                why = batch_failure(batch.id, _reasons(batch)) if batch.status == "failed" else MISSING_RESULT
+                results += [(custom_id, why, b"") for custom_id in await asked() if custom_id not in named]
+            answers = sum(isinstance(outcome, Answer) for _, outcome, _ in results)
+            if await self._in_thread(self._ledger.adopt_results, batch, key, results) and answers:
+                self._progress.adopted(batch, answers)
         await self._delete_files(batch)
 
     @asynccontextmanager
@@ -402,11 +411,16 @@ def _is_file_missing(batch: Batch) -> bool:
     return any(is_file_not_visible(error.message) for error in batch.errors)
 
 
+def _reasons(batch: Batch) -> str:
+    """Why the server did not accept a batch, in its own words."""
+    reasons = "; ".join(str(error) for error in batch.errors[:_REASONS_TOLD]) or "the server gave no reason"
+    more = len(batch.errors) - _REASONS_TOLD
+    return f"{reasons} (and {more} more)" if more > 0 else reasons
+
+
 def _failed(batch: Batch) -> errors.BatchFailedError:
-    reasons = "; ".join(str(error) for error in batch.errors[:3]) or "the server gave no reason"
-    more = f" (and {len(batch.errors) - 3} more)" if len(batch.errors) > 3 else ""
     return errors.BatchFailedError(
-        f"The server did not accept batch {batch.id}: {reasons}{more}",
+        f"The server did not accept batch {batch.id}: {_reasons(batch)}",
         code=batch.errors[0].code if batch.errors else None,
         batch_id=batch.id,
     )

@@ -21,7 +21,7 @@ import filelock
 import orjson
 
 from distilabel_openai_batch.errors import LedgerError
-from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, Shard, decode
+from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, Shard, batch_failure, decode
 
 FILE_NAME = "ledger.sqlite3"
 
@@ -89,7 +89,17 @@ _MIGRATIONS = [
         PRIMARY KEY (scope, number)
     ) WITHOUT ROWID;
     ALTER TABLE scopes ADD COLUMN rows_file_id TEXT;
-    CREATE INDEX jobs_by_batch ON jobs (batch_id)
+    CREATE INDEX jobs_by_batch ON jobs (batch_id);
+    """,
+    """
+    CREATE TABLE other_jobs (
+        request INTEGER NOT NULL REFERENCES requests,
+        job INTEGER NOT NULL REFERENCES jobs,
+        PRIMARY KEY (request, job)
+    ) WITHOUT ROWID;
+    CREATE TRIGGER requests_moved AFTER UPDATE OF job ON requests WHEN OLD.job != NEW.job BEGIN
+        INSERT OR IGNORE INTO other_jobs (request, job) VALUES (OLD.id, OLD.job);
+    END;
     """,
 ]
 
@@ -300,7 +310,7 @@ class Ledger:
         try:
             [version] = database.execute("PRAGMA user_version").fetchone()
             for migration in _MIGRATIONS[version:]:
-                for statement in migration.split(";"):
+                for statement in _statements(migration):
                     database.execute(statement)
             # The header is written only where it changes: others may be reading.
             if version < len(_MIGRATIONS):
@@ -494,6 +504,11 @@ class Ledger:
                     for custom_id, failure in failures
                 ],
             )
+            database.executemany(
+                "INSERT OR IGNORE INTO other_jobs (request, job)"
+                " SELECT id, ?1 FROM requests WHERE scope = ?2 AND custom_id = ?3 AND job != ?1",
+                [(job, self._scope, custom_id) for custom_id, _, _ in results],
+            )
             database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(results), job))
         return True
 
@@ -560,18 +575,24 @@ class Ledger:
             ).fetchone()
         return row[0] if row else None
 
-    def batches_of(self, job_ids: Iterable[int]) -> dict[int, str | None]:
-        """The ids of jobs' batches."""
+    def batches_of(self, custom_ids: Iterable[str]) -> dict[str, set[str]]:
+        """The ids of the batches that each request is, or was, in; none for those that were in none."""
+        found: dict[str, set[str]] = {}
         with self._lock, self._guard():
-            return dict(
-                self._database.execute(
-                    "SELECT id, batch_id FROM jobs WHERE id IN (SELECT value FROM json_each(?))",
-                    (orjson.dumps(list(job_ids)).decode(),),
-                )
+            rows = self._database.execute(
+                "SELECT custom_id, batch_id FROM requests JOIN ("
+                "SELECT id AS request, job FROM requests UNION ALL SELECT request, job FROM other_jobs) AS every"
+                " ON every.request = requests.id JOIN jobs ON jobs.id = every.job"
+                " WHERE requests.scope = ? AND batch_id IS NOT NULL"
+                " AND custom_id IN (SELECT value FROM json_each(?))",
+                (self._scope, orjson.dumps(list(custom_ids)).decode()),
             )
+            for custom_id, batch_id in rows:
+                found.setdefault(custom_id, set()).add(batch_id)
+        return found
 
-    def came_to_nothing(self, custom_ids: Iterable[str]) -> dict[str, tuple[str | None, Failure]]:
-        """Those of the requests whose job came to nothing: its batch, and why."""
+    def came_to_nothing(self, custom_ids: Iterable[str]) -> dict[str, Failure]:
+        """Those of the requests whose job came to nothing, and why it did."""
         with self._lock, self._guard():
             rows = self._database.execute(
                 "SELECT custom_id, batch_id, coalesce(jobs.error, 'it was never created') FROM requests"
@@ -579,10 +600,7 @@ class Ledger:
                 " AND custom_id IN (SELECT value FROM json_each(?))",
                 (self._scope, JobState.DROPPED.value, orjson.dumps(list(custom_ids)).decode()),
             ).fetchall()
-        return {
-            custom_id: (batch_id, Failure(f"Batch {batch_id} came to nothing: {error}", code="batch_failed"))
-            for custom_id, batch_id, error in rows
-        }
+        return {custom_id: batch_failure(batch_id, error) for custom_id, batch_id, error in rows}
 
     def keep_rows(self, lines: Sequence[bytes], file_id: str | None) -> None:
         """Remembers the rows of a submission, in place of those that it had.
@@ -736,6 +754,16 @@ class Ledger:
             )
             database.execute("UPDATE jobs SET state = ? WHERE id = ?", (JobState.COLLECTED.value, job.id))
         return replace(job, state=JobState.COLLECTED)
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script; that of a trigger has semicolons of its own."""
+    statement = ""
+    for part in script.split(";")[:-1]:
+        statement += f"{part};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _outcome(

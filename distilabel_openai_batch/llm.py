@@ -320,7 +320,8 @@ class OpenAIBatchLLM(OpenAILLM):
             return await self._agenerate(inputs, num_generations, **kwargs)
 
         if greenback.has_portal():
-            return greenback.await_(run())
+            with hooks.own_random_numbers():
+                return greenback.await_(run())
         if _in_event_loop():
             # A notebook: its own event loop runs already, and another one has to wait elsewhere.
             with anyio.from_thread.start_blocking_portal() as portal:

@@ -246,6 +246,8 @@ async def _open(
                 progress=progress,
                 due=settings.reuse_answers and not scope.was_looked_for,
                 only=run.only if run else (),
+                # Who buys has to know what was bought since.
+                all_others=run is None or run.buys or not run.only,
             )
             broker = Broker(
                 ledger=ledger,

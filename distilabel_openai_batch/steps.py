@@ -225,8 +225,8 @@ class SubmitBatch(_RunsATask, GlobalStep):
     and on the server beside the jobs' input files.
 
     Attributes:
-        task: the Task, with an `OpenAIBatchLLM`. It has to be one that asks its LLM once for each row. It is no step of
-            the pipeline by itself.
+        task: the Task, with an `OpenAIBatchLLM`. One that asks its LLM in several rounds is submitted round by round: run
+            it again when its jobs have ended. It is no step of the pipeline by itself.
         run_name: the name by which the results are loaded. Defaults to the pipeline's and the step's names with a slash
             between them.
 
@@ -341,7 +341,7 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
         run_name: the `run_name` of `SubmitBatch`. Defaults to `None`.
         batch_ids: the ids of some of its jobs, instead: only their rows are yielded. Defaults to `None`.
         resubmit: whether requests without an answer are asked again, in new jobs that are waited for. Otherwise their
-            rows have `None`s. Needs `run_name`. Defaults to `False`.
+            rows have `None`s. Defaults to `False`.
         ordered: whether rows come in the order in which they were submitted. Otherwise those that are there first come
             first. Defaults to `True`.
 
@@ -396,8 +396,6 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
             raise ValueError("LoadBatchResults takes a `run_name` or `batch_ids`, not both: leave one of them out.")
         if self.batch_ids is not None and not self.batch_ids:
             raise ValueError("`batch_ids` is empty: name at least one job, or pass `run_name=…`.")
-        if self.batch_ids and self.resubmit:
-            raise ValueError("LoadBatchResults resubmits whole runs: pass `run_name=…` instead of `batch_ids`.")
         return self
 
     @property

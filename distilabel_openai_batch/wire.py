@@ -300,6 +300,12 @@ class Results:
 OTHER_BATCH = Failure("It is in another batch than those asked for.", code="other_batch")
 """What a request comes to that is in a batch which is not asked for."""
 
+
+def batch_failure(batch_id: str | None, reasons: str) -> Failure:
+    """What a request comes to whose batch the server did not accept."""
+    return Failure(f"Batch {batch_id} came to nothing: {reasons}", code="batch_failed")
+
+
 MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING)
 
 

@@ -13,7 +13,7 @@ from distilabel.errors import DistilabelUserError
 from distilabel.models.llms import OpenAILLM
 from distilabel.pipeline import Pipeline
 from distilabel.steps import KeepColumns, LoadDataFromDicts, StepInput, step
-from distilabel.steps.tasks import EmbeddingTaskGenerator, TextGeneration, UltraFeedback
+from distilabel.steps.tasks import EmbeddingTaskGenerator, EvolInstruct, TextGeneration, UltraFeedback
 from pydantic import ValidationError
 
 from distilabel_openai_batch import (
@@ -261,8 +261,6 @@ def test_a_loader_is_told_what_to_load(sandbox, tmp_path):
     """By one of two fields."""
     with pytest.raises(ValidationError, match="not both"):
         LoadBatchResults(task=generation(), run_name="numbers", batch_ids=["batch_1"])
-    with pytest.raises(ValidationError, match="run_name"):
-        LoadBatchResults(task=generation(), batch_ids=["batch_1"], resubmit=True)
     with pytest.raises(DistilabelUserError, match="Pass `run_name=…`"):
         loading(tmp_path, run_name=None)
     with pytest.raises(ValidationError, match="empty"):
@@ -368,6 +366,38 @@ def test_jobs_that_came_to_nothing_are_asked_again_on_demand(sandbox, fault, rea
     bought_once(sandbox, jobs=6)
 
 
+def test_some_jobs_are_asked_again_on_demand(sandbox, tmp_path, monkeypatch):
+    """Their requests and no others, once; the rows are theirs ever after, here and on another machine."""
+    for _ in range(2):
+        sandbox.add_fault(BatchFault(kind="expire", value=2))
+    submitted()
+    sandbox.settle()
+    chosen = [batch["id"] for batch in sandbox.books().batches if batch["status"] == "expired"][:1]
+    rows = loaded(batch_ids=chosen)
+    assert [row["generation"] is None for row in rows].count(True) == 3
+
+    for ledger in (os.environ["DISTILABEL_OPENAI_BATCH_DIR"], str(tmp_path / "another")):
+        monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", ledger)
+        again = loaded(batch_ids=chosen, resubmit=True)
+        assert [row["id"] for row in again] == [row["id"] for row in rows]
+        assert all(row["generation"] for row in again)
+        assert len(sandbox.books().batches) == 6
+    assert len(sandbox.books().billed) == len(ROWS) - 3
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_another_machine_is_told_of_a_failed_job(sandbox, tmp_path, monkeypatch, by_name):
+    """Its input file says whose rows it would have answered, its errors why it did not."""
+    sandbox.add_fault(BatchFault(kind="fail"))
+    jobs = submitted()
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / "another"))
+    rows = loaded(**({"run_name": "numbers"} if by_name else {"batch_ids": [job["batch_id"] for job in jobs]}))
+    assert [row["id"] for row in rows] == IDS
+    reasons = [row["batch_failure"] for row in rows if row["generation"] is None]
+    assert len(reasons) == 5
+    assert all("The sandbox was told to fail this batch." in reason for reason in reasons)
+
+
 def test_two_generations_are_two_rows(sandbox):
     """Each with its own reason."""
     sandbox.configure(failures=[FAILS])
@@ -394,6 +424,24 @@ def test_a_judges_results_are_loaded(sandbox):
     found = loaded(task=judge)
     assert [row["id"] for row in found] == list(range(5))
     assert all(len(row["ratings"]) == 2 for row in found)
+
+
+def test_a_task_of_several_rounds_is_submitted_round_by_round(sandbox):
+    """Each submission gets one round further; what a Task draws at random is the same each time."""
+
+    def evolving():
+        llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05)
+        return EvolInstruct(name="evolve", llm=llm, num_evolutions=2, input_batch_size=4)
+
+    for round_ in (1, 2, 2):
+        submitted(task=evolving)
+        sandbox.settle()
+        assert len(sandbox.books().batches) == round_
+    rows = loaded(task=evolving)
+    assert [row["id"] for row in rows] == IDS
+    assert all(row["evolved_instruction"] for row in rows)
+    assert len(sandbox.books().billed) == 2 * len(ROWS)
+    assert set(sandbox.books().billed.values()) == {1}
 
 
 @pytest.mark.parametrize("use_cache", [True, False])

@@ -109,7 +109,8 @@ TASKS = {
     ComplexityScorer: {},
     EvolComplexity: {"num_evolutions": 2, **ONE_MUTATION},
     EvolInstruct: {"num_evolutions": 2, "generate_answers": True, "store_evolutions": True, **ONE_MUTATION},
-    EvolQuality: {"num_evolutions": 2, **ONE_MUTATION},
+    # It seeds its mutations itself, in each row group.
+    EvolQuality: {"num_evolutions": 2},
     GenerateLongTextMatchingData: {"language": "English"},
     GenerateSentencePair: {"triplet": True, "action": "paraphrase"},
     GenerateShortTextMatchingData: {"language": "English"},
