@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,6 +16,7 @@ from distilabel.models.llms import OpenAILLM
 from distilabel.pipeline import Pipeline
 from distilabel.steps import KeepColumns, LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import EmbeddingTaskGenerator, EvolInstruct, TextGeneration, UltraFeedback
+from hub import hub_with
 from pydantic import ValidationError
 
 from distilabel_openai_batch import (
@@ -189,6 +192,18 @@ def test_rows_come_from_files(sandbox, tmp_path, suffix):
         stream.unload()
         assert [row["id"] for row in rows] == IDS
         assert last
+
+
+def test_rows_come_from_the_hub(tmp_path):
+    """By a dataset's id. The Hub's address is read when `datasets` is imported, so a process of its own asks it."""
+    lines = "\n".join(map(json.dumps, ROWS)).encode()
+    program = (
+        "import json; from distilabel_openai_batch.rows import load_rows; print(json.dumps(load_rows('me/rows')[:]))"
+    )
+    with hub_with("me/rows", "rows.jsonl", lines) as address:
+        environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
+        told = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+    assert json.loads(told.stdout)["id"] == IDS
 
 
 def test_a_stream_is_written_to_yaml_and_read_again(sandbox, tmp_path):
