@@ -225,8 +225,8 @@ class SubmitBatch(_RunsATask, GlobalStep):
     and on the server beside the jobs' input files.
 
     Attributes:
-        task: the Task, with an `OpenAIBatchLLM`. One that asks its LLM in several rounds is submitted round by round: run
-            it again when its jobs have ended. It is no step of the pipeline by itself.
+        task: the Task, with an `OpenAIBatchLLM`. One that asks its LLM in several rounds is submitted round by round:
+            run it again when its jobs have ended. It is no step of the pipeline by itself.
         run_name: the name by which the results are loaded. Defaults to the pipeline's and the step's names with a slash
             between them.
 
