@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 import anyio
 import httpx
 import openai
+import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from distilabel_openai_batch import boundaries, errors
 from distilabel_openai_batch.boundaries import Boundary
-from distilabel_openai_batch.wire import Batch, read_batch
+from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, read_batch
 
 T = TypeVar("T")
 
@@ -74,8 +75,12 @@ class _Passing(Exception):
         """The server said that it did nothing; without that, a call that creates may have created."""
 
 
+class NoSuchEndpointError(Exception):
+    """The server has no such synchronous endpoint."""
+
+
 class BatchAPI:
-    """The Batch API of one server.
+    """The Batch API of one server, and its synchronous endpoints.
 
     Args:
         client: the SDK's client; it is used with its retries switched off.
@@ -364,6 +369,47 @@ class BatchAPI:
                 raise _Passing(f"The server has no byte {have:,} of the file.") from None
             # It broke off behind its last byte.
 
+    async def ask(self, endpoint: str, body: bytes) -> Outcome:
+        """Asks one request at its synchronous endpoint, at full price.
+
+        A rate limit and a server that is not reached are waited out for hours, any other failure that may pass for as
+        many repetitions as a call is given before the server was ever reached.
+
+        Args:
+            endpoint: its path, as a batch would have it.
+            body: its body as JSON.
+
+        Returns:
+            The answer, or why there is none.
+
+        Raises:
+            NoSuchEndpointError: the server answers such requests in batches only.
+            RunError: the server refuses the key, or could not be reached.
+        """
+        path = endpoint.removeprefix("/v1")
+        attempts = 0
+
+        async def attempt() -> Outcome:
+            nonlocal attempts
+            attempts += 1
+            try:
+                answer = await self._client.post(path, cast_to=object, body=orjson.loads(body))
+            except openai.APIStatusError as error:
+                status_code, code, message = error.status_code, _code(error), _message(error)
+                if _is_no_endpoint(status_code, code, message):
+                    raise NoSuchEndpointError(f"The server has no synchronous endpoint {path}.") from None
+                may_pass = errors.passes(status_code, code) and (
+                    status_code == 429 or attempts <= self._patience.retries
+                )
+                if may_pass or errors.is_refused(status_code) or errors.is_out_of_quota(code):
+                    raise
+                return Failure(_shortened(self._without_key(message)), status_code, code)
+            if not isinstance(answer, dict):
+                raise ValueError("The server's answer is not of this API.")
+            return Answer(answer)
+
+        return await self._patiently(f"asking a request at {path}", attempt)
+
     async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         started = time.monotonic()
 
@@ -441,6 +487,11 @@ def _error_of(state: RetryCallState) -> _Passing:
 def is_file_not_visible(message: str) -> bool:
     """Whether a refusal says that the input file is not there, as the server does for moments after an upload."""
     return "cannot find file" in message.lower()
+
+
+def _is_no_endpoint(status_code: int, code: str | None, message: str) -> bool:
+    """Whether a refusal says that there is no such path, rather than no such model."""
+    return status_code in (405, 501) or (status_code == 404 and (code is None or "invalid url" in message.lower()))
 
 
 def _json(answer: object) -> dict[str, Any]:

@@ -21,6 +21,7 @@ class Boundary(Enum):
     DOWNLOADING = "half-way through a download"
     DOWNLOAD_TO_RECORD = "between the download and the record"
     RECORDING = "half-way through the record"
+    ANSWER_TO_RECORD = "between a synchronous answer and its record"
     RECORD_TO_HAND_OVER = "between the record and the hand-over"
 
 

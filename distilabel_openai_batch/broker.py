@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,13 +13,22 @@ import anyio.to_thread
 
 from distilabel_openai_batch import boundaries, errors
 from distilabel_openai_batch.adoption import Adoption
+from distilabel_openai_batch.api import NoSuchEndpointError
 from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
-from distilabel_openai_batch.ledger import OPEN_STATES, Job, Known, Ledger
+from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Known, Ledger
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Failure, Outcome, Request, Shard, Take
+from distilabel_openai_batch.synchronous import Synchronous
+from distilabel_openai_batch.wire import OTHER_BATCH, OVERDUE, Answer, Failure, Outcome, Request, Shard, Take
 
 _NOT_SUBMITTED = Failure("No job of this run asked it.", code="not_submitted")
+
+# Requests that are refused before it is said that all would be.
+_TRIALS = 3
+
+# Deadlines, in seconds since the epoch.
+_NEVER = float("inf")
+_PASSED = float("-inf")
 
 # How often a job is looked up that another process runs.
 _ANOTHERS_JOB_SECONDS = 1.0
@@ -34,6 +44,10 @@ class Broker:
         cut: cuts requests into shards.
         max_jobs: jobs of one's own in flight at once.
         progress: is told what was found.
+        synchronous: asks what no batch is waited for.
+        deadline: seconds after which no batch is waited for.
+        sync_below: fewer requests than these are not worth a batch.
+        preflight: whether a request is tried out before the others are submitted.
         buys: whether anything is bought. Otherwise what no job has answered is a failure, and says why.
         only: ids of the batches whose requests are answered; the others fail as `OTHER_BATCH`.
     """
@@ -46,6 +60,10 @@ class Broker:
         cut: Callable[[Iterable[Request]], Iterable[Shard]],
         max_jobs: int,
         progress: Progress,
+        synchronous: Synchronous,
+        deadline: float | None = None,
+        sync_below: float = 0,
+        preflight: bool = False,
         buys: bool = True,
         only: Collection[str] = (),
     ) -> None:
@@ -57,14 +75,21 @@ class Broker:
         self._cut = cut
         self._capacity = anyio.CapacityLimiter(max_jobs)
         self._progress = progress
+        self._synchronous = synchronous
+        self._deadline = _NEVER if deadline is None else deadline
+        self._sync_below = sync_below
+        self._preflight = preflight
+        self._tried_out: set[tuple[str, str]] = set()
         self._running: dict[int, anyio.Event] = {}
 
-    async def answer(self, requests: Sequence[Request], take: Take) -> list[str]:
+    async def answer(self, requests: Sequence[Request], take: Take, since: float | None) -> list[str]:
         """Has requests answered, from the ledger or by the server.
 
         Args:
             requests: each with a `custom_id` of its own.
             take: is given their outcomes as they come.
+            since: when the first of them was asked, in seconds since the epoch, from which the deadline counts; `None`
+                where it has passed.
 
         Returns:
             Ids of the batches that are under way and not waited for; none where jobs are waited for.
@@ -75,7 +100,8 @@ class Broker:
         try:
             if self._only:
                 requests = await self._members(requests, take)
-            return await self._answer(requests, take, new=True)
+            deadline = _PASSED if since is None else since + self._deadline
+            return await self._answer(requests, take, deadline, new=True)
         except OSError as error:
             raise errors.RunError(f"A file of a job could not be written or read: {error}") from None
 
@@ -91,7 +117,7 @@ class Broker:
         take(others)
         return [request for request in requests if request.custom_id not in others]
 
-    async def _answer(self, requests: Sequence[Request], take: Take, new: bool) -> list[str]:
+    async def _answer(self, requests: Sequence[Request], take: Take, deadline: float, new: bool) -> list[str]:
         """As `answer`. Where they are not `new`, a failure is what their job has just come to, not an earlier run."""
         custom_ids = [request.custom_id for request in requests]
         known = await anyio.to_thread.run_sync(self._ledger.look_up, custom_ids)
@@ -109,7 +135,7 @@ class Broker:
             else:
                 outcomes[request.custom_id] = fact.outcome
         if new and to_buy and await self._adoption.adopt():
-            return await self._answer(requests, take, new)
+            return await self._answer(requests, take, deadline, new)
         if new:
             self._progress.reused(len(outcomes))
         if not self._buys:
@@ -117,10 +143,80 @@ class Broker:
             outcomes, to_buy = outcomes | why, []
         if outcomes:
             take(outcomes)
+        is_urgent = len(to_buy) < self._sync_below or time.time() >= deadline
+        if self._preflight and not is_urgent:
+            to_buy = await self._try_out(to_buy, take)
         return await _side_by_side(
-            [partial(self._wait_for, job_id, members, take) for job_id, members in waiting.items()]
-            + [partial(self._buy, shard, take) for shard in self._cut(to_buy)]
+            [partial(self._wait_for, job_id, members, take, deadline) for job_id, members in waiting.items()]
+            + [
+                partial(self._ask_now, shard, take) if is_urgent else partial(self._buy, shard, take, deadline)
+                for shard in self._cut(to_buy)
+            ]
         )
+
+    async def _try_out(self, requests: Sequence[Request], take: Take) -> list[Request]:
+        """Tries one request of each model at the synchronous endpoint, a few where the first ones are refused.
+
+        Returns:
+            Those that have no outcome yet.
+
+        Raises:
+            RequestsFailedError: all that were tried are refused alike, as they would be in a batch.
+        """
+        kinds: dict[tuple[str, str], list[Request]] = {}
+        for request in requests:
+            kinds.setdefault((request.endpoint, request.model), []).append(request)
+        outcomes: dict[str, Outcome] = {}
+        for kind in kinds.keys() - self._tried_out:
+            self._tried_out.add(kind)
+            refusals: list[Failure] = []
+            for request in kinds[kind][:_TRIALS]:
+                try:
+                    await self._at_once(Shard.of([request]), outcomes.update)
+                except (NoSuchEndpointError, errors.AuthenticationError) as error:
+                    # Keys can be restricted to batches.
+                    self._progress.not_tried_out(str(error))
+                    break
+                outcome = outcomes.get(request.custom_id)
+                if not isinstance(outcome, Failure) or errors.passes(outcome.status_code, outcome.code):
+                    break
+                refusals.append(outcome)
+            if len(refusals) == _TRIALS and len({(refusal.status_code, refusal.code) for refusal in refusals}) == 1:
+                raise errors.RequestsFailedError(
+                    f"The first {_TRIALS} of {len(kinds[kind]):,} requests were tried out, and failed: {refusals[0]}"
+                    " Nothing was submitted.",
+                    status_code=refusals[0].status_code,
+                    code=refusals[0].code,
+                )
+        take(outcomes)
+        return [request for request in requests if request.custom_id not in outcomes]
+
+    async def _ask_now(self, shard: Shard, take: Take) -> list[str]:
+        """Asks requests at the synchronous endpoint; in a batch where the server has none."""
+        try:
+            others = await self._at_once(shard, take)
+        except NoSuchEndpointError as error:
+            self._progress.not_asked_now(str(error))
+            return await self._buy(shard, take, _NEVER)
+        return await self._answer(others, take, _PASSED, new=False)
+
+    async def _at_once(self, shard: Shard, take: Take) -> Sequence[Request]:
+        """Asks requests at the synchronous endpoint.
+
+        Returns:
+            Those that another process is asking.
+
+        Raises:
+            NoSuchEndpointError: there is none.
+        """
+        job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard, JobState.SYNCHRONOUS)
+        mine, others = shard.parted(set(claimed))
+        if mine:
+            with self._reserved(job.id):
+                await self._synchronous.run(job, mine, take)
+        else:
+            await self._dropped(job)
+        return others.requests if others else []
 
     def _why_not(self, custom_ids: Sequence[str], known: Mapping[str, Known]) -> dict[str, Outcome]:
         """Why requests have no answer that could be had without buying it."""
@@ -128,30 +224,42 @@ class Broker:
         failed = {custom_id: fact.outcome for custom_id, fact in known.items() if fact.outcome}
         return {custom_id: failed.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids}
 
-    async def _buy(self, shard: Shard, take: Take) -> list[str]:
-        async with self._capacity:
+    async def _buy(self, shard: Shard, take: Take, deadline: float) -> list[str]:
+        with anyio.move_on_after(deadline - time.time()) as waiting:
+            await self._capacity.acquire()
+        if waiting.cancelled_caught:
+            self._progress.overdue(len(shard.requests))
+            take({request.custom_id: OVERDUE for request in shard.requests})
+            return []
+        try:
             boundaries.reached(Boundary.BEFORE_INTENT)
             job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard)
             mine, others = shard.parted(set(claimed))
-            ended = await self._run(job, mine, take) if mine else await self._dropped(job)
+            ended = await self._run(job, mine, take, deadline) if mine else await self._dropped(job)
+        finally:
+            self._capacity.release()
         under_way = _batch_ids(ended)
         if ended.ending is Ending.TOO_LARGE:
             assert mine
             for half in mine.halves():
-                under_way += await self._buy(half, take)
+                under_way += await self._buy(half, take, deadline)
+        if ended.ending is Ending.OVERDUE:
+            assert mine
+            self._progress.overdue(len(mine.requests))
+            take({request.custom_id: OVERDUE for request in mine.requests})
         if others:
-            under_way += await self._answer(others.requests, take, new=False)
+            under_way += await self._answer(others.requests, take, deadline, new=False)
         return under_way
 
     async def _dropped(self, job: Job) -> Ended:
         """A job for which another process left nothing to do."""
         return Ended(Ending.DROPPED, await anyio.to_thread.run_sync(self._ledger.dropped, job))
 
-    async def _run(self, job: Job, shard: Shard | None, take: Take) -> Ended:
+    async def _run(self, job: Job, shard: Shard, take: Take, deadline: float) -> Ended:
         with self._reserved(job.id):
-            ended = await self._jobs.run(job, take, shard)
-        if shard and ended.ending is Ending.COLLECTED:
-            take(ended.outcomes)
+            ended = await self._jobs.run(job, take, shard, deadline)
+        if ended.ending is Ending.COLLECTED:
+            take(_overdue(ended.outcomes, deadline))
         return ended
 
     @contextmanager
@@ -163,7 +271,7 @@ class Broker:
         finally:
             self._running.pop(job_id).set()
 
-    async def _wait_for(self, job_id: int, requests: Sequence[Request], take: Take) -> list[str]:
+    async def _wait_for(self, job_id: int, requests: Sequence[Request], take: Take, deadline: float) -> list[str]:
         """Waits for a job that was begun before: by this session, by another process, or by one that died."""
         while (job := await anyio.to_thread.run_sync(self._ledger.job, job_id)).state in OPEN_STATES:
             if job_id in self._running:
@@ -171,7 +279,10 @@ class Broker:
                 continue
             with self._reserved(job_id):
                 mine = await anyio.to_thread.run_sync(self._ledger.take_over, job)
-                ended = await self._jobs.run(mine, take) if mine and mine.state in OPEN_STATES else None
+                # Its time began when it was planned, perhaps in an earlier run.
+                deadline = min(deadline, job.intended_at + self._deadline)
+                is_open = mine and mine.state in OPEN_STATES
+                ended = await self._jobs.run(mine, take, deadline=deadline) if mine and is_open else None
             if ended and ended.ending is Ending.UNDER_WAY:
                 return _batch_ids(ended)
             if mine:
@@ -180,7 +291,19 @@ class Broker:
                 return [job.batch_id]
             self._progress.waits_for_another(job.batch_id)
             await anyio.sleep(_ANOTHERS_JOB_SECONDS)
-        return await self._answer(requests, take, new=False)
+        return await self._answer(requests, lambda outcomes: take(_overdue(outcomes, deadline)), deadline, new=False)
+
+
+def _overdue(outcomes: Mapping[str, Outcome], deadline: float) -> Mapping[str, Outcome]:
+    """What became of requests, where another job is not to be waited for."""
+    if time.time() < deadline:
+        return outcomes
+    return {
+        custom_id: OVERDUE
+        if isinstance(outcome, Failure) and errors.passes(outcome.status_code, outcome.code)
+        else outcome
+        for custom_id, outcome in outcomes.items()
+    }
 
 
 def _batch_ids(ended: Ended) -> list[str]:

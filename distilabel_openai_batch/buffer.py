@@ -6,6 +6,7 @@ loop is blocked, or a job is full.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request, Take
+from distilabel_openai_batch.wire import OVERDUE, Answer, Failure, Outcome, Request, Take
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +35,9 @@ class _Asked:
     request: Request
     slot: _Slot
     index: int
+    since: float
     attempts: int = 0
+    overdue: bool = False
 
 
 class CallBuffer:
@@ -42,7 +45,8 @@ class CallBuffer:
 
     Args:
         answer: has requests answered, gives their outcomes to its second argument as they come, and returns the batches
-            that are under way and not waited for.
+            that are under way and not waited for. Its third argument says when the first of them was asked, in seconds
+            since the epoch; `None` where no batch is to be waited for.
         is_full: whether so many requests, of so many bytes, are enough for a job.
         max_attempts: how often one request is asked before it is given up.
         not_finished: what to raise when batches are under way and not waited for.
@@ -53,7 +57,7 @@ class CallBuffer:
 
     def __init__(
         self,
-        answer: Callable[[Sequence[Request], Take], Awaitable[Sequence[str]]],
+        answer: Callable[[Sequence[Request], Take, float | None], Awaitable[Sequence[str]]],
         is_full: Callable[[int, int], bool],
         max_attempts: int,
         not_finished: Callable[[Sequence[str]], Exception],
@@ -100,8 +104,9 @@ class CallBuffer:
             return []
         slot = _Slot([None] * len(requests), len(requests))
         self._progress.asked(len(requests))
+        now = time.time()
         for index, request in enumerate(requests):
-            asked = _Asked(request, slot, index)
+            asked = _Asked(request, slot, index, now)
             self._waiting[request.custom_id] = asked
             self._add(asked)
         await slot.done.wait()
@@ -134,12 +139,20 @@ class CallBuffer:
 
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
-        self._flushes_out += 1
-        self._task_group.start_soon(self._run, [asked.request for asked in pending])
+        waiting = [asked for asked in pending if not asked.overdue]
+        overdue = [asked.request for asked in pending if asked.overdue]
+        if waiting:
+            self._start([asked.request for asked in waiting], min(asked.since for asked in waiting))
+        if overdue:
+            self._start(overdue, None)
 
-    async def _run(self, requests: Sequence[Request]) -> None:
+    def _start(self, requests: Sequence[Request], since: float | None) -> None:
+        self._flushes_out += 1
+        self._task_group.start_soon(self._run, requests, since)
+
+    async def _run(self, requests: Sequence[Request], since: float | None) -> None:
         try:
-            self._under_way += await self._answer(requests, self._take)
+            self._under_way += await self._answer(requests, self._take, since)
         except Exception as error:
             self.fail(error)
             return
@@ -162,8 +175,11 @@ class CallBuffer:
             elif errors.is_out_of_quota(outcome.code):
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
                 return
-            elif errors.passes(outcome.status_code, outcome.code) and asked.attempts < self._max_attempts:
+            elif outcome == OVERDUE or (
+                errors.passes(outcome.status_code, outcome.code) and asked.attempts < self._max_attempts
+            ):
                 again += 1
+                asked.overdue = asked.overdue or outcome == OVERDUE
                 self._add(asked)
             else:
                 self._rejected.append((asked, outcome))

@@ -74,6 +74,7 @@ class Ending(Enum):
 
     COLLECTED = "what it answered is recorded"
     DROPPED = "it came to nothing, and its requests are free"
+    OVERDUE = "its deadline passed before the server took it; its requests are free"
     TOO_LARGE = "the server does not take so many tokens at once; its requests are free"
     UNDER_WAY = "the server is working on it, and nobody waits"
 
@@ -153,7 +154,7 @@ class Jobs:
         """Whether jobs are waited for."""
         return self._settings.wait
 
-    async def run(self, job: Job, take: Take, shard: Shard | None = None) -> Ended:
+    async def run(self, job: Job, take: Take, shard: Shard | None = None, deadline: float = float("inf")) -> Ended:
         """Takes a job from the state that it is in to its end.
 
         Args:
@@ -161,6 +162,8 @@ class Jobs:
             take: is given answers that the server shows before the job has ended.
             shard: its requests. Without them, after its owner died, a job that has no batch cannot be carried on, and
                 is dropped.
+            deadline: when it is not waited for any longer, in seconds since the epoch. A batch that is under way then
+                is cancelled, and what it answered is collected.
 
         Raises:
             RunError: the job, and with it the run, cannot go on. The ledger keeps what there is.
@@ -175,6 +178,8 @@ class Jobs:
                 case JobState.UPLOADED if shard:
                     job, batch = await self._create(job)
                     self._progress.created(batch, shard)
+                case JobState.SYNCHRONOUS:
+                    return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
                 case JobState.PLANNED | JobState.UPLOADED:
                     if not (batch := await self._api.find(job.key, job.input_file_id, since=job.intended_at)):
                         await self._api.delete_uploads(_file_name(job.key))
@@ -187,7 +192,7 @@ class Jobs:
                         self._progress.found(batch, job.requests)
                     if not (self._settings.wait or batch.ended):
                         return Ended(Ending.UNDER_WAY, job)
-                    batch = await self._watch(job, batch, take)
+                    batch = await self._watch(job, batch, take, deadline)
                     job = await self._in_thread(self._ledger.ended, job, batch)
                 case JobState.ENDED:
                     assert job.batch_id
@@ -197,8 +202,13 @@ class Jobs:
                     self._progress.refused(batch)
                     if not shard:
                         return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
-                    if not await self._may_create_again(batch, tries, uploaded_at):
+                    may_create_again = False
+                    with anyio.move_on_after(deadline - time.time()) as waiting:
+                        may_create_again = await self._may_create_again(batch, tries, uploaded_at)
+                    if not may_create_again:
                         job = await self._in_thread(self._ledger.dropped, job)
+                        if waiting.cancelled_caught:
+                            return Ended(Ending.OVERDUE, job)
                         if not _is_over_token_limit(batch) or len(shard.requests) == 1:
                             raise _failed(batch)
                         return Ended(Ending.TOO_LARGE, job)
@@ -238,17 +248,17 @@ class Jobs:
         boundaries.reached(Boundary.CREATE_TO_RECORD)
         return await self._in_thread(self._ledger.created, job, batch), batch
 
-    async def _watch(self, job: Job, batch: Batch, take: Take) -> Batch:
+    async def _watch(self, job: Job, batch: Batch, take: Take, deadline: float) -> Batch:
         self._live.add(batch.id)
         try:
             with self._file(f"{job.key}-growing") as path:
-                return await self._watch_live(job, batch, _Growing(path, take))
+                return await self._watch_live(job, batch, _Growing(path, take), deadline)
         finally:
             self._live.discard(batch.id)
             self._one_ended.set()
             self._one_ended = anyio.Event()
 
-    async def _watch_live(self, job: Job, batch: Batch, growing: _Growing) -> Batch:
+    async def _watch_live(self, job: Job, batch: Batch, growing: _Growing, deadline: float) -> Batch:
         seen_at = time.monotonic()
         created_at = seen_at - max(0.0, time.time() - job.intended_at)
         window = (batch.expires_at - batch.created_at) if batch.expires_at and batch.created_at else _WINDOW_SECONDS
@@ -256,13 +266,16 @@ class Jobs:
         cancelled = False
         while not batch.ended:
             boundaries.reached(Boundary.POLLING)
-            if seen_at > overdue_at:
+            late = time.time() >= deadline
+            if seen_at > overdue_at or (late and not cancelled):
                 if cancelled:
                     break
+                if late:
+                    self._progress.overdue(job.requests - batch.completed, batch)
                 await self._api.cancel(batch.id)
                 cancelled, overdue_at = True, seen_at + _OVERDUE_SECONDS
-            due_at = seen_at + self._settings.schedule.interval(seen_at - created_at)
-            await anyio.sleep(max(0.0, due_at - time.monotonic()))
+            due_in = seen_at + self._settings.schedule.interval(seen_at - created_at) - time.monotonic()
+            await anyio.sleep(max(0.0, due_in if cancelled else min(due_in, deadline - time.time())))
             batch, seen_at = await self._look(batch, seen_at)
             if batch.output_file_id and not batch.ended:
                 await self._api.download_more(batch.output_file_id, growing.path)

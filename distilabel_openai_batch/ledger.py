@@ -119,6 +119,8 @@ _looking_at_owners = threading.Lock()
 class JobState(str, Enum):
     """Where a job is in its life."""
 
+    SYNCHRONOUS = "synchronous"
+    """Its requests are asked one by one at the synchronous endpoint; it has no batch."""
     PLANNED = "planned"
     """It is intended: an upload may have been begun."""
     UPLOADED = "uploaded"
@@ -134,6 +136,7 @@ class JobState(str, Enum):
 
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    JobState.SYNCHRONOUS: frozenset({JobState.COLLECTED, JobState.DROPPED}),
     JobState.PLANNED: frozenset({JobState.UPLOADED, JobState.CREATED, JobState.DROPPED}),
     JobState.UPLOADED: frozenset({JobState.CREATED, JobState.DROPPED}),
     JobState.CREATED: frozenset({JobState.ENDED}),
@@ -402,8 +405,12 @@ class Ledger:
                 (self._scope,),
             )
 
-    def plan(self, shard: Shard) -> tuple[Job, list[str]]:
+    def plan(self, shard: Shard, state: JobState = JobState.PLANNED) -> tuple[Job, list[str]]:
         """Writes down the intent to buy a shard, before anything else happens.
+
+        Args:
+            shard: what is to be bought.
+            state: how: `PLANNED`, in a batch, or `SYNCHRONOUS`.
 
         Returns:
             The job, and the `custom_id`s in it: those of the shard that no other process has put into a job or had
@@ -419,7 +426,7 @@ class Ledger:
                     self._scope,
                     key,
                     self.owner,
-                    JobState.PLANNED.value,
+                    state.value,
                     shard.endpoint,
                     shard.requests[0].model,
                     shard.size,
@@ -429,7 +436,7 @@ class Ledger:
             assert job is not None
             claimed = self._claim(database, job, [request.custom_id for request in shard.requests])
             database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(claimed), job))
-        return Job(job, key, self.owner, JobState.PLANNED, shard.endpoint, len(claimed), now), claimed
+        return Job(job, key, self.owner, state, shard.endpoint, len(claimed), now), claimed
 
     def _claim(self, database: sqlite3.Connection, job: int, custom_ids: Iterable[str]) -> list[str]:
         """Puts requests into a job, except for those that are in another one, or answered."""

@@ -19,13 +19,14 @@ from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.llms import OpenAILLM
-from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, field_validator
 
 from distilabel_openai_batch import hooks
 from distilabel_openai_batch.api import Patience
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
+from distilabel_openai_batch.models import TokenLimitParameter, fitted
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Call, Session, Sessions, SessionSettings
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
@@ -38,8 +39,6 @@ LEDGER_DIR_ENV_NAME = "DISTILABEL_OPENAI_BATCH_DIR"
 
 _CHAT = "/v1/chat/completions"
 _COMPLETIONS = "/v1/completions"
-
-# https://platform.openai.com/docs/api-reference/batch/create#batch_create-metadata
 
 
 class _Reading:
@@ -125,6 +124,16 @@ class OpenAIBatchLLM(OpenAILLM):
             given. Otherwise it asks anew, except for what was paid for and never handed over. Defaults to `True`.
         delete_files: whether to remove a job's files from the server once their content is in the ledger. Defaults to
             `False`.
+        deadline: the seconds after which a job is not waited for any longer: it is cancelled, what it answered is kept,
+            and the rest is asked synchronously, at full price. Counted from when the requests were asked. Defaults to
+            `None`, for never.
+        sync_below: where fewer requests than these are to be asked at once, they are asked synchronously, at full price
+            and without waiting for a job. Defaults to `0`, for never. A dry run of the pipeline does so always.
+        preflight: whether one request of each model is asked synchronously, at full price, before the others are
+            submitted: a wrong model or parameter is known in seconds instead of when the job has ended. Its answer
+            counts. Defaults to `False`.
+        token_limit_parameter: the name under which `max_new_tokens` is sent: `"max_tokens"` or
+            `"max_completion_tokens"`. Defaults to `None`, for the one that OpenAI's model of that name takes.
         ledger_dir: the directory of the ledger, the file that remembers what was bought. Defaults to
             `$DISTILABEL_OPENAI_BATCH_DIR`, else `~/.cache/distilabel/openai_batch`.
 
@@ -139,6 +148,10 @@ class OpenAIBatchLLM(OpenAILLM):
         - `wait`: whether to wait for the jobs. Defaults to `True`.
         - `reuse_answers`: whether to take the answers that earlier runs were given. Defaults to `True`.
         - `delete_files`: whether to remove a job's files from the server in the end. Defaults to `False`.
+        - `deadline`: the seconds after which what a job has not answered is asked synchronously.
+        - `sync_below`: fewer requests than these are asked synchronously. Defaults to `0`.
+        - `preflight`: whether one request is tried out before the others are submitted. Defaults to `False`.
+        - `token_limit_parameter`: the name under which `max_new_tokens` is sent.
         - `ledger_dir`: the directory of the ledger.
 
     Icon:
@@ -202,6 +215,18 @@ class OpenAIBatchLLM(OpenAILLM):
     delete_files: RuntimeParameter[bool] = Field(
         default=False, description="Whether to remove a job's files from the server once the ledger has their content."
     )
+    deadline: RuntimeParameter[PositiveFloat] | None = Field(
+        default=None, description="The seconds after which what a job has not answered is asked synchronously."
+    )
+    sync_below: RuntimeParameter[NonNegativeInt] = Field(
+        default=0, description="Fewer requests than these are asked synchronously."
+    )
+    preflight: RuntimeParameter[bool] = Field(
+        default=False, description="Whether one request is tried out before the others are submitted."
+    )
+    token_limit_parameter: RuntimeParameter[TokenLimitParameter] | None = Field(
+        default=None, description="The name under which `max_new_tokens` is sent."
+    )
     ledger_dir: RuntimeParameter[str] | None = Field(default=None, description="The directory of the ledger.")
 
     _sessions: Sessions | None = PrivateAttr(None)
@@ -218,6 +243,8 @@ class OpenAIBatchLLM(OpenAILLM):
         "wait",
         "reuse_answers",
         "delete_files",
+        "sync_below",
+        "preflight",
         mode="before",
     )
     @classmethod
@@ -285,8 +312,17 @@ class OpenAIBatchLLM(OpenAILLM):
             ),
             ledger_dir=_ledger_dir(self.ledger_dir),
             reuse_answers=self.reuse_answers or self._run is not None,
+            deadline=self.deadline,
+            sync_below=self._sync_below(waits=wait),
+            preflight=self.preflight,
             run=self._run,
         )
+
+    def _sync_below(self, waits: bool) -> float:
+        """As the field; a dry run is to answer at once. What is only submitted is not to be answered here."""
+        if self._run and not waits:
+            return 0
+        return float("inf") if hooks.is_dry_run() else self.sync_below
 
     def session(self) -> Any:
         """The connection that calls made on the running event loop share, for as long as the context lasts.
@@ -383,6 +419,8 @@ class OpenAIBatchLLM(OpenAILLM):
         call = coroutine.send(None)
         if not isinstance(call, Call):
             raise RunError(f"`{type(self).__name__}.agenerate` may await nothing but `OpenAILLM.agenerate`.")
+        if call.endpoint == _CHAT:
+            call = Call(_CHAT, fitted(call.body, self.token_limit_parameter))
         return call, coroutine
 
     def _finish(

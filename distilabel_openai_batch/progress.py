@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Results, Shard
+from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Outcome, Results, Shard
 
 _SECONDS_BETWEEN_LINES = 300.0
 _CUSTOM_IDS_NAMED = 3
@@ -44,6 +44,9 @@ class Progress:
         self._tokens_in = 0
         self._tokens_out = 0
         self._jobs = 0
+        self._asked_now = 0
+        self._tokens_now_in = 0
+        self._tokens_now_out = 0
         self._live: dict[str, Batch] = {}
         self._early: Counter[str] = Counter()
         self._others: set[str | None] = set()
@@ -142,6 +145,29 @@ class Progress:
         if results.strays:
             self._logger.warning(f"Batch {batch.id} has {results.strays:,} result lines that belong to no request.")
 
+    def asked_now(self, outcome: Outcome) -> None:
+        """A request was asked synchronously, and is billed in full if it was answered."""
+        self._asked_now += 1
+        if isinstance(outcome, Answer):
+            tokens_in, tokens_out = outcome.tokens
+            self._tokens_now_in += tokens_in
+            self._tokens_now_out += tokens_out
+
+    def overdue(self, requests: int, batch: Batch | None = None) -> None:
+        """So many requests are not waited for any longer."""
+        which = f"; batch {batch.id} is cancelled, and what it answered is kept" if batch else ""
+        self._logger.warning(
+            f"⏰ The deadline has passed{which}. Up to {requests:,} requests are asked synchronously, at full price."
+        )
+
+    def not_tried_out(self, reason: str) -> None:
+        """No request could be tried before the others are submitted."""
+        self._logger.warning(f"⚠️ No request could be tried out before the others are submitted: {reason}")
+
+    def not_asked_now(self, reason: str) -> None:
+        """Requests that were to be asked synchronously go into a batch."""
+        self._logger.warning(f"⚠️ What was to be answered at once goes into a batch: {reason}")
+
     def asking_again(self, requests: int) -> None:
         """So many failed requests go into another job."""
         self._asked_again += requests
@@ -168,6 +194,11 @@ class Progress:
             f" {self._asked_again:,} asked again; {self._tokens_in:,} tokens in, {self._tokens_out:,} out;"
             f" {self._jobs:,} jobs; {time.monotonic() - self._started:,.1f} s."
         )
+        if self._asked_now:
+            self._logger.info(
+                f"💸 {self._asked_now:,} requests were asked synchronously, at full price:"
+                f" {self._tokens_now_in:,} tokens in and {self._tokens_now_out:,} out, at twice what a batch costs."
+            )
 
     def _failed(self) -> int:
         return sum(kind.count for kind in self._kinds.values())

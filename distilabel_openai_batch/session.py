@@ -29,6 +29,7 @@ from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, RUN, Run, Submission
+from distilabel_openai_batch.synchronous import Synchronous
 from distilabel_openai_batch.wire import Failure, Outcome, Request
 
 SCOPE = "distilabel_openai_batch_scope"
@@ -69,6 +70,9 @@ class SessionSettings:
         max_jobs: jobs in flight at once.
         jobs: how jobs are made and watched.
         ledger_dir: where the ledger lies.
+        deadline: seconds after which no batch is waited for; `None` for never.
+        sync_below: fewer requests than these are asked synchronously.
+        preflight: whether a request is tried out before the others are submitted.
         reuse_answers: whether a run is given the answers that earlier ones were given.
         run: the submission that it takes part in, if it does.
     """
@@ -86,6 +90,9 @@ class SessionSettings:
     jobs: JobSettings
     ledger_dir: Path
     reuse_answers: bool
+    deadline: float | None = None
+    sync_below: float = 0
+    preflight: bool = False
     run: Run | None = None
 
 
@@ -256,6 +263,10 @@ async def _open(
                 cut=partial(wire.cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
                 max_jobs=settings.max_jobs,
                 progress=progress,
+                synchronous=Synchronous(api, ledger, progress),
+                deadline=settings.deadline,
+                sync_below=settings.sync_below,
+                preflight=settings.preflight,
                 buys=run is None or run.buys,
                 only=run.only if run else (),
             )

@@ -187,6 +187,11 @@ class Shard:
     requests: list[Request]
     size: int
 
+    @classmethod
+    def of(cls, requests: list[Request]) -> Shard:
+        """Makes a shard of requests."""
+        return cls(requests, sum(len(request.line()) for request in requests))
+
     @property
     def endpoint(self) -> str:
         """The path that all its requests go to."""
@@ -199,15 +204,13 @@ class Shard:
             parts[request.custom_id not in custom_ids].append(request)
         if not parts[1]:
             return self, None
-        named, others = (Shard(part, sum(len(r.line()) for r in part)) if part else None for part in parts)
+        named, others = (Shard.of(part) if part else None for part in parts)
         return named, others
 
     def halves(self) -> tuple[Shard, Shard]:
         """Itself in two shards of as many requests, for a server that does not take so many at once."""
         middle = len(self.requests) // 2
-        first = self.requests[:middle]
-        size = sum(len(request.line()) for request in first)
-        return Shard(first, size), Shard(self.requests[middle:], self.size - size)
+        return Shard.of(self.requests[:middle]), Shard.of(self.requests[middle:])
 
 
 def cut(requests: Iterable[Request], max_requests: int, max_bytes: int) -> Iterator[Shard]:
@@ -249,6 +252,12 @@ def decode(line: bytes) -> tuple[str, Outcome] | None:
         return None
     custom_id = result.get("custom_id")
     return (custom_id, _outcome(result)) if isinstance(custom_id, str) else None
+
+
+def result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
+    """What a batch's output file would have said of a request that was answered otherwise, line feed included."""
+    response = {"status_code": 200, "request_id": None, "body": body}
+    return orjson.dumps({"id": None, "custom_id": custom_id, "response": response, "error": None}) + b"\n"
 
 
 def _outcome(result: dict[str, Any]) -> Outcome:
@@ -305,6 +314,9 @@ def batch_failure(batch_id: str | None, reasons: str) -> Failure:
     """What a request comes to whose batch the server did not accept."""
     return Failure(f"Batch {batch_id} came to nothing: {reasons}", code="batch_failed")
 
+
+OVERDUE = Failure("No job answered it before the deadline.", code="overdue")
+"""What a request comes to in a job that was not waited for any longer."""
 
 MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING)
 

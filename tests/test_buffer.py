@@ -34,7 +34,7 @@ class Server:
         self.under_way: list[str] = []
         self.gate: anyio.Event | None = None
 
-    async def answer(self, requests: Sequence[Request], take) -> list[str]:
+    async def answer(self, requests: Sequence[Request], take, since) -> list[str]:
         custom_ids = [request.custom_id for request in requests]
         self.flushes.append(custom_ids)
         if self.gate:

@@ -125,7 +125,7 @@ def test_scopes_know_nothing_of_each_other(ledger):
 @pytest.mark.parametrize("state", JobState)
 def test_a_job_goes_only_where_the_table_says(ledger, state):
     """Anything else is a mistake of ours, and is not written."""
-    job, _ = ledger.plan(shard("a-0"))
+    job, _ = ledger.plan(shard("a-0"), state if state is JobState.SYNCHRONOUS else JobState.PLANNED)
     batch = Batch("batch_1", "completed")
     ways = {
         JobState.UPLOADED: lambda job: ledger.uploaded(job, "file-1"),
@@ -135,6 +135,7 @@ def test_a_job_goes_only_where_the_table_says(ledger, state):
         JobState.DROPPED: ledger.dropped,
     }
     route = {
+        JobState.SYNCHRONOUS: [],
         JobState.PLANNED: [],
         JobState.UPLOADED: [JobState.UPLOADED],
         JobState.CREATED: [JobState.CREATED],

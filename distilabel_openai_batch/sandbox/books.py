@@ -53,6 +53,7 @@ class Books:
         billed_bodies: SHA-256 of the body as JSON with sorted keys and without spaces → how many such requests were
             answered with 200 in batches.
         sync: how many synchronous calls were answered with 200.
+        sync_bodies: as `billed_bodies`, of synchronous calls.
         intervals: when each batch was in flight, oldest first.
         max_jobs_in_flight: how many batches were in flight at the same time, at most.
         files: the file objects that are not deleted.
@@ -62,6 +63,7 @@ class Books:
     billed: dict[str, int]
     billed_bodies: dict[str, int]
     sync: int
+    sync_bodies: dict[str, int]
     intervals: list[Interval]
     max_jobs_in_flight: int
     files: list[dict[str, Any]]

@@ -43,7 +43,7 @@ class Organization:
         self.clock = clock
         self.script = Script(settings.failures)
         self.calls: deque[Call] = deque(maxlen=_MOST_CALLS)
-        self.sync_answers = 0
+        self.sync_bodies: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._closed = threading.Event()
         self._files: dict[str, StoredFile] = {}
@@ -394,7 +394,7 @@ class Organization:
         reply = answer(endpoint, body, self.settings.knows, serialised)
         if reply.status == 200:
             with self._lock:
-                self.sync_answers += 1
+                self.sync_bodies[hashlib.sha256(serialised).hexdigest()] += 1
         return reply
 
     # Books
@@ -419,7 +419,8 @@ class Organization:
                 "batches": batches,
                 "billed": dict(billed),
                 "billed_bodies": dict(bodies),
-                "sync": self.sync_answers,
+                "sync": self.sync_bodies.total(),
+                "sync_bodies": dict(self.sync_bodies),
                 "intervals": [asdict(interval) for interval in intervals],
                 "max_jobs_in_flight": most_at_once(intervals),
                 "files": [file.as_json() for file in self._files.values()],

@@ -65,6 +65,7 @@ _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _PARTS = ("text", "image_url", "input_audio", "file", "refusal")
 # These models think before they answer, and take other parameters.
 _REASONING = re.compile(r"o\d|gpt-5(?!.*chat)")
+_NO_SAMPLING = re.compile(r"o3-mini|o4-mini")
 _FIXED_TEMPERATURE = re.compile(r"o\d|gpt-5(-(?!chat)|$)")
 
 
@@ -217,6 +218,10 @@ def _check_limits(body: dict[str, Any]) -> None:
         if body.get("max_completion_tokens") is not None:
             message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
             raise ApiError(400, message, code="invalid_parameter_combination")
+    for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty"):
+        if body.get(name) is not None and _NO_SAMPLING.match(body["model"]):
+            message = f"Unsupported parameter: '{name}' is not supported with this model."
+            raise ApiError(400, message, param=name, code="unsupported_parameter")
     temperature = given(body, "temperature", 1)
     if temperature != 1 and _FIXED_TEMPERATURE.match(body["model"]):
         message = (
