@@ -7,6 +7,7 @@ OpenAIBatchError
     ├── ConnectionFailedError     the server could not be reached, or stopped answering for hours
     ├── BatchFailedError          a batch did not pass the server's validation
     ├── RequestsFailedError       every request failed, all in the same way
+    ├── InvalidParametersError    generation parameters that `OpenAILLM` does not take
     └── LedgerError               the ledger cannot be read or written
 """
 
@@ -86,6 +87,10 @@ class BatchFailedError(RunError):
 
 class RequestsFailedError(RunError):
     """Every request of the run failed in the same way, one that asking again does not mend."""
+
+
+class InvalidParametersError(RunError, ValueError):
+    """`generate` was given parameters that `OpenAILLM` does not take. Nothing was sent."""
 
 
 class LedgerError(RunError):

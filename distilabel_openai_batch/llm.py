@@ -23,7 +23,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateA
 
 from distilabel_openai_batch import hooks
 from distilabel_openai_batch.api import Patience
-from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.models import TokenLimitParameter, fitted
@@ -399,7 +399,7 @@ class OpenAIBatchLLM(OpenAILLM):
             self._start_one("", num_generations, kwargs)[1].close()
             return [self._try_to_start_one(input, num_generations, kwargs) for input in inputs]
         except ValidationError as error:
-            raise RunError(f"The generation parameters are not those of `OpenAILLM`: {error}") from None
+            raise InvalidParametersError(f"The generation parameters are not those of `OpenAILLM`: {error}") from None
         finally:
             self._aclient = client
 

@@ -16,6 +16,7 @@ RUN_ERRORS = [
     errors.QuotaError,
     errors.ConnectionFailedError,
     errors.BatchFailedError,
+    errors.InvalidParametersError,
     errors.RequestsFailedError,
 ]
 
@@ -99,7 +100,7 @@ def test_the_errors_can_be_imported_from_the_package(error):
 def test_the_errors_of_the_run_are_siblings():
     """Catching one kind does not catch another by accident."""
     for error in RUN_ERRORS[1:]:
-        assert error.__bases__ == (errors.RunError,)
+        assert error.__bases__[0] is errors.RunError
 
 
 @pytest.mark.parametrize("module", [pickle, dill], ids=["pickle", "dill"])

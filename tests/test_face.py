@@ -16,6 +16,7 @@ FACE = [
     "AuthenticationError",
     "BatchFailedError",
     "ConnectionFailedError",
+    "InvalidParametersError",
     "LedgerError",
     "LoadBatchResults",
     "OpenAIBatchError",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 from pydantic import ValidationError
 
-from distilabel_openai_batch import OpenAIBatchLLM, RunError
+from distilabel_openai_batch import InvalidParametersError, OpenAIBatchLLM, RunError
 from distilabel_openai_batch.wire import Answer, Failure
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -238,7 +238,7 @@ def test_wrong_generation_kwargs_are_an_error_before_anything_is_bought(kwargs):
     """The error names the parameter, and nothing was asked."""
     llm, asked = batched(Answer(completion("fine")))
 
-    with pytest.raises(RunError, match=next(iter(kwargs))):
+    with pytest.raises(InvalidParametersError, match=next(iter(kwargs))):
         llm.generate([MESSAGES], **kwargs)
 
     assert asked == []
