@@ -197,41 +197,30 @@ class StructuredOutput:
             raise _Invalid(_shortened(f"{type(error).__name__}: {error}"), helps=self.model is not None) from None
 
     def _as_model(self, text: str) -> str:
-        """`OpenAILLM` keeps the class's JSON schema, and reads answers with what distilabel makes of that."""
         assert self.model is not None
-        instance = self.model.model_validate_json(text)
-        try:
-            return (self.converted.model_validate_json(text) if self.converted else instance).model_dump_json()
-        except ValidationError:
-            return instance.model_dump_json()
+        # Strictly, as instructor does: "3" is no number.
+        instance = self.model.model_validate_json(text, strict=True)
+        return self._as_converted(text) or instance.model_dump_json()
 
     def _as_schema(self, text: str) -> str:
-        """What distilabel makes of a schema knows its types alone, and so the schema is asked as well.
-
-        An answer counts that fits it as it stands, or once the types are put right (`"3"` for 3), as `OpenAILLM` does.
-        """
+        """What distilabel makes of a schema knows its types alone, and so the schema itself is asked."""
         try:
             value = from_json(text, allow_inf_nan=False)
         except ValueError as error:
             raise _Invalid(f"it is not JSON ({error})") from None
-        reasons = self._reasons(value)
-        if self.converted:
-            try:
-                instance = self.converted.model_validate_json(text)
-            except ValidationError:
-                pass
-            else:
-                if reasons and self._reasons(instance.model_dump(mode="json", exclude_unset=True)):
-                    raise _Invalid(reasons)
-                return instance.model_dump_json()
-        if reasons:
-            raise _Invalid(reasons)
-        return to_json(value).decode()
-
-    def _reasons(self, value: object) -> str:
-        """Why a value does not fit the schema; empty if it does."""
         errors = sorted(self._validator.iter_errors(value), key=lambda error: [str(part) for part in error.path])
-        return "; ".join(_shortened(f"{error.json_path}: {error.message}") for error in errors[:_ERRORS_TOLD])
+        if errors:
+            raise _Invalid(
+                "; ".join(_shortened(f"{error.json_path}: {error.message}") for error in errors[:_ERRORS_TOLD])
+            )
+        return self._as_converted(text) or to_json(value).decode()
+
+    def _as_converted(self, text: str) -> str | None:
+        """What `OpenAILLM` gives, which keeps the JSON schema of a class too, and reads with what is made of that."""
+        try:
+            return self.converted.model_validate_json(text).model_dump_json() if self.converted else None
+        except ValidationError:
+            return None
 
 
 class Exchange:
