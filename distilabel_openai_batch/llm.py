@@ -150,6 +150,12 @@ class OpenAIBatchLLM(OpenAILLM):
         ledger_dir: the directory of the ledger, the file that remembers what was bought. Defaults to
             `$DISTILABEL_OPENAI_BATCH_DIR`, else `~/.cache/distilabel/openai_batch`.
 
+    `structured_output` is that of `OpenAILLM`: a dictionary with `schema`, a pydantic model or a JSON schema, and maybe
+    `mode` and `max_retries`. It needs no `instructor`. `mode` is `"json_schema"` (the default), `"tools"`,
+    `"json_object"`, or one of instructor's names for them. An answer that does not fit is asked for again, with what is
+    wrong told to the model, up to `max_retries` times (1 by default), and then is `None`; the log says why. Each of
+    `num_generations` is held against the schema.
+
     Runtime parameters:
         - `completion_window`: the time within which the server has to answer a job. Defaults to `"24h"`.
         - `max_requests_per_job`: the requests in one job, at most. Defaults to `50_000`.
@@ -193,6 +199,24 @@ class OpenAIBatchLLM(OpenAILLM):
         llm.load()
 
         output = llm.generate_outputs(inputs=[[{"role": "user", "content": "Hello world!"}]])
+        ```
+
+        Generate structured data:
+
+        ```python
+        from pydantic import BaseModel
+        from distilabel_openai_batch import OpenAIBatchLLM
+
+        class User(BaseModel):
+            name: str
+            last_name: str
+            id: int
+
+        llm = OpenAIBatchLLM(model="gpt-4o-mini", structured_output={"schema": User})
+
+        llm.load()
+
+        output = llm.generate_outputs(inputs=[[{"role": "user", "content": "Create a user profile for a marathon"}]])
         ```
     """
 

@@ -22,7 +22,7 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
-from referencing.jsonschema import EMPTY_REGISTRY
+from referencing import Registry
 
 from distilabel_openai_batch.strictness import strict
 from distilabel_openai_batch.wire import Answer, Failure, Outcome
@@ -403,7 +403,7 @@ def _made(schema: dict[str, Any], mode: Mode, max_retries: int, model: type[Base
         model=model,
         converted=_converted(schema),
         # Otherwise it would fetch the references that lead to the network.
-        _validator=validator(schema, registry=EMPTY_REGISTRY),
+        _validator=validator(schema, registry=Registry()),
     )
 
 

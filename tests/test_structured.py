@@ -574,7 +574,7 @@ def test_an_answer_that_never_fits_is_none_with_the_reason(sandbox, caplog, kind
     session.outcomes_seen.set(seen := [])
     llm = loaded(structured_output={"schema": COUNT, "max_retries": 2})
 
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         outputs = llm.generate([asking(f"Number {i}.") for i in range(3)])
 
     assert [output["generations"] == [None] for output in outputs] == [False, True, False]
@@ -584,6 +584,7 @@ def test_an_answer_that_never_fits_is_none_with_the_reason(sandbox, caplog, kind
     assert [isinstance(outcome, Failure) for outcome in outcomes] == [False, True, False]
     assert reason in str(outcomes[1])
     assert reason in caplog.text
+    assert f"{1 + asks} of {2 + asks} requests answered, 1 failed" in caplog.text
 
 
 def test_an_answer_that_was_cut_is_none_and_not_asked_again(sandbox, caplog):
