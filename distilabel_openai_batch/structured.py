@@ -340,10 +340,21 @@ def read(structured_output: Mapping[str, Any]) -> StructuredOutput:
     if isinstance(schema, str):
         return _read_text(schema.encode(), mode, max_retries)
     try:
-        text = orjson.dumps(schema)
+        text = orjson.dumps(_without_gaps(schema))
     except TypeError as error:
         raise ValueError(f"the schema of `structured_output` cannot be written as JSON: {error}") from None
     return _read_text(text, mode, max_retries)
+
+
+def _without_gaps(schema: object) -> object:
+    """A schema without keys that are `None`.
+
+    Rows go through Arrow, which gives all dictionaries of a column the same keys. A schema has no `None` that matters
+    but as a `const`, and there it stands beside its type.
+    """
+    if isinstance(schema, dict):
+        return {key: _without_gaps(value) for key, value in schema.items() if value is not None}
+    return [_without_gaps(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def portable(structured_output: object) -> object:

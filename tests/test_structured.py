@@ -14,6 +14,7 @@ from typing import Any, Literal, Optional, Union
 import httpx
 import jsonschema
 import pytest
+from datasets import Dataset
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.models.llms import OpenAILLM
 from distilabel.pipeline import Pipeline
@@ -234,7 +235,6 @@ def test_the_names_of_instructors_modes_are_understood(mode, meant):
         ({"schema": "{not json"}, "not JSON"),
         ({"schema": "[1]"}, "not a JSON object"),
         ({"schema": {"type": "text"}}, r"not a JSON schema: 'text' .* #/type"),
-        ({"schema": {"properties": {"a": None}}}, "not a JSON schema"),
         ({"schema": {"pattern": "("}}, "not a JSON schema"),
         ({"schema": {"enum": [object()]}}, "cannot be written as JSON"),
         ({"schema": type("Opaque", (BaseModel,), {"__annotations__": {"x": type(iter)}, "model_config": {
@@ -246,6 +246,14 @@ def test_what_cannot_be_asked_for_is_refused_with_a_reason(structured_output, re
     """Before anything is bought."""
     with pytest.raises(ValueError, match=reason):
         read(structured_output)
+
+
+def test_a_schema_that_went_through_a_dataset_is_what_it_was():
+    """Its column has the keys of every row's schema, empty where they are another row's."""
+    schemas = [COUNT, ANSWER | {"description": "An answer."}, schema_of({"one_of": {"enum": ["a", "b"]}})]
+    column = Dataset.from_list([{"structured_output": {"format": "json", "schema": each}} for each in schemas])
+
+    assert [read(each).schema for each in column["structured_output"]] == schemas
 
 
 def test_a_schema_is_read_once():
