@@ -61,6 +61,7 @@ def install(is_ours: Callable[[Any], bool], buys: Callable[[Any], bool]) -> None
     _hand_over_whole_dataset(is_ours)
     _share_a_stage(is_ours)
     _process_row_groups_side_by_side(is_ours)
+    _ask_for_structured_output_without_instructor(is_ours)
     _send_nothing_after_a_stop()
     recovery.install(buys)
 
@@ -86,6 +87,7 @@ _TARGETS: dict[tuple[Any, str], list[str]] = {
     (Step, "process_applying_mappings"): ["self", "args"],
     (_StepWrapper, "run"): ["self"],
     (_StepWrapper, "_send_batch"): ["self", "batch"],
+    (_Task, "_set_default_structured_output"): ["self"],
     **recovery.TARGETS,
 }
 
@@ -277,6 +279,24 @@ def _row_groups(step: Any, args: tuple[list[dict[str, Any]], ...]) -> list[tuple
     [rows] = args
     size = step.input_batch_size
     return [(rows[start : start + size],) for start in range(0, len(rows), size)]
+
+
+def _ask_for_structured_output_without_instructor(is_ours: Callable[[Any], bool]) -> None:
+    """A Task of ours that asks for structured output by default does so without `instructor`.
+
+    distilabel refuses to load it where that is not installed, and none can be beside today's openai.
+    """
+    set_default_structured_output = _Task._set_default_structured_output
+
+    def wrapped(self: Any) -> None:
+        if not is_ours(self):
+            set_default_structured_output(self)
+            return
+        schema = self.get_structured_output()
+        if schema and self.use_default_structured_output and not self.llm.structured_output:
+            self.llm.structured_output = {"schema": schema, "format": "json"}
+
+    _Task._set_default_structured_output = wrapped
 
 
 def _send_nothing_after_a_stop() -> None:

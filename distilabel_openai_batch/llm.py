@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import enum
+import functools
+import json
 import os
 import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, ItemsView, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +23,18 @@ from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.llms import OpenAILLM
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, ValidationError, field_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+)
 
-from distilabel_openai_batch import hooks
+from distilabel_openai_batch import hooks, structured
 from distilabel_openai_batch.api import Patience
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.jobs import JobSettings
@@ -29,6 +42,7 @@ from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.models import TokenLimitParameter, fitted
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Call, Session, Sessions, SessionSettings
+from distilabel_openai_batch.structured import StructuredOutput
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
 from distilabel_openai_batch.wire import Failure, Outcome
 
@@ -71,21 +85,31 @@ class _Client:
     """Stands where `OpenAILLM` has its `AsyncOpenAI`, and gives each call to `answer`.
 
     So `OpenAILLM`'s own code builds each body and reads each answer, and what it does is never written twice.
+
+    Args:
+        answer: is given each call.
+        wanted: what the answers to chats have to look like, if anything.
     """
 
-    def __init__(self, answer: Callable[[Call], Awaitable[_Reading]]) -> None:
-        self.chat = types.SimpleNamespace(completions=_Endpoint(_CHAT, answer))
+    def __init__(self, answer: Callable[[Call], Awaitable[_Reading]], wanted: StructuredOutput | None = None) -> None:
+        self.answer = answer
+        self.chat = types.SimpleNamespace(completions=_Endpoint(_CHAT, answer, wanted))
         self.completions = _Endpoint(_COMPLETIONS, answer)
 
 
 class _Endpoint:
-    def __init__(self, path: str, answer: Callable[[Call], Awaitable[_Reading]]) -> None:
+    def __init__(
+        self, path: str, answer: Callable[[Call], Awaitable[_Reading]], wanted: StructuredOutput | None = None
+    ) -> None:
         self._path = path
         self._answer = answer
+        self._wanted = wanted
 
     async def create(self, *, extra_body: dict[str, Any] | None = None, **body: Any) -> _Reading:
         # The SDK merges them so.
-        return await self._answer(Call(self._path, {**body, **(extra_body or {})}))
+        body |= extra_body or {}
+        body = self._wanted.asked_for(body) if self._wanted else body
+        return await self._answer(Call(self._path, body, self._wanted))
 
 
 @types.coroutine
@@ -137,6 +161,12 @@ class OpenAIBatchLLM(OpenAILLM):
         ledger_dir: the directory of the ledger, the file that remembers what was bought. Defaults to
             `$DISTILABEL_OPENAI_BATCH_DIR`, else `~/.cache/distilabel/openai_batch`.
 
+    `structured_output` is that of `OpenAILLM`: a dictionary with `schema`, a pydantic model or a JSON schema, and maybe
+    `mode` and `max_retries`. It needs no `instructor`. `mode` is `"json_schema"` (the default), `"tools"`,
+    `"json_object"`, or one of instructor's names for them. An answer that does not fit is asked for again, with what is
+    wrong told to the model, up to `max_retries` times (1 by default), and then is `None`; the log says why. Each of
+    `num_generations` is held against the schema.
+
     Runtime parameters:
         - `completion_window`: the time within which the server has to answer a job. Defaults to `"24h"`.
         - `max_requests_per_job`: the requests in one job, at most. Defaults to `50_000`.
@@ -184,6 +214,24 @@ class OpenAIBatchLLM(OpenAILLM):
         llm.load()
 
         output = llm.generate_outputs(inputs=[[{"role": "user", "content": "Hello world!"}]])
+        ```
+
+        Generate structured data:
+
+        ```python
+        from pydantic import BaseModel
+        from distilabel_openai_batch import OpenAIBatchLLM
+
+        class User(BaseModel):
+            name: str
+            last_name: str
+            id: int
+
+        llm = OpenAIBatchLLM(model="gpt-4o-mini", structured_output={"schema": User})
+
+        llm.load()
+
+        output = llm.generate_outputs(inputs=[[{"role": "user", "content": "Create a user profile for a marathon"}]])
         ```
     """
 
@@ -254,23 +302,47 @@ class OpenAIBatchLLM(OpenAILLM):
             raise ValueError("it cannot be None")
         return value
 
+    @field_validator("structured_output", mode="before")
+    @classmethod
+    def _in_distilabel_terms(cls, value: object) -> object:
+        """Takes a schema given as text, and a member of `instructor.Mode`, which distilabel's types do not know."""
+        if not isinstance(value, dict):
+            return value
+        schema, mode = value.get("schema"), value.get("mode")
+        return {
+            **value,
+            **({"schema": json.loads(schema)} if isinstance(schema, str) else {}),
+            **({"mode": mode.value} if isinstance(mode, enum.Enum) else {}),
+        }
+
+    @field_serializer("structured_output")
+    def _portable(self, value: object) -> object:
+        """A class is written as its JSON schema, which any process can read, and which changes with its fields."""
+        return structured.portable(value)
+
     def load(self) -> None:
         """Prepares the calls to the server; none is made yet.
 
         Raises:
-            ValueError: there is no API key.
-            NotImplementedError: structured output is asked for.
+            ValueError: there is no API key, or `structured_output` cannot be asked for.
         """
-        if self.structured_output:
-            raise NotImplementedError(
-                "`structured_output` goes through `instructor`, which cannot write Batch API requests. Pass"
-                " `generation_kwargs={'response_format': …}` instead."
-            )
         super().load()
         self._aclient = _Client(self._answer_one)
         settings = self._session_settings()
         scope_name = partial(_scope_name, self._run)
         self._sessions = Sessions(settings, scope_name, self._logger, _interruption, _not_finished)
+
+    @staticmethod
+    def _prepare_structured_output(
+        structured_output: dict[str, Any], client: Any = None, framework: str | None = None
+    ) -> dict[str, Any]:
+        """Takes the place of what wraps the client in `instructor`.
+
+        Raises:
+            ValueError: it cannot be asked for.
+        """
+        structured.read(structured_output)
+        return {"client": client}
 
     def takes_part_in(self, run: Run) -> None:
         """Says, before `load`, that what is asked belongs to a submission.
@@ -333,6 +405,20 @@ class OpenAIBatchLLM(OpenAILLM):
         assert self._sessions is not None, "`load` comes first"
         return self._sessions.use()
 
+    # distilabel shows the signature and the docstring of the one that it wraps.
+    @functools.wraps(OpenAILLM.agenerate)
+    async def agenerate(self, input: FormattedInput, *args: Any, **kwargs: Any) -> GenerateOutput:  # noqa: D102
+        own = None
+        if isinstance(input, tuple) and len(input) == 2:
+            input, own = input
+        wanted = (self.structured_output or None) if own is None else own
+        if wanted is None or isinstance(input, str):
+            return await super().agenerate(input, *args, **kwargs)
+        # For `OpenAILLM` it is an ordinary chat: what is wanted is added to the body, and the answer already has it.
+        plain = self.model_copy(update={"structured_output": None})
+        plain._aclient = _Client(self._aclient.answer, structured.read(wanted))
+        return await OpenAILLM.agenerate(plain, input, *args, **kwargs)
+
     def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
         """Generates `num_generations` responses for each input, in as few batch jobs as possible.
 
@@ -382,7 +468,7 @@ class OpenAIBatchLLM(OpenAILLM):
         async with self.session() as session:
             outcomes = await session.ask([call for call, _ in calls])
         return [
-            self._finish(coroutine, call, outcome) or _nothing(num_generations)
+            self._finish(coroutine, call, outcome) or _nothing(num_generations, outcome.tokens)
             for (call, coroutine), outcome in zip(calls, outcomes, strict=True)
         ]
 
@@ -419,9 +505,11 @@ class OpenAIBatchLLM(OpenAILLM):
         call = coroutine.send(None)
         if not isinstance(call, Call):
             raise RunError(f"`{type(self).__name__}.agenerate` may await nothing but `OpenAILLM.agenerate`.")
-        if call.endpoint == _CHAT:
-            call = Call(_CHAT, fitted(call.body, self.token_limit_parameter))
-        return call, coroutine
+        return self._fitted(call), coroutine
+
+    def _fitted(self, call: Call) -> Call:
+        """A call as the model takes it."""
+        return replace(call, body=fitted(call.body, self.token_limit_parameter)) if call.endpoint == _CHAT else call
 
     def _finish(
         self, coroutine: Coroutine[Any, Any, GenerateOutput] | None, call: Call | Failure, outcome: Outcome
@@ -445,15 +533,17 @@ class OpenAIBatchLLM(OpenAILLM):
         """Answers a call of `agenerate`, awaited by itself."""
         session: Session
         async with self.session() as session:
-            [outcome] = await session.ask([call])
+            [outcome] = await session.ask([self._fitted(call)])
         if isinstance(outcome, Failure):
             raise RunError(str(outcome), status_code=outcome.status_code, code=outcome.code)
         return _Reading(outcome.body)
 
 
-def _nothing(num_generations: int) -> GenerateOutput:
+def _nothing(num_generations: int, tokens: tuple[int, int]) -> GenerateOutput:
     """What a row has whose request failed. Tasks read the first of the statistics, so there is one."""
-    return {"generations": [None] * num_generations, "statistics": {"input_tokens": [0], "output_tokens": [0]}}
+    tokens_in, tokens_out = tokens
+    statistics = {"input_tokens": [tokens_in], "output_tokens": [tokens_out]}
+    return {"generations": [None] * num_generations, "statistics": statistics}
 
 
 def _metadata() -> dict[str, str]:

@@ -43,6 +43,7 @@ class Progress:
         self._asked_again = 0
         self._tokens_in = 0
         self._tokens_out = 0
+        self._rejected = 0
         self._jobs = 0
         self._asked_now = 0
         self._tokens_now_in = 0
@@ -182,6 +183,14 @@ class Progress:
         if custom_id and len(kind.custom_ids) < _CUSTOM_IDS_NAMED:
             kind.custom_ids.append(custom_id)
 
+    def rejected(self, failure: Failure, custom_id: str) -> None:
+        """An answer cannot be used. Each in its own way: those of one code are one kind."""
+        self._rejected += 1
+        kind = self._kinds.setdefault((None, failure.code, ""), _Kind(failure))
+        kind.count += 1
+        if len(kind.custom_ids) < _CUSTOM_IDS_NAMED:
+            kind.custom_ids.append(custom_id)
+
     def finish(self) -> None:
         """The run is over."""
         if not self._requests:
@@ -190,7 +199,7 @@ class Progress:
             which = f" The first custom_ids: {', '.join(kind.custom_ids)}" if kind.custom_ids else ""
             self._logger.warning(f"⚠️ {kind.count:,} requests failed: {str(kind.example).rstrip('.')}.{which}")
         self._logger.info(
-            f"🏁 {self._answers:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
+            f"🏁 {self._answers - self._rejected:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
             f" {self._asked_again:,} asked again; {self._tokens_in:,} tokens in, {self._tokens_out:,} out;"
             f" {self._jobs:,} jobs; {time.monotonic() - self._started:,.1f} s."
         )

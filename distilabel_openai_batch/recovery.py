@@ -27,8 +27,7 @@ from distilabel.pipeline.batch import _Batch
 from distilabel.pipeline.batch_manager import _BatchManager
 from distilabel.pipeline.local import Pipeline
 from distilabel.pipeline.write_buffer import _WriteBuffer
-from distilabel.utils import serialization
-from distilabel.utils.logging import stop_logging
+from distilabel.utils import logging, serialization
 
 from distilabel_openai_batch.errors import RunError
 
@@ -40,6 +39,7 @@ _COMPLETE = "distilabel_openai_batch.complete"
 _STEPS_SECONDS = 1.0
 _POOL_SECONDS = 1.0
 _WIND_UP_SECONDS = 2.8
+_LOG_SECONDS = 1.0
 
 _ORPHAN_CHECK_SECONDS = 0.5
 
@@ -286,9 +286,8 @@ def _remember_what_is_complete() -> None:
             if isinstance(self._exception, RuntimeError) and self._exception.__cause__ is None:
                 self._exception = None
         teardown(self)
-        if self._exception:
-            # distilabel does so only where it returns a dataset.
-            stop_logging()
+        if stopped or self._exception:
+            _stop_logging()
         if complete:
             (_execution_directory(self) / _COMPLETE).touch()
         for number, handler in self._openai_batch_handlers.items():
@@ -307,6 +306,20 @@ def _end_pool(pipeline: Any) -> None:
     for process in list(pool._pool):
         if process.is_alive():
             process.kill()
+
+
+def _stop_logging() -> None:
+    """Stops what writes the log, where distilabel does not: it does so only where it returns a dataset.
+
+    A step whose process was ended may have died with the lock of the log's queue: nothing comes through it any more,
+    and distilabel would wait for that for ever.
+    """
+    listener, logging.queue_listener = logging.queue_listener, None
+    stopping = threading.Thread(target=listener.stop, daemon=True)
+    stopping.start()
+    stopping.join(timeout=_LOG_SECONDS)
+    if stopping.is_alive():
+        listener.queue.cancel_join_thread()
 
 
 def _execution_directory(pipeline: Any) -> Path:

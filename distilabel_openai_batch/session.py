@@ -28,9 +28,10 @@ from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.structured import Exchange, StructuredOutput
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, RUN, Run, Submission
 from distilabel_openai_batch.synchronous import Synchronous
-from distilabel_openai_batch.wire import Failure, Outcome, Request
+from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request
 
 SCOPE = "distilabel_openai_batch_scope"
 """The metadata key that a scope's batches are found by on a machine that has no ledger."""
@@ -48,10 +49,12 @@ class Call:
     Attributes:
         endpoint: its path (`"/v1/chat/completions"`).
         body: what the SDK would have sent there.
+        wanted: what the answer has to look like, if anything.
     """
 
     endpoint: str
     body: Mapping[str, object]
+    wanted: StructuredOutput | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,8 @@ class Session:
     async def ask(self, calls: Sequence[Call | Failure]) -> list[Outcome]:
         """Waits until each call has an outcome.
 
+        Where the answer to a call has to look like something, and does not, it is asked for again.
+
         Args:
             calls: a failure among them is its own outcome.
 
@@ -176,22 +181,49 @@ class Session:
         Raises:
             RunError: the run cannot go on.
         """
-        asked = [call if isinstance(call, Failure) else self._request(call) for call in calls]
-        for request in asked:
+        asked: list[Request | Failure] = []
+        try:
+            outcomes = await self._ask_once(calls, asked)
+            exchanges = [
+                (index, call.endpoint, Exchange(call.wanted, call.body, outcome))
+                for index, (call, outcome) in enumerate(zip(calls, outcomes, strict=True))
+                if isinstance(call, Call) and call.wanted and isinstance(outcome, Answer)
+            ]
+            while due := [
+                (exchange, place, Call(endpoint, body))
+                for _, endpoint, exchange in exchanges
+                for place, body in exchange.due()
+            ]:
+                again = await self._ask_once([call for _, _, call in due], asked)
+                for (exchange, place, _), outcome in zip(due, again, strict=True):
+                    exchange.take(place, outcome)
+        except BaseException:
+            for request in reversed(asked):
+                if isinstance(request, Request):
+                    self._scope.give_back(request.custom_id)
+            raise
+        reasons = list(outcomes)
+        for index, _, exchange in exchanges:
+            outcomes[index] = exchange.outcome
+            if failure := exchange.failure:
+                request = asked[index]
+                assert isinstance(request, Request)
+                self._progress.rejected(failure, request.custom_id)
+                reasons[index] = failure
+        if (seen := outcomes_seen.get()) is not None:
+            seen.append(reasons)
+        return outcomes
+
+    async def _ask_once(self, calls: Sequence[Call | Failure], asked: list[Request | Failure]) -> list[Outcome]:
+        """Waits until each call has an outcome, and adds to `asked` what was asked."""
+        these = [call if isinstance(call, Failure) else self._request(call) for call in calls]
+        asked += these
+        for request in these:
             if isinstance(request, Failure):
                 self._progress.asked(1)
                 self._progress.gave_up(request)
-        requests = [request for request in asked if isinstance(request, Request)]
-        try:
-            outcomes = iter(await self._buffer.ask(requests))
-        except BaseException:
-            for request in reversed(requests):
-                self._scope.give_back(request.custom_id)
-            raise
-        given = [request if isinstance(request, Failure) else next(outcomes) for request in asked]
-        if (seen := outcomes_seen.get()) is not None:
-            seen.append(given)
-        return given
+        outcomes = iter(await self._buffer.ask([request for request in these if isinstance(request, Request)]))
+        return [request if isinstance(request, Failure) else next(outcomes) for request in these]
 
     def _request(self, call: Call) -> Request | Failure:
         try:

@@ -72,11 +72,13 @@ class Failure:
         message: the API's own words, or ours where it said nothing.
         status_code: HTTP status code of that request, `None` where it was never answered.
         code: the API's error code, `MALFORMED` or `MISSING`, if there is one.
+        tokens: those billed, in and out, for answers that could not be used.
     """
 
     message: str
     status_code: int | None = None
     code: str | None = None
+    tokens: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
         labels = [str(label) for label in (self.status_code, self.code) if label]

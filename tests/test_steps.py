@@ -172,11 +172,11 @@ def test_a_stream_outside_a_pipeline(sandbox):
 
 
 def test_a_dry_run_asks_for_one_batch(sandbox, tmp_path):
-    """Not for all rows."""
+    """Not for all rows, and not in a job."""
     with Pipeline(name="dry", cache_dir=tmp_path) as pipeline:
         StreamBatchResults(name="stream", task=generation(), data=ROWS) >> Clock()
     assert len(pipeline.dry_run(batch_size=2)["default"]["train"]) == 2
-    assert len(sandbox.books().billed) == 2
+    assert (sandbox.books().sync, sandbox.books().batches) == (2, [])
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])

@@ -64,6 +64,8 @@ class ResultFault(BaseModel):
             - `status_zero`: its `status_code` is 0.
             - `server_error`: it has an error and no response, as aibrix writes it.
             - `bare_error`: its error has no `code`, and there is no key `response`, as llama-stack writes it.
+            - `refuse`: the model refuses to answer, in every choice.
+            - `ramble`: the model says something in words, whatever it was to say.
             - `to_error_file`, `to_output_file`: it stands in that file, wherever it belongs.
 
         contains: a substring of the request's body, serialised as JSON with sorted keys and without spaces; "" for any.
@@ -84,6 +86,8 @@ class ResultFault(BaseModel):
         "status_zero",
         "server_error",
         "bare_error",
+        "refuse",
+        "ramble",
         "to_error_file",
         "to_output_file",
     ]

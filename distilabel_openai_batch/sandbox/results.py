@@ -20,6 +20,10 @@ from .faults import ResultFault
 from .script import Script
 from .settings import RequestFailure, Settings
 
+_SAYINGS = {
+    "refuse": {"refusal": "I'm sorry, I can't assist with that."},
+    "ramble": {"content": "I would rather say it in words."},
+}
 # Why a request that was never worked on has no response, in the words of the API.
 _UNREACHED = {
     "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
@@ -195,6 +199,12 @@ def fail(failure: RequestFailure) -> Answer:
     return Answer(failure.status, error.body(), headers)
 
 
+def _say(body: dict[str, Any], **message: str) -> dict[str, Any]:
+    """Returns a completion whose choices say something else."""
+    said = {"role": "assistant", "content": None, "refusal": None} | message
+    return body | {"choices": [choice | {"message": said} for choice in body.get("choices", [])]}
+
+
 def distort(entry: dict[str, Any], paid: bool, fault: ResultFault) -> tuple[bytes, bytes, bool]:
     """Writes a result line wrongly.
 
@@ -226,6 +236,8 @@ def distort(entry: dict[str, Any], paid: bool, fault: ResultFault) -> tuple[byte
         del entry["response"]
         entry["error"] = {"type": "server_error", "message": "The engine did not answer."}
         paid = to_output = False
+    elif kind in ("refuse", "ramble"):
+        entry["response"] = response | {"body": _say(response["body"], **_SAYINGS[kind])}
     elif kind in ("to_error_file", "to_output_file"):
         to_output = kind == "to_output_file"
 
