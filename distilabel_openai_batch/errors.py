@@ -116,6 +116,11 @@ def is_out_of_quota(code: str | None) -> bool:
     return code in _QUOTA_CODES
 
 
+def is_over_token_limit(code: str | None) -> bool:
+    """Whether the API's error code says that too many tokens wait for the model: jobs that end make room for others."""
+    return code == "token_limit_exceeded"
+
+
 def is_refused(status_code: int | None) -> bool:
     """Whether a status code says that the key is wrong, or may not do this."""
     return status_code in (401, 403)

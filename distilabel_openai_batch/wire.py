@@ -135,6 +135,12 @@ class Batch:
         """Whether its status will not change any more."""
         return self.status in _FINAL_STATUSES
 
+    @property
+    def reasons(self) -> str:
+        """Why it failed, in the server's words; of many reasons the first three."""
+        first = "; ".join(str(error) for error in self.errors[:3]) or "the server gave no reason"
+        return f"{first} (and {len(self.errors) - 3} more)" if len(self.errors) > 3 else first
+
 
 _FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
 

@@ -233,13 +233,12 @@ def test_a_job_that_cannot_even_be_cancelled_is_collected(ledger, make_jobs, mon
     server = Server("in_progress")
     job = at(ledger, server, JobState.CREATED, shard())
     monkeypatch.setattr("distilabel_openai_batch.jobs._OVERDUE_SECONDS", 0.05)
-    monkeypatch.setattr("distilabel_openai_batch.jobs._WINDOW_SECONDS", 0.0)
 
     async def cancel(batch_id: str) -> None:
         server.calls.append("cancel")
 
     server.cancel = cancel
-    assert anyio.run(make_jobs(server).run, job, ignore).ending is Ending.COLLECTED
+    assert anyio.run(make_jobs(server, completion_window="0h").run, job, ignore).ending is Ending.COLLECTED
     assert server.calls.count("cancel") == 1
 
 
