@@ -246,8 +246,9 @@ class BatchAPI:
         async for batch in self._all_since(since):
             if batch.metadata.get(KEY) == key:
                 return batch
-            # Where metadata is dropped: its file has been in no other batch that was accepted.
-            if input_file_id and not batch.metadata and batch.input_file_id == input_file_id and not batch.ended:
+            # Where metadata is dropped: its file has been in no other batch, but for those that were refused.
+            its = input_file_id and not batch.metadata and batch.input_file_id == input_file_id
+            if its and batch.status != "failed":
                 return batch
         return None
 

@@ -22,8 +22,8 @@ _AZURE_CODES = {
     "maximum_requests_exceeded": "too_many_tasks",
     "mismatched_model": "model_mismatch",
 }
-# Azure puts the model of a synchronous call into its path.
-_DEPLOYMENT = re.compile(r"^/deployments/[^/]+(?=/)")
+# Azure wants the deployment in the path of a synchronous call, and nowhere else.
+_DEPLOYMENT = re.compile(r"^/deployments/[^/]+(?=/(chat/completions|completions|embeddings)$)")
 _FILES = ("output_file_id", "error_file_id")
 # What servers that are merely compatible leave out, beside most moments.
 _OPTIONAL = ("usage", "model", "errors")
