@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test interop lint format clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
 	$(BIN)/pytest -n 4 --dist worksteal
+
+# Against other servers than the sandbox, each in a virtual environment of its own: a gigabyte, and minutes the first time.
+interop: $(READY)
+	$(BIN)/python tests/interop/run.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -22,7 +26,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .interop demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew when the dependencies change. `--group` came with pip 25.1.
 $(READY): pyproject.toml

@@ -283,10 +283,16 @@ def _outcome(result: dict[str, Any]) -> Outcome:
     return Answer(body)
 
 
+# How the SDK words an error. So writes a server that itself asked through it, and has no other place for the status.
+_WORDED_STATUS = re.compile(r"Error code: (\d{3})\b")
+
+
 def _failure(error: object, status_code: int | None, otherwise: str) -> Failure:
     if isinstance(error, dict):
-        code = error.get("code") or error.get("type")
-        return Failure(str(error.get("message") or otherwise), status_code, str(code) if code else None)
+        code, message = error.get("code") or error.get("type"), str(error.get("message") or otherwise)
+        if status_code is None and (worded := _WORDED_STATUS.match(message)):
+            status_code = int(worded[1])
+        return Failure(message, status_code, str(code) if code else None)
     return Failure(str(error or otherwise), status_code)
 
 

@@ -142,7 +142,8 @@ class Dialect(BaseModel):
         if error and self.failures == "inference_failed":
             return line | {"response": None, "error": {"code": "inference_failed", "message": error["message"]}}
         if error and self.failures == "typed":
-            typed = {"type": error.get("type", "server_error"), "message": error["message"]}
+            status = f"Error code: {response['status_code']} - " if response else ""
+            typed = {"type": "request_failed", "message": f"{status}{error['message']}"}
             return {"id": line["id"], "custom_id": line["custom_id"], "error": typed}
         if response and self.string_bodies:
             return line | {"response": response | {"body": orjson.dumps(response["body"]).decode()}}
