@@ -283,7 +283,8 @@ class Jobs:
 
     async def _watch_live(self, job: Job, batch: Batch, growing: _Growing) -> Batch:
         seen_at = time.monotonic()
-        created_at = seen_at - max(0.0, time.time() - job.intended_at)
+        # A job may have waited for its creation.
+        created_at = seen_at - max(0.0, time.time() - max(job.intended_at, batch.created_at or 0.0))
         overdue_at = max(seen_at, created_at + self._settings.window_seconds(batch) + _OVERDUE_SECONDS)
         cancelled = False
         while not batch.ended:
