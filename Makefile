@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test matrix lint format clean
+.PHONY: demo test matrix interop lint format clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,10 @@ matrix: .venv-matrix
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet nox uv
 
+# Against other servers than the sandbox, each in a virtual environment of its own: a gigabyte, and minutes the first time.
+interop: $(READY)
+	$(BIN)/python tests/interop/run.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,7 +34,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-matrix .nox demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-matrix .nox .interop demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew when the dependencies change. `--group` came with pip 25.1.
 $(READY): pyproject.toml

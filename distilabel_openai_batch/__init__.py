@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from distilabel_openai_batch.azure import AzureOpenAIBatchLLM
     from distilabel_openai_batch.errors import (
         AuthenticationError,
         BatchFailedError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuthenticationError",
+    "AzureOpenAIBatchLLM",
     "BatchFailedError",
     "ConnectionFailedError",
     "InvalidParametersError",
@@ -40,6 +42,7 @@ __version__ = "0.1.0"
 
 # Where what is no exception is defined.
 _MODULES = {
+    "AzureOpenAIBatchLLM": "azure",
     "LoadBatchResults": "steps",
     "OpenAIBatchLLM": "llm",
     "StreamBatchResults": "steps",

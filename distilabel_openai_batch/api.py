@@ -42,6 +42,13 @@ _LONGEST_MESSAGE = 1_000
 FILE_VISIBLE_SECONDS = 60.0
 """An uploaded file that cannot be found may only not be visible yet; after this time it is gone."""
 
+# What Azure says of an input file before a batch can be made of it. Servers have other words for one that is ready.
+_FILE_NOT_READY = frozenset({"pending", "running"})
+_FILE_USELESS = frozenset({"error", "deleting", "deleted"})
+
+# As long as the SDK's own `files.wait_for_processing` waits.
+_FILE_READY_SECONDS = 1_800.0
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -103,26 +110,47 @@ class BatchAPI:
             path: its name is unlike that of any other file on the server: by it one is found whose reply was lost.
 
         Returns:
-            The file's id.
+            The file's id, once a batch can be made of it.
 
         Raises:
-            RunError: the server refuses it or could not be reached.
+            RunError: the server refuses it, cannot use it, or could not be reached.
         """
         attempts = 0
 
-        async def attempt() -> str:
+        async def attempt() -> tuple[str, dict[str, Any]]:
             nonlocal attempts
             attempts += 1
             with path.open("rb") as file:
-                file_id = _json(await self._client.files.create(file=(path.name, file), purpose="batch")).get("id")
+                created = _json(await self._client.files.create(file=(path.name, file), purpose="batch"))
+            file_id = created.get("id")
             if not isinstance(file_id, str) or not file_id:
                 raise ValueError("The server's answer is not a file.")
-            return file_id
+            return file_id, created
 
-        file_id = await self._patiently("uploading an input file", attempt)
+        file_id, created = await self._patiently("uploading an input file", attempt)
         if attempts > 1:
             await self.delete_uploads(path.name, but=file_id)
+        await self._until_ready(file_id, created)
         return file_id
+
+    async def _until_ready(self, file_id: str, file: Mapping[str, Any]) -> None:
+        """Waits while the server says that it is not done with an upload, as Azure does."""
+        started, looks = time.monotonic(), 0
+
+        async def look() -> dict[str, Any]:
+            return _json(await self._client.files.retrieve(file_id))
+
+        while (status := str(file.get("status")).lower()) in _FILE_NOT_READY:
+            if time.monotonic() - started > _FILE_READY_SECONDS:
+                raise errors.RunError(
+                    f"Input file {file_id} is still {status} {_FILE_READY_SECONDS:,.0f} s after its upload."
+                )
+            looks += 1
+            await anyio.sleep(self._patience.pause(looks))
+            file = await self._patiently(f"looking at file {file_id}", look)
+        if status in _FILE_USELESS:
+            details = file.get("status_details") or "the server gave no reason"
+            raise errors.RunError(f"The server cannot use input file {file_id}, its status is {status}: {details}")
 
     async def delete_uploads(self, name: str, but: str | None = None) -> None:
         """Removes input files of a name that nobody needs: of uploads whose reply was lost.
@@ -223,8 +251,9 @@ class BatchAPI:
         async for batch in self._all_since(since):
             if batch.metadata.get(KEY) == key:
                 return batch
-            # Where metadata is dropped: its file has been in no other batch that was accepted.
-            if input_file_id and not batch.metadata and batch.input_file_id == input_file_id and not batch.ended:
+            # Where metadata is dropped: its file has been in no other batch, but for those that were refused.
+            its = input_file_id and not batch.metadata and batch.input_file_id == input_file_id
+            if its and batch.status != "failed":
                 return batch
         return None
 
@@ -242,7 +271,7 @@ class BatchAPI:
         return await self._patiently("listing the batches", attempt)
 
     async def _all_since(self, since: float) -> AsyncIterator[Batch]:
-        """The batches, newest first, back to a time."""
+        """The batches, in the server's order; where that is newest first, back to a time."""
         after: str | None = None
         seen: set[str] = set()
         while self._lists:
@@ -250,7 +279,11 @@ class BatchAPI:
             for batch in page:
                 yield batch
             # A server that does not know `after` sends its first page for ever.
-            if not page or page[-1].id in seen or (page[-1].created_at or 0.0) < since - _CLOCK_SKEW_SECONDS:
+            if not page or page[-1].id in seen:
+                return
+            first, last = page[0].created_at or 0.0, page[-1].created_at or 0.0
+            # One that lists the oldest first has the newest on its last page.
+            if last <= first and last < since - _CLOCK_SKEW_SECONDS:
                 return
             after = page[-1].id
             seen.add(after)
@@ -468,7 +501,7 @@ class BatchAPI:
             return errors.QuotaError(about, status_code=status_code, code=code)
         if errors.is_refused(status_code):
             return errors.AuthenticationError(about, status_code=status_code, code=code)
-        if errors.passes(status_code, code):
+        if errors.passes(status_code, code) and not errors.is_over_token_limit(code):
             retry_after = _seconds(error.response.headers.get("retry-after"))
             return _Passing(about, retry_after=retry_after, refused=status_code == 429)
         return errors.RunError(about, status_code=status_code, code=code)

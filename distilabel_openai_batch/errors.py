@@ -32,8 +32,9 @@ _PASSING_CODES = frozenset(
     }
 )
 
-# Where no status code contradicts it: as the type of a 404 it says nothing.
-_SERVER_ERROR = "server_error"
+# Where no status code contradicts them: as the type of a 404 the first says nothing, and llama-stack says the second of
+# whatever failed.
+_PASSING_WITHOUT_STATUS = frozenset({"server_error", "request_failed"})
 
 # A 429 that no waiting mends. https://platform.openai.com/docs/guides/error-codes/api-errors
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -112,13 +113,18 @@ def passes(status_code: int | None, code: str | None) -> bool:
     if code in _PASSING_CODES or status_code in _PASSING_STATUS_CODES:
         return True
     if status_code is None or status_code < 400:
-        return code == _SERVER_ERROR
+        return code in _PASSING_WITHOUT_STATUS
     return status_code >= 500 and status_code != _NOT_IMPLEMENTED
 
 
 def is_out_of_quota(code: str | None) -> bool:
     """Whether the API's error code says that the account has run out of money or quota."""
     return code in _QUOTA_CODES
+
+
+def is_over_token_limit(code: str | None) -> bool:
+    """Whether the API's error code says that too many tokens wait for the model: jobs that end make room for others."""
+    return code == "token_limit_exceeded"
 
 
 def is_refused(status_code: int | None) -> bool:

@@ -5,11 +5,13 @@ A job is a batch of the Batch API together with the shard that it answers.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -38,13 +40,13 @@ from distilabel_openai_batch.wire import (
 # A batch that is not over by then is not going to be: its window has closed, and cancelling takes ten minutes at most.
 # https://platform.openai.com/docs/guides/batch#batch-expiration
 _OVERDUE_SECONDS = 3_600.0
-_WINDOW_SECONDS = 86_400.0
+
+_WINDOW = re.compile(r"(\d+)([hd])")
+_UNIT_SECONDS = {"h": 3_600.0, "d": 86_400.0}
 
 # Failed batches count against the enqueued-token limit for a while: so often is a shard that stands alone tried again
 # before it is halved.
 _TOKEN_LIMIT_TRIES = 3
-
-_REASONS_TOLD = 3
 
 # Results written down in one transaction.
 _RECORDED_AT_ONCE = 2_000
@@ -60,6 +62,8 @@ class JobSettings:
         metadata: what each batch carries besides its key.
         wait: whether to wait for jobs to end.
         delete_files: whether to remove a job's files from the server once their content is in the ledger.
+        window_binds: whether the server ends a job when its window closes. Otherwise a job may go on for longer, and is
+            not cancelled for it.
     """
 
     completion_window: str
@@ -67,6 +71,16 @@ class JobSettings:
     metadata: Mapping[str, str]
     wait: bool = True
     delete_files: bool = False
+    window_binds: bool = True
+
+    def window_seconds(self, batch: Batch) -> float:
+        """Seconds from a batch's creation until it should be over; infinite where nobody says when."""
+        if not self.window_binds:
+            return float("inf")
+        if batch.expires_at and batch.created_at:
+            return batch.expires_at - batch.created_at
+        match = _WINDOW.fullmatch(self.completion_window)
+        return float(match[1]) * _UNIT_SECONDS[match[2]] if match else float("inf")
 
 
 class Ending(Enum):
@@ -176,7 +190,23 @@ class Jobs:
                     job = await self._upload(job, shard)
                     uploaded_at = time.monotonic()
                 case JobState.UPLOADED if shard:
-                    job, batch = await self._create(job)
+                    try:
+                        job, batch = await self._create(job)
+                    except errors.RunError as error:
+                        # Where the server says so at once, instead of letting the batch fail.
+                        if not errors.is_over_token_limit(error.code):
+                            raise
+                        alone = not self._live
+                        has_room = await _before(deadline, partial(self._has_room, tries))
+                        if not has_room:
+                            job = await self._in_thread(self._ledger.dropped, job)
+                            if has_room is None:
+                                return Ended(Ending.OVERDUE, job)
+                            if len(shard.requests) == 1:
+                                raise
+                            return Ended(Ending.TOO_LARGE, job)
+                        tries += alone
+                        continue
                     self._progress.created(batch, shard)
                 case JobState.SYNCHRONOUS:
                     return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
@@ -197,37 +227,43 @@ class Jobs:
                 case JobState.ENDED:
                     assert job.batch_id
                     batch = batch or await self._api.retrieve(job.batch_id)
-                    if batch.status != "failed" or batch.output_file_id:
-                        return await self._collect(job, batch)
+                    if collected := await self._collect(job, batch):
+                        return collected
                     self._progress.refused(batch)
                     if not shard:
                         return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
-                    may_create_again = False
-                    with anyio.move_on_after(deadline - time.time()) as waiting:
-                        may_create_again = await self._may_create_again(batch, tries, uploaded_at)
-                    if not may_create_again:
+                    alone = not self._live
+                    again = await _before(deadline, partial(self._may_create_again, batch, tries, uploaded_at))
+                    if not again:
                         job = await self._in_thread(self._ledger.dropped, job)
-                        if waiting.cancelled_caught:
+                        if again is None:
                             return Ended(Ending.OVERDUE, job)
                         if not _is_over_token_limit(batch) or len(shard.requests) == 1:
                             raise _failed(batch)
                         return Ended(Ending.TOO_LARGE, job)
-                    tries += 1
+                    tries += alone
                     job = await self._in_thread(self._ledger.created_anew, job)
                 case JobState.COLLECTED | JobState.DROPPED:
                     raise ValueError(f"a job that is {job.state.value} cannot be run")
 
     async def _may_create_again(self, batch: Batch, tries: int, uploaded_at: float) -> bool:
         """Waits until a batch that the server refused may be taken now; `False` where there is no hope."""
-        pause = self._settings.schedule.interval(0.0)
         if _is_over_token_limit(batch):
-            if self._live:
-                await self._one_ended.wait()
-                return True
-            await anyio.sleep(pause * 2.0**tries)
-            return tries < _TOKEN_LIMIT_TRIES
-        await anyio.sleep(pause)
+            return await self._has_room(tries)
+        await anyio.sleep(self._settings.schedule.interval(0.0))
         return _is_file_missing(batch) and time.monotonic() - uploaded_at < FILE_VISIBLE_SECONDS
+
+    async def _has_room(self, tries: int) -> bool:
+        """Waits until the server may take more tokens; `False` where there is no hope that it takes so many.
+
+        Args:
+            tries: how often it was waited for with nothing else under way.
+        """
+        if self._live:
+            await self._one_ended.wait()
+            return True
+        await anyio.sleep(self._settings.schedule.interval(0.0) * 2.0**tries)
+        return tries < _TOKEN_LIMIT_TRIES
 
     async def _upload(self, job: Job, shard: Shard) -> Job:
         boundaries.reached(Boundary.INTENT_TO_UPLOAD)
@@ -260,9 +296,9 @@ class Jobs:
 
     async def _watch_live(self, job: Job, batch: Batch, growing: _Growing, deadline: float) -> Batch:
         seen_at = time.monotonic()
-        created_at = seen_at - max(0.0, time.time() - job.intended_at)
-        window = (batch.expires_at - batch.created_at) if batch.expires_at and batch.created_at else _WINDOW_SECONDS
-        overdue_at = max(seen_at, created_at + window + _OVERDUE_SECONDS)
+        # A job may have waited for its creation.
+        created_at = seen_at - max(0.0, time.time() - max(job.intended_at, batch.created_at or 0.0))
+        overdue_at = max(seen_at, created_at + self._settings.window_seconds(batch) + _OVERDUE_SECONDS)
         cancelled = False
         while not batch.ended:
             boundaries.reached(Boundary.POLLING)
@@ -315,9 +351,11 @@ class Jobs:
                     self._progress.saw(seen)
             return self._seen[batch.id], self._seen_at
 
-    async def _collect(self, job: Job, batch: Batch) -> Ended:
-        """Downloads and writes down what a batch has answered, however it ended."""
+    async def _collect(self, job: Job, batch: Batch) -> Ended | None:
+        """Downloads and writes down what a batch has answered, however it ended; `None` if the server refused it."""
         async with self._result_files(job.key, batch) as paths:
+            if batch.status == "failed" and not await self._in_thread(self._was_worked_on, job, batch, paths):
+                return None
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
             results = await self._in_thread(self._record, job, paths)
             job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
@@ -342,7 +380,7 @@ class Jobs:
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
             if not results or len(results) < batch.total:
                 named = {custom_id for custom_id, _, _ in results}
-                why = batch_failure(batch.id, _reasons(batch)) if batch.status == "failed" else MISSING_RESULT
+                why = batch_failure(batch.id, batch.reasons) if batch.status == "failed" else MISSING_RESULT
                 results += [(custom_id, why, b"") for custom_id in await asked() if custom_id not in named]
             answers = sum(isinstance(outcome, Answer) for _, outcome, _ in results)
             if await self._in_thread(self._ledger.adopt_results, batch, key, results) and answers:
@@ -373,6 +411,15 @@ class Jobs:
                 raise
             self._progress.lost(file_id)
 
+    def _was_worked_on(self, job: Job, batch: Batch, paths: Sequence[Path]) -> bool:
+        """Whether a failed batch has answers, or, if it does not say itself why it failed, says why requests did."""
+        members = self._ledger.members(job)
+        return any(
+            decoded[0] in members and (isinstance(decoded[1], Answer) or not batch.errors)
+            for line in _lines(paths)
+            if (decoded := decode(line))
+        )
+
     def _record(self, job: Job, paths: Sequence[Path]) -> Results:
         members = self._ledger.members(job)
         noted: list[tuple[str, Outcome, bytes]] = []
@@ -400,6 +447,13 @@ class Jobs:
     _in_thread = staticmethod(anyio.to_thread.run_sync)
 
 
+async def _before(deadline: float, wait: Callable[[], Awaitable[bool]]) -> bool | None:
+    """What a wait comes to; `None` where that is not known by the deadline, in seconds since the epoch."""
+    with anyio.move_on_after(deadline - time.time()):
+        return await wait()
+    return None
+
+
 def _file_name(key: str) -> str:
     """The name that a job's input file has on the server, by which one is found whose upload's reply was lost."""
     return f"distilabel-{key}.jsonl"
@@ -417,23 +471,16 @@ def _read_all(paths: Sequence[Path]) -> list[tuple[str, Outcome, bytes]]:
 
 
 def _is_over_token_limit(batch: Batch) -> bool:
-    return any(error.code == "token_limit_exceeded" for error in batch.errors)
+    return any(errors.is_over_token_limit(error.code) for error in batch.errors)
 
 
 def _is_file_missing(batch: Batch) -> bool:
     return any(is_file_not_visible(error.message) for error in batch.errors)
 
 
-def _reasons(batch: Batch) -> str:
-    """Why the server did not accept a batch, in its own words."""
-    reasons = "; ".join(str(error) for error in batch.errors[:_REASONS_TOLD]) or "the server gave no reason"
-    more = len(batch.errors) - _REASONS_TOLD
-    return f"{reasons} (and {more} more)" if more > 0 else reasons
-
-
 def _failed(batch: Batch) -> errors.BatchFailedError:
     return errors.BatchFailedError(
-        f"The server did not accept batch {batch.id}: {_reasons(batch)}",
+        f"The server did not accept batch {batch.id}: {batch.reasons}",
         code=batch.errors[0].code if batch.errors else None,
         batch_id=batch.id,
     )

@@ -142,7 +142,8 @@ class Progress:
                 self._tokens_in += tokens_in
                 self._tokens_out += tokens_out
         if batch.status != "completed":
-            self._logger.warning(f"Batch {batch.id} ended as {batch.status}; what it answered is used.")
+            reasons = f": {batch.reasons}" if batch.errors else ""
+            self._logger.warning(f"Batch {batch.id} ended as {batch.status}{reasons}; what it answered is used.")
         if results.strays:
             self._logger.warning(f"Batch {batch.id} has {results.strays:,} result lines that belong to no request.")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -62,7 +63,8 @@ class SessionSettings:
     """What a session needs to know.
 
     Attributes:
-        base_url: the server's address, `/v1` included; `None` for the SDK's default.
+        base_url: the server's address, `/v1` included; `None` for the SDK's default. On Azure `/openai` stands in the
+            place of `/v1`.
         api_key: sent to the server and nowhere else.
         headers: sent with every call.
         timeout: seconds that the server may be silent.
@@ -78,6 +80,7 @@ class SessionSettings:
         preflight: whether a request is tried out before the others are submitted.
         reuse_answers: whether a run is given the answers that earlier ones were given.
         run: the submission that it takes part in, if it does.
+        azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's.
     """
 
     base_url: str | None
@@ -97,6 +100,11 @@ class SessionSettings:
     sync_below: float = 0
     preflight: bool = False
     run: Run | None = None
+    azure_api_version: str | None = None
+
+    def endpoint(self, path: str) -> str:
+        """What the server calls an endpoint of OpenAI's: Azure's have no version in front."""
+        return path.removeprefix("/v1") if self.azure_api_version else path
 
 
 class _Scope:
@@ -230,9 +238,10 @@ class Session:
             body = wire.encode_body(call.body)
         except ValueError as error:
             return Failure(str(error))
-        digest = wire.digest(self.base_url, call.endpoint, body)
+        endpoint = self._settings.endpoint(call.endpoint)
+        digest = wire.digest(self.base_url, endpoint, body)
         number = self._scope.number(digest, lambda: self._first_number(digest))
-        request = Request(wire.custom_id(digest, number), call.endpoint, str(call.body["model"]), body)
+        request = Request(wire.custom_id(digest, number), endpoint, str(call.body["model"]), body)
         if (size := len(request.line())) > self._settings.max_bytes:
             return Failure(
                 f"The request is too large: {size:,} bytes, and an input file holds {self._settings.max_bytes:,}"
@@ -244,6 +253,29 @@ class Session:
         return 0 if self._settings.reuse_answers else self._ledger.handed_over(digest)
 
 
+def _client(settings: SessionSettings) -> openai.AsyncOpenAI:
+    """The SDK's client, for every call to the server."""
+    # 3.x wants an httpx2 client, and takes this one.
+    http_client: Any = httpx.AsyncClient(timeout=settings.timeout, follow_redirects=True)
+    if settings.azure_api_version:
+        assert settings.base_url is not None
+        # Not by `azure_endpoint`, whose last slash 1.x keeps. Without `azure_deployment`, which 1.x would put into the
+        # paths of files and batches. Into those of synchronous calls the SDK puts the model by itself.
+        return openai.AsyncAzureOpenAI(
+            base_url=settings.base_url,
+            api_version=settings.azure_api_version,
+            api_key=settings.api_key,
+            default_headers=settings.headers,
+            http_client=http_client,
+        )
+    return openai.AsyncOpenAI(
+        base_url=settings.base_url,
+        api_key=settings.api_key,
+        default_headers=settings.headers,
+        http_client=http_client,
+    )
+
+
 @asynccontextmanager
 async def _open(
     settings: SessionSettings,
@@ -252,13 +284,7 @@ async def _open(
     interruption: Callable[[Sequence[str]], Exception | None],
     not_finished: Callable[[Sequence[str]], Exception],
 ) -> AsyncIterator[Session]:
-    http_client = httpx.AsyncClient(timeout=settings.timeout, follow_redirects=True)
-    client = openai.AsyncOpenAI(
-        base_url=settings.base_url,
-        api_key=settings.api_key,
-        default_headers=settings.headers,
-        http_client=http_client,  # type: ignore[arg-type]  # 3.x wants an httpx2 client, and takes this one
-    )
+    client = _client(settings)
     base_url = str(client.base_url)
     progress = Progress(logger)
     name = scope_name(base_url)

@@ -137,6 +137,12 @@ class Batch:
         """Whether its status will not change any more."""
         return self.status in _FINAL_STATUSES
 
+    @property
+    def reasons(self) -> str:
+        """Why it failed, in the server's words; of many reasons the first three."""
+        first = "; ".join(str(error) for error in self.errors[:3]) or "the server gave no reason"
+        return f"{first} (and {len(self.errors) - 3} more)" if len(self.errors) > 3 else first
+
 
 _FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
 
@@ -288,10 +294,16 @@ def _outcome(result: dict[str, Any]) -> Outcome:
     return Answer(body)
 
 
+# How the SDK words an error. So writes a server that itself asked through it, and has no other place for the status.
+_WORDED_STATUS = re.compile(r"Error code: (\d{3})\b")
+
+
 def _failure(error: object, status_code: int | None, otherwise: str) -> Failure:
     if isinstance(error, dict):
-        code = error.get("code") or error.get("type")
-        return Failure(str(error.get("message") or otherwise), status_code, str(code) if code else None)
+        code, message = error.get("code") or error.get("type"), str(error.get("message") or otherwise)
+        if status_code is None and (worded := _WORDED_STATUS.match(message)):
+            status_code = int(worded[1])
+        return Failure(message, status_code, str(code) if code else None)
     return Failure(str(error or otherwise), status_code)
 
 

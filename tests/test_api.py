@@ -437,6 +437,18 @@ REFUSED = {
         "insufficient_quota",
     ),
     "no money, by its type": (refused(429, type="insufficient_quota"), errors.QuotaError, 429, "insufficient_quota"),
+    "too many tokens wait": (
+        refused(400, "Enqueued token limit reached.", code="token_limit_exceeded"),
+        errors.RunError,
+        400,
+        "token_limit_exceeded",
+    ),
+    "too many tokens wait, by 429": (
+        refused(429, "Enqueued token limit reached.", code="token_limit_exceeded"),
+        errors.RunError,
+        429,
+        "token_limit_exceeded",
+    ),
     "hard limit": (
         refused(400, "Billing hard limit has been reached.", code="billing_hard_limit_reached"),
         errors.QuotaError,
@@ -566,6 +578,15 @@ async def test_a_lost_batch_is_not_looked_for_in_the_distant_past(api, server):
     assert (create.call_count, route.call_count) == (2, 1)
 
 
+async def test_a_lost_batch_is_found_where_the_oldest_are_listed_first(api, server):
+    """The end of such a list has the newest."""
+    CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
+    old = [batch(f"old_{n}", created_at=int(NOW) - 9_000 + n, metadata={KEY: "other"}) for n in range(3)]
+    pages = [listing(*old, has_more=True), listing(batch("found", metadata={KEY: "the-key"}))]
+    CALLS["list"].route(server).mock(side_effect=pages)
+    assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
+
+
 async def test_a_batch_is_created_again_only_when_there_is_none(api, server):
     """After each lost reply it is looked for before it is created again."""
     lost = httpx.ReadTimeout("timed out")
@@ -602,6 +623,44 @@ async def test_where_metadata_is_dropped_a_lost_batch_is_found_by_its_file(api, 
         assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
         await api.create("file-1", CHAT, "24h", "another-key", {})
     assert caplog.text.count("drops a batch's metadata") == 1
+
+
+async def test_a_lost_batch_is_not_taken_for_one_that_was_refused(api, server):
+    """Which may have had the same file; one that has ended otherwise can only be the lost one."""
+    CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
+    CALLS["list"].route(server).mock(return_value=listing(batch("refused", "failed"), batch("found", "completed")))
+    assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
+
+
+def file(status: str, **fields: object) -> httpx.Response:
+    """A file as Azure shows it."""
+    return httpx.Response(200, json={"id": "file-1", "object": "file", "status": status, **fields})
+
+
+async def test_an_upload_that_is_pending_is_waited_for(api, server, clock, input_file):
+    """With growing pauses, until the server has another word for it."""
+    CALLS["upload"].route(server).mock(return_value=file("pending"))
+    server.get("/files/file-1").mock(side_effect=[file("pending"), httpx.Response(503), file("running"), file("ready")])
+    assert await api.upload(input_file) == "file-1"
+    assert clock.slept == [0.5, 1.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize("status", ["error", "deleted"])
+async def test_an_upload_that_the_server_cannot_use_is_an_error(api, server, input_file, status):
+    """In the server's words."""
+    CALLS["upload"].route(server).mock(return_value=file("pending"))
+    server.get("/files/file-1").mock(return_value=file(status, status_details="There is a byte-order mark."))
+    with pytest.raises(errors.RunError, match=f"file-1, its status is {status}: There is a byte-order mark."):
+        await api.upload(input_file)
+
+
+async def test_an_upload_is_not_waited_for_for_ever(api, server, clock, input_file):
+    """Half an hour, as the SDK waits."""
+    CALLS["upload"].route(server).mock(return_value=file("pending"))
+    server.get("/files/file-1").mock(return_value=file("pending"))
+    with pytest.raises(errors.RunError, match="file-1 is still pending 1,800 s after its upload"):
+        await api.upload(input_file)
+    assert 1_800 <= clock.now <= 1_900
 
 
 async def test_a_file_whose_upload_was_not_told_is_removed(api, server, input_file):

@@ -47,9 +47,10 @@ def test_a_request_that_was_not_reached_or_whose_result_was_lost_passes(status_c
 
 
 @pytest.mark.parametrize(("status_code", "passes"), [(None, True), (200, True), (404, False), (400, False)])
-def test_a_servers_error_passes_unless_the_status_code_says_otherwise(status_code, passes):
+@pytest.mark.parametrize("code", ["server_error", "request_failed"])
+def test_a_servers_error_passes_unless_the_status_code_says_otherwise(status_code, passes, code):
     """As the type of a refusal it says nothing."""
-    assert errors.passes(status_code, "server_error") is passes
+    assert errors.passes(status_code, code) is passes
 
 
 @pytest.mark.parametrize("status_code", [None, 200, 400, 401, 403, 404, 413, 422, 499])

@@ -14,6 +14,7 @@ from distilabel_openai_batch import errors
 
 FACE = [
     "AuthenticationError",
+    "AzureOpenAIBatchLLM",
     "BatchFailedError",
     "ConnectionFailedError",
     "InvalidParametersError",
@@ -53,9 +54,10 @@ def test_the_exceptions_are_one_tree():
     assert all(issubclass(error, distilabel_openai_batch.OpenAIBatchError) for error in raised)
 
 
-def test_yaml_finds_the_class_where_it_always_was():
+@pytest.mark.parametrize("name", ["OpenAIBatchLLM", "AzureOpenAIBatchLLM"])
+def test_yaml_finds_the_class_where_it_always_was(name):
     """The class's module is written into every YAML file."""
-    assert distilabel_openai_batch.OpenAIBatchLLM.__module__ == "distilabel_openai_batch"
+    assert getattr(distilabel_openai_batch, name).__module__ == "distilabel_openai_batch"
 
 
 def test_the_package_is_typed():

@@ -228,18 +228,31 @@ def test_a_job_that_never_ends_is_cancelled_when_its_window_is_long_over(ledger,
     assert list(ended.outcomes.values()) == ANSWERS
 
 
+def test_a_job_that_waited_for_its_creation_is_not_overdue(ledger, make_jobs):
+    """Its window began when the server created its batch, however long ago it was planned."""
+    server = Server("in_progress", "in_progress", "completed")
+    made = server.batch
+    server.batch = lambda batch_id: replace(made(batch_id), created_at=time.time())
+    job = at(ledger, server, JobState.CREATED, shard())
+    planned_long_ago = replace(job, intended_at=time.time() - 30 * 3_600)
+
+    ended = anyio.run(make_jobs(server).run, planned_long_ago, ignore)
+
+    assert "cancel" not in server.calls
+    assert list(ended.outcomes.values()) == ANSWERS
+
+
 def test_a_job_that_cannot_even_be_cancelled_is_collected(ledger, make_jobs, monkeypatch):
     """Waiting longer would be waiting for ever."""
     server = Server("in_progress")
     job = at(ledger, server, JobState.CREATED, shard())
     monkeypatch.setattr("distilabel_openai_batch.jobs._OVERDUE_SECONDS", 0.05)
-    monkeypatch.setattr("distilabel_openai_batch.jobs._WINDOW_SECONDS", 0.0)
 
     async def cancel(batch_id: str) -> None:
         server.calls.append("cancel")
 
     server.cancel = cancel
-    assert anyio.run(make_jobs(server).run, job, ignore).ending is Ending.COLLECTED
+    assert anyio.run(make_jobs(server, completion_window="0h").run, job, ignore).ending is Ending.COLLECTED
     assert server.calls.count("cancel") == 1
 
 

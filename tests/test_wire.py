@@ -133,6 +133,10 @@ FAILED = {
         line("a", None, {"code": "inference_failed", "message": "No pod."}),
         Failure("No pod.", None, "inference_failed"),
     ),
+    "refused, in the SDK's words (llama-stack)": (
+        line("a", None, {"type": "request_failed", "message": "Error code: 400 - No."}),
+        Failure("Error code: 400 - No.", 400, "request_failed"),
+    ),
     "error with a type and no response (llama-stack)": (
         b'{"id":"1","custom_id":"a","error":{"type":"server_error","message":"Oops."}}',
         Failure("Oops.", None, "server_error"),

@@ -6,6 +6,7 @@ how batches are validated, progress, end and fail. Whatever goes wrong with the 
 
 from .app import create_app
 from .books import Books, Call, Interval
+from .dialect import Dialect
 from .faults import AnyFault, BatchFault, Fault, ResultFault
 from .handle import Sandbox
 from .server import serve
@@ -16,6 +17,7 @@ __all__ = [
     "BatchFault",
     "Books",
     "Call",
+    "Dialect",
     "Fault",
     "Interval",
     "RequestFailure",

@@ -25,6 +25,7 @@ from .answers import Answer
 from .errors import ApiError
 from .exchange import Exchange
 from .faults import AnyFault
+from .files import StoredFile
 from .organization import Organization
 from .settings import Settings
 
@@ -113,7 +114,10 @@ class Api:
                 _expiry(form),
                 owner,
             )
-        return _json(file.as_json())
+        return _json(self._file(file))
+
+    def _file(self, file: StoredFile) -> dict[str, Any]:
+        return self.organization.settings.dialect.file(file.as_json(), self.organization.clock() - file.created_at)
 
     async def list_files(self, request: Request) -> Response:
         """Lists files, newest first."""
@@ -125,11 +129,11 @@ class Api:
             places = [place for place, file in enumerate(files) if file.id == after]
             files = files[places[0] + 1 :] if places else []
         limit = _limit(request, default=10_000, most=10_000)
-        return _page([file.as_json() for file in files[:limit]], len(files) > limit)
+        return _page([self._file(file) for file in files[:limit]], len(files) > limit)
 
     async def retrieve_file(self, request: Request) -> Response:
         """Shows a file."""
-        return _json(self.organization.file(request.path_params["id"], self._owner(request)).as_json())
+        return _json(self._file(self.organization.file(request.path_params["id"], self._owner(request))))
 
     async def file_content(self, request: Request) -> Response:
         """Sends the bytes of a file, or the range asked for."""
@@ -152,6 +156,8 @@ class Api:
     async def list_batches(self, request: Request) -> Response:
         """Lists batches, newest first."""
         owner = self._owner(request)
+        if not self.organization.settings.dialect.lists:
+            raise ApiError(405, "Method Not Allowed")
         batches, more = self.organization.batches(owner, request.query_params.get("after"), _limit(request, 20, 100))
         return _page(batches, more)
 

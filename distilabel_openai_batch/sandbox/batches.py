@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .answers import snapshot
+from .dialect import Dialect, bare
 from .errors import ApiError
 from .examination import Examination, Problem
 from .faults import BatchFault
@@ -16,8 +17,6 @@ from .settings import Settings
 from .timeline import Halt, Stage, Timeline, stage
 
 _MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
-# What servers that are merely compatible leave out.
-_OPTIONAL = ("usage", "model", "errors", "expires_at", *(f"{moment}_at" for moment in _MOMENTS))
 _HALTS = {"expire": "expired", "cancel": "cancelled", "never_finish": "in_progress"}
 
 
@@ -36,6 +35,8 @@ class Batch:
         output_seconds: how long its files are kept.
         owner: whose it is.
         faults: what goes wrong with it.
+        dialect: how it is shown.
+        completion_window: as given.
         examination: what validation found, once it has.
         examined_at: when it had, in seconds since the epoch.
         results: its answers, once there are any.
@@ -60,6 +61,8 @@ class Batch:
     output_seconds: int
     owner: str
     faults: dict[str, BatchFault]
+    dialect: Dialect
+    completion_window: str
     examination: Examination | None = None
     examined_at: float | None = None
     results: Results | None = None
@@ -84,7 +87,7 @@ class Batch:
             return self.final
         line = Timeline(
             created_at=self.created_at,
-            expires_at=self.expires_at,
+            expires_at=self.expires_at if self.dialect.expires else float("inf"),
             validating=settings.validating_seconds,
             in_progress=settings.in_progress_seconds + settings.seconds_per_request * self.requests,
             finalizing=settings.finalizing_seconds,
@@ -134,7 +137,7 @@ class Batch:
             if now.status == "failed"
             else None,
             "input_file_id": self.input_file_id,
-            "completion_window": "24h",
+            "completion_window": self.completion_window,
             "status": now.status,
             "output_file_id": None if self.output_file is None else self.output_file.id,
             "error_file_id": None if self.error_file is None else self.error_file.id,
@@ -166,7 +169,7 @@ class Batch:
             now: where the batch stands.
         """
         self.looks += 1
-        return distort(self.as_json(now), self.faults, self.looks)
+        return distort(self.dialect.batch(self.as_json(now)), self.faults, self.looks)
 
 
 def distort(batch: dict[str, Any], faults: dict[str, BatchFault], looks: int) -> dict[str, Any]:
@@ -192,8 +195,7 @@ def distort(batch: dict[str, Any], faults: dict[str, BatchFault], looks: int) ->
     if "null_counts" in faults:
         batch["request_counts"] = None
     if "bare" in faults:
-        for name in _OPTIONAL:
-            del batch[name]
+        batch = bare(batch)
     return batch
 
 
@@ -225,8 +227,12 @@ def check_metadata(metadata: Any) -> list[str]:
     return wrong
 
 
-def check_creation(body: dict[str, Any]) -> None:
+def check_creation(body: dict[str, Any], completion_windows: list[str]) -> None:
     """Checks the body of a call that creates a batch.
+
+    Args:
+        body: the body.
+        completion_windows: those that are taken.
 
     Raises:
         ApiError: as the API refuses it at once; what is wrong inside the file it finds later.
@@ -237,7 +243,7 @@ def check_creation(body: dict[str, Any]) -> None:
             raise ApiError(400, message, param=name, code="missing_required_parameter")
         if not isinstance(body[name], str):
             raise ApiError(400, f"Invalid type for '{name}': expected a string.", param=name, code="invalid_type")
-    for name, supported in (("endpoint", sorted(ENDPOINTS)), ("completion_window", ["24h"])):
+    for name, supported in (("endpoint", sorted(ENDPOINTS)), ("completion_window", completion_windows)):
         if body[name] not in supported:
             listed = ", ".join(f"'{value}'" for value in supported)
             message = f"Invalid value: '{body[name]}'. Supported values are: {listed}."

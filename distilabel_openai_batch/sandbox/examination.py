@@ -139,7 +139,7 @@ def _examine_line(
         return Problem("invalid_request", "The custom_id must be a string.", "custom_id", number)
     if request["method"] != "POST":
         return Problem("invalid_request", "The method provided for this request must be POST.", "method", number)
-    if request["url"] != endpoint:
+    if settings.dialect.endpoint(request["url"]) != endpoint:
         message = "The URL provided for this request does not match the batch endpoint."
         return Problem("invalid_url", message, "url", number)
     problem = _examine_body(body, number, endpoint, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,11 +52,6 @@ class StoredFile:
             "status": "processed",
             "status_details": None,
         }
-
-
-def new_id(prefix: str) -> str:
-    """Returns an id that nothing else has."""
-    return prefix + secrets.token_hex(12)
 
 
 def no_such_file(file_id: str) -> ApiError:

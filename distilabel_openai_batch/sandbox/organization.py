@@ -127,7 +127,7 @@ class Organization:
         seconds = stored.check_expiry(expires_after, "expires_after")
         if seconds is None and purpose == "batch":
             seconds = stored.BATCH_FILE_SECONDS
-        file_id = stored.new_id("file-")
+        file_id = self.settings.dialect.new_id("file-")
         path = self._path(file_id)
         with path.open("wb") as target:
             shutil.copyfileobj(content, target, 1 << 20)
@@ -196,7 +196,9 @@ class Organization:
         Raises:
             ApiError: if the API would refuse it at once.
         """
-        check_creation(body)
+        dialect = self.settings.dialect
+        body = body | {"endpoint": dialect.endpoint(body.get("endpoint"))}
+        check_creation(body, dialect.completion_windows)
         output_seconds = stored.check_expiry(body.get("output_expires_after"), "output_expires_after")
         with self._lock:
             now = self.clock()
@@ -212,8 +214,10 @@ class Organization:
                 raise ApiError(400, message, param="input_file_id", code="invalid_value")
             if file is not None and now < file.created_at + self.settings.upload_visible_after_seconds:
                 file = None
+            if file is not None and now < file.created_at + dialect.pending_seconds:
+                raise ApiError(400, f"File '{file.id}' is pending.", param="input_file_id", code="invalid_request")
             batch = Batch(
-                id=stored.new_id("batch_"),
+                id=dialect.new_id("batch_"),
                 input_file=file,
                 input_file_id=body["input_file_id"],
                 endpoint=body["endpoint"],
@@ -223,7 +227,11 @@ class Organization:
                 output_seconds=stored.BATCH_FILE_SECONDS if output_seconds is None else output_seconds,
                 owner=owner,
                 faults={fault.kind: fault for fault in self.script.for_batch()},
+                dialect=dialect,
+                completion_window=body["completion_window"],
             )
+            if dialect.token_limit_at_once:
+                self._refuse_too_many_tokens(batch)
             self._batches[batch.id] = batch
             # It is shown as it is before anyone has worked on it, as the API does.
             shown = batch.shown(Stage("validating", 0, {}))
@@ -323,9 +331,22 @@ class Organization:
             # A batch that is to fail later passes for now.
             batch.problems = problems if problems else scripted
             if batch.valid and batch.examination is not None:
-                batch.results = Results(batch.id, batch.endpoint, batch.examination, Path(self._directory.name))
+                batch.results = Results(
+                    batch.id, batch.endpoint, batch.examination, Path(self._directory.name), batch.dialect
+                )
             batch.examined_at = self.clock()
             return batch.valid
+
+    def _refuse_too_many_tokens(self, batch: Batch) -> None:
+        """Says at once what would be found later.
+
+        Raises:
+            ApiError: 400.
+        """
+        if batch.input_file is not None and self.settings.enqueued_token_limit is not None:
+            batch.examination = examine(batch.input_file.path, batch.endpoint, self.settings)
+            for problem in self._too_many_tokens(batch):
+                raise ApiError(400, problem.message, code=problem.code)
 
     def _too_many_tokens(self, batch: Batch) -> list[Problem]:
         """Returns what is wrong if the prompts of a batch do not fit beside those that its model has yet to read."""
@@ -362,10 +383,10 @@ class Organization:
         if results is not None and "in_progress_at" in stage.moments:
             results.close(stage.status, stage.done)
             for kind, path in (("output", results.output_path), ("error", results.error_path)):
-                if path.stat().st_size or "empty_files" in batch.faults:
+                if path.stat().st_size or batch.dialect.both_files or "empty_files" in batch.faults:
                     name = f"{batch.id}_{kind}.jsonl"
                     shown = batch.output_file if kind == "output" else None
-                    file_id = shown.id if shown else stored.new_id("file-")
+                    file_id = shown.id if shown else batch.dialect.new_id("file-")
                     file = self._keep(file_id, path, name, "batch_output", batch.output_seconds, batch.owner)
                     setattr(batch, f"{kind}_file", file)
         return stage
@@ -375,7 +396,7 @@ class Organization:
         if batch.results is None or not stage.done:
             return
         path = batch.results.grow(min(stage.done, batch.results.done))
-        file_id = batch.output_file.id if batch.output_file else stored.new_id("file-")
+        file_id = batch.output_file.id if batch.output_file else batch.dialect.new_id("file-")
         name = f"{batch.id}_output.jsonl"
         batch.output_file = self._keep(file_id, path, name, "batch_output", batch.output_seconds, batch.owner)
 

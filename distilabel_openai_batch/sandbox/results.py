@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from .answers import Answer, answer, canonical
+from .dialect import Dialect
 from .errors import ApiError
 from .examination import Examination
 from .faults import ResultFault
@@ -63,7 +64,10 @@ class Results:
         done: how many requests are answered so far.
     """
 
-    def __init__(self, batch_id: str, endpoint: str, examination: Examination, directory: Path) -> None:
+    def __init__(
+        self, batch_id: str, endpoint: str, examination: Examination, directory: Path, dialect: Dialect
+    ) -> None:
+        self._dialect = dialect
         self._batch_id = batch_id
         self._endpoint = endpoint
         self._examination = examination
@@ -135,7 +139,7 @@ class Results:
         if fault is not None:
             output, error, paid = distort(entry, paid, fault)
         else:
-            written = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+            written = orjson.dumps(self._dialect.line(entry), option=orjson.OPT_APPEND_NEWLINE)
             output, error = (written, b"") if paid else (b"", written)
         usage = reply.body.get("usage", {}) if paid else {}
         return Line(
@@ -189,7 +193,7 @@ class Results:
                     "response": None,
                     "error": {"code": code, "message": message},
                 }
-                error.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+                error.write(orjson.dumps(self._dialect.line(entry), option=orjson.OPT_APPEND_NEWLINE))
 
 
 def fail(failure: RequestFailure) -> Answer:

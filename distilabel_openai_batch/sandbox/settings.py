@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from .dialect import DIALECTS, Dialect
 
 
 class RequestFailure(BaseModel):
@@ -55,6 +57,7 @@ class Settings(BaseModel):
         failures: requests that are answered with an error.
         growing_output: whether a batch under way shows an output file, which grows as its requests are answered.
         upload_visible_after_seconds: a batch created sooner after the upload fails with "Cannot find file".
+        dialect: in what it differs from OpenAI's server, by itself or by the name of who speaks it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +80,12 @@ class Settings(BaseModel):
     failures: list[RequestFailure] = []
     growing_output: bool = False
     upload_visible_after_seconds: float = Field(default=0.0, ge=0)
+    dialect: Dialect = Dialect()
+
+    @field_validator("dialect", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return DIALECTS.get(value, value) if isinstance(value, str) else value
 
     def knows(self, model: str) -> bool:
         """Returns whether a model of this name exists."""
