@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distilabel_openai_batch.azure import AzureOpenAIBatchLLM
+    from distilabel_openai_batch.embeddings import OpenAIBatchEmbeddings
     from distilabel_openai_batch.errors import (
         AuthenticationError,
         BatchFailedError,
@@ -29,6 +30,7 @@ __all__ = [
     "InvalidParametersError",
     "LedgerError",
     "LoadBatchResults",
+    "OpenAIBatchEmbeddings",
     "OpenAIBatchError",
     "OpenAIBatchLLM",
     "QuotaError",
@@ -44,6 +46,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "AzureOpenAIBatchLLM": "azure",
     "LoadBatchResults": "steps",
+    "OpenAIBatchEmbeddings": "embeddings",
     "OpenAIBatchLLM": "llm",
     "StreamBatchResults": "steps",
     "SubmitBatch": "steps",

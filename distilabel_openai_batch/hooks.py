@@ -11,6 +11,7 @@ import contextvars
 import functools
 import inspect
 import logging
+import pickle
 import random
 import types
 import zlib
@@ -25,8 +26,11 @@ import greenback
 import numpy as np
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.pipeline._dag import DAG
+from distilabel.pipeline.base import BasePipeline
+from distilabel.pipeline.batch import _Batch
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 from distilabel.steps import GlobalStep, Step
+from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 
 from distilabel_openai_batch import recovery
@@ -38,32 +42,40 @@ STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedExcep
 _process_applying_mappings = Step.process_applying_mappings
 _logger = logging.getLogger("distilabel.openai_batch")
 _arranging_stages = contextvars.ContextVar("arranging_stages", default=False)
+_as_they_are = contextvars.ContextVar("as_they_are", default=False)
 _stopped_steps: set[int] = set()
 _running_step = ""
 _dry_run = False
+
+_ROWS_FILE = "rows.pickle"
 
 # Tasks of ours that cannot have the whole dataset at once, by `id`, in the pipeline's process.
 _fed_batch_by_batch: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
-def install(is_ours: Callable[[Any], bool], buys: Callable[[Any], bool]) -> None:
+def install(client_of: Callable[[Any], Any], buyer_of: Callable[[Any], Any]) -> None:
     """Wraps what has to be wrapped.
 
     Args:
-        is_ours: whether a step is a Task that holds an `OpenAIBatchLLM`.
-        buys: whether it is one, or holds one.
+        client_of: the `OpenAIBatchLLM` or `OpenAIBatchEmbeddings` that a step holds, if it does.
+        buyer_of: that, or the one of the Task that it runs.
 
     Raises:
         ImportError: this distilabel is not made as the wraps expect.
     """
+
+    def is_ours(step: Any) -> bool:
+        return client_of(step) is not None
+
     _check_targets()
     _know_the_running_step(is_ours)
     _hand_over_whole_dataset(is_ours)
     _share_a_stage(is_ours)
-    _process_row_groups_side_by_side(is_ours)
+    _process_row_groups_side_by_side(client_of)
+    _pass_rows_as_they_are(is_ours)
     _ask_for_structured_output_without_instructor(is_ours)
     _send_nothing_after_a_stop()
-    recovery.install(buys)
+    recovery.install(lambda step: buyer_of(step) is not None)
 
 
 def running_step() -> str:
@@ -88,6 +100,9 @@ _TARGETS: dict[tuple[Any, str], list[str]] = {
     (_StepWrapper, "run"): ["self"],
     (_StepWrapper, "_send_batch"): ["self", "batch"],
     (_Task, "_set_default_structured_output"): ["self"],
+    (BasePipeline, "_send_batch_to_step"): ["self", "batch"],
+    (_Batch, "write_batch_data_to_fs"): ["self", "fs", "base_path"],
+    (_Batch, "read_batch_data_from_fs"): ["self"],
     **recovery.TARGETS,
 }
 
@@ -98,8 +113,11 @@ def _check_targets() -> None:
         for (owner, name), parameters in _TARGETS.items()
         if not hasattr(owner, name) or list(inspect.signature(getattr(owner, name)).parameters) != parameters
     ]
-    if not isinstance(inspect.getattr_static(_Task, "is_global", None), property):
-        differing.append("_Task.is_global")
+    differing += [
+        f"{owner.__name__}.is_global"
+        for owner in (_Step, _Task)
+        if not isinstance(inspect.getattr_static(owner, "is_global", None), property)
+    ]
     if differing:
         raise ImportError(
             f"distilabel-openai-batch works with distilabel 1.5.3; distilabel {distilabel.__version__} differs in"
@@ -122,6 +140,7 @@ def _know_the_running_step(is_ours: Callable[[Any], bool]) -> None:
         _running_step, _dry_run = self.step.name, self.dry_run
         if is_ours(self.step):
             _seed(self.step)
+            _as_they_are.set(True)
         try:
             return run(self)
         except _StepWrapperException as error:
@@ -140,14 +159,17 @@ def _hand_over_whole_dataset(is_ours: Callable[[Any], bool]) -> None:
     than one batch in flight. The property is looked up on the class, so that the wrap reaches the user's own Tasks too,
     unlike one of `model_post_init`, which pydantic has captured in each subclass.
     """
-    is_global = _Task.is_global.fget
+    for owner in (_Step, _Task):
+        owner.is_global = _global_for_us(owner.is_global.fget, is_ours)
 
+
+def _global_for_us(is_global: Callable[[Any], Any], is_ours: Callable[[Any], bool]) -> property:
     def wrapped(self: Any) -> bool:
         if is_ours(self) and not self.is_generator and _fed_batch_by_batch.get(id(self)) is not self:
             return isinstance(self, GlobalStep) or not _arranging_stages.get()
         return bool(is_global(self))
 
-    _Task.is_global = property(wrapped)
+    return property(wrapped)
 
 
 def _share_a_stage(is_ours: Callable[[Any], bool]) -> None:
@@ -181,17 +203,18 @@ def _share_a_stage(is_ours: Callable[[Any], bool]) -> None:
     DAG.get_steps_load_stages = wrapped
 
 
-def _process_row_groups_side_by_side(is_ours: Callable[[Any], bool]) -> None:
+def _process_row_groups_side_by_side(client_of: Callable[[Any], Any]) -> None:
     """A Task of ours processes its rows in the groups that it would have had anyway, all groups side by side."""
 
     def wrapped(self: Any, *args: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        if not is_ours(self):
+        client = client_of(self)
+        if client is None:
             yield from _process_applying_mappings(self, *args)
             return
         results: dict[int, list[dict[str, Any]]] = {}
         groups = _row_groups(self, args)
         try:
-            anyio.run(process_side_by_side, self, groups, results.__setitem__)
+            anyio.run(process_side_by_side, self, client, groups, results.__setitem__)
         except STOPS_THE_PIPELINE:
             sends_nothing_more(self)
             raise
@@ -202,17 +225,19 @@ def _process_row_groups_side_by_side(is_ours: Callable[[Any], bool]) -> None:
 
 async def process_side_by_side(
     task: Any,
+    client: Any,
     groups: Sequence[tuple[list[dict[str, Any]], ...]],
     finished: Callable[[int, list[dict[str, Any]]], None],
 ) -> None:
-    """Processes row groups of a Task of ours, all side by side.
+    """Processes row groups of a Task, or another step, of ours, all side by side.
 
     Each group's ordinary synchronous `process` runs under greenback, where the blocking `generate` can await. Groups
     start in order and give way only where they await, so that a second run asks the same questions. A group that raises
     is imputed with `None`s, as distilabel does for a normal step; what concerns the whole run is raised.
 
     Args:
-        task: loaded, with an `OpenAIBatchLLM`.
+        task: loaded.
+        client: what it asks with.
         groups: the arguments of `process` for each.
         finished: is given each group's index and output rows as soon as they are there, where `outcomes_seen` has what
             its requests came to.
@@ -236,7 +261,7 @@ async def process_side_by_side(
             rows = task.impute_step_outputs(groups[index][0])
         finished(index, rows)
 
-    async with task.llm.session(), anyio.create_task_group() as task_group:
+    async with client.session(), anyio.create_task_group() as task_group:
         for index in range(len(groups)):
             task_group.start_soon(process, index)
     if stops:
@@ -279,6 +304,47 @@ def _row_groups(step: Any, args: tuple[list[dict[str, Any]], ...]) -> list[tuple
     [rows] = args
     size = step.input_batch_size
     return [(rows[start : start + size],) for start in range(0, len(rows), size)]
+
+
+def _pass_rows_as_they_are(is_ours: Callable[[Any], bool]) -> None:
+    """The rows of a Task of ours reach it, and come back, as they are.
+
+    distilabel gives those of a global step through Parquet files. A column of a table has one type: dictionaries in it
+    all get the same keys, `None` where they had none, and rows that do not fit the type stop the pipeline. An ordinary
+    step's rows are pickled, and so are these.
+    """
+    send_batch_to_step = BasePipeline._send_batch_to_step
+    write, read = _Batch.write_batch_data_to_fs, _Batch.read_batch_data_from_fs
+
+    def sending(self: Any, batch: Any) -> None:
+        token = _as_they_are.set(is_ours(self.dag.get_step(batch.step_name)["step"]))
+        try:
+            send_batch_to_step(self, batch)
+        finally:
+            _as_they_are.reset(token)
+
+    def writing(self: Any, fs: Any = None, base_path: Any = None) -> None:
+        data = self.data
+        if _as_they_are.get():
+            # What else it does is to be done all the same: it makes the directory, and says where that is.
+            self.data = []
+        write(self, fs, base_path)
+        if _as_they_are.get():
+            with self._fs.open(f"{self.data_path}/{_ROWS_FILE}", "wb") as file:
+                pickle.dump(data, file, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def reading(self: Any) -> None:
+        path = f"{self.data_path}/{_ROWS_FILE}"
+        if not (self._fs and self._fs.exists(path)):
+            read(self)
+            return
+        with self._fs.open(path, "rb") as file:
+            self.data = pickle.load(file)  # noqa: S301  # our own, as private as the queue that names it
+        self._fs.rm(self.data_path, recursive=True)
+
+    BasePipeline._send_batch_to_step = sending
+    _Batch.write_batch_data_to_fs = writing
+    _Batch.read_batch_data_from_fs = reading
 
 
 def _ask_for_structured_output_without_instructor(is_ours: Callable[[Any], bool]) -> None:

@@ -2,54 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import functools
 import json
-import os
-import sys
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, ItemsView, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.from_thread
-import greenback
-from distilabel import envs
-from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
-from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
+import numpy as np
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.llms import OpenAILLM
 from pydantic import (
     Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    PrivateAttr,
     ValidationError,
     field_serializer,
     field_validator,
 )
 
-from distilabel_openai_batch import hooks, structured
-from distilabel_openai_batch.api import Patience
+from distilabel_openai_batch import structured
+from distilabel_openai_batch.client import BatchClient
+from distilabel_openai_batch.embeddings import embed
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
-from distilabel_openai_batch.jobs import JobSettings
-from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.models import TokenLimitParameter, fitted
 from distilabel_openai_batch.polling import PollSchedule
-from distilabel_openai_batch.session import Call, Session, Sessions, SessionSettings
+from distilabel_openai_batch.session import Call, Session
 from distilabel_openai_batch.structured import StructuredOutput
-from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
 from distilabel_openai_batch.wire import Failure, Outcome
 
 if TYPE_CHECKING:
-    from distilabel.typing import FormattedInput, GenerateOutput
-
-LEDGER_DIR_ENV_NAME = "DISTILABEL_OPENAI_BATCH_DIR"
+    from distilabel.typing import FormattedInput, GenerateOutput, StandardInput
 
 _CHAT = "/v1/chat/completions"
 _COMPLETIONS = "/v1/completions"
@@ -121,7 +104,7 @@ def _hand_over(call: Call) -> Generator[Call, _Reading, _Reading]:
 _HANDING_OVER = _Client(_hand_over)
 
 
-class OpenAIBatchLLM(OpenAILLM):
+class OpenAIBatchLLM(BatchClient, OpenAILLM):
     """OpenAI LLM running through the Batch API, at half the price of the synchronous endpoint.
 
     It takes the place of `OpenAILLM` in any pipeline, with no other change: the calls of all rows are gathered,
@@ -235,72 +218,9 @@ class OpenAIBatchLLM(OpenAILLM):
         ```
     """
 
-    completion_window: RuntimeParameter[str] = Field(
-        default="24h", description="The time within which the server has to answer a job."
-    )
-    max_requests_per_job: RuntimeParameter[PositiveInt] = Field(
-        default=50_000, description="The requests in one job, at most."
-    )
-    max_bytes_per_job: RuntimeParameter[PositiveInt] = Field(
-        default=200_000_000, description="The bytes of one job's input file, at most."
-    )
-    max_jobs: RuntimeParameter[PositiveInt] = Field(default=20, description="The jobs in flight at once, at most.")
-    max_attempts: RuntimeParameter[PositiveInt] = Field(
-        default=3, description="How often one request is put into a job before its row is given up."
-    )
-    min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
-        default=1.0, description="The seconds between two looks at a job, at least."
-    )
-    max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
-        default=60.0, description="The seconds between two looks at a job, at most."
-    )
-    wait: RuntimeParameter[bool] = Field(
-        default=True, description="Whether to wait for the jobs, or to stop the pipeline until a later run collects."
-    )
-    reuse_answers: RuntimeParameter[bool] = Field(
-        default=True, description="Whether to take the answers that earlier runs of this task were given."
-    )
-    delete_files: RuntimeParameter[bool] = Field(
-        default=False, description="Whether to remove a job's files from the server once the ledger has their content."
-    )
-    deadline: RuntimeParameter[PositiveFloat] | None = Field(
-        default=None, description="The seconds after which what a job has not answered is asked synchronously."
-    )
-    sync_below: RuntimeParameter[NonNegativeInt] = Field(
-        default=0, description="Fewer requests than these are asked synchronously."
-    )
-    preflight: RuntimeParameter[bool] = Field(
-        default=False, description="Whether one request is tried out before the others are submitted."
-    )
     token_limit_parameter: RuntimeParameter[TokenLimitParameter] | None = Field(
         default=None, description="The name under which `max_new_tokens` is sent."
     )
-    ledger_dir: RuntimeParameter[str] | None = Field(default=None, description="The directory of the ledger.")
-
-    _sessions: Sessions | None = PrivateAttr(None)
-    _run: Run | None = PrivateAttr(None)
-
-    @field_validator(
-        "completion_window",
-        "max_requests_per_job",
-        "max_bytes_per_job",
-        "max_jobs",
-        "max_attempts",
-        "min_poll_interval",
-        "max_poll_interval",
-        "wait",
-        "reuse_answers",
-        "delete_files",
-        "sync_below",
-        "preflight",
-        mode="before",
-    )
-    @classmethod
-    def _is_set(cls, value: object) -> object:
-        """Refuses `None`, which distilabel's `RuntimeParameter` allows everywhere."""
-        if value is None:
-            raise ValueError("it cannot be None")
-        return value
 
     @field_validator("structured_output", mode="before")
     @classmethod
@@ -328,9 +248,14 @@ class OpenAIBatchLLM(OpenAILLM):
         """
         super().load()
         self._aclient = _Client(self._answer_one)
-        settings = self._session_settings()
-        scope_name = partial(_scope_name, self._run)
-        self._sessions = Sessions(settings, scope_name, self._logger, _interruption, _not_finished)
+
+    def _waiting(self) -> tuple[bool, PollSchedule]:
+        """As the fields; distilabel's own switches mean here what they mean there."""
+        if not self.use_offline_batch_generation:
+            waiting: tuple[bool, PollSchedule] = super()._waiting()
+            return waiting
+        interval = self.offline_batch_generation_block_until_done
+        return interval is not None, PollSchedule(interval, interval) if interval else super()._waiting()[1]
 
     @staticmethod
     def _prepare_structured_output(
@@ -343,67 +268,6 @@ class OpenAIBatchLLM(OpenAILLM):
         """
         structured.read(structured_output)
         return {"client": client}
-
-    def takes_part_in(self, run: Run) -> None:
-        """Says, before `load`, that what is asked belongs to a submission.
-
-        Args:
-            run: which, and how.
-        """
-        self._run = run
-
-    def unload(self) -> None:
-        """Lets go of the clients."""
-        self._sessions = None
-        super().unload()
-
-    def _session_settings(self) -> SessionSettings:
-        wait, schedule = self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)
-        # distilabel's own switches mean here what they mean there.
-        if self.use_offline_batch_generation:
-            interval = self.offline_batch_generation_block_until_done
-            wait = interval is not None
-            schedule = PollSchedule(interval, interval) if interval else schedule
-        wait = self._run.waits if self._run else wait
-        return SessionSettings(
-            base_url=self.base_url,
-            api_key=self.api_key.get_secret_value(),
-            headers=self.default_headers,
-            timeout=self.timeout,
-            patience=Patience(retries=self.max_retries),
-            max_requests=self.max_requests_per_job,
-            max_bytes=self.max_bytes_per_job,
-            max_attempts=self.max_attempts,
-            max_jobs=self.max_jobs,
-            jobs=JobSettings(
-                completion_window=self.completion_window,
-                schedule=schedule,
-                metadata=_metadata(),
-                wait=wait,
-                delete_files=self.delete_files,
-            ),
-            ledger_dir=_ledger_dir(self.ledger_dir),
-            reuse_answers=self.reuse_answers or self._run is not None,
-            deadline=self.deadline,
-            sync_below=self._sync_below(waits=wait),
-            preflight=self.preflight,
-            run=self._run,
-        )
-
-    def _sync_below(self, waits: bool) -> float:
-        """As the field; a dry run is to answer at once. What is only submitted is not to be answered here."""
-        if self._run and not waits:
-            return 0
-        return float("inf") if hooks.is_dry_run() else self.sync_below
-
-    def session(self) -> Any:
-        """The connection that calls made on the running event loop share, for as long as the context lasts.
-
-        Returns:
-            An asynchronous context manager.
-        """
-        assert self._sessions is not None, "`load` comes first"
-        return self._sessions.use()
 
     # distilabel shows the signature and the docstring of the one that it wraps.
     @functools.wraps(OpenAILLM.agenerate)
@@ -437,28 +301,30 @@ class OpenAIBatchLLM(OpenAILLM):
             RunError: the run as a whole cannot go on: the key, the quota, a batch that the server did not accept, or
                 every request failed alike.
         """
-
-        async def run() -> list[GenerateOutput]:
-            return await self._agenerate(inputs, num_generations, **kwargs)
-
-        if greenback.has_portal():
-            with hooks.own_random_numbers():
-                return greenback.await_(run())
-        if _in_event_loop():
-            # A notebook: its own event loop runs already, and another one has to wait elsewhere.
-            with anyio.from_thread.start_blocking_portal() as portal:
-                return portal.call(run)
-        try:
-            return anyio.run(run)
-        except asyncio.CancelledError:
-            # What anyio makes of Ctrl+C on Python 3.10.
-            raise KeyboardInterrupt from None
+        return self.wait_for(partial(self._agenerate, inputs, num_generations, **kwargs))
 
     def generate_outputs(
         self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
         """As `generate`."""
         return self.generate(inputs, num_generations, **kwargs)
+
+    def get_last_hidden_states(self, inputs: list[StandardInput]) -> list[list[Any]]:
+        """For `GenerateEmbeddings`: what a model for embeddings makes of each conversation.
+
+        OpenAI shows nobody its models' hidden states. The vector stands where the last one of them would.
+
+        Args:
+            inputs: the conversations; several messages are embedded as one text, a line for each.
+
+        Returns:
+            For each, an array of the vector in a list; one of `None` where the request failed.
+
+        Raises:
+            RunError: the run as a whole cannot go on.
+        """
+        texts = ["\n".join(str(message["content"]) for message in conversation) for conversation in inputs]
+        return [[np.array(vector)] for vector in self.wait_for(partial(embed, self, texts))]
 
     async def _agenerate(
         self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
@@ -546,54 +412,5 @@ def _nothing(num_generations: int, tokens: tuple[int, int]) -> GenerateOutput:
     return {"generations": [None] * num_generations, "statistics": statistics}
 
 
-def _metadata() -> dict[str, str]:
-    """What a batch shows of where it comes from."""
-    metadata = {"description": "distilabel"}
-    if name := envs.DISTILABEL_PIPELINE_NAME:
-        metadata["distilabel_pipeline_name"] = name[:METADATA_VALUE_CHARACTERS]
-    return metadata
-
-
-def _in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _ledger_dir(field: str | None) -> Path:
-    chosen = field or os.getenv(LEDGER_DIR_ENV_NAME)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distilabel" / "openai_batch"
-
-
-def _scope_name(run: Run | None, base_url: str) -> ScopeName:
-    """Who asks: a submission, a step of a pipeline, or a script, which has no other name than its file's."""
-    if run:
-        return ScopeName(run.name, "", base_url)
-    if pipeline := envs.DISTILABEL_PIPELINE_NAME:
-        return ScopeName(pipeline, hooks.running_step(), base_url)
-    return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)
-
-
-def _not_finished(batch_ids: Sequence[str]) -> Exception:
-    """What ends a step whose jobs go on without it."""
-    error: Exception = DistilabelOfflineBatchGenerationNotFinishedException(jobs_ids=tuple(batch_ids))
-    return error
-
-
-def _interruption(batch_ids: Sequence[str]) -> Exception | None:
-    """What to raise once Ctrl+C was pressed, which distilabel tells a step's process through the environment."""
-    return _not_finished(batch_ids) if os.getenv(SIGINT_HANDLER_CALLED_ENV_NAME) is not None else None
-
-
 # YAML names the class by its module: this is where it stays, wherever it is defined.
 OpenAIBatchLLM.__module__ = "distilabel_openai_batch"
-
-
-def holds_one(step: Any) -> bool:
-    """Whether a step is a Task with an `OpenAIBatchLLM`."""
-    return isinstance(getattr(step, "llm", None), OpenAIBatchLLM)
-
-
-hooks.install(holds_one, lambda step: holds_one(step) or holds_one(getattr(step, "task", None)))

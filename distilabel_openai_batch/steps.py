@@ -24,7 +24,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from typing_extensions import Self
 
 from distilabel_openai_batch import hooks, rows
-from distilabel_openai_batch.llm import OpenAIBatchLLM, holds_one
+from distilabel_openai_batch.llm import OpenAIBatchLLM
 from distilabel_openai_batch.session import Session, outcomes_seen
 from distilabel_openai_batch.submission import Run
 from distilabel_openai_batch.wire import OTHER_BATCH, Failure
@@ -48,7 +48,7 @@ def batch_task(task: _Task) -> _Task:
     name = type(task).__name__
     if task.is_generator:
         raise ValueError(f"{name} makes its own rows, and takes none. Use it as a step of its own.")
-    if not holds_one(task):
+    if not isinstance(getattr(task, "llm", None), OpenAIBatchLLM):
         raise ValueError(
             f"{name} must hold an OpenAIBatchLLM, and holds {type(getattr(task, 'llm', None)).__name__}. Write"
             f" {name}(llm=OpenAIBatchLLM(model=…))."
@@ -308,7 +308,7 @@ class SubmitBatch(_RunsATask, GlobalStep):
             await session.submission.keep_rows(lines)
             try:
                 await hooks.process_side_by_side(
-                    self.task, rows.groups(given, self.task.input_batch_size), lambda *_: None
+                    self.task, self.task.llm, rows.groups(given, self.task.input_batch_size), lambda *_: None
                 )
             except DistilabelOfflineBatchGenerationNotFinishedException:
                 if SIGINT_HANDLER_CALLED_ENV_NAME in os.environ:
@@ -487,7 +487,7 @@ def results(
 
     async def process() -> None:
         try:
-            await hooks.process_side_by_side(task, row_groups, is_finished)
+            await hooks.process_side_by_side(task, task.llm, row_groups, is_finished)
         finally:
             finished.put(None)
 

@@ -20,6 +20,7 @@ FACE = [
     "InvalidParametersError",
     "LedgerError",
     "LoadBatchResults",
+    "OpenAIBatchEmbeddings",
     "OpenAIBatchError",
     "OpenAIBatchLLM",
     "QuotaError",

@@ -10,8 +10,8 @@ import pytest
 from conftest import API_KEY
 from distilabel.models.llms import OpenAILLM
 from distilabel.pipeline import Pipeline, routing_batch_function
-from distilabel.steps import GroupColumns, LoadDataFromDicts, StepInput, step
-from distilabel.steps.tasks import EvolInstruct, TextGeneration, UltraFeedback
+from distilabel.steps import GroupColumns, KeepColumns, LoadDataFromDicts, StepInput, step
+from distilabel.steps.tasks import ChatGeneration, EvolInstruct, TextGeneration, UltraFeedback
 
 from distilabel_openai_batch import (
     AuthenticationError,
@@ -334,6 +334,27 @@ def test_routed_batches_find_together_again(sandbox, tmp_path):
         return run(pipeline)
 
     assert routed(batch_llm) == routed(synchronous_llm)
+
+
+def test_rows_reach_a_task_as_they_are(sandbox, tmp_path):
+    """Dictionaries of one column have keys and types of their own, and so have the requests."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    users = [{"content": "Say 1."}, {"content": "Say 2.", "name": "Ada"}, {"content": [image]}]
+    rows = [{"messages": [{"role": "user", **user}]} for user in users]
+
+    def chats(llm_class):
+        with Pipeline(name="chats", cache_dir=tmp_path) as pipeline:
+            again = TextGeneration(
+                llm=llm_class(), input_mappings={"instruction": "generation"}, output_mappings={"generation": "again"}
+            )
+            keep = KeepColumns(columns=["generation", "again"])
+            LoadDataFromDicts(data=rows) >> ChatGeneration(llm=llm_class()) >> again >> keep
+        return run(pipeline)
+
+    assert chats(batch_llm) == chats(synchronous_llm)
+    books = sandbox.books()
+    assert books.billed_bodies == books.sync_bodies
+    assert len(books.sync_bodies) == 6
 
 
 def test_yaml_carries_the_fields_and_not_the_key(sandbox, tmp_path):

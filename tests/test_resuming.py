@@ -172,8 +172,8 @@ def assert_nobody_stays(group: int):
     assert not processes_of(group)
 
 
-BOUNDARIES = [boundary for boundary in Boundary if boundary is not Boundary.RECORDING]
-"""All but the one that needs more results than one transaction takes: `test_jobs.py` has it."""
+BOUNDARIES = [boundary for boundary in Boundary if boundary not in (Boundary.RECORDING, Boundary.ANSWER_TO_RECORD)]
+"""All of a batch's but the one that needs more results than one transaction takes: `test_jobs.py` has it."""
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES, ids=lambda boundary: boundary.value)
@@ -192,6 +192,20 @@ def test_killed_at_a_boundary(forker, undisturbed, sandbox, tmp_path, boundary):
 
     assert script.dataset() == dataset
     assert_bought_once(sandbox, SHAPES["row"])
+
+
+def test_killed_while_asking_synchronously(forker, sandbox, tmp_path):
+    """What stands in the ledger is kept. What was on its way is asked again, which no ledger can help."""
+    script = Script(forker, tmp_path, "leaf")
+    code, told = script.run("--kill", f"{Boundary.ANSWER_TO_RECORD.name}:generate", "--synchronous")
+    assert code == -signal.SIGKILL, told
+    code, told = script.run("--synchronous")
+    assert code == 0, told
+    assert_all_rows(script)
+    books = sandbox.books()
+    assert not books.batches
+    assert len(books.sync_bodies) == 12
+    assert max(books.sync_bodies.values()) <= 2
 
 
 def assert_all_rows(script: Script):

@@ -1,0 +1,242 @@
+"""What every client of the Batch API has, whatever distilabel takes it for: its fields, and its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.from_thread
+import greenback
+from distilabel import envs
+from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
+from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
+from distilabel.mixins.runtime_parameters import RuntimeParameter
+from distilabel.models.base_clients.openai import OpenAIBaseClient
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
+
+from distilabel_openai_batch import hooks
+from distilabel_openai_batch.api import Patience
+from distilabel_openai_batch.jobs import JobSettings
+from distilabel_openai_batch.ledger import ScopeName
+from distilabel_openai_batch.polling import PollSchedule
+from distilabel_openai_batch.session import Sessions, SessionSettings
+from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
+
+LEDGER_DIR_ENV_NAME = "DISTILABEL_OPENAI_BATCH_DIR"
+
+T = TypeVar("T")
+
+
+class BatchClient(OpenAIBaseClient):
+    """The fields and sessions of an `LLM` or an `Embeddings` that asks through the Batch API."""
+
+    completion_window: RuntimeParameter[str] = Field(
+        default="24h", description="The time within which the server has to answer a job."
+    )
+    max_requests_per_job: RuntimeParameter[PositiveInt] = Field(
+        default=50_000, description="The requests in one job, at most."
+    )
+    max_bytes_per_job: RuntimeParameter[PositiveInt] = Field(
+        default=200_000_000, description="The bytes of one job's input file, at most."
+    )
+    max_jobs: RuntimeParameter[PositiveInt] = Field(default=20, description="The jobs in flight at once, at most.")
+    max_attempts: RuntimeParameter[PositiveInt] = Field(
+        default=3, description="How often one request is put into a job before its row is given up."
+    )
+    min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
+        default=1.0, description="The seconds between two looks at a job, at least."
+    )
+    max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
+        default=60.0, description="The seconds between two looks at a job, at most."
+    )
+    wait: RuntimeParameter[bool] = Field(
+        default=True, description="Whether to wait for the jobs, or to stop the pipeline until a later run collects."
+    )
+    reuse_answers: RuntimeParameter[bool] = Field(
+        default=True, description="Whether to take the answers that earlier runs of this task were given."
+    )
+    delete_files: RuntimeParameter[bool] = Field(
+        default=False, description="Whether to remove a job's files from the server once the ledger has their content."
+    )
+    deadline: RuntimeParameter[PositiveFloat] | None = Field(
+        default=None, description="The seconds after which what a job has not answered is asked synchronously."
+    )
+    sync_below: RuntimeParameter[NonNegativeInt] = Field(
+        default=0, description="Fewer requests than these are asked synchronously."
+    )
+    preflight: RuntimeParameter[bool] = Field(
+        default=False, description="Whether one request is tried out before the others are submitted."
+    )
+    ledger_dir: RuntimeParameter[str] | None = Field(default=None, description="The directory of the ledger.")
+
+    _sessions: Sessions | None = PrivateAttr(None)
+    _run: Run | None = PrivateAttr(None)
+
+    @field_validator(
+        "completion_window",
+        "max_requests_per_job",
+        "max_bytes_per_job",
+        "max_jobs",
+        "max_attempts",
+        "min_poll_interval",
+        "max_poll_interval",
+        "wait",
+        "reuse_answers",
+        "delete_files",
+        "sync_below",
+        "preflight",
+        mode="before",
+    )
+    @classmethod
+    def _is_set(cls, value: object) -> object:
+        """Refuses `None`, which distilabel's `RuntimeParameter` allows everywhere."""
+        if value is None:
+            raise ValueError("it cannot be None")
+        return value
+
+    def load(self) -> None:
+        """Prepares the calls to the server; none is made yet.
+
+        Raises:
+            ValueError: there is no API key.
+        """
+        super().load()
+        scope_name = partial(_scope_name, self._run)
+        self._sessions = Sessions(self._session_settings(), scope_name, self._logger, _interruption, _not_finished)
+
+    def takes_part_in(self, run: Run) -> None:
+        """Says, before `load`, that what is asked belongs to a submission.
+
+        Args:
+            run: which, and how.
+        """
+        self._run = run
+
+    def unload(self) -> None:
+        """Lets go of the clients."""
+        self._sessions = None
+        super().unload()
+
+    def _waiting(self) -> tuple[bool, PollSchedule]:
+        """Whether jobs are waited for, and when to look at them."""
+        return self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)
+
+    def _session_settings(self) -> SessionSettings:
+        wait, schedule = self._waiting()
+        wait = self._run.waits if self._run else wait
+        return SessionSettings(
+            base_url=self.base_url,
+            api_key=self.api_key.get_secret_value(),
+            headers=self.default_headers,
+            timeout=self.timeout,
+            patience=Patience(retries=self.max_retries),
+            max_requests=self.max_requests_per_job,
+            max_bytes=self.max_bytes_per_job,
+            max_attempts=self.max_attempts,
+            max_jobs=self.max_jobs,
+            jobs=JobSettings(
+                completion_window=self.completion_window,
+                schedule=schedule,
+                metadata=_metadata(),
+                wait=wait,
+                delete_files=self.delete_files,
+            ),
+            ledger_dir=_ledger_dir(self.ledger_dir),
+            reuse_answers=self.reuse_answers or self._run is not None,
+            deadline=self.deadline,
+            sync_below=self._sync_below(waits=wait),
+            preflight=self.preflight,
+            run=self._run,
+        )
+
+    def _sync_below(self, waits: bool) -> float:
+        """As the field; a dry run is to answer at once. What is only submitted is not to be answered here."""
+        if self._run and not waits:
+            return 0
+        return float("inf") if hooks.is_dry_run() else self.sync_below
+
+    def session(self) -> Any:
+        """The connection that calls made on the running event loop share, for as long as the context lasts.
+
+        Returns:
+            An asynchronous context manager.
+        """
+        assert self._sessions is not None, "`load` comes first"
+        return self._sessions.use()
+
+    def wait_for(self, run: Callable[[], Awaitable[T]]) -> T:
+        """Runs something asynchronous to its end, wherever the caller is.
+
+        In a row group of a pipeline's step the others go on meanwhile. A script has an event loop made for it.
+
+        Args:
+            run: what opens a `session`.
+        """
+        if greenback.has_portal():
+            with hooks.own_random_numbers():
+                return greenback.await_(run())
+        if _in_event_loop():
+            # A notebook: its own event loop runs already, and another one has to wait elsewhere.
+            with anyio.from_thread.start_blocking_portal() as portal:
+                return portal.call(run)
+        try:
+            return anyio.run(run)
+        except asyncio.CancelledError:
+            # What anyio makes of Ctrl+C on Python 3.10.
+            raise KeyboardInterrupt from None
+
+
+def _metadata() -> dict[str, str]:
+    """What a batch shows of where it comes from."""
+    metadata = {"description": "distilabel"}
+    if name := envs.DISTILABEL_PIPELINE_NAME:
+        metadata["distilabel_pipeline_name"] = name[:METADATA_VALUE_CHARACTERS]
+    return metadata
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _ledger_dir(field: str | None) -> Path:
+    chosen = field or os.getenv(LEDGER_DIR_ENV_NAME)
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distilabel" / "openai_batch"
+
+
+def _scope_name(run: Run | None, base_url: str) -> ScopeName:
+    """Who asks: a submission, a step of a pipeline, or a script, which has no other name than its file's."""
+    if run:
+        return ScopeName(run.name, "", base_url)
+    if pipeline := envs.DISTILABEL_PIPELINE_NAME:
+        return ScopeName(pipeline, hooks.running_step(), base_url)
+    return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)
+
+
+def _not_finished(batch_ids: Sequence[str]) -> Exception:
+    """What ends a step whose jobs go on without it."""
+    error: Exception = DistilabelOfflineBatchGenerationNotFinishedException(jobs_ids=tuple(batch_ids))
+    return error
+
+
+def _interruption(batch_ids: Sequence[str]) -> Exception | None:
+    """What to raise once Ctrl+C was pressed, which distilabel tells a step's process through the environment."""
+    return _not_finished(batch_ids) if os.getenv(SIGINT_HANDLER_CALLED_ENV_NAME) is not None else None
+
+
+def client_of(step: Any) -> BatchClient | None:
+    """What a step asks through the Batch API with, if it does."""
+    held = (getattr(step, name, None) for name in ("llm", "embeddings"))
+    return next((client for client in held if isinstance(client, BatchClient)), None)
+
+
+hooks.install(client_of, lambda step: client_of(step) or client_of(getattr(step, "task", None)))
