@@ -21,6 +21,7 @@ import distilabel
 import greenback
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.pipeline._dag import DAG
+from distilabel.pipeline.ray import RayPipeline
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 from distilabel.steps import GlobalStep, Step
 from distilabel.steps.tasks.base import _Task
@@ -33,7 +34,7 @@ STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedExcep
 
 _process_applying_mappings = Step.process_applying_mappings
 _logger = logging.getLogger("distilabel.openai_batch")
-_arranging_stages = contextvars.ContextVar("arranging_stages", default=False)
+_as_ordinary_steps = contextvars.ContextVar("as_ordinary_steps", default=False)
 _stopped_steps: set[int] = set()
 _running_step = ""
 _dry_run = False
@@ -56,6 +57,7 @@ def install(is_ours: Callable[[Any], bool], buys: Callable[[Any], bool]) -> None
     _know_the_running_step()
     _hand_over_whole_dataset(is_ours)
     _share_a_stage(is_ours)
+    _send_rows_across_the_cluster()
     _process_row_groups_side_by_side(is_ours)
     _send_nothing_after_a_stop()
     recovery.install(buys)
@@ -79,6 +81,7 @@ def sends_nothing_more(step: Any) -> None:
 # What each wrap relies on: the parameters that its target had in distilabel 1.5.3.
 _TARGETS: dict[tuple[Any, str], list[str]] = {
     (DAG, "get_steps_load_stages"): ["self", "load_groups"],
+    (RayPipeline, "_send_batch_to_step"): ["self", "batch"],
     (Step, "process_applying_mappings"): ["self", "args"],
     (_StepWrapper, "run"): ["self"],
     (_StepWrapper, "_send_batch"): ["self", "batch"],
@@ -136,7 +139,7 @@ def _hand_over_whole_dataset(is_ours: Callable[[Any], bool]) -> None:
 
     def wrapped(self: Any) -> bool:
         if is_ours(self) and not self.is_generator and _fed_batch_by_batch.get(id(self)) is not self:
-            return isinstance(self, GlobalStep) or not _arranging_stages.get()
+            return isinstance(self, GlobalStep) or not _as_ordinary_steps.get()
         return bool(is_global(self))
 
     _Task.is_global = property(wrapped)
@@ -164,13 +167,30 @@ def _share_a_stage(is_ours: Callable[[Any], bool]) -> None:
                         " of its own, one after another. A larger `batch_size` before the routing makes fewer."
                     )
                 _fed_batch_by_batch[id(task)] = task
-        token = _arranging_stages.set(True)
+        token = _as_ordinary_steps.set(True)
         try:
             return get_steps_load_stages(self, load_groups)
         finally:
-            _arranging_stages.reset(token)
+            _as_ordinary_steps.reset(token)
 
     DAG.get_steps_load_stages = wrapped
+
+
+def _send_rows_across_the_cluster() -> None:
+    """A Task of ours on a Ray cluster is sent its rows as an ordinary step is.
+
+    distilabel gives a global step a path to them, on a disk that the step's machine may not have.
+    """
+    send_batch_to_step = RayPipeline._send_batch_to_step
+
+    def wrapped(self: Any, batch: Any) -> None:
+        token = _as_ordinary_steps.set(True)
+        try:
+            send_batch_to_step(self, batch)
+        finally:
+            _as_ordinary_steps.reset(token)
+
+    RayPipeline._send_batch_to_step = wrapped
 
 
 def _process_row_groups_side_by_side(is_ours: Callable[[Any], bool]) -> None:
