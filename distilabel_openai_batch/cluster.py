@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,9 @@ from distilabel_openai_batch.errors import RunError
 
 # For the actor's own words, once its step has said that it could not be loaded.
 _LOAD_ERROR_SECONDS = 10.0
+
+# For Ray to forget the names of actors that have ended.
+_NAMES_SECONDS = 5.0
 
 _RUN_AGAIN = (
     "Run the same pipeline again: its batch jobs go on at the server, and what they answer is not bought a second time."
@@ -97,9 +101,21 @@ class _Actors:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._living: set[Any] = set()
+        self._queues: dict[str, Any] = {}
         self._load_error: Exception | None = None
         self._has_load_error = threading.Event()
         self._ended = False
+
+    def queue(self, kind: Any, actor_options: dict[str, Any]) -> Any:
+        """Makes a queue, and remembers its actor.
+
+        Args:
+            kind: its class.
+            actor_options: its actor's name.
+        """
+        queue = kind(actor_options=actor_options)
+        self._queues[actor_options["name"]] = queue.actor
+        return queue
 
     def start(self, step: Any, input_queue: Any, replica: int) -> None:
         """Starts a replica of a step, and a thread that waits for it."""
@@ -161,12 +177,15 @@ class _Actors:
         return self._load_error
 
     def end(self) -> None:
-        """Ends those that still live."""
+        """Ends those that still live, and the queues, and waits until their names are free."""
         import ray
 
         self._ended = True
-        for actor in list(self._living):
+        for actor in [*self._living, *self._queues.values()]:
             ray.kill(actor)
+        deadline = time.monotonic() + _NAMES_SECONDS
+        while self._queues.keys() & set(ray.util.list_named_actors()) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
 
 def _resources(pipeline: Any, step: Any) -> dict[str, Any]:
@@ -195,17 +214,21 @@ def _leave_nothing_behind(holds_ours: Callable[[Any], bool]) -> None:
         if not holds_ours(self):
             return run(self, *args, **kwargs)
         self._openai_batch_actors = actors = _Actors(self)
-        self._output_queue = self._load_queue = None
         try:
             return run(self, *args, **kwargs)
         finally:
-            actors.end()
             stop_logging()
-            for queue in (self._log_queue, self._output_queue, self._load_queue, *self._steps_input_queues.values()):
-                if queue is not None:
-                    queue.shutdown(force=True)
+            actors.end()
 
     RayPipeline.run = wrapped
+
+    queue_class = RayPipeline.QueueClass.fget
+
+    def queue_class_wrapped(self: Any) -> Any:
+        kind = queue_class(self)
+        return functools.partial(self._openai_batch_actors.queue, kind) if holds_ours(self) else kind
+
+    RayPipeline.QueueClass = property(queue_class_wrapped)
 
 
 def _wait_for_each_actor(holds_ours: Callable[[Any], bool]) -> None:

@@ -44,9 +44,7 @@ def two_tasks(machine: Path, **fields) -> Pipeline:
     """A pipeline whose ledger and cache are on a machine's own disk."""
 
     def llm() -> OpenAIBatchLLM:
-        return OpenAIBatchLLM(
-            model="gpt-4o-mini", min_poll_interval=0.1, ledger_dir=str(machine / "ledger"), **fields
-        )
+        return OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.1, ledger_dir=str(machine / "ledger"), **fields)
 
     with Pipeline(name="on-ray", cache_dir=machine / "cache") as pipeline:
         load = LoadDataFromDicts(data=ROWS, batch_size=5)
