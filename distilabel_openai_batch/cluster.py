@@ -14,6 +14,7 @@ import threading
 import time
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from distilabel.models.llms.vllm import vLLM
@@ -50,6 +51,7 @@ TARGETS: dict[tuple[Any, str], list[str]] = {
     (RayPipeline, "_run_step"): ["self", "step", "input_queue", "replica"],
     (RayPipeline, "_create_vllm_placement_group"): ["self", "step"],
     (RayPipeline, "_output_queue_loop"): ["self"],
+    (RayPipeline, "_run_load_queue_loop"): ["self"],
     (RayPipeline, "_set_steps_not_loaded_exception"): ["self"],
 }
 """What the wraps rely on: the parameters that their targets had in distilabel 1.5.3."""
@@ -63,7 +65,7 @@ def install(holds_ours: Callable[[Any], bool]) -> None:
     """
     _leave_nothing_behind(holds_ours)
     _wait_for_each_actor(holds_ours)
-    _raise_what_ends_the_loop(holds_ours)
+    _raise_what_ends_a_loop(holds_ours)
     _raise_failed_loads(holds_ours)
 
 
@@ -216,8 +218,14 @@ def _leave_nothing_behind(holds_ours: Callable[[Any], bool]) -> None:
         self._openai_batch_actors = actors = _Actors(self)
         try:
             return run(self, *args, **kwargs)
+        except Exception:
+            if self._exception is None:
+                raise
+            # Winding up may have failed too, for the same reason.
+            raise self._exception  # noqa: B904
         finally:
-            stop_logging()
+            with suppress(Exception):  # the log's queue may have died
+                stop_logging()
             actors.end()
 
     RayPipeline.run = wrapped
@@ -244,23 +252,36 @@ def _wait_for_each_actor(holds_ours: Callable[[Any], bool]) -> None:
     RayPipeline._run_step = wrapped
 
 
-def _raise_what_ends_the_loop(holds_ours: Callable[[Any], bool]) -> None:
-    """`pipeline.run` raises what ends its loop, such as a queue that died with its machine.
+def _raise_what_ends_a_loop(holds_ours: Callable[[Any], bool]) -> None:
+    """`pipeline.run` raises what ends one of its loops, such as a queue that died with its machine.
 
-    distilabel would return what has been written by then as if it were the whole dataset.
+    distilabel would wait for ever, or return what has been written by then as if it were the whole dataset.
     """
-    output_queue_loop = RayPipeline._output_queue_loop
+    output_queue_loop, run_load_queue_loop = RayPipeline._output_queue_loop, RayPipeline._run_load_queue_loop
 
-    def wrapped(self: Any) -> None:
+    def wrapped_output_queue_loop(self: Any) -> None:
         try:
             output_queue_loop(self)
         except Exception as error:
             if not holds_ours(self):
                 raise
-            if self._exception is None:
-                self._exception = RunError(f"The pipeline cannot go on: {error} {_RUN_AGAIN}")
+            self._exception = self._exception or _cannot_go_on(error)
 
-    RayPipeline._output_queue_loop = wrapped
+    def wrapped_run_load_queue_loop(self: Any) -> None:
+        try:
+            run_load_queue_loop(self)
+        except Exception as error:
+            if not holds_ours(self):
+                raise
+            self._exception = self._exception or _cannot_go_on(error)
+            self._stop()
+
+    RayPipeline._output_queue_loop = wrapped_output_queue_loop
+    RayPipeline._run_load_queue_loop = wrapped_run_load_queue_loop
+
+
+def _cannot_go_on(error: Exception) -> RunError:
+    return RunError(f"The pipeline cannot go on: {error} {_RUN_AGAIN}")
 
 
 def _raise_failed_loads(holds_ours: Callable[[Any], bool]) -> None:

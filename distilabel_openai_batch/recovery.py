@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,9 @@ class _Stop:
             pipeline._logger.info(f"⏹️ Pipeline execution stopped: {_NOT_FINISHED}")
         # distilabel's loop waits until each step says that it has ended, and for queues that nobody empties any more.
         # What the steps still hold is done again by the next run, so for the loop they have ended.
-        pipeline._load_queue.put(None)
-        pipeline._load_steps_thread.join(timeout=_STEPS_SECONDS)
+        with suppress(Exception):  # on a cluster it may have died with its machine
+            pipeline._load_queue.put(None)
+            pipeline._load_steps_thread.join(timeout=_STEPS_SECONDS)
         with pipeline._steps_load_status_lock:
             for name in pipeline.dag:
                 pipeline._steps_load_status[name] = _STEP_UNLOADED_CODE
@@ -295,15 +297,17 @@ def _remember_what_is_complete(kind: Any) -> None:
             # It was stopped while its steps were loading, which is no failure to load them.
             if isinstance(self._exception, RuntimeError) and self._exception.__cause__ is None:
                 self._exception = None
-        teardown(self)
-        if self._exception:
-            # distilabel does so only where it returns a dataset.
-            stop_logging()
-        if complete:
-            (_execution_directory(self) / _COMPLETE).touch()
-        for number, handler in self._openai_batch_handlers.items():
-            signal.signal(number, handler)
-        _running.remove(self)
+        try:
+            teardown(self)
+            if self._exception:
+                # distilabel does so only where it returns a dataset.
+                stop_logging()
+            if complete:
+                (_execution_directory(self) / _COMPLETE).touch()
+        finally:
+            for number, handler in self._openai_batch_handlers.items():
+                signal.signal(number, handler)
+            _running.remove(self)
 
     kind._teardown = wrapped
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,15 +72,13 @@ def wait_until(holds: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def who_has_open(path: Path) -> list[int]:
+def who_has_open(path: Path) -> set[int]:
     """The processes that have a file open."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if any(os.readlink(file) == str(path) for file in (process / "fd").iterdir()):
-                found.append(int(process.name))
-        except OSError:
-            continue
+    found = set()
+    for file in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if file.readlink() == path:
+                found.add(int(file.parts[2]))
     return found
 
 
