@@ -94,7 +94,7 @@ class _StepActor:
 
 
 class _Actors:
-    """The actors of one run of a pipeline, and what became of them.
+    """The actors of one run of a pipeline, its queues' among them, and what became of its steps'.
 
     Args:
         pipeline: which one.
@@ -103,7 +103,7 @@ class _Actors:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._living: set[Any] = set()
-        self._queues: dict[str, Any] = {}
+        self._names: set[str] = set()
         self._load_error: Exception | None = None
         self._has_load_error = threading.Event()
         self._ended = False
@@ -116,7 +116,8 @@ class _Actors:
             actor_options: its actor's name.
         """
         queue = kind(actor_options=actor_options)
-        self._queues[actor_options["name"]] = queue.actor
+        self._living.add(queue.actor)
+        self._names.add(actor_options["name"])
         return queue
 
     def start(self, step: Any, input_queue: Any, replica: int) -> None:
@@ -133,11 +134,11 @@ class _Actors:
             dry_run=pipeline._dry_run,
             ray_pipeline=True,
         )
-        actor_class = ray.remote(_StepActor).options(
-            name=f"distilabel-{pipeline.name}-{step.name}-{replica}", **_resources(pipeline, step)
-        )
+        name = f"distilabel-{pipeline.name}-{step.name}-{replica}"
+        actor_class = ray.remote(_StepActor).options(name=name, **_resources(pipeline, step))
         actor = actor_class.remote(step_wrapper, pipeline._log_queue, pipeline.name, pipeline.signature)
         self._living.add(actor)
+        self._names.add(name)
         threading.Thread(
             target=self._wait_for,
             args=(actor, types.SimpleNamespace(name=step.name, is_global=step.is_global)),
@@ -151,6 +152,7 @@ class _Actors:
         try:
             ray.get(actor.run.remote())
         except Exception as error:
+            ray.kill(actor)  # one that could not even be made keeps its name otherwise
             if not self._ended:
                 self._tell(step, getattr(error, "cause", None), error)
         finally:
@@ -165,7 +167,7 @@ class _Actors:
             error: what Ray says.
         """
         if not isinstance(cause, _StepWrapperException):
-            died = RunError(f"The Ray worker of step '{step.name}' died: {error} {_RUN_AGAIN}")
+            died = RunError(f"The Ray worker of step '{step.name}' died. {_RUN_AGAIN} Ray says: {error}")
             cause = _StepWrapperException(str(died), step, 2, died)
         if cause.is_load_error:
             self._load_error = cause.subprocess_exception
@@ -179,14 +181,14 @@ class _Actors:
         return self._load_error
 
     def end(self) -> None:
-        """Ends those that still live, and the queues, and waits until their names are free."""
+        """Ends those that still live, and waits until the names of all are free."""
         import ray
 
         self._ended = True
-        for actor in [*self._living, *self._queues.values()]:
+        for actor in list(self._living):
             ray.kill(actor)
         deadline = time.monotonic() + _NAMES_SECONDS
-        while self._queues.keys() & set(ray.util.list_named_actors()) and time.monotonic() < deadline:
+        while self._names & set(ray.util.list_named_actors()) and time.monotonic() < deadline:
             time.sleep(0.02)
 
 
@@ -281,7 +283,7 @@ def _raise_what_ends_a_loop(holds_ours: Callable[[Any], bool]) -> None:
 
 
 def _cannot_go_on(error: Exception) -> RunError:
-    return RunError(f"The pipeline cannot go on: {error} {_RUN_AGAIN}")
+    return RunError(f"The pipeline cannot go on. {_RUN_AGAIN} Ray says: {error}")
 
 
 def _raise_failed_loads(holds_ours: Callable[[Any], bool]) -> None:
