@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-ray lint format clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
 test: $(READY)
 	$(BIN)/pytest -n 4 --dist worksteal
+
+# Ray is large, and each of its pipelines takes a quarter of a minute to start: apart from the others.
+test-ray: $(VENV)-ray/.ready
+	$(VENV)-ray/bin/pytest tests/test_ray.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -22,11 +26,17 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-ray demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew when the dependencies change. `--group` came with pip 25.1.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+$(VENV)-ray/.ready: pyproject.toml
+	test -x $(VENV)-ray/bin/python || $(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-ray/bin/python -m pip install --quiet --editable '.[ray]' --group dev
 	touch $@

@@ -91,6 +91,18 @@ def test_it_is_the_pipeline_that_it_is_elsewhere(sandbox, tmp_path):
     assert_bought_once(sandbox)
 
 
+def test_rows_do_not_travel_by_disk(sandbox, tmp_path):
+    """A worker elsewhere has not the driver's."""
+    run(two_tasks(tmp_path).ray())
+    assert not [path for path in tmp_path.rglob("batch_input_data/**/*") if path.is_file()]
+
+
+def test_ray_is_imported_by_none_who_does_not_use_it():
+    """Also where it is installed."""
+    program = "import sys, distilabel_openai_batch.llm; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_a_dead_worker_ends_the_run_and_another_machine_carries_on(sandbox, tmp_path):
     """The error names the step, and a worker without the ledger finds the job that was bought."""
     sandbox.configure(in_progress_seconds=600.0)
