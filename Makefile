@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test matrix interop lint format clean
+.PHONY: demo test test-ray matrix interop lint format clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -13,16 +13,20 @@ test: $(READY)
 	$(BIN)/pytest -n 4 --dist worksteal
 
 # Every supported version of Python, openai and the rest, an hour of two cores; `-s NAME` in ARGUMENTS runs one session.
-matrix: .venv-matrix
-	.venv-matrix/bin/nox $(ARGUMENTS)
+matrix: $(VENV)-matrix
+	$(VENV)-matrix/bin/nox $(ARGUMENTS)
 
-.venv-matrix:
+$(VENV)-matrix:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet nox uv
 
 # Against other servers than the sandbox, each in a virtual environment of its own: a gigabyte, and minutes the first time.
 interop: $(READY)
 	$(BIN)/python tests/interop/run.py
+
+# Ray is large, and each of its pipelines takes a quarter of a minute to start: apart from the others.
+test-ray: $(VENV)-ray/.ready
+	$(VENV)-ray/bin/pytest tests/test_ray.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -34,11 +38,18 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-matrix .nox .interop demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-matrix $(VENV)-ray .nox .interop demo-output
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew when the dependencies change. `--group` came with pip 25.1.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+$(VENV)-ray/.ready: pyproject.toml
+	test -x $(VENV)-ray/bin/python || $(PYTHON) -m venv $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-ray/bin/python -m pip install --quiet --editable '.[ray]' --group dev
 	touch $@

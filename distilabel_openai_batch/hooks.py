@@ -28,6 +28,7 @@ from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedExc
 from distilabel.pipeline._dag import DAG
 from distilabel.pipeline.base import BasePipeline
 from distilabel.pipeline.batch import _Batch
+from distilabel.pipeline.ray import RayPipeline
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 from distilabel.steps import GlobalStep, Step
 from distilabel.steps.base import _Step
@@ -41,8 +42,8 @@ STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedExcep
 
 _process_applying_mappings = Step.process_applying_mappings
 _logger = logging.getLogger("distilabel.openai_batch")
-_arranging_stages = contextvars.ContextVar("arranging_stages", default=False)
 _as_they_are = contextvars.ContextVar("as_they_are", default=False)
+_as_ordinary_steps = contextvars.ContextVar("as_ordinary_steps", default=False)
 _stopped_steps: set[int] = set()
 _running_step = ""
 _dry_run = False
@@ -74,6 +75,7 @@ def install(client_of: Callable[[Any], Any], buyer_of: Callable[[Any], Any]) -> 
     _process_row_groups_side_by_side(client_of)
     _pass_rows_as_they_are(is_ours)
     _ask_for_structured_output_without_instructor(is_ours)
+    _send_rows_across_the_cluster()
     _send_nothing_after_a_stop()
     recovery.install(lambda step: buyer_of(step) is not None)
 
@@ -96,6 +98,7 @@ def sends_nothing_more(step: Any) -> None:
 # What each wrap relies on: the parameters that its target had in distilabel 1.5.3.
 _TARGETS: dict[tuple[Any, str], list[str]] = {
     (DAG, "get_steps_load_stages"): ["self", "load_groups"],
+    (RayPipeline, "_send_batch_to_step"): ["self", "batch"],
     (Step, "process_applying_mappings"): ["self", "args"],
     (_StepWrapper, "run"): ["self"],
     (_StepWrapper, "_send_batch"): ["self", "batch"],
@@ -166,7 +169,7 @@ def _hand_over_whole_dataset(is_ours: Callable[[Any], bool]) -> None:
 def _global_for_us(is_global: Callable[[Any], Any], is_ours: Callable[[Any], bool]) -> property:
     def wrapped(self: Any) -> bool:
         if is_ours(self) and not self.is_generator and _fed_batch_by_batch.get(id(self)) is not self:
-            return isinstance(self, GlobalStep) or not _arranging_stages.get()
+            return isinstance(self, GlobalStep) or not _as_ordinary_steps.get()
         return bool(is_global(self))
 
     return property(wrapped)
@@ -194,13 +197,30 @@ def _share_a_stage(is_ours: Callable[[Any], bool]) -> None:
                         " of its own, one after another. A larger `batch_size` before the routing makes fewer."
                     )
                 _fed_batch_by_batch[id(task)] = task
-        token = _arranging_stages.set(True)
+        token = _as_ordinary_steps.set(True)
         try:
             return get_steps_load_stages(self, load_groups)
         finally:
-            _arranging_stages.reset(token)
+            _as_ordinary_steps.reset(token)
 
     DAG.get_steps_load_stages = wrapped
+
+
+def _send_rows_across_the_cluster() -> None:
+    """A Task of ours on a Ray cluster is sent its rows as an ordinary step is.
+
+    distilabel gives a global step a path to them, on a disk that the step's machine may not have.
+    """
+    send_batch_to_step = RayPipeline._send_batch_to_step
+
+    def wrapped(self: Any, batch: Any) -> None:
+        token = _as_ordinary_steps.set(True)
+        try:
+            send_batch_to_step(self, batch)
+        finally:
+            _as_ordinary_steps.reset(token)
+
+    RayPipeline._send_batch_to_step = wrapped
 
 
 def _process_row_groups_side_by_side(client_of: Callable[[Any], Any]) -> None:

@@ -16,6 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ from distilabel.pipeline.base import _STEP_UNLOADED_CODE, BasePipeline
 from distilabel.pipeline.batch import _Batch
 from distilabel.pipeline.batch_manager import _BatchManager
 from distilabel.pipeline.local import Pipeline
+from distilabel.pipeline.ray import RayPipeline
 from distilabel.pipeline.write_buffer import _WriteBuffer
 from distilabel.utils import logging, serialization
 
+from distilabel_openai_batch import cluster
 from distilabel_openai_batch.errors import RunError
 
 # In the directory of a pipeline's execution: its dataset is complete, and distilabel's cache may be believed.
@@ -51,10 +54,13 @@ TARGETS: dict[tuple[Any, str], list[str]] = {
     (Pipeline, "_error_callback"): ["self", "e"],
     (Pipeline, "_stop"): ["self", "acquire_lock"],
     (Pipeline, "_teardown"): ["self"],
+    (RayPipeline, "_stop"): ["self"],
+    (RayPipeline, "_teardown"): ["self"],
     (BasePipeline, "_handle_keyboard_interrupt"): ["self"],
     (BasePipeline, "_load_batch_manager"): ["self", "use_cache"],
     (serialization, "write_json"): ["filename", "data"],
     (serialization, "write_yaml"): ["filename", "data"],
+    **cluster.TARGETS,
 }
 """What the wraps rely on: the parameters that their targets had in distilabel 1.5.3."""
 
@@ -72,12 +78,14 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     def holds_ours(pipeline: Any) -> bool:
         return any(is_ours(pipeline.dag.get_step(name)["step"]) for name in pipeline.dag)
 
-    _stop_bluntly(holds_ours, is_ours)
+    for kind in (Pipeline, RayPipeline):
+        _stop_bluntly(kind, holds_ours, is_ours)
+        _remember_what_is_complete(kind)
     _raise_run_errors(holds_ours)
     _answer_signals()
     _begin_where_steps_are_complete(holds_ours)
-    _remember_what_is_complete()
     _write_whole_files()
+    cluster.install(holds_ours)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_end_when_orphaned)
 
@@ -95,7 +103,8 @@ class _Stop:
         self._pipeline = pipeline
         self._is_ours = is_ours
         self._patient = patient
-        self._deadline = time.monotonic() + _STEPS_SECONDS
+        # Steps on a cluster hear no signal, and so come to no end of their own.
+        self._deadline = time.monotonic() + (0.0 if isinstance(pipeline, RayPipeline) else _STEPS_SECONDS)
         self._ended_steps: set[str] = set()
         self.reported = False
         self.calls = 1
@@ -133,8 +142,9 @@ class _Stop:
             pipeline._logger.info(f"⏹️ Pipeline execution stopped: {_NOT_FINISHED}")
         # distilabel's loop waits until each step says that it has ended, and for queues that nobody empties any more.
         # What the steps still hold is done again by the next run, so for the loop they have ended.
-        pipeline._load_queue.put(None)
-        pipeline._load_steps_thread.join(timeout=_STEPS_SECONDS)
+        with suppress(Exception):  # on a cluster it may have died with its machine
+            pipeline._load_queue.put(None)
+            pipeline._load_steps_thread.join(timeout=_STEPS_SECONDS)
         with pipeline._steps_load_status_lock:
             for name in pipeline.dag:
                 pipeline._steps_load_status[name] = _STEP_UNLOADED_CODE
@@ -142,22 +152,23 @@ class _Stop:
 
 
 def _signal_steps(pipeline: Any, number: int) -> None:
-    for process in list(pipeline._pool._pool) if pipeline._pool else []:
+    pool = getattr(pipeline, "_pool", None)
+    for process in list(pool._pool) if pool else []:
         if process.is_alive():
             os.kill(process.pid, number)
 
 
-def _stop_bluntly(holds_ours: Callable[[Any], bool], is_ours: Callable[[Any], bool]) -> None:
+def _stop_bluntly(kind: Any, holds_ours: Callable[[Any], bool], is_ours: Callable[[Any], bool]) -> None:
     """Stopping waits for no lock and for no ordinary step.
 
     distilabel's `_stop` returns without releasing its lock when it is called a second time, and its loop, which wants
     the lock, waits for ever.
     """
-    stop = Pipeline._stop
+    stop = kind._stop
 
-    def wrapped(self: Any, acquire_lock: bool = True) -> None:
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
         if not holds_ours(self):
-            stop(self, acquire_lock)
+            stop(self, *args, **kwargs)
             return
         stopping: _Stop | None = getattr(self, "_openai_batch_stop", None)
         if stopping is None:
@@ -172,7 +183,7 @@ def _stop_bluntly(holds_ours: Callable[[Any], bool], is_ours: Callable[[Any], bo
         else:
             _end_at_once(self)
 
-    Pipeline._stop = wrapped
+    kind._stop = wrapped
 
 
 def _is_patient(pipeline: Any) -> bool:
@@ -183,7 +194,7 @@ def _is_patient(pipeline: Any) -> bool:
 def _end_at_once(pipeline: Any) -> None:
     pipeline._logger.warning("🛑 Forcing pipeline interruption.")
     _signal_steps(pipeline, signal.SIGKILL)
-    if (manager := pipeline._manager) is not None and (process := getattr(manager, "_process", None)) is not None:
+    if (process := getattr(getattr(pipeline, "_manager", None), "_process", None)) is not None:
         process.kill()
     os._exit(1)
 
@@ -270,9 +281,9 @@ def _end_when_orphaned() -> None:
     threading.Thread(target=watch, name="distilabel-openai-batch-orphan", daemon=True).start()
 
 
-def _remember_what_is_complete() -> None:
+def _remember_what_is_complete(kind: Any) -> None:
     """A dataset is complete once its last rows are on the disk, which is after distilabel's cache says so."""
-    teardown = Pipeline._teardown
+    teardown = kind._teardown
 
     def wrapped(self: Any) -> None:
         if self not in _running:
@@ -281,20 +292,23 @@ def _remember_what_is_complete() -> None:
         stopped = self._openai_batch_stop is not None
         complete = not (stopped or self._exception or self._dry_run or self._batch_manager.can_generate())
         if stopped:
-            _end_pool(self)
+            if isinstance(self, Pipeline):
+                _end_pool(self)
             # It was stopped while its steps were loading, which is no failure to load them.
             if isinstance(self._exception, RuntimeError) and self._exception.__cause__ is None:
                 self._exception = None
-        teardown(self)
-        if stopped or self._exception:
-            _stop_logging()
-        if complete:
-            (_execution_directory(self) / _COMPLETE).touch()
-        for number, handler in self._openai_batch_handlers.items():
-            signal.signal(number, handler)
-        _running.remove(self)
+        try:
+            teardown(self)
+            if stopped or self._exception:
+                _stop_logging()
+            if complete:
+                (_execution_directory(self) / _COMPLETE).touch()
+        finally:
+            for number, handler in self._openai_batch_handlers.items():
+                signal.signal(number, handler)
+            _running.remove(self)
 
-    Pipeline._teardown = wrapped
+    kind._teardown = wrapped
 
 
 def _end_pool(pipeline: Any) -> None:
@@ -315,10 +329,12 @@ def _stop_logging() -> None:
     and distilabel would wait for that for ever.
     """
     listener, logging.queue_listener = logging.queue_listener, None
+    if listener is None:
+        return
     stopping = threading.Thread(target=listener.stop, daemon=True)
     stopping.start()
     stopping.join(timeout=_LOG_SECONDS)
-    if stopping.is_alive():
+    if stopping.is_alive() and hasattr(listener.queue, "cancel_join_thread"):
         listener.queue.cancel_join_thread()
 
 
@@ -341,7 +357,7 @@ def _begin_where_steps_are_complete(holds_ours: Callable[[Any], bool]) -> None:
             load_batch_manager(self, use_cache)
         else:
             _rebuild(self)
-        if holds_ours(self) and isinstance(self, Pipeline) and self._batch_manager.can_generate():
+        if holds_ours(self) and isinstance(self, (Pipeline, RayPipeline)) and self._batch_manager.can_generate():
             self._openai_batch_stop = None
             self._openai_batch_patient = False
             _running[:] = [self]

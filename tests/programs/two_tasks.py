@@ -1,6 +1,7 @@
 """A pipeline of two Tasks in a row, or of another shape, that dies where it is told to, or writes its dataset as JSON.
 
 two_tasks.py OUTPUT CACHE [--kill BOUNDARY:STEP] [--no-cache] [--shape SHAPE] [--no-wait] [--synchronous]
+    [--ray ADDRESS]
 """
 
 import argparse
@@ -92,12 +93,20 @@ if __name__ == "__main__":
     parser.add_argument("--no-cache", action="store_true")
     parser.add_argument("--no-wait", action="store_true")
     parser.add_argument("--synchronous", action="store_true")
+    parser.add_argument("--ray", default="", help="a Ray cluster to run on")
     arguments = parser.parse_args()
     if arguments.kill:
         name, _, step_name = arguments.kill.partition(":")
         kill_at(name, step_name, os.getpgrp(), arguments.output.with_suffix(f".{step_name}"))
-    sync_below = 1_000 if arguments.synchronous else 0
-    pipeline = build(arguments.shape, arguments.cache, wait=not arguments.no_wait, sync_below=sync_below)
+    pipeline = build(
+        arguments.shape,
+        arguments.cache,
+        wait=not arguments.no_wait,
+        sync_below=1_000 if arguments.synchronous else 0,
+        ledger_dir=os.environ["DISTILABEL_OPENAI_BATCH_DIR"],
+    )
+    if arguments.ray:
+        pipeline = pipeline.ray(ray_init_kwargs={"address": arguments.ray})
     print("begins", flush=True)
     distiset = pipeline.run(use_cache=not arguments.no_cache)
     arguments.output.write_text(
