@@ -439,7 +439,7 @@ class BatchAPI:
                 return Failure(_shortened(self._without_key(message)), status_code, code)
             if not isinstance(answer, dict):
                 raise ValueError("The server's answer is not of this API.")
-            return Answer(answer)
+            return Answer.of(answer)
 
         return await self._patiently(f"asking a request at {path}", attempt)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 
@@ -16,7 +17,7 @@ from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api import NoSuchEndpointError
 from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
-from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Known, Ledger
+from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Ledger
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.synchronous import Synchronous
 from distilabel_openai_batch.wire import OTHER_BATCH, OVERDUE, Answer, Failure, Outcome, Request, Shard, Take
@@ -26,12 +27,38 @@ _NOT_SUBMITTED = Failure("No job of this run asked it.", code="not_submitted")
 # Requests that are refused before it is said that all would be.
 _TRIALS = 3
 
+_LOOKED_UP_AT_ONCE = 5_000
+
 # Deadlines, in seconds since the epoch.
 _NEVER = float("inf")
 _PASSED = float("-inf")
 
 # How often a job is looked up that another process runs.
 _ANOTHERS_JOB_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the ledger knows of requests.
+
+    Attributes:
+        to_buy: those that have to be bought.
+        failed: what became of some of these in an earlier run.
+        waiting: those in jobs under way, by the job's number.
+        known: how many had an outcome.
+    """
+
+    to_buy: list[Request] = field(default_factory=list)
+    failed: dict[str, Failure] = field(default_factory=dict)
+    waiting: dict[int, list[Request]] = field(default_factory=dict)
+    known: int = 0
+
+    def add(self, again: _Found) -> None:
+        """What was to be bought was looked up once more."""
+        self.to_buy, self.failed = again.to_buy, again.failed
+        self.known += again.known
+        for job_id, requests in again.waiting.items():
+            self.waiting.setdefault(job_id, []).extend(requests)
 
 
 class Broker:
@@ -119,35 +146,20 @@ class Broker:
 
     async def _answer(self, requests: Sequence[Request], take: Take, deadline: float, new: bool) -> list[str]:
         """As `answer`. Where they are not `new`, a failure is what their job has just come to, not an earlier run."""
-        custom_ids = [request.custom_id for request in requests]
-        known = await anyio.to_thread.run_sync(self._ledger.look_up, custom_ids)
-        outcomes: dict[str, Outcome] = {}
-        waiting: dict[int, list[Request]] = {}
-        to_buy: list[Request] = []
-        for request in requests:
-            fact = known.get(request.custom_id)
-            if fact is None:
-                to_buy.append(request)
-            elif fact.outcome is None:
-                waiting.setdefault(fact.job, []).append(request)
-            elif new and not isinstance(fact.outcome, Answer):
-                to_buy.append(request)
-            else:
-                outcomes[request.custom_id] = fact.outcome
-        if new and to_buy and await self._adoption.adopt():
-            return await self._answer(requests, take, deadline, new)
+        found = await self._look_up(requests, take, new)
+        if new and found.to_buy and await self._adoption.adopt():
+            found.add(await self._look_up(found.to_buy, take, new))
         if new:
-            self._progress.reused(len(outcomes))
+            self._progress.reused(found.known)
+        to_buy = found.to_buy
         if not self._buys:
-            why = await anyio.to_thread.run_sync(self._why_not, [request.custom_id for request in to_buy], known)
-            outcomes, to_buy = outcomes | why, []
-        if outcomes:
-            take(outcomes)
+            take(await anyio.to_thread.run_sync(self._why_not, to_buy, found.failed))
+            to_buy = []
         is_urgent = len(to_buy) < self._sync_below or time.time() >= deadline
         if self._preflight and not is_urgent:
             to_buy = await self._try_out(to_buy, take)
         return await _side_by_side(
-            [partial(self._wait_for, job_id, members, take, deadline) for job_id, members in waiting.items()]
+            [partial(self._wait_for, job_id, members, take, deadline) for job_id, members in found.waiting.items()]
             + [
                 partial(self._ask_now, shard, take) if is_urgent else partial(self._buy, shard, take, deadline)
                 for shard in self._cut(to_buy)
@@ -218,10 +230,32 @@ class Broker:
             await self._dropped(job)
         return others.requests if others else []
 
-    def _why_not(self, custom_ids: Sequence[str], known: Mapping[str, Known]) -> dict[str, Outcome]:
+    async def _look_up(self, requests: Sequence[Request], take: Take, new: bool) -> _Found:
+        """Sorts requests by what the ledger knows of them, and hands over the outcomes, a few thousand at a time."""
+        found = _Found()
+        for start in range(0, len(requests), _LOOKED_UP_AT_ONCE):
+            some = requests[start : start + _LOOKED_UP_AT_ONCE]
+            known = await anyio.to_thread.run_sync(self._ledger.look_up, [request.custom_id for request in some])
+            outcomes: dict[str, Outcome] = {}
+            for request in some:
+                fact = known.get(request.custom_id)
+                if fact is None:
+                    found.to_buy.append(request)
+                elif fact.outcome is None:
+                    found.waiting.setdefault(fact.job, []).append(request)
+                elif new and isinstance(fact.outcome, Failure):
+                    found.to_buy.append(request)
+                    found.failed[request.custom_id] = fact.outcome
+                else:
+                    outcomes[request.custom_id] = fact.outcome
+            found.known += len(outcomes)
+            take(outcomes)
+        return found
+
+    def _why_not(self, requests: Sequence[Request], failed: Mapping[str, Failure]) -> dict[str, Outcome]:
         """Why requests have no answer that could be had without buying it."""
+        custom_ids = [request.custom_id for request in requests]
         dropped = self._ledger.came_to_nothing(custom_ids)
-        failed = {custom_id: fact.outcome for custom_id, fact in known.items() if fact.outcome}
         return {custom_id: failed.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids}
 
     async def _buy(self, shard: Shard, take: Take, deadline: float) -> list[str]:
@@ -257,10 +291,7 @@ class Broker:
 
     async def _run(self, job: Job, shard: Shard, take: Take, deadline: float) -> Ended:
         with self._reserved(job.id):
-            ended = await self._jobs.run(job, take, shard, deadline)
-        if ended.ending is Ending.COLLECTED:
-            take(_overdue(ended.outcomes, deadline))
-        return ended
+            return await self._jobs.run(job, lambda outcomes: take(_overdue(outcomes, deadline)), shard, deadline)
 
     @contextmanager
     def _reserved(self, job_id: int) -> Iterator[None]:
@@ -282,7 +313,7 @@ class Broker:
                 # Its time began when it was planned, perhaps in an earlier run.
                 deadline = min(deadline, job.intended_at + self._deadline)
                 is_open = mine and mine.state in OPEN_STATES
-                ended = await self._jobs.run(mine, take, deadline=deadline) if mine and is_open else None
+                ended = await self._jobs.run(mine, _only_answers(take), deadline=deadline) if mine and is_open else None
             if ended and ended.ending is Ending.UNDER_WAY:
                 return _batch_ids(ended)
             if mine:
@@ -304,6 +335,11 @@ def _overdue(outcomes: Mapping[str, Outcome], deadline: float) -> Mapping[str, O
         else outcome
         for custom_id, outcome in outcomes.items()
     }
+
+
+def _only_answers(take: Take) -> Take:
+    """Hands over answers; what else becomes of requests is to be looked up."""
+    return lambda outcomes: take({name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Answer)})
 
 
 def _batch_ids(ended: Ended) -> list[str]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from itertools import islice
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import anyio
@@ -23,18 +25,17 @@ from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.ledger import Job, JobState, Ledger
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.results import Results
 from distilabel_openai_batch.wire import (
     MISSING_RESULT,
     Answer,
     Batch,
     Outcome,
-    Results,
     Shard,
     Take,
     batch_failure,
     decode,
     is_custom_id,
-    read_results,
 )
 
 # A batch that is not over by then is not going to be: its window has closed, and cancelling takes ten minutes at most.
@@ -100,12 +101,10 @@ class Ended:
     Attributes:
         ending: how it came to its end.
         job: as it is now.
-        outcomes: one for each of its requests, if it was collected.
     """
 
     ending: Ending
     job: Job
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -173,7 +172,8 @@ class Jobs:
 
         Args:
             job: one's own, by `plan` or `take_over`.
-            take: is given answers that the server shows before the job has ended.
+            take: is given what becomes of its requests, as it is written down; some answers before the job has ended,
+                where the server shows them.
             shard: its requests. Without them, after its owner died, a job that has no batch cannot be carried on, and
                 is dropped.
             deadline: when it is not waited for any longer, in seconds since the epoch. A batch that is under way then
@@ -227,7 +227,7 @@ class Jobs:
                 case JobState.ENDED:
                     assert job.batch_id
                     batch = batch or await self._api.retrieve(job.batch_id)
-                    if collected := await self._collect(job, batch):
+                    if collected := await self._collect(job, batch, take):
                         return collected
                     self._progress.refused(batch)
                     if not shard:
@@ -327,15 +327,16 @@ class Jobs:
             return {}
         members = self._ledger.members(job)
         noted = [
-            (*decoded, line)
+            decoded
             for line in growing.new_lines()
             if (decoded := decode(line)) and decoded[0] in members and isinstance(decoded[1], Answer)
         ]
         # The last one is left, so that somebody waits for the job's end.
         noted = noted[: max(0, len(members) - 1 - growing.taken)]
         growing.taken += len(noted)
-        self._ledger.record(members, noted)
-        return {custom_id: outcome for custom_id, outcome, _ in noted}
+        answers = dict(noted)
+        self._ledger.record(members, answers)
+        return answers
 
     async def _look(self, batch: Batch, last_seen_at: float) -> tuple[Batch, float]:
         """Looks at a batch, through the eyes of another job that looked since `last_seen_at` if there is one.
@@ -351,18 +352,40 @@ class Jobs:
                     self._progress.saw(seen)
             return self._seen[batch.id], self._seen_at
 
-    async def _collect(self, job: Job, batch: Batch) -> Ended | None:
-        """Downloads and writes down what a batch has answered, however it ended; `None` if the server refused it."""
+    async def _collect(self, job: Job, batch: Batch, take: Take) -> Ended | None:
+        """Downloads, writes down and hands over what a batch has answered, however it ended.
+
+        Returns:
+            `None` if the server refused it.
+        """
         async with self._result_files(job.key, batch) as paths:
             if batch.status == "failed" and not await self._in_thread(self._was_worked_on, job, batch, paths):
                 return None
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
-            results = await self._in_thread(self._record, job, paths)
+            members = await self._in_thread(self._ledger.members, job)
+            failures: dict[str, Outcome] = {}
+            with _mapped(paths) as files:
+                results = await self._in_thread(Results, list(members), files)
+                outcomes = iter(results)
+                while some := await self._in_thread(self._record_some, members, outcomes):
+                    answers = {custom_id: outcome for custom_id, outcome in some.items() if isinstance(outcome, Answer)}
+                    failures |= {custom_id: some[custom_id] for custom_id in some.keys() - answers.keys()}
+                    boundaries.reached(Boundary.RECORDING)
+                    take(answers)
             job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
         self._progress.collected(batch, results)
         await self._delete_files(batch, job.input_file_id)
         boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
-        return Ended(Ending.COLLECTED, job, results.outcomes)
+        # They may be asked again, which is when their job has to be done with them.
+        take(failures)
+        return Ended(Ending.COLLECTED, job)
+
+    def _record_some(self, members: Mapping[str, int], outcomes: Iterator[tuple[str, Outcome]]) -> dict[str, Outcome]:
+        """Writes down the next few outcomes of a job."""
+        some = dict(islice(outcomes, _RECORDED_AT_ONCE))
+        if some:
+            self._ledger.record(members, some)
+        return some
 
     async def adopt(self, key: str, batch: Batch, asked: Callable[[], Awaitable[Sequence[str]]]) -> None:
         """Takes what a batch has answered that has ended, and that the ledger does not know.
@@ -379,10 +402,10 @@ class Jobs:
             results = await self._in_thread(_read_all, paths)
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
             if not results or len(results) < batch.total:
-                named = {custom_id for custom_id, _, _ in results}
+                named = {custom_id for custom_id, _ in results}
                 why = batch_failure(batch.id, batch.reasons) if batch.status == "failed" else MISSING_RESULT
-                results += [(custom_id, why, b"") for custom_id in await asked() if custom_id not in named]
-            answers = sum(isinstance(outcome, Answer) for _, outcome, _ in results)
+                results += [(custom_id, why) for custom_id in await asked() if custom_id not in named]
+            answers = sum(isinstance(outcome, Answer) for _, outcome in results)
             if await self._in_thread(self._ledger.adopt_results, batch, key, results) and answers:
                 self._progress.adopted(batch, answers)
         await self._delete_files(batch)
@@ -420,21 +443,6 @@ class Jobs:
             if (decoded := decode(line))
         )
 
-    def _record(self, job: Job, paths: Sequence[Path]) -> Results:
-        members = self._ledger.members(job)
-        noted: list[tuple[str, Outcome, bytes]] = []
-
-        def note(custom_id: str, outcome: Outcome, line: bytes) -> None:
-            noted.append((custom_id, outcome, line))
-            if len(noted) == _RECORDED_AT_ONCE:
-                self._ledger.record(members, noted)
-                noted.clear()
-                boundaries.reached(Boundary.RECORDING)
-
-        results = read_results(list(members), _lines(paths), note)
-        self._ledger.record(members, noted)
-        return results
-
     @contextmanager
     def _file(self, name: str) -> Iterator[Path]:
         """A file's place on the disk for as long as it is needed."""
@@ -465,9 +473,17 @@ def _lines(paths: Sequence[Path]) -> Iterator[bytes]:
             yield from file
 
 
-def _read_all(paths: Sequence[Path]) -> list[tuple[str, Outcome, bytes]]:
+def _read_all(paths: Sequence[Path]) -> list[tuple[str, Outcome]]:
     """What the lines of a job say whose requests nobody remembers."""
-    return [(*decoded, line) for line in _lines(paths) if (decoded := decode(line)) and is_custom_id(decoded[0])]
+    return [decoded for line in _lines(paths) if (decoded := decode(line)) and is_custom_id(decoded[0])]
+
+
+@contextmanager
+def _mapped(paths: Sequence[Path]) -> Iterator[list[mmap | bytes]]:
+    """The content of files, of which as much is in memory as is looked at."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")) for path in paths if path.stat().st_size]
+        yield [stack.enter_context(mmap(file.fileno(), 0, access=ACCESS_READ)) for file in files]
 
 
 def _is_over_token_limit(batch: Batch) -> bool:

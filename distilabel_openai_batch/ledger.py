@@ -21,7 +21,7 @@ import filelock
 import orjson
 
 from distilabel_openai_batch.errors import LedgerError
-from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, Shard, batch_failure, decode
+from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, Shard, batch_failure
 
 FILE_NAME = "ledger.sqlite3"
 
@@ -378,14 +378,14 @@ class Ledger:
             with self._lock, self._guard():
                 rows = self._database.execute(
                     "SELECT custom_id, job, requests.state, attempts, handed_over, status_code, code, requests.error,"
-                    " line FROM requests JOIN jobs ON jobs.id = job LEFT JOIN answers ON request = requests.id"
+                    " line, tokens_in, tokens_out"
+                    " FROM requests JOIN jobs ON jobs.id = job LEFT JOIN answers ON request = requests.id"
                     " WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))"
                     " AND (requests.state != 'asked' OR jobs.state != ?)",
                     (self._scope, orjson.dumps(custom_ids[start : start + _CHUNK]).decode(), JobState.DROPPED.value),
                 ).fetchall()
-            for custom_id, job, state, attempts, handed_over, status_code, code, error, line in rows:
-                outcome = _outcome(state, status_code, code, error, line)
-                known[custom_id] = Known(job, attempts, outcome, bool(handed_over))
+            for custom_id, job, state, attempts, handed_over, *said in rows:
+                known[custom_id] = Known(job, attempts, _outcome(state, *said), bool(handed_over))
         return known
 
     def handed_over(self, digest: str) -> int:
@@ -438,23 +438,32 @@ class Ledger:
             database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(claimed), job))
         return Job(job, key, self.owner, state, shard.endpoint, len(claimed), now), claimed
 
-    def _claim(self, database: sqlite3.Connection, job: int, custom_ids: Iterable[str]) -> list[str]:
+    def _claim(self, database: sqlite3.Connection, job: int, custom_ids: Sequence[str]) -> list[str]:
         """Puts requests into a job, except for those that are in another one, or answered."""
         claimed = []
-        for custom_id in custom_ids:
-            changed = database.execute(
-                "INSERT INTO requests (scope, custom_id, job, state, attempts) VALUES (?, ?, ?, 'asked', 1)"
-                " ON CONFLICT (scope, custom_id) DO UPDATE SET job = excluded.job, state = 'asked',"
-                " attempts = attempts + (state = 'failed'), status_code = NULL, code = NULL, error = NULL"
-                " WHERE state = 'failed'"
-                " OR (state = 'asked' AND (SELECT state FROM jobs WHERE id = requests.job) = 'dropped')",
-                (self._scope, custom_id, job),
-            ).rowcount
-            if changed == 1:
-                claimed.append(custom_id)
+        for start in range(0, len(custom_ids), _CHUNK):
+            chunk = custom_ids[start : start + _CHUNK]
+            is_free = dict(
+                database.execute(
+                    "SELECT custom_id, requests.state = 'failed' OR (requests.state = 'asked' AND jobs.state = ?)"
+                    " FROM requests JOIN jobs ON jobs.id = job"
+                    " WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))",
+                    (JobState.DROPPED.value, self._scope, orjson.dumps(chunk).decode()),
+                )
+            )
+            database.executemany(
+                "INSERT INTO requests (scope, custom_id, job, state, attempts) VALUES (?, ?, ?, 'asked', 1)",
+                [(self._scope, custom_id, job) for custom_id in chunk if custom_id not in is_free],
+            )
+            database.executemany(
+                "UPDATE requests SET attempts = attempts + (state = 'failed'), job = ?, state = 'asked',"
+                " status_code = NULL, code = NULL, error = NULL WHERE scope = ? AND custom_id = ?",
+                [(job, self._scope, custom_id) for custom_id, free in is_free.items() if free],
+            )
+            claimed += [custom_id for custom_id in chunk if is_free.get(custom_id, True)]
         return claimed
 
-    def adopt(self, batch: Batch, key: str, custom_ids: Iterable[str]) -> Job | None:
+    def adopt(self, batch: Batch, key: str, custom_ids: Sequence[str]) -> Job | None:
         """Takes a batch that is under way on the server, but not in the ledger, for a job of this scope.
 
         Returns:
@@ -469,7 +478,7 @@ class Ledger:
             database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(claimed), job))
         return self.job(job)
 
-    def adopt_results(self, batch: Batch, key: str, results: Sequence[tuple[str, Outcome, bytes]]) -> bool:
+    def adopt_results(self, batch: Batch, key: str, results: Sequence[tuple[str, Outcome]]) -> bool:
         """Takes a batch that has ended, but is not in the ledger, for a job of this scope that is collected.
 
         Its answers are taken whatever else is known of their requests, short of another answer; its failures where
@@ -478,13 +487,13 @@ class Ledger:
         Args:
             batch: that has ended.
             key: what it is found by.
-            results: `custom_id`s, what became of them, and the lines that say so.
+            results: `custom_id`s, and what became of them.
 
         Returns:
             `False` if the ledger knows it by now.
         """
-        answers = [(custom_id, outcome, line) for custom_id, outcome, line in results if isinstance(outcome, Answer)]
-        failures = [(custom_id, outcome) for custom_id, outcome, _ in results if isinstance(outcome, Failure)]
+        answers = [(custom_id, outcome) for custom_id, outcome in results if isinstance(outcome, Answer)]
+        failures = [(custom_id, outcome) for custom_id, outcome in results if isinstance(outcome, Failure)]
         with self._transaction() as database:
             job = self._insert_adopted(database, batch, key, JobState.COLLECTED)
             if job is None:
@@ -496,12 +505,12 @@ class Ledger:
                 " error = NULL, tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out,"
                 # A job that is under way keeps its members.
                 " job = CASE state WHEN 'asked' THEN job ELSE excluded.job END WHERE state != 'answered'",
-                [(self._scope, custom_id, job, *answer.tokens) for custom_id, answer, _ in answers],
+                [(self._scope, custom_id, job, *answer.tokens) for custom_id, answer in answers],
             )
             database.executemany(
                 "INSERT OR IGNORE INTO answers (request, line)"
                 " SELECT id, ? FROM requests WHERE scope = ? AND custom_id = ?",
-                [(line, self._scope, custom_id) for custom_id, _, line in answers],
+                [(answer.line, self._scope, custom_id) for custom_id, answer in answers],
             )
             database.executemany(
                 "INSERT OR IGNORE INTO requests (scope, custom_id, job, state, attempts, status_code, code, error)"
@@ -514,7 +523,7 @@ class Ledger:
             database.executemany(
                 "INSERT OR IGNORE INTO other_jobs (request, job)"
                 " SELECT id, ?1 FROM requests WHERE scope = ?2 AND custom_id = ?3 AND job != ?1",
-                [(job, self._scope, custom_id) for custom_id, _, _ in results],
+                [(job, self._scope, custom_id) for custom_id, _ in results],
             )
             database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(results), job))
         return True
@@ -723,26 +732,28 @@ class Ledger:
         facts = {name: value for name, value in columns.items() if name in ("input_file_id", "batch_id")}
         return replace(job, state=state, **facts)  # type: ignore[arg-type]
 
-    def record(self, members: Mapping[str, int], results: Sequence[tuple[str, Outcome, bytes]]) -> None:
+    def record(self, members: Mapping[str, int], results: Mapping[str, Outcome]) -> None:
         """Writes down what became of some of a job's requests. What is answered stays answered.
 
         Args:
             members: what `members` said of the job.
-            results: `custom_id`s among them, what became of them, and the line that says so.
+            results: `custom_id`s among them, and what became of them.
         """
         answers = [
-            (members[custom_id], outcome, line) for custom_id, outcome, line in results if isinstance(outcome, Answer)
+            (members[custom_id], outcome) for custom_id, outcome in results.items() if isinstance(outcome, Answer)
         ]
-        failures = [(members[custom_id], outcome) for custom_id, outcome, _ in results if isinstance(outcome, Failure)]
+        failures = [
+            (members[custom_id], outcome) for custom_id, outcome in results.items() if isinstance(outcome, Failure)
+        ]
         with self._transaction() as database:
             database.executemany(
                 "INSERT OR IGNORE INTO answers (request, line) VALUES (?, ?)",
-                [(number, line) for number, _, line in answers],
+                [(number, answer.line) for number, answer in answers],
             )
             database.executemany(
                 "UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, status_code = 200, code = NULL,"
                 " error = NULL WHERE id = ? AND state != 'answered'",
-                [(*outcome.tokens, number) for number, outcome, _ in answers],
+                [(*answer.tokens, number) for number, answer in answers],
             )
             database.executemany(
                 "UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ? WHERE id = ?"
@@ -774,11 +785,18 @@ def _statements(script: str) -> Iterator[str]:
 
 
 def _outcome(
-    state: str, status_code: int | None, code: str | None, error: str | None, line: bytes | None
+    state: str,
+    status_code: int | None,
+    code: str | None,
+    error: str | None,
+    line: bytes | None,
+    tokens_in: int | None,
+    tokens_out: int | None,
 ) -> Outcome | None:
     if state == "asked":
         return None
     if state == "failed":
         return Failure(error or "no message", status_code, code)
-    decoded = decode(line) if line else None
-    return decoded[1] if decoded else Failure("The ledger has lost this answer.", code="missing_result")
+    if line is None:
+        return Failure("The ledger has lost this answer.", code="missing_result")
+    return Answer(line, (tokens_in or 0, tokens_out or 0))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import functools
 import json
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, ItemsView, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Generator, ItemsView, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,10 @@ _CHAT = "/v1/chat/completions"
 _COMPLETIONS = "/v1/completions"
 
 
+# Inputs whose answers are in memory together.
+_ASKED_AT_ONCE = 1_000
+
+
 class _Reading:
     """A completion's JSON, read through attributes as `OpenAILLM` reads the SDK's objects.
 
@@ -45,13 +50,12 @@ class _Reading:
     that is done with an answer.
     """
 
-    __slots__ = ("_json",)
-
     def __init__(self, json: dict[str, Any]) -> None:
         self._json = json
 
     def __getattr__(self, name: str) -> Any:
-        return _read(self._json.get(name))
+        value = self.__dict__[name] = _read(self._json.get(name))
+        return value
 
     def items(self) -> ItemsView[str, Any]:
         """The pairs of what the SDK leaves a dictionary: the legacy endpoint's log probabilities."""
@@ -329,71 +333,108 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     async def _agenerate(
         self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
-        calls = self._start(inputs, num_generations, kwargs)
+        self._check(num_generations, kwargs)
+        if len(inputs) <= _ASKED_AT_ONCE:
+            return await self._ask(inputs, num_generations, kwargs)
+        # In parts, each of which lets go of its answers as soon as it has made outputs of them.
+        parts = [inputs[start : start + _ASKED_AT_ONCE] for start in range(0, len(inputs), _ASKED_AT_ONCE)]
+        async with self.session():
+            answered = await asyncio.gather(*[self._ask(part, num_generations, kwargs) for part in parts])
+        return [output for outputs in answered for output in outputs]
+
+    async def _ask(
+        self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
+    ) -> list[GenerateOutput]:
         session: Session
         async with self.session() as session:
-            outcomes = await session.ask([call for call, _ in calls])
+            outcomes = await session.ask(self._calls(inputs, num_generations, kwargs))
         return [
-            self._finish(coroutine, call, outcome) or _nothing(num_generations, outcome.tokens)
-            for (call, coroutine), outcome in zip(calls, outcomes, strict=True)
+            self._read(input, num_generations, kwargs, outcome) or _nothing(num_generations, outcome.tokens)
+            for input, outcome in zip(inputs, outcomes, strict=True)
         ]
 
-    def _start(
-        self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
-    ) -> list[tuple[Call | Failure, Coroutine[Any, Any, GenerateOutput] | None]]:
-        """Runs `agenerate` for each input up to the moment when it calls the API.
+    def _check(self, num_generations: int, kwargs: dict[str, Any]) -> None:
+        """Makes a call of nothing.
 
         Raises:
-            RunError: the parameters are wrong, whatever the input is.
+            InvalidParametersError: the parameters are wrong, whatever the input is.
         """
-        client, self._aclient = self._aclient, _HANDING_OVER
         try:
-            self._start_one("", num_generations, kwargs)[1].close()
-            return [self._try_to_start_one(input, num_generations, kwargs) for input in inputs]
+            with self._client_replaced_by(_HANDING_OVER):
+                self._drive("", num_generations, kwargs)
         except ValidationError as error:
             raise InvalidParametersError(f"The generation parameters are not those of `OpenAILLM`: {error}") from None
-        finally:
-            self._aclient = client
 
-    def _try_to_start_one(
-        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any]
-    ) -> tuple[Call | Failure, Coroutine[Any, Any, GenerateOutput] | None]:
-        try:
-            return self._start_one(input, num_generations, kwargs)
-        except Exception as error:
-            # Whatever is wrong with one input is no reason to lose the others.
-            return Failure(f"The input cannot be made into a request: {error!r}"), None
-
-    def _start_one(
-        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any]
-    ) -> tuple[Call, Coroutine[Any, Any, GenerateOutput]]:
-        coroutine = self.agenerate(input=input, num_generations=num_generations, **kwargs)
-        call = coroutine.send(None)
-        if not isinstance(call, Call):
-            raise RunError(f"`{type(self).__name__}.agenerate` may await nothing but `OpenAILLM.agenerate`.")
-        return self._fitted(call), coroutine
+    def _calls(
+        self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
+    ) -> Iterator[Call | Failure]:
+        """The calls of the API that `agenerate` would make for inputs."""
+        with self._client_replaced_by(_HANDING_OVER):
+            for input in inputs:
+                try:
+                    call = self._drive(input, num_generations, kwargs)
+                except Exception as error:
+                    # Whatever is wrong with one input is no reason to lose the others.
+                    yield Failure(f"The input cannot be made into a request: {error!r}")
+                    continue
+                if not isinstance(call, Call):
+                    raise RunError(f"`{type(self).__name__}.agenerate` has to call `OpenAILLM.agenerate`.")
+                yield self._fitted(call)
 
     def _fitted(self, call: Call) -> Call:
         """A call as the model takes it."""
-        return replace(call, body=fitted(call.body, self.token_limit_parameter)) if call.endpoint == _CHAT else call
+        if call.endpoint == _CHAT:
+            call.body = fitted(call.body, self.token_limit_parameter)
+        return call
 
-    def _finish(
-        self, coroutine: Coroutine[Any, Any, GenerateOutput] | None, call: Call | Failure, outcome: Outcome
+    def _read(
+        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any], outcome: Outcome
     ) -> GenerateOutput | None:
-        """Runs `agenerate` from the API's answer to its end."""
-        if coroutine is None or isinstance(call, Failure):
-            return None
+        """What `agenerate` makes of the API's answer."""
         if isinstance(outcome, Failure):
-            coroutine.close()
             return None
+        reading = _Reading(outcome.body)
+
+        async def answer(call: Call) -> _Reading:
+            return reading
+
+        output: GenerateOutput | None
         try:
-            coroutine.send(_Reading(outcome.body))
+            if type(self).agenerate is OpenAIBatchLLM.agenerate and not isinstance(input, str):
+                # All that it does with the answer to a chat, in half the time.
+                output = self._generations_from_openai_completion(reading)
+            else:
+                with self._client_replaced_by(_Client(answer)):
+                    output = self._drive(input, num_generations, kwargs)
+        except Exception as error:
+            self._logger.warning(f"⚠️ The answer {reading.id} is not a completion: {error!r}.")
+            return None
+        return output
+
+    @contextmanager
+    def _client_replaced_by(self, client: _Client) -> Iterator[None]:
+        """Has `OpenAILLM` ask another client, while nothing is awaited."""
+        own, self._aclient = self._aclient, client
+        try:
+            yield
+        finally:
+            self._aclient = own
+
+    def _drive(self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any]) -> Any:
+        """Runs `agenerate` by hand and in one go, for its call or for its answer.
+
+        The hours between the two are too long to keep it waiting with all that it holds.
+
+        Returns:
+            The first call that the client hands over, or else what `agenerate` returns.
+        """
+        coroutine = self.agenerate(input=input, num_generations=num_generations, **kwargs)
+        try:
+            return coroutine.send(None)
         except StopIteration as returned:
             return returned.value
-        except Exception as error:
-            self._logger.warning(f"⚠️ The answer {outcome.body.get('id')} is not a completion: {error!r}.")
-            return None
-        raise RunError(f"`{type(self).__name__}.agenerate` may await nothing but `OpenAILLM.agenerate`, once.")
+        finally:
+            coroutine.close()
 
     async def _answer_one(self, call: Call) -> _Reading:
         """Answers a call of `agenerate`, awaited by itself."""

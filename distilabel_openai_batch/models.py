@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -16,6 +17,7 @@ _REASONING = re.compile(r"(.*[:/])?(o[1-9]|gpt-([5-9]|[1-9]\d)(?!.*chat))")
 _NEUTRAL = {"temperature": 1, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0, "logprobs": False}
 
 
+@functools.cache
 def token_limit_parameter(model: str) -> TokenLimitParameter:
     """The name under which a model of OpenAI takes the limit of its answer's tokens.
 
@@ -25,16 +27,16 @@ def token_limit_parameter(model: str) -> TokenLimitParameter:
     return "max_completion_tokens" if _REASONING.match(model) else "max_tokens"
 
 
-def fitted(body: Mapping[str, Any], limit: TokenLimitParameter | None = None) -> dict[str, Any]:
+def fitted(body: Mapping[str, Any], limit: TokenLimitParameter | None = None) -> Mapping[str, Any]:
     """A chat completion's body as its model takes it.
 
     Args:
         body: as `OpenAILLM` makes it.
         limit: the name of the token limit, where the model's name does not tell.
     """
-    limit = limit or token_limit_parameter(str(body["model"]))
+    limit = limit or token_limit_parameter(body["model"])
     if limit == "max_tokens":
-        return dict(body)
+        return body
     kept = {
         name: value
         for name, value in body.items()

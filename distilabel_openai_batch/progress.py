@@ -7,7 +7,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Outcome, Results, Shard
+from distilabel_openai_batch.results import Results
+from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Outcome, Shard
 
 _SECONDS_BETWEEN_LINES = 300.0
 _CUSTOM_IDS_NAMED = 3
@@ -136,11 +137,9 @@ class Progress:
     def collected(self, batch: Batch, results: Results) -> None:
         """A job's results are here."""
         self._live.pop(batch.id, None)
-        for outcome in results.outcomes.values():
-            if isinstance(outcome, Answer):
-                tokens_in, tokens_out = outcome.tokens
-                self._tokens_in += tokens_in
-                self._tokens_out += tokens_out
+        tokens_in, tokens_out = results.tokens
+        self._tokens_in += tokens_in
+        self._tokens_out += tokens_out
         if batch.status != "completed":
             reasons = f": {batch.reasons}" if batch.errors else ""
             self._logger.warning(f"Batch {batch.id} ended as {batch.status}{reasons}; what it answered is used.")

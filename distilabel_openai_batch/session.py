@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -43,7 +43,7 @@ outcomes_seen: ContextVar[list[list[Outcome]] | None] = ContextVar("outcomes_see
 """Collects what each of a task's calls of `Session.ask` returned, for whoever wants to know why a row has no answer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One call of an endpoint.
 
@@ -175,7 +175,7 @@ class Session:
         self.base_url = base_url
         self._settings = settings
 
-    async def ask(self, calls: Sequence[Call | Failure]) -> list[Outcome]:
+    async def ask(self, calls: Iterable[Call | Failure]) -> list[Outcome]:
         """Waits until each call has an outcome.
 
         Where the answer to a call has to look like something, and does not, it is asked for again.
@@ -190,16 +190,17 @@ class Session:
             RunError: the run cannot go on.
         """
         asked: list[Request | Failure] = []
+        wanted: dict[int, Call] = {}
         try:
-            outcomes = await self._ask_once(calls, asked)
-            exchanges = [
-                (index, call.endpoint, Exchange(call.wanted, call.body, outcome))
-                for index, (call, outcome) in enumerate(zip(calls, outcomes, strict=True))
-                if isinstance(call, Call) and call.wanted and isinstance(outcome, Answer)
-            ]
+            outcomes = await self._ask_once(_noting(calls, wanted), asked)
+            exchanges = {
+                index: Exchange(call.wanted, call.body, outcome)
+                for index, call in wanted.items()
+                if call.wanted and isinstance(outcome := outcomes[index], Answer)
+            }
             while due := [
-                (exchange, place, Call(endpoint, body))
-                for _, endpoint, exchange in exchanges
+                (exchange, place, Call(wanted[index].endpoint, body))
+                for index, exchange in exchanges.items()
                 for place, body in exchange.due()
             ]:
                 again = await self._ask_once([call for _, _, call in due], asked)
@@ -211,7 +212,7 @@ class Session:
                     self._scope.give_back(request.custom_id)
             raise
         reasons = list(outcomes)
-        for index, _, exchange in exchanges:
+        for index, exchange in exchanges.items():
             outcomes[index] = exchange.outcome
             if failure := exchange.failure:
                 request = asked[index]
@@ -222,7 +223,7 @@ class Session:
             seen.append(reasons)
         return outcomes
 
-    async def _ask_once(self, calls: Sequence[Call | Failure], asked: list[Request | Failure]) -> list[Outcome]:
+    async def _ask_once(self, calls: Iterable[Call | Failure], asked: list[Request | Failure]) -> list[Outcome]:
         """Waits until each call has an outcome, and adds to `asked` what was asked."""
         these = [call if isinstance(call, Failure) else self._request(call) for call in calls]
         asked += these
@@ -251,6 +252,14 @@ class Session:
     def _first_number(self, digest: str) -> int:
         """What earlier runs were given is asked anew where it is not to be used again."""
         return 0 if self._settings.reuse_answers else self._ledger.handed_over(digest)
+
+
+def _noting(calls: Iterable[Call | Failure], wanted: dict[int, Call]) -> Iterator[Call | Failure]:
+    """Passes calls on, and notes those whose answers have to look like something: the others need not be kept."""
+    for index, call in enumerate(calls):
+        if isinstance(call, Call) and call.wanted:
+            wanted[index] = call
+        yield call
 
 
 def _client(settings: SessionSettings) -> openai.AsyncOpenAI:

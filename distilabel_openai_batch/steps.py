@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, List  # noqa: UP035
 
 import orjson
 from anyio.from_thread import start_blocking_portal
@@ -379,7 +379,10 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
     """
 
     run_name: RuntimeParameter[str] | None = Field(default=None, description="The `run_name` of `SubmitBatch`.")
-    batch_ids: RuntimeParameter[list[str]] | None = Field(default=None, description="The ids of some of its jobs.")
+    # distilabel takes `list[str]` for a class on Python 3.10.
+    batch_ids: RuntimeParameter[List[str]] | None = Field(  # noqa: UP006
+        default=None, description="The ids of some of its jobs."
+    )
     resubmit: RuntimeParameter[bool] = Field(
         default=False, description="Whether requests without an answer are asked again."
     )

@@ -15,7 +15,7 @@ from distilabel_openai_batch.api import BatchAPI
 from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.ledger import Job, Ledger
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import MISSING_RESULT, Answer, Request, Shard, Take, result_line
+from distilabel_openai_batch.wire import MISSING_RESULT, Request, Shard, Take
 
 # Each takes some seconds: so many at once are a hundred a minute, which the lowest tier's rate limit allows.
 # https://platform.openai.com/docs/guides/rate-limits
@@ -63,11 +63,11 @@ class Synchronous:
                 failures.append(error)
                 return
             boundaries.reached(Boundary.ANSWER_TO_RECORD)
-            line = result_line(request.custom_id, outcome.body) if isinstance(outcome, Answer) else b""
+            result = {request.custom_id: outcome}
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._ledger.record, members, [(request.custom_id, outcome, line)])
+                await anyio.to_thread.run_sync(self._ledger.record, members, result)
             self._progress.asked_now(outcome)
-            take({request.custom_id: outcome})
+            take(result)
 
         async with anyio.create_task_group() as task_group:
             for request in shard.requests:

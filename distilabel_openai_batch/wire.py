@@ -9,7 +9,7 @@ The shapes: https://platform.openai.com/docs/api-reference/batch
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -45,23 +45,38 @@ class Request:
         )
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said to one request.
+    """What the model said to one request; two are equal if they say the same.
+
+    It is kept as it came: bytes take a third of the memory of what they are parsed into.
 
     Attributes:
-        body: the body that the synchronous endpoint would have answered with.
+        line: the line of an output file that says it.
+        tokens: tokens billed, in and out; 0 where the server does not say.
     """
 
-    body: dict[str, Any]
+    __slots__ = ("line", "tokens")
+
+    def __init__(self, line: bytes, tokens: tuple[int, int]) -> None:
+        self.line = line
+        self.tokens = tokens
+
+    @classmethod
+    def of(cls, body: dict[str, Any]) -> Answer:
+        """Makes an answer that no output file has."""
+        return cls(result_line("", body), _tokens(body))
 
     @property
-    def tokens(self) -> tuple[int, int]:
-        """Tokens billed, in and out; 0 where the server does not say."""
-        usage = self.body.get("usage")
-        if not isinstance(usage, dict):
-            return 0, 0
-        return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    def body(self) -> dict[str, Any]:
+        """The body that the synchronous endpoint would have answered with."""
+        body: Any = orjson.loads(self.line)["response"]["body"]
+        return orjson.loads(body) if isinstance(body, str) else body  # type: ignore[no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Answer) and self.body == other.body
+
+    def __repr__(self) -> str:
+        return f"Answer({self.body!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +169,8 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
         ValueError: it holds something that JSON cannot, with the reason.
     """
     try:
-        return orjson.dumps(body)
+        # Copied: orjson leaves kilobytes behind what it returns, which a request would keep.
+        return b"%b" % orjson.dumps(body)
     except TypeError as error:
         raise ValueError(f"the request cannot be written as JSON: {error}") from error
 
@@ -259,7 +275,7 @@ def decode(line: bytes) -> tuple[str, Outcome] | None:
     if not isinstance(result, dict):
         return None
     custom_id = result.get("custom_id")
-    return (custom_id, _outcome(result)) if isinstance(custom_id, str) else None
+    return (custom_id, _outcome(result, line)) if isinstance(custom_id, str) else None
 
 
 def result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
@@ -268,7 +284,7 @@ def result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
     return orjson.dumps({"id": None, "custom_id": custom_id, "response": response, "error": None}) + b"\n"
 
 
-def _outcome(result: dict[str, Any]) -> Outcome:
+def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
     response = result.get("response")
     if not isinstance(response, dict):
         if error := result.get("error"):
@@ -291,11 +307,18 @@ def _outcome(result: dict[str, Any]) -> Outcome:
         return _failure(error, status_code, "The server gave no reason.")
     if not isinstance(body, dict) or not body:
         return Failure("The answer has no body.", status_code, MALFORMED)
-    return Answer(body)
+    return Answer(line, _tokens(body))
 
 
 # How the SDK words an error. So writes a server that itself asked through it, and has no other place for the status.
 _WORDED_STATUS = re.compile(r"Error code: (\d{3})\b")
+
+
+def _tokens(body: Mapping[str, Any]) -> tuple[int, int]:
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return 0, 0
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
 
 
 def _failure(error: object, status_code: int | None, otherwise: str) -> Failure:
@@ -305,19 +328,6 @@ def _failure(error: object, status_code: int | None, otherwise: str) -> Failure:
             status_code = int(worded[1])
         return Failure(message, status_code, str(code) if code else None)
     return Failure(str(error or otherwise), status_code)
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """What a job's files say.
-
-    Attributes:
-        outcomes: one for each `custom_id`, in their order.
-        strays: lines that belong to none of them, or make no sense.
-    """
-
-    outcomes: dict[str, Outcome]
-    strays: int
 
 
 OTHER_BATCH = Failure("It is in another batch than those asked for.", code="other_batch")
@@ -333,37 +343,6 @@ OVERDUE = Failure("No job answered it before the deadline.", code="overdue")
 """What a request comes to in a job that was not waited for any longer."""
 
 MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING)
-
-
-def read_results(
-    custom_ids: Sequence[str],
-    lines: Iterable[bytes],
-    note: Callable[[str, Outcome, bytes], None] = lambda custom_id, outcome, line: None,
-) -> Results:
-    """Joins a job's requests with the lines of its output and error files, in any order and number.
-
-    A request that is named twice has the first answer given; an answer counts more than a failure; one that is not
-    named at all has `MISSING_RESULT`.
-
-    Args:
-        custom_ids: of the requests.
-        lines: of both files.
-        note: is told of each outcome that is better than what was known, with the line that says so.
-    """
-    found: dict[str, Outcome | None] = dict.fromkeys(custom_ids)
-    strays = 0
-    for line in lines:
-        if not line.strip():
-            continue
-        match decode(line):
-            case (custom_id, outcome) if custom_id in found:
-                known = found[custom_id]
-                if known is None or (isinstance(known, Failure) and isinstance(outcome, Answer)):
-                    found[custom_id] = outcome
-                    note(custom_id, outcome, line)
-            case _:
-                strays += 1
-    return Results({custom_id: outcome or MISSING_RESULT for custom_id, outcome in found.items()}, strays)
 
 
 def read_batch(batch: Mapping[str, Any]) -> Batch:

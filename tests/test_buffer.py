@@ -51,7 +51,7 @@ class Server:
 
 
 def answer(custom_id: str, time: int = 1) -> Answer:
-    return Answer({"id": custom_id})
+    return Answer.of({"id": custom_id})
 
 
 def requests(*custom_ids: str) -> list[Request]:

@@ -95,7 +95,7 @@ class Server:
 
 
 def ignore(outcomes):
-    """Takes the answers that a server shows early."""
+    """Does nothing with what is handed over."""
 
 
 def shard(requests: int = 3) -> Shard:
@@ -138,7 +138,7 @@ def outcomes(ledger, questions: Shard):
     return [known[request.custom_id].outcome if request.custom_id in known else None for request in questions.requests]
 
 
-ANSWERS = [Answer({"question": i}) for i in range(3)]
+ANSWERS = [Answer.of({"question": i}) for i in range(3)]
 LEFT_IN = {
     "planned": (JobState.PLANNED, ["upload", "create", "retrieve", "download"]),
     "uploaded": (JobState.UPLOADED, ["create", "retrieve", "download"]),
@@ -154,11 +154,12 @@ def test_a_job_is_taken_on_from_where_it_is(ledger, make_jobs, case):
     server = Server("completed") if state is JobState.ENDED else Server("in_progress", "completed")
     job = at(ledger, server, state, shard())
 
-    ended = anyio.run(make_jobs(server).run, job, ignore, shard())
+    taken = {}
+    ended = anyio.run(make_jobs(server).run, job, taken.update, shard())
 
     assert server.calls == calls
     assert ended.ending is Ending.COLLECTED
-    assert list(ended.outcomes.values()) == outcomes(ledger, shard()) == ANSWERS
+    assert list(taken.values()) == outcomes(ledger, shard()) == ANSWERS
     assert ledger.job(job.id).state is JobState.COLLECTED
 
 
@@ -169,10 +170,11 @@ def test_the_job_of_a_dead_process_is_looked_for(ledger, make_jobs, state):
     job = at(ledger, server, state, shard())
     server.batches[job.key] = "batch_0"
 
-    ended = anyio.run(make_jobs(server).run, job, ignore)
+    taken = {}
+    anyio.run(make_jobs(server).run, job, taken.update)
 
     assert server.calls == ["find", "download"]
-    assert list(ended.outcomes.values()) == ANSWERS
+    assert list(taken.values()) == ANSWERS
 
 
 @pytest.mark.parametrize("state", [JobState.PLANNED, JobState.UPLOADED])
@@ -222,10 +224,11 @@ def test_a_job_that_never_ends_is_cancelled_when_its_window_is_long_over(ledger,
     long_ago = replace(job, intended_at=time.time() - 30 * 3_600)
     monkeypatch.setattr("distilabel_openai_batch.jobs._OVERDUE_SECONDS", 0.05)
 
-    ended = anyio.run(make_jobs(server).run, long_ago, ignore)
+    taken = {}
+    anyio.run(make_jobs(server).run, long_ago, taken.update)
 
     assert server.calls.count("cancel") == 1
-    assert list(ended.outcomes.values()) == ANSWERS
+    assert list(taken.values()) == ANSWERS
 
 
 def test_a_job_that_waited_for_its_creation_is_not_overdue(ledger, make_jobs):
@@ -236,10 +239,11 @@ def test_a_job_that_waited_for_its_creation_is_not_overdue(ledger, make_jobs):
     job = at(ledger, server, JobState.CREATED, shard())
     planned_long_ago = replace(job, intended_at=time.time() - 30 * 3_600)
 
-    ended = anyio.run(make_jobs(server).run, planned_long_ago, ignore)
+    taken = {}
+    anyio.run(make_jobs(server).run, planned_long_ago, taken.update)
 
     assert "cancel" not in server.calls
-    assert list(ended.outcomes.values()) == ANSWERS
+    assert list(taken.values()) == ANSWERS
 
 
 def test_a_job_that_cannot_even_be_cancelled_is_collected(ledger, make_jobs, monkeypatch):
@@ -330,7 +334,7 @@ def test_killed_half_way_through_the_record(ledger, make_jobs, monkeypatch):
 
     anyio.run(make_jobs(server).run, left, ignore)
 
-    assert outcomes(ledger, questions) == [Answer({"question": i}) for i in range(4_500)]
+    assert outcomes(ledger, questions) == [Answer.of({"question": i}) for i in range(4_500)]
     assert server.calls.count("create") == 1
 
 

@@ -24,13 +24,8 @@ def shard(*custom_ids: str) -> Shard:
     return Shard(requests, sum(len(request.line()) for request in requests))
 
 
-def line(custom_id: str) -> bytes:
-    body = b'{"id":"%b","usage":{"prompt_tokens":3,"completion_tokens":5}}' % custom_id.encode()
-    return b'{"custom_id":"%b","response":{"status_code":200,"body":%b}}\n' % (custom_id.encode(), body)
-
-
 def answer(custom_id: str) -> Answer:
-    return Answer({"id": custom_id, "usage": {"prompt_tokens": 3, "completion_tokens": 5}})
+    return Answer.of({"id": custom_id, "usage": {"prompt_tokens": 3, "completion_tokens": 5}})
 
 
 def ended(ledger, *custom_ids: str):
@@ -55,9 +50,7 @@ def reopened(ledger, scope=SCOPE) -> Ledger:
 def test_what_was_answered_is_known_to_the_next_run(ledger):
     """As it was received; what failed with its reason; what is under way without an outcome."""
     job = ended(ledger, "a-0", "b-0", "c-0")
-    ledger.record(
-        ledger.members(job), [("a-0", answer("a-0"), line("a-0")), ("b-0", Failure("Bad.", 400, "bad"), b"{}")]
-    )
+    ledger.record(ledger.members(job), {"a-0": answer("a-0"), "b-0": Failure("Bad.", 400, "bad")})
     ledger.collected(job, MISSING_RESULT)
     under_way, _ = ledger.plan(shard("d-0"))
 
@@ -77,7 +70,7 @@ def test_tokens_and_attempts_are_kept(ledger):
     first = ended(ledger, "a-0")
     ledger.collected(first, MISSING_RESULT)
     second = ended(ledger, "a-0")
-    ledger.record(ledger.members(second), [("a-0", answer("a-0"), line("a-0"))])
+    ledger.record(ledger.members(second), {"a-0": answer("a-0")})
     ledger.close()
 
     with sqlite3.connect(ledger.path) as database:
@@ -102,9 +95,9 @@ def test_a_request_is_in_one_job_only(ledger):
 def test_an_answer_stays_an_answer(ledger):
     """Neither a later failure, nor another answer, nor a new plan takes it away."""
     job = ended(ledger, "a-0")
-    ledger.record(ledger.members(job), [("a-0", answer("a-0"), line("a-0"))])
-    ledger.record(ledger.members(job), [("a-0", Failure("Late.", 500), b"{}")])
-    ledger.record(ledger.members(job), [("a-0", answer("other"), line("other"))])
+    ledger.record(ledger.members(job), {"a-0": answer("a-0")})
+    ledger.record(ledger.members(job), {"a-0": Failure("Late.", 500)})
+    ledger.record(ledger.members(job), {"a-0": answer("other")})
     ledger.collected(job, MISSING_RESULT)
 
     assert ledger.plan(shard("a-0"))[1] == []
@@ -201,12 +194,12 @@ def test_the_answers_of_an_adopted_job_count_whatever_else_is_known(ledger):
     """Over a failure, for a request under way elsewhere, which stays where it is, and not over another answer."""
     job, _ = ledger.plan(shard("asked-0"))
     first = ended(ledger, "answered-0", "failed-0")
-    ledger.record(ledger.members(first), [("answered-0", answer("first"), line("first"))])
+    ledger.record(ledger.members(first), {"answered-0": answer("first")})
     ledger.collected(first, MISSING_RESULT)
     batch = Batch("batch_9", "expired", endpoint=CHAT)
     names = ["asked-0", "answered-0", "failed-0", "new-0"]
 
-    results = [(name, answer(name), line(name)) for name in names] + [("lost-0", Failure("Too late."), b"{}")]
+    results = [(name, answer(name)) for name in names] + [("lost-0", Failure("Too late."))]
     assert ledger.adopt_results(batch, "key", results)
     assert not ledger.adopt_results(batch, "key", results)
 
@@ -223,7 +216,7 @@ def test_the_answers_of_an_adopted_job_count_whatever_else_is_known(ledger):
 def test_the_failures_of_an_adopted_job_count_where_nothing_is_known(ledger):
     """A request that is under way elsewhere is under way."""
     ledger.plan(shard("asked-0"))
-    ledger.adopt_results(Batch("batch_9", "completed"), "key", [("asked-0", Failure("Too late."), b"{}")])
+    ledger.adopt_results(Batch("batch_9", "completed"), "key", [("asked-0", Failure("Too late."))])
     assert ledger.look_up(["asked-0"])["asked-0"].outcome is None
 
 
@@ -231,7 +224,7 @@ def test_what_was_handed_over_is_counted(ledger):
     """So that it can be asked anew under the next number."""
     digest = "d" * 32
     job = ended(ledger, f"{digest}-0", f"{digest}-1", f"{'e' * 32}-0")
-    ledger.record(ledger.members(job), [(f"{digest}-{n}", answer("x"), line("x")) for n in range(2)])
+    ledger.record(ledger.members(job), {f"{digest}-{n}": answer("x") for n in range(2)})
     assert ledger.handed_over(digest) == 0
     ledger.hand_over()
     assert ledger.handed_over(digest) == 2
@@ -338,7 +331,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(ledger):
 def test_a_copy_can_be_opened_elsewhere(ledger, tmp_path):
     """A ledger is one file."""
     job = ended(ledger, "a-0")
-    ledger.record(ledger.members(job), [("a-0", answer("a-0"), line("a-0"))])
+    ledger.record(ledger.members(job), {"a-0": answer("a-0")})
     ledger.close()
     shutil.copytree(ledger.path.parent, tmp_path / "copy")
     assert Ledger(tmp_path / "copy", SCOPE).look_up(["a-0"])["a-0"].outcome == answer("a-0")

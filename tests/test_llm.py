@@ -87,6 +87,7 @@ def batched(*outcomes: Answer | Failure) -> tuple[OpenAIBatchLLM, list[tuple[str
 
     class Engine:
         async def ask(self, calls):
+            calls = list(calls)
             asked.extend((call.endpoint, orjson.loads(orjson.dumps(call.body))) for call in calls)
             return list(outcomes) if len(outcomes) > 1 else [outcomes[0]] * len(calls)
 
@@ -126,7 +127,7 @@ def test_the_body_is_what_openaillm_would_have_sent(call):
     input, kwargs = call
     answer = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
     theirs, sent = synchronous(answer)
-    ours, asked = batched(Answer(answer))
+    ours, asked = batched(Answer.of(answer))
 
     theirs.generate([input], **kwargs)
     ours.generate([input], **kwargs)
@@ -170,14 +171,14 @@ def test_an_answer_is_read_as_openaillm_reads_it(exchange):
     """Generations, log probabilities and statistics are the same for the same completion."""
     input, answer = exchange
     theirs, _ = synchronous(answer)
-    ours, _ = batched(Answer(answer))
+    ours, _ = batched(Answer.of(answer))
 
     assert ours.generate([input]) == theirs.generate([input])
 
 
 def test_a_failed_request_leaves_its_neighbours_in_place():
     """`None` stands in the place of the failed row alone, with as many generations as were asked for."""
-    llm, _ = batched(Answer(completion("a", "b")), Failure("no", 400), Answer(completion("c", "d")))
+    llm, _ = batched(Answer.of(completion("a", "b")), Failure("no", 400), Answer.of(completion("c", "d")))
 
     outputs = llm.generate([MESSAGES] * 3, num_generations=2)
 
@@ -192,7 +193,7 @@ def test_a_failed_request_leaves_its_neighbours_in_place():
 )
 def test_an_answer_that_makes_no_sense_is_none(body):
     """A server's odd answer costs its own row and no other."""
-    llm, _ = batched(Answer(body), Answer(completion("fine")))
+    llm, _ = batched(Answer.of(body), Answer.of(completion("fine")))
 
     outputs = llm.generate([MESSAGES] * 2)
 
@@ -204,7 +205,7 @@ def test_an_answer_that_makes_no_sense_is_none(body):
 )
 def test_an_input_that_is_no_input_costs_its_own_row(input):
     """What cannot be made into a request is never asked, and the others are."""
-    llm, asked = batched(Answer(completion("fine")))
+    llm, asked = batched(Answer.of(completion("fine")))
     llm._sessions.use = reject_failures(llm._sessions.use)
 
     outputs = llm.generate([MESSAGES, input, MESSAGES])
@@ -222,6 +223,7 @@ def reject_failures(use):
             ask = engine.ask
 
             async def ask_calls(calls):
+                calls = list(calls)
                 answers = iter(await ask([call for call in calls if not isinstance(call, Failure)]))
                 return [call if isinstance(call, Failure) else next(answers) for call in calls]
 
@@ -236,7 +238,7 @@ def reject_failures(use):
 )
 def test_wrong_generation_kwargs_are_an_error_before_anything_is_bought(kwargs):
     """The error names the parameter, and nothing was asked."""
-    llm, asked = batched(Answer(completion("fine")))
+    llm, asked = batched(Answer.of(completion("fine")))
 
     with pytest.raises(InvalidParametersError, match=next(iter(kwargs))):
         llm.generate([MESSAGES], **kwargs)
@@ -246,7 +248,7 @@ def test_wrong_generation_kwargs_are_an_error_before_anything_is_bought(kwargs):
 
 def test_agenerate_can_be_awaited_many_times_at_once():
     """Each caller gets the answer of its own call."""
-    llm, asked = batched(Answer(completion("fine")))
+    llm, asked = batched(Answer.of(completion("fine")))
 
     async def run():
         return await asyncio.gather(*(llm.agenerate(MESSAGES) for _ in range(5)))
@@ -267,7 +269,7 @@ def test_a_failed_agenerate_raises():
 
 def test_generate_works_under_a_running_event_loop():
     """As in a notebook, whose cells run in a loop of their own."""
-    llm, _ = batched(Answer(completion("fine")))
+    llm, _ = batched(Answer.of(completion("fine")))
 
     async def cell():
         return llm.generate([MESSAGES])
@@ -277,7 +279,7 @@ def test_generate_works_under_a_running_event_loop():
 
 def test_no_inputs_are_no_outputs():
     """And no job."""
-    llm, asked = batched(Answer(completion("fine")))
+    llm, asked = batched(Answer.of(completion("fine")))
 
     assert llm.generate([]) == []
     assert asked == []

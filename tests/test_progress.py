@@ -8,7 +8,8 @@ import pytest
 
 from distilabel_openai_batch import progress as progress_module
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Request, Results, Shard
+from distilabel_openai_batch.results import Results
+from distilabel_openai_batch.wire import OTHER_BATCH, Batch, Failure, Request, Shard, result_line
 
 
 class Clock:
@@ -44,7 +45,8 @@ def running(completed: int, failed: int = 0, status: str = "in_progress") -> Bat
 
 def answers(requests: int) -> Results:
     usage = {"prompt_tokens": 1_000, "completion_tokens": 10}
-    return Results({f"{n}": Answer({"usage": usage}) for n in range(requests)}, strays=0)
+    lines = [result_line(f"{n}", {"usage": usage}) for n in range(requests)]
+    return Results([f"{n}" for n in range(requests)], [b"".join(lines)])
 
 
 def test_nothing_asked_is_nothing_said(progress, caplog):
@@ -121,7 +123,7 @@ def test_what_is_odd_about_a_job_is_told(progress, caplog):
     progress.created(running(0), shard(3))
     caplog.clear()
     progress.lost("file-9")
-    progress.collected(running(1, status="expired"), Results({}, strays=4))
+    progress.collected(running(1, status="expired"), Results([], [b"?\n" * 4]))
     assert caplog.messages == [
         "⚠️ The server does not have file file-9 any more; what it said is asked again.",
         "Batch batch_1 ended as expired; what it answered is used.",

@@ -172,8 +172,8 @@ def assert_nobody_stays(group: int):
     assert not processes_of(group)
 
 
-BOUNDARIES = [boundary for boundary in Boundary if boundary not in (Boundary.RECORDING, Boundary.ANSWER_TO_RECORD)]
-"""All of a batch's but the one that needs more results than one transaction takes: `test_jobs.py` has it."""
+BOUNDARIES = [boundary for boundary in Boundary if boundary is not Boundary.ANSWER_TO_RECORD]
+"""Those of a batch."""
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES, ids=lambda boundary: boundary.value)

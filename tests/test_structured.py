@@ -394,7 +394,7 @@ def test_the_model_is_shown_its_answer_and_told_what_is_wrong():
 
 
 def answer(*choices: dict[str, Any], tokens: int = 10) -> Answer:
-    return Answer({"choices": list(choices), "usage": {"prompt_tokens": tokens, "completion_tokens": 1}})
+    return Answer.of({"choices": list(choices), "usage": {"prompt_tokens": tokens, "completion_tokens": 1}})
 
 
 def contents(outcome: Answer | Failure) -> list[str | None]:
@@ -431,9 +431,9 @@ def test_an_answer_none_of_whose_choices_fits_is_a_failure():
 @pytest.mark.parametrize("body", [{"choices": None}, {"object": "list"}, {"choices": []}], ids=str)
 def test_an_answer_without_choices_is_left_as_it_is(body):
     """Whoever reads it says that it is no completion."""
-    exchange = Exchange(read({"schema": COUNT}), BODY, Answer(body))
+    exchange = Exchange(read({"schema": COUNT}), BODY, Answer.of(body))
 
-    assert (exchange.due(), exchange.failure, exchange.outcome) == ([], None, Answer(body))
+    assert (exchange.due(), exchange.failure, exchange.outcome) == ([], None, Answer.of(body))
 
 
 def loaded(**fields: Any) -> OpenAIBatchLLM:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilabel_openai_batch import errors
+from distilabel_openai_batch.results import Results
 from distilabel_openai_batch.wire import (
     MALFORMED,
     MISSING,
@@ -25,7 +25,6 @@ from distilabel_openai_batch.wire import (
     digest,
     encode_body,
     read_batch,
-    read_results,
 )
 
 CHAT = "/v1/chat/completions"
@@ -56,6 +55,12 @@ def line(custom_id: object, response: object = None, error: object = None) -> by
     """A line of an output or error file, as OpenAI writes it."""
     fields = {"id": "batch_req_1", "custom_id": custom_id, "response": response, "error": error}
     return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+
+
+def results_of(custom_ids: list[str], lines: list[bytes]) -> Results:
+    """What two files say that have the lines between them."""
+    half = len(lines) // 2
+    return Results(custom_ids, [b"".join(lines[:half]), b"".join(lines[half:])])
 
 
 def response(body: object, status_code: object = 200) -> dict[str, object]:
@@ -89,7 +94,7 @@ ANSWERED = {
 def test_an_answer_is_read(text):
     """However a server writes it, the body is what the synchronous endpoint would have answered with."""
     match decode(text):
-        case ("a", Answer(body)):
+        case ("a", Answer(body=body)):
             assert {key: body[key] for key in COMPLETION} == COMPLETION
         case other:
             pytest.fail(f"{other}")
@@ -99,8 +104,8 @@ def test_an_answer_is_read(text):
 def test_an_answer_keeps_its_characters(text):
     """What other languages count as a line's end is only a character here."""
     body = {"choices": [{"message": {"content": text}}]}
-    file = io.BytesIO(line("a", response(body)) + line("b", response(COMPLETION)))
-    assert list(read_results(["a", "b"], file).outcomes.values()) == [Answer(body), Answer(COMPLETION)]
+    lines = [line("a", response(body)), line("b", response(COMPLETION))]
+    assert list(dict(results_of(["a", "b"], lines)).values()) == [Answer.of(body), Answer.of(COMPLETION)]
 
 
 FAILED = {
@@ -243,8 +248,8 @@ def test_a_failure_reads_as_a_sentence(failure, text):
 )
 def test_tokens_are_counted_where_the_server_says(usage, tokens):
     """A server that keeps no count costs nobody an answer."""
-    assert Answer({"usage": usage}).tokens == tokens
-    assert Answer({}).tokens == (0, 0)
+    assert Answer.of({"usage": usage}).tokens == tokens
+    assert Answer.of({}).tokens == (0, 0)
 
 
 # A job's files.
@@ -257,11 +262,11 @@ def test_a_failed_request_leaves_its_neighbours_in_place():
         line("a", response({"text": "first"})),
         line("b", response(api_error("Bad.", code="bad"), 400)),
     ]
-    results = read_results(["a", "b", "c"], lines)
-    assert list(results.outcomes.values()) == [
-        Answer({"text": "first"}),
+    results = results_of(["a", "b", "c"], lines)
+    assert list(dict(results).values()) == [
+        Answer.of({"text": "first"}),
         Failure("Bad.", 400, "bad"),
-        Answer({"text": "third"}),
+        Answer.of({"text": "third"}),
     ]
     assert results.strays == 0
 
@@ -269,31 +274,31 @@ def test_a_failed_request_leaves_its_neighbours_in_place():
 @pytest.mark.parametrize("lines", [[], [b"\n", b"  \n", b"\r\n"]], ids=["no lines", "blank lines"])
 def test_a_request_that_no_line_names_is_missing(lines):
     """Empty files leave every request with a failure that may be asked again."""
-    results = read_results(["a", "b"], lines)
-    assert [outcome.code for outcome in results.outcomes.values()] == [MISSING, MISSING]
-    assert all(errors.passes(outcome.status_code, outcome.code) for outcome in results.outcomes.values())
+    results = results_of(["a", "b"], lines)
+    assert [outcome.code for outcome in dict(results).values()] == [MISSING, MISSING]
+    assert all(errors.passes(outcome.status_code, outcome.code) for outcome in dict(results).values())
     assert results.strays == 0
 
 
 def test_of_two_answers_the_first_counts():
     """A doubled line changes nothing."""
     lines = [line("a", response({"n": 1})), line("a", response({"n": 2}))]
-    assert list(read_results(["a"], lines).outcomes.values()) == [Answer({"n": 1})]
+    assert list(dict(results_of(["a"], lines)).values()) == [Answer.of({"n": 1})]
 
 
 @pytest.mark.parametrize("answer_first", [True, False], ids=["answer first", "failure first"])
 def test_an_answer_counts_more_than_a_failure(answer_first):
     """What was paid for is used."""
     lines = [line("a", response({"n": 1})), line("a", None, {"code": "batch_expired", "message": "Late."})]
-    results = read_results(["a"], lines if answer_first else lines[::-1])
-    assert list(results.outcomes.values()) == [Answer({"n": 1})]
+    results = results_of(["a"], lines if answer_first else lines[::-1])
+    assert list(dict(results).values()) == [Answer.of({"n": 1})]
 
 
 def test_lines_of_nobody_are_counted():
     """Unknown custom_ids and malformed lines are strays; blank lines are nothing."""
     lines = [line("z", response(COMPLETION)), b"oops\n", b"\n", line("a", response(COMPLETION))]
-    results = read_results(["a"], lines)
-    assert list(results.outcomes.values()) == [Answer(COMPLETION)]
+    results = results_of(["a"], lines)
+    assert list(dict(results).values()) == [Answer.of(COMPLETION)]
     assert results.strays == 2
 
 
@@ -340,15 +345,14 @@ def files(draw):
 def test_every_request_gets_its_own_answer_or_a_failure_and_never_anothers(case):
     """Any order, any mix of answers, failures, missing, doubled, unknown and malformed lines."""
     names, lines = case
-    file = io.BytesIO(b"".join(text for *_, text in lines))
-    results = read_results(names, file)
-    assert list(results.outcomes) == names
-    for name, outcome in results.outcomes.items():
+    results = results_of(names, [text for *_, text in lines])
+    assert list(dict(results)) == names
+    for name, outcome in results:
         told = [(event, text) for whose, event, text, _ in lines if whose == name]
         answers = [text for event, text in told if event.startswith("answer")]
         failures = [text for event, text in told if not event.startswith("answer")]
         if answers:
-            assert outcome == Answer({"text": answers[0]})
+            assert outcome == Answer.of({"text": answers[0]})
         elif failures:
             assert isinstance(outcome, Failure)
             assert outcome.message == failures[0]
