@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from itertools import islice
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import anyio
@@ -364,7 +363,8 @@ class Jobs:
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
             members = await self._in_thread(self._ledger.members, job)
             failures: dict[str, Outcome] = {}
-            with _mapped(paths) as files:
+            with ExitStack() as stack:
+                files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
                 results = await self._in_thread(Results, list(members), files)
                 outcomes = iter(results)
                 while some := await self._in_thread(self._record_some, members, outcomes):
@@ -476,14 +476,6 @@ def _lines(paths: Sequence[Path]) -> Iterator[bytes]:
 def _read_all(paths: Sequence[Path]) -> list[tuple[str, Outcome]]:
     """What the lines of a job say whose requests nobody remembers."""
     return [decoded for line in _lines(paths) if (decoded := decode(line)) and is_custom_id(decoded[0])]
-
-
-@contextmanager
-def _mapped(paths: Sequence[Path]) -> Iterator[list[mmap | bytes]]:
-    """The content of files, of which as much is in memory as is looked at."""
-    with ExitStack() as stack:
-        files = [stack.enter_context(path.open("rb")) for path in paths if path.stat().st_size]
-        yield [stack.enter_context(mmap(file.fileno(), 0, access=ACCESS_READ)) for file in files]
 
 
 def _is_over_token_limit(batch: Batch) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from mmap import mmap
+from io import BufferedReader, BytesIO, RawIOBase
 
 from distilabel_openai_batch.wire import MISSING_RESULT, Answer, Outcome, decode
 
@@ -21,10 +21,10 @@ class Results:
 
     Args:
         custom_ids: of the requests.
-        files: the content of the output and the error file, those that there are.
+        files: the output and the error file, those that there are, opened without a buffer.
     """
 
-    def __init__(self, custom_ids: Sequence[str], files: Sequence[bytes | mmap]) -> None:
+    def __init__(self, custom_ids: Sequence[str], files: Sequence[RawIOBase | BytesIO]) -> None:
         self._custom_ids = custom_ids
         self._files = files
         # For each request the file, the place and the length of its line, in 24 bytes: a million fit anywhere.
@@ -40,15 +40,20 @@ class Results:
     def __iter__(self) -> Iterator[tuple[str, Outcome]]:
         """The outcome of each request, in their order."""
         for place, custom_id in enumerate(self._custom_ids):
-            file, start, length = self._lines[3 * place : 3 * place + 3]
-            decoded = decode(self._files[file][start : start + length]) if file >= 0 else None
+            number, start, length = self._lines[3 * place : 3 * place + 3]
+            decoded = decode(self._line(number, start, length)) if number >= 0 else None
             yield custom_id, decoded[1] if decoded else MISSING_RESULT
+
+    def _line(self, number: int, start: int, length: int) -> bytes:
+        file = self._files[number]
+        file.seek(start)
+        return file.read(length) or b""
 
     def _read_all(self) -> None:
         places = {custom_id: place for place, custom_id in enumerate(self._custom_ids)}
         answered = bytearray(len(places))
-        for number, content in enumerate(self._files):
-            for start, line in _lines(content):
+        for number, file in enumerate(self._files):
+            for start, line in _lines(file):
                 if not line.strip():
                     continue
                 decoded = decode(line)
@@ -66,10 +71,12 @@ class Results:
                         self.tokens = (self.tokens[0] + outcome.tokens[0], self.tokens[1] + outcome.tokens[1])
 
 
-def _lines(content: bytes | mmap) -> Iterator[tuple[int, bytes]]:
+def _lines(file: RawIOBase | BytesIO) -> Iterator[tuple[int, bytes]]:
     """The lines of a file, and where each begins."""
     start = 0
-    while start < len(content):
-        end = content.find(b"\n", start) + 1 or len(content)
-        yield start, content[start:end]
-        start = end
+    buffered = BufferedReader(file)
+    for line in buffered:
+        yield start, line
+        start += len(line)
+    # It would close the file when it goes.
+    buffered.detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 
 import pytest
@@ -46,7 +47,7 @@ def running(completed: int, failed: int = 0, status: str = "in_progress") -> Bat
 def answers(requests: int) -> Results:
     usage = {"prompt_tokens": 1_000, "completion_tokens": 10}
     lines = [result_line(f"{n}", {"usage": usage}) for n in range(requests)]
-    return Results([f"{n}" for n in range(requests)], [b"".join(lines)])
+    return Results([f"{n}" for n in range(requests)], [io.BytesIO(b"".join(lines))])
 
 
 def test_nothing_asked_is_nothing_said(progress, caplog):
@@ -123,7 +124,7 @@ def test_what_is_odd_about_a_job_is_told(progress, caplog):
     progress.created(running(0), shard(3))
     caplog.clear()
     progress.lost("file-9")
-    progress.collected(running(1, status="expired"), Results([], [b"?\n" * 4]))
+    progress.collected(running(1, status="expired"), Results([], [io.BytesIO(b"?\n" * 4)]))
     assert caplog.messages == [
         "⚠️ The server does not have file file-9 any more; what it said is asked again.",
         "Batch batch_1 ended as expired; what it answered is used.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 
@@ -60,7 +61,7 @@ def line(custom_id: object, response: object = None, error: object = None) -> by
 def results_of(custom_ids: list[str], lines: list[bytes]) -> Results:
     """What two files say that have the lines between them."""
     half = len(lines) // 2
-    return Results(custom_ids, [b"".join(lines[:half]), b"".join(lines[half:])])
+    return Results(custom_ids, [io.BytesIO(b"".join(part)) for part in (lines[:half], lines[half:])])
 
 
 def response(body: object, status_code: object = 200) -> dict[str, object]:
