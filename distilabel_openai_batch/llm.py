@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import gc
 import json
 import types
 from collections.abc import Awaitable, Callable, Generator, ItemsView, Iterator, Sequence
@@ -348,10 +349,11 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         session: Session
         async with self.session() as session:
             outcomes = await session.ask(self._calls(inputs, num_generations, kwargs))
-        return [
-            self._read(input, num_generations, kwargs, outcome) or _nothing(num_generations, outcome.tokens)
-            for input, outcome in zip(inputs, outcomes, strict=True)
-        ]
+        with _nothing_collected():
+            return [
+                self._read(input, num_generations, kwargs, outcome) or _nothing(num_generations, outcome.tokens)
+                for input, outcome in zip(inputs, outcomes, strict=True)
+            ]
 
     def _check(self, num_generations: int, kwargs: dict[str, Any]) -> None:
         """Makes a call of nothing.
@@ -369,7 +371,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
     ) -> Iterator[Call | Failure]:
         """The calls of the API that `agenerate` would make for inputs."""
-        with self._client_replaced_by(_HANDING_OVER):
+        with self._client_replaced_by(_HANDING_OVER), _nothing_collected():
             for input in inputs:
                 try:
                     call = self._drive(input, num_generations, kwargs)
@@ -444,6 +446,21 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         if isinstance(outcome, Failure):
             raise RunError(str(outcome), status_code=outcome.status_code, code=outcome.code)
         return _Reading(outcome.body)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Puts the search for reference cycles off while many objects are made, and none of them in a cycle.
+
+    It would begin anew after each few hundred of them, and look at all that were made before: a quarter of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _nothing(num_generations: int, tokens: tuple[int, int]) -> GenerateOutput:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
+import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
@@ -29,6 +30,7 @@ from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.spool import Spool
 from distilabel_openai_batch.structured import Exchange, StructuredOutput
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, RUN, Run, Submission
 from distilabel_openai_batch.synchronous import Synchronous
@@ -115,13 +117,14 @@ class _Scope:
     """
 
     def __init__(self) -> None:
-        self._asked: Counter[str] = Counter()
-        self._given_back: dict[str, list[int]] = {}
+        self._asked: set[str] = set()
+        self._next: dict[str, int] = {}
+        self._given_back: dict[str, list[str]] = {}
         self.was_looked_for = False
         """On the server, for jobs that the ledger does not know."""
 
-    def number(self, digest: str, first: Callable[[], int]) -> int:
-        """The occurrence number for one more time that a question is asked.
+    def custom_id(self, digest: str, first: Callable[[], int]) -> str:
+        """The `custom_id` for one more time that a question is asked.
 
         Args:
             digest: the question.
@@ -129,16 +132,17 @@ class _Scope:
         """
         if given_back := self._given_back.get(digest):
             return given_back.pop()
-        if digest not in self._asked:
-            self._asked[digest] = first()
-        number = self._asked[digest]
-        self._asked[digest] += 1
-        return number
+        number = self._next[digest] if digest in self._next else first()
+        while (custom_id := wire.custom_id(digest, number)) in self._asked:
+            # Few are asked twice: only of these it is noted how often.
+            number += 1
+            self._next[digest] = number + 1
+        self._asked.add(custom_id)
+        return custom_id
 
     def give_back(self, custom_id: str) -> None:
         """A request got no outcome: whoever asks the question next is to have its answer."""
-        digest, _, number = custom_id.partition("-")
-        self._given_back.setdefault(digest, []).append(int(number))
+        self._given_back.setdefault(custom_id.partition("-")[0], []).append(custom_id)
 
 
 _scopes: defaultdict[tuple[Path, ScopeName], _Scope] = defaultdict(_Scope)
@@ -155,6 +159,7 @@ class Session:
         base_url: the server's address.
         settings: the limits that calls have to keep.
         submission: the rows and jobs that are kept for a later run.
+        spool: where the requests' bodies are kept.
     """
 
     def __init__(
@@ -166,8 +171,10 @@ class Session:
         base_url: str,
         settings: SessionSettings,
         submission: Submission,
+        spool: Spool,
     ) -> None:
         self.submission = submission
+        self._spool = spool
         self._buffer = buffer
         self._ledger = ledger
         self._progress = progress
@@ -241,11 +248,13 @@ class Session:
             return Failure(str(error))
         endpoint = self._settings.endpoint(call.endpoint)
         digest = wire.digest(self.base_url, endpoint, body)
-        number = self._scope.number(digest, lambda: self._first_number(digest))
-        request = Request(wire.custom_id(digest, number), endpoint, str(call.body["model"]), body)
-        if (size := len(request.line())) > self._settings.max_bytes:
+        custom_id = self._scope.custom_id(digest, lambda: self._first_number(digest))
+        model = sys.intern(str(call.body["model"]))
+        request = Request(custom_id, endpoint, model, self._spool.add(body))
+        if request.size > self._settings.max_bytes:
             return Failure(
-                f"The request is too large: {size:,} bytes, and an input file holds {self._settings.max_bytes:,}"
+                f"The request is too large: {request.size:,} bytes, and an input file holds"
+                f" {self._settings.max_bytes:,}"
             )
         return request
 
@@ -300,7 +309,11 @@ async def _open(
     # Who loads what was submitted asks the same questions, in the same process too.
     scope = _Scope() if settings.run else _scopes[settings.ledger_dir, name]
     ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, name)
-    with closing(ledger), TemporaryDirectory(prefix="distilabel-openai-batch-") as temporary:
+    with (
+        closing(ledger),
+        TemporaryDirectory(prefix="distilabel-openai-batch-") as temporary,
+        closing(Spool(Path(temporary) / "bodies")) as spool,
+    ):
         directory = Path(temporary)
         scope_key = (SCOPE, wire.digest(base_url, "", orjson.dumps([name.pipeline, name.task])))
         metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
@@ -355,7 +368,7 @@ async def _open(
             task_group.start_soon(watch_for_interruption)
             try:
                 submission = Submission(api, ledger, adoption, directory, metadata, logger)
-                yield Session(buffer, ledger, progress, scope, base_url, settings, submission)
+                yield Session(buffer, ledger, progress, scope, base_url, settings, submission, spool)
             finally:
                 scope.was_looked_for = scope.was_looked_for or not adoption.due
                 progress.finish()

@@ -58,7 +58,7 @@ class Synchronous:
                     # Those that were asked already may be answered and billed: they are waited for.
                     if failures:
                         return
-                    outcome = await self._api.ask(request.endpoint, request.body)
+                    outcome = await self._api.ask(request.endpoint, bytes(request.body))
             except Exception as error:
                 failures.append(error)
                 return

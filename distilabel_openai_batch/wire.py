@@ -12,12 +12,24 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
 MALFORMED = "malformed_result"
 MISSING = "missing_result"
+
+
+_LINE = b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n'
+_LINE_BYTES = len(_LINE % (b"", b"", b""))
+
+
+class Text(Protocol):
+    """What `bytes` makes bytes of, and is as long as these."""
+
+    def __len__(self) -> int: ...
+
+    def __bytes__(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +40,22 @@ class Request:
         custom_id: what ties its result to it, at most 64 ASCII characters.
         endpoint: the path that it goes to (`"/v1/chat/completions"`).
         model: the model that is asked; one file has one.
-        body: its body as JSON.
+        body: its body as JSON, or where that is kept.
     """
 
     custom_id: str
     endpoint: str
     model: str
-    body: bytes
+    body: Text
+
+    @property
+    def size(self) -> int:
+        """Bytes of its line."""
+        return _LINE_BYTES + len(self.custom_id) + len(self.endpoint) + len(self.body)
 
     def line(self) -> bytes:
         """The request as a line of an input file, line feed included."""
-        return b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n' % (
-            self.custom_id.encode(),
-            self.endpoint.encode(),
-            self.body,
-        )
+        return _LINE % (self.custom_id.encode(), self.endpoint.encode(), bytes(self.body))
 
 
 class Answer:
@@ -214,7 +227,7 @@ class Shard:
     @classmethod
     def of(cls, requests: list[Request]) -> Shard:
         """Makes a shard of requests."""
-        return cls(requests, sum(len(request.line()) for request in requests))
+        return cls(requests, sum(request.size for request in requests))
 
     @property
     def endpoint(self) -> str:
@@ -252,7 +265,7 @@ def cut(requests: Iterable[Request], max_requests: int, max_bytes: int) -> Itera
     for request in requests:
         key = (request.endpoint, request.model)
         shard, size = filling.get(key, ([], 0))
-        length = len(request.line())
+        length = request.size
         if shard and (len(shard) == max_requests or size + length > max_bytes):
             yield Shard(shard, size)
             shard, size = [], 0

@@ -92,15 +92,17 @@ def test_a_job_under_way(sandbox):
 
 def test_a_job_under_way_whose_input_file_is_gone(sandbox, caplog):
     """Nobody can know what it asks: that is said, and the answers are there all the same."""
-    sandbox.configure(in_progress_seconds=1.0)
+    sandbox.configure(in_progress_seconds=600.0)
     with pytest.raises(Exception, match="batch_"):
         ask(wait=False)
     [batch] = sandbox.books().batches
     delete_file(sandbox, batch["input_file_id"])
     forget()
-    with caplog.at_level(logging.WARNING):
-        assert all(output["generations"] for output in ask())
+    with caplog.at_level(logging.WARNING), pytest.raises(Exception, match="batch_"):
+        ask(wait=False)
     assert "its input file is gone" in caplog.text
+    sandbox.configure(in_progress_seconds=0.0)
+    assert all(output["generations"] for output in ask())
 
 
 def test_a_job_that_has_ended_whose_input_file_is_gone(sandbox):
