@@ -288,3 +288,11 @@ def test_a_pipeline_from_yaml(azure, tmp_path):
 
     assert [row["generation"] for row in distiset["default"]["train"]] == [text for [text] in answers()[:3]]
     assert len(azure.books().batches) == 1
+
+
+def test_what_is_to_be_answered_at_once_goes_to_the_deployment(sandbox):
+    """Under the path that the SDK gives a synchronous call; the answers are those of a job."""
+    at_once = ask(sync_below=100)
+    books = sandbox.books()
+    assert (books.sync, books.batches) == (len(QUESTIONS), [])
+    assert at_once == answers()

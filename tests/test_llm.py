@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 from pydantic import ValidationError
 
-from distilabel_openai_batch import InvalidParametersError, OpenAIBatchLLM, RunError
+from distilabel_openai_batch import AuthenticationError, InvalidParametersError, OpenAIBatchLLM, RunError
 from distilabel_openai_batch.wire import Answer, Failure
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -331,3 +331,17 @@ def test_everything_openaillm_takes_is_taken():
     assert set(OpenAILLM.model_fields) <= set(OpenAIBatchLLM.model_fields)
     ours, theirs = OpenAIBatchLLM(**CONNECTION), OpenAILLM(**CONNECTION)
     assert [str(p) for p in ours.generate_parameters] == [str(p) for p in theirs.generate_parameters]
+
+
+def test_default_headers_reach_the_server(respx_mock, tmp_path):
+    """With every call."""
+    route = respx_mock.route().respond(401, json={"error": {"message": "Who are you?"}})
+    llm = OpenAIBatchLLM(
+        **CONNECTION | {"base_url": "https://api.example.com/v1"},
+        default_headers={"X-Team": "data"},
+        ledger_dir=str(tmp_path),
+    )
+    llm.load()
+    with pytest.raises(AuthenticationError, match="Who are you"):
+        llm.generate([MESSAGES])
+    assert {call.request.headers["x-team"] for call in route.calls} == {"data"}

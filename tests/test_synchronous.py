@@ -228,3 +228,13 @@ def test_each_endpoint_is_tried_out(sandbox):
     mixed = [*QUESTIONS[:3], "Once upon a time", "In the end"]
     assert all(ask(mixed, model="gpt-3.5-turbo-instruct", preflight=True))
     assert bought(sandbox) == (3, 2)
+
+
+@pytest.mark.parametrize("sync_below", [0, 100])
+def test_reasoning_models_take_what_they_are_sent(sandbox, sync_below):
+    """They refuse `max_tokens`, a temperature and the like: none is sent. `extra_body` says how long they think."""
+    for model in ("o3-mini", "gpt-5-mini"):
+        llm = OpenAIBatchLLM(model=model, min_poll_interval=0.02, sync_below=sync_below)
+        llm.load()
+        outputs = llm.generate(QUESTIONS[:2], extra_body={"reasoning_effort": "low"})
+        assert all(output["generations"][0] for output in outputs)
