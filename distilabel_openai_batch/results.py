@@ -27,8 +27,9 @@ class Results:
     def __init__(self, custom_ids: Sequence[str], files: Sequence[RawIOBase | BytesIO]) -> None:
         self._custom_ids = custom_ids
         self._files = files
-        # For each request the file, the place and the length of its line, in 24 bytes: a million fit anywhere.
-        self._lines = array("q", [-1, 0, 0]) * len(custom_ids)
+        # For each request the file, the place and the length of its line, and tokens: 40 bytes.
+        self._lines = array("q", [-1, 0, 0, 0, 0]) * len(custom_ids)
+        self._is_answer = bytearray(len(custom_ids))
         self.strays = 0
         """Lines that belong to none of the requests, or make no sense."""
         self.answers = 0
@@ -40,9 +41,13 @@ class Results:
     def __iter__(self) -> Iterator[tuple[str, Outcome]]:
         """The outcome of each request, in their order."""
         for place, custom_id in enumerate(self._custom_ids):
-            number, start, length = self._lines[3 * place : 3 * place + 3]
-            decoded = decode(self._line(number, start, length)) if number >= 0 else None
-            yield custom_id, decoded[1] if decoded else MISSING_RESULT
+            number, start, length, *tokens = self._lines[5 * place : 5 * place + 5]
+            line = self._line(number, start, length) if number >= 0 else b""
+            if self._is_answer[place]:
+                yield custom_id, Answer(line, (tokens[0], tokens[1]))
+            else:
+                decoded = decode(line)
+                yield custom_id, decoded[1] if decoded else MISSING_RESULT
 
     def _line(self, number: int, start: int, length: int) -> bytes:
         file = self._files[number]
@@ -51,7 +56,6 @@ class Results:
 
     def _read_all(self) -> None:
         places = {custom_id: place for place, custom_id in enumerate(self._custom_ids)}
-        answered = bytearray(len(places))
         for number, file in enumerate(self._files):
             for start, line in _lines(file):
                 if not line.strip():
@@ -61,14 +65,20 @@ class Results:
                 if decoded is None or place is None:
                     self.strays += 1
                     continue
-                outcome = decoded[1]
-                is_answer = isinstance(outcome, Answer)
-                if self._lines[3 * place] < 0 or (is_answer and not answered[place]):
-                    self._lines[3 * place : 3 * place + 3] = array("q", (number, start, len(line)))
-                    if is_answer:
-                        answered[place] = True
-                        self.answers += 1
-                        self.tokens = (self.tokens[0] + outcome.tokens[0], self.tokens[1] + outcome.tokens[1])
+                self._note(place, decoded[1], (number, start, len(line)))
+
+    def _note(self, place: int, outcome: Outcome, line: tuple[int, int, int]) -> None:
+        """A line names a request: it counts where no other does, or an answer comes after a failure."""
+        if self._is_answer[place]:
+            return
+        if isinstance(outcome, Answer):
+            tokens_in, tokens_out = outcome.tokens
+            self._is_answer[place] = True
+            self.answers += 1
+            self.tokens = (self.tokens[0] + tokens_in, self.tokens[1] + tokens_out)
+            self._lines[5 * place : 5 * place + 5] = array("q", (*line, tokens_in, tokens_out))
+        elif self._lines[5 * place] < 0:
+            self._lines[5 * place : 5 * place + 3] = array("q", line)
 
 
 def _lines(file: RawIOBase | BytesIO) -> Iterator[tuple[int, bytes]]:
