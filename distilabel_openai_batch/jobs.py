@@ -362,22 +362,23 @@ class Jobs:
                 return None
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
             members = await self._in_thread(self._ledger.members, job)
+            answers: dict[str, Outcome] = {}
             failures: dict[str, Outcome] = {}
             with ExitStack() as stack:
                 files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
                 results = await self._in_thread(Results, list(members), files)
                 outcomes = iter(results)
                 while some := await self._in_thread(self._record_some, members, outcomes):
+                    take(answers)
                     answers = {custom_id: outcome for custom_id, outcome in some.items() if isinstance(outcome, Answer)}
                     failures |= {custom_id: some[custom_id] for custom_id in some.keys() - answers.keys()}
                     boundaries.reached(Boundary.RECORDING)
-                    take(answers)
             job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
         self._progress.collected(batch, results)
         await self._delete_files(batch, job.input_file_id)
         boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
-        # They may be asked again, which is when their job has to be done with them.
-        take(failures)
+        # The last ones, so that somebody waits for this end; and those that may be asked again, for which it is due.
+        take(answers | failures)
         return Ended(Ending.COLLECTED, job)
 
     def _record_some(self, members: Mapping[str, int], outcomes: Iterator[tuple[str, Outcome]]) -> dict[str, Outcome]:

@@ -25,6 +25,11 @@ from distilabel_openai_batch import (
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
 
 
+@step(inputs=["instruction"], outputs=["instruction"])
+def DropAll(inputs: StepInput):
+    yield []
+
+
 @step(inputs=["generation"], outputs=["length"])
 def Measure(inputs: StepInput):
     yield [row | {"length": len(row["generation"] or "")} for row in inputs]
@@ -265,11 +270,6 @@ def test_an_unknown_generation_kwarg_is_an_error_before_anything_is_bought(sandb
 
 def test_no_rows_are_no_job(sandbox, tmp_path):
     """An empty dataset ends, and costs nothing."""
-
-    @step(inputs=["instruction"], outputs=["instruction"])
-    def DropAll(inputs: StepInput):
-        yield []
-
     with Pipeline(name="empty", cache_dir=tmp_path) as pipeline:
         load = LoadDataFromDicts(data=[{"instruction": "Say it"}])
         load >> DropAll() >> TextGeneration(llm=batch_llm())
