@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test matrix lint format clean
+.PHONY: demo test matrix bench bench-quick lint format clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -20,6 +20,16 @@ matrix: .venv-matrix
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet nox uv
 
+# Everything side by side, most of an hour of two cores that have nothing else to do: benchmarks/results.md.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m benchmarks.environments
+	$(BIN)/python -m benchmarks $(ARGUMENTS)
+
+# The same with small numbers and without what has to be installed, for the shape of the results, in .bench-quick.
+bench-quick: $(READY)
+	$(BIN)/python -m benchmarks --plan quick --output .bench-quick
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,7 +40,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-matrix .nox demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-matrix .venv-bench .nox .bench-quick demo-output .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew when the dependencies change. `--group` came with pip 25.1.
 $(READY): pyproject.toml
