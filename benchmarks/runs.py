@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class Runs:
         self._done: dict[tuple[str, int], list[Run]] = {}
 
     def measure(self, contenders: Iterable[str], requests: int) -> dict[str, Run]:
-        """The median run of each contender, interleaved so that a slow minute of the machine hits all alike.
+        """The medians of each contender's runs, interleaved so that a slow minute of the machine hits all alike.
 
         Args:
             contenders: who takes part.
@@ -205,12 +205,18 @@ class Runs:
 
 
 def _median(runs: Sequence[Run]) -> Run:
-    """The run in the middle, by CPU time; the one that failed where there is one."""
+    """The median of each figure; the run that failed where there is one."""
     failed = [run for run in runs if run.reason]
     if failed:
         return failed[0]
-    middle = statistics.median_low([run.cpu for run in runs])
-    return next(run for run in runs if run.cpu == middle)
+    peaks = [run.peak for run in runs if run.peak is not None]
+    return replace(
+        runs[0],
+        wall=statistics.median(run.wall for run in runs),
+        cpu=statistics.median(run.cpu for run in runs),
+        system=statistics.median(run.system for run in runs),
+        peak=statistics.median(peaks) if peaks else None,
+    )
 
 
 def _python(contender: str) -> Path:

@@ -149,13 +149,14 @@ def test_the_benchmarks_write_a_table_and_all_that_it_says_as_json(tmp_path):
     assert str(ROOT) not in text + (tmp_path / "results.json").read_text(encoding="utf-8")
 
 
-def test_a_contender_that_cannot_take_part_does_not_stop_the_others(monkeypatch):
+def test_a_contender_that_cannot_take_part_does_not_stop_the_others(monkeypatch, tmp_path):
     """Its row says why instead."""
+    monkeypatch.setattr("benchmarks.runs.ENVIRONMENTS", tmp_path)
     runs = Runs(replace(PLANS["tiny"], peers=True, seconds=60.0))
 
     seen = runs.measure(["inspect_ai", "offline"], 50_001)
 
-    assert [run.reason is None for run in seen.values()] == [False, False]
+    assert "not installed" in (seen["inspect_ai"].reason or "")
     assert "a job takes 50,000" in (seen["offline"].reason or "")
 
 

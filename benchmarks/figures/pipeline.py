@@ -45,7 +45,7 @@ def measure(runs: Runs) -> Figure:
                 "Until the first row reaches the next step",
                 "seconds",
                 {
-                    f"{'Task' if name == 'ours' else NAMES[name]}": float(run.more["first"])
+                    "`OpenAIBatchLLM` in a Task" if name == "ours" else NAMES[name]: float(run.more["first"])
                     for name, run in first.items()
                     if "first" in run.more
                 },
