@@ -39,6 +39,7 @@ class Plan:
         resume: answered requests that a run is started with again.
         rows: rows of the Task whose jobs are counted.
         pipeline_rows: rows of the whole pipeline.
+        job_seconds: how long a job is under way where rows are streamed.
         synchronous: calls of the synchronous sample.
         scale: requests of the simulation.
         limits: prompt tokens enqueued at once, at most, in each of the simulations.
@@ -57,6 +58,7 @@ class Plan:
     resume: int
     rows: int
     pipeline_rows: int
+    job_seconds: float
     synchronous: int
     scale: int
     limits: tuple[int, ...]
@@ -77,6 +79,7 @@ PLANS = {
         resume=1_000_000,
         rows=10_000,
         pipeline_rows=5_000,
+        job_seconds=2.0,
         synchronous=1_000,
         scale=10_000_000,
         # A job of 50,000 requests has 6,250,000 tokens.
@@ -89,15 +92,16 @@ PLANS = {
     ),
     "quick": Plan(
         name="quick",
-        sizes=(200, 1_000, 4_000),
-        peers_up_to=4_000,
-        cpu=4_000,
-        memory=(1_000, 4_000),
-        resume=4_000,
+        sizes=(200, 1_000, 2_000),
+        peers_up_to=2_000,
+        cpu=2_000,
+        memory=(1_000, 2_000),
+        resume=2_000,
         rows=200,
-        pipeline_rows=100,
+        pipeline_rows=500,
+        job_seconds=0.5,
         synchronous=100,
-        scale=500_000,
+        scale=200_000,
         limits=(40_000_000,),
         repetitions=1,
         repeated_up_to=0,
@@ -114,6 +118,7 @@ PLANS = {
         resume=50,
         rows=0,
         pipeline_rows=0,
+        job_seconds=0.0,
         synchronous=0,
         scale=100_000,
         limits=(),

@@ -90,16 +90,13 @@ def _head(plan: Plan, command: str, facts: Mapping[str, Any], seconds: float) ->
         else (f"\n\n**This is a {plan.name} run: it shows the shape of the results. Its times say nothing.**")
     )
     return (
-        f"# Benchmarks\n\nWritten by `{command}` in {seconds / 60:.0f} minutes; not to be edited.{warning}\n\n"
-        "Every contender runs in a process of its own, against the sandbox in another one, with zero service time"
-        " unless said;"
-        " all in one run, on the same questions. Ratios are worth more than times, which are one machine's:"
+        f"# Benchmarks\n\nWritten by `{command}` in {seconds / 60:.0f} minutes; not to be edited.{warning}\n\nEvery"
+        " contender runs in a process of its own, against the sandbox in another one, with zero service time unless"
+        " said; all in one run, on the same questions. Ratios are worth more than times, which are one machine's:"
         f" {facts['implementation']} {facts['python']}, {facts['system']}, {facts['cores']} cores,"
-        f" {facts['memory_gb']} GB,"
-        f" SQLite {facts['sqlite']}; {packages}; {', '.join(facts['peers'].values())}.\n\n"
-        "The floor is what nobody can do without: orjson writes and reads the same lines once, and httpx uploads and"
-        " downloads the"
-        " same bytes once over loopback."
+        f" {facts['memory_gb']} GB, SQLite {facts['sqlite']}; {packages}; {', '.join(facts['peers'].values())}.\n\nThe"
+        " floor is what nobody can do without: orjson writes and reads the same lines once, and httpx uploads and"
+        " downloads the same bytes once over loopback."
     )
 
 

@@ -21,8 +21,7 @@ def measure(runs: Runs) -> Figure:
         name="cpu",
         title="Client CPU per request",
         how=f"{size:,} requests of 500 characters; user and system time of the client's process, from the call to the"
-        " last"
-        " answer, without imports and inputs. Only ours keeps a ledger (SQLite, `synchronous=FULL`)."
+        " last answer, without imports and inputs. Only ours keeps a ledger (SQLite, `synchronous=FULL`)."
         + (f" The synchronous calls are a sample of {plan.synchronous:,}, scaled." if plan.synchronous else ""),
         rows=[_row(name, run, best, floor) for name, run in seen.items()],
         targets=[_target(done)],

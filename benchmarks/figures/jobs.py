@@ -32,8 +32,7 @@ def measure(runs: Runs) -> Figure:
         name="jobs",
         title="Jobs bought",
         how=f"Batches that the sandbox saw created for {size:,} rows through TextGeneration. The contenders that know"
-        " no Tasks are"
-        " given all questions at once.",
+        " no Tasks are given all questions at once.",
         rows=rows,
         targets=[
             Target(

@@ -40,9 +40,8 @@ def measure(runs: Runs) -> Figure:
         name="memory",
         title="Peak memory",
         how="The highest resident memory between the call and the last answer, less what there was before the call"
-        " (inputs"
-        " included), less the size of what is returned. Divided by the requests. The floor keeps nothing but the"
-        " texts.",
+        " (inputs included), less the size of what is returned. Divided by the requests. The floor keeps nothing but"
+        " the texts.",
         rows=rows,
         targets=targets,
         plots=plots,

@@ -8,7 +8,6 @@ from benchmarks.runs import Run, Runs
 from distilabel_openai_batch.sandbox import Settings
 
 _JOBS = 10
-_JOB_SECONDS = 2.0
 
 
 def measure(runs: Runs) -> Figure:
@@ -17,7 +16,7 @@ def measure(runs: Runs) -> Figure:
     whole: dict[str, Run] = {}
     for name in ("ours", "synchronous", "none"):
         [whole[name]] = runs.run(name, size, module="pipeline", options={"kind": name, "judge": True})
-    slow = Settings(in_progress_seconds=_JOB_SECONDS)
+    slow = Settings(in_progress_seconds=runs.plan.job_seconds)
     first: dict[str, Run] = {}
     for name in ("ours", "stream"):
         options = {"kind": name, "per_job": max(1, size // _JOBS)}
@@ -28,11 +27,9 @@ def measure(runs: Runs) -> Figure:
         name="pipeline",
         title="A whole pipeline",
         how=f"{size:,} rows through TextGeneration and UltraFeedback, `pipeline.run` from the call to the dataset;"
-        " CPU time of the"
-        f" main process and the steps'. Then {size:,} rows through TextGeneration alone, in {_JOBS} jobs of which two"
-        " are in"
-        f" flight, each {_JOB_SECONDS:g} s under way: seconds from the call until rows have been through the next"
-        " step.",
+        f" CPU time of the main process and the steps'. Then {size:,} rows through TextGeneration alone, in {_JOBS}"
+        f" jobs of which two are in flight, each {runs.plan.job_seconds:g} s under way: seconds from the call until"
+        " rows have been through the next step.",
         rows=rows + notes,
         targets=[_ahead(whole), _earlier(first)],
         plots=[

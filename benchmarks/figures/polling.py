@@ -127,9 +127,8 @@ def measure(runs: Runs) -> Figure:
         name="polling",
         title="Notice delay and polls",
         how=f"Simulated: each rule, as its code has it, watches {_JOBS} jobs of each length (up to a tenth longer)."
-        " In each cell:"
-        " the delay of noticing at worst, in seconds and as a share of the job's time; then the requests spent on a"
-        " job.",
+        " In each cell: the delay of noticing at worst, in seconds and as a share of the job's time; then the"
+        " requests spent on a job.",
         rows=rows,
         targets=[
             Target(

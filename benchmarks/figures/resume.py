@@ -27,8 +27,7 @@ def measure(runs: Runs) -> Figure:
         name="resume",
         title="Starting again",
         how=f"{size:,} requests are answered; then the same is asked again by a new process, with the ledger of the"
-        " first:"
-        " seconds until it hands over.",
+        " first: seconds until it hands over.",
         rows=rows,
         targets=[
             Target(

@@ -54,15 +54,11 @@ def measure(runs: Runs) -> Figure:
         name="scale",
         title="Simulation of scale",
         how=f"{runs.plan.scale:,} requests of {_TOKENS} prompt tokens, all asked at once, in virtual time. Real:"
-        " everything of ours"
-        " from the session down, defaults throughout (20 jobs in flight, 50,000 requests a job), the SDK, and the"
-        " ledger on the disk."
-        " Simulated: the clock; the server, behind httpx; and one request of the simulation stands for a thousand."
-        " Jobs take an hour in"
-        " the median (log-normal), 1 % of the requests fail in a way that may pass, 2 % of the jobs expire half"
-        " answered after 24 h."
-        " Utilisation: tokens enqueued, as a share of the limit, in the mean over all the time in which a whole job's"
-        " requests were"
+        " everything of ours from the session down, defaults throughout (20 jobs in flight, 50,000 requests a job),"
+        " the SDK, and the ledger on the disk. Simulated: the clock; the server, behind httpx; and one request of"
+        " the simulation stands for a thousand. Jobs take an hour in the median (log-normal), 1 % of the requests"
+        " fail in a way that may pass, 2 % of the jobs expire half answered after 24 h. Utilisation: tokens"
+        " enqueued, as a share of the limit, in the mean over all the time in which a whole job's requests were"
         " waiting. The last row is a tenth of the requests, in jobs of 400 that take two minutes, 100 in flight, one"
         " standing for 100.",
         rows=[_row(name, scenario, seen[name]) for name, scenario in scenarios.items()],
@@ -86,12 +82,10 @@ def measure(runs: Runs) -> Figure:
         if filled
         else [],
         notes=[
-            "Jobs that the server refuses because of the token limit cost nothing and never enter the queue; they are"
-            " counted in"
-            " the table.",
+            "Jobs that the server refuses because of the token limit cost nothing and never enter the queue; they"
+            " are counted in the table.",
             "A limit of 40 M holds 6 whole jobs of 6.25 M tokens, which is 93.8 %; 250 M would hold 40, and"
-            " `max_jobs` is 20 by"
-            " default.",
+            " `max_jobs` is 20 by default.",
         ],
     )
 

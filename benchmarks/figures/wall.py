@@ -41,9 +41,8 @@ def measure(runs: Runs) -> Figure:
         name="wall",
         title="Wall time",
         how="Seconds from the call to the last answer, the sandbox's own work (which reads, answers and writes each"
-        " line, on"
-        " the same machine) included. The offline mode and curator look once a second or less; the others every tenth."
-        + (f" The synchronous calls are a sample of {plan.synchronous:,}, scaled." if sample else ""),
+        " line, on the same machine) included. The offline mode and curator look once a second or less; the others"
+        " every tenth." + (f" The synchronous calls are a sample of {plan.synchronous:,}, scaled." if sample else ""),
         rows=[_row(name, points, plan.sizes, series) for name, points in series.items()],
         targets=_targets(series, plan.sizes),
         plots=[
