@@ -92,10 +92,10 @@ PLANS = {
     ),
     "quick": Plan(
         name="quick",
-        sizes=(200, 1_000, 2_000),
+        sizes=(500, 2_000),
         peers_up_to=2_000,
         cpu=2_000,
-        memory=(1_000, 2_000),
+        memory=(500, 2_000),
         resume=2_000,
         rows=200,
         pipeline_rows=500,
