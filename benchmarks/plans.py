@@ -42,7 +42,7 @@ class Plan:
         job_seconds: how long a job is under way where rows are streamed.
         synchronous: calls of the synchronous sample.
         scale: requests of the simulation.
-        limits: prompt tokens enqueued at once, at most, in each of the simulations.
+        limits: prompt tokens enqueued at once, at most, in each of the simulations; the first has all the requests.
         repetitions: of what takes seconds; the medians are reported. What takes longer is run once.
         repeated_up_to: the largest number of requests that is repeated.
         peers: whether those take part that have to be installed.
@@ -83,7 +83,7 @@ PLANS = {
         synchronous=1_000,
         scale=10_000_000,
         # A job of 50,000 requests has 6,250,000 tokens.
-        limits=(40_000_000, 90_000_000, 250_000_000),
+        limits=(90_000_000, 40_000_000, 250_000_000),
         repetitions=3,
         repeated_up_to=50_000,
         peers=True,
