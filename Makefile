@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-ray matrix interop lint format clean
+.PHONY: demo test test-ray matrix interop bench bench-quick lint format clean
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
@@ -28,6 +28,16 @@ interop: $(READY)
 test-ray: $(VENV)-ray/.ready
 	$(VENV)-ray/bin/pytest tests/test_ray.py
 
+# Everything side by side, most of an hour of two cores that have nothing else to do: benchmarks/results.md.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m benchmarks.environments
+	$(BIN)/python -m benchmarks $(ARGUMENTS)
+
+# The same with small numbers and without what has to be installed, for the shape of the results, in .bench-quick.
+bench-quick: $(READY)
+	$(BIN)/python -m benchmarks --plan quick --output .bench-quick
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,7 +48,7 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-matrix $(VENV)-ray .nox .interop demo-output
+	rm -rf $(VENV) $(VENV)-matrix $(VENV)-ray .venv-bench .nox .interop .bench-quick demo-output
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew when the dependencies change. `--group` came with pip 25.1.

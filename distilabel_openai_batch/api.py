@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ KEY = "distilabel_openai_batch_key"
 
 # OpenAI removes a batch's files after thirty days. https://platform.openai.com/docs/guides/batch
 _FILES_KEPT_SECONDS = 30 * 86_400.0
+
+# https://platform.openai.com/docs/guides/batch#rate-limits
+_CREATIONS_AN_HOUR = 2_000
 
 # Clocks of client and server may disagree by this much when batches are searched by age.
 _CLOCK_SKEW_SECONDS = 3_600.0
@@ -99,6 +103,7 @@ class BatchAPI:
         self._client = client.with_options(max_retries=0)
         self._patience = patience
         self._logger = logger
+        self._creations: deque[float] = deque(maxlen=_CREATIONS_AN_HOUR)
         self._reached = False
         self._lists = True
         self._warned = False
@@ -211,6 +216,7 @@ class BatchAPI:
             if maybe_created and (batch := await self._find(key, input_file_id, since=started)):
                 self._logger.warning(f"The reply to a batch's creation was lost. Batch {batch.id} was found again.")
                 return batch
+            await self._may_create()
             try:
                 created = await self._call(create)
             except _Passing as error:
@@ -230,6 +236,15 @@ class BatchAPI:
                 " it, and would be bought again."
             )
         return batch
+
+    async def _may_create(self) -> None:
+        """Waits while as many creations were tried within the hour as the server allows."""
+        while len(self._creations) == _CREATIONS_AN_HOUR:
+            due_in = self._creations[0] + 3_600.0 - time.monotonic()
+            if due_in <= 0:
+                break
+            await anyio.sleep(due_in)
+        self._creations.append(time.monotonic())
 
     async def find(self, key: str, input_file_id: str | None, since: float) -> Batch | None:
         """Looks on the server for a batch that may have been created there.

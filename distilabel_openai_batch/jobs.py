@@ -152,6 +152,8 @@ class Jobs:
         self._progress = progress
         self._live: set[str] = set()
         self._one_ended = anyio.Event()
+        self._first_in_line = anyio.Lock()
+        self._recording = anyio.Lock()
         self._looking = anyio.Lock()
         self._seen: dict[str, Batch] = {}
         self._seen_at = float("-inf")
@@ -258,11 +260,13 @@ class Jobs:
         Args:
             tries: how often it was waited for with nothing else under way.
         """
-        if self._live:
-            await self._one_ended.wait()
-            return True
-        await anyio.sleep(self._settings.schedule.interval(0.0) * 2.0**tries)
-        return tries < _TOKEN_LIMIT_TRIES
+        # One after another: a job that ends makes room for about one, and all the others would be refused again.
+        async with self._first_in_line:
+            if self._live:
+                await self._one_ended.wait()
+                return True
+            await anyio.sleep(self._settings.schedule.interval(0.0) * 2.0**tries)
+            return tries < _TOKEN_LIMIT_TRIES
 
     async def _upload(self, job: Job, shard: Shard) -> Job:
         boundaries.reached(Boundary.INTENT_TO_UPLOAD)
@@ -362,24 +366,37 @@ class Jobs:
                 return None
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
             members = await self._in_thread(self._ledger.members, job)
-            answers: dict[str, Outcome] = {}
-            failures: dict[str, Outcome] = {}
+            results, left = await self._record(members, paths, take)
+            job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
+        self._progress.collected(batch, results)
+        await self._delete_files(batch, job.input_file_id)
+        boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
+        take(left)
+        return Ended(Ending.COLLECTED, job)
+
+    async def _record(
+        self, members: Mapping[str, int], paths: Sequence[Path], take: Take
+    ) -> tuple[Results, dict[str, Outcome]]:
+        """Writes down what a job's files say, and hands over its answers.
+
+        Returns:
+            What they say, and what is left: the last answers, so that somebody waits for the job's end, and
+            the failures, which may be asked again once the job is done with.
+        """
+        answers: dict[str, Outcome] = {}
+        failures: dict[str, Outcome] = {}
+        # One job at a time: they would wait for the ledger with all that they have read.
+        async with self._recording:
             with ExitStack() as stack:
                 files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
                 results = await self._in_thread(Results, list(members), files)
                 outcomes = iter(results)
                 while some := await self._in_thread(self._record_some, members, outcomes):
                     take(answers)
-                    answers = {custom_id: outcome for custom_id, outcome in some.items() if isinstance(outcome, Answer)}
-                    failures |= {custom_id: some[custom_id] for custom_id in some.keys() - answers.keys()}
+                    answers = {name: outcome for name, outcome in some.items() if isinstance(outcome, Answer)}
+                    failures |= {name: some[name] for name in some.keys() - answers.keys()}
                     boundaries.reached(Boundary.RECORDING)
-            job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
-        self._progress.collected(batch, results)
-        await self._delete_files(batch, job.input_file_id)
-        boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
-        # The last ones, so that somebody waits for this end; and those that may be asked again, for which it is due.
-        take(answers | failures)
-        return Ended(Ending.COLLECTED, job)
+        return results, answers | failures
 
     def _record_some(self, members: Mapping[str, int], outcomes: Iterator[tuple[str, Outcome]]) -> dict[str, Outcome]:
         """Writes down the next few outcomes of a job."""

@@ -836,3 +836,22 @@ async def test_a_disk_that_is_full_is_not_the_servers_fault(api, server, clock, 
     with pytest.raises(OSError, match="No such file"):
         await api.download("file-2", tmp_path / "missing" / "output.jsonl")
     assert clock.slept == []
+
+
+async def test_no_more_are_created_in_an_hour_than_the_server_allows(monkeypatch):
+    """The next one waits until the first is an hour old, by a clock that is handed in."""
+    now = 1_000.0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(api_module, "_CREATIONS_AN_HOUR", 3)
+    monkeypatch.setattr(api_module.anyio, "sleep", sleep)
+    monkeypatch.setattr(api_module.time, "monotonic", lambda: now)
+    batch_api = BatchAPI(openai.AsyncOpenAI(api_key="sk-secret"), Patience(), logging.getLogger("api"))
+    created_at = []
+    for _ in range(7):
+        await batch_api._may_create()
+        created_at.append(now)
+    assert created_at == [1_000.0] * 3 + [4_600.0] * 3 + [8_200.0]

@@ -1,0 +1,86 @@
+"""Whole pipelines of distilabel: what a Task buys, and what a pipeline takes.
+
+Options:
+    kind: `ours`, `offline`, `synchronous`, `stream`, or `none` for the same steps without an LLM.
+    judge: whether UltraFeedback follows on TextGeneration.
+    per_job: requests in a job, at most, and two jobs at once; otherwise the defaults.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from distilabel.models.llms import OpenAILLM
+from distilabel.pipeline import Pipeline
+from distilabel.steps import LoadDataFromDicts, StepInput, step
+from distilabel.steps.tasks import TextGeneration, UltraFeedback
+
+from benchmarks.meter import Meter, Task, measured
+from benchmarks.questions import MODEL
+from distilabel_openai_batch import OpenAIBatchLLM, StreamBatchResults
+
+
+@step(inputs=["generation"], outputs=["seen_at"])
+def Clock(inputs: StepInput):  # noqa: D103
+    yield [row | {"seen_at": time.time()} for row in inputs]
+
+
+@step(inputs=["instruction"], outputs=["generation"])
+def Copy(inputs: StepInput):  # noqa: D103
+    yield [row | {"generation": row["instruction"]} for row in inputs]
+
+
+@step(inputs=["generations"], outputs=["ratings"])
+def Judge(inputs: StepInput):  # noqa: D103
+    yield [row | {"ratings": [len(text) for text in row["generations"]]} for row in inputs]
+
+
+@step(inputs=["generation"], outputs=["generations"])
+def Pair(inputs: StepInput):  # noqa: D103
+    yield [row | {"generations": [row["generation"], row["instruction"]]} for row in inputs]
+
+
+def _llm(options: dict[str, Any]) -> OpenAILLM:
+    match options["kind"]:
+        case "synchronous":
+            return OpenAILLM(model=MODEL)
+        case "offline":
+            return OpenAILLM(
+                model=MODEL, use_offline_batch_generation=True, offline_batch_generation_block_until_done=1
+            )
+    jobs = {"max_requests_per_job": options["per_job"], "max_jobs": 2} if "per_job" in options else {}
+    return OpenAIBatchLLM(model=MODEL, min_poll_interval=0.1, **jobs)
+
+
+def _build(options: dict[str, Any], rows: list[dict[str, str]]) -> None:
+    """Makes the steps of the pipeline whose context is entered."""
+    if options["kind"] == "none":
+        last = LoadDataFromDicts(data=rows) >> Copy(input_batch_size=50)
+    elif options["kind"] == "stream":
+        last = StreamBatchResults(task=TextGeneration(llm=_llm(options)), data=rows)
+    else:
+        last = LoadDataFromDicts(data=rows) >> TextGeneration(llm=_llm(options), input_batch_size=50)
+    if not options.get("judge"):
+        last >> Clock(input_batch_size=50)
+        return
+    judge = Judge(input_batch_size=50) if options["kind"] == "none" else UltraFeedback(llm=_llm(options))
+    last >> Pair(input_batch_size=50) >> judge
+
+
+def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
+    """Runs the pipeline; the seconds at which rows reached the next step count from the call of `run`."""
+    rows = [{"instruction": question} for question in task.questions()]
+    with Pipeline(name="benchmark", cache_dir=task.folder) as pipeline:
+        _build(task.options, rows)
+    started = time.time()
+    with meter:
+        dataset = pipeline.run(use_cache=False)["default"]["train"]
+    seen = sorted(row["seen_at"] - started for row in dataset) if "seen_at" in dataset.column_names else []
+    if seen:
+        meter.more |= {"first": seen[0], "half": seen[len(seen) // 2], "last": seen[-1]}
+    texts = dataset["generation"] if "generation" in dataset.column_names else [""] * len(dataset)
+    return [], list(texts)
+
+
+if __name__ == "__main__":
+    measured(answer)
