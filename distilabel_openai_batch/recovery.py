@@ -25,7 +25,7 @@ from distilabel import constants
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.pipeline.base import _STEP_UNLOADED_CODE, BasePipeline
 from distilabel.pipeline.batch import _Batch
-from distilabel.pipeline.batch_manager import _BatchManager
+from distilabel.pipeline.batch_manager import _BatchManager, _BatchManagerStep
 from distilabel.pipeline.local import Pipeline
 from distilabel.pipeline.ray import RayPipeline
 from distilabel.pipeline.write_buffer import _WriteBuffer
@@ -58,6 +58,7 @@ TARGETS: dict[tuple[Any, str], list[str]] = {
     (RayPipeline, "_teardown"): ["self"],
     (BasePipeline, "_handle_keyboard_interrupt"): ["self"],
     (BasePipeline, "_load_batch_manager"): ["self", "use_cache"],
+    (_BatchManagerStep, "_ready_to_create_batch"): ["self"],
     (serialization, "write_json"): ["filename", "data"],
     (serialization, "write_yaml"): ["filename", "data"],
     **cluster.TARGETS,
@@ -85,6 +86,7 @@ def install(is_ours: Callable[[Any], bool]) -> None:
     _answer_signals()
     _begin_where_steps_are_complete(holds_ours)
     _write_whole_files()
+    _end_without_rows()
     cluster.install(holds_ours)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_end_when_orphaned)
@@ -434,6 +436,23 @@ def _write_leaves(pipeline: Any, stored: dict[str, list[Any]]) -> None:
         for batch in stored.get(name, []):
             buffer.add_batch(batch)
     buffer.close()
+
+
+def _end_without_rows() -> None:
+    """A step whose predecessors yielded no rows is given none, and the pipeline comes to its end.
+
+    distilabel never gives it anything, and waits for it for ever, whatever the LLM is.
+    """
+    ready_to_create_batch = _BatchManagerStep._ready_to_create_batch
+
+    def wrapped(self: Any) -> bool:
+        if _running and not self.convergence_step and self.data and self.seq_no == 0:
+            no_rows = not any(batch.data[0] for batches in self.data.values() for batch in batches)
+            if no_rows and all(name in self.last_batch_received for name in self.data):
+                return True
+        return bool(ready_to_create_batch(self))
+
+    _BatchManagerStep._ready_to_create_batch = wrapped
 
 
 def _write_whole_files() -> None:

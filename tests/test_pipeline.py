@@ -269,12 +269,14 @@ def test_an_unknown_generation_kwarg_is_an_error_before_anything_is_bought(sandb
 
 
 def test_no_rows_are_no_job(sandbox, tmp_path):
-    """An empty dataset ends, and costs nothing."""
+    """A pipeline ends in which a step drops all rows, and costs nothing; with `OpenAILLM` it never would."""
     with Pipeline(name="empty", cache_dir=tmp_path) as pipeline:
         load = LoadDataFromDicts(data=[{"instruction": "Say it"}])
-        load >> DropAll() >> TextGeneration(llm=batch_llm())
-    pipeline.run(use_cache=False)
+        again = TextGeneration(llm=batch_llm(), input_mappings={"instruction": "generation"})
+        load >> DropAll() >> TextGeneration(llm=batch_llm()) >> Measure() >> again
+    distiset = pipeline.run(use_cache=False)
 
+    assert not distiset
     assert sandbox.calls() == []
 
 
