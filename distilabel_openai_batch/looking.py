@@ -120,17 +120,7 @@ async def looked_at(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
     Raises:
         RunError: the server refuses, or could not be reached.
     """
-    batch_ids = {job.batch_id for job in jobs if can_be_looked_at(job) and job.batch_id}
-    lost: set[str] = set()
-    batches: dict[str, Batch] = {}
-    while batch_ids and not batches:
-        try:
-            batches = await api.retrieve_many(batch_ids)
-        except RunError as error:
-            if not error.batch_id or error.status_code != 404:
-                raise
-            lost.add(error.batch_id)
-            batch_ids.discard(error.batch_id)
+    batches, lost = await _found(api, {job.batch_id for job in jobs if can_be_looked_at(job) and job.batch_id})
     seen = []
     for job in jobs:
         if job.batch_id in lost:
@@ -147,9 +137,20 @@ async def looked_at(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
     return seen
 
 
+async def _found(api: BatchAPI, batch_ids: set[str]) -> tuple[dict[str, Batch], set[str]]:
+    """The batches that the server knows, and the ids of those that it does not."""
+    try:
+        return await api.retrieve_many(batch_ids), set()
+    except RunError as error:
+        if error.status_code != 404 or not error.batch_id:
+            raise
+        batches, lost = await _found(api, batch_ids - {error.batch_id})
+        return batches, lost | {error.batch_id}
+
+
 async def watch(
     api: BatchAPI, jobs: Callable[[], list[JobEntry]], show: Callable[[list[JobEntry]], None], interval: float
-) -> None:
+) -> list[JobEntry]:
     """Looks at jobs until all have ended at the server, those included that are made meanwhile.
 
     Args:
@@ -157,6 +158,9 @@ async def watch(
         jobs: the jobs there that are open in the ledger now.
         show: is given all jobs so far after each look.
         interval: seconds between two looks.
+
+    Returns:
+        All jobs, as they ended.
 
     Raises:
         RunError: the server refuses, or could not be reached.
@@ -171,7 +175,7 @@ async def watch(
             known[job.batch_id] = job
         show(list(known.values()))
         if all(map(has_ended, known.values())):
-            return
+            return list(known.values())
         await anyio.sleep(interval)
 
 
