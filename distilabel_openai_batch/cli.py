@@ -199,7 +199,7 @@ def show(
     from distilabel_openai_batch import tables
 
     entries = _inventory(ledger_dir).jobs()
-    place = entries.index(*_of_batches(entries, [batch_id]))
+    place = entries.index(_of_batches(entries, [batch_id])[0])
     if look:
         entries[place : place + 1] = _looked_at(entries[place : place + 1], None)
     # The scope's other jobs tell how long this one may take.

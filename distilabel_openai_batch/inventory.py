@@ -14,7 +14,7 @@ from typing import Any
 
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, JobState, ScopeName, check_header, guard
-from distilabel_openai_batch.wire import Answer
+from distilabel_openai_batch.wire import FINAL_STATUSES, Answer
 
 # As long as one look waits for a process that is just recovering the file.
 _BUSY_SECONDS = 10.0
@@ -23,6 +23,9 @@ _BUSY_SECONDS = 10.0
 _CHUNK = 2_000
 
 _CUSTOM_IDS_NAMED = 3
+
+LOST = "not found"
+"""The status of a job whose batch the server does not know, by this key at least."""
 
 _JOBS = """
     SELECT pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model, requests,
@@ -105,6 +108,11 @@ class JobEntry:
     def is_open(self) -> bool:
         """Whether it is under way, or has ended and was not collected."""
         return self.state in OPEN_STATES
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its batch will not change any more."""
+        return self.status in FINAL_STATUSES or self.status == LOST
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ import anyio
 
 from distilabel_openai_batch.api import BatchAPI, Patience, sdk_client
 from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
-from distilabel_openai_batch.inventory import JobEntry
+from distilabel_openai_batch.inventory import LOST, JobEntry
 from distilabel_openai_batch.ledger import JobState
-from distilabel_openai_batch.wire import FINAL_STATUSES, Batch
+from distilabel_openai_batch.wire import Batch
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 """The SDK's own."""
@@ -27,10 +27,6 @@ AT_ONCE = Patience(first=0.2, total=20.0, retries=2)
 
 FOR_LONG = Patience(retries=3)
 """For somebody who watches: once the server was reached, an outage is waited out."""
-
-
-LOST = "not found"
-"""The status of a job whose batch the server does not know, by this key at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,16 +165,11 @@ async def watch(
     while True:
         known |= {job.batch_id: job for job in jobs() if job.batch_id and job.batch_id not in known}
         # The pipeline may collect a job between two looks: it is looked at all the same.
-        under_way = [job for job in known.values() if not has_ended(job)]
+        under_way = [job for job in known.values() if not job.has_ended]
         for job in await looked_at(api, under_way):
             assert job.batch_id
             known[job.batch_id] = job
         show(list(known.values()))
-        if all(map(has_ended, known.values())):
+        if all(job.has_ended for job in known.values()):
             return list(known.values())
         await anyio.sleep(interval)
-
-
-def has_ended(job: JobEntry) -> bool:
-    """Whether a job's batch will not change any more."""
-    return job.status in FINAL_STATUSES or job.status == LOST

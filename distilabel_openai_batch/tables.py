@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from distilabel_openai_batch.inventory import JobEntry, Reason, label, remaining
+from distilabel_openai_batch.inventory import LOST, JobEntry, Reason, label, remaining
 from distilabel_openai_batch.ledger import JobState, ScopeName
-from distilabel_openai_batch.looking import has_ended
 
 _COLOURS = {
     "completed": "green",
@@ -23,11 +21,17 @@ _COLOURS = {
     "cancelled": "yellow",
     "canceled": "yellow",
     "cancelling": "yellow",
-    "not found": "red",
+    LOST: "red",
     "dropped": "red",
 }
 
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
+
+# So many hexadecimal digits tell apart whatever one terminal shows.
+_ID_CHARACTERS = 12
+
+# What progress needs beside a job's name: a bar, counts, status and ETA.
+_NUMBERS_COLUMNS = 58
 
 
 def duration(seconds: float | None) -> str:
@@ -56,7 +60,7 @@ def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | N
         (
             max(0.0, (job.ended_at or now) - job.created_at),
             remaining(now - job.created_at, job.answered + job.failed, job.requests, earlier.get(job.scope, ()))
-            if job.is_open and not has_ended(job)
+            if job.is_open and not job.has_ended
             else None,
         )
         for job in jobs
@@ -126,7 +130,7 @@ class Bars:
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
             MofNCompleteColumn(),
             TextColumn("{task.fields[status]}"),
             TextColumn("ETA {task.fields[eta]}"),
@@ -134,9 +138,9 @@ class Bars:
             # It says something new when the server was asked, and not in between.
             auto_refresh=False,
             disable=not console.is_terminal,
+            expand=True,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._total: TaskID | None = None
         self._told = ""
 
     def __enter__(self) -> Bars:
@@ -148,36 +152,34 @@ class Bars:
 
     def show(self, jobs: Sequence[JobEntry]) -> None:
         """Draws jobs as they are now."""
-        now = time.time()
-        etas = [eta for _, eta in timings(jobs, now)]
-        for job, eta in zip(jobs, etas, strict=True):
-            self._draw(f"{label(job.scope)} {job.batch_id}", job, job.status, eta)
-        done, total = sum(_done(job) for job in jobs), sum(job.requests for job in jobs)
-        statuses = ", ".join(
-            f"{count} {status}" for status, count in sorted(Counter(job.status for job in jobs).items())
-        )
-        # The last one ends when all have.
+        etas = [eta for _, eta in timings(jobs, time.time())]
+        done, total = sum(map(_done, jobs)), sum(job.requests for job in jobs)
+        counted = sorted(Counter(job.status for job in jobs).items())
+        if not self._console.is_terminal:
+            statuses = ", ".join(f"{count} {status}" for status, count in counted)
+            if (told := f"{done:,} of {total:,} requests; {statuses}") != self._told:
+                self._told = told
+                self._console.print(told, markup=False, highlight=False, soft_wrap=True)
+            return
+        # The last one ends when all have. Above the others, which may be more than a terminal has lines.
         latest = max((eta for eta in etas if eta is not None), default=None)
-        if self._console.is_terminal:
-            self._draw_total(done, total, statuses, latest)
-            self._progress.refresh()
-        elif (told := f"{done:,} of {total:,} requests; {statuses}") != self._told:
-            self._told = told
-            self._console.print(told, markup=False, highlight=False, soft_wrap=True)
+        ended = sum(job.has_ended for job in jobs)
+        self._draw("", "[bold]all[/]", done, total, f"{ended} of {len(jobs)} ended", latest)
+        for job, eta in zip(jobs, etas, strict=True):
+            self._draw(str(job.batch_id), self._name(job), _done(job), job.requests, _coloured(job.status), eta)
+        self._progress.refresh()
 
-    def _draw(self, name: str, job: JobEntry, status: str, eta: float | None) -> None:
-        facts: dict[str, Any] = {"status": _coloured(status), "eta": duration(eta)}
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(escape(name), total=job.requests, **facts)
-        self._progress.update(self._tasks[name], completed=_done(job), **facts)
+    def _name(self, job: JobEntry) -> str:
+        """What the terminal has room for beside the numbers. OpenAI's ids begin with the time: their ends differ."""
+        batch_id = str(job.batch_id)
+        short = batch_id if len(batch_id) <= _ID_CHARACTERS else f"…{batch_id[1 - _ID_CHARACTERS :]}"
+        name, room = f"{short} {label(job.scope)}", max(_ID_CHARACTERS, self._console.width - _NUMBERS_COLUMNS)
+        return escape(name if len(name) <= room else f"{name[: room - 1]}…")
 
-    def _draw_total(self, done: int, total: int, statuses: str, eta: float | None) -> None:
-        # Below the others, those included that came since.
-        if self._total is not None:
-            self._progress.remove_task(self._total)
-        self._total = self._progress.add_task(
-            "[bold]all[/]", total=total, completed=done, status=statuses, eta=duration(eta)
-        )
+    def _draw(self, key: str, name: str, done: int, total: int, status: str, eta: float | None) -> None:
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task(name, total=total, status="", eta="")
+        self._progress.update(self._tasks[key], completed=done, total=total, status=status, eta=duration(eta))
 
 
 def _done(job: JobEntry) -> int:
