@@ -30,10 +30,11 @@ LOST = "not found"
 _JOBS = """
     SELECT pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model, requests,
         max(completed, coalesce(its.answered, 0)), max(jobs.failed, coalesce(its.failed, 0)),
+        coalesce(its.asked, 0),
         coalesce(its.tokens_in, 0), coalesce(its.tokens_out, 0), bytes, intended_at, ended_at, input_file_id, error
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
         SELECT job, sum(state = 'answered') AS answered, sum(state = 'failed') AS failed,
-            sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out
+            sum(state = 'asked') AS asked, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out
         FROM requests GROUP BY job
     ) AS its ON its.job = jobs.id
     ORDER BY jobs.id
@@ -79,6 +80,7 @@ class JobEntry:
         requests: how many it has.
         answered: how many of them have an answer.
         failed: how many have none, and will have none from this job.
+        asked: how many the ledger has no outcome of.
         tokens_in, tokens_out: tokens billed for the answers that are here.
         bytes: the size of its input file; 0 where another machine wrote it.
         created_at: when it was planned, in seconds since the epoch.
@@ -96,6 +98,7 @@ class JobEntry:
     requests: int
     answered: int
     failed: int
+    asked: int
     tokens_in: int
     tokens_out: int
     bytes: int
@@ -106,8 +109,11 @@ class JobEntry:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is under way, or has ended and was not collected."""
-        return self.state in OPEN_STATES
+        """Whether it is under way, or has ended and was not collected.
+
+        A run may end with its last answer, and leave a job uncollected of which nothing is missing.
+        """
+        return self.state in OPEN_STATES and not (self.state is JobState.ENDED and not self.asked)
 
     @property
     def has_ended(self) -> bool:

@@ -442,19 +442,25 @@ class Ledger:
     def forget(self) -> int:
         """Drops what became of this scope's requests, so that a later run buys them again.
 
-        Those that a job under way has, or had, stay: their numbers are remembered by whoever runs it.
+        Those that a job under way has, or had, stay: whoever runs it goes by their numbers.
 
         Returns:
             How many were dropped.
         """
-        marks = ", ".join("?" * len(OPEN_STATES))
-        open_states = [state.value for state in OPEN_STATES]
         with self._transaction() as database:
+            marks = ", ".join("?" * len(OPEN_STATES))
+            open_jobs = database.execute(
+                "SELECT id, owner, EXISTS (SELECT 1 FROM requests WHERE job = jobs.id AND state = 'asked') FROM jobs"  # noqa: S608
+                f" WHERE scope = ? AND state IN ({marks})",
+                (self._scope, *(state.value for state in OPEN_STATES)),
+            ).fetchall()
+            # A run may end with its last answer, and leave a job uncollected of which nothing is missing.
+            under_way = [job for job, owner, is_asked in open_jobs if is_asked or self._lives(owner)]
             database.execute(
-                "CREATE TEMPORARY TABLE forgotten AS SELECT requests.id FROM requests JOIN jobs ON jobs.id = job"  # noqa: S608
-                f" WHERE requests.scope = ? AND jobs.state NOT IN ({marks}) AND requests.id NOT IN ("
-                f"SELECT request FROM other_jobs JOIN jobs ON jobs.id = job WHERE jobs.state IN ({marks}))",
-                (self._scope, *open_states, *open_states),
+                "CREATE TEMPORARY TABLE forgotten AS SELECT id FROM requests WHERE scope = ?1 AND id NOT IN ("
+                "SELECT id FROM requests WHERE job IN (SELECT value FROM json_each(?2)) UNION ALL"
+                " SELECT request FROM other_jobs WHERE job IN (SELECT value FROM json_each(?2)))",
+                (self._scope, orjson.dumps(under_way).decode()),
             )
             # The jobs stay, so that they are not looked for on the server.
             database.execute("DELETE FROM answers WHERE request IN (SELECT id FROM forgotten)")

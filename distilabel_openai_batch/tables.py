@@ -54,7 +54,7 @@ def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | N
     """
     earlier: dict[ScopeName, list[float]] = {}
     for job in jobs:
-        if job.ended_at and job.state is JobState.COLLECTED:
+        if job.ended_at and not job.is_open and job.state is not JobState.DROPPED:
             earlier.setdefault(job.scope, []).append(job.ended_at - job.created_at)
     return [
         (
