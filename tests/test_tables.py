@@ -36,7 +36,14 @@ JOB = JobEntry(
     error=None,
 )
 COLLECTED = replace(
-    JOB, state=JobState.COLLECTED, status="completed", answered=50_000, failed=0, asked=0, ended_at=1_600.0
+    JOB,
+    batch_id="batch_1",
+    state=JobState.COLLECTED,
+    status="completed",
+    answered=50_000,
+    failed=0,
+    asked=0,
+    ended_at=1_600.0,
 )
 
 
