@@ -163,7 +163,9 @@ def watch(
 
         watched = {job.batch_id for job in anyio.run(run)}
     if left := sorted({label(job.scope) for job in open_jobs() if job.batch_id in watched}):
-        typer.echo(f"Not collected yet: what the server has for {', '.join(left)}. The next run there collects it.")
+        typer.echo(
+            f"Ended, and not collected yet: {', '.join(left)}. A pipeline that runs does that now; otherwise run it again."
+        )
 
 
 @app.command()

@@ -74,8 +74,8 @@ def ledger(directory: Path) -> Finding:
     except LedgerError as error:
         return Finding("ledger", str(error), "Move the file away, or choose another directory.")
     says = (
-        f"{inventory.path}: {len(scopes):,} scopes, {len(jobs):,} jobs, {sum(job.is_open for job in jobs):,} of them"
-        f" open, {sum(scope.answered for scope in scopes):,} answers."
+        f"{inventory.path}; scopes: {len(scopes):,}, jobs: {len(jobs):,}, of them open:"
+        f" {sum(job.is_open for job in jobs):,}, answers: {sum(scope.answered for scope in scopes):,}."
     )
     if not (os.access(inventory.path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)):
         return Finding("ledger", f"{says} It cannot be written.", choose)

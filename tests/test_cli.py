@@ -351,7 +351,7 @@ def test_watch_goes_on_until_the_jobs_of_a_run_that_left_have_ended(sandbox, on_
     assert list(shown[0].values()) == ["in_progress"] * 2
     assert list(shown[-1].values()) == ["completed"] * 3
     assert "13 of 13 requests; 3 completed" in ran.stdout
-    assert "The next run there collects it." in ran.stdout
+    assert "not collected yet: asking.py." in ran.stdout
     # The ledger was only looked at.
     assert {job["status"] for job in json.loads(run("jobs", "--json").stdout)} != {"completed"}
     assert {job["status"] for job in json.loads(run("jobs", "--json", "--look").stdout)} == {"completed"}
