@@ -164,7 +164,8 @@ def watch(
         watched = {job.batch_id for job in anyio.run(run)}
     if left := sorted({label(job.scope) for job in open_jobs() if job.batch_id in watched}):
         typer.echo(
-            f"Ended, and not collected yet: {', '.join(left)}. A pipeline that runs does that now; otherwise run it again."
+            f"Ended, and not collected yet: {', '.join(left)}. A pipeline that runs does that now; otherwise run it"
+            " again."
         )
 
 
