@@ -6,6 +6,7 @@ It imports neither distilabel nor, before a server is to be asked, the SDK: both
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import anyio
@@ -25,6 +27,7 @@ from typer.core import TyperGroup
 from distilabel_openai_batch import ledger
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, label, reasons
+from distilabel_openai_batch.wire import Answer, Batch, Outcome
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -300,6 +303,47 @@ def cancel(
 
     for job in anyio.run(run):
         typer.echo(f"{job.batch_id} is {job.status}.")
+
+
+@app.command()
+def adopt(
+    batch_id: Annotated[str, typer.Argument(help="The batch's id at the server.")],
+    scope: _OneScope,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", help="The server it is at.", show_default="the scope's, $OPENAI_BASE_URL, OpenAI's"),
+    ] = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Take the answers of a batch made elsewhere into a scope, known to the ledger or new.
+
+    A run there takes them for those of its questions that the batch was asked word for word, parameters included.
+    """
+    from distilabel_openai_batch import foreign, looking
+    from distilabel_openai_batch.api import KEY
+
+    inventory = _inventory(ledger_dir)
+    known = [entry.name for entry in inventory.scopes()] if inventory.path.exists() else []
+    name = next((name for name in known if label(name) == scope and _is_meant(name, scope, base_url)), None)
+    if name is None:
+        pipeline, _, task = scope.partition("/")
+        address = base_url or os.getenv("OPENAI_BASE_URL") or looking.DEFAULT_BASE_URL
+        name = ledger.ScopeName(pipeline, task, f"{address.rstrip('/')}/")
+    access = looking.Access.to(name.base_url)
+
+    async def run(directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
+        async with access.open(looking.AT_ONCE, _LOGGER) as api:
+            return await foreign.read(api, name.base_url, batch_id, directory)
+
+    with TemporaryDirectory() as directory:
+        batch, outcomes = anyio.run(run, Path(directory))
+    with closing(ledger.Ledger(inventory.path.parent, name)) as file:
+        if not file.adopt_results(batch, batch.metadata.get(KEY, batch.id), outcomes):
+            raise OpenAIBatchError(f"The ledger knows batch {batch_id} already.")
+    answers = sum(isinstance(outcome, Answer) for _, outcome in outcomes)
+    typer.echo(
+        f"{label(name)} at {name.base_url}: took {_count(answers, 'answer')}; {len(outcomes) - answers:,} without one."
+    )
 
 
 @app.command()

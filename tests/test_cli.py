@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import openai
 import orjson
 import pyarrow.parquet
 import pytest
@@ -25,7 +26,7 @@ from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
-COMMANDS = ["jobs", "watch", "failures", "show", "results", "cancel", "forget", "doctor", "serve"]
+COMMANDS = ["jobs", "watch", "failures", "show", "results", "cancel", "adopt", "forget", "doctor", "serve"]
 READING = [["jobs"], ["watch"], ["failures"], ["show", "batch_1"], ["results"], ["cancel", "--all"], ["forget", "x"]]
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 
@@ -314,6 +315,29 @@ def test_jobs_under_way_are_not_forgotten(sandbox):
     assert "8 requests under way, which stay" in run("forget", "asking.py", "--yes").stderr
     assert None not in ask()
     assert sorted(batch["request_counts"]["total"] for batch in sandbox.books().batches) == [4, 4, 8]
+
+
+def test_a_batch_made_elsewhere_is_adopted(sandbox, tmp_path):
+    """A run that asks the same buys nothing; whatever the requests were called there."""
+    answers = ask([*QUESTIONS, QUESTIONS[0]], ledger_dir=str(tmp_path))
+    client = openai.OpenAI(max_retries=0)
+    [batch] = sandbox.books().batches
+    requests = [json.loads(line) for line in client.files.content(batch["input_file_id"]).iter_lines()]
+    sandbox.reset(Settings(in_progress_seconds=3_600.0))
+    lines = [json.dumps(request | {"custom_id": f"row {n}"}) for n, request in enumerate(requests)]
+    file = client.files.create(file=("elsewhere.jsonl", "\n".join(lines).encode()), purpose="batch")
+    made = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+
+    assert "can be adopted when it has ended" in run("adopt", made.id, "asking.py").stderr
+    sandbox.configure(in_progress_seconds=0.0)
+    sandbox.settle()
+    assert "took 13 answers; 0 without one" in run("adopt", made.id, "asking.py").stdout
+    assert "knows batch" in run("adopt", made.id, "asking.py").stderr
+    assert run("adopt", "batch_9", "another").exit_code == 1
+    assert "It has: asking.py" in run("failures", "another").stderr
+
+    assert ask([*QUESTIONS, QUESTIONS[0]]) == answers
+    assert len(sandbox.books().batches) == 1
 
 
 @pytest.fixture
