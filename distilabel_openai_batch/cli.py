@@ -222,7 +222,7 @@ def show(
         "model": job.model,
         "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed",
         "tokens": f"{job.tokens_in:,} in, {job.tokens_out:,} out",
-        "input file": f"{job.input_file_id or 'unknown'}, {job.bytes:,} bytes",
+        "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
         "planned": _moment(job.created_at),
         "ended": f"{_moment(job.ended_at)}, after {tables.duration(age)}" if job.ended_at else "",
         "age": "" if job.ended_at else tables.duration(age),
