@@ -111,7 +111,7 @@ class JobEntry:
     def is_open(self) -> bool:
         """Whether it is under way, or has ended and was not collected.
 
-        A run may end with its last answer, and leave a job uncollected of which nothing is missing.
+        A run that died may leave a job uncollected of which nothing is missing.
         """
         return self.state in OPEN_STATES and not (self.state is JobState.ENDED and not self.asked)
 

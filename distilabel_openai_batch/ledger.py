@@ -454,7 +454,7 @@ class Ledger:
                 f" WHERE scope = ? AND state IN ({marks})",
                 (self._scope, *(state.value for state in OPEN_STATES)),
             ).fetchall()
-            # A run may end with its last answer, and leave a job uncollected of which nothing is missing.
+            # A run that died may leave a job uncollected of which nothing is missing.
             under_way = [job for job, owner, is_asked in open_jobs if is_asked or self._lives(owner)]
             database.execute(
                 "CREATE TEMPORARY TABLE forgotten AS SELECT id FROM requests WHERE scope = ?1 AND id NOT IN ("
