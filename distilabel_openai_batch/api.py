@@ -86,6 +86,40 @@ class _Passing(Exception):
         """The server said that it did nothing; without that, a call that creates may have created."""
 
 
+def sdk_client(
+    base_url: str | None,
+    api_key: str,
+    *,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    azure_api_version: str | None = None,
+) -> openai.AsyncOpenAI:
+    """Makes the SDK's client, for every call to a server.
+
+    Args:
+        base_url: the server's address, `/v1` included; `None` for the SDK's default. On Azure `/openai` stands in the
+            place of `/v1`.
+        api_key: sent to the server and nowhere else.
+        timeout: seconds that the server may be silent.
+        headers: sent with every call.
+        azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's.
+    """
+    # 3.x wants an httpx2 client, and takes this one.
+    http_client: Any = httpx.AsyncClient(timeout=timeout, follow_redirects=True)
+    if azure_api_version:
+        assert base_url is not None
+        # Not by `azure_endpoint`, whose last slash 1.x keeps. Without `azure_deployment`, which 1.x would put into the
+        # paths of files and batches. Into those of synchronous calls the SDK puts the model by itself.
+        return openai.AsyncAzureOpenAI(
+            base_url=base_url,
+            api_version=azure_api_version,
+            api_key=api_key,
+            default_headers=headers,
+            http_client=http_client,
+        )
+    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, default_headers=headers, http_client=http_client)
+
+
 class NoSuchEndpointError(Exception):
     """The server has no such synchronous endpoint."""
 
@@ -328,6 +362,27 @@ class BatchAPI:
                 " ledger, the batch cannot be found again and is bought a second time."
             )
             return []
+
+    async def lists_batches(self) -> bool:
+        """Whether the server lists its batches, by one call.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+        await self._patiently("listing the batches", self._page)
+        return self._lists
+
+    async def list_file(self) -> None:
+        """Asks for one input file's entry in the list of files.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+
+        async def attempt() -> None:
+            _json(await self._client.files.list(purpose="batch", extra_query={"limit": 1}))
+
+        await self._patiently("listing the files", attempt)
 
     async def retrieve(self, batch_id: str) -> Batch:
         """Looks at a batch.

@@ -1,22 +1,399 @@
-"""The command line, `distilabel-openai-batch`."""
+"""The command line, `distilabel-openai-batch`.
+
+It imports neither distilabel nor, before a server is to be asked, the SDK: both take their time.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
+import anyio
+import orjson
 import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from distilabel_openai_batch import ledger
+from distilabel_openai_batch.errors import OpenAIBatchError
+from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, label, reasons
+from distilabel_openai_batch.wire import Answer, Batch, Outcome
+
+_LOGGER = logging.getLogger(__name__)
+
+# What reads from a pipe, or a file, wants whole lines.
+_PIPE_COLUMNS = 200
+
+
+class _Commands(TyperGroup):
+    """The one boundary between our errors and the user, who is told what is wrong and sees no traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OpenAIBatchError as error:
+            typer.secho(str(error), err=True, fg=typer.colors.RED)
+            raise typer.Exit(1) from None
+
 
 app = typer.Typer(
     name="distilabel-openai-batch",
+    cls=_Commands,
     help="Run distilabel pipelines through the OpenAI Batch API.",
     no_args_is_help=True,
     add_completion=True,
+    pretty_exceptions_show_locals=False,
 )
+
+
+def _complete_scope(incomplete: str) -> list[str]:
+    try:
+        return [name for entry in _inventory(None).scopes() if (name := label(entry.name)).startswith(incomplete)]
+    except OpenAIBatchError:
+        return []
+
+
+def _complete_batch(incomplete: str) -> list[str]:
+    try:
+        return [job.batch_id for job in _inventory(None).jobs() if job.batch_id and job.batch_id.startswith(incomplete)]
+    except OpenAIBatchError:
+        return []
+
+
+_LedgerDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--ledger-dir",
+        help=f"The ledger's directory; else ${ledger.DIRECTORY_ENV_NAME}, else ~/.cache/distilabel/openai_batch.",
+        show_default=False,
+    ),
+]
+_BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", help="The server that is meant, where there are jobs at several.", show_default=False),
+]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+_Look = Annotated[
+    bool, typer.Option("--look", help="Ask the server how open jobs are now. Otherwise: as a run saw them last.")
+]
+_BatchId = Annotated[str, typer.Argument(help="A batch's id, as `jobs` shows it.", autocompletion=_complete_batch)]
+
+_SCOPE_HELP = "A pipeline's name, `pipeline/task`, or a script's name, as `jobs` shows it."
+_OneScope = Annotated[str, typer.Argument(help=_SCOPE_HELP, autocompletion=_complete_scope)]
+_AnyScope = Annotated[
+    str | None, typer.Argument(help=_SCOPE_HELP, autocompletion=_complete_scope, show_default="all scopes")
+]
 
 
 @app.callback()
 def _commands() -> None:
-    """Run distilabel pipelines through the OpenAI Batch API."""
+    """Run distilabel pipelines through the OpenAI Batch API.
+
+    These commands look at the ledger, in which every run writes down what it asks, buys and is answered. They can be
+    used while a pipeline runs. Those that ask a server take the key from $OPENAI_API_KEY.
+    """
+
+
+@app.command()
+def jobs(
+    scope: _AnyScope = None,
+    look: _Look = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON list with all that is known of each job.")] = False,
+    base_url: _BaseUrl = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """List the jobs: scope, batch, status, answered of all requests, failed, age, and when they may be done."""
+    from distilabel_openai_batch import tables
+
+    inventory = _inventory(ledger_dir)
+    entries = inventory.jobs()
+    _scopes(inventory, scope, base_url)
+    if look:
+        entries = _looked_at(entries, base_url)
+    timings = tables.timings(entries, time.time())
+    rows = [
+        (job, age, eta)
+        for job, (age, eta) in zip(entries, timings, strict=True)
+        if _is_meant(job.scope, scope, base_url)
+    ]
+    if as_json:
+        _print_json([_job_json(job, age, eta) for job, age, eta in rows])
+    elif rows:
+        _console().print(tables.jobs_table(rows))
+    else:
+        typer.echo("No jobs.")
+
+
+@app.command()
+def watch(
+    base_url: _BaseUrl = None,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks at the server.", min=0.05)] = 5.0,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Watch all open jobs at the server until they end, whether their pipeline runs or not.
+
+    Ctrl+C ends the watching alone: the jobs go on.
+    """
+    from distilabel_openai_batch import looking, tables
+
+    inventory = _inventory(ledger_dir)
+
+    def open_jobs() -> list[JobEntry]:
+        return [job for job in inventory.jobs() if job.is_open and job.batch_id]
+
+    server = looking.server_of(open_jobs(), base_url)
+    if server is None:
+        typer.echo("No open jobs.")
+        return
+    access = looking.Access.to(server)
+    with tables.Bars(_console()) as bars:
+
+        async def run() -> list[JobEntry]:
+            async with access.open(looking.FOR_LONG, _LOGGER) as api:
+                return await looking.watch(
+                    api, lambda: [job for job in open_jobs() if job.scope.base_url == server], bars.show, interval
+                )
+
+        watched = {job.batch_id for job in anyio.run(run)}
+    if left := sorted({label(job.scope) for job in open_jobs() if job.batch_id in watched}):
+        typer.echo(
+            f"Ended, and not collected yet: {', '.join(left)}. A pipeline that runs does that now; otherwise run it"
+            " again."
+        )
+
+
+@app.command()
+def failures(
+    scope: _AnyScope = None,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="A line of JSON for each failed request.")] = False,
+    base_url: _BaseUrl = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """List the requests that have no answer by reason, the most frequent one first."""
+    from distilabel_openai_batch import tables
+
+    inventory = _inventory(ledger_dir)
+    found = inventory.failures(_scopes(inventory, scope, base_url))
+    if as_jsonl:
+        for failure in found:
+            about = asdict(failure) | {"scope": label(failure.scope), "base_url": failure.scope.base_url}
+            typer.echo(orjson.dumps(about).decode())
+    elif by_reason := reasons(found):
+        _console().print(tables.reasons_table(by_reason))
+    else:
+        typer.echo("No failed requests.")
+
+
+@app.command()
+def show(
+    batch_id: _BatchId,
+    look: _Look = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object.")] = False,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Show all that is known of one job."""
+    from distilabel_openai_batch import tables
+
+    entries = _inventory(ledger_dir).jobs()
+    place = entries.index(_of_batches(entries, [batch_id])[0])
+    if look:
+        entries[place : place + 1] = _looked_at(entries[place : place + 1], None)
+    # The scope's other jobs tell how long this one may take.
+    job, (age, eta) = entries[place], tables.timings(entries, time.time())[place]
+    if as_json:
+        _print_json(_job_json(job, age, eta))
+        return
+    facts = {
+        "batch": batch_id,
+        "scope": label(job.scope),
+        "server": job.scope.base_url,
+        "status": f"{job.status}; in the ledger: {job.state.value}",
+        "endpoint": job.endpoint,
+        "model": job.model,
+        "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed",
+        "tokens": f"{job.tokens_in:,} in, {job.tokens_out:,} out",
+        "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
+        "planned": _moment(job.created_at),
+        "ended": f"{_moment(job.ended_at)}, after {tables.duration(age)}" if job.ended_at else "",
+        "age": "" if job.ended_at else tables.duration(age),
+        "ETA": tables.duration(eta) if eta is not None else "",
+        "error": job.error or "",
+    }
+    _console().print(tables.facts_table((name, value) for name, value in facts.items() if value))
+
+
+@app.command()
+def results(
+    scope: Annotated[
+        str | None,
+        typer.Argument(help=_SCOPE_HELP, autocompletion=_complete_scope, show_default="the only one there is"),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="A file, `.jsonl` or `.parquet`.", show_default="JSONL to the terminal"),
+    ] = None,
+    base_url: _BaseUrl = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Write out the answers of a scope: custom_id, batch, model, generations, tokens, and the API's whole response.
+
+    The ledger keeps answers, not questions: a `custom_id` is a hash of its question.
+    """
+    from distilabel_openai_batch import export
+
+    inventory = _inventory(ledger_dir)
+    answers = inventory.answers(_one_scope(inventory, scope, base_url))
+    if output is None:
+        export.write_jsonl(answers, typer.get_binary_stream("stdout"))
+    else:
+        count = export.write(answers, output)
+        typer.echo(f"{_count(count, 'answer')} in {output}", err=True)
+
+
+@app.command()
+def cancel(
+    batch_ids: Annotated[
+        list[str] | None,
+        typer.Argument(help="Batches' ids, as `jobs` shows them.", autocompletion=_complete_batch, show_default=False),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All open jobs.")] = False,
+    yes: _Yes = False,
+    base_url: _BaseUrl = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Cancel jobs at the server. What they answered until then is billed, and kept by the next run."""
+    from distilabel_openai_batch import looking
+
+    if bool(batch_ids) == every:
+        raise typer.BadParameter("Give the ids of batches, or --all.")
+    entries = _inventory(ledger_dir).jobs()
+    chosen = entries if every else _of_batches(entries, batch_ids or [])
+    chosen = [job for job in chosen if looking.can_be_looked_at(job)]
+    server = looking.server_of(chosen, base_url)
+    if server is None:
+        typer.echo("No open jobs among these.")
+        return
+    chosen = [job for job in chosen if job.scope.base_url == server]
+    access = looking.Access.to(server)
+    for job in chosen:
+        typer.echo(f"{job.batch_id} of {label(job.scope)}: {_count(job.requests, 'request')}", err=True)
+    typer.echo(
+        "A pipeline that waits for them asks again what they do not answer: end it first, if that is not wanted.",
+        err=True,
+    )
+    if not yes:
+        typer.confirm(f"Cancel {_count(len(chosen), 'job')}?", abort=True, err=True)
+
+    async def run() -> list[JobEntry]:
+        async with access.open(looking.AT_ONCE, _LOGGER) as api:
+            for job in chosen:
+                assert job.batch_id
+                await api.cancel(job.batch_id)
+            return await looking.looked_at(api, chosen)
+
+    for job in anyio.run(run):
+        typer.echo(f"{job.batch_id} is {job.status}.")
+
+
+@app.command()
+def adopt(
+    batch_id: Annotated[str, typer.Argument(help="The batch's id at the server.")],
+    scope: _OneScope,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", help="The server it is at.", show_default="the scope's, $OPENAI_BASE_URL, OpenAI's"),
+    ] = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Take the answers of a batch made elsewhere into a scope, known to the ledger or new.
+
+    A run there takes them for those of its questions that the batch was asked word for word, parameters included.
+    """
+    from distilabel_openai_batch import foreign, looking
+    from distilabel_openai_batch.api import KEY
+
+    inventory = _inventory(ledger_dir)
+    known = [entry.name for entry in inventory.scopes()] if inventory.path.exists() else []
+    name = next((name for name in known if label(name) == scope and _is_meant(name, scope, base_url)), None)
+    if name is None:
+        pipeline, _, task = scope.partition("/")
+        address = base_url or os.getenv("OPENAI_BASE_URL") or looking.DEFAULT_BASE_URL
+        name = ledger.ScopeName(pipeline, task, f"{address.rstrip('/')}/")
+    access = looking.Access.to(name.base_url)
+
+    async def run(directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
+        async with access.open(looking.AT_ONCE, _LOGGER) as api:
+            return await foreign.read(api, name.base_url, batch_id, directory)
+
+    with TemporaryDirectory() as directory:
+        batch, outcomes = anyio.run(run, Path(directory))
+    with closing(ledger.Ledger(inventory.path.parent, name)) as file:
+        if not file.adopt_results(batch, batch.metadata.get(KEY, batch.id), outcomes):
+            raise OpenAIBatchError(f"The ledger knows batch {batch_id} already.")
+    answers = sum(isinstance(outcome, Answer) for _, outcome in outcomes)
+    typer.echo(
+        f"{label(name)} at {name.base_url}: took {_count(answers, 'answer')}; {len(outcomes) - answers:,} without one."
+    )
+
+
+@app.command()
+def forget(
+    scope: _OneScope,
+    yes: _Yes = False,
+    base_url: _BaseUrl = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Drop what became of a scope's requests, so that the next run buys them again.
+
+    Jobs under way stay, and so do the batches and files at the server.
+    """
+    inventory = _inventory(ledger_dir)
+    entry = _one_scope(inventory, scope, base_url)
+    typer.echo(
+        f"{label(entry.name)} at {entry.name.base_url}: {_count(entry.answered, 'answer')}, which cost"
+        f" {entry.tokens_in:,} tokens in and {entry.tokens_out:,} out; {_count(entry.failed, 'failed request')};"
+        f" {_count(entry.asked, 'request')} under way, which stay.",
+        err=True,
+    )
+    if not entry.answered + entry.failed:
+        typer.echo("Nothing to forget.")
+        return
+    if not yes:
+        typer.confirm("Forget them? A run that needs them has to buy them again.", abort=True, err=True)
+    with closing(ledger.Ledger(inventory.path.parent, entry.name)) as file:
+        forgotten = file.forget()
+    typer.echo(f"Forgot what became of {_count(forgotten, 'request')}.")
+
+
+@app.command()
+def doctor(
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", envvar="OPENAI_BASE_URL", help="The server's address.", show_default="OpenAI's"),
+    ] = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Check versions, ledger, base URL and key, and the server by two small calls that cost nothing."""
+    from distilabel_openai_batch import doctor, looking
+
+    findings = anyio.run(partial(doctor.findings, ledger.directory(ledger_dir), base_url or looking.DEFAULT_BASE_URL))
+    for finding in findings:
+        typer.secho("✗ " if finding.mend else "✓ ", fg="red" if finding.mend else "green", nl=False)
+        typer.echo(f"{finding.subject}: {finding.says}")
+        if finding.mend:
+            typer.echo(f"  → {finding.mend}")
+    if any(finding.mend for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -34,3 +411,83 @@ def serve(
         )
         raise typer.Exit(1) from None
     serve_sandbox(Settings(), host=host, port=port)
+
+
+def _inventory(ledger_dir: Path | None) -> Inventory:
+    return Inventory(ledger.directory(ledger_dir))
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS)
+
+
+def _is_meant(name: ledger.ScopeName, scope: str | None, base_url: str | None) -> bool:
+    is_at = base_url is None or base_url.rstrip("/") == name.base_url.rstrip("/")
+    return is_at and (scope is None or scope in (label(name), name.pipeline))
+
+
+def _scopes(inventory: Inventory, scope: str | None, base_url: str | None) -> list[ScopeEntry]:
+    """The scopes that are meant; at least one where one is named."""
+    entries = inventory.scopes()
+    meant = [entry for entry in entries if _is_meant(entry.name, scope, base_url)]
+    if scope and not meant:
+        there = ", ".join(sorted({label(entry.name) for entry in entries})) or "none"
+        raise OpenAIBatchError(
+            f"The ledger has no scope {scope}{f' at {base_url}' if base_url else ''}. It has: {there}"
+        )
+    return meant
+
+
+def _one_scope(inventory: Inventory, scope: str | None, base_url: str | None) -> ScopeEntry:
+    meant = _scopes(inventory, scope, base_url)
+    # A pipeline's name may be that of a script, too.
+    meant = [entry for entry in meant if label(entry.name) == scope] or meant
+    if len(meant) == 1:
+        return meant[0]
+    if not meant:
+        raise OpenAIBatchError("The ledger has no such scope.")
+    listed = "".join(f"\n  {label(entry.name)} --base-url {entry.name.base_url}" for entry in meant)
+    raise OpenAIBatchError(f"Which scope is meant? There are:{listed}")
+
+
+def _of_batches(entries: Sequence[JobEntry], batch_ids: Sequence[str]) -> list[JobEntry]:
+    by_id = {job.batch_id: job for job in entries}
+    for batch_id in batch_ids:
+        if batch_id not in by_id:
+            raise OpenAIBatchError(f"The ledger does not know batch {batch_id}. `jobs` lists those that it knows.")
+    return [by_id[batch_id] for batch_id in dict.fromkeys(batch_ids)]
+
+
+def _looked_at(entries: list[JobEntry], base_url: str | None) -> list[JobEntry]:
+    """The jobs as they are at the server, where it knows more of them than the ledger."""
+    from distilabel_openai_batch import looking
+
+    server = looking.server_of(filter(looking.can_be_looked_at, entries), base_url)
+    if server is None:
+        return entries
+    access = looking.Access.to(server)
+    there = [job for job in entries if job.scope.base_url == server and looking.can_be_looked_at(job)]
+
+    async def run() -> list[JobEntry]:
+        async with access.open(looking.AT_ONCE, _LOGGER) as api:
+            return await looking.looked_at(api, there)
+
+    seen = {job.batch_id: job for job in anyio.run(run)}
+    return [seen.get(job.batch_id, job) if job.batch_id else job for job in entries]
+
+
+def _job_json(job: JobEntry, age: float, eta: float | None) -> dict[str, Any]:
+    names = {"scope": label(job.scope), "pipeline": job.scope.pipeline, "task": job.scope.task}
+    return asdict(job) | names | {"base_url": job.scope.base_url, "age_seconds": age, "eta_seconds": eta}
+
+
+def _print_json(value: object) -> None:
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -20,15 +20,13 @@ from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.base_clients.openai import OpenAIBaseClient
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
-from distilabel_openai_batch import hooks
+from distilabel_openai_batch import hooks, ledger
 from distilabel_openai_batch.api import Patience
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Sessions, SessionSettings
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
-
-LEDGER_DIR_ENV_NAME = "DISTILABEL_OPENAI_BATCH_DIR"
 
 T = TypeVar("T")
 
@@ -147,7 +145,7 @@ class BatchClient(OpenAIBaseClient):
                 wait=wait,
                 delete_files=self.delete_files,
             ),
-            ledger_dir=_ledger_dir(self.ledger_dir),
+            ledger_dir=ledger.directory(self.ledger_dir),
             reuse_answers=self.reuse_answers or self._run is not None,
             deadline=self.deadline,
             sync_below=self._sync_below(waits=wait),
@@ -206,11 +204,6 @@ def _in_event_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _ledger_dir(field: str | None) -> Path:
-    chosen = field or os.getenv(LEDGER_DIR_ENV_NAME)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distilabel" / "openai_batch"
 
 
 def _scope_name(run: Run | None, base_url: str) -> ScopeName:

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -24,6 +24,9 @@ from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, Shard, batch_failure
 
 FILE_NAME = "ledger.sqlite3"
+
+DIRECTORY_ENV_NAME = "DISTILABEL_OPENAI_BATCH_DIR"
+"""The environment variable that says where the ledger lies."""
 
 # "doba": by this number in its header a file is known to be a ledger.
 _APPLICATION_ID = 0x646F6261
@@ -226,6 +229,57 @@ class ScopeName:
     base_url: str
 
 
+def directory(chosen: str | Path | None = None) -> Path:
+    """Where the ledger lies.
+
+    Args:
+        chosen: what the user said; otherwise the environment decides, or the default.
+    """
+    chosen = chosen or os.getenv(DIRECTORY_ENV_NAME)
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distilabel" / "openai_batch"
+
+
+@contextmanager
+def guard(path: Path) -> Iterator[None]:
+    """The one boundary between SQLite's exceptions and ours.
+
+    Args:
+        path: the ledger's file.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        advice = "Is another program holding it?" if "locked" in str(error) else "Nothing in it was overwritten."
+        raise LedgerError(f"The ledger {path} cannot be used: {error}. {advice}") from None
+    except sqlite3.DatabaseError as error:
+        raise LedgerError(
+            f"The ledger {path} is damaged, or is none: {error}. It was left as it is. Restore it, or move it"
+            " away: jobs that are still on the server are then found there."
+        ) from None
+
+
+def check_header(database: sqlite3.Connection, path: Path) -> None:
+    """Refuses what is no ledger of this release or an older one.
+
+    Args:
+        database: the opened file.
+        path: where it lies.
+
+    Raises:
+        LedgerError: it is another program's, or a newer version's.
+    """
+    [application_id] = database.execute("PRAGMA application_id").fetchone()
+    [version] = database.execute("PRAGMA user_version").fetchone()
+    [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and application_id != _APPLICATION_ID:
+        raise LedgerError(f"{path} is a database of another program. Choose another `ledger_dir`.")
+    if version > len(_MIGRATIONS):
+        raise LedgerError(
+            f"{path} was written by a newer release of distilabel-openai-batch (schema {version}, this"
+            f" one knows {len(_MIGRATIONS)}). Upgrade it, or choose another `ledger_dir`."
+        )
+
+
 class Ledger:
     """The file, opened for one scope, by one owner.
 
@@ -271,16 +325,7 @@ class Ledger:
             )
         try:
             with self._guard():
-                [application_id] = database.execute("PRAGMA application_id").fetchone()
-                [version] = database.execute("PRAGMA user_version").fetchone()
-                [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                if tables and application_id != _APPLICATION_ID:
-                    raise LedgerError(f"{self.path} is a database of another program. Choose another `ledger_dir`.")
-                if version > len(_MIGRATIONS):
-                    raise LedgerError(
-                        f"{self.path} was written by a newer release of distilabel-openai-batch (schema {version}, this"
-                        f" one knows {len(_MIGRATIONS)}). Upgrade it, or choose another `ledger_dir`."
-                    )
+                check_header(database, self.path)
                 self._check_length(database)
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
@@ -336,19 +381,8 @@ class Ledger:
         with suppress(OSError):
             Path(self._alive.lock_file).unlink(missing_ok=True)
 
-    @contextmanager
-    def _guard(self) -> Iterator[None]:
-        """The one boundary between SQLite's exceptions and ours."""
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            advice = "Is another program holding it?" if "locked" in str(error) else "Nothing in it was overwritten."
-            raise LedgerError(f"The ledger {self.path} cannot be used: {error}. {advice}") from None
-        except sqlite3.DatabaseError as error:
-            raise LedgerError(
-                f"The ledger {self.path} is damaged, or is none: {error}. It was left as it is. Restore it, or move it"
-                " away: jobs that are still on the server are then found there."
-            ) from None
+    def _guard(self) -> AbstractContextManager[None]:
+        return guard(self.path)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -404,6 +438,36 @@ class Ledger:
                 "UPDATE requests SET handed_over = 1 WHERE scope = ? AND state = 'answered' AND NOT handed_over",
                 (self._scope,),
             )
+
+    def forget(self) -> int:
+        """Drops what became of this scope's requests, so that a later run buys them again.
+
+        Those that a job under way has, or had, stay: whoever runs it goes by their numbers.
+
+        Returns:
+            How many were dropped.
+        """
+        with self._transaction() as database:
+            marks = ", ".join("?" * len(OPEN_STATES))
+            open_jobs = database.execute(
+                "SELECT id, owner, EXISTS (SELECT 1 FROM requests WHERE job = jobs.id AND state = 'asked') FROM jobs"  # noqa: S608
+                f" WHERE scope = ? AND state IN ({marks})",
+                (self._scope, *(state.value for state in OPEN_STATES)),
+            ).fetchall()
+            # A run that died may leave a job uncollected of which nothing is missing.
+            under_way = [job for job, owner, is_asked in open_jobs if is_asked or self._lives(owner)]
+            database.execute(
+                "CREATE TEMPORARY TABLE forgotten AS SELECT id FROM requests WHERE scope = ?1 AND id NOT IN ("
+                "SELECT id FROM requests WHERE job IN (SELECT value FROM json_each(?2)) UNION ALL"
+                " SELECT request FROM other_jobs WHERE job IN (SELECT value FROM json_each(?2)))",
+                (self._scope, orjson.dumps(under_way).decode()),
+            )
+            # The jobs stay, so that they are not looked for on the server.
+            database.execute("DELETE FROM answers WHERE request IN (SELECT id FROM forgotten)")
+            database.execute("DELETE FROM other_jobs WHERE request IN (SELECT id FROM forgotten)")
+            forgotten = database.execute("DELETE FROM requests WHERE id IN (SELECT id FROM forgotten)").rowcount
+            database.execute("DROP TABLE forgotten")
+        return forgotten
 
     def plan(self, shard: Shard, state: JobState = JobState.PLANNED) -> tuple[Job, list[str]]:
         """Writes down the intent to buy a shard, before anything else happens.

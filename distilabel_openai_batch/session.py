@@ -13,18 +13,15 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
-import httpx
-import openai
 import orjson
 
 from distilabel_openai_batch import wire
 from distilabel_openai_batch.adoption import Adoption
-from distilabel_openai_batch.api import BatchAPI, Patience
+from distilabel_openai_batch.api import BatchAPI, Patience, sdk_client
 from distilabel_openai_batch.broker import Broker
 from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.jobs import Jobs, JobSettings
@@ -271,29 +268,6 @@ def _noting(calls: Iterable[Call | Failure], wanted: dict[int, Call]) -> Iterato
         yield call
 
 
-def _client(settings: SessionSettings) -> openai.AsyncOpenAI:
-    """The SDK's client, for every call to the server."""
-    # 3.x wants an httpx2 client, and takes this one.
-    http_client: Any = httpx.AsyncClient(timeout=settings.timeout, follow_redirects=True)
-    if settings.azure_api_version:
-        assert settings.base_url is not None
-        # Not by `azure_endpoint`, whose last slash 1.x keeps. Without `azure_deployment`, which 1.x would put into the
-        # paths of files and batches. Into those of synchronous calls the SDK puts the model by itself.
-        return openai.AsyncAzureOpenAI(
-            base_url=settings.base_url,
-            api_version=settings.azure_api_version,
-            api_key=settings.api_key,
-            default_headers=settings.headers,
-            http_client=http_client,
-        )
-    return openai.AsyncOpenAI(
-        base_url=settings.base_url,
-        api_key=settings.api_key,
-        default_headers=settings.headers,
-        http_client=http_client,
-    )
-
-
 @asynccontextmanager
 async def _open(
     settings: SessionSettings,
@@ -302,7 +276,13 @@ async def _open(
     interruption: Callable[[Sequence[str]], Exception | None],
     not_finished: Callable[[Sequence[str]], Exception],
 ) -> AsyncIterator[Session]:
-    client = _client(settings)
+    client = sdk_client(
+        settings.base_url,
+        settings.api_key,
+        timeout=settings.timeout,
+        headers=settings.headers,
+        azure_api_version=settings.azure_api_version,
+    )
     base_url = str(client.base_url)
     progress = Progress(logger)
     name = scope_name(base_url)

@@ -163,7 +163,7 @@ class Batch:
     @property
     def ended(self) -> bool:
         """Whether its status will not change any more."""
-        return self.status in _FINAL_STATUSES
+        return self.status in FINAL_STATUSES
 
     @property
     def reasons(self) -> str:
@@ -172,7 +172,8 @@ class Batch:
         return f"{first} (and {len(self.errors) - 3} more)" if len(self.errors) > 3 else first
 
 
-_FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
+FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
+"""What a batch's status is when it will not change any more."""
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:

@@ -2,27 +2,493 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
+import openai
+import orjson
+import pyarrow.parquet
 import pytest
+from conftest import API_KEY
+from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from typer.testing import CliRunner
 
+from distilabel_openai_batch import OpenAIBatchLLM, session, tables
 from distilabel_openai_batch.cli import app
+from distilabel_openai_batch.inventory import Inventory
+from distilabel_openai_batch.ledger import Ledger, ScopeName
+from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
+COMMANDS = ["jobs", "watch", "failures", "show", "results", "cancel", "adopt", "forget", "doctor", "serve"]
+READING = [["jobs"], ["watch"], ["failures"], ["show", "batch_1"], ["results"], ["cancel", "--all"], ["forget", "x"]]
+QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"]])
+def run(*arguments: object, **options):
+    """A command, of which a user sees words and no traceback."""
+    ran = CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+    assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.exception
+    assert "Traceback" not in ran.output
+    assert API_KEY not in ran.output
+    return ran
+
+
+def ask(questions=QUESTIONS, **fields) -> list[str | None]:
+    """A run in a process of its own, but for the process."""
+    session._scopes.clear()
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, **fields)
+    llm.load()
+    return [output["generations"][0] for output in llm.generate(questions)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def a_script():
+    """Its name is the scope's."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(sys, "argv", ["asking.py"])
+        yield
+
+
+def leave(questions=QUESTIONS, **fields) -> None:
+    """A run that submits, and is gone."""
+    with pytest.raises(DistilabelOfflineBatchGenerationNotFinishedException):
+        ask(questions, wait=False, **fields)
+
+
+@pytest.fixture(scope="module")
+def asked(a_script, running_sandbox, tmp_path_factory) -> Path:
+    """The directory of a ledger with two jobs of twelve requests, two of which failed."""
+    directory = tmp_path_factory.mktemp("asked")
+    failures = [
+        RequestFailure(contains="number 3", code="bad_prompt", message="No threes, please."),
+        RequestFailure(contains="number 9", status=422, message="No nines."),
+    ]
+    running_sandbox.reset(Settings(failures=failures))
+    ask(max_requests_per_job=8, ledger_dir=str(directory), base_url=running_sandbox.base_url, api_key=API_KEY)
+    return directory
+
+
+@pytest.fixture
+def directory(asked, monkeypatch) -> Path:
+    """The same, for the environment to choose."""
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(asked))
+    return asked
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])
 def test_help_is_helpful(arguments):
     """It says what the command is for."""
-    ran = CliRunner().invoke(app, arguments)
+    ran = run(*arguments)
     assert ran.exit_code == 0
-    assert "Batch API" in ran.output
+    assert re.search("Batch API|ledger", ran.output)
+
+
+def test_completion_knows_scopes_and_batches(directory, monkeypatch):
+    """As the shell asks for them; without a ledger there are none."""
+    monkeypatch.setenv("_DISTILABEL_OPENAI_BATCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "distilabel-openai-batch show ")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    ids = {job.batch_id for job in Inventory(directory).jobs()}
+    complete = {"prog_name": "distilabel-openai-batch"}
+    assert set(run(**complete).output.split()) == ids
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", "/nowhere")
+    assert run(**complete).output.split() == []
+
+
+def test_jobs_are_a_table(directory):
+    """A line for each, with what was answered and what failed."""
+    lines = run("jobs").stdout.splitlines()
+    assert lines[0].split() == ["scope", "batch", "status", "answered", "failed", "age", "ETA"]
+    assert sorted(line.split()[2:5] for line in lines[1:]) == [["completed", "3/4", "1"], ["completed", "7/8", "1"]]
+
+
+def test_jobs_as_json_are_what_the_table_has_and_more(directory):
+    """Numbers, not words."""
+    jobs = json.loads(run("jobs", "--json").stdout)
+    assert sorted((job["requests"], job["answered"], job["failed"]) for job in jobs) == [(4, 3, 1), (8, 7, 1)]
+    for job in jobs:
+        assert job["batch_id"].startswith("batch_")
+        assert (job["status"], job["model"]) == ("completed", "gpt-4o-mini")
+        assert job["scope"] == job["pipeline"]
+        assert job["age_seconds"] == pytest.approx(job["ended_at"] - job["created_at"])
+        assert job["eta_seconds"] is None
+        assert job["tokens_in"] > job["answered"]
+
+
+def test_a_job_is_shown(directory):
+    """By the id of its batch, to people and programs."""
+    job = json.loads(run("jobs", "--json").stdout)[0]
+    assert json.loads(run("show", job["batch_id"], "--json").stdout) == job
+    shown = run("show", job["batch_id"]).stdout
+    assert f"{job['requests']}; {job['answered']} answered, {job['failed']} failed" in shown
+    assert job["input_file_id"] in shown
+
+
+def test_a_batch_that_is_not_known_is_said_so(directory):
+    """Wherever one is named."""
+    for command in (["show", "batch_9"], ["cancel", "batch_9"]):
+        ran = run(*command)
+        assert ran.exit_code == 1
+        assert "does not know batch batch_9" in ran.stderr
+
+
+def test_failures_are_grouped_by_reason(directory):
+    """With the API's words and the custom_ids."""
+    output = run("failures").stdout
+    assert re.search(r"1 +400 +bad_prompt +No threes, please\. +[0-9a-f]{32}-0", output)
+    assert re.search(r"1 +422 .*No nines\.", output)
+
+
+def test_failures_as_jsonl_are_one_each(directory):
+    """With their batch."""
+    failures = [json.loads(line) for line in run("failures", "--jsonl").stdout.splitlines()]
+    assert sorted(failure["message"] for failure in failures) == ["No nines.", "No threes, please."]
+    batches = {job.batch_id for job in Inventory(directory).jobs()}
+    assert {failure["batch_id"] for failure in failures} == batches
+    assert {failure["attempts"] for failure in failures} == {1}
+
+
+def test_results_are_the_answers(directory):
+    """As the API gave them, and their texts; it needs no scope where there is one."""
+    records = [json.loads(line) for line in run("results").stdout.splitlines()]
+    assert len(records) == 10
+    for record in records:
+        assert record["generations"] == [record["response"]["choices"][0]["message"]["content"]]
+        assert record["tokens_out"] == record["response"]["usage"]["completion_tokens"]
+
+
+def test_results_go_into_a_file(directory, tmp_path):
+    """JSONL or Parquet, by its name, with the same in both."""
+    lines, rows = tmp_path / "results.jsonl", tmp_path / "results.parquet"
+    for path in (lines, rows):
+        assert run("results", "-o", path).exit_code == 0
+    written = [json.loads(line) for line in lines.read_bytes().splitlines()]
+    read = pyarrow.parquet.read_table(rows).to_pylist()
+    assert [row | {"response": orjson.loads(row["response"])} for row in read] == written
+    assert sorted(tmp_path.iterdir()) == [lines, rows]
+
+
+def test_results_that_cannot_be_written_are_said_so(directory, tmp_path):
+    """And leave nothing."""
+    ran = run("results", "-o", tmp_path / "no" / "such.jsonl")
+    assert ran.exit_code == 1
+    assert "cannot be written" in ran.stderr
+
+
+@pytest.mark.parametrize("arguments", READING, ids=" ".join)
+def test_without_a_ledger_that_is_said(arguments, tmp_path):
+    """And none is made."""
+    ran = run(*arguments, "--ledger-dir", tmp_path / "none")
+    assert ran.exit_code == 1
+    assert "There is no ledger in" in ran.stderr
+    assert not (tmp_path / "none").exists()
+
+
+FOREIGN = {
+    "another program's": (b"CREATE TABLE t (x)", "a database of another program"),
+    "a newer one": (b"PRAGMA application_id = 0x646F6261; PRAGMA user_version = 99", "by a newer release"),
+    "none": (None, "is damaged, or is none"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("arguments", READING, ids=" ".join)
+def test_a_file_that_is_no_ledger_is_left_alone(kind, arguments, tmp_path):
+    """And named."""
+    path = tmp_path / "ledger.sqlite3"
+    script, reason = FOREIGN[kind]
+    if script:
+        with sqlite3.connect(path) as database:
+            database.executescript(script.decode())
+        database.close()
+    else:
+        path.write_bytes(b"not a database" * 100)
+    before = path.read_bytes()
+    ran = run(*arguments, "--ledger-dir", tmp_path)
+    assert ran.exit_code == 1
+    assert reason in ran.stderr
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_empty_ledger_has_nothing(tmp_path, monkeypatch):
+    """Which is no error; whether it is just being made or nothing was asked."""
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path))
+    said = {"jobs": "No jobs.", "watch": "No open jobs.", "failures": "No failed requests."}
+    (tmp_path / "ledger.sqlite3").touch()
+    for _ in range(2):
+        for command, words in said.items():
+            ran = run(command)
+            assert (ran.exit_code, ran.stdout.strip()) == (0, words)
+        assert json.loads(run("jobs", "--json").stdout) == []
+        Ledger(tmp_path, ScopeName("pipeline", "task", "http://127.0.0.1:9/v1/")).close()
+    assert run("results").stdout == ""
+    assert "Nothing to forget" in run("forget", "pipeline").stdout
+
+
+def test_looking_leaves_nothing_behind(directory):
+    """No file beside the ledger, nothing in it, and it need not be writable."""
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    directory.chmod(0o500)
+    try:
+        for arguments in (["jobs"], ["failures"], ["results"]):
+            assert run(*arguments).exit_code == 0
+    finally:
+        directory.chmod(0o700)
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from distilabel_openai_batch.ledger import Ledger, ScopeName
+from distilabel_openai_batch.wire import Request, Shard
+
+ledger, written = Ledger(Path(sys.argv[1]), ScopeName("writing", "", "http://127.0.0.1:9/v1/")), 0
+print("writing", flush=True)
+import os, select
+while not select.select([sys.stdin], [], [], 0)[0]:
+    request = Request(f"{written:032x}-0", "/v1/chat/completions", "m", b"{}")
+    ledger.plan(Shard.of([request]))
+    written += 1
+ledger.close()
+print(written)
+"""
+
+
+def test_it_looks_while_a_pipeline_writes(tmp_path):
+    """Neither hinders the other, and each look sees whole transactions."""
+    arguments = [sys.executable, "-c", WRITER, tmp_path]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "writing\n"
+        seen = []
+        while len(seen) < 20 or seen[-1] == seen[0]:
+            jobs = json.loads(run("jobs", "--json", "--ledger-dir", tmp_path).stdout)
+            assert {job["requests"] for job in jobs} <= {1}
+            seen.append(len(jobs))
+        written, _ = writer.communicate("\n")
+    assert seen == sorted(seen)
+    assert int(written) == len(json.loads(run("jobs", "--json", "--ledger-dir", tmp_path).stdout))
+
+
+def test_a_scope_is_chosen_by_its_name(tmp_path):
+    """In full, or by its pipeline's alone where that says enough; else those that there are are named."""
+    for name in (("p", "a", "http://one/v1/"), ("p", "b", "http://one/v1/"), ("q", "a", "http://one/v1/")):
+        Ledger(tmp_path, ScopeName(*name)).close()
+    Ledger(tmp_path, ScopeName("q", "a", "http://two/v1/")).close()
+    chosen = {"p/a": 0, "p": 1, "q/a": 1, "nobody": 1}
+    for scope, exit_code in chosen.items():
+        assert run("results", scope, "--ledger-dir", tmp_path).exit_code == exit_code
+    assert "p/a --base-url http://one/v1/" in run("results", "p", "--ledger-dir", tmp_path).stderr
+    assert "It has: p/a, p/b, q/a" in run("jobs", "nobody", "--ledger-dir", tmp_path).stderr
+    assert run("results", "q", "--base-url", "http://two/v1", "--ledger-dir", tmp_path).exit_code == 0
+
+
+def test_a_scope_that_was_forgotten_is_bought_again(sandbox):
+    """After it was said what it cost; and not before it was confirmed."""
+    answers = ask()
+    refused = run("forget", "asking.py", input="n\n")
+    assert refused.exit_code == 1
+    tokens_in, tokens_out = (sum(job[name] for job in json.loads(run("jobs", "--json").stdout)) for name in TOKENS)
+    assert f"12 answers, which cost {tokens_in:,} tokens in and {tokens_out:,} out" in refused.stderr
+    assert run("forget", "asking.py", "--yes").stdout == "Forgot what became of 12 requests.\n"
+    assert run("results").stdout == ""
+
+    assert ask() == answers
+    assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [12, 12]
+
+
+TOKENS = ("tokens_in", "tokens_out")
+
+
+def test_jobs_under_way_are_not_forgotten(sandbox):
+    """The next run collects them as ever, and buys only what was answered before."""
+    ask(QUESTIONS[:4])
+    leave()
+    assert "8 requests under way, which stay" in run("forget", "asking.py", "--yes").stderr
+    assert None not in ask()
+    assert sorted(batch["request_counts"]["total"] for batch in sandbox.books().batches) == [4, 4, 8]
+
+
+def test_a_batch_made_elsewhere_is_adopted(sandbox, tmp_path):
+    """A run that asks the same buys nothing; whatever the requests were called there."""
+    answers = ask([*QUESTIONS, QUESTIONS[0]], ledger_dir=str(tmp_path))
+    client = openai.OpenAI(max_retries=0)
+    [batch] = sandbox.books().batches
+    requests = [json.loads(line) for line in client.files.content(batch["input_file_id"]).iter_lines()]
+    sandbox.reset(Settings(in_progress_seconds=3_600.0))
+    lines = [json.dumps(request | {"custom_id": f"row {n}"}) for n, request in enumerate(requests)]
+    file = client.files.create(file=("elsewhere.jsonl", "\n".join(lines).encode()), purpose="batch")
+    made = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+
+    assert "can be adopted when it has ended" in run("adopt", made.id, "asking.py").stderr
+    sandbox.configure(in_progress_seconds=0.0)
+    sandbox.settle()
+    assert "took 13 answers; 0 without one" in run("adopt", made.id, "asking.py").stdout
+    assert "knows batch" in run("adopt", made.id, "asking.py").stderr
+    assert run("adopt", "batch_9", "another").exit_code == 1
+    assert "It has: asking.py" in run("failures", "another").stderr
+
+    assert ask([*QUESTIONS, QUESTIONS[0]]) == answers
+    assert len(sandbox.books().batches) == 1
+
+
+@pytest.fixture
+def on_first_look(monkeypatch):
+    """Has something done once `watch` has shown how jobs are."""
+    shown = []
+
+    def then(do) -> list:
+        show = tables.Bars.show
+
+        def and_do(self, jobs):
+            show(self, jobs)
+            shown.append({job.batch_id: job.status for job in jobs})
+            if len(shown) == 1:
+                do()
+
+        monkeypatch.setattr(tables.Bars, "show", and_do)
+        return shown
+
+    return then
+
+
+def test_watch_goes_on_until_the_jobs_of_a_run_that_left_have_ended(sandbox, on_first_look):
+    """Whoever made them, and however many come meanwhile."""
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave(max_requests_per_job=8)
+
+    def meanwhile():
+        leave([[{"role": "user", "content": "One more."}]])
+        sandbox.configure(in_progress_seconds=0.0)
+
+    shown = on_first_look(meanwhile)
+    ran = run("watch", "--interval", "0.05")
+    assert ran.exit_code == 0
+    assert list(shown[0].values()) == ["in_progress"] * 2
+    assert list(shown[-1].values()) == ["completed"] * 3
+    assert "13 of 13 requests; 3 completed" in ran.stdout
+    assert "not collected yet: asking.py." in ran.stdout
+    # The ledger was only looked at.
+    assert {job["status"] for job in json.loads(run("jobs", "--json").stdout)} != {"completed"}
+    assert {job["status"] for job in json.loads(run("jobs", "--json", "--look").stdout)} == {"completed"}
+
+
+def test_watch_ends_though_the_server_has_lost_a_job(sandbox):
+    """Which is said, and hides no other one."""
+    leave(max_requests_per_job=6)
+    sandbox.reset()
+    ran = run("watch", "--interval", "0.05")
+    assert ran.exit_code == 0
+    assert "2 not found" in ran.stdout
+
+
+def test_with_a_wrong_key_nothing_is_watched_or_cancelled(sandbox):
+    """The API's words, and not the key."""
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave()
+    sandbox.configure(api_keys=["another"])
+    for arguments in (["watch"], ["cancel", "--all", "--yes"], ["jobs", "--look"]):
+        ran = run(*arguments)
+        assert ran.exit_code == 1
+        assert "Incorrect API key provided" in ran.stderr
+
+
+def test_jobs_are_cancelled_when_that_was_confirmed(sandbox):
+    """What they answered is kept by the next run; without a job, or with a wrong use, nothing is."""
+    assert run("cancel").exit_code == 2
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave()
+    [batch] = sandbox.books().batches
+    assert run("cancel", batch["id"], input="n\n").exit_code == 1
+    assert not sandbox.calls("batches.cancel")
+    ran = run("cancel", batch["id"], "--yes")
+    assert ran.exit_code == 0
+    assert re.fullmatch(rf"{batch['id']} is cancell(ed|ing)\.\n", ran.stdout)
+    sandbox.configure(in_progress_seconds=0.0)
+    assert None not in ask()
+    assert "No open jobs" in run("cancel", "--all").stdout
+
+
+def test_one_key_is_for_one_server(tmp_path, sandbox):
+    """Where open jobs are at several, one has to be chosen before anything is sent."""
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave(ledger_dir=str(tmp_path))
+    other = sandbox.base_url.replace("127.0.0.1", "localhost")
+    leave(ledger_dir=str(tmp_path), base_url=other)
+    calls = len(sandbox.calls())
+    ran = run("cancel", "--all", "--yes", "--ledger-dir", tmp_path)
+    assert ran.exit_code == 1
+    assert "Choose with --base-url" in ran.stderr
+    assert len(sandbox.calls()) == calls
+    assert run("cancel", "--all", "--yes", "--base-url", other, "--ledger-dir", tmp_path).exit_code == 0
+    assert len(sandbox.calls("batches.cancel")) == 1
+
+
+def test_without_a_key_that_is_said(sandbox, monkeypatch):
+    """By the name of its variable."""
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave()
+    monkeypatch.delenv("OPENAI_API_KEY")
+    for arguments in (["watch"], ["doctor"]):
+        ran = run(*arguments)
+        assert ran.exit_code == 1
+        assert "set the environment variable OPENAI_API_KEY" in ran.output
+
+
+def test_the_doctor_finds_nothing_wrong(sandbox):
+    """With two calls, neither of which costs anything."""
+    ran = run("doctor")
+    assert ran.exit_code == 0, ran.output
+    assert [line[2:].partition(":")[0] for line in ran.stdout.splitlines()] == [
+        "versions",
+        "ledger",
+        "base URL",
+        "key",
+        "batches",
+        "files",
+    ]
+    assert [call.name for call in sandbox.calls()] == ["batches.list", "files.list"]
+
+
+SICK = {
+    "wrong key": ({"OPENAI_API_KEY": "sk-wrong-one"}, "Incorrect API key provided", "make a new one"),
+    "key with a line feed": ({"OPENAI_API_KEY": "sk-good\n"}, "has spaces, quotes", "Set it anew"),
+    "no address": ({"OPENAI_BASE_URL": "api.openai.com"}, "is no address", "It looks like"),
+    "no path": ({"OPENAI_BASE_URL": "http://127.0.0.1:9"}, "has no path", "http://127.0.0.1:9/v1"),
+    "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed listing the batches", "Is the base URL"),
+    "no version of Azure": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "Keys are made"),
+}
+
+
+@pytest.mark.parametrize("illness", SICK)
+def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(illness, sandbox, monkeypatch):
+    """And no key, right or wrong."""
+    environment, says, mend = SICK[illness]
+    sandbox.configure(api_keys=["sk-good"])
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ran = run("doctor")
+    assert ran.exit_code == 1
+    assert says in ran.stdout
+    assert mend in ran.stdout.partition("→")[2]
+    assert "sk-wrong-one" not in ran.output
+    assert "sk-good" not in ran.output
+
+
+def test_the_doctor_looks_at_the_ledger(sandbox, tmp_path):
+    """One that is none is to be moved away."""
+    (tmp_path / "ledger.sqlite3").write_bytes(b"not a database" * 100)
+    ran = run("doctor", "--ledger-dir", tmp_path)
+    assert ran.exit_code == 1
+    assert "is damaged, or is none" in ran.stdout
 
 
 def test_serve_answers_until_it_is_stopped():

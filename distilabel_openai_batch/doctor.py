@@ -1,0 +1,155 @@
+"""Looks for what keeps a pipeline from running, and says how to mend it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from distilabel_openai_batch.errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    LedgerError,
+    OpenAIBatchError,
+    QuotaError,
+    RunError,
+)
+from distilabel_openai_batch.inventory import Inventory
+from distilabel_openai_batch.looking import AT_ONCE, Access
+
+# What is told of them helps whoever reads a report of a problem.
+_PACKAGES = ("distilabel-openai-batch", "distilabel", "openai")
+
+# hooks.py knows its insides.
+_DISTILABEL = "1.5."
+
+_SILENT = logging.getLogger(f"{__name__}.silent")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found out about one thing.
+
+    Attributes:
+        subject: what was looked at.
+        says: how it is.
+        mend: what to do about it; empty where it is well.
+    """
+
+    subject: str
+    says: str
+    mend: str = ""
+
+
+def versions() -> Finding:
+    """What is installed."""
+    try:
+        found = {package: importlib.metadata.version(package) for package in _PACKAGES}
+    except importlib.metadata.PackageNotFoundError as error:
+        return Finding("versions", f"{error.name} is not installed.", "pip install distilabel-openai-batch")
+    says = ", ".join(f"{package} {version}" for package, version in found.items())
+    says += f", Python {platform.python_version()}"
+    if not found["distilabel"].startswith(_DISTILABEL):
+        return Finding("versions", says, "Only distilabel 1.5 is known to work: pip install 'distilabel>=1.5.3,<1.6'")
+    return Finding("versions", says)
+
+
+def ledger(directory: Path) -> Finding:
+    """Whether the ledger can be read and written."""
+    inventory = Inventory(directory)
+    choose = "Make the directory writable, or choose another one: --ledger-dir here, `ledger_dir` of the LLM."
+    existing = next((path for path in (inventory.path, *inventory.path.parents) if path.exists()), Path("/"))
+    if existing != inventory.path:
+        if not os.access(existing, os.W_OK | os.X_OK):
+            return Finding("ledger", f"There is none in {directory}, and {existing} is not writable.", choose)
+        return Finding("ledger", f"There is none in {directory} yet; the first run makes it.")
+    try:
+        scopes, jobs = inventory.scopes(), inventory.jobs()
+    except LedgerError as error:
+        return Finding("ledger", str(error), "Move the file away, or choose another directory.")
+    says = (
+        f"{inventory.path}; scopes: {len(scopes):,}, jobs: {len(jobs):,}, of them open:"
+        f" {sum(job.is_open for job in jobs):,}, answers: {sum(scope.answered for scope in scopes):,}."
+    )
+    if not (os.access(inventory.path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)):
+        return Finding("ledger", f"{says} It cannot be written.", choose)
+    return Finding("ledger", says)
+
+
+def base_url(address: str) -> Finding:
+    """Whether the server's address can be one."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return Finding("base URL", f"{address} is no address.", "It looks like https://api.openai.com/v1")
+    if not parts.path.strip("/"):
+        return Finding("base URL", f"{address} has no path.", f"Most servers want {address.rstrip('/')}/v1")
+    return Finding("base URL", address)
+
+
+def key(address: str) -> tuple[Finding, Access | None]:
+    """Whether there is a key, which is never shown."""
+    try:
+        access = Access.to(address)
+    except OpenAIBatchError as error:
+        return Finding("key", str(error), "Keys are made at https://platform.openai.com/api-keys"), None
+    raw = os.environ[access.key_variable]
+    if raw != access.key or access.key[0] in "\"'" or not access.key.isascii() or any(map(str.isspace, access.key)):
+        says = f"{access.key_variable} has spaces, quotes or foreign characters in it or around it."
+        return Finding("key", says, "Set it anew, to the key and nothing else."), access
+    return Finding("key", f"{access.key_variable} is set."), access
+
+
+async def server(access: Access) -> list[Finding]:
+    """Whether the server takes the key, by one small call of each kind that costs nothing."""
+    async with access.open(AT_ONCE, _SILENT) as api:
+        try:
+            lists = await api.lists_batches()
+        except RunError as error:
+            return [Finding("batches", str(error), _mend(error))]
+        batches = Finding("batches", "The server lists its batches.")
+        if not lists:
+            batches = Finding(
+                "batches",
+                "The server does not list its batches. If it is the right one: it works, but a batch whose creation's"
+                " reply is lost cannot be found again.",
+            )
+        try:
+            await api.list_file()
+        except RunError as error:
+            return [batches, Finding("files", str(error), _mend(error))]
+        return [batches, Finding("files", "The server lists its files.")]
+
+
+def _mend(error: RunError) -> str:
+    match error:
+        case AuthenticationError(status_code=403):
+            return "This key may not do that: give it the rights to read and write batches and files."
+        case AuthenticationError():
+            return "The server does not take this key: make a new one, or set the base URL of the server it is for."
+        case QuotaError():
+            return "The account has run out of money: add credit."
+        case ConnectionFailedError():
+            return "Is the base URL right, the server up, and the network or proxy open?"
+        case _:
+            return "Is the base URL that of a server with a Batch API?"
+
+
+async def findings(directory: Path, address: str) -> list[Finding]:
+    """All that can be found out.
+
+    Args:
+        directory: the ledger's.
+        address: the server's.
+    """
+    found = [versions(), ledger(directory), base_url(address)]
+    of_key, access = key(address)
+    found.append(of_key)
+    if access and not any(finding.mend for finding in found[2:]):
+        found += await server(access)
+    return found

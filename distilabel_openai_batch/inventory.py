@@ -1,0 +1,323 @@
+"""What a ledger holds, for those who only look: all scopes, nothing written, no lock held while a pipeline works on it.
+
+Each look is one short statement on a connection of its own. Long tables are read in parts.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distilabel_openai_batch.errors import LedgerError
+from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, JobState, ScopeName, check_header, guard
+from distilabel_openai_batch.wire import FINAL_STATUSES, Answer
+
+# As long as one look waits for a process that is just recovering the file.
+_BUSY_SECONDS = 10.0
+
+# Rows read in one statement: some megabytes of answers.
+_CHUNK = 2_000
+
+_CUSTOM_IDS_NAMED = 3
+
+LOST = "not found"
+"""The status of a job whose batch the server does not know, by this key at least."""
+
+_JOBS = """
+    SELECT pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model, requests,
+        max(completed, coalesce(its.answered, 0)), max(jobs.failed, coalesce(its.failed, 0)),
+        coalesce(its.asked, 0),
+        coalesce(its.tokens_in, 0), coalesce(its.tokens_out, 0), bytes, intended_at, ended_at, input_file_id, error
+    FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
+        SELECT job, sum(state = 'answered') AS answered, sum(state = 'failed') AS failed,
+            sum(state = 'asked') AS asked, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out
+        FROM requests GROUP BY job
+    ) AS its ON its.job = jobs.id
+    ORDER BY jobs.id
+"""
+
+_SCOPES = """
+    SELECT scopes.id, pipeline, task, base_url,
+        coalesce(sum(state = 'answered'), 0), coalesce(sum(state = 'failed'), 0), coalesce(sum(state = 'asked'), 0),
+        coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0)
+    FROM scopes LEFT JOIN requests ON requests.scope = scopes.id
+    GROUP BY scopes.id ORDER BY scopes.id
+"""
+
+_FAILURES = """
+    SELECT requests.id, custom_id, batch_id, status_code, code, requests.error, attempts
+    FROM requests JOIN jobs ON jobs.id = job
+    WHERE requests.scope = ? AND requests.id > ? AND requests.state = 'failed' ORDER BY requests.id LIMIT ?
+"""
+
+_ANSWERS = """
+    SELECT requests.id, custom_id, batch_id, tokens_in, tokens_out, line
+    FROM requests JOIN jobs ON jobs.id = job JOIN answers ON request = requests.id
+    WHERE requests.scope = ? AND requests.id > ? AND requests.state = 'answered' ORDER BY requests.id LIMIT ?
+"""
+
+
+def label(scope: ScopeName) -> str:
+    """What a scope is called on the command line: `pipeline/task`, or a script's name."""
+    return f"{scope.pipeline}/{scope.task}" if scope.task else scope.pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class JobEntry:
+    """A job as the ledger has it.
+
+    Attributes:
+        scope: who asked whom.
+        batch_id: the server's id of its batch, if it has one.
+        state: where it is in its life.
+        status: the batch's, as it was seen last; the job's state where it has none.
+        endpoint: the path that its requests go to.
+        model: the model that is asked; empty where another machine made the job.
+        requests: how many it has.
+        answered: how many of them have an answer.
+        failed: how many have none, and will have none from this job.
+        asked: how many the ledger has no outcome of.
+        tokens_in, tokens_out: tokens billed for the answers that are here.
+        bytes: the size of its input file; 0 where another machine wrote it.
+        created_at: when it was planned, in seconds since the epoch.
+        ended_at: when it was seen to have ended, in seconds since the epoch; `None` before that.
+        input_file_id: the server's id of its input file, once it is known.
+        error: why the server did not accept it.
+    """
+
+    scope: ScopeName
+    batch_id: str | None
+    state: JobState
+    status: str
+    endpoint: str
+    model: str
+    requests: int
+    answered: int
+    failed: int
+    asked: int
+    tokens_in: int
+    tokens_out: int
+    bytes: int
+    created_at: float
+    ended_at: float | None
+    input_file_id: str | None
+    error: str | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is under way, or has ended and was not collected.
+
+        A run that died may leave a job uncollected of which nothing is missing.
+        """
+        return self.state in OPEN_STATES and not (self.state is JobState.ENDED and not self.asked)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its batch will not change any more."""
+        return self.status in FINAL_STATUSES or self.status == LOST
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeEntry:
+    """A scope, and what became of its requests.
+
+    Attributes:
+        id: the ledger's number.
+        name: who asked whom.
+        answered, failed, asked: requests in each state.
+        tokens_in, tokens_out: tokens billed for the answers.
+    """
+
+    id: int
+    name: ScopeName
+    answered: int
+    failed: int
+    asked: int
+    tokens_in: int
+    tokens_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureEntry:
+    """A request without an answer.
+
+    Attributes:
+        scope: who asked whom.
+        custom_id: what it is known by.
+        batch_id: the batch that it was last in, if it was in one.
+        status_code: HTTP status code of the request, `None` where it was never answered.
+        code: the API's error code.
+        message: the API's own words.
+        attempts: the jobs that it was in.
+    """
+
+    scope: ScopeName
+    custom_id: str
+    batch_id: str | None
+    status_code: int | None
+    code: str | None
+    message: str
+    attempts: int
+
+
+@dataclass(slots=True)
+class Reason:
+    """Failures that have the same status and code.
+
+    Attributes:
+        status_code, code: those.
+        message: the first one's.
+        custom_ids: of the first few.
+        count: how many there are.
+    """
+
+    status_code: int | None
+    code: str | None
+    message: str
+    custom_ids: list[str] = field(default_factory=list)
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEntry:
+    """A request's answer.
+
+    Attributes:
+        custom_id: what the request is known by.
+        batch_id: the batch that answered it; `None` where it was asked synchronously.
+        answer: what the model said.
+    """
+
+    custom_id: str
+    batch_id: str | None
+    answer: Answer
+
+
+class Inventory:
+    """A ledger, to be looked at.
+
+    Args:
+        directory: where it lies.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / FILE_NAME
+
+    def jobs(self) -> list[JobEntry]:
+        """All jobs, oldest first.
+
+        Raises:
+            LedgerError: there is no ledger, or it cannot be read.
+        """
+        return [JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *row[5:]) for row in self._rows(_JOBS)]
+
+    def scopes(self) -> list[ScopeEntry]:
+        """All scopes, oldest first.
+
+        Raises:
+            LedgerError: there is no ledger, or it cannot be read.
+        """
+        return [ScopeEntry(row[0], ScopeName(*row[1:4]), *row[4:]) for row in self._rows(_SCOPES)]
+
+    def failures(self, scopes: Iterable[ScopeEntry]) -> Iterator[FailureEntry]:
+        """The requests of some scopes that have no answer, oldest first.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        for scope in scopes:
+            for custom_id, batch_id, status_code, code, message, attempts in self._all(_FAILURES, scope):
+                yield FailureEntry(
+                    scope.name, custom_id, batch_id, status_code, code, message or "no message", attempts
+                )
+
+    def answers(self, scope: ScopeEntry) -> Iterator[AnswerEntry]:
+        """The answers of a scope, in the order in which they were asked.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        for custom_id, batch_id, tokens_in, tokens_out, line in self._all(_ANSWERS, scope):
+            yield AnswerEntry(custom_id, batch_id, Answer(line, (tokens_in or 0, tokens_out or 0)))
+
+    def _all(self, sql: str, scope: ScopeEntry) -> Iterator[Sequence[Any]]:
+        last = 0
+        while rows := self._rows(sql, (scope.id, last, _CHUNK)):
+            for _, *row in rows:
+                yield row
+            last = rows[-1][0]
+
+    def _rows(self, sql: str, parameters: Sequence[int] = ()) -> list[tuple[Any, ...]]:
+        try:
+            before = self._fingerprint()
+        except FileNotFoundError:
+            raise LedgerError(
+                f"There is no ledger in {self.path.parent}. Nothing was asked through the Batch API from here yet, or"
+                " its directory is another one: choose it with --ledger-dir."
+            ) from None
+        except OSError as error:
+            raise LedgerError(f"The ledger {self.path} cannot be opened: {error}") from None
+        with guard(self.path):
+            if before[-1]:
+                return self._read("mode=ro", sql, parameters)
+            # Nobody has it open, and so it can be read as it lies there, on a disk that is read-only too. Otherwise
+            # SQLite would leave two files beside it.
+            try:
+                rows = self._read("mode=ro&immutable=1", sql, parameters)
+            except sqlite3.Error:
+                if self._fingerprint() == before:
+                    raise
+            else:
+                if self._fingerprint() == before:
+                    return rows
+            # A pipeline has come in between.
+            return self._read("mode=ro", sql, parameters)
+
+    def _fingerprint(self) -> tuple[int, int, bool]:
+        """Changes with the file; the last part says whether somebody has it open, or died with it."""
+        facts = self.path.stat()
+        return facts.st_mtime_ns, facts.st_size, self.path.with_name(f"{FILE_NAME}-wal").exists()
+
+    def _read(self, how: str, sql: str, parameters: Sequence[int]) -> list[tuple[Any, ...]]:
+        address = f"{self.path.resolve().as_uri()}?{how}"
+        with closing(sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as database:
+            check_header(database, self.path)
+            if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                # It is being made.
+                return []
+            return database.execute(sql, parameters).fetchall()
+
+
+def reasons(failures: Iterable[FailureEntry]) -> list[Reason]:
+    """Groups failures by status and code, the most frequent reason first."""
+    found: dict[tuple[int | None, str | None], Reason] = {}
+    for failure in failures:
+        kind = (failure.status_code, failure.code)
+        reason = found.setdefault(kind, Reason(*kind, failure.message))
+        reason.count += 1
+        if len(reason.custom_ids) < _CUSTOM_IDS_NAMED:
+            reason.custom_ids.append(failure.custom_id)
+    return sorted(found.values(), key=lambda reason: -reason.count)
+
+
+def remaining(age: float, done: int, total: int, earlier: Sequence[float] = ()) -> float | None:
+    """Seconds until a job has probably ended.
+
+    Args:
+        age: seconds since it was planned.
+        done: requests that it is done with.
+        total: requests that it has.
+        earlier: the seconds that earlier jobs of its scope took.
+
+    Returns:
+        What is left at the pace so far; before there is one, what is left of the time that half of the earlier jobs
+        took. `None` where neither says anything.
+    """
+    if done:
+        return age / done * max(0, total - done)
+    middle = sorted(earlier)[len(earlier) // 2] if earlier else 0.0
+    return middle - age if middle > age else None

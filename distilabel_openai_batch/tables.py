@@ -1,0 +1,191 @@
+"""How jobs and failures are drawn in a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Column, Table
+
+from distilabel_openai_batch.inventory import LOST, JobEntry, Reason, label, remaining
+from distilabel_openai_batch.ledger import JobState, ScopeName
+
+_COLOURS = {
+    "completed": "green",
+    "failed": "red",
+    "expired": "yellow",
+    "cancelled": "yellow",
+    "canceled": "yellow",
+    "cancelling": "yellow",
+    LOST: "red",
+    "dropped": "red",
+}
+
+_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
+
+# So many hexadecimal digits tell apart whatever one terminal shows.
+_ID_CHARACTERS = 12
+
+# What progress needs beside a job's name: a bar, counts, status and ETA.
+_NUMBERS_COLUMNS = 58
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them, in two units at most: `2 h 05 min`."""
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    for size, unit, part, part_unit in _UNITS:
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // part:02} {part_unit}"
+    return f"{whole} s"
+
+
+def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | None]]:
+    """How old each job is, or was when it ended, and in how many seconds it has probably ended.
+
+    Args:
+        jobs: all there are: a scope's earlier ones tell how long its later ones take.
+        now: seconds since the epoch.
+    """
+    earlier: dict[ScopeName, list[float]] = {}
+    for job in jobs:
+        if job.ended_at and not job.is_open and job.state is not JobState.DROPPED:
+            earlier.setdefault(job.scope, []).append(job.ended_at - job.created_at)
+    return [
+        (
+            max(0.0, (job.ended_at or now) - job.created_at),
+            remaining(now - job.created_at, job.answered + job.failed, job.requests, earlier.get(job.scope, ()))
+            if job.is_open and not job.has_ended
+            else None,
+        )
+        for job in jobs
+    ]
+
+
+def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
+    """A row for each job.
+
+    Args:
+        jobs: with the age and the time that is left, both in seconds.
+    """
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("scope", "batch", "status"):
+        table.add_column(name, overflow="fold")
+    for name in ("answered", "failed", "age", "ETA"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for job, age, eta in jobs:
+        table.add_row(
+            escape(label(job.scope)),
+            escape(job.batch_id or ("(synchronous)" if job.state is JobState.SYNCHRONOUS else "–")),
+            _coloured(job.status),
+            f"{job.answered:,}/{job.requests:,}",
+            f"[red]{job.failed:,}[/]" if job.failed else "0",
+            duration(age),
+            duration(eta),
+        )
+    return table
+
+
+def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
+    """A line for each fact."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, escape(value))
+    return table
+
+
+def reasons_table(reasons: Iterable[Reason]) -> Table:
+    """A row for each reason."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("requests", justify="right", no_wrap=True)
+    table.add_column("status", justify="right", no_wrap=True)
+    for name in ("code", "first message", "first custom_ids"):
+        table.add_column(name, overflow="fold")
+    for reason in reasons:
+        table.add_row(
+            f"{reason.count:,}",
+            str(reason.status_code or "–"),
+            escape(reason.code or "–"),
+            escape(reason.message),
+            "\n".join(map(escape, reason.custom_ids)),
+        )
+    return table
+
+
+class Bars:
+    """Live progress, a bar for each job and one for all; a line for each change where there is no terminal.
+
+    Args:
+        console: where it is drawn.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TextColumn("ETA {task.fields[eta]}"),
+            console=console,
+            # It says something new when the server was asked, and not in between.
+            auto_refresh=False,
+            disable=not console.is_terminal,
+            expand=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._told = ""
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, jobs: Sequence[JobEntry]) -> None:
+        """Draws jobs as they are now."""
+        etas = [eta for _, eta in timings(jobs, time.time())]
+        done, total = sum(map(_done, jobs)), sum(job.requests for job in jobs)
+        counted = sorted(Counter(job.status for job in jobs).items())
+        if not self._console.is_terminal:
+            statuses = ", ".join(f"{count} {status}" for status, count in counted)
+            if (told := f"{done:,} of {total:,} requests; {statuses}") != self._told:
+                self._told = told
+                self._console.print(told, markup=False, highlight=False, soft_wrap=True)
+            return
+        # The last one ends when all have. Above the others, which may be more than a terminal has lines.
+        latest = max((eta for eta in etas if eta is not None), default=None)
+        ended = sum(job.has_ended for job in jobs)
+        self._draw("", "[bold]all[/]", done, total, f"{ended} of {len(jobs)} ended", latest)
+        for job, eta in zip(jobs, etas, strict=True):
+            self._draw(str(job.batch_id), self._name(job), _done(job), job.requests, _coloured(job.status), eta)
+        self._progress.refresh()
+
+    def _name(self, job: JobEntry) -> str:
+        """What the terminal has room for beside the numbers. OpenAI's ids begin with the time: their ends differ."""
+        batch_id = str(job.batch_id)
+        short = batch_id if len(batch_id) <= _ID_CHARACTERS else f"…{batch_id[1 - _ID_CHARACTERS :]}"
+        name, room = f"{short} {label(job.scope)}", max(_ID_CHARACTERS, self._console.width - _NUMBERS_COLUMNS)
+        return escape(name if len(name) <= room else f"{name[: room - 1]}…")
+
+    def _draw(self, key: str, name: str, done: int, total: int, status: str, eta: float | None) -> None:
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task(name, total=total, status="", eta="")
+        self._progress.update(self._tasks[key], completed=done, total=total, status=status, eta=duration(eta))
+
+
+def _done(job: JobEntry) -> int:
+    return min(job.requests, job.answered + job.failed)
+
+
+def _coloured(status: str) -> str:
+    colour = _COLOURS.get(status)
+    return f"[{colour}]{escape(status)}[/]" if colour else escape(status)

@@ -1,0 +1,145 @@
+"""How jobs are drawn, and what is said of the time they take."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from distilabel_openai_batch import tables
+from distilabel_openai_batch.export import record
+from distilabel_openai_batch.inventory import AnswerEntry, FailureEntry, JobEntry, reasons, remaining
+from distilabel_openai_batch.ledger import JobState, ScopeName
+from distilabel_openai_batch.tables import Bars, duration, jobs_table, timings
+from distilabel_openai_batch.wire import Answer
+
+SCOPE = ScopeName("preferences", "text_generation_0", "http://127.0.0.1:9/v1/")
+JOB = JobEntry(
+    scope=SCOPE,
+    batch_id="batch_6840f1d7c2ac8190b1d2f4a5c6e7f809",
+    state=JobState.CREATED,
+    status="in_progress",
+    endpoint="/v1/chat/completions",
+    model="gpt-4o-mini",
+    requests=50_000,
+    answered=12_000,
+    failed=500,
+    asked=37_500,
+    tokens_in=0,
+    tokens_out=0,
+    bytes=1_000,
+    created_at=1_000.0,
+    ended_at=None,
+    input_file_id="file-1",
+    error=None,
+)
+COLLECTED = replace(
+    JOB,
+    batch_id="batch_1",
+    state=JobState.COLLECTED,
+    status="completed",
+    answered=50_000,
+    failed=0,
+    asked=0,
+    ended_at=1_600.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(None, "–"), (0.2, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (7_499, "2 h 04 min"), (100_000, "1 d 03 h")],
+)
+def test_durations_are_said_in_two_units(seconds, words):
+    """At most, and rounded down but for seconds."""
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("age", "done", "total", "earlier", "left"),
+    [
+        (100.0, 10, 50, (), 400.0),
+        (100.0, 10, 50, (1.0,), 400.0),
+        (100.0, 50, 50, (), 0.0),
+        (100.0, 60, 50, (), 0.0),
+        (100.0, 0, 50, (150.0, 130.0, 9_000.0), 50.0),
+        (100.0, 0, 50, (90.0,), None),
+        (100.0, 0, 50, (), None),
+    ],
+)
+def test_what_remains_is_told_by_the_pace_or_by_earlier_jobs(age, done, total, earlier, left):
+    """Or not at all."""
+    assert remaining(age, done, total, earlier) == left
+
+
+def test_only_jobs_under_way_have_something_left():
+    """Those that have ended are as old as they were then."""
+    waiting = replace(JOB, answered=0, failed=0)
+    elsewhere = replace(waiting, scope=ScopeName("other", "", SCOPE.base_url))
+    ended = replace(JOB, status="completed")
+    assert timings([COLLECTED, JOB, waiting, elsewhere, ended], now=1_500.0) == [
+        (600.0, None),
+        (500.0, 1_500.0),
+        (500.0, 100.0),
+        (500.0, None),
+        (500.0, None),
+    ]
+
+
+def test_reasons_are_told_apart_by_status_and_code():
+    """The most frequent one first, with three custom_ids."""
+    kinds = [(400, "bad"), (None, "missing_result"), (None, "missing_result"), (400, "bad"), (400, "bad"), (400, "bad")]
+    found = reasons(FailureEntry(SCOPE, f"{n}", "b", *kind, f"message {n}", 1) for n, kind in enumerate(kinds))
+    assert [(reason.count, reason.message, reason.custom_ids) for reason in found] == [
+        (4, "message 0", ["0", "3", "4"]),
+        (2, "message 1", ["1", "2"]),
+    ]
+
+
+def drawn(*jobs: JobEntry, width: int) -> list[str]:
+    """What is left on a terminal."""
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width, legacy_windows=False)
+    with Bars(console) as bars:
+        bars.show(jobs)
+        bars.show([replace(job, answered=job.answered + 1) for job in jobs])
+        written = console.file.getvalue()
+    last = written.rpartition("\x1b[1A")[2]
+    return [line.replace("\x1b[2K", "").rstrip() for line in last.splitlines()]
+
+
+@pytest.mark.parametrize("width", [60, 80, 160])
+def test_progress_fits_the_terminal(width, monkeypatch):
+    """A line for all and one for each job, of which the numbers are kept whatever is cut."""
+    monkeypatch.setattr(tables.time, "time", lambda: 2_250.0)
+    lines = drawn(JOB, COLLECTED, width=width)
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("all ")
+    assert "62501/100000" in lines[0]
+    assert "12501/50000" in lines[1]
+    assert "in_progress" in lines[1]
+    assert lines[1].endswith("ETA 1 h 02 min")
+    assert "c6e7f8" in lines[1]
+
+
+def test_names_are_no_markup():
+    """A pipeline may be called what it likes."""
+    console = Console(file=io.StringIO(), width=160)
+    scope = ScopeName("[red]odd[/]", "[/]", SCOPE.base_url)
+    console.print(jobs_table([(replace(JOB, scope=scope, status="[/x]"), 1.0, None)]))
+    assert "[red]odd[/]/[/]" in console.file.getvalue()
+    assert "[/x]" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "generations"),
+    [
+        ({"choices": [{"message": {"content": "a"}}, {"message": {"content": None, "refusal": "No."}}]}, ["a", None]),
+        ({"choices": [{"text": "b"}]}, ["b"]),
+        ({"data": [{"embedding": [0.5]}]}, []),
+        ({"choices": ["odd"]}, [None]),
+    ],
+)
+def test_what_is_written_of_an_answer_are_its_texts(body, generations):
+    """Those of a chat and of a completion; an embedding has none."""
+    assert record(AnswerEntry("a-0", None, Answer.of(body)))["generations"] == generations
