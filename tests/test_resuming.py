@@ -261,24 +261,21 @@ def test_submitting_and_loading_are_killed(forker, sandbox, tmp_path, in_submit,
 
 
 @pytest.mark.parametrize("shape", ["row", "behind"])
-def test_killed_at_random_times(undisturbed, sandbox, tmp_path, shape):
-    """Many times in a row, a little later each time or earlier, until it comes through: each time a new interpreter."""
+def test_killed_at_random_times(forker, undisturbed, sandbox, tmp_path, shape):
+    """Many times in a row, a little later each time or earlier, until it comes through."""
     dataset = undisturbed(sandbox, shape)
     sandbox.configure(in_progress_seconds=0.5)
     chance = random.Random(shape)
 
+    script = Script(forker, tmp_path, shape)
     for _ in range(4):
-        with Forker() as forker:
-            script = Script(forker, tmp_path, shape)
-            process = script.start()
-            process.wait_for("begins\n")
-            time.sleep(chance.uniform(0.2, 3.0))
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            script.output.unlink(missing_ok=True)
-    with Forker() as forker:
-        script = Script(forker, tmp_path, shape)
-        code, told = script.run()
+        process = script.start()
+        process.wait_for("begins\n")
+        time.sleep(chance.uniform(0.2, 3.0))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        script.output.unlink(missing_ok=True)
+    code, told = script.run()
     assert code == 0, told
 
     assert script.dataset() == dataset
