@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from logging.handlers import QueueHandler
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,14 @@ API_KEY = "sk-sandbox-key-that-must-not-leak"
 def in_a_hurry():
     """No test waits for what it does not test."""
     hurry()
+
+
+@pytest.fixture(autouse=True)
+def no_log_of_a_pipeline_that_has_ended():
+    """distilabel leaves the root logger with a queue that it has closed, and each later line with a traceback."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if isinstance(handler, QueueHandler)]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
