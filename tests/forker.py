@@ -11,6 +11,7 @@ line, and are answered likewise:
 import json
 import os
 import runpy
+import signal
 import sys
 
 import distilabel.steps.tasks  # noqa: F401
@@ -25,6 +26,8 @@ def fork(command: dict) -> int:
     if pid := os.fork():
         return pid
     os.setsid()
+    # A shell has its background jobs ignore it, and whatever they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(command["environment"])
     output = os.open(command["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
