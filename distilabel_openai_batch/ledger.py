@@ -407,20 +407,19 @@ class Ledger:
 
     def look_up(self, custom_ids: Sequence[str]) -> dict[str, Known]:
         """What is known of requests; those that were never asked, or whose job came to nothing, are left out."""
-        known: dict[str, Known] = {}
-        for start in range(0, len(custom_ids), _CHUNK):
-            with self._lock, self._guard():
-                rows = self._database.execute(
-                    "SELECT custom_id, job, requests.state, attempts, handed_over, status_code, code, requests.error,"
-                    " line, tokens_in, tokens_out"
-                    " FROM requests JOIN jobs ON jobs.id = job LEFT JOIN answers ON request = requests.id"
-                    " WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))"
-                    " AND (requests.state != 'asked' OR jobs.state != ?)",
-                    (self._scope, orjson.dumps(custom_ids[start : start + _CHUNK]).decode(), JobState.DROPPED.value),
-                ).fetchall()
-            for custom_id, job, state, attempts, handed_over, *said in rows:
-                known[custom_id] = Known(job, attempts, _outcome(state, *said), bool(handed_over))
-        return known
+        with self._lock, self._guard():
+            rows = self._database.execute(
+                "SELECT custom_id, job, requests.state, attempts, handed_over, status_code, code, requests.error,"
+                " line, tokens_in, tokens_out"
+                " FROM requests JOIN jobs ON jobs.id = job LEFT JOIN answers ON request = requests.id"
+                " WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))"
+                " AND (requests.state != 'asked' OR jobs.state != ?)",
+                (self._scope, orjson.dumps(custom_ids).decode(), JobState.DROPPED.value),
+            ).fetchall()
+        return {
+            custom_id: Known(job, attempts, _outcome(state, *said), bool(handed_over))
+            for custom_id, job, state, attempts, handed_over, *said in rows
+        }
 
     def handed_over(self, digest: str) -> int:
         """How many answers to a question were given to runs that came to their end."""
@@ -517,12 +516,12 @@ class Ledger:
             )
             database.executemany(
                 "INSERT INTO requests (scope, custom_id, job, state, attempts) VALUES (?, ?, ?, 'asked', 1)",
-                [(self._scope, custom_id, job) for custom_id in chunk if custom_id not in is_free],
+                ((self._scope, custom_id, job) for custom_id in chunk if custom_id not in is_free),
             )
             database.executemany(
                 "UPDATE requests SET attempts = attempts + (state = 'failed'), job = ?, state = 'asked',"
                 " status_code = NULL, code = NULL, error = NULL WHERE scope = ? AND custom_id = ?",
-                [(job, self._scope, custom_id) for custom_id, free in is_free.items() if free],
+                ((job, self._scope, custom_id) for custom_id, free in is_free.items() if free),
             )
             claimed += [custom_id for custom_id in chunk if is_free.get(custom_id, True)]
         return claimed
@@ -803,26 +802,25 @@ class Ledger:
             members: what `members` said of the job.
             results: `custom_id`s among them, and what became of them.
         """
-        answers = [
-            (members[custom_id], outcome) for custom_id, outcome in results.items() if isinstance(outcome, Answer)
-        ]
-        failures = [
-            (members[custom_id], outcome) for custom_id, outcome in results.items() if isinstance(outcome, Failure)
-        ]
+        answers = {name: outcome for name, outcome in results.items() if isinstance(outcome, Answer)}
+        failures = {name: outcome for name, outcome in results.items() if isinstance(outcome, Failure)}
         with self._transaction() as database:
             database.executemany(
                 "INSERT OR IGNORE INTO answers (request, line) VALUES (?, ?)",
-                [(number, answer.line) for number, answer in answers],
+                ((members[name], answer.line) for name, answer in answers.items()),
             )
             database.executemany(
                 "UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, status_code = 200, code = NULL,"
                 " error = NULL WHERE id = ? AND state != 'answered'",
-                [(*answer.tokens, number) for number, answer in answers],
+                ((*answer.tokens, members[name]) for name, answer in answers.items()),
             )
             database.executemany(
                 "UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ? WHERE id = ?"
                 " AND state = 'asked'",
-                [(failure.status_code, failure.code, failure.message, number) for number, failure in failures],
+                (
+                    (failure.status_code, failure.code, failure.message, members[name])
+                    for name, failure in failures.items()
+                ),
             )
 
     def collected(self, job: Job, missing: Failure) -> Job:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hurry import hurry
 
+from distilabel_openai_batch import api, session
 from distilabel_openai_batch.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +45,19 @@ def sandbox(running_sandbox, monkeypatch, tmp_path_factory):
     monkeypatch.setenv("OPENAI_BASE_URL", running_sandbox.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", API_KEY)
     return running_sandbox
+
+
+@pytest.fixture
+def quick_retries(monkeypatch):
+    """Pauses between repetitions of a call that last moments, however often it fails."""
+    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.01)
+
+
+def in_a_new_process(client):
+    """Loads an LLM or embeddings as in a process that begins now, with the first number of each question."""
+    session._scopes.clear()
+    client.load()
+    return client
 
 
 @pytest.fixture(scope="session")

@@ -10,26 +10,19 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import API_KEY
+from conftest import API_KEY, in_a_new_process
 
-from distilabel_openai_batch import OpenAIBatchLLM, RunError, api, session
+from distilabel_openai_batch import OpenAIBatchLLM, RunError
 from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(6)]
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch):
-    """Pauses between repetitions of a call that last moments, however often it fails."""
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.01)
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 def ask(questions=QUESTIONS, **fields):
     """What a process is given that begins now."""
-    session._scopes.clear()
     llm = OpenAIBatchLLM(model="gpt-4o-mini", **{"min_poll_interval": 0.02, **fields})
-    llm.load()
-    return llm.generate(questions)
+    return in_a_new_process(llm).generate(questions)
 
 
 def forget():

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from conftest import API_KEY
+from conftest import API_KEY, in_a_new_process
 from distilabel.models.llms import AzureOpenAILLM
 from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
@@ -23,8 +23,6 @@ from distilabel_openai_batch import (
     BatchFailedError,
     OpenAIBatchLLM,
     RunError,
-    api,
-    session,
 )
 from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
@@ -32,16 +30,15 @@ from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
-from distilabel_openai_batch.wire import Batch
+from distilabel_openai_batch.wire import Batch, Request, Shard
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(8)]
 DAY = 86_400.0
 
 
 @pytest.fixture(autouse=True)
-def azure(sandbox, monkeypatch):
+def azure(sandbox, monkeypatch, quick_retries):
     """The sandbox as an Azure OpenAI resource, and an environment that leads to it."""
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.02)
     sandbox.reset(Settings(dialect="azure"))
     for name in ("OPENAI_BASE_URL", "OPENAI_API_KEY"):
         monkeypatch.delenv(name)
@@ -52,11 +49,9 @@ def azure(sandbox, monkeypatch):
 
 
 def ask(questions=QUESTIONS, **fields):
-    """As a run of its own: it begins with the first number of each question."""
-    session._scopes.clear()
+    """As a run of its own."""
     llm = AzureOpenAIBatchLLM(model="a-deployment", **{"min_poll_interval": 0.02, "max_poll_interval": 1.0, **fields})
-    llm.load()
-    return [output["generations"] for output in llm.generate(questions)]
+    return [output["generations"] for output in in_a_new_process(llm).generate(questions)]
 
 
 def answers():
@@ -111,7 +106,7 @@ def test_no_batch_is_made_of_a_file_that_is_pending(azure):
 def test_a_file_that_is_never_ready_is_an_error(azure, monkeypatch):
     """After a while, and it says which file and what its status is."""
     azure.configure(dialect=DIALECTS["azure"].model_copy(update={"pending_seconds": 3_600.0}))
-    monkeypatch.setattr(api, "_FILE_READY_SECONDS", 0.0)
+    monkeypatch.setattr("distilabel_openai_batch.api._FILE_READY_SECONDS", 0.0)
     with pytest.raises(RunError, match=r"Input file file-.* is still pending"):
         ask()
 
@@ -216,7 +211,7 @@ def test_a_job_that_takes_longer_than_a_day_goes_on_at_azure(llm_class, tmp_path
     settings = replace(llm._session_settings().jobs, schedule=PollSchedule(0.001, 0.001))
     server = LateServer()
     ledger = Ledger(tmp_path / "ledger", ScopeName("pipeline", "task", "http://127.0.0.1:9"))
-    job, _ = ledger.plan(session.wire.Shard([session.wire.Request(f"{0:032x}-0", "/chat/completions", "m", b"{}")], 9))
+    job, _ = ledger.plan(Shard([Request(f"{0:032x}-0", "/chat/completions", "m", b"{}")], 9))
     job = ledger.created(ledger.uploaded(job, "file-in"), Batch("batch_0", "validating"))
     jobs = Jobs(server, ledger, settings, tmp_path, Progress(logging.getLogger("jobs")))
 

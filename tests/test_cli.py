@@ -15,11 +15,11 @@ import openai
 import orjson
 import pyarrow.parquet
 import pytest
-from conftest import API_KEY
+from conftest import API_KEY, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import OpenAIBatchLLM, session, tables
+from distilabel_openai_batch import OpenAIBatchLLM, tables
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import Ledger, ScopeName
@@ -42,9 +42,7 @@ def run(*arguments: object, **options):
 
 def ask(questions=QUESTIONS, **fields) -> list[str | None]:
     """A run in a process of its own, but for the process."""
-    session._scopes.clear()
-    llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, **fields)
-    llm.load()
+    llm = in_a_new_process(OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, **fields))
     return [output["generations"][0] for output in llm.generate(questions)]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 
 import pytest
+from conftest import in_a_new_process
 from distilabel.models.llms import OpenAILLM
 
-from distilabel_openai_batch import OpenAIBatchLLM, RunError, api, session
+from distilabel_openai_batch import OpenAIBatchLLM, RunError
 from distilabel_openai_batch.sandbox import BatchFault, Dialect, Fault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
 
@@ -33,21 +34,14 @@ SPOKEN = {
     "files without a status": Dialect(file_status=None),
     "windows of two weeks": Dialect(completion_windows=["336h"], bare=True),
 }
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch):
-    """Pauses between repetitions of a call that last moments."""
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.01)
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 def ask(dialect: Dialect, **fields):
-    """As a run of its own: it begins with the first number of each question."""
-    session._scopes.clear()
+    """As a run of its own."""
     window = dialect.completion_windows[0]
     llm = OpenAIBatchLLM(model="gpt-4o-mini", completion_window=window, **{"min_poll_interval": 0.02, **fields})
-    llm.load()
-    return [output["generations"] for output in llm.generate(QUESTIONS)]
+    return [output["generations"] for output in in_a_new_process(llm).generate(QUESTIONS)]
 
 
 @functools.cache

@@ -1,14 +1,14 @@
 """Texts made into vectors, through the same jobs and ledger."""
 
 import pytest
-from conftest import API_KEY
+from conftest import API_KEY, in_a_new_process
 from distilabel.models.embeddings.base import Embeddings
 from distilabel.pipeline import Pipeline
 from distilabel.steps import EmbeddingGeneration, LoadDataFromDicts
 from distilabel.steps.tasks import GenerateEmbeddings
 from openai import OpenAI
 
-from distilabel_openai_batch import OpenAIBatchEmbeddings, OpenAIBatchLLM, session
+from distilabel_openai_batch import OpenAIBatchEmbeddings, OpenAIBatchLLM
 from distilabel_openai_batch.sandbox import RequestFailure
 
 MODEL = "text-embedding-3-small"
@@ -23,10 +23,7 @@ def embeddings(**fields) -> OpenAIBatchEmbeddings:
 
 def encoded(**fields) -> list:
     """What a process is given that begins now."""
-    session._scopes.clear()
-    client = embeddings(**fields)
-    client.load()
-    return client.encode(TEXTS)
+    return in_a_new_process(embeddings(**fields)).encode(TEXTS)
 
 
 def test_the_vectors_are_the_models(sandbox):
@@ -77,6 +74,5 @@ def test_generate_embeddings_is_served_too(sandbox):
     rows = next(step.process_applying_mappings([dict(row) for row in ROWS]))
     step.unload()
     assert [row["embedding"] is None for row in rows] == [i == 3 for i in range(7)]
-    session._scopes.clear()
     assert [row["embedding"] for row in rows[:3]] == encoded()[:3]
     assert len(sandbox.books().batches) == 2

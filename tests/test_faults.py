@@ -14,7 +14,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import API_KEY
+from conftest import API_KEY, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.models.llms import OpenAILLM
 
@@ -24,22 +24,15 @@ from distilabel_openai_batch import (
     OpenAIBatchLLM,
     QuotaError,
     RunError,
-    api,
     boundaries,
     jobs,
-    session,
 )
 from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 CALLS = ["files.create", "batches.create", "batches.retrieve", "files.content"]
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch):
-    """Pauses between repetitions of a call that last moments, however often it fails."""
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.01)
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +55,9 @@ def ask(questions=QUESTIONS, **fields):
 
 
 def ask_as_the_next_run(questions=QUESTIONS, **fields):
-    """What a later process would be given: it begins with the first number of each question."""
-    session._scopes.clear()
-    return ask(questions, **fields)
+    """What a later process would be given."""
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", **{"min_poll_interval": 0.02, **fields})
+    return in_a_new_process(llm).generate(questions)
 
 
 def answers(questions=QUESTIONS):

@@ -3,29 +3,22 @@
 import logging
 
 import pytest
-from conftest import API_KEY
+from conftest import API_KEY, in_a_new_process
 from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
 
-from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM, RequestsFailedError, api, session
+from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM, RequestsFailedError
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(10)]
-
-
-@pytest.fixture(autouse=True)
-def quick_retries(monkeypatch):
-    """Pauses between repetitions of a call that last moments, however often it fails."""
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.001)
+pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
 def ask(questions=QUESTIONS, **fields):
     """What a process is given that begins now."""
-    session._scopes.clear()
     llm = OpenAIBatchLLM(**{"model": "gpt-4o-mini", "min_poll_interval": 0.02, **fields})
-    llm.load()
-    return [output["generations"][0] for output in llm.generate(questions)]
+    return [output["generations"][0] for output in in_a_new_process(llm).generate(questions)]
 
 
 def bought(sandbox) -> tuple[int, int]:
