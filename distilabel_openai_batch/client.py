@@ -51,7 +51,7 @@ class BatchClient(OpenAIBaseClient):
         default=1.0, description="The seconds between two looks at a job, at least."
     )
     max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
-        default=60.0, description="The seconds between two looks at a job, at most."
+        default=65.0, description="The seconds between two looks at a job, at most."
     )
     wait: RuntimeParameter[bool] = Field(
         default=True, description="Whether to wait for the jobs, or to stop the pipeline until a later run collects."

@@ -127,7 +127,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         max_attempts: how often one request is put into a job before its row is given up. Only failures that may pass
             are asked again: rate limits, server errors, expiry. Defaults to `3`.
         min_poll_interval: the seconds between two looks at a job, at least. Defaults to `1.0`.
-        max_poll_interval: the seconds between two looks at a job, at most. Defaults to `60.0`. In between, a job is
+        max_poll_interval: the seconds between two looks at a job, at most. Defaults to `65.0`. In between, a job is
             looked at after each further twentieth of its age.
         wait: whether to wait for the jobs. Otherwise they are submitted, and the pipeline stops as it does with
             distilabel's offline batch generation; each further run collects what has been answered and gets one round
@@ -162,7 +162,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         - `max_jobs`: the jobs in flight at once, at most. Defaults to `20`.
         - `max_attempts`: how often one request is put into a job before its row is given up. Defaults to `3`.
         - `min_poll_interval`: the seconds between two looks at a job, at least. Defaults to `1.0`.
-        - `max_poll_interval`: the seconds between two looks at a job, at most. Defaults to `60.0`.
+        - `max_poll_interval`: the seconds between two looks at a job, at most. Defaults to `65.0`.
         - `wait`: whether to wait for the jobs. Defaults to `True`.
         - `reuse_answers`: whether to take the answers that earlier runs were given. Defaults to `True`.
         - `delete_files`: whether to remove a job's files from the server in the end. Defaults to `False`.

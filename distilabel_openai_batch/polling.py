@@ -17,11 +17,11 @@ class PollSchedule:
 
     Attributes:
         shortest: seconds, at least, between two looks at a job.
-        longest: seconds, at most, between two looks at a job. With 60 a job of 24 hours costs about 1,500 looks.
+        longest: seconds, at most, between two looks at a job. With 65 a job of 24 hours costs 1,415 looks.
     """
 
     shortest: float = 1.0
-    longest: float = 60.0
+    longest: float = 65.0
 
     def interval(self, age: float) -> float:
         """Seconds to wait before the next look.

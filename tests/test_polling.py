@@ -24,9 +24,19 @@ def looks(schedule: PollSchedule, ends_at: float) -> list[float]:
 
 @pytest.mark.parametrize(
     ("age", "seconds"),
-    [(-5.0, 1.0), (0.0, 1.0), (19.0, 1.0), (20.0, 1.0), (40.0, 2.0), (600.0, 30.0), (1_200.0, 60.0), (86_400.0, 60.0)],
+    [
+        (-5.0, 1.0),
+        (0.0, 1.0),
+        (19.0, 1.0),
+        (20.0, 1.0),
+        (40.0, 2.0),
+        (600.0, 30.0),
+        (1_200.0, 60.0),
+        (1_300.0, 65.0),
+        (86_400.0, 65.0),
+    ],
 )
-def test_the_interval_is_a_twentieth_of_the_age_between_a_second_and_a_minute(age, seconds):
+def test_the_interval_is_a_twentieth_of_the_age_between_a_second_and_65(age, seconds):
     """The defaults, at their borders and between them."""
     assert PollSchedule().interval(age) == pytest.approx(seconds)
 
@@ -60,16 +70,16 @@ def test_the_interval_never_shrinks(schedule, one, other):
 
 
 @given(st.floats(0, 2 * 86_400))
-def test_an_end_is_noticed_late_by_a_twentieth_or_a_minute(ends_at):
-    """The price of not looking: 5 % of the time that it took, 60 s at most; a second for the very short ones."""
+def test_an_end_is_noticed_late_by_a_twentieth_at_most(ends_at):
+    """The price of not looking: 5 % of the time that it took, 65 s at most; a second for the very short ones."""
     assume(ends_at > 0)
     late = looks(PollSchedule(), ends_at)[-1] - ends_at
-    assert late <= max(1.0, min(60.0, 0.05 * ends_at)) + 1e-6
+    assert late <= max(1.0, min(65.0, 0.05 * ends_at)) + 1e-6
 
 
-def test_a_day_of_waiting_costs_about_1500_looks():
-    """A look a minute is 1,440; the eager first minutes may cost a little more."""
-    assert len(looks(PollSchedule(), 86_400.0)) <= 1_550
+def test_a_day_of_waiting_costs_less_than_1500_looks():
+    """A look a minute would be 1,440, and the eager first minutes come on top of them."""
+    assert len(looks(PollSchedule(), 86_400.0)) <= 1_500
 
 
 def test_a_job_of_a_minute_is_looked_at_a_few_dozen_times():
