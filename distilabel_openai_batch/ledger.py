@@ -456,10 +456,10 @@ class Ledger:
             # A run that died may leave a job uncollected of which nothing is missing.
             under_way = [job for job, owner, is_asked in open_jobs if is_asked or self._lives(owner)]
             database.execute(
-                "CREATE TEMPORARY TABLE forgotten AS SELECT id FROM requests WHERE scope = ?1 AND id NOT IN ("
-                "SELECT id FROM requests WHERE job IN (SELECT value FROM json_each(?2)) UNION ALL"
-                " SELECT request FROM other_jobs WHERE job IN (SELECT value FROM json_each(?2)))",
-                (self._scope, orjson.dumps(under_way).decode()),
+                "CREATE TEMPORARY TABLE forgotten AS SELECT id FROM requests WHERE scope = :scope AND id NOT IN ("
+                "SELECT id FROM requests WHERE job IN (SELECT value FROM json_each(:jobs)) UNION ALL"
+                " SELECT request FROM other_jobs WHERE job IN (SELECT value FROM json_each(:jobs)))",
+                {"scope": self._scope, "jobs": orjson.dumps(under_way).decode()},
             )
             # The jobs stay, so that they are not looked for on the server.
             database.execute("DELETE FROM answers WHERE request IN (SELECT id FROM forgotten)")
@@ -585,8 +585,8 @@ class Ledger:
             )
             database.executemany(
                 "INSERT OR IGNORE INTO other_jobs (request, job)"
-                " SELECT id, ?1 FROM requests WHERE scope = ?2 AND custom_id = ?3 AND job != ?1",
-                [(job, self._scope, custom_id) for custom_id, _ in results],
+                " SELECT id, :job FROM requests WHERE scope = :scope AND custom_id = :custom_id AND job != :job",
+                ({"job": job, "scope": self._scope, "custom_id": custom_id} for custom_id, _ in results),
             )
             database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(results), job))
         return True
@@ -747,10 +747,11 @@ class Ledger:
             try:
                 lock.acquire(blocking=False)
             except filelock.Timeout:
-                return True
+                # Another process that looked may have removed it meanwhile.
+                return path.exists()
             lock.release()
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         return False
 
     def uploaded(self, job: Job, input_file_id: str) -> Job:

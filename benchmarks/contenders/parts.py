@@ -1,0 +1,114 @@
+"""`OpenAIBatchLLM` in parts, each alone and one after the other, so that the sum says where the time goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from openai import OpenAI
+
+from benchmarks.meter import Meter, Task, measured
+from benchmarks.questions import MODEL
+from distilabel_openai_batch import OpenAIBatchLLM, wire
+from distilabel_openai_batch.ledger import Ledger, ScopeName
+from distilabel_openai_batch.llm import _nothing_collected
+from distilabel_openai_batch.results import Results
+from distilabel_openai_batch.session import Call
+from distilabel_openai_batch.spool import Spool
+from distilabel_openai_batch.wire import MISSING_RESULT, Batch, Outcome, Request, Shard
+
+# As `jobs.py` records them.
+_AT_ONCE = 2_000
+
+
+def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
+    """Does what a request goes through, without a server, a buffer or an event loop."""
+    llm = OpenAIBatchLLM(model=MODEL)
+    llm.load()
+    inputs = [[{"role": "user", "content": question}] for question in task.questions()]
+    completion = _completion(task.base_url)
+    parts: dict[str, float] = {}
+
+    def part(name: str, do: Callable[[], Any]) -> Any:
+        begun = time.process_time()
+        done = do()
+        parts[name] = time.process_time() - begun
+        return done
+
+    folder = Path(task.folder)
+    with (
+        closing(Spool(folder / "bodies")) as spool,
+        closing(Ledger(folder / "ledger", ScopeName("", "", ""))) as ledger,
+    ):
+
+        def requests() -> list[Request]:
+            made = []
+            for call in calls:
+                body = wire.encode_body(call.body)
+                custom_id = wire.custom_id(wire.digest(task.base_url, call.endpoint, body), 0)
+                made.append(Request(custom_id, call.endpoint, MODEL, spool.add(body)))
+            return made
+
+        def record() -> list[tuple[str, Outcome]]:
+            kept: list[tuple[str, Outcome]] = []
+            members = ledger.members(job)
+            results = iter(Results(list(members), [file]))
+            while some := list(islice(results, _AT_ONCE)):
+                ledger.record(members, dict(some))
+                kept += some
+            ledger.collected(ended, MISSING_RESULT)
+            ledger.hand_over()
+            return kept
+
+        with meter:
+            calls: list[Call] = part("`OpenAILLM` makes its calls", lambda: list(llm._calls(inputs, 1, {})))
+            asked = part("JSON, digests, bodies to the disk", requests)
+            shard = Shard.of(asked)
+            job, _ = part("the ledger: intent", lambda: ledger.plan(shard))
+            part("the input file", lambda: _write(shard, folder / "input"))
+            _write_results(asked, completion, folder / "output")
+            batch = Batch("batch_1", "completed")
+            ended = ledger.ended(ledger.created(ledger.uploaded(job, "file-1"), batch), batch)
+            with (folder / "output").open("rb", buffering=0) as file:
+                outcomes = part("results read, joined and recorded in the ledger", record)
+            outputs = part("`OpenAILLM` reads its completions", lambda: _read(llm, inputs, outcomes))
+    meter.more["parts"] = parts
+    return outputs, [output["generations"][0] for output in outputs]
+
+
+def _completion(base_url: str) -> dict[str, Any]:
+    """One that the sandbox makes."""
+    with OpenAI(base_url=base_url, api_key="sk-benchmark") as client:
+        messages: Any = [{"role": "user", "content": "Why is the sky blue?"}]
+        return client.chat.completions.create(model=MODEL, messages=messages, max_tokens=128).model_dump()
+
+
+def _write(shard: Shard, path: Path) -> None:
+    with path.open("wb") as file:
+        for request in shard.requests:
+            file.write(request.line())
+
+
+def _write_results(requests: Sequence[Request], completion: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:
+        for request in requests:
+            file.write(wire.result_line(request.custom_id, completion))
+
+
+def _read(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[dict[str, Any]]:
+    def read() -> Iterator[dict[str, Any]]:
+        for input, (_, outcome) in zip(inputs, outcomes, strict=True):
+            output = llm._read(input, 1, {}, outcome)
+            assert output is not None
+            yield output
+
+    with _nothing_collected():
+        return list(read())
+
+
+if __name__ == "__main__":
+    measured(answer)

@@ -1,0 +1,38 @@
+"""Where the CPU time of a request goes."""
+
+from __future__ import annotations
+
+from benchmarks.figure import Cell, Figure
+from benchmarks.runs import Run, Runs
+
+
+def measure(runs: Runs) -> Figure:
+    """Measures it."""
+    size = runs.plan.cpu
+    whole = runs.measure(["ours"], size)["ours"]
+    [alone] = runs.run("ours", size, module="parts")
+    return Figure(
+        name="parts",
+        title="Where the CPU time goes",
+        how=f"The parts of `OpenAIBatchLLM`, each alone, one after the other in one process, {size:,} requests; and"
+        " what a whole run took beyond them: the buffer, the event loop, httpx with both files, and the collection of"
+        " garbage while all of it is alive.",
+        rows=_rows(whole, alone),
+        notes=[
+            "`OpenAILLM`'s own code is run for each request, so that what it sends and makes of an answer is never"
+            " written twice: it validates each input with pydantic, and reads usage and log probabilities of each"
+            " answer. The offline mode does not run it to ask.",
+        ],
+    )
+
+
+def _rows(whole: Run, alone: Run) -> list[dict[str, Cell]]:
+    if reason := whole.reason or alone.reason:
+        return [{"part": "all", "µs a request": None, "share": reason}]
+    micros = {name: 1e6 * seconds / alone.requests for name, seconds in alone.more["parts"].items()}
+    micros["what a whole run takes beyond them"] = whole.micros - sum(micros.values())
+    rows: list[dict[str, Cell]] = [
+        {"part": name, "µs a request": round(took, 1), "share": f"{took / whole.micros:.0%}"}
+        for name, took in micros.items()
+    ]
+    return [*rows, {"part": "a whole run", "µs a request": round(whole.micros, 1), "share": "100%"}]
