@@ -101,7 +101,7 @@ async def _simulate(scenario: Scenario, folder: Path) -> dict[str, Any]:
         ledger_dir=folder,
         reuse_answers=True,
     )
-    session.httpx.AsyncClient = Client  # type: ignore[misc]
+    httpx.AsyncClient = Client  # type: ignore[misc]
     calls = [
         Call("/v1/chat/completions", {"model": MODEL, "messages": [{"role": "user", "content": str(number)}]})
         for number in range(scenario.requests // scenario.stands_for)

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,27 @@ _FULL = 0.95
 # The first limit is simulated with all requests, the others with this part of them: each look takes real milliseconds.
 _PART = 5
 
+# Jobs of the largest size that a limit has to hold to be kept full by them.
+_FEW = 10
+
 
 def _scenarios(requests: int, limits: Sequence[int]) -> dict[str, Scenario]:
-    unit = 1_000
-    found = {
-        f"{limit / 1e6:.0f} M tokens": Scenario(
+    found = {}
+    for number, limit in enumerate(limits):
+        name = f"{limit / 1e6:.0f} M tokens"
+        found[name] = Scenario(
             requests=requests // (_PART if number else 1),
-            stands_for=unit,
+            stands_for=1_000,
             tokens=_TOKENS,
             per_job=50_000,
             max_jobs=20,
             token_limit=limit,
         )
-        for number, limit in enumerate(limits)
-    }
+        # What a user may set who knows the limit.
+        if limit < _FEW * 50_000 * _TOKENS:
+            found[f"{name}, jobs of 10,000"] = replace(found[name], per_job=10_000)
+        elif limit > 20 * 50_000 * _TOKENS:
+            found[f"{name}, 50 jobs in flight"] = replace(found[name], max_jobs=50)
     # Many small and short jobs, so that the creations are what is short.
     found["2,000 creations an hour"] = Scenario(
         requests=requests // 10,
@@ -92,8 +99,8 @@ def measure(runs: Runs) -> Figure:
         notes=[
             "Jobs that the server refuses because of the token limit cost nothing and never enter the queue; they"
             " are counted in the table.",
-            "A limit of 40 M holds 6 whole jobs of 6.25 M tokens, which is 93.8 %; 250 M would hold 40, and"
-            " `max_jobs` is 20 by default.",
+            "A limit of 40 M holds 6 whole jobs of 6.25 M tokens, which is 93.8 %: `max_requests_per_job` makes smaller"
+            " ones. 250 M would hold 40, and `max_jobs` is 20 by default.",
         ],
     )
 
