@@ -341,12 +341,9 @@ class BatchAPI:
         cursor = {"after": after} if after else {}
 
         async def page() -> list[Batch]:
-            try:
-                answer = await self._client.batches.list(limit=100, extra_query=cursor)
-            except AttributeError:
-                # The SDK's page takes it for granted that the answer is an object.
-                raise ValueError("The server's answer is not of this API.") from None
-            batches = _json(answer).get("data")
+            # Objects of a hundred batches cost milliseconds, at each look.
+            answer = await self._client.batches.with_raw_response.list(limit=100, extra_query=cursor)
+            batches = _object(answer.content).get("data")
             if not isinstance(batches, list):
                 raise ValueError("The server's answer is not a list of batches.")
             return [read_batch(batch) for batch in batches if isinstance(batch, dict)]
@@ -392,7 +389,7 @@ class BatchAPI:
         """
 
         async def attempt() -> Batch:
-            return read_batch(_json(await self._client.batches.retrieve(batch_id)))
+            return read_batch(_object((await self._client.batches.with_raw_response.retrieve(batch_id)).content))
 
         try:
             return await self._patiently(f"looking at batch {batch_id}", attempt)
@@ -597,11 +594,26 @@ def _is_no_endpoint(status_code: int, code: str | None, message: str) -> bool:
     return status_code in (405, 501) or (status_code == 404 and (code is None or "invalid url" in message.lower()))
 
 
+def _object(content: bytes) -> dict[str, Any]:
+    """The JSON object that an answer is.
+
+    Raises:
+        ValueError: it is none: a proxy's page with status 200, perhaps.
+    """
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ValueError("The server's answer is not of this API.")
+    return answer
+
+
 def _json(answer: object) -> dict[str, Any]:
     """What the SDK made of an answer, as the JSON that it was made from.
 
     Raises:
-        ValueError: it made nothing of it: a proxy's page with status 200, perhaps.
+        ValueError: it made nothing of it.
     """
     json = answer.to_dict() if isinstance(answer, openai.BaseModel) else None
     if not isinstance(json, dict):
