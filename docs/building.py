@@ -77,13 +77,14 @@ def fields_table(name: str, besides: str | None = None, *, inherited: bool = Fal
         f"| `{field_name}` | {shown_type(field.annotation, field.metadata)} | {_default(field)} | {field.description} |"
         for field_name, field in model.model_fields.items()
         if field.description
-        and _is_ours(model, field_name) is not inherited
+        and is_ours(model, field_name) is not inherited
         and not _is_same(field, others.get(field_name))
     ]
     return "\n".join(["| field | type | default | meaning |", "|---|---|---|---|", *rows])
 
 
-def _is_ours(model: type[BaseModel], field: str) -> bool:
+def is_ours(model: type[BaseModel], field: str) -> bool:
+    """Whether the package defines a field, or defines it anew."""
     owner = next(owner for owner in model.__mro__ if field in vars(owner).get("__annotations__", {}))
     return owner.__module__.startswith(PACKAGE)
 

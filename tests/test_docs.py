@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 from test_cli import leave, run
 
+import distilabel_openai_batch
 from distilabel_openai_batch import OpenAIBatchLLM, client, session
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import ScopeName, directory
@@ -206,6 +208,20 @@ def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
         for column in {"generation", "ratings", "batch_id"} & set(dataset.column_names):
             assert None not in dataset[column]
     assert set(sandbox.books().billed.values()) <= {1}
+
+
+def test_the_reference_has_every_field_that_the_package_has():
+    """Of every class that has fields; each of them is described."""
+    spec = importlib.util.spec_from_file_location("building", ROOT / "docs" / "building.py")
+    building = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(building)
+    page = building.on_page_markdown((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), None, None, None)
+    for name in distilabel_openai_batch.__all__:
+        model = getattr(distilabel_openai_batch, name)
+        for field, about in getattr(model, "model_fields", {}).items():
+            if building.is_ours(model, field):
+                assert f"| `{field}` | " in page, f"{name}.{field}"
+                assert about.description, f"{name}.{field}"
 
 
 def test_what_is_not_run_is_on_a_page():
