@@ -3,7 +3,8 @@
     OPENAI_API_KEY=… python examples/preferences.py
 
 Three requests for each row: 10,000 rows are 30,000 requests in 3 jobs. The two models' jobs run side by side, the
-judge's begins when both have ended.
+judge's begins when both have ended. Where two answers are rated alike, `chosen` and `rejected` are one and the same
+answer: such rows are left out below.
 
 Against the sandbox, start `distilabel-openai-batch serve` first and set OPENAI_BASE_URL=http://127.0.0.1:8000/v1.
 For a dataset on the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
@@ -38,4 +39,6 @@ with Pipeline(name="batch-preferences") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    print(distiset["default"]["train"].to_pandas()[["prompt", "chosen_model", "chosen_rating", "rejected_rating"]])
+    rows = distiset["default"]["train"].to_pandas()
+    pairs = rows[rows["chosen_rating"] > rows["rejected_rating"]]
+    print(pairs[["prompt", "chosen_model", "chosen_rating", "rejected_rating"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -10,10 +11,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 from conftest import API_KEY, ROOT
+from distilabel.distiset import Distiset
 from distilabel.pipeline import Pipeline
 
 EXAMPLES = ROOT / "examples"
@@ -50,14 +53,19 @@ def test_the_yaml_runs_from_distilabels_command_line(sandbox, tmp_path):
     assert books.sync == 0
 
 
-def read_example(name: str) -> Pipeline:
-    """The pipeline of an example in Python."""
+def import_example(name: str) -> ModuleType:
+    """An example in Python, of which nothing was run yet."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     example = importlib.util.module_from_spec(spec)
     # Where its classes are looked for.
     sys.modules[spec.name] = example
     spec.loader.exec_module(example)
-    return example.pipeline
+    return example
+
+
+def read_example(name: str) -> Pipeline:
+    """The pipeline of an example in Python."""
+    return import_example(name).pipeline
 
 
 def test_the_other_ways_to_run_run(sandbox, monkeypatch):
@@ -104,12 +112,22 @@ BY_NAME = {
 }
 
 
-def run_over(pipeline: Pipeline, rows: Path) -> list[dict]:
-    """The rows that a pipeline makes of a file's, without waiting a second for each of its jobs."""
+def run_over(pipeline: Pipeline, rows: Path) -> Distiset:
+    """What a pipeline makes of a file's rows, without waiting a second for each of its jobs."""
     steps = [pipeline.dag.get_step(name)["step"] for name in pipeline.dag]
     quick = {step.name: {"llm": {"min_poll_interval": 0.1}} for step in steps if hasattr(step, "llm")}
-    distiset = pipeline.run(parameters={"load": {"data_files": str(rows)}, **quick}, use_cache=False)
+    return pipeline.run(parameters={"load": {"data_files": str(rows)}, **quick}, use_cache=False)
+
+
+def rows_of(distiset: Distiset) -> list[dict]:
     return distiset["default"]["train"].to_list()
+
+
+def show(example: ModuleType, distiset: Distiset) -> None:
+    """What an example does with its dataset: all that stands after the run."""
+    tree = ast.parse(Path(example.__file__).read_text(encoding="utf-8"))
+    shows = ast.Module(tree.body[-1].body[1:], type_ignores=[])
+    exec(compile(shows, example.__file__, "exec"), vars(example) | {"distiset": distiset})
 
 
 def texts(value: object) -> Iterator[object]:
@@ -129,14 +147,19 @@ def some_rows(path: Path, count: int) -> Path:
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_each_example_does_what_it_says(name, sandbox, tmp_path):
+def test_each_example_does_what_it_says(name, sandbox, tmp_path, capsys):
     """In Python; the YAML then gives the same rows, for which nothing more is bought."""
     example, path = BY_NAME[name], some_rows(tmp_path / "rows.jsonl", 5)
-    rows = run_over(read_example(name), path)
+    program = import_example(name)
+    distiset = run_over(program.pipeline, path)
+    capsys.readouterr()
+    show(program, distiset)
+    assert capsys.readouterr().out
+    rows = rows_of(distiset)
     assert len(rows) == 5
     for row in rows:
         assert all(all(texts(row[column])) for column in example.columns), row
-    assert run_over(Pipeline.from_yaml(EXAMPLES / f"{name}.yaml"), path) == rows
+    assert rows_of(run_over(Pipeline.from_yaml(EXAMPLES / f"{name}.yaml"), path)) == rows
 
     books = sandbox.books()
     assert len(books.batches) == example.jobs
@@ -147,8 +170,8 @@ def test_each_example_does_what_it_says(name, sandbox, tmp_path):
 
 def test_the_weekly_example_buys_only_what_is_new(sandbox, tmp_path):
     """With three rows more, three requests; the first rows are those of the week before."""
-    first = run_over(read_example("weekly"), some_rows(tmp_path / "rows.jsonl", 4))
-    second = run_over(read_example("weekly"), some_rows(tmp_path / "rows.jsonl", 7))
+    first = rows_of(run_over(read_example("weekly"), some_rows(tmp_path / "rows.jsonl", 4)))
+    second = rows_of(run_over(read_example("weekly"), some_rows(tmp_path / "rows.jsonl", 7)))
 
     assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [4, 3]
     assert second[:4] == first
