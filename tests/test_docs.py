@@ -34,6 +34,7 @@ from distilabel_openai_batch.sandbox import RequestFailure, Settings
 CLI = ROOT / "docs" / "cli.md"
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^ *```\w", re.MULTILINE)
+LOADED = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+""")
 SAVED = re.compile(r"[Ss]ave this as `([\w.]+)`")
 INSTRUCTIONS = ROOT / "examples" / "instructions.jsonl"
 
@@ -222,6 +223,20 @@ def test_the_reference_has_every_field_that_the_package_has():
             if building.is_ours(model, field):
                 assert f"| `{field}` | " in page, f"{name}.{field}"
                 assert about.description, f"{name}.{field}"
+
+
+def test_the_site_is_whole_and_loads_nothing_from_elsewhere(tmp_path):
+    """Built strictly, as `make docs` does; pages with diagrams draw them with what lies beside them."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    pages = {page.parent.name: page.read_text(encoding="utf-8") for page in tmp_path.rglob("index.html")}
+    assert {"resuming", "configuration", "examples", "faq"} <= pages.keys()
+    for page in pages.values():
+        assert not LOADED.findall(page)
+    assert "<!-- fields of" not in pages["configuration"]
+    assert pages["design"].index("mermaid.tiny.js") < pages["design"].index('class="mermaid"')
+    assert (tmp_path / "assets" / "mermaid.tiny.js").is_file()
 
 
 def test_what_is_not_run_is_on_a_page():
