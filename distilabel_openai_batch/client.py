@@ -63,15 +63,19 @@ class BatchClient(OpenAIBaseClient):
         default=False, description="Whether to remove a job's files from the server once the ledger has their content."
     )
     deadline: RuntimeParameter[PositiveFloat] | None = Field(
-        default=None, description="The seconds after which what a job has not answered is asked synchronously."
+        default=None,
+        description="The seconds after which what a job has not answered is asked synchronously, at full price.",
     )
     sync_below: RuntimeParameter[NonNegativeInt] = Field(
-        default=0, description="Fewer requests than these are asked synchronously."
+        default=0, description="Fewer requests than these are asked synchronously: at once, and at full price."
     )
     preflight: RuntimeParameter[bool] = Field(
-        default=False, description="Whether one request is tried out before the others are submitted."
+        default=False, description="Whether one request of each model is tried out before the others are submitted."
     )
-    ledger_dir: RuntimeParameter[str] | None = Field(default=None, description="The directory of the ledger.")
+    ledger_dir: RuntimeParameter[str] | None = Field(
+        default=None,
+        description="Where the ledger is; else `$DISTILABEL_OPENAI_BATCH_DIR` or `~/.cache/distilabel/openai_batch`.",
+    )
 
     _sessions: Sessions | None = PrivateAttr(None)
     _run: Run | None = PrivateAttr(None)

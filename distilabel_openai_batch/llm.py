@@ -224,7 +224,8 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     """
 
     token_limit_parameter: RuntimeParameter[TokenLimitParameter] | None = Field(
-        default=None, description="The name under which `max_new_tokens` is sent."
+        default=None,
+        description="The name under which `max_new_tokens` is sent; else what OpenAI's model of that name takes.",
     )
 
     @field_validator("structured_output", mode="before")

@@ -83,7 +83,7 @@ def check_columns(name: str, task: _Task, found: Sequence[str]) -> None:
 class _RunsATask(_Step):
     """What runs a Task that is no step of the pipeline by itself."""
 
-    task: _Task
+    task: _Task = Field(description="The Task, with an `OpenAIBatchLLM`; it is no step of the pipeline by itself.")
 
     _is_a_batch_task = field_validator("task")(batch_task)
 
@@ -165,7 +165,9 @@ class StreamBatchResults(_RunsATask, GeneratorStep):
     )
     config: RuntimeParameter[str] | None = Field(default=None, description="The configuration of a dataset on the Hub.")
     split: RuntimeParameter[str] = Field(default="train", description="The split of a dataset on the Hub.")
-    ordered: RuntimeParameter[bool] = Field(default=True, description="Whether rows come in the order of `data`.")
+    ordered: RuntimeParameter[bool] = Field(
+        default=True, description="Whether rows come in the order of `data`; else as they are answered."
+    )
 
     _loaded_rows: Sequence[dict[str, Any]] | None = PrivateAttr(None)
 
@@ -266,7 +268,7 @@ class SubmitBatch(_RunsATask, GlobalStep):
     """
 
     run_name: RuntimeParameter[str] | None = Field(
-        default=None, description="The name by which the results are loaded."
+        default=None, description="The name by which the results are loaded; else the pipeline's and the step's."
     )
 
     @property
@@ -381,13 +383,15 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
     run_name: RuntimeParameter[str] | None = Field(default=None, description="The `run_name` of `SubmitBatch`.")
     # distilabel takes `list[str]` for a class on Python 3.10.
     batch_ids: RuntimeParameter[List[str]] | None = Field(  # noqa: UP006
-        default=None, description="The ids of some of its jobs."
+        default=None, description="The ids of some of its jobs, instead of `run_name`."
     )
     resubmit: RuntimeParameter[bool] = Field(
-        default=False, description="Whether requests without an answer are asked again."
+        default=False,
+        description="Whether requests without an answer are asked again, and waited for; else their rows have `None`s.",
     )
     ordered: RuntimeParameter[bool] = Field(
-        default=True, description="Whether rows come in the order in which they were submitted."
+        default=True,
+        description="Whether rows come in the order in which they were submitted; else as they are answered.",
     )
 
     _loaded_rows: _Rows | None = PrivateAttr(None)

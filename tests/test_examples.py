@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 import yaml
 from conftest import API_KEY, ROOT
+from distilabel.distiset import Distiset
 from distilabel.pipeline import Pipeline
 
 EXAMPLES = ROOT / "examples"
@@ -47,12 +53,19 @@ def test_the_yaml_runs_from_distilabels_command_line(sandbox, tmp_path):
     assert books.sync == 0
 
 
-def read_example(name: str) -> Pipeline:
-    """The pipeline of an example in Python."""
+def import_example(name: str) -> ModuleType:
+    """An example in Python, of which nothing was run yet."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     example = importlib.util.module_from_spec(spec)
+    # Where its classes are looked for.
+    sys.modules[spec.name] = example
     spec.loader.exec_module(example)
-    return example.pipeline
+    return example
+
+
+def read_example(name: str) -> Pipeline:
+    """The pipeline of an example in Python."""
+    return import_example(name).pipeline
 
 
 def test_the_other_ways_to_run_run(sandbox, monkeypatch):
@@ -74,19 +87,120 @@ def test_the_other_ways_to_run_run(sandbox, monkeypatch):
     assert len(sandbox.books().batches) == 5
 
 
-def test_the_python_and_the_yaml_are_one_pipeline(sandbox, tmp_path):
+@dataclass(frozen=True)
+class Example:
+    """What an example's docstring says of it.
+
+    Attributes:
+        requests: for each row.
+        jobs: for as many rows as fit into one.
+        columns: those of which none is empty in any row.
+    """
+
+    requests: int
+    jobs: int
+    columns: tuple[str, ...]
+
+
+BY_NAME = {
+    "preprocess": Example(1, 1, ("instruction", "rewritten")),
+    "preferences": Example(3, 3, ("prompt", "chosen", "chosen_rating", "chosen_model", "rejected", "rejected_rating")),
+    "evaluate": Example(2, 2, ("generation", "evaluated_model", "feedback", "result", "judge_model")),
+    "weekly": Example(1, 1, ("instruction", "paraphrases", "model_name")),
+    "evol": Example(3, 3, ("instruction", "evolved_instruction", "answer")),
+    "structured": Example(1, 1, ("instruction", "label")),
+}
+
+
+def run_over(pipeline: Pipeline, rows: Path) -> Distiset:
+    """What a pipeline makes of a file's rows, without waiting a second for each of its jobs."""
+    steps = [pipeline.dag.get_step(name)["step"] for name in pipeline.dag]
+    quick = {step.name: {"llm": {"min_poll_interval": 0.1}} for step in steps if hasattr(step, "llm")}
+    return pipeline.run(parameters={"load": {"data_files": str(rows)}, **quick}, use_cache=False)
+
+
+def rows_of(distiset: Distiset) -> list[dict]:
+    return distiset["default"]["train"].to_list()
+
+
+def show(example: ModuleType, distiset: Distiset) -> None:
+    """What an example does with its dataset: all that stands after the run."""
+    tree = ast.parse(Path(example.__file__).read_text(encoding="utf-8"))
+    shows = ast.Module(tree.body[-1].body[1:], type_ignores=[])
+    exec(compile(shows, example.__file__, "exec"), vars(example) | {"distiset": distiset})
+
+
+def texts(value: object) -> Iterator[object]:
+    """What stands in a column."""
+    if isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+    else:
+        yield value
+
+
+def some_rows(path: Path, count: int) -> Path:
+    """A file with the first of the examples' rows."""
+    lines = (EXAMPLES / "instructions.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[:count]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_each_example_does_what_it_says(name, sandbox, tmp_path, capsys):
+    """In Python; the YAML then gives the same rows, for which nothing more is bought."""
+    example, path = BY_NAME[name], some_rows(tmp_path / "rows.jsonl", 5)
+    program = import_example(name)
+    distiset = run_over(program.pipeline, path)
+    capsys.readouterr()
+    show(program, distiset)
+    assert capsys.readouterr().out
+    rows = rows_of(distiset)
+    assert len(rows) == 5
+    for row in rows:
+        assert all(all(texts(row[column])) for column in example.columns), row
+    assert rows_of(run_over(Pipeline.from_yaml(EXAMPLES / f"{name}.yaml"), path)) == rows
+
+    books = sandbox.books()
+    assert len(books.batches) == example.jobs
+    assert sum(books.billed.values()) == len(rows) * example.requests
+    assert set(books.billed.values()) == {1}
+    assert books.sync == 0
+
+
+def test_the_weekly_example_buys_only_what_is_new(sandbox, tmp_path):
+    """With three rows more, three requests; the first rows are those of the week before."""
+    first = rows_of(run_over(read_example("weekly"), some_rows(tmp_path / "rows.jsonl", 4)))
+    second = rows_of(run_over(read_example("weekly"), some_rows(tmp_path / "rows.jsonl", 7)))
+
+    assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [4, 3]
+    assert second[:4] == first
+    assert all(all(texts(row["paraphrases"])) for row in second)
+
+
+@pytest.mark.parametrize("name", ["pipeline", "stream", "submit", "load", *BY_NAME])
+def test_the_python_and_the_yaml_are_one_pipeline(name, sandbox, tmp_path):
     """Written out, both have the same steps, and neither the key."""
     written = []
-    for number, pipeline in enumerate([read_example("pipeline"), Pipeline.from_yaml(EXAMPLES / "pipeline.yaml")]):
+    for number, pipeline in enumerate([read_example(name), Pipeline.from_yaml(EXAMPLES / f"{name}.yaml")]):
         path = tmp_path / f"{number}.yaml"
         pipeline.save(path, format="yaml")
         assert API_KEY not in path.read_text(encoding="utf-8")
         dump = yaml.safe_load(path.read_text(encoding="utf-8"))
-        dump["pipeline"]["steps"][0]["step"].pop("data_files")
+        for file in ("data_files", "data"):
+            dump["pipeline"]["steps"][0]["step"].pop(file, None)
         written.append(dump)
 
     assert written[0] == written[1]
-    assert written[0]["pipeline"]["steps"][1]["step"]["llm"]["max_requests_per_job"] == 50_000
+    assert "max_requests_per_job: " in path.read_text(encoding="utf-8")
+
+
+def test_the_examples_are_listed():
+    """Each of them, with links to both of its files."""
+    listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    for name in {path.stem for path in EXAMPLES.glob("*.yaml")}:
+        assert f"]({name}.py)" in listed, name
+        assert f"]({name}.yaml)" in listed, name
 
 
 def test_the_demo_shows_what_was_done(tmp_path):

@@ -13,9 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration, UltraFeedback
+from sybil import Document
+from sybil.parsers.markdown import CodeBlockParser
 
 from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM, RunError
 from distilabel_openai_batch.sandbox import Fault
@@ -92,6 +95,14 @@ def test_it_is_the_pipeline_that_it_is_elsewhere(sandbox, tmp_path):
     # A worker elsewhere has not the driver's disk: its rows come another way.
     assert list((tmp_path / "local").rglob("batch_input_data/*"))
     assert not list((tmp_path / "cluster").rglob("batch_input_data/*"))
+
+
+def test_the_page_about_ray_shows_how(sandbox, tmp_path):
+    """Its first block runs, at this machine's Ray; the other one would have each worker install the package."""
+    page = Document.parse(str(ROOT / "docs" / "ray.md"), CodeBlockParser("python", lambda block: None))
+    namespace = {"pipeline": two_tasks(tmp_path)}
+    exec(next(iter(page.examples())).parsed, namespace)
+    assert len(namespace["distiset"]["default"]["train"]) == len(ROWS)
 
 
 def test_ray_is_imported_by_none_who_does_not_use_it():

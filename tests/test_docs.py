@@ -1,0 +1,346 @@
+"""Every code block of the documentation, as a reader would run it, against the sandbox."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import openai
+import orjson
+import pytest
+from conftest import ROOT
+from datasets import Dataset, DatasetDict, SplitInfo
+from distilabel.distiset import Distiset
+from distilabel.pipeline import Pipeline
+from distilabel.steps.generators import huggingface
+from sybil import Document, Example
+from sybil.evaluators.python import PythonEvaluator
+from sybil.parsers.markdown import CodeBlockParser
+from test_cli import leave, run
+
+import distilabel_openai_batch
+from distilabel_openai_batch import OpenAIBatchLLM, client, session
+from distilabel_openai_batch.inventory import Inventory
+from distilabel_openai_batch.ledger import ScopeName, directory
+from distilabel_openai_batch.polling import PollSchedule
+from distilabel_openai_batch.sandbox import RequestFailure, Settings
+
+CLI = ROOT / "docs" / "cli.md"
+PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^ *```\w", re.MULTILINE)
+LOADED = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+""")
+SAVED = re.compile(r"[Ss]ave this as `([\w.]+)`")
+INSTRUCTIONS = ROOT / "examples" / "instructions.jsonl"
+
+# Lines that are not run, and why.
+NOT_RUN = {
+    "pip install distilabel-openai-batch": "it is installed",
+    "pip install 'distilabel-openai-batch[sandbox]'": "it is installed",
+    "pip install 'distilabel-openai-batch[ray]'": "it is installed where `make test-ray` runs",
+    "export OPENAI_API_KEY=…": "a key is there",
+    "export OPENAI_API_KEY=sk-…": "a key is there",
+    "unset OPENAI_BASE_URL": "it would lead to OpenAI",
+    "distilabel-openai-batch serve": "the sandbox is running",
+    """python -m distilabel_openai_batch.sandbox --settings '{"dialect": "azure"}'""": "it is running, and speaks so",
+    "make demo": "tests/test_examples.py runs what it runs",
+    "make test": "it is what runs this",
+    "distilabel pipeline run --config examples/pipeline.yaml": "tests/test_examples.py runs it",
+    "distilabel pipeline run --config examples/preferences.yaml": "tests/test_examples.py runs it",
+    "python examples/preferences.py": "tests/test_examples.py runs it",
+}
+
+# Where the pages say that a server is: the sandbox's address takes their place.
+ADDRESSES = ("http://127.0.0.1:8000", "https://my-resource.openai.azure.com")
+
+# On a page for Ray the Python is only compiled; tests/test_ray.py runs it, in `make test-ray`.
+RAY = "ray.md"
+
+
+@pytest.fixture
+def desk(sandbox, tmp_path, monkeypatch) -> Path:
+    """The directory that a reader works in: the project's examples, and a Hub of one dataset.
+
+    It has the split and the columns that `HuggingFaceH4/instruction-dataset` has.
+    """
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (tmp_path / "instructions.jsonl").write_bytes(b"".join(INSTRUCTIONS.read_bytes().splitlines(keepends=True)[:5]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(PollSchedule, "interval", lambda self, age: 0.05)
+    rows = [{"prompt": f"Say number {i}.", "completion": str(i), "meta": ""} for i in range(5)]
+    hub = DatasetDict(test=Dataset.from_list(rows))
+    from_files = huggingface.load_dataset
+
+    def load_dataset(path: str, config: str | None = None, *, split: str = "train", **options):
+        return hub[split] if "/" in path else from_files(path, config, split=split, **options)
+
+    def dataset_infos(path: str):
+        info = hub["test"].info.copy()
+        info.splits = {"test": SplitInfo("test", num_examples=len(rows))}
+        return {"default": info}
+
+    monkeypatch.setattr(huggingface, "load_dataset", load_dataset)
+    monkeypatch.setattr(huggingface, "get_dataset_infos", dataset_infos)
+    return tmp_path
+
+
+class Reader:
+    """Somebody who does what a page says, from its top to its bottom.
+
+    Args:
+        address: the sandbox's.
+        monkeypatch: gives back the environment in the end.
+    """
+
+    def __init__(self, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._origin = address.removesuffix("/v1")
+        self._monkeypatch = monkeypatch
+        self._told = ""
+
+    def read(self, page: Path) -> Document:
+        """The page, and what is to be done with its blocks."""
+        languages: dict[str, Callable[[Example], None]] = {
+            "python": self.python,
+            "diff": self.diff,
+            "yaml": self.yaml,
+            "sh": self.shell,
+            "console": self.console,
+            "text": self.text,
+            # A drawing, which a browser makes.
+            "mermaid": lambda block: None,
+        }
+        parsers = [CodeBlockParser(language, evaluate) for language, evaluate in languages.items()]
+        return Document.parse(str(page), *parsers)
+
+    def python(self, block: Example) -> None:
+        """Runs it as a script, after those before it; or saves it, where it is to be saved."""
+        before = block.document.text[: block.start].rpartition("```")[2]
+        if saved := SAVED.search(before):
+            Path(saved[1]).write_text(block.parsed, encoding="utf-8")
+        elif Path(block.path).name == RAY:
+            compile(block.parsed, block.path, "exec")
+        else:
+            block.namespace["__name__"] = "__main__"
+            PythonEvaluator()(block)
+
+    def diff(self, block: Example) -> None:
+        """Runs what is there after the change; what was there before has to be Python too."""
+        lines = block.parsed.splitlines()
+        before, after = ("\n".join(line[1:] for line in lines if line[:1] != sign) for sign in "+-")
+        compile(before, block.path, "exec")
+        block.namespace["__name__"] = "__main__"
+        exec(compile(after, block.path, "exec"), block.namespace)
+
+    def yaml(self, block: Example) -> None:
+        """Runs a pipeline."""
+        Path("pipeline.yaml").write_text(block.parsed, encoding="utf-8")
+        block.namespace[f"yaml_{block.line}"] = Pipeline.from_yaml("pipeline.yaml").run(use_cache=False)
+
+    def shell(self, block: Example) -> None:
+        """Runs it; what it exports holds for the blocks after it."""
+        lines = [line for line in block.parsed.splitlines() if line.partition("  #")[0].strip() not in NOT_RUN]
+        script = "\n".join(lines)
+        for address in ADDRESSES:
+            script = script.replace(address, self._origin)
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        command = ["bash", "-euc", f"{script}\nenv -0 >environment"]
+        ran = subprocess.run(
+            command, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=240, check=False
+        )
+        self._told = ran.stdout + ran.stderr
+        assert ran.returncode == 0, self._told
+        exported = dict(entry.partition("=")[::2] for entry in Path("environment").read_text().split("\0") if entry)
+        for name in re.findall(r"\b([A-Z_]+)=", "".join(line for line in lines if line.startswith("export"))):
+            self._monkeypatch.setenv(name, exported[name])
+
+    def console(self, block: Example) -> None:
+        """Runs it, and sees what the page shows."""
+        command, _, shown = block.parsed.partition("\n")
+        assert shapes(run(*command.removeprefix("$ distilabel-openai-batch ").split()).stdout) == shapes(shown)
+
+    def text(self, block: Example) -> None:
+        """Looks for it in what the last command printed."""
+        printed = " ".join(shapes(self._told))
+        for line in shapes(block.parsed):
+            assert line in printed
+
+
+def shapes(text: str) -> list[str]:
+    """The lines of a text, with what differs from one run to the next replaced: ids, numbers, times, white space."""
+    for pattern, shape in (
+        (r"(batch_|file-)[0-9a-f]+", r"\1ID"),
+        (r"\b[0-9a-f]{32}-\d+", "ID"),
+        (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00", "TIME"),
+        (r"https?://127\S*", "ADDRESS"),
+        (r"/\S*/ledger\.", "LEDGER."),
+        (r"\d[\d,.]*", "N"),
+        # A job that takes no time has no pace to estimate from.
+        (r"(?m)(N s +)(–|N s)$", r"\1ETA"),
+    ):
+        text = re.sub(pattern, shape, text)
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+def datasets_in(namespace: dict[str, object]) -> Iterator[Dataset]:
+    for value in namespace.values():
+        if isinstance(value, Distiset):
+            yield from (value[name]["train"] for name in value)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != CLI], ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
+    """From top to bottom; no pipeline gives a `None` for an answer, and nothing is bought twice."""
+    if page.name == "servers.md":
+        sandbox.reset(Settings(dialect="azure"))
+    document = Reader(sandbox.base_url, monkeypatch).read(page)
+    blocks = list(document.examples())
+    assert len(blocks) == len(BLOCK.findall(document.text)), "a block in a language that nobody runs"
+    for block in blocks:
+        block.evaluate()
+    for dataset in datasets_in(document.namespace):
+        assert len(dataset)
+        for column in {"generation", "ratings", "batch_id"} & set(dataset.column_names):
+            assert None not in dataset[column]
+    assert set(sandbox.books().billed.values()) <= {1}
+
+
+def test_the_reference_has_every_field_that_the_package_has():
+    """Of every class that has fields; each of them is described."""
+    spec = importlib.util.spec_from_file_location("building", ROOT / "docs" / "building.py")
+    building = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(building)
+    page = building.on_page_markdown((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), None, None, None)
+    for name in distilabel_openai_batch.__all__:
+        model = getattr(distilabel_openai_batch, name)
+        for field, about in getattr(model, "model_fields", {}).items():
+            if building.is_ours(model, field):
+                assert f"| `{field}` | " in page, f"{name}.{field}"
+                assert about.description, f"{name}.{field}"
+
+
+def test_the_site_is_whole_and_loads_nothing_from_elsewhere(tmp_path):
+    """Built strictly, as `make docs` does; pages with diagrams draw them with what lies beside them."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    pages = {page.parent.name: page.read_text(encoding="utf-8") for page in tmp_path.rglob("index.html")}
+    assert {"resuming", "configuration", "examples", "faq"} <= pages.keys()
+    for page in pages.values():
+        assert not LOADED.findall(page)
+    assert "<!-- fields of" not in pages["configuration"]
+    assert pages["design"].index("mermaid.tiny.js") < pages["design"].index('class="mermaid"')
+    assert (tmp_path / "assets" / "mermaid.tiny.js").is_file()
+
+
+def test_what_is_not_run_is_on_a_page():
+    """A line that is gone from the pages is gone from the list."""
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert [line for line in NOT_RUN if line not in text] == []
+
+
+QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(40)]
+FAILS = RequestFailure(contains="number 3", code="bad_prompt", message="No threes, please.")
+
+
+OTHERS = [[{"role": "user", "content": f"Say letter {i}."}] for i in range(20)]
+# What is typed where a command asks.
+ANSWERS = {"cancel --all": "y\n", "forget preferences": "n\n"}
+# What prints the JSON that is shown below a command.
+JSON = {"jobs --look": "jobs --json", "failures": "failures --jsonl"}
+
+
+def named(command: str) -> list[str]:
+    """A command's words, with batches that there are."""
+    words = command.split()
+    if words[0] == "adopt":
+        words[1] = make_foreign_batch()
+    if words[0] == "show":
+        words[1] = next(job.batch_id for job in Inventory(directory(None)).jobs() if 0 < job.answered < job.requests)
+    return words
+
+
+def ask(questions, **fields) -> None:
+    session._scopes.clear()
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", **fields)
+    llm.load()
+    llm.generate(questions)
+
+
+def make_foreign_batch() -> str:
+    """A batch that another program made, and that has ended."""
+    with openai.OpenAI() as theirs:
+        body = {"model": "gpt-4o-mini"}
+        lines = [
+            {
+                "custom_id": str(i),
+                "method": "POST",
+                "url": "/v1/chat/completions",
+                "body": body | {"messages": messages},
+            }
+            for i, messages in enumerate(QUESTIONS)
+        ]
+        content = b"\n".join(map(orjson.dumps, lines))
+        file = theirs.files.create(file=("theirs.jsonl", content), purpose="batch")
+        batch = theirs.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    return batch.id
+
+
+def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch):
+    """Each command in turn, over runs of a pipeline some of whose requests are refused."""
+    monkeypatch.setattr(client, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
+    sandbox.reset(Settings(failures=[FAILS]))
+    ask(QUESTIONS[:10])
+    sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)
+    leave(QUESTIONS[10:], max_requests_per_job=20)
+
+    def under_way() -> None:
+        sandbox.configure(validating_seconds=0.0)
+
+    def ended() -> None:
+        sandbox.configure(in_progress_seconds=0.0)
+
+    def collected() -> None:
+        ask(QUESTIONS)
+
+    def others_under_way() -> None:
+        sandbox.configure(in_progress_seconds=600.0)
+        leave(OTHERS, max_requests_per_job=10)
+
+    def with_another_key() -> None:
+        sandbox.configure(api_keys=["another"])
+
+    before = {
+        "jobs --look": under_way,
+        "watch": ended,
+        "failures": collected,
+        "cancel": others_under_way,
+        "adopt": ended,
+        "doctor": with_another_key,
+    }
+    languages = ("console", "json")
+    document = Document.parse(str(CLI), *(CodeBlockParser(language, lambda _: None) for language in languages))
+    blocks = [block.parsed for block in document.examples()]
+    assert len(blocks) == len(BLOCK.findall(document.text))
+    command, printed = "", ""
+    for block in blocks:
+        if block.startswith("$ "):
+            command, _, shown = block.removeprefix("$ distilabel-openai-batch ").partition("\n")
+            for start, happens in before.items():
+                if command.startswith(start):
+                    happens()
+            printed = run(*named(command), input=ANSWERS.get(command)).output
+            # In a terminal `watch` draws bars.
+            assert command == "watch" or set(shapes(printed)) == set(shapes(shown)), command
+        elif command == "watch":
+            assert shapes(printed)[-2:] == shapes(block)[-2:]
+        else:
+            found = run(*JSON[command].split()).output
+            first = json.loads(found)[0] if found.startswith("[") else json.loads(found.splitlines()[0])
+            assert list(json.loads(block)) == list(first), command
