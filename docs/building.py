@@ -37,14 +37,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _MARKER.sub(lambda found: fields_table(found[2], found[3], inherited=bool(found[1])), markdown)
 
 
-def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
-    """Has a page with a diagram draw it with the Mermaid that lies here; the theme would load it from a CDN."""
-    if 'class="mermaid"' not in output:
-        return output
-    here = "../" * page.url.count("/")
-    return output.replace("</head>", f'<script src="{here}assets/mermaid.tiny.js"></script></head>', 1)
-
-
 def examples_page() -> str:
     """The README of the examples, with the files that it names below it."""
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
