@@ -144,6 +144,8 @@ def main() -> None:
     anyio.to_thread.run_sync = _run_sync  # type: ignore[assignment]
     # Bound when the module was imported.
     session.Jobs._in_thread = staticmethod(_run_sync)  # type: ignore[method-assign, assignment]
+    # Nobody presses Ctrl+C, and four looks at it a second make days of virtual time long.
+    session._INTERRUPTION_CHECK_SECONDS = HOUR
     loop: list[_VirtualLoop] = []
 
     def make_loop() -> _VirtualLoop:

@@ -291,11 +291,14 @@ class Jobs:
         self._live.add(batch.id)
         try:
             with self._file(f"{job.key}-growing") as path:
-                return await self._watch_live(job, batch, _Growing(path, take), deadline)
+                batch = await self._watch_live(job, batch, _Growing(path, take), deadline)
         finally:
             self._live.discard(batch.id)
+        # One that was refused has taken nobody's place; but somebody has to go on where it was the last.
+        if batch.status != "failed" or not self._live:
             self._one_ended.set()
             self._one_ended = anyio.Event()
+        return batch
 
     async def _watch_live(self, job: Job, batch: Batch, growing: _Growing, deadline: float) -> Batch:
         seen_at = time.monotonic()
