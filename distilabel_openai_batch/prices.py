@@ -115,6 +115,13 @@ def _dollars(usage: Usage, tokens_in: Decimal, tokens_out: Decimal, tokens_cache
     return ((usage.tokens_in - cached) * tokens_in + cached * tokens_cached + usage.tokens_out * tokens_out) / _MILLION
 
 
+def dollars(amount: Decimal) -> str:
+    """Money as people write it; of less than a dollar more digits."""
+    if 0 < amount < Decimal("0.0001"):
+        return "<$0.0001"
+    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}"
+
+
 def provider(base_url: str) -> str | None:
     """Whose prices a server bills: `"openai"`, `"azure"`, or `None` where nobody publishes them."""
     host = urlsplit(base_url).hostname or ""
@@ -205,7 +212,8 @@ def _batch_prices(model: Any, moment: datetime) -> Any:
 
 
 def _lowest(price: Any) -> Decimal | None:
-    return getattr(price, "base", price)
+    lowest: Decimal | None = getattr(price, "base", price)
+    return lowest
 
 
 def _or(price: Decimal | None, otherwise: Decimal) -> Decimal:
