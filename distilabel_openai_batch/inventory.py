@@ -229,7 +229,7 @@ class Inventory:
             LedgerError: there is no ledger, or it cannot be read.
         """
         return [
-            JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *row[5:-1], answered_by=_model(row[-1]))
+            JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *(*row[5:-1], _model(row[-1])))
             for row in self._rows(_JOBS)
         ]
 

@@ -284,7 +284,7 @@ async def _open(
         azure_api_version=settings.azure_api_version,
     )
     base_url = str(client.base_url)
-    progress = Progress(logger)
+    progress = Progress(logger, base_url)
     name = scope_name(base_url)
     # Who loads what was submitted asks the same questions, in the same process too.
     scope = _Scope() if settings.run else _scopes[settings.ledger_dir, name]
