@@ -130,7 +130,7 @@ def test_a_request_that_failed_costs_nothing_and_is_reckoned_again(sandbox):
 
 def test_without_a_synchronous_endpoint_it_is_the_price_of_a_batch(sandbox):
     """What was to be asked at once goes into a batch, and counts so."""
-    sandbox.add_fault(Fault(call="chat.completions", kind="status", status=404, times=-1))
+    sandbox.add_fault(Fault(call="chat.completions", kind="status", status=404, body="{}", times=-1))
     llm = loaded(budget=0.0061, sync_below=11)
     assert all(ask(llm))
     assert len(sandbox.books().batches) == 1
