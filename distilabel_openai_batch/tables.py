@@ -88,8 +88,9 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
         jobs: with the age and the time that is left, both in seconds.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("scope", "batch", "status"):
+    for name in ("scope", "batch"):
         table.add_column(name, overflow="fold")
+    table.add_column("status", no_wrap=True)
     for name in ("answered", "failed", "cost", "saved", "age", "ETA"):
         table.add_column(name, justify="right", no_wrap=True)
     all_costs = [costs.of_job(job) for job, _, _ in jobs]
