@@ -101,7 +101,7 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
             _coloured(job.status),
             f"{job.answered:,}/{job.requests:,}",
             f"[red]{job.failed:,}[/]" if job.failed else "0",
-            *money(cost),
+            *(money(cost) if job.answered else ("–", "–")),
             duration(age),
             duration(eta),
         )
@@ -109,7 +109,8 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
         answered, failed, requests = (
             sum(getattr(job, name) for job, _, _ in jobs) for name in ("answered", "failed", "requests")
         )
-        known = costs.total(all_costs) if any(all_costs) else None
+        total = costs.total(all_costs)
+        known = total if total.at_once or None not in all_costs else None
         table.add_row("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *money(known), style="bold")
     return table
 
@@ -193,7 +194,8 @@ def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
         )
     if len(known) > 1 and all(forecast.cost for forecast in known):
         total = costs.total(forecast.cost for forecast in known)
-        table.add_row("total", *[""] * 7, f"≤ {dollars(total.spent)}", f"≤ {dollars(total.at_once)}", style="bold")
+        name = "total" if len(known) == len(forecasts) else "total of these"
+        table.add_row(name, *[""] * 7, f"≤ {dollars(total.spent)}", f"≤ {dollars(total.at_once)}", style="bold")
     return table
 
 
