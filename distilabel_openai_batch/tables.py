@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from distilabel_openai_batch import costs, prices
+from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.inventory import LOST, JobEntry, Reason, label, remaining
 from distilabel_openai_batch.ledger import JobState, ScopeName
+from distilabel_openai_batch.prices import Cost, Usage, dollars
+
+if TYPE_CHECKING:
+    from distilabel_openai_batch.forecast import Forecast
 
 _COLOURS = {
     "completed": "green",
@@ -67,28 +76,76 @@ def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | N
     ]
 
 
+def money(cost: Cost | None) -> tuple[str, str]:
+    """What something cost and what it saved; `?` where that is not known."""
+    return (dollars(cost.spent), dollars(cost.saved)) if cost else ("?", "?")
+
+
 def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
-    """A row for each job.
+    """A row for each job, and one for all.
 
     Args:
         jobs: with the age and the time that is left, both in seconds.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("scope", "batch", "status"):
+    for name in ("scope", "batch"):
         table.add_column(name, overflow="fold")
-    for name in ("answered", "failed", "age", "ETA"):
+    table.add_column("status", no_wrap=True)
+    for name in ("answered", "failed", "cost", "saved", "age", "ETA"):
         table.add_column(name, justify="right", no_wrap=True)
-    for job, age, eta in jobs:
+    all_costs = [costs.of_job(job) for job, _, _ in jobs]
+    for (job, age, eta), cost in zip(jobs, all_costs, strict=True):
         table.add_row(
             escape(label(job.scope)),
-            escape(job.batch_id or ("(synchronous)" if job.state is JobState.SYNCHRONOUS else "–")),
+            escape(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
             _coloured(job.status),
             f"{job.answered:,}/{job.requests:,}",
             f"[red]{job.failed:,}[/]" if job.failed else "0",
+            *(("–", "–") if _is_to_come(job) else money(cost)),
             duration(age),
             duration(eta),
         )
+    if len(jobs) > 1:
+        answered, failed, requests = (
+            sum(getattr(job, name) for job, _, _ in jobs) for name in ("answered", "failed", "requests")
+        )
+        due = [cost for (job, _, _), cost in zip(jobs, all_costs, strict=True) if not _is_to_come(job)]
+        total = costs.total(due)
+        known = total if total.at_once or None not in due else None
+        table.add_row("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *money(known), style="bold")
     return table
+
+
+def _is_to_come(job: JobEntry) -> bool:
+    """Whether a job has no answer here, and so no cost yet."""
+    return not job.answered or (job.is_open and not job.tokens_in + job.tokens_out)
+
+
+def costs_table(entries: Sequence[CostEntry]) -> Table:
+    """A row for each scope and model, and one for all."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("scope", "model"):
+        table.add_column(name, overflow="fold")
+    for name in ("answers", "tokens in", "cached", "tokens out", "cost", "at once", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in entries:
+        table.add_row(escape(label(entry.scope)), escape(entry.model or "?"), *_cost_columns([entry]))
+    if len(entries) > 1:
+        table.add_row("total", "", *_cost_columns(entries), style="bold")
+    return table
+
+
+def _cost_columns(entries: Sequence[CostEntry]) -> list[str]:
+    answers, unknown = (sum(getattr(entry, name) for entry in entries) for name in ("answers", "unknown"))
+    usage = sum((entry.usage for entry in entries), Usage(0, 0))
+    cost = costs.total(entry.cost for entry in entries)
+    tokens = [f"{count:,}" for count in (usage.tokens_in, usage.tokens_cached, usage.tokens_out)]
+    is_known = answers > unknown
+    return [
+        f"{answers:,}",
+        *tokens,
+        *(dollars(it) if is_known else "?" for it in (cost.spent, cost.at_once, cost.saved)),
+    ]
 
 
 def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
@@ -119,14 +176,95 @@ def reasons_table(reasons: Iterable[Reason]) -> Table:
     return table
 
 
+def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
+    """A row for each step that asks, and one for all of which something is known."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("step", "model"):
+        table.add_column(name, overflow="fold")
+    for name in ("rows", "requests", "known", "to buy", "tokens in", "tokens out", "cost", "at once"):
+        table.add_column(name, justify="right", no_wrap=True)
+    known = [forecast for forecast in forecasts if not forecast.depends_on]
+    for forecast in forecasts:
+        about = (escape(forecast.step), escape(forecast.model))
+        if forecast.depends_on:
+            table.add_row(*about, *["?"] * 8)
+            continue
+        numbers = (forecast.rows, forecast.requests, forecast.known, forecast.requests - forecast.known)
+        usage, cost = forecast.usage, forecast.cost
+        table.add_row(
+            *about,
+            *(f"{number:,}" for number in numbers),
+            f"~{usage.tokens_in:,}" if usage else "?",
+            f"≤ {usage.tokens_out:,}" if usage else "?",
+            *([f"≤ {dollars(cost.spent)}", f"≤ {dollars(cost.at_once)}"] if cost else ["?", "?"]),
+        )
+    if len(known) > 1 and all(forecast.cost for forecast in known):
+        total = costs.total(forecast.cost for forecast in known)
+        name = "total" if len(known) == len(forecasts) else "total of these"
+        table.add_row(name, *[""] * 7, f"≤ {dollars(total.spent)}", f"≤ {dollars(total.at_once)}", style="bold")
+    return table
+
+
+def forecast_notes(forecasts: Sequence[Forecast]) -> Iterator[str]:
+    """What is to be said of a forecast's numbers, so that none is taken for more than it is."""
+    yield (
+        "Tokens in (~) are estimated from the lengths of the texts. Tokens out and costs (≤) are what they are where"
+        " each answer is as long as its request allows: most are shorter."
+    )
+    if any(forecast.known for forecast in forecasts):
+        yield "Known requests are answered or under way, says the ledger: they are not bought again."
+    for forecast in forecasts:
+        if forecast.depends_on == (forecast.step,):
+            yield f"{forecast.step} makes its own requests as it goes: what it asks depends on its answers."
+        elif forecast.depends_on:
+            yield f"What {forecast.step} asks depends on the answers of {', '.join(forecast.depends_on)}."
+        if forecast.asks_in_rounds:
+            yield (
+                f"{forecast.step} asks in rounds, which depend on its answers: it may ask more, or less. Each later"
+                " request is taken to hold one answer of full length."
+            )
+        if forecast.is_parted:
+            yield f"{forecast.step} is given a part of these rows by a routing function: its numbers are bounds."
+    unknown = {(it.model, it.base_url): None for it in forecasts if not it.depends_on and it.cost is None}
+    for model, base_url in unknown:
+        if not prices.rates(model, base_url, time.time()):
+            yield f"? {prices.why_unknown(model, base_url)}"
+        else:
+            yield f"? Some requests of {model} set their answers no limit."
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A job's progress.
+
+    Attributes:
+        batch_id: the server's id of its batch.
+        name: whose it is, where that says something.
+        done: requests that it is done with.
+        total: requests that it has.
+        status: the batch's.
+        ended: whether it has ended.
+        eta: the seconds that are probably left.
+    """
+
+    batch_id: str
+    name: str
+    done: int
+    total: int
+    status: str
+    ended: bool
+    eta: float | None
+
+
 class Bars:
     """Live progress, a bar for each job and one for all; a line for each change where there is no terminal.
 
     Args:
         console: where it is drawn.
+        stays: whether the bars are left there in the end.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, stays: bool = True) -> None:
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -139,6 +277,10 @@ class Bars:
             auto_refresh=False,
             disable=not console.is_terminal,
             expand=True,
+            transient=not stays,
+            # What goes into a file or a pipe stays out of the terminal.
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
         )
         self._tasks: dict[str, TaskID] = {}
         self._told = ""
@@ -152,34 +294,49 @@ class Bars:
 
     def show(self, jobs: Sequence[JobEntry]) -> None:
         """Draws jobs as they are now."""
-        etas = [eta for _, eta in timings(jobs, time.time())]
-        done, total = sum(map(_done, jobs)), sum(job.requests for job in jobs)
-        counted = sorted(Counter(job.status for job in jobs).items())
+        bars = [
+            Bar(str(job.batch_id), label(job.scope), _done(job), job.requests, job.status, job.has_ended, eta)
+            for job, (_, eta) in zip(jobs, timings(jobs, time.time()), strict=True)
+        ]
+        self.draw(bars, sum(bar.done for bar in bars), sum(bar.total for bar in bars))
+
+    def draw(self, bars: Sequence[Bar], done: int, total: int) -> None:
+        """Draws bars.
+
+        Args:
+            bars: of all jobs so far.
+            done: requests that are done with.
+            total: all there are.
+        """
         if not self._console.is_terminal:
+            counted = sorted(Counter(bar.status for bar in bars).items())
             statuses = ", ".join(f"{count} {status}" for status, count in counted)
             if (told := f"{done:,} of {total:,} requests; {statuses}") != self._told:
                 self._told = told
                 self._console.print(told, markup=False, highlight=False, soft_wrap=True)
             return
         # The last one ends when all have. Above the others, which may be more than a terminal has lines.
-        latest = max((eta for eta in etas if eta is not None), default=None)
-        ended = sum(job.has_ended for job in jobs)
-        self._draw("", "[bold]all[/]", done, total, f"{ended} of {len(jobs)} ended", latest)
-        for job, eta in zip(jobs, etas, strict=True):
-            self._draw(str(job.batch_id), self._name(job), _done(job), job.requests, _coloured(job.status), eta)
+        latest = max((bar.eta for bar in bars if bar.eta is not None), default=None)
+        ended = sum(bar.ended for bar in bars)
+        status = f"{ended} of {len(bars)} ended" if bars else ""
+        self._draw("", "[bold]all[/]", done, total, status, latest)
+        for bar in bars:
+            self._draw(bar.batch_id, self._name(bar), bar.done, bar.total, _coloured(bar.status), bar.eta)
         self._progress.refresh()
 
-    def _name(self, job: JobEntry) -> str:
+    def _name(self, bar: Bar) -> str:
         """What the terminal has room for beside the numbers. OpenAI's ids begin with the time: their ends differ."""
-        batch_id = str(job.batch_id)
+        batch_id = bar.batch_id
         short = batch_id if len(batch_id) <= _ID_CHARACTERS else f"…{batch_id[1 - _ID_CHARACTERS :]}"
-        name, room = f"{short} {label(job.scope)}", max(_ID_CHARACTERS, self._console.width - _NUMBERS_COLUMNS)
+        name, room = f"{short} {bar.name}".rstrip(), max(_ID_CHARACTERS, self._console.width - _NUMBERS_COLUMNS)
         return escape(name if len(name) <= room else f"{name[: room - 1]}…")
 
     def _draw(self, key: str, name: str, done: int, total: int, status: str, eta: float | None) -> None:
-        if key not in self._tasks:
-            self._tasks[key] = self._progress.add_task(name, total=total, status="", eta="")
-        self._progress.update(self._tasks[key], completed=done, total=total, status=status, eta=duration(eta))
+        fields = {"completed": done, "total": total, "status": status, "eta": duration(eta)}
+        if key in self._tasks:
+            self._progress.update(self._tasks[key], **fields)  # type: ignore[arg-type]
+        else:
+            self._tasks[key] = self._progress.add_task(name, **fields)  # type: ignore[arg-type]
 
 
 def _done(job: JobEntry) -> int:
