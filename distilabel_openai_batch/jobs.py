@@ -151,7 +151,7 @@ class Jobs:
         self._directory = directory
         self._progress = progress
         self._live: set[str] = set()
-        self._one_ended = anyio.Event()
+        self._room = anyio.Event()
         self._first_in_line = anyio.Lock()
         self._recording = anyio.Lock()
         self._looking = anyio.Lock()
@@ -260,10 +260,11 @@ class Jobs:
         Args:
             tries: how often it was waited for with nothing else under way.
         """
-        # One after another: a job that ends makes room for about one, and all the others would be refused again.
+        # One after another, as long as they are taken: a job that ends makes room for about one, and all the others
+        # would be refused again.
         async with self._first_in_line:
             if self._live:
-                await self._one_ended.wait()
+                await self._room.wait()
                 return True
             await anyio.sleep(self._settings.schedule.interval(0.0) * 2.0**tries)
             return tries < _TOKEN_LIMIT_TRIES
@@ -294,19 +295,26 @@ class Jobs:
                 batch = await self._watch_live(job, batch, _Growing(path, take), deadline)
         finally:
             self._live.discard(batch.id)
-        # One that was refused has taken nobody's place; but somebody has to go on where it was the last.
+        # One that was refused has made no room; but somebody has to go on where it was the last.
         if batch.status != "failed" or not self._live:
-            self._one_ended.set()
-            self._one_ended = anyio.Event()
+            self._let_one_try()
         return batch
+
+    def _let_one_try(self) -> None:
+        """Has the first who waits for the token limit create its batch: there may be room now."""
+        self._room.set()
+        self._room = anyio.Event()
 
     async def _watch_live(self, job: Job, batch: Batch, growing: _Growing, deadline: float) -> Batch:
         seen_at = time.monotonic()
         # A job may have waited for its creation.
         created_at = seen_at - max(0.0, time.time() - max(job.intended_at, batch.created_at or 0.0))
         overdue_at = max(seen_at, created_at + self._settings.window_seconds(batch) + _OVERDUE_SECONDS)
-        cancelled = False
+        cancelled = is_taken = False
         while not batch.ended:
+            if not is_taken and batch.status != "validating":
+                is_taken = True
+                self._let_one_try()
             boundaries.reached(Boundary.POLLING)
             late = time.time() >= deadline
             if seen_at > overdue_at or (late and not cancelled):

@@ -39,7 +39,7 @@ def _scenarios(requests: int, limits: Sequence[int]) -> dict[str, Scenario]:
         )
         # What a user may set who knows the limit.
         if limit < _FEW * 50_000 * _TOKENS:
-            found[f"{name}, jobs of 10,000"] = replace(found[name], per_job=10_000)
+            found[f"{name}, 50 jobs of 10,000 in flight"] = replace(found[name], per_job=10_000, max_jobs=50)
         elif limit > 20 * 50_000 * _TOKENS:
             found[f"{name}, 50 jobs in flight"] = replace(found[name], max_jobs=50)
     # Many small and short jobs, so that the creations are what is short.
@@ -100,7 +100,7 @@ def measure(runs: Runs) -> Figure:
             "Jobs that the server refuses because of the token limit cost nothing and never enter the queue; they"
             " are counted in the table.",
             "A limit of 40 M holds 6 whole jobs of 6.25 M tokens, which is 93.8 %: `max_requests_per_job` makes smaller"
-            " ones. 250 M would hold 40, and `max_jobs` is 20 by default.",
+            " ones, of which `max_jobs` has to allow more. 250 M would hold 40, and `max_jobs` is 20 by default.",
         ],
     )
 
