@@ -71,6 +71,9 @@ class BatchClient(OpenAIBaseClient):
     preflight: RuntimeParameter[bool] = Field(
         default=False, description="Whether one request is tried out before the others are submitted."
     )
+    add_failures: RuntimeParameter[bool] = Field(
+        default=False, description="Whether each row says, in a column of its own, why it has no answer."
+    )
     ledger_dir: RuntimeParameter[str] | None = Field(default=None, description="The directory of the ledger.")
 
     _sessions: Sessions | None = PrivateAttr(None)
@@ -89,6 +92,7 @@ class BatchClient(OpenAIBaseClient):
         "delete_files",
         "sync_below",
         "preflight",
+        "add_failures",
         mode="before",
     )
     @classmethod

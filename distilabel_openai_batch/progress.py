@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from distilabel_openai_batch.advice import next_step
 from distilabel_openai_batch.results import Results
 from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Outcome, Shard
 
@@ -34,10 +36,14 @@ class Progress:
 
     Args:
         logger: where the lines go.
+        scope: who asks, by the name that the command line has for it.
+        to_ask_again: how the requests without an answer are asked again.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, scope: str = "", to_ask_again: str = "Run again") -> None:
         self._logger = logger
+        self._scope = scope
+        self._to_ask_again = to_ask_again
         self._started = time.monotonic()
         self._requests = 0
         self._answers = 0
@@ -196,8 +202,16 @@ class Progress:
         if not self._requests:
             return
         for kind in sorted(self._kinds.values(), key=lambda kind: -kind.count):
-            which = f" The first custom_ids: {', '.join(kind.custom_ids)}" if kind.custom_ids else ""
-            self._logger.warning(f"⚠️ {kind.count:,} requests failed: {str(kind.example).rstrip('.')}.{which}")
+            which = f" The first custom_ids: {', '.join(kind.custom_ids)}." if kind.custom_ids else ""
+            advice = next_step(kind.example, next(iter(kind.custom_ids), None))
+            self._logger.warning(
+                f"⚠️ {kind.count:,} requests failed: {str(kind.example).rstrip('.')}.{which} → {advice}"
+            )
+        if self._kinds:
+            self._logger.warning(
+                f"🔎 `distilabel-openai-batch failures {shlex.quote(self._scope)}` lists them; `add_failures=True` puts the"
+                f" reasons into the rows. {self._to_ask_again} to ask for what has no answer."
+            )
         self._logger.info(
             f"🏁 {self._answers - self._rejected:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
             f" {self._asked_again:,} asked again; {self._tokens_in:,} tokens in, {self._tokens_out:,} out;"

@@ -66,18 +66,25 @@ class Answer:
     Attributes:
         line: the line of an output file that says it.
         tokens: tokens billed, in and out; 0 where the server does not say.
+        rejected: why some of its choices say nothing, by their places; `None` where that is not known or asked for.
     """
 
-    __slots__ = ("line", "tokens")
+    __slots__ = ("line", "rejected", "tokens")
 
-    def __init__(self, line: bytes, tokens: tuple[int, int]) -> None:
+    def __init__(self, line: bytes, tokens: tuple[int, int], rejected: Mapping[int, Failure] | None = None) -> None:
         self.line = line
         self.tokens = tokens
+        self.rejected = rejected
 
     @classmethod
-    def of(cls, body: dict[str, Any]) -> Answer:
+    def of(cls, body: dict[str, Any], rejected: Mapping[int, Failure] | None = None) -> Answer:
         """Makes an answer that no output file has."""
-        return cls(result_line("", body), _tokens(body))
+        return cls(result_line("", body), _tokens(body), rejected)
+
+    @property
+    def custom_id(self) -> str | None:
+        """Whose result it is, where its line says so."""
+        return orjson.loads(self.line)["custom_id"] or None
 
     @property
     def body(self) -> dict[str, Any]:
@@ -101,12 +108,14 @@ class Failure:
         status_code: HTTP status code of that request, `None` where it was never answered.
         code: the API's error code, `MALFORMED` or `MISSING`, if there is one.
         tokens: those billed, in and out, for answers that could not be used.
+        custom_id: of the request, once it is handed to who asked; it is no part of why.
     """
 
     message: str
     status_code: int | None = None
     code: str | None = None
     tokens: tuple[int, int] = (0, 0)
+    custom_id: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         labels = [str(label) for label in (self.status_code, self.code) if label]
