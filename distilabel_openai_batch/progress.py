@@ -209,8 +209,8 @@ class Progress:
             )
         if self._kinds:
             self._logger.warning(
-                f"🔎 `distilabel-openai-batch failures {shlex.quote(self._scope)}` lists them; `add_failures=True` puts the"
-                f" reasons into the rows. {self._to_ask_again} to ask for what has no answer."
+                f"🔎 `distilabel-openai-batch failures {shlex.quote(self._scope)}` lists them; `add_failures=True` says"
+                f" why in each row. {self._to_ask_again} to ask for what has no answer."
             )
         self._logger.info(
             f"🏁 {self._answers - self._rejected:,} of {self._requests:,} requests answered, {self._failed():,} failed,"

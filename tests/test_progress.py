@@ -102,8 +102,8 @@ def test_the_end_tells_what_it_cost(progress, clock, caplog):
     assert caplog.messages == [
         "⚠️ 2 requests failed: Bad prompt. (400, bad). The first custom_ids: a, b. → Mend these rows and run again:"
         " only changed rows, and those without an answer, are asked.",
-        "🔎 `distilabel-openai-batch failures 'my pipeline/generate'` lists them; `add_failures=True` puts the reasons"
-        " into the rows. Run again to ask for what has no answer.",
+        "🔎 `distilabel-openai-batch failures 'my pipeline/generate'` lists them; `add_failures=True` says why in"
+        " each row. Run again to ask for what has no answer.",
         "🏁 10 of 12 requests answered, 2 failed, 2 asked again; 10,000 tokens in, 100 out; 1 jobs; 90.0 s.",
     ]
 
