@@ -21,9 +21,9 @@ OPENAI = ("openai>=1,<2", "openai>=2,<3", "openai>=3,<4")
 INSTRUCTOR = ("instructor==1.17.0 openai==3.3.0", "instructor==1.16.0 openai==2.54.0")
 
 
-def install(session: nox.Session, *more: str) -> None:
+def install(session: nox.Session, *more: str, group: str = "dev") -> None:
     """Installs the project as it stands, with what its tests need."""
-    session.install("--editable", ".", "--group", "dev", *more)
+    session.install("--editable", ".", "--group", group, *more)
     session.run("uv", "pip", "list", "--quiet", external=True)
 
 
@@ -45,7 +45,7 @@ def lowest(session: nox.Session) -> None:
     constraints = Path(session.create_tmp()) / "lowest.txt"
     compile_ = ["uv", "pip", "compile", "--quiet", "--no-header", "--python-version", "3.10", "--extra", "sandbox"]
     session.run(*compile_, "--resolution", "lowest-direct", "-o", str(constraints), "pyproject.toml", external=True)
-    install(session, "--constraints", str(constraints))
+    install(session, "--constraints", str(constraints), group="tests")
     run_tests(session)
 
 

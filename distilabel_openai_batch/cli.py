@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import anyio
 import orjson
@@ -27,7 +27,11 @@ from typer.core import TyperGroup
 from distilabel_openai_batch import ledger
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, label, reasons
+from distilabel_openai_batch.prices import Cost, Usage, provider
 from distilabel_openai_batch.wire import Answer, Batch, Outcome
+
+if TYPE_CHECKING:
+    from distilabel_openai_batch.costs import CostEntry
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -112,7 +116,7 @@ def jobs(
     base_url: _BaseUrl = None,
     ledger_dir: _LedgerDir = None,
 ) -> None:
-    """List the jobs: scope, batch, status, answered of all requests, failed, age, and when they may be done."""
+    """List the jobs: scope, batch, status, answered of all requests, failed, cost, what was saved, age, and ETA."""
     from distilabel_openai_batch import tables
 
     inventory = _inventory(ledger_dir)
@@ -130,8 +134,37 @@ def jobs(
         _print_json([_job_json(job, age, eta) for job, age, eta in rows])
     elif rows:
         _console().print(tables.jobs_table(rows))
+        # A server of one's own has no prices: whoever looks at its jobs knows that.
+        _say_why_unknown([job for job, _, _ in rows if provider(job.scope.base_url)])
     else:
         typer.echo("No jobs.")
+
+
+@app.command()
+def costs(
+    scope: _AnyScope = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object.")] = False,
+    base_url: _BaseUrl = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Say what the answers in the ledger cost, and what they would have cost at once, by scope and model.
+
+    Prices are OpenAI's and Azure's list prices of the day. What is not listed is unknown.
+    """
+    from distilabel_openai_batch import tables
+    from distilabel_openai_batch.costs import by_model
+
+    inventory = _inventory(ledger_dir)
+    _scopes(inventory, scope, base_url)
+    meant = [job for job in inventory.jobs() if _is_meant(job.scope, scope, base_url)]
+    entries = by_model(meant)
+    if as_json:
+        _print_json(_costs_json(entries))
+    elif entries:
+        _console().print(tables.costs_table(entries))
+        _say_why_unknown(meant)
+    else:
+        typer.echo("No answers.")
 
 
 @app.command()
@@ -203,6 +236,7 @@ def show(
 ) -> None:
     """Show all that is known of one job."""
     from distilabel_openai_batch import tables
+    from distilabel_openai_batch.costs import of_job
 
     entries = _inventory(ledger_dir).jobs()
     place = entries.index(_of_batches(entries, [batch_id])[0])
@@ -213,6 +247,8 @@ def show(
     if as_json:
         _print_json(_job_json(job, age, eta))
         return
+    cached = f" ({job.tokens_cached:,} of them cached)" if job.tokens_cached else ""
+    spent, saved = tables.money(of_job(job))
     facts = {
         "batch": batch_id,
         "scope": label(job.scope),
@@ -221,7 +257,8 @@ def show(
         "endpoint": job.endpoint,
         "model": job.model,
         "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed",
-        "tokens": f"{job.tokens_in:,} in, {job.tokens_out:,} out",
+        "tokens": f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
+        "cost": f"{spent}; saved {saved}" if job.answered else "",
         "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
         "planned": _moment(job.created_at),
         "ended": f"{_moment(job.ended_at)}, after {tables.duration(age)}" if job.ended_at else "",
@@ -230,6 +267,7 @@ def show(
         "error": job.error or "",
     }
     _console().print(tables.facts_table((name, value) for name, value in facts.items() if value))
+    _say_why_unknown([job])
 
 
 @app.command()
@@ -477,8 +515,39 @@ def _looked_at(entries: list[JobEntry], base_url: str | None) -> list[JobEntry]:
 
 
 def _job_json(job: JobEntry, age: float, eta: float | None) -> dict[str, Any]:
-    names = {"scope": label(job.scope), "pipeline": job.scope.pipeline, "task": job.scope.task}
-    return asdict(job) | names | {"base_url": job.scope.base_url, "age_seconds": age, "eta_seconds": eta}
+    from distilabel_openai_batch.costs import of_job
+
+    return asdict(job) | _scope_json(job.scope) | {"age_seconds": age, "eta_seconds": eta} | _cost_json(of_job(job))
+
+
+def _scope_json(scope: ledger.ScopeName) -> dict[str, str]:
+    return {"scope": label(scope), "pipeline": scope.pipeline, "task": scope.task, "base_url": scope.base_url}
+
+
+def _cost_json(cost: Cost | None) -> dict[str, float | None]:
+    """Dollars; null where they are not known."""
+    if cost is None:
+        return {"cost": None, "cost_at_once": None, "saved": None}
+    return {"cost": float(cost.spent), "cost_at_once": float(cost.at_once), "saved": float(cost.saved)}
+
+
+def _costs_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
+    def numbers(some: Sequence[CostEntry]) -> dict[str, Any]:
+        answers, unknown = sum(entry.answers for entry in some), sum(entry.unknown for entry in some)
+        usage = sum((entry.usage for entry in some), Usage(0, 0))
+        known = sum((entry.cost for entry in some), Cost()) if answers > unknown or not answers else None
+        return {"answers": answers, "unknown": unknown} | asdict(usage) | _cost_json(known)
+
+    scopes = [_scope_json(entry.scope) | {"model": entry.model} | numbers([entry]) for entry in entries]
+    return {"scopes": scopes, "total": numbers(entries)}
+
+
+def _say_why_unknown(jobs: Sequence[JobEntry]) -> None:
+    """Explains each `?`, so that no sum is taken for more than it is."""
+    from distilabel_openai_batch.costs import of_job, why_unknown
+
+    for reason in dict.fromkeys(why_unknown(job) for job in jobs if of_job(job) is None):
+        typer.echo(f"? {reason}", err=True)
 
 
 def _print_json(value: object) -> None:

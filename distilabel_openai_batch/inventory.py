@@ -24,6 +24,9 @@ _CHUNK = 2_000
 
 _CUSTOM_IDS_NAMED = 3
 
+# A column that older ledgers do not have.
+_NEW = "tokens_cached"
+
 LOST = "not found"
 """The status of a job whose batch the server does not know, by this key at least."""
 
@@ -31,10 +34,13 @@ _JOBS = """
     SELECT pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model, requests,
         max(completed, coalesce(its.answered, 0)), max(jobs.failed, coalesce(its.failed, 0)),
         coalesce(its.asked, 0),
-        coalesce(its.tokens_in, 0), coalesce(its.tokens_out, 0), bytes, intended_at, ended_at, input_file_id, error
+        coalesce(its.tokens_in, 0), coalesce(its.tokens_out, 0), coalesce(its.tokens_cached, 0), bytes, intended_at,
+        ended_at, input_file_id, error,
+        (SELECT line FROM requests JOIN answers ON request = requests.id WHERE job = jobs.id LIMIT 1)
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
         SELECT job, sum(state = 'answered') AS answered, sum(state = 'failed') AS failed,
-            sum(state = 'asked') AS asked, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out
+            sum(state = 'asked') AS asked, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out,
+            sum(tokens_cached) AS tokens_cached
         FROM requests GROUP BY job
     ) AS its ON its.job = jobs.id
     ORDER BY jobs.id
@@ -82,11 +88,13 @@ class JobEntry:
         failed: how many have none, and will have none from this job.
         asked: how many the ledger has no outcome of.
         tokens_in, tokens_out: tokens billed for the answers that are here.
+        tokens_cached: those of the tokens in that the server had in its cache.
         bytes: the size of its input file; 0 where another machine wrote it.
         created_at: when it was planned, in seconds since the epoch.
         ended_at: when it was seen to have ended, in seconds since the epoch; `None` before that.
         input_file_id: the server's id of its input file, once it is known.
         error: why the server did not accept it.
+        answered_by: the model that answered, by the name that an answer has for it; empty where there is none.
     """
 
     scope: ScopeName
@@ -101,11 +109,18 @@ class JobEntry:
     asked: int
     tokens_in: int
     tokens_out: int
+    tokens_cached: int
     bytes: int
     created_at: float
     ended_at: float | None
     input_file_id: str | None
     error: str | None
+    answered_by: str
+
+    @property
+    def is_synchronous(self) -> bool:
+        """Whether its requests are, or were, asked one by one, which is billed in full."""
+        return self.state is JobState.SYNCHRONOUS or (not self.batch_id and bool(self.answered))
 
     @property
     def is_open(self) -> bool:
@@ -213,7 +228,10 @@ class Inventory:
         Raises:
             LedgerError: there is no ledger, or it cannot be read.
         """
-        return [JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *row[5:]) for row in self._rows(_JOBS)]
+        return [
+            JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *row[5:-1], answered_by=_model(row[-1]))
+            for row in self._rows(_JOBS)
+        ]
 
     def scopes(self) -> list[ScopeEntry]:
         """All scopes, oldest first.
@@ -289,7 +307,15 @@ class Inventory:
             if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
                 # It is being made.
                 return []
+            if not database.execute("SELECT 1 FROM pragma_table_info('requests') WHERE name = ?", (_NEW,)).fetchone():
+                # An older release wrote it, and only a run changes it.
+                sql = sql.replace(f"sum({_NEW})", "NULL")
             return database.execute(sql, parameters).fetchall()
+
+
+def _model(line: bytes | None) -> str:
+    """The model's name in an answer."""
+    return str(Answer(line, (0, 0)).body.get("model") or "") if line else ""
 
 
 def reasons(failures: Iterable[FailureEntry]) -> list[Reason]:

@@ -104,6 +104,9 @@ _MIGRATIONS = [
         INSERT OR IGNORE INTO other_jobs (request, job) VALUES (OLD.id, OLD.job);
     END;
     """,
+    """
+    ALTER TABLE requests ADD COLUMN tokens_cached INTEGER;
+    """,
 ]
 
 # Rows looked up or written in one statement or transaction: far above the cost of one, far below a second.
@@ -563,13 +566,15 @@ class Ledger:
             if job is None:
                 return False
             database.executemany(
-                "INSERT INTO requests (scope, custom_id, job, state, attempts, status_code, tokens_in, tokens_out)"
-                " VALUES (?, ?, ?, 'answered', 1, 200, ?, ?)"
+                "INSERT INTO requests"
+                " (scope, custom_id, job, state, attempts, status_code, tokens_in, tokens_out, tokens_cached)"
+                " VALUES (?, ?, ?, 'answered', 1, 200, ?, ?, ?)"
                 " ON CONFLICT (scope, custom_id) DO UPDATE SET state = 'answered', status_code = 200, code = NULL,"
                 " error = NULL, tokens_in = excluded.tokens_in, tokens_out = excluded.tokens_out,"
+                " tokens_cached = excluded.tokens_cached,"
                 # A job that is under way keeps its members.
                 " job = CASE state WHEN 'asked' THEN job ELSE excluded.job END WHERE state != 'answered'",
-                [(self._scope, custom_id, job, *answer.tokens) for custom_id, answer in answers],
+                [(self._scope, custom_id, job, *answer.tokens, answer.cached) for custom_id, answer in answers],
             )
             database.executemany(
                 "INSERT OR IGNORE INTO answers (request, line)"
@@ -815,9 +820,9 @@ class Ledger:
                 [(number, answer.line) for number, answer in answers],
             )
             database.executemany(
-                "UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, status_code = 200, code = NULL,"
-                " error = NULL WHERE id = ? AND state != 'answered'",
-                [(*answer.tokens, number) for number, answer in answers],
+                "UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, tokens_cached = ?,"
+                " status_code = 200, code = NULL, error = NULL WHERE id = ? AND state != 'answered'",
+                [(*answer.tokens, answer.cached, number) for number, answer in answers],
             )
             database.executemany(
                 "UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ? WHERE id = ?"

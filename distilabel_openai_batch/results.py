@@ -27,8 +27,8 @@ class Results:
     def __init__(self, custom_ids: Sequence[str], files: Sequence[RawIOBase | BytesIO]) -> None:
         self._custom_ids = custom_ids
         self._files = files
-        # For each request the file, the place and the length of its line, and tokens: 40 bytes.
-        self._lines = array("q", [-1, 0, 0, 0, 0]) * len(custom_ids)
+        # For each request the file, the place and the length of its line, and tokens: 48 bytes.
+        self._lines = array("q", [-1, 0, 0, 0, 0, 0]) * len(custom_ids)
         self._is_answer = bytearray(len(custom_ids))
         self.strays = 0
         """Lines that belong to none of the requests, or make no sense."""
@@ -36,15 +36,19 @@ class Results:
         """Requests that have an answer."""
         self.tokens = (0, 0)
         """Tokens billed for the answers, in and out."""
+        self.cached = 0
+        """Those of the tokens in that the server had in its cache."""
+        self.model = ""
+        """The model that answered, by the name that the first answer has for it."""
         self._read_all()
 
     def __iter__(self) -> Iterator[tuple[str, Outcome]]:
         """The outcome of each request, in their order."""
         for place, custom_id in enumerate(self._custom_ids):
-            number, start, length, *tokens = self._lines[5 * place : 5 * place + 5]
+            number, start, length, tokens_in, tokens_out, cached = self._lines[6 * place : 6 * place + 6]
             line = self._line(number, start, length) if number >= 0 else b""
             if self._is_answer[place]:
-                yield custom_id, Answer(line, (tokens[0], tokens[1]))
+                yield custom_id, Answer(line, (tokens_in, tokens_out), cached)
             else:
                 decoded = decode(line)
                 yield custom_id, decoded[1] if decoded else MISSING_RESULT
@@ -74,11 +78,14 @@ class Results:
         if isinstance(outcome, Answer):
             tokens_in, tokens_out = outcome.tokens
             self._is_answer[place] = True
+            if not self.answers:
+                self.model = str(outcome.body.get("model") or "")
             self.answers += 1
+            self.cached += outcome.cached
             self.tokens = (self.tokens[0] + tokens_in, self.tokens[1] + tokens_out)
-            self._lines[5 * place : 5 * place + 5] = array("q", (*line, tokens_in, tokens_out))
-        elif self._lines[5 * place] < 0:
-            self._lines[5 * place : 5 * place + 3] = array("q", line)
+            self._lines[6 * place : 6 * place + 6] = array("q", (*line, tokens_in, tokens_out, outcome.cached))
+        elif self._lines[6 * place] < 0:
+            self._lines[6 * place : 6 * place + 3] = array("q", line)
 
 
 def _lines(file: RawIOBase | BytesIO) -> Iterator[tuple[int, bytes]]:

@@ -11,8 +11,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
+from distilabel_openai_batch import costs
+from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.inventory import LOST, JobEntry, Reason, label, remaining
 from distilabel_openai_batch.ledger import JobState, ScopeName
+from distilabel_openai_batch.prices import Cost, Usage, dollars
 
 _COLOURS = {
     "completed": "green",
@@ -67,8 +70,13 @@ def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | N
     ]
 
 
+def money(cost: Cost | None) -> tuple[str, str]:
+    """What something cost and what it saved; `?` where that is not known."""
+    return (dollars(cost.spent), dollars(cost.saved)) if cost else ("?", "?")
+
+
 def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
-    """A row for each job.
+    """A row for each job, and one for all.
 
     Args:
         jobs: with the age and the time that is left, both in seconds.
@@ -76,19 +84,54 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("scope", "batch", "status"):
         table.add_column(name, overflow="fold")
-    for name in ("answered", "failed", "age", "ETA"):
+    for name in ("answered", "failed", "cost", "saved", "age", "ETA"):
         table.add_column(name, justify="right", no_wrap=True)
-    for job, age, eta in jobs:
+    all_costs = [costs.of_job(job) for job, _, _ in jobs]
+    for (job, age, eta), cost in zip(jobs, all_costs, strict=True):
         table.add_row(
             escape(label(job.scope)),
-            escape(job.batch_id or ("(synchronous)" if job.state is JobState.SYNCHRONOUS else "–")),
+            escape(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
             _coloured(job.status),
             f"{job.answered:,}/{job.requests:,}",
             f"[red]{job.failed:,}[/]" if job.failed else "0",
+            *money(cost),
             duration(age),
             duration(eta),
         )
+    if len(jobs) > 1:
+        answered, failed, requests = (
+            sum(getattr(job, name) for job, _, _ in jobs) for name in ("answered", "failed", "requests")
+        )
+        known = costs.total(all_costs) if any(all_costs) else None
+        table.add_row("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *money(known), style="bold")
     return table
+
+
+def costs_table(entries: Sequence[CostEntry]) -> Table:
+    """A row for each scope and model, and one for all."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("scope", "model"):
+        table.add_column(name, overflow="fold")
+    for name in ("answers", "tokens in", "cached", "tokens out", "cost", "at once", "saved"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in entries:
+        table.add_row(escape(label(entry.scope)), escape(entry.model or "?"), *_cost_columns([entry]))
+    if len(entries) > 1:
+        table.add_row("total", "", *_cost_columns(entries), style="bold")
+    return table
+
+
+def _cost_columns(entries: Sequence[CostEntry]) -> list[str]:
+    answers, unknown = (sum(getattr(entry, name) for entry in entries) for name in ("answers", "unknown"))
+    usage = sum((entry.usage for entry in entries), Usage(0, 0))
+    cost = costs.total(entry.cost for entry in entries)
+    tokens = [f"{count:,}" for count in (usage.tokens_in, usage.tokens_cached, usage.tokens_out)]
+    is_known = answers > unknown
+    return [
+        f"{answers:,}",
+        *tokens,
+        *(dollars(it) if is_known else "?" for it in (cost.spent, cost.at_once, cost.saved)),
+    ]
 
 
 def facts_table(facts: Iterable[tuple[str, str]]) -> Table:

@@ -66,20 +66,28 @@ class Answer:
     Attributes:
         line: the line of an output file that says it.
         tokens: tokens billed, in and out; 0 where the server does not say.
+        cached: those of the tokens in that the server had in its cache, which may be cheaper.
         rejected: why some of its choices say nothing, by their places; `None` where that is not known or asked for.
     """
 
-    __slots__ = ("line", "rejected", "tokens")
+    __slots__ = ("cached", "line", "rejected", "tokens")
 
-    def __init__(self, line: bytes, tokens: tuple[int, int], rejected: Mapping[int, Failure] | None = None) -> None:
+    def __init__(
+        self,
+        line: bytes,
+        tokens: tuple[int, int],
+        cached: int = 0,
+        rejected: Mapping[int, Failure] | None = None,
+    ) -> None:
         self.line = line
         self.tokens = tokens
+        self.cached = cached
         self.rejected = rejected
 
     @classmethod
     def of(cls, body: dict[str, Any], rejected: Mapping[int, Failure] | None = None) -> Answer:
         """Makes an answer that no output file has."""
-        return cls(result_line("", body), _tokens(body), rejected)
+        return cls(result_line("", body), _tokens(body), _cached(body), rejected)
 
     @property
     def custom_id(self) -> str | None:
@@ -330,7 +338,7 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
         return _failure(error, status_code, "The server gave no reason.")
     if not isinstance(body, dict) or not body:
         return Failure("The answer has no body.", status_code, MALFORMED)
-    return Answer(line, _tokens(body))
+    return Answer(line, _tokens(body), _cached(body))
 
 
 # How the SDK words an error. So writes a server that itself asked through it, and has no other place for the status.
@@ -342,6 +350,12 @@ def _tokens(body: Mapping[str, Any]) -> tuple[int, int]:
     if not isinstance(usage, dict):
         return 0, 0
     return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+
+
+def _cached(body: Mapping[str, Any]) -> int:
+    usage = body.get("usage")
+    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+    return _count(details.get("cached_tokens")) if isinstance(details, dict) else 0
 
 
 def _failure(error: object, status_code: int | None, otherwise: str) -> Failure:

@@ -26,8 +26,17 @@ from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
-COMMANDS = ["jobs", "watch", "failures", "show", "results", "cancel", "adopt", "forget", "doctor", "serve"]
-READING = [["jobs"], ["watch"], ["failures"], ["show", "batch_1"], ["results"], ["cancel", "--all"], ["forget", "x"]]
+COMMANDS = ["jobs", "costs", "watch", "failures", "show", "results", "cancel", "adopt", "forget", "doctor", "serve"]
+READING = [
+    ["jobs"],
+    ["costs"],
+    ["watch"],
+    ["failures"],
+    ["show", "batch_1"],
+    ["results"],
+    ["cancel", "--all"],
+    ["forget", "x"],
+]
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 
 
@@ -105,8 +114,10 @@ def test_completion_knows_scopes_and_batches(directory, monkeypatch):
 def test_jobs_are_a_table(directory):
     """A line for each, with what was answered and what failed."""
     lines = run("jobs").stdout.splitlines()
-    assert lines[0].split() == ["scope", "batch", "status", "answered", "failed", "age", "ETA"]
-    assert sorted(line.split()[2:5] for line in lines[1:]) == [["completed", "3/4", "1"], ["completed", "7/8", "1"]]
+    assert lines[0].split() == ["scope", "batch", "status", "answered", "failed", "cost", "saved", "age", "ETA"]
+    numbers = sorted(line.split()[2:7] for line in lines[1:-1])
+    assert numbers == [["completed", "3/4", "1", "?", "?"], ["completed", "7/8", "1", "?", "?"]]
+    assert lines[-1].split() == ["total", "10/12", "2", "?", "?"]
 
 
 def test_jobs_as_json_are_what_the_table_has_and_more(directory):

@@ -29,11 +29,13 @@ JOB = JobEntry(
     asked=37_500,
     tokens_in=0,
     tokens_out=0,
+    tokens_cached=0,
     bytes=1_000,
     created_at=1_000.0,
     ended_at=None,
     input_file_id="file-1",
     error=None,
+    answered_by="",
 )
 COLLECTED = replace(
     JOB,
