@@ -161,6 +161,8 @@ class Batch:
         metadata: what it was created with, empty where the server drops it.
         created_at: seconds since the epoch, `None` where the server does not say.
         expires_at: seconds since the epoch, `None` where the server does not say.
+        in_progress_at, finalizing_at, cancelling_at: likewise, when it came to be so.
+        finished_at: likewise, when it came to the status that does not change any more.
     """
 
     id: str
@@ -176,6 +178,10 @@ class Batch:
     metadata: Mapping[str, str] = field(default_factory=dict)
     created_at: float | None = None
     expires_at: float | None = None
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    cancelling_at: float | None = None
+    finished_at: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -407,7 +413,14 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
         metadata=metadata if isinstance(metadata, dict) else {},
         created_at=_seconds(batch.get("created_at")),
         expires_at=_seconds(batch.get("expires_at")),
+        in_progress_at=_seconds(batch.get("in_progress_at")),
+        finalizing_at=_seconds(batch.get("finalizing_at")),
+        cancelling_at=_seconds(batch.get("cancelling_at")),
+        finished_at=next((at for name in _FINISHED if (at := _seconds(batch.get(name)))), None),
     )
+
+
+_FINISHED = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 
 
 def _batch_errors(errors: object) -> Iterator[BatchError]:
