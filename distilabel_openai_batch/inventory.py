@@ -272,7 +272,8 @@ class Inventory:
         for _, of_job in groupby(self._rows(_COURSES), key=lambda row: row[0]):
             rows = list(of_job)
             looks = tuple((seen_at, completed, failed) for *_, seen_at, completed, failed in rows if seen_at)
-            courses.append(Course(*rows[0][1:5], looks=looks))
+            in_progress_at, finalizing_at, cancelling_at, finished_at = rows[0][1:5]
+            courses.append(Course(in_progress_at, finalizing_at, cancelling_at, finished_at, looks))
         return courses
 
     def scopes(self) -> list[ScopeEntry]:

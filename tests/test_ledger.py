@@ -269,7 +269,8 @@ def test_a_ledger_of_an_older_release_is_brought_up_to_date(tmp_path, monkeypatc
                 database.execute(statement)
             database.execute("INSERT INTO scopes (id, pipeline, task, base_url) VALUES (1, ?, ?, ?)", astuple(SCOPE))
             database.execute(
-                "INSERT INTO jobs (id, scope, key, owner, state, endpoint, model, requests, bytes, intended_at, batch_id)"
+                "INSERT INTO jobs"
+                " (id, scope, key, owner, state, endpoint, model, requests, bytes, intended_at, batch_id)"
                 " VALUES (1, 1, 'k', 'o', 'collected', '/v1/chat/completions', 'm', 1, 1, 1.0, 'batch_1')"
             )
             database.execute(f"PRAGMA application_id = {ledger_module._APPLICATION_ID}")
