@@ -52,6 +52,7 @@ JOBS_ONE_BY_ONE = 40
 """As many jobs have a line each; more are shown as a crowd."""
 
 _ROW_PIXELS = 24
+_AXIS_PIXELS = 40
 _CROWD_PIXELS = 220
 _ENDINGS_PIXELS = 90
 _SPAN_PIXELS = 8
@@ -150,7 +151,7 @@ def _one_by_one(found: Sequence[History], width: int) -> dict[str, Any]:
     }
     return _spec(
         width,
-        height=max(2, len(found)) * _ROW_PIXELS,
+        height=len(found) * _ROW_PIXELS + _AXIS_PIXELS,
         layer=[
             {
                 "data": {"values": bars},
@@ -284,7 +285,7 @@ def _config(width: int) -> dict[str, Any]:
                 "tickColor": _colour("line"),
                 "labelPadding": 5,
                 "labelOverlap": "greedy",
-                "labelSeparation": 8,
+                "labelSeparation": 12,
             },
             "title": {"color": _colour("muted"), "fontSize": 11, "fontWeight": "normal"},
         },

@@ -49,6 +49,9 @@ _ENDINGS = {
 }
 
 
+_SHORTEST_SECONDS = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class Stretch:
     """A phase of a job.
@@ -231,9 +234,9 @@ def crowds(found: Sequence[History], spans: int) -> list[Crowd]:
 
 
 def span(found: Sequence[History]) -> tuple[float, float]:
-    """From when to when jobs lasted, in seconds since the epoch; a second at least."""
+    """From when to when jobs lasted, in seconds since the epoch; long enough for moments to be told apart."""
     start, end = min(history.start for history in found), max(history.end for history in found)
-    return start, max(end, start + 1.0)
+    return start, max(end, start + _SHORTEST_SECONDS)
 
 
 def _moments(found: Sequence[History], points: int) -> list[float]:

@@ -104,6 +104,7 @@ def _cards(facts: Facts, models: Sequence[CostEntry]) -> list[dict[str, str]]:
     requests = facts.answered + facts.failed + facts.under_way
     share = f"{facts.answered / requests:.1%} of {requests:,} requests" if requests else "no requests yet"
     is_open = sum(history.ending is Ending.OPEN for history in facts.histories)
+    ended = "all have ended" if facts.histories else "none yet"
     usage = sum((entry.usage for entry in models), Usage(0, 0))
     cost = costs.total(entry.cost for entry in models)
     answers, unknown = (sum(getattr(entry, name) for entry in models) for name in ("answers", "unknown"))
@@ -118,7 +119,7 @@ def _cards(facts: Facts, models: Sequence[CostEntry]) -> list[dict[str, str]]:
         {
             "name": "Jobs",
             "value": f"{len(facts.histories):,}",
-            "note": f"{is_open:,} under way, {facts.under_way:,} requests in them" if is_open else "all have ended",
+            "note": f"{is_open:,} under way, {facts.under_way:,} requests in them" if is_open else ended,
             "colour": "working" if is_open else "",
         },
         {
