@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from distilabel_openai_batch.errors import (
         AuthenticationError,
         BatchFailedError,
+        BudgetError,
         ConnectionFailedError,
         InvalidParametersError,
         LedgerError,
@@ -26,6 +27,7 @@ __all__ = [
     "AuthenticationError",
     "AzureOpenAIBatchLLM",
     "BatchFailedError",
+    "BudgetError",
     "ConnectionFailedError",
     "InvalidParametersError",
     "LedgerError",

@@ -16,6 +16,7 @@ from distilabel_openai_batch import boundaries, errors
 from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api import NoSuchEndpointError
 from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch.budget import Budget
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
 from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Ledger
 from distilabel_openai_batch.progress import Progress
@@ -77,6 +78,7 @@ class Broker:
         preflight: whether a request is tried out before the others are submitted.
         buys: whether anything is bought. Otherwise what no job has answered is a failure, and says why.
         only: ids of the batches whose requests are answered; the others fail as `OTHER_BATCH`.
+        budget: what may be spent, if that is limited.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class Broker:
         preflight: bool = False,
         buys: bool = True,
         only: Collection[str] = (),
+        budget: Budget | None = None,
     ) -> None:
+        self._budget = budget
         self._buys = buys
         self._only = frozenset(only)
         self._ledger = ledger
@@ -124,6 +128,7 @@ class Broker:
         Raises:
             RunError: the run cannot go on.
         """
+        take = self._budget.settling(take) if self._budget else take
         try:
             if self._only:
                 requests = await self._members(requests, take)
@@ -156,6 +161,8 @@ class Broker:
             take(await anyio.to_thread.run_sync(self._why_not, to_buy, found.failed))
             to_buy = []
         is_urgent = len(to_buy) < self._sync_below or time.time() >= deadline
+        if self._budget:
+            await self._budget.reserve(to_buy, at_once=is_urgent)
         if self._preflight and not is_urgent:
             to_buy = await self._try_out(to_buy, take)
         return await _side_by_side(
@@ -183,6 +190,8 @@ class Broker:
             self._tried_out.add(kind)
             refusals: list[Failure] = []
             for request in kinds[kind][:_TRIALS]:
+                if self._budget:
+                    await self._budget.reserve([request], at_once=True)
                 try:
                     await self._at_once(Shard.of([request]), outcomes.update)
                 except (NoSuchEndpointError, errors.AuthenticationError) as error:
@@ -209,6 +218,8 @@ class Broker:
             others = await self._at_once(shard, take)
         except NoSuchEndpointError as error:
             self._progress.not_asked_now(str(error))
+            if self._budget:
+                await self._budget.reserve(shard.requests, at_once=False)
             return await self._buy(shard, take, _NEVER)
         return await self._answer(others, take, _PASSED, new=False)
 
@@ -228,6 +239,12 @@ class Broker:
                 await self._synchronous.run(job, mine, take)
         else:
             await self._dropped(job)
+        return self._left_to(others)
+
+    def _left_to(self, others: Shard | None) -> Sequence[Request]:
+        """The requests of a shard that another process buys."""
+        if others and self._budget:
+            self._budget.let_go(others.requests)
         return others.requests if others else []
 
     async def _look_up(self, requests: Sequence[Request], take: Take, new: bool) -> _Found:
@@ -281,8 +298,8 @@ class Broker:
             assert mine
             self._progress.overdue(len(mine.requests))
             take({request.custom_id: OVERDUE for request in mine.requests})
-        if others:
-            under_way += await self._answer(others.requests, take, deadline, new=False)
+        if left := self._left_to(others):
+            under_way += await self._answer(left, take, deadline, new=False)
         return under_way
 
     async def _dropped(self, job: Job) -> Ended:
@@ -313,6 +330,8 @@ class Broker:
                 # Its time began when it was planned, perhaps in an earlier run.
                 deadline = min(deadline, job.intended_at + self._deadline)
                 is_open = mine and mine.state in OPEN_STATES
+                if mine and self._budget:
+                    await self._budget.expect(requests)
                 ended = await self._jobs.run(mine, _only_answers(take), deadline=deadline) if mine and is_open else None
             if ended and ended.ending is Ending.UNDER_WAY:
                 return _batch_ids(ended)

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -32,6 +33,7 @@ from distilabel_openai_batch.wire import Answer, Batch, Outcome
 
 if TYPE_CHECKING:
     from distilabel_openai_batch.costs import CostEntry
+    from distilabel_openai_batch.forecast import Forecast
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -202,6 +204,36 @@ def report(
     except OSError as error:
         raise OpenAIBatchError(f"The report cannot be written: {error}") from None
     typer.echo(f"{len(facts.histories):,} jobs in {output}")
+
+
+@app.command()
+def estimate(
+    pipeline: Annotated[Path, typer.Argument(help="The pipeline's YAML or JSON file.")],
+    param: Annotated[
+        list[str] | None,
+        typer.Option(help="A runtime parameter, as for `distilabel pipeline run`: `step.llm.max_jobs=5`."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object.")] = False,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Say how much a pipeline would ask through the Batch API and what that may cost. Nothing is sent, or bought.
+
+    The steps before the first Tasks are run, here. What the ledger has answered, or under way, is not bought again.
+    """
+    # distilabel and what it imports warn of each other, to those who cannot mend it.
+    warnings.simplefilter("ignore")
+    from distilabel_openai_batch import forecast, tables
+
+    forecasts = forecast.of(pipeline, _parameters(param or []), ledger_dir)
+    if as_json:
+        _print_json(_forecasts_json(forecasts))
+        return
+    if not forecasts:
+        typer.echo("No step of it asks through the Batch API.")
+        return
+    _console().print(tables.forecasts_table(forecasts))
+    for note in tables.forecast_notes(forecasts):
+        typer.echo(note)
 
 
 @app.command()
@@ -577,6 +609,39 @@ def _costs_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
 
     scopes = [_scope_json(entry.scope) | {"model": entry.model} | numbers([entry]) for entry in entries]
     return {"scopes": scopes, "total": numbers(entries)}
+
+
+def _parameters(params: Sequence[str]) -> dict[str, Any]:
+    """Runtime parameters as `Pipeline.run` takes them."""
+    parameters: dict[str, Any] = {}
+    for param in params:
+        name, is_given, value = param.partition("=")
+        *steps, last = name.split(".")
+        if not is_given or not steps:
+            raise typer.BadParameter(f"{param!r} is not `step.parameter=value`.", param_hint="--param")
+        place = parameters
+        for step in steps:
+            place = place.setdefault(step, {})
+        place[last] = value
+    return parameters
+
+
+def _forecasts_json(forecasts: Sequence[Forecast]) -> dict[str, Any]:
+    """Costs and tokens out are bounds, tokens in an estimate."""
+    known = [forecast for forecast in forecasts if not forecast.depends_on]
+    steps = [
+        asdict(forecast)
+        | {"to_buy": forecast.requests - forecast.known}
+        | ({"usage": asdict(forecast.usage)} if forecast.usage else {})
+        | _cost_json(forecast.cost)
+        for forecast in forecasts
+    ]
+    total = sum((forecast.cost for forecast in known if forecast.cost), Cost())
+    return {
+        "steps": steps,
+        "is_complete": len(known) == len(forecasts) and all(forecast.cost for forecast in known),
+        "total": _cost_json(total if any(forecast.cost for forecast in known) else None),
+    }
 
 
 def _say_why_unknown(jobs: Sequence[JobEntry]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,10 +19,11 @@ from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.base_clients.openai import OpenAIBaseClient
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
 from distilabel_openai_batch import hooks, ledger
 from distilabel_openai_batch.api import Patience
+from distilabel_openai_batch.budget import Budget
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
@@ -74,6 +76,9 @@ class BatchClient(OpenAIBaseClient):
     add_failures: RuntimeParameter[bool] = Field(
         default=False, description="Whether each row says, in a column of its own, why it has no answer."
     )
+    budget: RuntimeParameter[NonNegativeFloat] | None = Field(
+        default=None, description="The dollars that may be spent, at most; nothing is submitted that may cost more."
+    )
     ledger_dir: RuntimeParameter[str] | None = Field(default=None, description="The directory of the ledger.")
 
     _sessions: Sessions | None = PrivateAttr(None)
@@ -107,10 +112,16 @@ class BatchClient(OpenAIBaseClient):
 
         Raises:
             ValueError: there is no API key.
+            BudgetError: there is a budget, and the price of the model is not known.
         """
         super().load()
         scope_name = partial(_scope_name, self._run)
-        self._sessions = Sessions(self._session_settings(), scope_name, self._logger, _interruption, _not_finished)
+        settings = self._session_settings()
+        if self.budget is not None and (self._run is None or self._run.buys):
+            budget = Budget(self.budget, settings.base_url or "")
+            budget.check_price(str(self.model))
+            settings = replace(settings, budget=budget)
+        self._sessions = Sessions(settings, scope_name, self._logger, _interruption, _not_finished)
 
     def takes_part_in(self, run: Run) -> None:
         """Says, before `load`, that what is asked belongs to a submission.

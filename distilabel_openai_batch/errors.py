@@ -7,6 +7,7 @@ OpenAIBatchError
     ├── ConnectionFailedError     the server could not be reached, or stopped answering for hours
     ├── BatchFailedError          a batch did not pass the server's validation
     ├── RequestsFailedError       every request failed, all in the same way
+    ├── BudgetError               what is to be bought may cost more than `budget` allows
     ├── InvalidParametersError    generation parameters that `OpenAILLM` does not take
     └── LedgerError               the ledger cannot be read or written
 """
@@ -88,6 +89,10 @@ class BatchFailedError(RunError):
 
 class RequestsFailedError(RunError):
     """Every request of the run failed in the same way, one that asking again does not mend."""
+
+
+class BudgetError(RunError):
+    """What is to be bought may cost more than `budget` allows, or nobody knows what it costs. It was not bought."""
 
 
 class InvalidParametersError(RunError, ValueError):

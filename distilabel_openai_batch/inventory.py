@@ -13,6 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, JobState, ScopeName, check_header, guard
 from distilabel_openai_batch.wire import FINAL_STATUSES, Answer
@@ -72,6 +74,13 @@ _ANSWERS = """
     SELECT requests.id, custom_id, batch_id, tokens_in, tokens_out, line
     FROM requests JOIN jobs ON jobs.id = job JOIN answers ON request = requests.id
     WHERE requests.scope = ? AND requests.id > ? AND requests.state = 'answered' ORDER BY requests.id LIMIT ?
+"""
+
+_BOUGHT = """
+    SELECT custom_id
+    FROM requests JOIN scopes ON scopes.id = requests.scope JOIN jobs ON jobs.id = job
+    WHERE pipeline = ? AND task = ? AND base_url = ? AND custom_id IN (SELECT value FROM json_each(?))
+        AND (requests.state = 'answered' OR (requests.state = 'asked' AND jobs.state != ?))
 """
 
 
@@ -254,7 +263,7 @@ class Inventory:
             LedgerError: there is no ledger, or it cannot be read.
         """
         return [
-            JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *row[5:-1], answered_by=_model(row[-1]))
+            JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *(*row[5:-1], _model(row[-1])))
             for row in self._rows(_JOBS)
         ]
 
@@ -305,6 +314,19 @@ class Inventory:
         for custom_id, batch_id, tokens_in, tokens_out, line in self._all(_ANSWERS, scope):
             yield AnswerEntry(custom_id, batch_id, Answer(line, (tokens_in or 0, tokens_out or 0)))
 
+    def bought(self, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
+        """Those of a scope's requests that have an answer or are under way, and so are not bought again.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        found: set[str] = set()
+        for start in range(0, len(custom_ids), _CHUNK):
+            chunk = orjson.dumps(custom_ids[start : start + _CHUNK]).decode()
+            names = (scope.pipeline, scope.task, scope.base_url, chunk, JobState.DROPPED.value)
+            found.update(custom_id for (custom_id,) in self._rows(_BOUGHT, names))
+        return found
+
     def _all(self, sql: str, scope: ScopeEntry) -> Iterator[Sequence[Any]]:
         last = 0
         while rows := self._rows(sql, (scope.id, last, _CHUNK)):
@@ -312,7 +334,7 @@ class Inventory:
                 yield row
             last = rows[-1][0]
 
-    def _rows(self, sql: str, parameters: Sequence[int] = ()) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, parameters: Sequence[int | str] = ()) -> list[tuple[Any, ...]]:
         try:
             before = self._fingerprint()
         except FileNotFoundError:
@@ -343,7 +365,7 @@ class Inventory:
         facts = self.path.stat()
         return facts.st_mtime_ns, facts.st_size, self.path.with_name(f"{FILE_NAME}-wal").exists()
 
-    def _read(self, how: str, sql: str, parameters: Sequence[int]) -> list[tuple[Any, ...]]:
+    def _read(self, how: str, sql: str, parameters: Sequence[int | str]) -> list[tuple[Any, ...]]:
         address = f"{self.path.resolve().as_uri()}?{how}"
         with closing(sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as database:
             check_header(database, self.path)

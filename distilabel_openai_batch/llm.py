@@ -149,6 +149,10 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             `message`, `status_code`, `code` and `custom_id`; `None` where it has one. Defaults to `False`.
         token_limit_parameter: the name under which `max_new_tokens` is sent: `"max_tokens"` or
             `"max_completion_tokens"`. Defaults to `None`, for the one that OpenAI's model of that name takes.
+        budget: the dollars that may be spent, at most. Before requests are submitted, their cost is estimated: list
+            prices, and each answer as long as `max_new_tokens` allows. Where they may cost more than is left, nothing
+            is submitted, and a `BudgetError` ends the run. It counts from `load` on: for each run of a step anew.
+            Defaults to `None`, for no limit. It needs the extra `prices`.
         ledger_dir: the directory of the ledger, the file that remembers what was bought. Defaults to
             `$DISTILABEL_OPENAI_BATCH_DIR`, else `~/.cache/distilabel/openai_batch`.
 
@@ -174,6 +178,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         - `preflight`: whether one request is tried out before the others are submitted. Defaults to `False`.
         - `add_failures`: whether each row says, in a column of its own, why it has no answer. Defaults to `False`.
         - `token_limit_parameter`: the name under which `max_new_tokens` is sent.
+        - `budget`: the dollars that may be spent, at most.
         - `ledger_dir`: the directory of the ledger.
 
     Icon:

@@ -8,7 +8,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+from distilabel_openai_batch import prices
 from distilabel_openai_batch.advice import next_step
+from distilabel_openai_batch.prices import Cost, Usage, dollars
 from distilabel_openai_batch.results import Results
 from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Outcome, Shard
 
@@ -36,12 +38,16 @@ class Progress:
 
     Args:
         logger: where the lines go.
+        base_url: the server's address, which tells what it bills.
         scope: who asks, by the name that the command line has for it.
         to_ask_again: how the requests without an answer are asked again.
     """
 
-    def __init__(self, logger: logging.Logger, scope: str = "", to_ask_again: str = "Run again") -> None:
+    def __init__(
+        self, logger: logging.Logger, base_url: str = "", scope: str = "", to_ask_again: str = "Run again"
+    ) -> None:
         self._logger = logger
+        self._base_url = base_url
         self._scope = scope
         self._to_ask_again = to_ask_again
         self._started = time.monotonic()
@@ -55,6 +61,9 @@ class Progress:
         self._asked_now = 0
         self._tokens_now_in = 0
         self._tokens_now_out = 0
+        # By the models that answered and were asked, and whether they were asked synchronously.
+        self._usage: dict[tuple[str, str, bool], Usage] = {}
+        self._models: dict[str, str] = {}
         self._live: dict[str, Batch] = {}
         self._early: Counter[str] = Counter()
         self._others: set[str | None] = set()
@@ -80,6 +89,7 @@ class Progress:
         """A batch was created for a shard."""
         self._jobs += 1
         self._live[batch.id] = batch
+        self._models[batch.id] = shard.requests[0].model
         self._logger.info(
             f"📤 Submitted job {self._jobs}, batch {batch.id}: {len(shard.requests):,} requests,"
             f" {shard.size / 1e6:,.2f} MB, of {self._requests:,} requests so far."
@@ -146,19 +156,24 @@ class Progress:
         tokens_in, tokens_out = results.tokens
         self._tokens_in += tokens_in
         self._tokens_out += tokens_out
+        if results.answers:
+            usage = Usage(tokens_in, tokens_out, results.cached)
+            self._billed(results.model, self._models.pop(batch.id, ""), usage, asked_now=False)
         if batch.status != "completed":
             reasons = f": {batch.reasons}" if batch.errors else ""
             self._logger.warning(f"Batch {batch.id} ended as {batch.status}{reasons}; what it answered is used.")
         if results.strays:
             self._logger.warning(f"Batch {batch.id} has {results.strays:,} result lines that belong to no request.")
 
-    def asked_now(self, outcome: Outcome) -> None:
-        """A request was asked synchronously, and is billed in full if it was answered."""
+    def asked_now(self, model: str, outcome: Outcome) -> None:
+        """A request of a model was asked synchronously, and is billed in full if it was answered."""
         self._asked_now += 1
         if isinstance(outcome, Answer):
             tokens_in, tokens_out = outcome.tokens
             self._tokens_now_in += tokens_in
             self._tokens_now_out += tokens_out
+            usage = Usage(tokens_in, tokens_out, outcome.cached)
+            self._billed(str(outcome.body.get("model") or ""), model, usage, asked_now=True)
 
     def overdue(self, requests: int, batch: Batch | None = None) -> None:
         """So many requests are not waited for any longer."""
@@ -222,6 +237,26 @@ class Progress:
                 f"💸 {self._asked_now:,} requests were asked synchronously, at full price:"
                 f" {self._tokens_now_in:,} tokens in and {self._tokens_now_out:,} out, at twice what a batch costs."
             )
+
+        if cost := self._cost():
+            self._logger.info(
+                f"💵 The answers of this run cost {dollars(cost.spent)} by list prices, {dollars(cost.saved)} less than"
+                " at once."
+            )
+
+    def _billed(self, answered_by: str, asked: str, usage: Usage, asked_now: bool) -> None:
+        key = (answered_by, asked, asked_now)
+        self._usage[key] = self._usage.get(key, Usage(0, 0)) + usage
+
+    def _cost(self) -> Cost | None:
+        """What was billed; `None` where that is nothing, or not known for all of it."""
+        total, now = Cost(), time.time()
+        for (answered_by, asked, asked_now), usage in self._usage.items():
+            rates = prices.rates(answered_by, self._base_url, now) or prices.rates(asked, self._base_url, now)
+            if rates is None or not usage.tokens_in + usage.tokens_out:
+                return None
+            total += rates.cost(usage, asked_now)
+        return total if self._usage else None
 
     def _failed(self) -> int:
         return sum(kind.count for kind in self._kinds.values())

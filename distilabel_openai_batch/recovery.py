@@ -54,6 +54,7 @@ _NOT_FINISHED = (
 
 TARGETS: dict[tuple[Any, str], list[str]] = {
     (Pipeline, "_error_callback"): ["self", "e"],
+    (Pipeline, "_set_steps_not_loaded_exception"): ["self"],
     (Pipeline, "_stop"): ["self", "acquire_lock"],
     (Pipeline, "_teardown"): ["self"],
     (RayPipeline, "_stop"): ["self"],
@@ -217,6 +218,11 @@ def _raise_run_errors(holds_ours: Callable[[Any], bool]) -> None:
     def wrapped(self: Any, e: BaseException) -> None:
         error = getattr(e, "subprocess_exception", None)
         is_stop = isinstance(error, DistilabelOfflineBatchGenerationNotFinishedException)
+        if isinstance(error, RunError) and e.is_load_error:  # type: ignore[attr-defined]
+            # Logged, and then raised as it is, not as a step that could not be loaded.
+            error_callback(self, e)
+            self._exception = error
+            return
         if not holds_ours(self) or not (is_stop or isinstance(error, RunError)) or e.is_load_error:  # type: ignore[attr-defined]
             error_callback(self, e)
             return
@@ -235,6 +241,13 @@ def _raise_run_errors(holds_ours: Callable[[Any], bool]) -> None:
         stopping.ended(name)
 
     Pipeline._error_callback = wrapped
+    set_exception = Pipeline._set_steps_not_loaded_exception
+
+    def set_unless_known(self: Any) -> None:
+        if not isinstance(self._exception, RunError):
+            set_exception(self)
+
+    Pipeline._set_steps_not_loaded_exception = set_unless_known
 
 
 def _end_after(seconds: float, pipeline: Any) -> None:

@@ -23,6 +23,7 @@ from distilabel_openai_batch import wire
 from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api import BatchAPI, Patience, sdk_client
 from distilabel_openai_batch.broker import Broker
+from distilabel_openai_batch.budget import Budget
 from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.inventory import label
 from distilabel_openai_batch.jobs import Jobs, JobSettings
@@ -81,6 +82,7 @@ class SessionSettings:
         reuse_answers: whether a run is given the answers that earlier ones were given.
         run: the submission that it takes part in, if it does.
         azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's.
+        budget: what may be spent, in all sessions together, if that is limited.
     """
 
     base_url: str | None
@@ -101,6 +103,7 @@ class SessionSettings:
     preflight: bool = False
     run: Run | None = None
     azure_api_version: str | None = None
+    budget: Budget | None = None
 
     def endpoint(self, path: str) -> str:
         """What the server calls an endpoint of OpenAI's: Azure's have no version in front."""
@@ -304,7 +307,7 @@ async def _open(
     )
     base_url = str(client.base_url)
     name = scope_name(base_url)
-    progress = Progress(logger, label(name), _to_ask_again(settings.run))
+    progress = Progress(logger, base_url, label(name), _to_ask_again(settings.run))
     # Who loads what was submitted asks the same questions, in the same process too.
     scope = _Scope() if settings.run else _scopes[settings.ledger_dir, name]
     ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, name)
@@ -348,6 +351,7 @@ async def _open(
                 preflight=settings.preflight,
                 buys=run is None or run.buys,
                 only=run.only if run else (),
+                budget=settings.budget,
             )
             buffer = CallBuffer(
                 answer=broker.answer,

@@ -66,7 +66,7 @@ class Synchronous:
             result = {request.custom_id: outcome}
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._ledger.record, members, result)
-            self._progress.asked_now(outcome)
+            self._progress.asked_now(request.model, outcome)
             take(result)
 
         async with anyio.create_task_group() as task_group:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
-from distilabel_openai_batch import costs
+from distilabel_openai_batch import costs, prices
 from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.inventory import LOST, JobEntry, Reason, label, remaining
 from distilabel_openai_batch.ledger import JobState, ScopeName
 from distilabel_openai_batch.prices import Cost, Usage, dollars
+
+if TYPE_CHECKING:
+    from distilabel_openai_batch.forecast import Forecast
 
 _COLOURS = {
     "completed": "green",
@@ -160,6 +164,62 @@ def reasons_table(reasons: Iterable[Reason]) -> Table:
             "\n".join(map(escape, reason.custom_ids)),
         )
     return table
+
+
+def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
+    """A row for each step that asks, and one for all of which something is known."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("step", "model"):
+        table.add_column(name, overflow="fold")
+    for name in ("rows", "requests", "known", "to buy", "tokens in", "tokens out", "cost", "at once"):
+        table.add_column(name, justify="right", no_wrap=True)
+    known = [forecast for forecast in forecasts if not forecast.depends_on]
+    for forecast in forecasts:
+        about = (escape(forecast.step), escape(forecast.model))
+        if forecast.depends_on:
+            table.add_row(*about, *["?"] * 8)
+            continue
+        numbers = (forecast.rows, forecast.requests, forecast.known, forecast.requests - forecast.known)
+        usage, cost = forecast.usage, forecast.cost
+        table.add_row(
+            *about,
+            *(f"{number:,}" for number in numbers),
+            f"~{usage.tokens_in:,}" if usage else "?",
+            f"≤ {usage.tokens_out:,}" if usage else "?",
+            *([f"≤ {dollars(cost.spent)}", f"≤ {dollars(cost.at_once)}"] if cost else ["?", "?"]),
+        )
+    if len(known) > 1 and all(forecast.cost for forecast in known):
+        total = costs.total(forecast.cost for forecast in known)
+        table.add_row("total", *[""] * 7, f"≤ {dollars(total.spent)}", f"≤ {dollars(total.at_once)}", style="bold")
+    return table
+
+
+def forecast_notes(forecasts: Sequence[Forecast]) -> Iterator[str]:
+    """What is to be said of a forecast's numbers, so that none is taken for more than it is."""
+    yield (
+        "Tokens in (~) are estimated from the lengths of the texts. Tokens out and costs (≤) are what they are where"
+        " each answer is as long as its request allows: most are shorter."
+    )
+    if any(forecast.known for forecast in forecasts):
+        yield "Known requests are answered or under way, says the ledger: they are not bought again."
+    for forecast in forecasts:
+        if forecast.depends_on == (forecast.step,):
+            yield f"{forecast.step} makes its own requests as it goes: what it asks depends on its answers."
+        elif forecast.depends_on:
+            yield f"What {forecast.step} asks depends on the answers of {', '.join(forecast.depends_on)}."
+        if forecast.asks_in_rounds:
+            yield (
+                f"{forecast.step} asks in rounds, which depend on its answers: it may ask more, or less. Each later"
+                " request is taken to hold one answer of full length."
+            )
+        if forecast.is_parted:
+            yield f"{forecast.step} is given a part of these rows by a routing function: its numbers are bounds."
+    unknown = {(it.model, it.base_url): None for it in forecasts if not it.depends_on and it.cost is None}
+    for model, base_url in unknown:
+        if not prices.rates(model, base_url, time.time()):
+            yield f"? {prices.why_unknown(model, base_url)}"
+        else:
+            yield f"? Some requests of {model} set their answers no limit."
 
 
 class Bars:

@@ -16,6 +16,7 @@ FACE = [
     "AuthenticationError",
     "AzureOpenAIBatchLLM",
     "BatchFailedError",
+    "BudgetError",
     "ConnectionFailedError",
     "InvalidParametersError",
     "LedgerError",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import logging
+from datetime import datetime, timezone
 
 import pytest
 
 from distilabel_openai_batch import progress as progress_module
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.results import Results
-from distilabel_openai_batch.wire import OTHER_BATCH, Batch, Failure, Request, Shard, result_line
+from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Request, Shard, result_line
+
+IN_NOVEMBER = datetime(2026, 11, 1, tzinfo=timezone.utc).timestamp()
 
 
 class Clock:
@@ -21,6 +24,9 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
+
+    def time(self) -> float:
+        return self.now + IN_NOVEMBER
 
 
 @pytest.fixture
@@ -33,7 +39,7 @@ def clock(monkeypatch) -> Clock:
 @pytest.fixture
 def progress(clock, caplog) -> Progress:
     caplog.set_level(logging.INFO)
-    return Progress(logging.getLogger("test.progress"), "my pipeline/generate")
+    return Progress(logging.getLogger("test.progress"), scope="my pipeline/generate")
 
 
 def shard(requests: int) -> Shard:
@@ -44,9 +50,9 @@ def running(completed: int, failed: int = 0, status: str = "in_progress") -> Bat
     return Batch("batch_1", status, completed=completed, failed=failed, total=1_000)
 
 
-def answers(requests: int) -> Results:
+def answers(requests: int, model: str = "m") -> Results:
     usage = {"prompt_tokens": 1_000, "completion_tokens": 10}
-    lines = [result_line(f"{n}", {"usage": usage}) for n in range(requests)]
+    lines = [result_line(f"{n}", {"model": model, "usage": usage}) for n in range(requests)]
     return Results([f"{n}" for n in range(requests)], [io.BytesIO(b"".join(lines))])
 
 
@@ -106,6 +112,45 @@ def test_the_end_tells_what_it_cost(progress, clock, caplog):
         " each row. Run again to ask for what has no answer.",
         "🏁 10 of 12 requests answered, 2 failed, 2 asked again; 10,000 tokens in, 100 out; 1 jobs; 90.0 s.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("base_url", "model", "line"),
+    [
+        # 10,000 tokens in at 15 cents a million and 100 out at 60, half of them in a batch.
+        ("https://api.openai.com/v1/", "gpt-4o-mini-2024-07-18", "cost $0.0023 by list prices, $0.0008 less"),
+        # A snapshot that nobody has a price of: that of the model that was asked.
+        ("https://api.openai.com/v1/", "gpt-4o-mini-2031-01-01", "cost $0.0023 by list prices, $0.0008 less"),
+        ("http://127.0.0.1:8000/v1/", "gpt-4o-mini", None),
+    ],
+)
+def test_the_end_tells_the_money_where_it_is_known(clock, caplog, base_url, model, line):
+    """What this run was answered, in batches and at once; nothing where a price is not known."""
+    pytest.importorskip("genai_prices")
+    caplog.set_level(logging.INFO)
+    progress = Progress(logging.getLogger("test.progress"), base_url)
+    asked = Shard([Request("0", "/v1/chat/completions", "gpt-4o-mini", b"{}")], 100)
+    progress.asked(20)
+    progress.created(running(0), asked)
+    progress.collected(running(10, status="completed"), answers(10, model))
+    for _ in range(10):
+        body = {"model": model, "usage": {"prompt_tokens": 1_000, "completion_tokens": 10}}
+        progress.asked_now("gpt-4o-mini", Answer.of(body))
+    progress.finish()
+    told = [message for message in caplog.messages if "💵" in message]
+    assert len(told) == bool(line)
+    assert not line or line in told[0]
+
+
+def test_no_money_is_told_where_a_part_of_it_is_unknown(clock, caplog):
+    """A sum that leaves something out misleads."""
+    progress = Progress(logging.getLogger("test.progress"), "https://api.openai.com/v1/")
+    progress.asked(2)
+    progress.asked_now("gpt-4o-mini", Answer.of({"model": "gpt-4o-mini", "usage": {"prompt_tokens": 9}}))
+    progress.asked_now("gpt-4o-mini", Answer.of({"model": "gpt-4o-mini-of-mine", "usage": {"prompt_tokens": 9}}))
+    progress.asked_now("nobody-s", Answer.of({"model": "nobody-s", "usage": {"prompt_tokens": 9}}))
+    progress.finish()
+    assert "$" not in caplog.text
 
 
 def test_failures_are_told_by_kind_with_the_first_few(progress, caplog):
