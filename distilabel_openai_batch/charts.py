@@ -5,6 +5,7 @@ Each is drawn once for every width that a page may have: what is drawn for a des
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ _CROWD_PIXELS = 220
 _ENDINGS_PIXELS = 90
 _SPAN_PIXELS = 8
 _COUNT_PIXELS = 38
+_GAP_PIXELS = 22
 
 # Below this width the names of jobs would leave no room for their bars: they have a number.
 _NAMES_FROM = 600
@@ -65,8 +67,12 @@ _CHARACTER_PIXELS = 7
 
 _Kind = TypeVar("_Kind", Phase, Ending)
 
-# How moments are named, by the seconds that are shown.
-_TIMES = ((2 * 86_400, "%-d %b"), (300, "%H:%M"), (0, "%H:%M:%S"))
+# How moments are named, and in how many characters, by the seconds that are shown.
+_TIMES = ((3 * 86_400, "%-d %b", 6), (300, "%H:%M", 5), (0, "%H:%M:%S", 8))
+
+# Seconds between two moments that are named.
+_DAY = 86_400
+_STEPS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 10_800, 21_600, _DAY // 2, _DAY, 2 * _DAY, 7 * _DAY)
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _FONT = "system-ui, sans-serif"
@@ -134,6 +140,8 @@ def _one_by_one(found: Sequence[History], width: int) -> dict[str, Any]:
     start, end = span(found)
     # The mark of a job that ended last stands within the chart.
     room = (end - start) * 8 / width
+    extent = 8 + _CHARACTER_PIXELS * max(map(len, names))
+    plot = width - extent - 20
     y = {
         "field": "job",
         "type": "nominal",
@@ -145,7 +153,7 @@ def _one_by_one(found: Sequence[History], width: int) -> dict[str, Any]:
             "labelPadding": 8,
             "labelLimit": 0,
             # What draws here may have a narrower font than what shows it.
-            "minExtent": 8 + _CHARACTER_PIXELS * max(map(len, names)),
+            "minExtent": extent,
         },
         "scale": {"paddingInner": 0.35, "paddingOuter": 0.25},
     }
@@ -158,7 +166,7 @@ def _one_by_one(found: Sequence[History], width: int) -> dict[str, Any]:
                 "mark": {"type": "bar", "cornerRadius": 2, "minBandSize": 4},
                 "encoding": {
                     "y": y,
-                    "x": _time("from", start, end + room, width),
+                    "x": _time("from", start, end + room, plot),
                     "x2": {"field": "to"},
                     "color": _as_it_is("colour"),
                     "description": {"field": "said"},
@@ -169,7 +177,7 @@ def _one_by_one(found: Sequence[History], width: int) -> dict[str, Any]:
                 "mark": {"type": "point", "filled": True, "size": 110, "strokeWidth": 1.5, "opacity": 1},
                 "encoding": {
                     "y": y,
-                    "x": _time("at", start, end + room, width),
+                    "x": _time("at", start, end + room, plot),
                     "fill": _as_it_is("colour"),
                     "stroke": {"value": _colour("card")},
                     "shape": _as_it_is("shape"),
@@ -187,15 +195,17 @@ def _together(some: Sequence[Crowd], width: int) -> dict[str, Any]:
     ended = [each for crowd in some for each in _stacked(crowd, crowd.endings, endings, ",")]
     start, end = some[0].start, some[-1].end
 
+    plot = width - _COUNT_PIXELS - 26
+
     def part(values: list[dict[str, Any]], title: str, height: int, ticks: int, named: bool) -> dict[str, Any]:
         return {
-            "width": width - _COUNT_PIXELS - 26,
+            "width": plot,
             "height": height,
             "data": {"values": values},
             "title": {"text": title, "anchor": "start", "frame": "bounds"},
             "mark": "rect",
             "encoding": {
-                "x": _time("from", start, end, width, named),
+                "x": _time("from", start, end, plot, named),
                 "x2": {"field": "to"},
                 "y": _count("low", ticks),
                 "y2": {"field": "high"},
@@ -238,7 +248,7 @@ def _answers(over_time: Sequence[Answers], width: int) -> dict[str, Any]:
         for each in over_time
     ]
     start, end = over_time[0].at, over_time[-1].at
-    x = _time("at", start, end, width)
+    x = _time("at", start, end, width - _COUNT_PIXELS - 20)
     layer: list[dict[str, Any]] = [
         {
             "mark": {
@@ -292,10 +302,21 @@ def _config(width: int) -> dict[str, Any]:
     }
 
 
-def _time(field: str, start: float, end: float, width: int, named: bool = True) -> dict[str, Any]:
-    length = end - start
-    shown = next(shown for shortest, shown in _TIMES if length >= shortest)
-    ticks = max(3, width // 100)
+def _time(field: str, start: float, end: float, plot: int, named: bool = True) -> dict[str, Any]:
+    """Moments from left to right.
+
+    Args:
+        field: what has them, in milliseconds since the epoch.
+        start: from when, in seconds since the epoch.
+        end: until when.
+        plot: the pixels that there are for it.
+        named: whether they are named below.
+    """
+    shown, characters = next((shown, size) for shortest, shown, size in _TIMES if end - start >= shortest)
+    apart = (end - start) / plot * (characters * _CHARACTER_PIXELS + _GAP_PIXELS)
+    step = next((step for step in _STEPS if step >= apart), math.ceil(apart / _STEPS[-1]) * _STEPS[-1])
+    first = math.ceil(start / step)
+    ticks = [_milliseconds(step * number) for number in range(first, math.floor(end / step) + 1)]
     return {
         "field": field,
         "type": "temporal",
@@ -303,11 +324,12 @@ def _time(field: str, start: float, end: float, width: int, named: bool = True) 
         "scale": {"type": "utc", "domain": [_milliseconds(start), _milliseconds(end)], "nice": False},
         "axis": {
             "format": shown,
-            "tickCount": ticks,
+            "values": ticks,
             "grid": True,
             "labels": named,
             "ticks": named,
             "labelBound": True,
+            "labelFlush": False,
         },
     }
 

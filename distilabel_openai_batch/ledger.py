@@ -270,7 +270,8 @@ def guard(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         advice = "Is another program holding it?" if "locked" in str(error) else "Nothing in it was overwritten."
         raise LedgerError(f"The ledger {path} cannot be used: {error}. {advice}") from None
-    except sqlite3.DatabaseError as error:
+    # What a damaged schema says of itself need not be UTF-8, and then this is how it is told.
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise LedgerError(
             f"The ledger {path} is damaged, or is none: {error}. It was left as it is. Restore it, or move it"
             " away: jobs that are still on the server are then found there."
