@@ -363,7 +363,8 @@ def _milliseconds(seconds: float) -> int:
 
 
 def _clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%-d %b %H:%M:%S")
+    at = datetime.fromtimestamp(seconds, timezone.utc)
+    return f"{at.day} {at:%b %H:%M:%S}"
 
 
 def _length(seconds: float) -> str:

@@ -228,7 +228,8 @@ def _period(histories: Sequence[History]) -> str:
 
 
 def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%-d %b %Y, %H:%M")
+    at = datetime.fromtimestamp(seconds, timezone.utc)
+    return f"{at.day} {at:%b %Y, %H:%M}"
 
 
 def _short(number: int) -> str:
