@@ -26,8 +26,9 @@ _MODELS_LISTED = 20
 _MESSAGE_CHARACTERS = 240
 _POINTS = 97
 
-# Should a server quote one in an error.
+# Should a server quote a key in an error, or an address have a password.
 _KEY = re.compile(r"\bsk-[\w*-]{6,}")
+_PASSWORD = re.compile(r"//[^/\s@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def _values(facts: Facts) -> dict[str, object]:
         "more_reasons": max(0, len(facts.reasons) - _REASONS_LISTED),
         "models": [_model(entry, models) for entry in models[:_MODELS_LISTED]],
         "more_models": max(0, len(models) - _MODELS_LISTED),
-        "unknown": list(dict.fromkeys(costs.why_unknown(job) for job in jobs if costs.of_job(job) is None)),
+        "unknown": list(dict.fromkeys(_quoted(costs.why_unknown(job)) for job in jobs if costs.of_job(job) is None)),
         "jobs": [_job(*each) for each in list(enumerate(facts.histories, 1))[: -_JOBS_LISTED - 1 : -1]],
         "more_jobs": max(0, len(facts.histories) - _JOBS_LISTED),
     }
@@ -214,7 +215,7 @@ def _job(number: int, history: History) -> dict[str, str]:
 
 
 def _quoted(message: str) -> str:
-    message = _KEY.sub("sk-…", message)
+    message = _PASSWORD.sub("//", _KEY.sub("sk-…", message))
     return message if len(message) <= _MESSAGE_CHARACTERS else f"{message[:_MESSAGE_CHARACTERS]}…"
 
 

@@ -23,7 +23,7 @@ from distilabel_openai_batch.history import (
     histories,
 )
 from distilabel_openai_batch.inventory import Course, Inventory, JobEntry
-from distilabel_openai_batch.ledger import JobState, ScopeName
+from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
 
 SCOPE = ScopeName("preferences", "generate", "https://api.openai.com/v1/")
 JOB = JobEntry(
@@ -163,7 +163,7 @@ def reported(directory, tmp_path, *arguments):
 def odd(directory):
     """A ledger whose names and errors are what nobody hopes for."""
     with closing(Books(directory)) as books:
-        scope = books.scope(HOSTILE, HOSTILE)
+        scope = books.scope(HOSTILE, HOSTILE, "https://me:password-of-mine@example.com/v1/")
         failures = [(400, HOSTILE, f"{HOSTILE} The key sk-proj-abcdef0123456789 is wrong."), (500, None, "x" * 900)]
         facts = {"model": HOSTILE, "error": HOSTILE, "failures": failures, "known": False}
         books.job(scope, 0, "expired", requests=30, answered=10, **facts)
@@ -180,6 +180,7 @@ def test_what_the_ledger_says_is_text(drawing, tmp_path):
     assert "abcdef0123456789" not in html
     assert "x" * 300 not in html
     assert "SECRET ANSWER" not in html
+    assert "password-of-mine" not in html
 
 
 def test_a_page_loads_nothing(drawing, tmp_path):
@@ -228,8 +229,16 @@ def test_a_file_that_cannot_be_written_is_an_error(drawing, tmp_path):
     assert str(output) in result.output
 
 
-def test_a_ledger_that_grows_meanwhile_is_no_matter(drawing, tmp_path, monkeypatch):
-    """What is there of a job that was read last is taken."""
+def test_a_ledger_that_is_written_to_can_be_reported(drawing, tmp_path):
+    """While a pipeline works on it, it is neither waited for nor disturbed."""
+    ledgers.some(tmp_path / "ledger")
+    with closing(Ledger(tmp_path / "ledger", SCOPE)) as ledger, ledger._transaction() as database:
+        database.execute("UPDATE jobs SET requests = requests + 1")
+        assert "5 completed" in re.sub(r"\s+", " ", reported(tmp_path / "ledger", tmp_path).read_text())
+
+
+def test_jobs_that_were_added_meanwhile_are_no_matter(tmp_path):
+    """What is there of a job that was read in part is taken."""
     ledgers.some(tmp_path / "ledger")
     inventory = Inventory(tmp_path / "ledger")
     jobs, courses = inventory.jobs(), inventory.courses()
