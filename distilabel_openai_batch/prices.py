@@ -157,9 +157,9 @@ def is_installed() -> bool:
 def why_unknown(model: str, base_url: str) -> str:
     """Why a model has no price, in a sentence that says what to do where something can be done."""
     if provider(base_url) is None:
-        return f"What {base_url} bills for {model} is not known: prices are those of OpenAI and Azure alone."
+        return f"What {base_url} bills is not known: prices are those of OpenAI and Azure alone."
     if not is_installed():
-        return f"The price of {model} is not known, since there is no price list. Install it: {HOW_TO_INSTALL}"
+        return f"No price is known, since there is no price list. Install it: {HOW_TO_INSTALL}"
     return f"The price of {model} is not known: the price list has no such model. A newer genai-prices may have it."
 
 

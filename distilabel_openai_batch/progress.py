@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 
 from distilabel_openai_batch import prices
 from distilabel_openai_batch.advice import next_step
+from distilabel_openai_batch.display import Display
+from distilabel_openai_batch.inventory import remaining
 from distilabel_openai_batch.prices import Cost, Usage, dollars
 from distilabel_openai_batch.results import Results
+from distilabel_openai_batch.tables import Bar
 from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Outcome, Shard
 
 _SECONDS_BETWEEN_LINES = 300.0
 _CUSTOM_IDS_NAMED = 3
+_SECONDS_BETWEEN_DRAWINGS = 0.1
 
 
 @dataclass(slots=True)
@@ -39,13 +43,23 @@ class Progress:
     Args:
         logger: where the lines go.
         base_url: the server's address, which tells what it bills.
+        display: where progress is shown beside the log, if it is.
         scope: who asks, by the name that the command line has for it.
         to_ask_again: how the requests without an answer are asked again.
     """
 
     def __init__(
-        self, logger: logging.Logger, base_url: str = "", scope: str = "", to_ask_again: str = "Run again"
+        self,
+        logger: logging.Logger,
+        base_url: str = "",
+        display: Display | None = None,
+        scope: str = "",
+        to_ask_again: str = "Run again",
     ) -> None:
+        self._display = display
+        self._bars: dict[str, Bar] = {}
+        self._bars_since: dict[str, float] = {}
+        self._shown_at = float("-inf")
         self._logger = logger
         self._base_url = base_url
         self._scope = scope
@@ -94,12 +108,14 @@ class Progress:
             f"📤 Submitted job {self._jobs}, batch {batch.id}: {len(shard.requests):,} requests,"
             f" {shard.size / 1e6:,.2f} MB, of {self._requests:,} requests so far."
         )
+        self._show(batch, len(shard.requests))
 
     def saw(self, batch: Batch) -> None:
         """A job was looked at."""
         if batch.id not in self._live:
             return
         self._live[batch.id] = batch
+        self._show(batch)
         tenth, now = self._tenths(), time.monotonic()
         if tenth > self._tenth or now - self._line_at >= _SECONDS_BETWEEN_LINES:
             self._tenth, self._line_at = tenth, now
@@ -115,6 +131,7 @@ class Progress:
         """A batch was found that an earlier run, another process or another machine created."""
         self._live[batch.id] = batch
         self._logger.info(f"🔁 Carrying on with batch {batch.id}, which is {batch.status}: {requests:,} requests.")
+        self._show(batch, requests)
 
     def adopted(self, batch: Batch, requests: int) -> None:
         """A batch was found on the server that the ledger did not know."""
@@ -141,6 +158,7 @@ class Progress:
     def refused(self, batch: Batch) -> None:
         """The server did not accept a batch."""
         self._live.pop(batch.id, None)
+        self._show(batch)
 
     def lost(self, file_id: str) -> None:
         """A file with results is gone."""
@@ -153,6 +171,7 @@ class Progress:
     def collected(self, batch: Batch, results: Results) -> None:
         """A job's results are here."""
         self._live.pop(batch.id, None)
+        self._show(batch, ended=True)
         tokens_in, tokens_out = results.tokens
         self._tokens_in += tokens_in
         self._tokens_out += tokens_out
@@ -174,6 +193,7 @@ class Progress:
             self._tokens_now_out += tokens_out
             usage = Usage(tokens_in, tokens_out, outcome.cached)
             self._billed(str(outcome.body.get("model") or ""), model, usage, asked_now=True)
+        self._show()
 
     def overdue(self, requests: int, batch: Batch | None = None) -> None:
         """So many requests are not waited for any longer."""
@@ -214,6 +234,11 @@ class Progress:
 
     def finish(self) -> None:
         """The run is over."""
+        cost = self._cost()
+        summary = self._summary()
+        if self._display:
+            money = f" {dollars(cost.spent)}, {dollars(cost.saved)} less than at once." if cost else ""
+            self._display.close(f"{summary}{money}")
         if not self._requests:
             return
         for kind in sorted(self._kinds.values(), key=lambda kind: -kind.count):
@@ -227,22 +252,48 @@ class Progress:
                 f"🔎 `distilabel-openai-batch failures {shlex.quote(self._scope)}` lists them; `add_failures=True` says"
                 f" why in each row. {self._to_ask_again} to ask for what has no answer."
             )
-        self._logger.info(
-            f"🏁 {self._answers - self._rejected:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
-            f" {self._asked_again:,} asked again; {self._tokens_in:,} tokens in, {self._tokens_out:,} out;"
-            f" {self._jobs:,} jobs; {time.monotonic() - self._started:,.1f} s."
-        )
+        self._logger.info(summary)
         if self._asked_now:
             self._logger.info(
                 f"💸 {self._asked_now:,} requests were asked synchronously, at full price:"
                 f" {self._tokens_now_in:,} tokens in and {self._tokens_now_out:,} out, at twice what a batch costs."
             )
 
-        if cost := self._cost():
+        if cost:
             self._logger.info(
                 f"💵 The answers of this run cost {dollars(cost.spent)} by list prices, {dollars(cost.saved)} less than"
                 " at once."
             )
+
+    def _summary(self) -> str:
+        return (
+            f"🏁 {self._answers - self._rejected:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
+            f" {self._asked_again:,} asked again; {self._tokens_in:,} tokens in, {self._tokens_out:,} out;"
+            f" {self._jobs:,} jobs; {time.monotonic() - self._started:,.1f} s."
+        )
+
+    def _show(self, batch: Batch | None = None, requests: int | None = None, ended: bool = False) -> None:
+        """Shows how things are, where they are shown.
+
+        Args:
+            batch: what has changed; otherwise a request that is in no batch, of which there may be many in a second.
+            requests: those that it has, the first time.
+            ended: whether its results are here.
+        """
+        if self._display is None:
+            return
+        now = time.monotonic()
+        if batch is None and now - self._shown_at < _SECONDS_BETWEEN_DRAWINGS:
+            return
+        self._shown_at = now
+        if batch:
+            since = self._bars_since.setdefault(batch.id, now)
+            total = requests if requests is not None else self._bars[batch.id].total if batch.id in self._bars else 0
+            done = total if ended else min(total, batch.completed + batch.failed)
+            eta = None if batch.ended or ended else remaining(now - since, done, total)
+            self._bars[batch.id] = Bar(batch.id, "", done, total, batch.status, batch.ended or ended, eta)
+        done = min(self._requests, self._done() + self._failed())
+        self._display.show(list(self._bars.values()), done, self._requests)
 
     def _billed(self, answered_by: str, asked: str, usage: Usage, asked_now: bool) -> None:
         key = (answered_by, asked, asked_now)

@@ -25,6 +25,7 @@ from distilabel_openai_batch.api import BatchAPI, Patience, sdk_client
 from distilabel_openai_batch.broker import Broker
 from distilabel_openai_batch.budget import Budget
 from distilabel_openai_batch.buffer import CallBuffer
+from distilabel_openai_batch.display import display
 from distilabel_openai_batch.inventory import label
 from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger import Ledger, ScopeName
@@ -307,7 +308,10 @@ async def _open(
     )
     base_url = str(client.base_url)
     name = scope_name(base_url)
-    progress = Progress(logger, base_url, label(name), _to_ask_again(settings.run))
+    # A step of a pipeline has a name, or takes part in a submission.
+    in_pipeline = bool(name.task or settings.run)
+    shown = None if in_pipeline else display(logger)
+    progress = Progress(logger, base_url, shown, label(name), _to_ask_again(settings.run))
     # Who loads what was submitted asks the same questions, in the same process too.
     scope = _Scope() if settings.run else _scopes[settings.ledger_dir, name]
     ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, name)

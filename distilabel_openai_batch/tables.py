@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -86,8 +88,9 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
         jobs: with the age and the time that is left, both in seconds.
     """
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("scope", "batch", "status"):
+    for name in ("scope", "batch"):
         table.add_column(name, overflow="fold")
+    table.add_column("status", no_wrap=True)
     for name in ("answered", "failed", "cost", "saved", "age", "ETA"):
         table.add_column(name, justify="right", no_wrap=True)
     all_costs = [costs.of_job(job) for job, _, _ in jobs]
@@ -98,7 +101,7 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
             _coloured(job.status),
             f"{job.answered:,}/{job.requests:,}",
             f"[red]{job.failed:,}[/]" if job.failed else "0",
-            *money(cost),
+            *(money(cost) if job.answered else ("–", "–")),
             duration(age),
             duration(eta),
         )
@@ -106,7 +109,8 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
         answered, failed, requests = (
             sum(getattr(job, name) for job, _, _ in jobs) for name in ("answered", "failed", "requests")
         )
-        known = costs.total(all_costs) if any(all_costs) else None
+        total = costs.total(all_costs)
+        known = total if total.at_once or None not in all_costs else None
         table.add_row("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *money(known), style="bold")
     return table
 
@@ -190,7 +194,8 @@ def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
         )
     if len(known) > 1 and all(forecast.cost for forecast in known):
         total = costs.total(forecast.cost for forecast in known)
-        table.add_row("total", *[""] * 7, f"≤ {dollars(total.spent)}", f"≤ {dollars(total.at_once)}", style="bold")
+        name = "total" if len(known) == len(forecasts) else "total of these"
+        table.add_row(name, *[""] * 7, f"≤ {dollars(total.spent)}", f"≤ {dollars(total.at_once)}", style="bold")
     return table
 
 
@@ -222,14 +227,38 @@ def forecast_notes(forecasts: Sequence[Forecast]) -> Iterator[str]:
             yield f"? Some requests of {model} set their answers no limit."
 
 
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A job's progress.
+
+    Attributes:
+        batch_id: the server's id of its batch.
+        name: whose it is, where that says something.
+        done: requests that it is done with.
+        total: requests that it has.
+        status: the batch's.
+        ended: whether it has ended.
+        eta: the seconds that are probably left.
+    """
+
+    batch_id: str
+    name: str
+    done: int
+    total: int
+    status: str
+    ended: bool
+    eta: float | None
+
+
 class Bars:
     """Live progress, a bar for each job and one for all; a line for each change where there is no terminal.
 
     Args:
         console: where it is drawn.
+        stays: whether the bars are left there in the end.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, stays: bool = True) -> None:
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -242,6 +271,10 @@ class Bars:
             auto_refresh=False,
             disable=not console.is_terminal,
             expand=True,
+            transient=not stays,
+            # What goes into a file or a pipe stays out of the terminal.
+            redirect_stdout=sys.stdout.isatty(),
+            redirect_stderr=sys.stderr.isatty(),
         )
         self._tasks: dict[str, TaskID] = {}
         self._told = ""
@@ -255,34 +288,49 @@ class Bars:
 
     def show(self, jobs: Sequence[JobEntry]) -> None:
         """Draws jobs as they are now."""
-        etas = [eta for _, eta in timings(jobs, time.time())]
-        done, total = sum(map(_done, jobs)), sum(job.requests for job in jobs)
-        counted = sorted(Counter(job.status for job in jobs).items())
+        bars = [
+            Bar(str(job.batch_id), label(job.scope), _done(job), job.requests, job.status, job.has_ended, eta)
+            for job, (_, eta) in zip(jobs, timings(jobs, time.time()), strict=True)
+        ]
+        self.draw(bars, sum(bar.done for bar in bars), sum(bar.total for bar in bars))
+
+    def draw(self, bars: Sequence[Bar], done: int, total: int) -> None:
+        """Draws bars.
+
+        Args:
+            bars: of all jobs so far.
+            done: requests that are done with.
+            total: all there are.
+        """
         if not self._console.is_terminal:
+            counted = sorted(Counter(bar.status for bar in bars).items())
             statuses = ", ".join(f"{count} {status}" for status, count in counted)
             if (told := f"{done:,} of {total:,} requests; {statuses}") != self._told:
                 self._told = told
                 self._console.print(told, markup=False, highlight=False, soft_wrap=True)
             return
         # The last one ends when all have. Above the others, which may be more than a terminal has lines.
-        latest = max((eta for eta in etas if eta is not None), default=None)
-        ended = sum(job.has_ended for job in jobs)
-        self._draw("", "[bold]all[/]", done, total, f"{ended} of {len(jobs)} ended", latest)
-        for job, eta in zip(jobs, etas, strict=True):
-            self._draw(str(job.batch_id), self._name(job), _done(job), job.requests, _coloured(job.status), eta)
+        latest = max((bar.eta for bar in bars if bar.eta is not None), default=None)
+        ended = sum(bar.ended for bar in bars)
+        status = f"{ended} of {len(bars)} ended" if bars else ""
+        self._draw("", "[bold]all[/]", done, total, status, latest)
+        for bar in bars:
+            self._draw(bar.batch_id, self._name(bar), bar.done, bar.total, _coloured(bar.status), bar.eta)
         self._progress.refresh()
 
-    def _name(self, job: JobEntry) -> str:
+    def _name(self, bar: Bar) -> str:
         """What the terminal has room for beside the numbers. OpenAI's ids begin with the time: their ends differ."""
-        batch_id = str(job.batch_id)
+        batch_id = bar.batch_id
         short = batch_id if len(batch_id) <= _ID_CHARACTERS else f"…{batch_id[1 - _ID_CHARACTERS :]}"
-        name, room = f"{short} {label(job.scope)}", max(_ID_CHARACTERS, self._console.width - _NUMBERS_COLUMNS)
+        name, room = f"{short} {bar.name}".rstrip(), max(_ID_CHARACTERS, self._console.width - _NUMBERS_COLUMNS)
         return escape(name if len(name) <= room else f"{name[: room - 1]}…")
 
     def _draw(self, key: str, name: str, done: int, total: int, status: str, eta: float | None) -> None:
-        if key not in self._tasks:
-            self._tasks[key] = self._progress.add_task(name, total=total, status="", eta="")
-        self._progress.update(self._tasks[key], completed=done, total=total, status=status, eta=duration(eta))
+        fields = {"completed": done, "total": total, "status": status, "eta": duration(eta)}
+        if key in self._tasks:
+            self._progress.update(self._tasks[key], **fields)  # type: ignore[arg-type]
+        else:
+            self._tasks[key] = self._progress.add_task(name, **fields)  # type: ignore[arg-type]
 
 
 def _done(job: JobEntry) -> int:

@@ -28,13 +28,17 @@ CELLS = [
 
 
 def test_cells_that_generate(sandbox, monkeypatch, tmp_path):
-    """Called, twice, and awaited many times at once: a job each."""
+    """Called, twice, and awaited many times at once: a job each, and a line that says how it went."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_dedented(cell)) for cell in CELLS])
 
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
 
     assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [3, 3, 3]
+    # A line that was updated in its place, and nothing else.
+    outputs = [cell.outputs for cell in notebook.cells[1:4]]
+    assert [[output.output_type for output in cell] for cell in outputs] == [["display_data"]] * 3
+    assert all(cell[0].data["text/plain"].startswith("🏁 3 of 3 requests answered") for cell in outputs)
 
 
 def _dedented(cell: str) -> str:

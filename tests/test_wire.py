@@ -26,6 +26,7 @@ from distilabel_openai_batch.wire import (
     digest,
     encode_body,
     read_batch,
+    result_line,
 )
 
 CHAT = "/v1/chat/completions"
@@ -251,6 +252,18 @@ def test_tokens_are_counted_where_the_server_says(usage, tokens):
     """A server that keeps no count costs nobody an answer."""
     assert Answer.of({"usage": usage}).tokens == tokens
     assert Answer.of({}).tokens == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("details", "cached"), [({"cached_tokens": 7}, 7), ({"cached_tokens": None}, 0), ({}, 0), (None, 0), ([], 0)]
+)
+def test_cached_tokens_are_counted_where_the_server_says(details, cached):
+    """In an answer, and in a job's results, which also say which model it was."""
+    body = {"model": "m-2024", "usage": {"prompt_tokens": 9, "prompt_tokens_details": details}}
+    assert Answer.of(body).cached == cached
+    results = Results(["a", "b"], [io.BytesIO(result_line("b", body) + result_line("a", body))])
+    assert (results.cached, results.model) == (2 * cached, "m-2024")
+    assert [answer.cached for _, answer in results] == [cached, cached]
 
 
 # A job's files.
