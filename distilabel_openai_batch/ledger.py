@@ -774,8 +774,9 @@ class Ledger:
             except filelock.Timeout:
                 return True
             lock.release()
-        with suppress(OSError):
-            path.unlink(missing_ok=True)
+            # Still one at a time: a lock whose file is removed while it is taken is not given.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         return False
 
     def uploaded(self, job: Job, input_file_id: str) -> Job:
