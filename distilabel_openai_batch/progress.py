@@ -170,8 +170,9 @@ class Progress:
 
     def collected(self, batch: Batch, results: Results) -> None:
         """A job's results are here."""
-        self._live.pop(batch.id, None)
+        # Before its answers are counted one by one.
         self._show(batch, ended=True)
+        self._live.pop(batch.id, None)
         tokens_in, tokens_out = results.tokens
         self._tokens_in += tokens_in
         self._tokens_out += tokens_out

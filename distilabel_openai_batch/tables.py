@@ -101,7 +101,7 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
             _coloured(job.status),
             f"{job.answered:,}/{job.requests:,}",
             f"[red]{job.failed:,}[/]" if job.failed else "0",
-            *(money(cost) if job.answered else ("–", "–")),
+            *(("–", "–") if _is_to_come(job) else money(cost)),
             duration(age),
             duration(eta),
         )
@@ -109,10 +109,16 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
         answered, failed, requests = (
             sum(getattr(job, name) for job, _, _ in jobs) for name in ("answered", "failed", "requests")
         )
-        total = costs.total(all_costs)
-        known = total if total.at_once or None not in all_costs else None
+        due = [cost for (job, _, _), cost in zip(jobs, all_costs, strict=True) if not _is_to_come(job)]
+        total = costs.total(due)
+        known = total if total.at_once or None not in due else None
         table.add_row("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *money(known), style="bold")
     return table
+
+
+def _is_to_come(job: JobEntry) -> bool:
+    """Whether a job has no answer here, and so no cost yet."""
+    return not job.answered or (job.is_open and not job.tokens_in + job.tokens_out)
 
 
 def costs_table(entries: Sequence[CostEntry]) -> Table:
