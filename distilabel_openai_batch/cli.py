@@ -170,6 +170,43 @@ def costs(
 
 
 @app.command()
+def report(
+    scope: _AnyScope = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+    base_url: _BaseUrl = None,
+    ledger_dir: _LedgerDir = None,
+) -> None:
+    """Write a page to be looked at in a browser: jobs and answers over time, failures, tokens, and what was saved.
+
+    It is one file that loads nothing, and has no questions and no answers in it.
+    """
+    from distilabel_openai_batch import charts, page
+    from distilabel_openai_batch.history import histories
+
+    if not page.is_installed():
+        raise OpenAIBatchError(f"A report needs something to draw with. Install it: {charts.HOW_TO_INSTALL}")
+    inventory, now = _inventory(ledger_dir), time.time()
+    # Jobs are only added: what is read first has no more of them.
+    entries = inventory.jobs()
+    found = histories(entries, inventory.courses(), now)
+    scopes = _scopes(inventory, scope, base_url)
+    facts = page.Facts(
+        title=label(scopes[0].name) if len(scopes) == 1 else (scope or "All scopes"),
+        histories=[history for history in found if _is_meant(history.job.scope, scope, base_url)],
+        reasons=reasons(inventory.failures(scopes)),
+        answered=sum(entry.answered for entry in scopes),
+        failed=sum(entry.failed for entry in scopes),
+        under_way=sum(entry.asked for entry in scopes),
+        now=now,
+    )
+    try:
+        output.write_text(page.render(facts), encoding="utf-8")
+    except OSError as error:
+        raise OpenAIBatchError(f"The report cannot be written: {error}") from None
+    typer.echo(f"{len(facts.histories):,} jobs in {output}")
+
+
+@app.command()
 def estimate(
     pipeline: Annotated[Path, typer.Argument(help="The pipeline's YAML or JSON file.")],
     param: Annotated[

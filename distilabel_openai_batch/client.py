@@ -74,6 +74,9 @@ class BatchClient(OpenAIBaseClient):
     preflight: RuntimeParameter[bool] = Field(
         default=False, description="Whether one request of each model is tried out before the others are submitted."
     )
+    add_failures: RuntimeParameter[bool] = Field(
+        default=False, description="Whether each row says, in a column of its own, why it has no answer."
+    )
     budget: RuntimeParameter[NonNegativeFloat] | None = Field(
         default=None, description="The dollars that may be spent, at most; nothing is submitted that may cost more."
     )
@@ -98,6 +101,7 @@ class BatchClient(OpenAIBaseClient):
         "delete_files",
         "sync_below",
         "preflight",
+        "add_failures",
         mode="before",
     )
     @classmethod

@@ -30,11 +30,11 @@ from distilabel.pipeline.base import BasePipeline
 from distilabel.pipeline.batch import _Batch
 from distilabel.pipeline.ray import RayPipeline
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
-from distilabel.steps import GlobalStep, Step
+from distilabel.steps import GeneratorStep, GlobalStep, Step
 from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 
-from distilabel_openai_batch import recovery
+from distilabel_openai_batch import failures, recovery
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.session import outcomes_seen
 
@@ -45,6 +45,7 @@ _logger = logging.getLogger("distilabel.openai_batch")
 _as_they_are = contextvars.ContextVar("as_they_are", default=False)
 _as_ordinary_steps = contextvars.ContextVar("as_ordinary_steps", default=False)
 _stopped_steps: set[int] = set()
+_formatted = contextvars.ContextVar[list[int] | None]("formatted", default=None)
 _running_step = ""
 _dry_run = False
 
@@ -75,9 +76,15 @@ def install(client_of: Callable[[Any], Any], buyer_of: Callable[[Any], Any]) -> 
     _process_row_groups_side_by_side(client_of)
     _pass_rows_as_they_are(is_ours)
     _ask_for_structured_output_without_instructor(is_ours)
+    _say_why_rows_failed(client_of)
     _send_rows_across_the_cluster()
     _send_nothing_after_a_stop()
-    recovery.install(lambda step: buyer_of(step) is not None)
+
+    def own_columns(step: Any) -> list[str]:
+        buyer = buyer_of(step)
+        return [failures.column(getattr(step, "task", step).name)] if buyer and buyer.add_failures else []
+
+    recovery.install(lambda step: buyer_of(step) is not None, own_columns)
 
 
 def running_step() -> str:
@@ -99,9 +106,12 @@ def sends_nothing_more(step: Any) -> None:
 _TARGETS: dict[tuple[Any, str], list[str]] = {
     (DAG, "get_steps_load_stages"): ["self", "load_groups"],
     (RayPipeline, "_send_batch_to_step"): ["self", "batch"],
+    (GeneratorStep, "process_applying_mappings"): ["self", "offset"],
     (Step, "process_applying_mappings"): ["self", "args"],
+    (_Step, "get_outputs"): ["self"],
     (_StepWrapper, "run"): ["self"],
     (_StepWrapper, "_send_batch"): ["self", "batch"],
+    (_Task, "_format_outputs"): ["self", "outputs", "input"],
     (_Task, "_set_default_structured_output"): ["self"],
     (BasePipeline, "_send_batch_to_step"): ["self", "batch"],
     (_Batch, "write_batch_data_to_fs"): ["self", "fs", "base_path"],
@@ -266,8 +276,10 @@ async def process_side_by_side(
 
     async def process(index: int) -> None:
         outcomes_seen.set([])
+        _formatted.set([])
         await greenback.ensure_portal()
         _seed(task, index)
+        lost: Exception | None = None
         try:
             rows = next(_process_applying_mappings(task, *groups[index]))
         except STOPS_THE_PIPELINE as error:
@@ -279,6 +291,9 @@ async def process_side_by_side(
                 " `None`s."
             )
             rows = task.impute_step_outputs(groups[index][0])
+            lost = error
+        if client.add_failures:
+            rows = _with_reasons(task, groups[index][0], rows, lost)
         finished(index, rows)
 
     async with client.session(), anyio.create_task_group() as task_group:
@@ -383,6 +398,62 @@ def _ask_for_structured_output_without_instructor(is_ours: Callable[[Any], bool]
             self.llm.structured_output = {"schema": schema, "format": "json"}
 
     _Task._set_default_structured_output = wrapped
+
+
+def _say_why_rows_failed(client_of: Callable[[Any], Any]) -> None:
+    """With `add_failures`, the rows of a step of ours have a column that says why they have no answer.
+
+    distilabel has a Task make rows of each output of its LLM by `_format_outputs`: there it is known which generation
+    of which row failed. A step that comes to be asked for its output columns names this one too, so that steps after
+    it may ask for it.
+    """
+    get_outputs, format_outputs = _Step.get_outputs, _Task._format_outputs
+    process_applying_mappings = GeneratorStep.process_applying_mappings
+
+    def adds(step: Any) -> bool:
+        client = client_of(step)
+        return client is not None and client.add_failures
+
+    def naming(self: Any) -> dict[str, bool]:
+        outputs: dict[str, bool] = get_outputs(self)
+        return outputs | {failures.column(self.name): True} if adds(self) else outputs
+
+    def formatting(self: Any, outputs: Any, input: Any = None) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = format_outputs(self, outputs, input)
+        if adds(self):
+            for row, cell in zip(rows, failures.cells(outputs, len(rows)), strict=True):
+                row[failures.column(self.name)] = cell
+            if (formatted := _formatted.get()) is not None:
+                formatted.append(len(rows))
+        return rows
+
+    def generating(self: Any, offset: int = 0) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+        batches = process_applying_mappings(self, offset)
+        if not adds(self):
+            yield from batches
+            return
+        outcomes_seen.set([])
+        _formatted.set([])
+        for rows, is_last in batches:
+            yield _with_reasons(self, None, rows), is_last
+            outcomes_seen.set([])
+            _formatted.set([])
+
+    _Step.get_outputs = naming
+    _Task._format_outputs = formatting
+    GeneratorStep.process_applying_mappings = generating
+
+
+def _with_reasons(
+    step: Any, given: list[dict[str, Any]] | None, rows: list[dict[str, Any]], lost: Exception | None = None
+) -> list[dict[str, Any]]:
+    """Gives each row its column of failures."""
+    column = failures.column(step.name)
+    if lost is None and _formatted.get() and all(column in row for row in rows):
+        return [row | {column: failures.grouped(row[column])} for row in rows]
+    made = [name for name in step.get_outputs() if name != column]
+    reasons = failures.beside(given, rows, outcomes_seen.get() or [], made, lost)
+    return [row | {column: reason} for row, reason in zip(rows, reasons, strict=True)]
 
 
 def _send_nothing_after_a_stop() -> None:

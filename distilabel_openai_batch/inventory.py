@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ _JOBS = """
     ) AS its ON its.job = jobs.id
     ORDER BY jobs.id
 """
+
+_COURSES = """
+    SELECT jobs.id, in_progress_at, finalizing_at, cancelling_at, finished_at, seen_at, looks.completed, looks.failed
+    FROM jobs LEFT JOIN looks ON looks.job = jobs.id ORDER BY jobs.id, seen_at
+"""
+
+_HAS_COURSES = "SELECT 1 FROM sqlite_master WHERE name = 'looks'"
 
 _SCOPES = """
     SELECT scopes.id, pipeline, task, base_url,
@@ -146,6 +154,23 @@ class JobEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Course:
+    """How a job went on, as far as somebody looked. Moments are seconds since the epoch, on the server's clock.
+
+    Attributes:
+        in_progress_at, finalizing_at, cancelling_at: when it came to be so; `None` where that is not known.
+        finished_at: when it came to the status that does not change any more.
+        looks: when it had so many requests completed, and so many failed, on the clock of who looked.
+    """
+
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    cancelling_at: float | None = None
+    finished_at: float | None = None
+    looks: tuple[tuple[float, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ScopeEntry:
     """A scope, and what became of its requests.
 
@@ -241,6 +266,24 @@ class Inventory:
             JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *(*row[5:-1], _model(row[-1])))
             for row in self._rows(_JOBS)
         ]
+
+    def courses(self) -> list[Course]:
+        """How each job went on, in the order of `jobs`; none where an older release wrote the ledger.
+
+        Jobs are never removed, so where a pipeline works on the ledger the last ones alone may be missing there.
+
+        Raises:
+            LedgerError: there is no ledger, or it cannot be read.
+        """
+        if not self._rows(_HAS_COURSES):
+            return []
+        courses = []
+        for _, of_job in groupby(self._rows(_COURSES), key=lambda row: row[0]):
+            rows = list(of_job)
+            looks = tuple((seen_at, completed, failed) for *_, seen_at, completed, failed in rows if seen_at)
+            in_progress_at, finalizing_at, cancelling_at, finished_at = rows[0][1:5]
+            courses.append(Course(in_progress_at, finalizing_at, cancelling_at, finished_at, looks))
+        return courses
 
     def scopes(self) -> list[ScopeEntry]:
         """All scopes, oldest first.

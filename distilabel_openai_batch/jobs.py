@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
@@ -47,6 +47,9 @@ _UNIT_SECONDS = {"h": 3_600.0, "d": 86_400.0}
 # Failed batches count against the enqueued-token limit for a while: so often is a shard that stands alone tried again
 # before it is halved.
 _TOKEN_LIMIT_TRIES = 3
+
+# So many times, at most, it is written down how far a batch has got, besides each change of its status.
+_NOTES_PER_JOB = 50
 
 # Results written down in one transaction.
 _RECORDED_AT_ONCE = 2_000
@@ -311,6 +314,7 @@ class Jobs:
         created_at = seen_at - max(0.0, time.time() - max(job.intended_at, batch.created_at or 0.0))
         overdue_at = max(seen_at, created_at + self._settings.window_seconds(batch) + _OVERDUE_SECONDS)
         cancelled = is_taken = False
+        noted = batch
         while not batch.ended:
             if not is_taken and batch.status != "validating":
                 is_taken = True
@@ -327,6 +331,9 @@ class Jobs:
             due_in = seen_at + self._settings.schedule.interval(seen_at - created_at) - time.monotonic()
             await anyio.sleep(max(0.0, due_in if cancelled else min(due_in, deadline - time.time())))
             batch, seen_at = await self._look(batch, seen_at)
+            if _is_worth_noting(noted, batch, job.requests):
+                noted = batch
+                await self._in_thread(self._note, job, batch)
             if batch.output_file_id and not batch.ended:
                 await self._api.download_more(batch.output_file_id, growing.path)
                 early = await self._in_thread(self._record_growth, job, growing)
@@ -334,6 +341,11 @@ class Jobs:
                 growing.take(early)
         self._progress.saw(batch)
         return batch
+
+    def _note(self, job: Job, batch: Batch) -> None:
+        """Writes down how far a batch has got. No run depends on it, and so none ends where that fails."""
+        with suppress(errors.LedgerError):
+            self._ledger.looked_at(job, batch)
 
     def _record_growth(self, job: Job, growing: _Growing) -> dict[str, Outcome]:
         """Writes down the answers that an output file has gained; what else it says is left until the job has ended."""
@@ -482,6 +494,13 @@ class Jobs:
             path.unlink(missing_ok=True)
 
     _in_thread = staticmethod(anyio.to_thread.run_sync)
+
+
+def _is_worth_noting(before: Batch, now: Batch, requests: int) -> bool:
+    """Whether a batch that is under way has got on by enough to be written down: its course in some fifty steps."""
+    step = max(1, requests // _NOTES_PER_JOB)
+    gained = now.completed + now.failed - before.completed - before.failed
+    return not now.ended and (gained >= step or now.status != before.status)
 
 
 async def _before(deadline: float, wait: Callable[[], Awaitable[bool]]) -> bool | None:

@@ -107,6 +107,19 @@ _MIGRATIONS = [
     """
     ALTER TABLE requests ADD COLUMN tokens_cached INTEGER;
     """,
+    """
+    ALTER TABLE jobs ADD COLUMN in_progress_at REAL;
+    ALTER TABLE jobs ADD COLUMN finalizing_at REAL;
+    ALTER TABLE jobs ADD COLUMN cancelling_at REAL;
+    ALTER TABLE jobs ADD COLUMN finished_at REAL;
+    CREATE TABLE looks (
+        job INTEGER NOT NULL REFERENCES jobs,
+        seen_at REAL NOT NULL,
+        completed INTEGER NOT NULL,
+        failed INTEGER NOT NULL,
+        PRIMARY KEY (job, seen_at)
+    ) WITHOUT ROWID;
+    """,
 ]
 
 # Rows looked up or written in one statement or transaction: far above the cost of one, far below a second.
@@ -118,6 +131,9 @@ _CACHE_KILOBYTES = 16_384
 _CHECKPOINT_PAGES = 16_384
 
 _BUSY_SECONDS = 60.0
+
+# Of a batch, as its server has them.
+_MOMENTS = ("in_progress_at", "finalizing_at", "cancelling_at", "finished_at")
 
 _looking_at_owners = threading.Lock()
 
@@ -254,7 +270,8 @@ def guard(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         advice = "Is another program holding it?" if "locked" in str(error) else "Nothing in it was overwritten."
         raise LedgerError(f"The ledger {path} cannot be used: {error}. {advice}") from None
-    except sqlite3.DatabaseError as error:
+    # What a damaged schema says of itself need not be UTF-8, and then this is how it is told.
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise LedgerError(
             f"The ledger {path} is damaged, or is none: {error}. It was left as it is. Restore it, or move it"
             " away: jobs that are still on the server are then found there."
@@ -602,8 +619,9 @@ class Ledger:
         now = time.time()
         return database.execute(
             "INSERT INTO jobs (scope, key, owner, state, endpoint, model, requests, bytes, intended_at,"
-            " input_file_id, batch_id, status, completed, failed, total, ended_at)"
-            " VALUES (?, ?, ?, ?, ?, '', 0, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " input_file_id, batch_id, status, completed, failed, total, ended_at, in_progress_at, finalizing_at,"
+            " cancelling_at, finished_at)"
+            " VALUES (?, ?, ?, ?, ?, '', 0, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 self._scope,
                 key,
@@ -618,6 +636,7 @@ class Ledger:
                 batch.failed,
                 batch.total,
                 now if batch.ended else None,
+                *_moments(batch).values(),
             ),
         ).lastrowid
 
@@ -755,6 +774,7 @@ class Ledger:
                 # Another process that looked may have removed it meanwhile.
                 return path.exists()
             lock.release()
+            # Still one at a time: a lock whose file is removed while it is taken is not given.
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         return False
@@ -778,12 +798,29 @@ class Ledger:
             total=batch.total,
             ended_at=time.time(),
             error="; ".join(map(str, batch.errors)) or None,
+            **_moments(batch),
         )
+
+    def looked_at(self, job: Job, batch: Batch) -> None:
+        """The job's batch was seen to have got on, for those who want to know how fast it did."""
+        moments = _moments(batch)
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO looks (job, seen_at, completed, failed) VALUES (?, ?, ?, ?)",
+                (job.id, time.time(), batch.completed, batch.failed),
+            )
+            database.execute(
+                "UPDATE jobs SET in_progress_at = ?, finalizing_at = ?, cancelling_at = ?, finished_at = ?"
+                " WHERE id = ?",
+                (*moments.values(), job.id),
+            )
 
     def created_anew(self, job: Job) -> Job:
         """The job's batch was refused for a reason that has passed: it is to be created again, under another key."""
         key = uuid4().hex
-        return replace(self._advance(job, JobState.UPLOADED, key=key, batch_id=None), key=key, batch_id=None)
+        moments = dict.fromkeys(_MOMENTS)
+        anew = self._advance(job, JobState.UPLOADED, key=key, batch_id=None, **moments)
+        return replace(anew, key=key, batch_id=None)
 
     def dropped(self, job: Job) -> Job:
         """The job came to nothing; its requests are free."""
@@ -838,8 +875,17 @@ class Ledger:
                 "UPDATE requests SET state = 'failed', code = ?, error = ? WHERE job = ? AND state = 'asked'",
                 (missing.code, missing.message, job.id),
             )
-            database.execute("UPDATE jobs SET state = ? WHERE id = ?", (JobState.COLLECTED.value, job.id))
+            database.execute(
+                # A batch has ended before; requests that were asked one by one have ended now.
+                "UPDATE jobs SET state = ?, ended_at = coalesce(ended_at, ?) WHERE id = ?",
+                (JobState.COLLECTED.value, time.time(), job.id),
+            )
         return replace(job, state=JobState.COLLECTED)
+
+
+def _moments(batch: Batch) -> dict[str, float | None]:
+    """When a batch went through its statuses, as far as its server says."""
+    return {name: getattr(batch, name) for name in _MOMENTS}
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -27,11 +27,12 @@ from distilabel_openai_batch import structured
 from distilabel_openai_batch.client import BatchClient
 from distilabel_openai_batch.embeddings import embed
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
+from distilabel_openai_batch.failures import EMPTY, Output
 from distilabel_openai_batch.models import TokenLimitParameter, fitted
 from distilabel_openai_batch.polling import PollSchedule
-from distilabel_openai_batch.session import Call, Session
-from distilabel_openai_batch.structured import StructuredOutput
-from distilabel_openai_batch.wire import Failure, Outcome
+from distilabel_openai_batch.session import Call, Session, outcomes_seen
+from distilabel_openai_batch.structured import REFUSAL, StructuredOutput
+from distilabel_openai_batch.wire import MALFORMED, Answer, Failure, Outcome
 
 if TYPE_CHECKING:
     from distilabel.typing import FormattedInput, GenerateOutput, StandardInput
@@ -144,6 +145,8 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         preflight: whether one request of each model is asked synchronously, at full price, before the others are
             submitted: a wrong model or parameter is known in seconds instead of when the job has ended. Its answer
             counts. Defaults to `False`.
+        add_failures: whether each row says, in a column `failure_<step name>`, why it has no answer: a dictionary with
+            `message`, `status_code`, `code` and `custom_id`; `None` where it has one. Defaults to `False`.
         token_limit_parameter: the name under which `max_new_tokens` is sent: `"max_tokens"` or
             `"max_completion_tokens"`. Defaults to `None`, for the one that OpenAI's model of that name takes.
         budget: the dollars that may be spent, at most. Before requests are submitted, their cost is estimated: list
@@ -173,6 +176,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         - `deadline`: the seconds after which what a job has not answered is asked synchronously.
         - `sync_below`: fewer requests than these are asked synchronously. Defaults to `0`.
         - `preflight`: whether one request is tried out before the others are submitted. Defaults to `False`.
+        - `add_failures`: whether each row says, in a column of its own, why it has no answer. Defaults to `False`.
         - `token_limit_parameter`: the name under which `max_new_tokens` is sent.
         - `budget`: the dollars that may be spent, at most.
         - `ledger_dir`: the directory of the ledger.
@@ -346,8 +350,20 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         # In parts, each of which lets go of its answers as soon as it has made outputs of them.
         parts = [inputs[start : start + _ASKED_AT_ONCE] for start in range(0, len(inputs), _ASKED_AT_ONCE)]
         async with self.session():
-            answered = await asyncio.gather(*[self._ask(part, num_generations, kwargs) for part in parts])
-        return [output for outputs in answered for output in outputs]
+            answered = await asyncio.gather(*[self._ask_a_part(part, num_generations, kwargs) for part in parts])
+        if (seen := outcomes_seen.get()) is not None:
+            seen.append([outcome for _, outcomes in answered for outcome in outcomes])
+        return [output for outputs, _ in answered for output in outputs]
+
+    async def _ask_a_part(
+        self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
+    ) -> tuple[list[GenerateOutput], list[Outcome]]:
+        """As `_ask`, in an asyncio task of its own; what it came to is told with those of the other parts, in order."""
+        seen: list[list[Outcome]] = []
+        if outcomes_seen.get() is not None:
+            outcomes_seen.set(seen)
+        outputs = await self._ask(inputs, num_generations, kwargs)
+        return outputs, [outcome for outcomes in seen for outcome in outcomes]
 
     async def _ask(
         self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
@@ -357,9 +373,27 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             outcomes = await session.ask(self._calls(inputs, num_generations, kwargs))
         with _nothing_collected():
             return [
-                self._read(input, num_generations, kwargs, outcome) or _nothing(num_generations, outcome.tokens)
+                self._output(input, num_generations, kwargs, outcome)
                 for input, outcome in zip(inputs, outcomes, strict=True)
             ]
+
+    def _output(
+        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any], outcome: Outcome
+    ) -> GenerateOutput:
+        """What a request came to, in distilabel's form, with why some of it failed."""
+        if isinstance(outcome, Failure):
+            return _with_failures(_nothing(num_generations, outcome.tokens), [outcome] * num_generations)
+        reading = _Reading(outcome.body)
+        try:
+            output = self._read(input, num_generations, kwargs, reading)
+        except Exception as error:
+            told = f"The answer {reading.id} is not a completion: {error!r}"
+            self._logger.warning(f"⚠️ {told}.")
+            failure = Failure(told, code=MALFORMED, custom_id=outcome.custom_id)
+            return _with_failures(_nothing(num_generations, outcome.tokens), [failure] * num_generations)
+        if self.add_failures and None in output["generations"]:
+            return _with_failures(output, [_unsaid(outcome, *said) for said in enumerate(output["generations"])])
+        return output
 
     def _check(self, num_generations: int, kwargs: dict[str, Any]) -> None:
         """Makes a call of nothing.
@@ -396,27 +430,20 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         return call
 
     def _read(
-        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any], outcome: Outcome
-    ) -> GenerateOutput | None:
+        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any], reading: _Reading
+    ) -> GenerateOutput:
         """What `agenerate` makes of the API's answer."""
-        if isinstance(outcome, Failure):
-            return None
-        reading = _Reading(outcome.body)
 
         async def answer(call: Call) -> _Reading:
             return reading
 
-        output: GenerateOutput | None
-        try:
-            if type(self).agenerate is OpenAIBatchLLM.agenerate and not isinstance(input, str):
-                # All that it does with the answer to a chat, in half the time.
-                output = self._generations_from_openai_completion(reading)
-            else:
-                with self._client_replaced_by(_Client(answer)):
-                    output = self._drive(input, num_generations, kwargs)
-        except Exception as error:
-            self._logger.warning(f"⚠️ The answer {reading.id} is not a completion: {error!r}.")
-            return None
+        output: GenerateOutput
+        if type(self).agenerate is OpenAIBatchLLM.agenerate and not isinstance(input, str):
+            # All that it does with the answer to a chat, in half the time.
+            output = self._generations_from_openai_completion(reading)
+        else:
+            with self._client_replaced_by(_Client(answer)):
+                output = self._drive(input, num_generations, kwargs)
         return output
 
     @contextmanager
@@ -467,6 +494,32 @@ def _nothing_collected() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def _with_failures(output: GenerateOutput, failures: Sequence[Failure | None]) -> GenerateOutput:
+    failed = Output(output)
+    failed.failures = failures
+    return failed
+
+
+def _unsaid(answer: Answer, place: int, generation: str | None) -> Failure | None:
+    """Why a generation of an answer is `None`, if it is."""
+    if generation is not None:
+        return None
+    if answer.rejected and place in answer.rejected:
+        return answer.rejected[place]
+    choices = answer.body.get("choices")
+    choice = choices[place] if isinstance(choices, list) and place < len(choices) else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    refusal = message.get("refusal") if isinstance(message, dict) else None
+    if isinstance(refusal, str) and refusal:
+        return Failure(f"The model refused: {refusal}", code=REFUSAL, custom_id=answer.custom_id)
+    reason = choice.get("finish_reason") if isinstance(choice, dict) else None
+    return Failure(
+        f"The model said nothing (finish_reason: {reason or 'not given'}).",
+        code=str(reason) if reason and reason != "stop" else EMPTY,
+        custom_id=answer.custom_id,
+    )
 
 
 def _nothing(num_generations: int, tokens: tuple[int, int]) -> GenerateOutput:

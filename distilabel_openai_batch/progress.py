@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 
 from distilabel_openai_batch import prices
+from distilabel_openai_batch.advice import next_step
 from distilabel_openai_batch.display import Display
 from distilabel_openai_batch.inventory import remaining
 from distilabel_openai_batch.prices import Cost, Usage, dollars
@@ -42,15 +44,26 @@ class Progress:
         logger: where the lines go.
         base_url: the server's address, which tells what it bills.
         display: where progress is shown beside the log, if it is.
+        scope: who asks, by the name that the command line has for it.
+        to_ask_again: how the requests without an answer are asked again.
     """
 
-    def __init__(self, logger: logging.Logger, base_url: str = "", display: Display | None = None) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        base_url: str = "",
+        display: Display | None = None,
+        scope: str = "",
+        to_ask_again: str = "Run again",
+    ) -> None:
         self._display = display
         self._bars: dict[str, Bar] = {}
         self._bars_since: dict[str, float] = {}
         self._shown_at = float("-inf")
         self._logger = logger
         self._base_url = base_url
+        self._scope = scope
+        self._to_ask_again = to_ask_again
         self._started = time.monotonic()
         self._requests = 0
         self._answers = 0
@@ -230,8 +243,16 @@ class Progress:
         if not self._requests:
             return
         for kind in sorted(self._kinds.values(), key=lambda kind: -kind.count):
-            which = f" The first custom_ids: {', '.join(kind.custom_ids)}" if kind.custom_ids else ""
-            self._logger.warning(f"⚠️ {kind.count:,} requests failed: {str(kind.example).rstrip('.')}.{which}")
+            which = f" The first custom_ids: {', '.join(kind.custom_ids)}." if kind.custom_ids else ""
+            advice = next_step(kind.example, next(iter(kind.custom_ids), None))
+            self._logger.warning(
+                f"⚠️ {kind.count:,} requests failed: {str(kind.example).rstrip('.')}.{which} → {advice}"
+            )
+        if self._kinds:
+            self._logger.warning(
+                f"🔎 `distilabel-openai-batch failures {shlex.quote(self._scope)}` lists them; `add_failures=True` says"
+                f" why in each row. {self._to_ask_again} to ask for what has no answer."
+            )
         self._logger.info(summary)
         if self._asked_now:
             self._logger.info(

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 from distilabel import constants
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.pipeline.base import _STEP_UNLOADED_CODE, BasePipeline
@@ -59,7 +61,9 @@ TARGETS: dict[tuple[Any, str], list[str]] = {
     (RayPipeline, "_teardown"): ["self"],
     (BasePipeline, "_handle_keyboard_interrupt"): ["self"],
     (BasePipeline, "_load_batch_manager"): ["self", "use_cache"],
+    (BasePipeline, "_setup_write_buffer"): ["self", "use_cache"],
     (_BatchManagerStep, "_ready_to_create_batch"): ["self"],
+    (_WriteBuffer, "_write"): ["self", "step_name"],
     (serialization, "write_json"): ["filename", "data"],
     (serialization, "write_yaml"): ["filename", "data"],
     **cluster.TARGETS,
@@ -70,11 +74,12 @@ _running: list[Any] = []
 """The pipeline of ours that this process runs, if it runs one."""
 
 
-def install(is_ours: Callable[[Any], bool]) -> None:
+def install(is_ours: Callable[[Any], bool], own_columns: Callable[[Any], list[str]]) -> None:
     """Wraps what has to be wrapped.
 
     Args:
         is_ours: whether a step is a Task that holds an `OpenAIBatchLLM`, or holds one.
+        own_columns: the columns that a step adds which are no Task's but ours.
     """
 
     def holds_ours(pipeline: Any) -> bool:
@@ -85,8 +90,9 @@ def install(is_ours: Callable[[Any], bool]) -> None:
         _remember_what_is_complete(kind)
     _raise_run_errors(holds_ours)
     _answer_signals()
-    _begin_where_steps_are_complete(holds_ours)
+    _begin_where_steps_are_complete(holds_ours, own_columns)
     _write_whole_files()
+    _write_columns_of_one_type(holds_ours, own_columns)
     _end_without_rows()
     cluster.install(holds_ours)
     if hasattr(os, "register_at_fork"):
@@ -358,7 +364,7 @@ def _execution_directory(pipeline: Any) -> Path:
     return directory
 
 
-def _begin_where_steps_are_complete(holds_ours: Callable[[Any], bool]) -> None:
+def _begin_where_steps_are_complete(holds_ours: Callable[[Any], bool], own_columns: Callable[[Any], list[str]]) -> None:
     """A run with the cache begins with the steps whose outputs are stored to the last batch, and does the others anew.
 
     distilabel would believe its last state, in which rows that were sent to a step are lost with the step, or take the
@@ -371,7 +377,7 @@ def _begin_where_steps_are_complete(holds_ours: Callable[[Any], bool]) -> None:
         if not holds_ours(self) or self._dry_run or not use_cache or complete.exists():
             load_batch_manager(self, use_cache)
         else:
-            _rebuild(self)
+            _rebuild(self, _columns_of(self, own_columns))
         if holds_ours(self) and isinstance(self, (Pipeline, RayPipeline)) and self._batch_manager.can_generate():
             self._openai_batch_stop = None
             self._openai_batch_patient = False
@@ -382,7 +388,7 @@ def _begin_where_steps_are_complete(holds_ours: Callable[[Any], bool]) -> None:
     BasePipeline._load_batch_manager = wrapped
 
 
-def _rebuild(pipeline: Any) -> None:
+def _rebuild(pipeline: Any, own_columns: list[str]) -> None:
     dag, steps_data = pipeline.dag, Path(pipeline._cache_location["steps_data"])
     manager = _BatchManager.from_dag(dag=dag, use_cache=False)
     stored: dict[str, list[Any]] = {}
@@ -408,7 +414,7 @@ def _rebuild(pipeline: Any) -> None:
     begun = [stage for stage, steps in enumerate(stages) if any(name not in stored for name in steps)]
     pipeline._current_stage = begun[0] if begun else len(stages) - 1
     pipeline._stages_last_batch = [sorted(name for name in steps if name in stored) for steps in last_steps]
-    _write_leaves(pipeline, stored)
+    _write_leaves(pipeline, stored, own_columns)
     if stored:
         pipeline._logger.info(f"💾 Carrying on from the stored outputs of: {', '.join(stored)}.")
 
@@ -439,12 +445,13 @@ def _stored_batches(directory: Path) -> list[Any] | None:
     return batches
 
 
-def _write_leaves(pipeline: Any, stored: dict[str, list[Any]]) -> None:
+def _write_leaves(pipeline: Any, stored: dict[str, list[Any]], own_columns: list[str]) -> None:
     """Writes the dataset's files anew: a kill may have lost their last rows, or have had some written twice."""
     path = pipeline._cache_location["data"] / constants.STEPS_OUTPUTS_PATH
     shutil.rmtree(path, ignore_errors=True)
     leaves = pipeline.dag.leaf_steps
     buffer = _WriteBuffer(path, leaves, steps_cached=dict.fromkeys(pipeline.dag, True))
+    buffer._openai_batch_columns = own_columns
     for name in leaves:
         for batch in stored.get(name, []):
             buffer.add_batch(batch)
@@ -472,6 +479,53 @@ def _write_whole_files() -> None:
     """What distilabel writes about a pipeline of ours is there as a whole or not at all, whenever it dies."""
     for name in ("write_json", "write_yaml"):
         _write_whole(name, getattr(serialization, name))
+
+
+def _columns_of(pipeline: Any, own_columns: Callable[[Any], list[str]]) -> list[str]:
+    """The columns of ours that a pipeline's steps add."""
+    each = (own_columns(pipeline.dag.get_step(name)["step"]) for name in pipeline.dag)
+    return list(dict.fromkeys(column for columns in each for column in columns))
+
+
+def _write_columns_of_one_type(holds_ours: Callable[[Any], bool], own_columns: Callable[[Any], list[str]]) -> None:
+    """A dataset can be written whose first rows have nothing in a column, or not all of its columns.
+
+    distilabel writes a leaf's rows some at a time, and takes the types of the first for those of all: a column that is
+    `None` fifty times and a text then ends the pipeline with an error of Arrow's. Failures are rare, and so are their
+    columns' values; of routed rows each has the columns of those Tasks alone that it went through.
+    """
+    setup_write_buffer, write_rows = BasePipeline._setup_write_buffer, _WriteBuffer._write
+
+    def setting_up(self: Any, use_cache: bool = True) -> None:
+        setup_write_buffer(self, use_cache)
+        if holds_ours(self):
+            self._write_buffer._openai_batch_columns = _columns_of(self, own_columns)
+
+    def writing(self: Any, step_name: str) -> None:
+        columns: list[str] | None = getattr(self, "_openai_batch_columns", None)
+        if columns is None:
+            write_rows(self, step_name)
+            return
+        rows, schemas = self._buffers[step_name], self._buffer_last_schema
+        before = schemas.get(step_name)
+        known = {name for row in rows for name in columns if name in row}.union(before.names if before else ())
+        for row in rows:
+            for name in columns:
+                if name in known:
+                    row.setdefault(name, None)
+        if before is not None:
+            for name in columns:
+                if name in known and name not in before.names:
+                    before = before.append(pa.field(name, pa.null()))
+            schemas[step_name] = before
+        write_rows(self, step_name)
+        file = self._path / step_name / f"{self._buffers_last_file[step_name] - 1:05}.parquet"
+        written = pq.read_schema(file)
+        if before is not None and set(before.names) == set(written.names):
+            schemas[step_name] = pa.unify_schemas([before, written], promote_options="permissive")
+
+    BasePipeline._setup_write_buffer = setting_up
+    _WriteBuffer._write = writing
 
 
 def _write_whole(name: str, write: Callable[[Path, Any], None]) -> None:

@@ -26,6 +26,7 @@ from distilabel_openai_batch.broker import Broker
 from distilabel_openai_batch.budget import Budget
 from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.display import display
+from distilabel_openai_batch.inventory import label
 from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.progress import Progress
@@ -219,14 +220,25 @@ class Session:
                 if isinstance(request, Request):
                     self._scope.give_back(request.custom_id)
             raise
+        for index, outcome in enumerate(outcomes):
+            request = asked[index]
+            if isinstance(outcome, Failure) and isinstance(request, Request):
+                outcomes[index] = replace(outcome, custom_id=request.custom_id)
         reasons = list(outcomes)
         for index, exchange in exchanges.items():
-            outcomes[index] = exchange.outcome
+            outcomes[index] = outcome = exchange.outcome
             if failure := exchange.failure:
                 request = asked[index]
                 assert isinstance(request, Request)
                 self._progress.rejected(failure, request.custom_id)
-                reasons[index] = failure
+                reasons[index] = failure = replace(failure, custom_id=request.custom_id)
+                if isinstance(outcome, Failure):
+                    outcomes[index] = failure
+                else:
+                    outcome.rejected = {
+                        place: replace(rejected, custom_id=request.custom_id)
+                        for place, rejected in (outcome.rejected or {}).items()
+                    }
         if (seen := outcomes_seen.get()) is not None:
             seen.append(reasons)
         return outcomes
@@ -272,6 +284,13 @@ def _noting(calls: Iterable[Call | Failure], wanted: dict[int, Call]) -> Iterato
         yield call
 
 
+def _to_ask_again(run: Run | None) -> str:
+    """How what has no answer is asked again: a complete pipeline would take its rows from distilabel's cache."""
+    if run is None:
+        return "Run the same script again, a pipeline with `use_cache=False`,"
+    return "Submit again" if not run.waits else "Load with `resubmit=True`"
+
+
 @asynccontextmanager
 async def _open(
     settings: SessionSettings,
@@ -291,7 +310,8 @@ async def _open(
     name = scope_name(base_url)
     # A step of a pipeline has a name, or takes part in a submission.
     in_pipeline = bool(name.task or settings.run)
-    progress = Progress(logger, base_url, None if in_pipeline else display(logger))
+    shown = None if in_pipeline else display(logger)
+    progress = Progress(logger, base_url, shown, label(name), _to_ask_again(settings.run))
     # Who loads what was submitted asks the same questions, in the same process too.
     scope = _Scope() if settings.run else _scopes[settings.ledger_dir, name]
     ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, name)

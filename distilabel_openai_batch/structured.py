@@ -294,7 +294,7 @@ class Exchange:
                 "total_tokens": tokens_in + tokens_out,
             }
             body["usage"] = {**(body.get("usage") or {}), **counts}
-        return Answer.of(body)
+        return Answer.of(body, dict(self._failures))
 
     def _read(self, place: int, choice: object, body: Mapping[str, Any]) -> None:
         read = self._wanted.read(choice)

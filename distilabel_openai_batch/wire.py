@@ -67,19 +67,32 @@ class Answer:
         line: the line of an output file that says it.
         tokens: tokens billed, in and out; 0 where the server does not say.
         cached: those of the tokens in that the server had in its cache, which may be cheaper.
+        rejected: why some of its choices say nothing, by their places; `None` where that is not known or asked for.
     """
 
-    __slots__ = ("cached", "line", "tokens")
+    __slots__ = ("cached", "line", "rejected", "tokens")
 
-    def __init__(self, line: bytes, tokens: tuple[int, int], cached: int = 0) -> None:
+    def __init__(
+        self,
+        line: bytes,
+        tokens: tuple[int, int],
+        cached: int = 0,
+        rejected: Mapping[int, Failure] | None = None,
+    ) -> None:
         self.line = line
         self.tokens = tokens
         self.cached = cached
+        self.rejected = rejected
 
     @classmethod
-    def of(cls, body: dict[str, Any]) -> Answer:
+    def of(cls, body: dict[str, Any], rejected: Mapping[int, Failure] | None = None) -> Answer:
         """Makes an answer that no output file has."""
-        return cls(result_line("", body), _tokens(body), _cached(body))
+        return cls(result_line("", body), _tokens(body), _cached(body), rejected)
+
+    @property
+    def custom_id(self) -> str | None:
+        """Whose result it is, where its line says so."""
+        return orjson.loads(self.line)["custom_id"] or None
 
     @property
     def body(self) -> dict[str, Any]:
@@ -103,12 +116,14 @@ class Failure:
         status_code: HTTP status code of that request, `None` where it was never answered.
         code: the API's error code, `MALFORMED` or `MISSING`, if there is one.
         tokens: those billed, in and out, for answers that could not be used.
+        custom_id: of the request, once it is handed to who asked; it is no part of why.
     """
 
     message: str
     status_code: int | None = None
     code: str | None = None
     tokens: tuple[int, int] = (0, 0)
+    custom_id: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         labels = [str(label) for label in (self.status_code, self.code) if label]
@@ -146,6 +161,8 @@ class Batch:
         metadata: what it was created with, empty where the server drops it.
         created_at: seconds since the epoch, `None` where the server does not say.
         expires_at: seconds since the epoch, `None` where the server does not say.
+        in_progress_at, finalizing_at, cancelling_at: likewise, when it came to be so.
+        finished_at: likewise, when it came to the status that does not change any more.
     """
 
     id: str
@@ -161,6 +178,10 @@ class Batch:
     metadata: Mapping[str, str] = field(default_factory=dict)
     created_at: float | None = None
     expires_at: float | None = None
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    cancelling_at: float | None = None
+    finished_at: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -392,7 +413,14 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
         metadata=metadata if isinstance(metadata, dict) else {},
         created_at=_seconds(batch.get("created_at")),
         expires_at=_seconds(batch.get("expires_at")),
+        in_progress_at=_seconds(batch.get("in_progress_at")),
+        finalizing_at=_seconds(batch.get("finalizing_at")),
+        cancelling_at=_seconds(batch.get("cancelling_at")),
+        finished_at=next((at for name in _FINISHED if (at := _seconds(batch.get(name)))), None),
     )
+
+
+_FINISHED = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 
 
 def _batch_errors(errors: object) -> Iterator[BatchError]:

@@ -26,7 +26,20 @@ from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
-COMMANDS = ["jobs", "costs", "watch", "failures", "show", "results", "cancel", "adopt", "forget", "doctor", "serve"]
+COMMANDS = [
+    "jobs",
+    "costs",
+    "report",
+    "watch",
+    "failures",
+    "show",
+    "results",
+    "cancel",
+    "adopt",
+    "forget",
+    "doctor",
+    "serve",
+]
 READING = [
     ["jobs"],
     ["costs"],

@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from distilabel_openai_batch import BatchFailedError, RunError, boundaries
+from distilabel_openai_batch import BatchFailedError, LedgerError, RunError, boundaries
 from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.jobs import Ending, Jobs, JobSettings
 from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
 from distilabel_openai_batch.polling import PollSchedule
@@ -360,3 +361,42 @@ def test_an_error_leaves_the_job_where_it_was(ledger, make_jobs):
 
     assert ledger.job(job.id).state is JobState.UPLOADED
     assert [path.name for path in ledger.path.parent.parent.iterdir()] == ["ledger"]
+
+
+class Counting(Server):
+    """A server of one batch that is done with one request more at each look."""
+
+    def batch(self, batch_id: str) -> Batch:
+        batch = super().batch(batch_id)
+        done = 0 if batch.status == "validating" else 1_000 - len(self.statuses)
+        return replace(batch, completed=done, total=1_000, in_progress_at=5.0 if done else None)
+
+
+def test_a_job_that_is_watched_leaves_its_course(ledger, make_jobs):
+    """Each change of its status, and each fiftieth that it gains: not each of a day's looks."""
+    server = Counting("validating", "validating", *["in_progress"] * 900, "completed")
+    questions = shard(1_000)
+    job = at(ledger, server, JobState.CREATED, questions)
+
+    anyio.run(make_jobs(server).run, job, ignore, questions)
+
+    [course] = Inventory(ledger.path.parent).courses()
+    completed = [look[1] for look in course.looks]
+    assert course.in_progress_at == 5.0
+    assert completed == sorted(completed)
+    assert 40 <= len(completed) <= 52
+
+
+def test_a_course_that_cannot_be_written_down_ends_no_run(ledger, make_jobs, monkeypatch):
+    """It is only for those who want to see it."""
+
+    def fails(job, batch):
+        raise LedgerError("The ledger cannot be used: database is locked.")
+
+    monkeypatch.setattr(ledger, "looked_at", fails)
+    server = Server("validating", "in_progress", "completed")
+    job = at(ledger, server, JobState.CREATED, shard())
+
+    anyio.run(make_jobs(server).run, job, ignore, shard())
+
+    assert outcomes(ledger, shard()) == ANSWERS

@@ -8,10 +8,14 @@ import sqlite3
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import astuple
 
 import pytest
 
+from distilabel_openai_batch import ledger as ledger_module
 from distilabel_openai_batch.errors import LedgerError
+from distilabel_openai_batch.inventory import Course, Inventory
 from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, TRANSITIONS, JobState, Ledger, ScopeName
 from distilabel_openai_batch.wire import MISSING_RESULT, Answer, Batch, Failure, Request, Shard
 
@@ -252,6 +256,51 @@ def truncate(path):
 
 def overwrite(path):
     path.write_bytes(b"This is a letter, not a ledger.\n" * 200)
+
+
+def test_a_ledger_of_an_older_release_is_brought_up_to_date(tmp_path, monkeypatch):
+    """From each version on, with what it has; until a run opens it, its jobs can be looked at all the same."""
+    migrations = ledger_module._MIGRATIONS
+    for version in range(1, len(migrations)):
+        directory = tmp_path / f"{version}"
+        directory.mkdir()
+        with closing(sqlite3.connect(directory / FILE_NAME)) as database:
+            for statement in ledger_module._statements("".join(migrations[:version])):
+                database.execute(statement)
+            database.execute("INSERT INTO scopes (id, pipeline, task, base_url) VALUES (1, ?, ?, ?)", astuple(SCOPE))
+            database.execute(
+                "INSERT INTO jobs"
+                " (id, scope, key, owner, state, endpoint, model, requests, bytes, intended_at, batch_id)"
+                " VALUES (1, 1, 'k', 'o', 'collected', '/v1/chat/completions', 'm', 1, 1, 1.0, 'batch_1')"
+            )
+            database.execute(f"PRAGMA application_id = {ledger_module._APPLICATION_ID}")
+            database.execute(f"PRAGMA user_version = {version}")
+            database.commit()
+        inventory = Inventory(directory)
+        assert [job.batch_id for job in inventory.jobs()] == ["batch_1"]
+        assert inventory.courses() == []
+
+        with closing(Ledger(directory, SCOPE)) as ledger:
+            assert ledger.pipeline_of("batch_1") == SCOPE.pipeline
+
+        assert inventory.courses() == [Course()]
+
+
+def test_how_a_job_went_on_is_remembered(ledger):
+    """What its server says of its statuses, and how far it was each time that it was looked at."""
+    job, _ = ledger.plan(shard("a-0", "b-0"))
+    job = ledger.created(ledger.uploaded(job, "file-1"), Batch("batch_1", "validating"))
+    inventory = Inventory(ledger.path.parent)
+    assert inventory.courses() == [Course()]
+
+    ledger.looked_at(job, Batch("batch_1", "in_progress", completed=1, in_progress_at=10.0))
+    [course] = inventory.courses()
+    assert course.in_progress_at == 10.0
+    assert [look[1:] for look in course.looks] == [(1, 0)]
+
+    ledger.ended(job, Batch("batch_1", "expired", completed=1, in_progress_at=10.0, finalizing_at=20, finished_at=30))
+    [course] = inventory.courses()
+    assert (course.in_progress_at, course.finalizing_at, course.cancelling_at, course.finished_at) == (10, 20, None, 30)
 
 
 def scramble(path):

@@ -39,7 +39,7 @@ def clock(monkeypatch) -> Clock:
 @pytest.fixture
 def progress(clock, caplog) -> Progress:
     caplog.set_level(logging.INFO)
-    return Progress(logging.getLogger("test.progress"))
+    return Progress(logging.getLogger("test.progress"), scope="my pipeline/generate")
 
 
 def shard(requests: int) -> Shard:
@@ -106,7 +106,10 @@ def test_the_end_tells_what_it_cost(progress, clock, caplog):
     caplog.clear()
     progress.finish()
     assert caplog.messages == [
-        "⚠️ 2 requests failed: Bad prompt. (400, bad). The first custom_ids: a, b",
+        "⚠️ 2 requests failed: Bad prompt. (400, bad). The first custom_ids: a, b. → Mend these rows and run again:"
+        " only changed rows, and those without an answer, are asked.",
+        "🔎 `distilabel-openai-batch failures 'my pipeline/generate'` lists them; `add_failures=True` says why in"
+        " each row. Run again to ask for what has no answer.",
         "🏁 10 of 12 requests answered, 2 failed, 2 asked again; 10,000 tokens in, 100 out; 1 jobs; 90.0 s.",
     ]
 
@@ -157,9 +160,9 @@ def test_failures_are_told_by_kind_with_the_first_few(progress, caplog):
     for custom_id in "abcde":
         progress.gave_up(Failure("Often.", 400), custom_id)
     progress.finish()
-    assert caplog.messages[:2] == [
-        "⚠️ 5 requests failed: Often. (400). The first custom_ids: a, b, c",
-        "⚠️ 1 requests failed: Rare. (422). The first custom_ids: z",
+    assert [message.partition(" → ")[0] for message in caplog.messages[:2]] == [
+        "⚠️ 5 requests failed: Often. (400). The first custom_ids: a, b, c.",
+        "⚠️ 1 requests failed: Rare. (422). The first custom_ids: z.",
     ]
 
 
