@@ -199,6 +199,11 @@ def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
     """From top to bottom; no pipeline gives a `None` for an answer, and nothing is bought twice."""
     if page.name == "servers.md":
         sandbox.reset(Settings(dialect="azure"))
+    if page.name == "failures.md":
+        filtered = RequestFailure(contains="bomb", message="The prompt was filtered.", code="content_filter")
+        sandbox.configure(failures=[filtered])
+        # Log lines are not cut in two.
+        monkeypatch.setenv("COLUMNS", "500")
     document = Reader(sandbox.base_url, monkeypatch).read(page)
     blocks = list(document.examples())
     assert len(blocks) == len(BLOCK.findall(document.text)), "a block in a language that nobody runs"
