@@ -113,6 +113,11 @@ class Broker:
         self._tried_out: set[tuple[str, str]] = set()
         self._running: dict[int, anyio.Event] = {}
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether jobs wait for others to end before they are made."""
+        return self._capacity.statistics().tasks_waiting > 0
+
     async def answer(self, requests: Sequence[Request], take: Take, since: float | None) -> list[str]:
         """Has requests answered, from the ledger or by the server.
 

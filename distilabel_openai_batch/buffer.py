@@ -53,6 +53,7 @@ class CallBuffer:
         task_group: where requests are answered; it must outlive the callers.
         progress: is told what became of the requests.
         all_may_fail: whether it is no error of the run that all requests fail alike.
+        is_crowded: whether jobs wait for others to end before they are made.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class CallBuffer:
         task_group: TaskGroup,
         progress: Progress,
         all_may_fail: bool = False,
+        is_crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self._answer = answer
         self._is_full = is_full
@@ -72,9 +74,11 @@ class CallBuffer:
         self._task_group = task_group
         self._progress = progress
         self._all_may_fail = all_may_fail
+        self._is_crowded = is_crowded
         self._waiting: dict[str, _Asked] = {}
         self._pending: list[_Asked] = []
         self._pending_bytes = 0
+        self._pending_may_wait = True
         self._flush_due = False
         self._flushes_out = 0
         self._under_way: list[str] = []
@@ -126,19 +130,27 @@ class CallBuffer:
     def _add(self, asked: _Asked) -> None:
         self._pending.append(asked)
         self._pending_bytes += len(asked.request.body)
+        # What is asked again may: each job leaves a few, and a job of few takes as long, and a place, as one of many.
+        self._pending_may_wait = self._pending_may_wait and asked.attempts > 0 and not asked.overdue
         if self._is_full(len(self._pending), self._pending_bytes):
             self._flush()
-        elif not self._flush_due:
+        else:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._pending and not self._flush_due:
             self._flush_due = True
             self._task_group.start_soon(self._flush_when_all_wait)
 
     async def _flush_when_all_wait(self) -> None:
         await anyio.wait_all_tasks_blocked()
         self._flush_due = False
-        self._flush()
+        if not (self._pending_may_wait and self._is_crowded()):
+            self._flush()
 
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
+        self._pending_may_wait = True
         waiting = [asked for asked in pending if not asked.overdue]
         overdue = [asked.request for asked in pending if asked.overdue]
         if waiting:
@@ -158,6 +170,7 @@ class CallBuffer:
             return
         finally:
             self._flushes_out -= 1
+        self._flush_soon()
         self._settle_rejected()
         if self._under_way and not self._flushes_out and not self._pending:
             self.fail(self._not_finished(self._under_way))
@@ -184,6 +197,7 @@ class CallBuffer:
             else:
                 self._rejected.append((asked, outcome))
         self._progress.asking_again(again)
+        self._flush_soon()
 
     def _settle_rejected(self) -> None:
         """Hands over failures, unless it turns out that there is nothing else.

@@ -365,6 +365,7 @@ async def _open(
                 task_group=task_group,
                 progress=progress,
                 all_may_fail=run is not None,
+                is_crowded=lambda: broker.is_crowded,
             )
 
             async def watch_for_interruption() -> None:

@@ -63,7 +63,9 @@ class NotFinished(Exception):
 
 
 @asynccontextmanager
-async def buffering(server: Server, max_requests: int = 1_000, max_attempts: int = 3):
+async def buffering(
+    server: Server, max_requests: int = 1_000, max_attempts: int = 3, is_crowded: Callable[[], bool] = lambda: False
+):
     async with anyio.create_task_group() as task_group:
         yield CallBuffer(
             answer=server.answer,
@@ -72,6 +74,7 @@ async def buffering(server: Server, max_requests: int = 1_000, max_attempts: int
             not_finished=lambda batch_ids: NotFinished(*batch_ids),
             task_group=task_group,
             progress=Progress(logging.getLogger("test")),
+            is_crowded=is_crowded,
         )
         task_group.cancel_scope.cancel()
 
@@ -108,6 +111,39 @@ async def test_a_full_job_does_not_wait():
     async with buffering(server, max_requests=2) as buffer:
         await ask_all(buffer, [["a", "b", "c"], ["d", "e"]])
     assert server.flushes == [["a", "b"], ["c", "d"], ["e"]]
+
+
+async def test_what_is_asked_again_is_gathered_while_jobs_wait_for_others():
+    """Until there is enough for a job; and when nobody waits for a place any more, the rest is asked too."""
+    server = Server(lambda custom_id, time: PASSING if custom_id.isupper() and time == 1 else answer(custom_id))
+    crowded, last = True, anyio.Event()
+
+    async def answer_the_last_one_later(requests: Sequence[Request], take, since) -> list[str]:
+        if requests[0].custom_id == "d":
+            await last.wait()
+        return await server.answer(requests, take, since)
+
+    async with buffering(server, 3, is_crowded=lambda: crowded) as buffer, anyio.create_task_group() as task_group:
+        buffer._answer = answer_the_last_one_later
+        for names in ("aA1", "bB2", "d34"):
+            task_group.start_soon(buffer.ask, requests(*names))
+        await anyio.wait_all_tasks_blocked()
+        assert server.flushes == [["a", "A", "1"], ["b", "B", "2"]]
+        crowded = False
+        last.set()
+    assert server.flushes[2:] == [["d", "3", "4"], ["A", "B"]]
+
+
+async def test_a_new_request_takes_those_along_that_are_asked_again():
+    """Its caller has waited for nothing yet."""
+    server = Server(lambda custom_id, time: PASSING if custom_id == "a" and time == 1 else answer(custom_id))
+    async with buffering(server, is_crowded=lambda: True) as buffer, anyio.create_task_group() as task_group:
+        task_group.start_soon(buffer.ask, requests("a"))
+        while not server.flushes:
+            await anyio.wait_all_tasks_blocked()
+        await anyio.wait_all_tasks_blocked()
+        task_group.start_soon(buffer.ask, requests("b"))
+    assert server.flushes == [["a"], ["a", "b"]]
 
 
 async def test_each_round_is_a_flush():
