@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -99,15 +99,9 @@ def _write_results(requests: Sequence[Request], completion: dict[str, Any], path
             file.write(wire.result_line(request.custom_id, completion))
 
 
-def _read(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[dict[str, Any]]:
-    def read() -> Iterator[dict[str, Any]]:
-        for input, (_, outcome) in zip(inputs, outcomes, strict=True):
-            output = llm._read(input, 1, {}, outcome)
-            assert output is not None
-            yield output
-
+def _read(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[Any]:
     with _nothing_collected():
-        return list(read())
+        return [llm._output(input, 1, {}, outcome) for input, (_, outcome) in zip(inputs, outcomes, strict=True)]
 
 
 if __name__ == "__main__":
