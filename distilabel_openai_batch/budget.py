@@ -132,6 +132,7 @@ class Budget:
         if rates is None:
             raise BudgetError(
                 f"A budget of {dollars(self._limit)} cannot be kept. {prices.why_unknown(model, self._base_url)}"
+                " Without `budget` it runs."
             )
         return rates
 

@@ -242,7 +242,7 @@ def watch(
     interval: Annotated[float, typer.Option(help="Seconds between two looks at the server.", min=0.05)] = 5.0,
     ledger_dir: _LedgerDir = None,
 ) -> None:
-    """Watch all open jobs at the server until they end, whether their pipeline runs or not.
+    """Watch all open jobs at the server until they end, and those that a run makes meanwhile.
 
     Ctrl+C ends the watching alone: the jobs go on.
     """
@@ -263,7 +263,11 @@ def watch(
         async def run() -> list[JobEntry]:
             async with access.open(looking.FOR_LONG, _LOGGER) as api:
                 return await looking.watch(
-                    api, lambda: [job for job in open_jobs() if job.scope.base_url == server], bars.show, interval
+                    api,
+                    lambda: [job for job in open_jobs() if job.scope.base_url == server],
+                    bars.show,
+                    interval,
+                    inventory.is_in_use,
                 )
 
         watched = {job.batch_id for job in anyio.run(run)}
@@ -518,7 +522,11 @@ def serve(
             f"The sandbox needs `{error.name}`. Install it: pip install 'distilabel-openai-batch[sandbox]'", err=True
         )
         raise typer.Exit(1) from None
-    serve_sandbox(Settings(), host=host, port=port)
+    try:
+        serve_sandbox(Settings(), host=host, port=port)
+    except OSError as error:
+        typer.echo(f"{host}:{port} cannot be listened on: {error.strerror}. Choose another --port; 0 is any.", err=True)
+        raise typer.Exit(1) from None
 
 
 def _inventory(ledger_dir: Path | None) -> Inventory:

@@ -79,8 +79,11 @@ def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
     return count
 
 
+_WRITERS = {".jsonl": write_jsonl, ".parquet": write_parquet}
+
+
 def write(entries: Iterable[AnswerEntry], path: Path) -> int:
-    """Writes a file that is whole or not there; Parquet where its name says so, else JSONL.
+    """Writes a file that is whole or not there, JSONL or Parquet, as its name says.
 
     Returns:
         How many answers it has.
@@ -88,13 +91,15 @@ def write(entries: Iterable[AnswerEntry], path: Path) -> int:
     Raises:
         OpenAIBatchError: it cannot be written.
     """
+    if path.suffix not in _WRITERS:
+        raise OpenAIBatchError(f"{path} cannot be written: its name has to end with {' or '.join(_WRITERS)}")
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
-            count = (write_parquet if path.suffix == ".parquet" else write_jsonl)(entries, file)
+            count = _WRITERS[path.suffix](entries, file)
         unfinished.replace(path)
     except OSError as error:
-        raise OpenAIBatchError(f"{path} cannot be written: {error}") from None
+        raise OpenAIBatchError(f"{path} cannot be written: {error.strerror}") from None
     finally:
         unfinished.unlink(missing_ok=True)
     return count

@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import filelock
 import orjson
 
 from distilabel_openai_batch.errors import LedgerError
@@ -255,6 +256,20 @@ class Inventory:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE_NAME
+
+    def is_in_use(self) -> bool:
+        """Whether a run has the ledger open: each holds a lock for as long as it lives."""
+        for path in self.path.parent.glob("owners/*.lock"):
+            lock = filelock.FileLock(path, thread_local=False)
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                return True
+            except OSError:
+                # A directory that is read-only.
+                continue
+            lock.release()
+        return False
 
     def jobs(self) -> list[JobEntry]:
         """All jobs, oldest first.

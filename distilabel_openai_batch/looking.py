@@ -144,16 +144,26 @@ async def _found(api: BatchAPI, batch_ids: set[str]) -> tuple[dict[str, Batch], 
         return batches, lost | {error.batch_id}
 
 
+# Looks that find nothing under way, and no run, before whoever watched a run stops: between two Tasks of a pipeline
+# there is a moment without either.
+_QUIET_LOOKS = 3
+
+
 async def watch(
-    api: BatchAPI, jobs: Callable[[], list[JobEntry]], show: Callable[[list[JobEntry]], None], interval: float
+    api: BatchAPI,
+    jobs: Callable[[], list[JobEntry]],
+    show: Callable[[list[JobEntry]], None],
+    interval: float,
+    is_in_use: Callable[[], bool],
 ) -> list[JobEntry]:
-    """Looks at jobs until all have ended at the server, those included that are made meanwhile.
+    """Looks at jobs until all have ended at the server, and no run is there to make more.
 
     Args:
         api: the server.
         jobs: the jobs there that are open in the ledger now.
         show: is given all jobs so far after each look.
         interval: seconds between two looks.
+        is_in_use: whether a run has the ledger open, and may make more of them.
 
     Returns:
         All jobs, as they ended.
@@ -162,7 +172,9 @@ async def watch(
         RunError: the server refuses, or could not be reached.
     """
     known: dict[str, JobEntry] = {}
+    quiet_looks = _QUIET_LOOKS
     while True:
+        may_become_more = is_in_use()
         known |= {job.batch_id: job for job in jobs() if job.batch_id and job.batch_id not in known}
         # The pipeline may collect a job between two looks: it is looked at all the same.
         under_way = [job for job in known.values() if not job.has_ended]
@@ -170,6 +182,10 @@ async def watch(
             assert job.batch_id
             known[job.batch_id] = job
         show(list(known.values()))
-        if all(job.has_ended for job in known.values()):
-            return list(known.values())
+        if may_become_more:
+            quiet_looks = 0
+        elif all(job.has_ended for job in known.values()):
+            quiet_looks += 1
+            if quiet_looks > _QUIET_LOOKS:
+                return list(known.values())
         await anyio.sleep(interval)

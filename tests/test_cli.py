@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -401,6 +402,39 @@ def test_watch_goes_on_until_the_jobs_of_a_run_that_left_have_ended(sandbox, on_
     # The ledger was only looked at.
     assert {job["status"] for job in json.loads(run("jobs", "--json").stdout)} != {"completed"}
     assert {job["status"] for job in json.loads(run("jobs", "--json", "--look").stdout)} == {"completed"}
+
+
+def test_answers_are_written_as_jsonl_or_parquet(sandbox, tmp_path):
+    """Any other ending is a mistake, and so is a directory that is not there: they are told by the file's own name."""
+    ask()
+    for path, words in ((tmp_path / "a.csv", ".jsonl or .parquet"), (tmp_path / "no" / "a.jsonl", "No such file")):
+        ran = run("results", "-o", path)
+        assert ran.exit_code == 1
+        assert words in ran.stderr
+        assert "unfinished" not in ran.stderr
+
+
+def test_a_port_that_is_taken_is_told(sandbox):
+    """In a sentence."""
+    ran = run("serve", "--port", sandbox.base_url.removesuffix("/v1").rpartition(":")[2])
+    assert ran.exit_code == 1
+    assert "Choose another --port" in ran.stderr
+
+
+def test_watch_goes_on_while_a_run_may_make_more_jobs(sandbox, on_first_look):
+    """Between two Tasks of a pipeline there is no job for a moment."""
+    leave()
+    sandbox.settle()
+    running = Ledger(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]), ScopeName("asking.py", "", ""))
+
+    def meanwhile():
+        leave([[{"role": "user", "content": "One more."}]])
+        running.close()
+
+    shown = on_first_look(meanwhile)
+    assert run("watch", "--interval", "0.05").exit_code == 0
+    assert list(shown[0].values()) == ["completed"]
+    assert list(shown[-1].values()) == ["completed"] * 2
 
 
 def test_watch_ends_though_the_server_has_lost_a_job(sandbox):
