@@ -1,6 +1,6 @@
 """Measures, and writes what came of it.
 
-python -m benchmarks [--plan full|quick|tiny] [--only FIGURE …] [--output FOLDER]
+python -m benchmarks [--plan full|quick] [--only FIGURE …] [--output FOLDER]
 """
 
 from __future__ import annotations

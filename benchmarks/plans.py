@@ -109,24 +109,5 @@ PLANS = {
         seconds=60.0,
         peer_seconds=60.0,
     ),
-    "tiny": Plan(
-        name="tiny",
-        sizes=(50,),
-        peers_up_to=0,
-        cpu=50,
-        memory=(50,),
-        resume=50,
-        rows=0,
-        pipeline_rows=0,
-        job_seconds=0.0,
-        synchronous=0,
-        scale=100_000,
-        limits=(),
-        repetitions=1,
-        repeated_up_to=0,
-        peers=False,
-        seconds=60.0,
-        peer_seconds=60.0,
-    ),
 }
-"""`full` is what `make bench` measures; `quick` and `tiny` are there for the shape of what comes out, not for times."""
+"""`full` is what `make bench` measures; `quick` is there for the shape of what comes out, not for times."""
