@@ -135,6 +135,8 @@ class BatchAPI:
 
     def __init__(self, client: openai.AsyncOpenAI, patience: Patience, logger: logging.Logger) -> None:
         self._client = client.with_options(max_retries=0)
+        # Answers are read as the server sent them: the SDK's objects of a hundred batches cost milliseconds a look.
+        self._raw = self._client.with_raw_response
         self._patience = patience
         self._logger = logger
         self._creations: deque[float] = deque(maxlen=_CREATIONS_AN_HOUR)
@@ -160,7 +162,7 @@ class BatchAPI:
             nonlocal attempts
             attempts += 1
             with path.open("rb") as file:
-                created = _json(await self._client.files.create(file=(path.name, file), purpose="batch"))
+                created = _object(await self._raw.files.create(file=(path.name, file), purpose="batch"))
             file_id = created.get("id")
             if not isinstance(file_id, str) or not file_id:
                 raise ValueError("The server's answer is not a file.")
@@ -177,7 +179,7 @@ class BatchAPI:
         started, looks = time.monotonic(), 0
 
         async def look() -> dict[str, Any]:
-            return _json(await self._client.files.retrieve(file_id))
+            return _object(await self._raw.files.retrieve(file_id))
 
         while (status := str(file.get("status")).lower()) in _FILE_NOT_READY:
             if time.monotonic() - started > _FILE_READY_SECONDS:
@@ -198,12 +200,12 @@ class BatchAPI:
         """
 
         async def page() -> list[dict[str, Any]]:
-            files = _json(await self._client.files.list(purpose="batch", extra_query={"limit": 1_000})).get("data")
+            files = _object(await self._raw.files.list(purpose="batch", extra_query={"limit": 1_000})).get("data")
             return [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
 
         try:
             files = await self._call(page)
-        except (errors.RunError, _Passing, AttributeError):
+        except (errors.RunError, _Passing):
             return
         for file in files:
             file_id = file.get("id")
@@ -237,13 +239,13 @@ class BatchAPI:
         maybe_created = False
 
         async def create() -> Batch:
-            created = await self._client.batches.create(
+            created = await self._raw.batches.create(
                 input_file_id=input_file_id,
                 endpoint=endpoint,  # type: ignore[arg-type]
                 completion_window=completion_window,  # type: ignore[arg-type]
                 metadata={KEY: key, **metadata},
             )
-            return read_batch(_json(created))
+            return read_batch(_object(created))
 
         async def attempt() -> Batch:
             nonlocal maybe_created
@@ -341,9 +343,7 @@ class BatchAPI:
         cursor = {"after": after} if after else {}
 
         async def page() -> list[Batch]:
-            # Objects of a hundred batches cost milliseconds, at each look.
-            answer = await self._client.batches.with_raw_response.list(limit=100, extra_query=cursor)
-            batches = _object(answer.content).get("data")
+            batches = _object(await self._raw.batches.list(limit=100, extra_query=cursor)).get("data")
             if not isinstance(batches, list):
                 raise ValueError("The server's answer is not a list of batches.")
             return [read_batch(batch) for batch in batches if isinstance(batch, dict)]
@@ -377,7 +377,7 @@ class BatchAPI:
         """
 
         async def attempt() -> None:
-            _json(await self._client.files.list(purpose="batch", extra_query={"limit": 1}))
+            _object(await self._raw.files.list(purpose="batch", extra_query={"limit": 1}))
 
         await self._patiently("listing the files", attempt)
 
@@ -389,7 +389,7 @@ class BatchAPI:
         """
 
         async def attempt() -> Batch:
-            return read_batch(_object((await self._client.batches.with_raw_response.retrieve(batch_id)).content))
+            return read_batch(_object(await self._raw.batches.retrieve(batch_id)))
 
         try:
             return await self._patiently(f"looking at batch {batch_id}", attempt)
@@ -594,31 +594,19 @@ def _is_no_endpoint(status_code: int, code: str | None, message: str) -> bool:
     return status_code in (405, 501) or (status_code == 404 and (code is None or "invalid url" in message.lower()))
 
 
-def _object(content: bytes) -> dict[str, Any]:
-    """The JSON object that an answer is.
+def _object(response: Any) -> dict[str, Any]:
+    """The JSON object that a raw response of the SDK is.
 
     Raises:
         ValueError: it is none: a proxy's page with status 200, perhaps.
     """
     try:
-        answer = orjson.loads(content)
+        answer = orjson.loads(response.content)
     except orjson.JSONDecodeError:
         answer = None
     if not isinstance(answer, dict):
         raise ValueError("The server's answer is not of this API.")
     return answer
-
-
-def _json(answer: object) -> dict[str, Any]:
-    """What the SDK made of an answer, as the JSON that it was made from.
-
-    Raises:
-        ValueError: it made nothing of it.
-    """
-    json = answer.to_dict() if isinstance(answer, openai.BaseModel) else None
-    if not isinstance(json, dict):
-        raise ValueError("The server's answer is not of this API.")
-    return json
 
 
 def _message(error: openai.APIStatusError) -> str:
