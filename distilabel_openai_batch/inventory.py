@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import filelock
 import orjson
 
 from distilabel_openai_batch.errors import LedgerError
-from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, JobState, ScopeName, check_header, guard
+from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, JobState, ScopeName, check_header, guard, is_held
 from distilabel_openai_batch.wire import FINAL_STATUSES, Answer
 
 # As long as one look waits for a process that is just recovering the file.
@@ -260,15 +259,10 @@ class Inventory:
     def is_in_use(self) -> bool:
         """Whether a run has the ledger open: each holds a lock for as long as it lives."""
         for path in self.path.parent.glob("owners/*.lock"):
-            lock = filelock.FileLock(path, thread_local=False)
-            try:
-                lock.acquire(blocking=False)
-            except filelock.Timeout:
-                return True
-            except OSError:
-                # A directory that is read-only.
-                continue
-            lock.release()
+            # In a directory that is read-only nobody writes.
+            with suppress(OSError):
+                if is_held(path):
+                    return True
         return False
 
     def jobs(self) -> list[JobEntry]:

@@ -258,6 +258,17 @@ def directory(chosen: str | Path | None = None) -> Path:
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distilabel" / "openai_batch"
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock of a file."""
+    lock = filelock.FileLock(path, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
 @contextmanager
 def guard(path: Path) -> Iterator[None]:
     """The one boundary between SQLite's exceptions and ours.
@@ -765,15 +776,11 @@ class Ledger:
         path = self._owners / f"{owner}.lock"
         if not path.exists():
             return False
-        lock = filelock.FileLock(path, thread_local=False)
         # One thread at a time: another one's look at a dead owner's lock is no sign of life.
         with _looking_at_owners:
-            try:
-                lock.acquire(blocking=False)
-            except filelock.Timeout:
+            if is_held(path):
                 # Another process that looked may have removed it meanwhile.
                 return path.exists()
-            lock.release()
             # Still one at a time: a lock whose file is removed while it is taken is not given.
             with suppress(OSError):
                 path.unlink(missing_ok=True)
