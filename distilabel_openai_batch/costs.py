@@ -17,15 +17,18 @@ def of_job(job: JobEntry) -> Cost | None:
     The model is the one that answered, which on Azure alone tells what a deployment is; the price that of the day when
     the job was planned.
     """
-    usage = Usage(job.tokens_in, job.tokens_out, job.tokens_cached)
     if not job.answered:
         return Cost()
     if not job.tokens_in + job.tokens_out:
         return None
     for model in (job.answered_by, job.model):
         if rates := prices.rates(model, job.scope.base_url, job.created_at):
-            return rates.cost(usage, job.is_synchronous)
+            return rates.cost(_usage(job), job.is_synchronous)
     return None
+
+
+def _usage(job: JobEntry) -> Usage:
+    return Usage(job.tokens_in, job.tokens_out, job.tokens_cached)
 
 
 def why_unknown(job: JobEntry) -> str:
@@ -74,7 +77,7 @@ def by_model(jobs: Iterable[JobEntry]) -> list[CostEntry]:
         found[key] = CostEntry(
             *key,
             entry.answers + job.answered,
-            entry.usage + Usage(job.tokens_in, job.tokens_out, job.tokens_cached),
+            entry.usage + _usage(job),
             entry.cost + (cost or Cost()),
             entry.unknown + (0 if cost else job.answered),
         )

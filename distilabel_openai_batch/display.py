@@ -9,14 +9,13 @@ import logging
 import os
 import sys
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
 
-from distilabel_openai_batch.tables import Bar, Bars
+from distilabel_openai_batch.tables import Bar, Bars, counted
 
 PROGRESS_ENV_NAME = "DISTILABEL_OPENAI_BATCH_PROGRESS"
 """The environment variable that, set to `0`, turns off what is drawn. Log lines are logging's to turn off."""
@@ -135,8 +134,7 @@ class InNotebook:
 
     def show(self, bars: Sequence[Bar], done: int, total: int) -> None:
         """Says how many are done."""
-        counted = sorted(Counter(bar.status for bar in bars).items())
-        statuses = ", ".join(f"{count} {status}" for status, count in counted)
+        statuses = counted(bar.status for bar in bars)
         self._say(f"{done:,} of {total:,} requests{f'; jobs: {statuses}' if statuses else ''}")
 
     def close(self, summary: str) -> None:

@@ -14,7 +14,7 @@ from distilabel_openai_batch.display import Display
 from distilabel_openai_batch.inventory import remaining
 from distilabel_openai_batch.prices import Cost, Usage, dollars
 from distilabel_openai_batch.results import Results
-from distilabel_openai_batch.tables import Bar
+from distilabel_openai_batch.tables import Bar, counted
 from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Outcome, Shard
 
 _SECONDS_BETWEEN_LINES = 300.0
@@ -68,13 +68,9 @@ class Progress:
         self._requests = 0
         self._answers = 0
         self._asked_again = 0
-        self._tokens_in = 0
-        self._tokens_out = 0
         self._rejected = 0
         self._jobs = 0
         self._asked_now = 0
-        self._tokens_now_in = 0
-        self._tokens_now_out = 0
         # By the models that answered and were asked, and whether they were asked synchronously.
         self._usage: dict[tuple[str, str, bool], Usage] = {}
         self._models: dict[str, str] = {}
@@ -119,11 +115,10 @@ class Progress:
         tenth, now = self._tenths(), time.monotonic()
         if tenth > self._tenth or now - self._line_at >= _SECONDS_BETWEEN_LINES:
             self._tenth, self._line_at = tenth, now
-            statuses = Counter(live.status for live in self._live.values())
             self._logger.info(
                 f"⏳ {self._done():,} of {self._requests:,} requests answered,"
                 f" {self._failed() + sum(live.failed for live in self._live.values()):,} failed;"
-                f" jobs: {', '.join(f'{count} {status}' for status, count in sorted(statuses.items()))};"
+                f" jobs: {counted(live.status for live in self._live.values())};"
                 f" {now - self._started:,.0f} s."
             )
 
@@ -173,11 +168,8 @@ class Progress:
         # Before its answers are counted one by one.
         self._show(batch, ended=True)
         self._live.pop(batch.id, None)
-        tokens_in, tokens_out = results.tokens
-        self._tokens_in += tokens_in
-        self._tokens_out += tokens_out
         if results.answers:
-            usage = Usage(tokens_in, tokens_out, results.cached)
+            usage = Usage(*results.tokens, results.cached)
             self._billed(results.model, self._models.pop(batch.id, ""), usage, asked_now=False)
         if batch.status != "completed":
             reasons = f": {batch.reasons}" if batch.errors else ""
@@ -189,10 +181,7 @@ class Progress:
         """A request of a model was asked synchronously, and is billed in full if it was answered."""
         self._asked_now += 1
         if isinstance(outcome, Answer):
-            tokens_in, tokens_out = outcome.tokens
-            self._tokens_now_in += tokens_in
-            self._tokens_now_out += tokens_out
-            usage = Usage(tokens_in, tokens_out, outcome.cached)
+            usage = Usage(*outcome.tokens, outcome.cached)
             self._billed(str(outcome.body.get("model") or ""), model, usage, asked_now=True)
         self._show()
 
@@ -255,9 +244,10 @@ class Progress:
             )
         self._logger.info(summary)
         if self._asked_now:
+            usage = self._tokens(asked_now=True)
             self._logger.info(
                 f"💸 {self._asked_now:,} requests were asked synchronously, at full price:"
-                f" {self._tokens_now_in:,} tokens in and {self._tokens_now_out:,} out, at twice what a batch costs."
+                f" {usage.tokens_in:,} tokens in and {usage.tokens_out:,} out, at twice what a batch costs."
             )
 
         if cost:
@@ -267,9 +257,10 @@ class Progress:
             )
 
     def _summary(self) -> str:
+        usage = self._tokens(asked_now=False)
         return (
             f"🏁 {self._answers - self._rejected:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
-            f" {self._asked_again:,} asked again; {self._tokens_in:,} tokens in, {self._tokens_out:,} out;"
+            f" {self._asked_again:,} asked again; {usage.tokens_in:,} tokens in, {usage.tokens_out:,} out;"
             f" {self._jobs:,} jobs; {time.monotonic() - self._started:,.1f} s."
         )
 
@@ -299,6 +290,10 @@ class Progress:
     def _billed(self, answered_by: str, asked: str, usage: Usage, asked_now: bool) -> None:
         key = (answered_by, asked, asked_now)
         self._usage[key] = self._usage.get(key, Usage(0, 0)) + usage
+
+    def _tokens(self, asked_now: bool) -> Usage:
+        """What was billed synchronously, or in batches."""
+        return sum((usage for (*_, now), usage in self._usage.items() if now == asked_now), Usage(0, 0))
 
     def _cost(self) -> Cost | None:
         """What was billed; `None` where that is nothing, or not known for all of it."""

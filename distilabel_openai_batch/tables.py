@@ -76,9 +76,26 @@ def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | N
     ]
 
 
+def counted(statuses: Iterable[str]) -> str:
+    """How many jobs have each status: `2 completed, 1 in_progress`."""
+    return ", ".join(f"{count} {status}" for status, count in sorted(Counter(statuses).items()))
+
+
 def money(cost: Cost | None) -> tuple[str, str]:
     """What something cost and what it saved; `?` where that is not known."""
     return (dollars(cost.spent), dollars(cost.saved)) if cost else ("?", "?")
+
+
+def _table(*columns: Column) -> Table:
+    return Table(*columns, box=None, header_style="bold", pad_edge=False)
+
+
+def _texts(*names: str) -> Iterator[Column]:
+    return (Column(name, overflow="fold") for name in names)
+
+
+def _numbers(*names: str) -> Iterator[Column]:
+    return (Column(name, justify="right", no_wrap=True) for name in names)
 
 
 def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
@@ -87,12 +104,8 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
     Args:
         jobs: with the age and the time that is left, both in seconds.
     """
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("scope", "batch"):
-        table.add_column(name, overflow="fold")
-    table.add_column("status", no_wrap=True)
-    for name in ("answered", "failed", "cost", "saved", "age", "ETA"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = _numbers("answered", "failed", "cost", "saved", "age", "ETA")
+    table = _table(*_texts("scope", "batch"), Column("status", no_wrap=True), *numbers)
     all_costs = [costs.of_job(job) for job, _, _ in jobs]
     for (job, age, eta), cost in zip(jobs, all_costs, strict=True):
         table.add_row(
@@ -123,11 +136,8 @@ def _is_to_come(job: JobEntry) -> bool:
 
 def costs_table(entries: Sequence[CostEntry]) -> Table:
     """A row for each scope and model, and one for all."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("scope", "model"):
-        table.add_column(name, overflow="fold")
-    for name in ("answers", "tokens in", "cached", "tokens out", "cost", "at once", "saved"):
-        table.add_column(name, justify="right", no_wrap=True)
+    numbers = _numbers("answers", "tokens in", "cached", "tokens out", "cost", "at once", "saved")
+    table = _table(*_texts("scope", "model"), *numbers)
     for entry in entries:
         table.add_row(escape(label(entry.scope)), escape(entry.model or "?"), *_cost_columns([entry]))
     if len(entries) > 1:
@@ -160,11 +170,7 @@ def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
 
 def reasons_table(reasons: Iterable[Reason]) -> Table:
     """A row for each reason."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("requests", justify="right", no_wrap=True)
-    table.add_column("status", justify="right", no_wrap=True)
-    for name in ("code", "first message", "first custom_ids"):
-        table.add_column(name, overflow="fold")
+    table = _table(*_numbers("requests", "status"), *_texts("code", "first message", "first custom_ids"))
     for reason in reasons:
         table.add_row(
             f"{reason.count:,}",
@@ -178,11 +184,10 @@ def reasons_table(reasons: Iterable[Reason]) -> Table:
 
 def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
     """A row for each step that asks, and one for all of which something is known."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("step", "model"):
-        table.add_column(name, overflow="fold")
-    for name in ("rows", "requests", "known", "to buy", "tokens in", "tokens out", "cost", "at once"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = _table(
+        *_texts("step", "model"),
+        *_numbers("rows", "requests", "known", "to buy", "tokens in", "tokens out", "cost", "at once"),
+    )
     known = [forecast for forecast in forecasts if not forecast.depends_on]
     for forecast in forecasts:
         about = (escape(forecast.step), escape(forecast.model))
@@ -309,9 +314,7 @@ class Bars:
             total: all there are.
         """
         if not self._console.is_terminal:
-            counted = sorted(Counter(bar.status for bar in bars).items())
-            statuses = ", ".join(f"{count} {status}" for status, count in counted)
-            if (told := f"{done:,} of {total:,} requests; {statuses}") != self._told:
+            if (told := f"{done:,} of {total:,} requests; {counted(bar.status for bar in bars)}") != self._told:
                 self._told = told
                 self._console.print(told, markup=False, highlight=False, soft_wrap=True)
             return
