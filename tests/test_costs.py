@@ -7,6 +7,8 @@ import re
 import shutil
 import sqlite3
 import sys
+import time
+from contextlib import closing
 from decimal import Decimal
 
 import orjson
@@ -48,13 +50,15 @@ def asked(running_sandbox, tmp_path_factory):
     return directory
 
 
-def adopt(directory, scope: ScopeName) -> None:
-    """A batch of another machine, whose model nobody lists, with cached tokens."""
-    usage = {"prompt_tokens": 2_000, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1_500}}
-    line = result_line(f"{'a' * 32}-0", {"model": "mine", "usage": usage})
-    ledger = Ledger(directory, scope)
-    ledger.adopt_results(Batch("batch_mine", "completed", total=1), "key", [decode(line)])
-    ledger.close()
+CACHED = {"prompt_tokens": 2_000, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1_500}}
+
+
+def adopt(directory, scope: ScopeName, model="mine", usage=CACHED, batch_id="batch_mine") -> None:
+    """A batch of another machine with one answer; if nothing else is said, of a model that nobody lists."""
+    line = result_line(f"{'a' * 32}-0", {"model": model, "usage": usage})
+    batch = Batch(batch_id, "completed", total=1, created_at=time.time())
+    with closing(Ledger(directory, scope)) as ledger:
+        ledger.adopt_results(batch, batch_id, [decode(line)])
 
 
 @pytest.fixture

@@ -8,9 +8,7 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import openai
@@ -25,17 +23,20 @@ from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 from test_cli import leave, run
+from test_costs import adopt
 
 import distilabel_openai_batch
 from distilabel_openai_batch import OpenAIBatchLLM, client, session
 from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import Ledger, ScopeName, directory
+from distilabel_openai_batch.ledger import ScopeName, directory
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
-from distilabel_openai_batch.wire import Batch, decode, result_line
 
 for extra in ("genai_prices", "vl_convert"):
     pytest.importorskip(extra, reason="the pages show what every extra does")
+
+# One answer's, as many as of thousands.
+MANY = {"prompt_tokens": 1_680_000, "completion_tokens": 920_000}
 
 CLI = ROOT / "docs" / "cli.md"
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -195,15 +196,6 @@ def shapes(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
-def billed_by_openai(scope: ScopeName, model: str) -> None:
-    """Puts an answer into the ledger, as long as thousands."""
-    usage = {"prompt_tokens": 1_680_000, "completion_tokens": 920_000}
-    line = result_line(f"{'a' * 32}-0", {"model": model, "usage": usage})
-    batch = Batch(f"batch_{scope.task}", "completed", total=1, created_at=time.time())
-    with closing(Ledger(directory(None), scope)) as ledger:
-        ledger.adopt_results(batch, batch.id, [decode(line)])
-
-
 def datasets_in(namespace: dict[str, object]) -> Iterator[Dataset]:
     for value in namespace.values():
         if isinstance(value, Distiset):
@@ -224,7 +216,8 @@ def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
         # Nothing is sent there.
         monkeypatch.delenv("OPENAI_BASE_URL")
         for task, model in (("generate", "gpt-4o-mini-2024-07-18"), ("judge", "gpt-4o-2024-08-06")):
-            billed_by_openai(ScopeName("preferences", task, "https://api.openai.com/v1/"), model)
+            scope = ScopeName("preferences", task, "https://api.openai.com/v1/")
+            adopt(directory(None), scope, model, MANY, f"batch_{task}")
     document = Reader(sandbox.base_url, monkeypatch).read(page)
     blocks = list(document.examples())
     assert len(blocks) == len(BLOCK.findall(document.text)), "a block in a language that nobody runs"

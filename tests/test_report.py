@@ -11,6 +11,7 @@ from dataclasses import replace
 import ledgers
 import pytest
 from ledgers import START, Books
+from test_tables import COLLECTED
 from typer.testing import CliRunner
 
 from distilabel_openai_batch import cli
@@ -22,29 +23,20 @@ from distilabel_openai_batch.history import (
     crowds,
     histories,
 )
-from distilabel_openai_batch.inventory import Course, Inventory, JobEntry
+from distilabel_openai_batch.inventory import Course, Inventory
 from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
 
 SCOPE = ScopeName("preferences", "generate", "https://api.openai.com/v1/")
-JOB = JobEntry(
+JOB = replace(
+    COLLECTED,
     scope=SCOPE,
-    batch_id="batch_1",
-    state=JobState.COLLECTED,
-    status="completed",
-    endpoint="/v1/chat/completions",
-    model="gpt-4o-mini",
     requests=10,
     answered=8,
     failed=2,
-    asked=0,
     tokens_in=100,
     tokens_out=100,
-    tokens_cached=0,
-    bytes=1_000,
     created_at=100.0,
     ended_at=200.0,
-    input_file_id="file-1",
-    error=None,
     answered_by="gpt-4o-mini-2024-07-18",
 )
 NOW = 1_000.0
