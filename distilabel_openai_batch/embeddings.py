@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 
 from distilabel_openai_batch.client import BatchClient
 from distilabel_openai_batch.session import Call, Session
-from distilabel_openai_batch.wire import Answer, Outcome
+from distilabel_openai_batch.wire import Answer, Frame, Outcome
 
 ENDPOINT = "/v1/embeddings"
 
@@ -89,9 +89,10 @@ async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | Non
     """
     # Without it the SDK asks for base64, and decodes that: smaller on the wire, but what other servers do not know.
     body = {"model": client.model, "encoding_format": "float"} | ({"dimensions": dimensions} if dimensions else {})
+    frame = Frame({**body, "input": ""}, "input")
     session: Session
     async with client.session() as session:
-        outcomes = await session.ask([Call(ENDPOINT, {**body, "input": text}) for text in texts])
+        outcomes = await session.ask([Call(ENDPOINT, {**body, "input": text}, frame=frame) for text in texts])
     return [_vector(outcome) for outcome in outcomes]
 
 

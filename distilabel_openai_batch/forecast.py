@@ -109,10 +109,10 @@ class _Recorder:
     def _note(self, call: Call, is_later: bool) -> Outcome:
         endpoint = self.settings.endpoint(call.endpoint)
         try:
-            body = wire.encode_body(call.body)
+            body = call.encode()
         except ValueError as error:
             return Failure(str(error))
-        digest = wire.digest(self.base_url, endpoint, body)
+        digest = call.digest(self.base_url, endpoint, body)
         usage = estimates.usage(endpoint, call.body)
         if usage and is_later:
             # An earlier answer that it may be made of, as long as this one may be.

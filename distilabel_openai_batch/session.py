@@ -34,7 +34,7 @@ from distilabel_openai_batch.spool import Spool
 from distilabel_openai_batch.structured import Exchange, StructuredOutput
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, RUN, Run, Submission
 from distilabel_openai_batch.synchronous import Synchronous
-from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request
+from distilabel_openai_batch.wire import Answer, Failure, Frame, Outcome, Request
 
 SCOPE = "distilabel_openai_batch_scope"
 """The metadata key that a scope's batches are found by on a machine that has no ledger."""
@@ -53,11 +53,33 @@ class Call:
         endpoint: its path (`"/v1/chat/completions"`).
         body: what the SDK would have sent there.
         wanted: what the answer has to look like, if anything.
+        frame: of the body, where there are others like it.
     """
 
     endpoint: str
     body: Mapping[str, object]
     wanted: StructuredOutput | None = None
+    frame: Frame | None = None
+
+    def encode(self) -> bytes:
+        """The body as JSON.
+
+        Raises:
+            ValueError: it holds something that JSON cannot, with the reason.
+        """
+        return self.frame.encode(self.body) if self.frame else wire.encode_body(self.body)
+
+    def digest(self, base_url: str, endpoint: str, body: bytes) -> str:
+        """What tells the question from others.
+
+        Args:
+            base_url: the server that is asked.
+            endpoint: what that calls the endpoint.
+            body: as `encode` made it.
+        """
+        if self.frame:
+            return self.frame.digest(base_url, endpoint, self.body)
+        return wire.digest(base_url, endpoint, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,11 +278,11 @@ class Session:
 
     def _request(self, call: Call) -> Request | Failure:
         try:
-            body = wire.encode_body(call.body)
+            body = call.encode()
         except ValueError as error:
             return Failure(str(error))
         endpoint = self._settings.endpoint(call.endpoint)
-        digest = wire.digest(self.base_url, endpoint, body)
+        digest = call.digest(self.base_url, endpoint, body)
         custom_id = self._scope.custom_id(digest, lambda: self._first_number(digest))
         model = sys.intern(str(call.body["model"]))
         request = Request(custom_id, endpoint, model, self._spool.add(body))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Protocol
+from uuid import uuid4
 
 import orjson
 
@@ -209,7 +210,11 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
         # Copied: orjson leaves kilobytes behind what it returns, which a request would keep.
         return b"%b" % orjson.dumps(body)
     except TypeError as error:
-        raise ValueError(f"the request cannot be written as JSON: {error}") from error
+        raise _no_json(error) from error
+
+
+def _no_json(error: TypeError) -> ValueError:
+    return ValueError(f"the request cannot be written as JSON: {error}")
 
 
 def digest(base_url: str, endpoint: str, body: bytes) -> str:
@@ -219,8 +224,48 @@ def digest(base_url: str, endpoint: str, body: bytes) -> str:
         32 hexadecimal digits. With an occurrence number behind them they make a `custom_id` within every server's limit
         (64 characters, Together's).
     """
-    canonical = orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS)
+    return _digest(base_url, endpoint, orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS))
+
+
+def _digest(base_url: str, endpoint: str, canonical: bytes) -> str:
     return blake2b(b"\0".join((base_url.encode(), endpoint.encode(), canonical)), digest_size=16).hexdigest()
+
+
+class Frame:
+    """What bodies have in common that differ in one field alone: their JSON around its value, made once for all.
+
+    Args:
+        body: one of them.
+        name: the field.
+    """
+
+    __slots__ = ("_canonical", "_encoded", "_name")
+
+    def __init__(self, body: Mapping[str, Any], name: str) -> None:
+        mark = uuid4().hex
+        marked = {**body, name: mark}
+        self._name = name
+        self._encoded = _around(mark, encode_body(marked))
+        self._canonical = _around(mark, orjson.dumps(marked, option=orjson.OPT_SORT_KEYS))
+
+    def encode(self, body: Mapping[str, Any]) -> bytes:
+        """As `encode_body`."""
+        before, after = self._encoded
+        try:
+            return b"%b%b%b" % (before, orjson.dumps(body[self._name]), after)
+        except TypeError as error:
+            raise _no_json(error) from error
+
+    def digest(self, base_url: str, endpoint: str, body: Mapping[str, Any]) -> str:
+        """As `digest` of the encoded body."""
+        before, after = self._canonical
+        value = orjson.dumps(body[self._name], option=orjson.OPT_SORT_KEYS)
+        return _digest(base_url, endpoint, b"%b%b%b" % (before, value, after))
+
+
+def _around(mark: str, text: bytes) -> tuple[bytes, bytes]:
+    before, after = text.split(b'"%b"' % mark.encode())
+    return before, after
 
 
 _CUSTOM_ID = re.compile(r"[0-9a-f]{32}-[0-9]+")

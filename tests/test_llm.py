@@ -88,7 +88,7 @@ def batched(*outcomes: Answer | Failure) -> tuple[OpenAIBatchLLM, list[tuple[str
     class Engine:
         async def ask(self, calls):
             calls = list(calls)
-            asked.extend((call.endpoint, orjson.loads(orjson.dumps(call.body))) for call in calls)
+            asked.extend((call.endpoint, orjson.loads(call.encode())) for call in calls)
             return list(outcomes) if len(outcomes) > 1 else [outcomes[0]] * len(calls)
 
     class Engines:
@@ -133,6 +133,24 @@ def test_the_body_is_what_openaillm_would_have_sent(call):
     ours.generate([input], **kwargs)
 
     assert asked == sent
+
+
+@given(st.lists(MESSAGE_LISTS | TEXT, min_size=2, max_size=8), st.fixed_dictionaries({}, optional=SHARED_KWARGS))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+def test_bodies_of_many_are_those_of_each(inputs, kwargs):
+    """What is made once for many inputs is what each of them would have had alone: chats, images and texts mixed."""
+    answer = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    inputs = [*inputs, *inputs]
+    alone = []
+    for input in inputs:
+        ours, asked = batched(Answer.of(answer))
+        ours.generate([input], **kwargs)
+        alone += asked
+    ours, together = batched(Answer.of(answer))
+
+    ours.generate(inputs, **kwargs)
+
+    assert together == alone
 
 
 TOP_LOGPROBS = st.lists(

@@ -19,6 +19,7 @@ from distilabel_openai_batch.wire import (
     Batch,
     BatchError,
     Failure,
+    Frame,
     Request,
     Shard,
     cut,
@@ -428,6 +429,24 @@ def test_the_order_of_keys_does_not_make_another_question(body, data):
     """A rerun that builds the same body in another order finds its answer again."""
     other = _shuffled(body, data.draw)
     assert digest(BASE_URL, CHAT, encode_body(body)) == digest(BASE_URL, CHAT, encode_body(other))
+
+
+@given(BODIES, TEXT, JSON, JSON)
+def test_a_frame_makes_what_each_body_alone_would_be(body, name, value, other):
+    """Where bodies differ in one field alone, whatever is in it and around it, their JSON and digests are the same."""
+    frame = Frame({**body, name: value}, name)
+    body = {**body, name: other}
+
+    assert frame.encode(body) == encode_body(body)
+    assert frame.digest(BASE_URL, CHAT, body) == digest(BASE_URL, CHAT, encode_body(body))
+
+
+def test_a_frame_says_what_is_no_json():
+    """As where a body is encoded by itself."""
+    with pytest.raises(ValueError, match="cannot be written as JSON"):
+        Frame({"messages": []}, "messages").encode({"messages": [object()]})
+    with pytest.raises(ValueError, match="cannot be written as JSON"):
+        Frame({"messages": [], "seed": object()}, "messages")
 
 
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "n": 1}
