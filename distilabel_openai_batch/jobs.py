@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import time
+from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ _TOKEN_LIMIT_TRIES = 3
 _NOTES_PER_JOB = 50
 
 # Results written down in one transaction.
-_RECORDED_AT_ONCE = 2_000
+_RECORDED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,8 +389,7 @@ class Jobs:
             if batch.status == "failed" and not await self._in_thread(self._was_worked_on, job, batch, paths):
                 return None
             boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
-            members = await self._in_thread(self._ledger.members, job)
-            results, left = await self._record(members, paths, take)
+            results, left = await self._record(job, paths, take)
             job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
         self._progress.collected(batch, results)
         await self._delete_files(batch, job.input_file_id)
@@ -397,9 +397,7 @@ class Jobs:
         take(left)
         return Ended(Ending.COLLECTED, job)
 
-    async def _record(
-        self, members: Mapping[str, int], paths: Sequence[Path], take: Take
-    ) -> tuple[Results, dict[str, Outcome]]:
+    async def _record(self, job: Job, paths: Sequence[Path], take: Take) -> tuple[Results, dict[str, Outcome]]:
         """Writes down what a job's files say, and hands over its answers.
 
         Returns:
@@ -412,21 +410,28 @@ class Jobs:
         async with self._recording:
             with ExitStack() as stack:
                 files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
-                results = await self._in_thread(Results, list(members), files)
-                outcomes = iter(results)
-                while some := await self._in_thread(self._record_some, members, outcomes):
+                custom_ids, numbers = await self._in_thread(self._numbered, job)
+                results = await self._in_thread(Results, custom_ids, files)
+                outcomes = zip(numbers, results, strict=True)
+                while some := await self._in_thread(self._record_some, outcomes):
                     take(answers)
                     answers = {name: outcome for name, outcome in some.items() if isinstance(outcome, Answer)}
                     failures |= {name: some[name] for name in some.keys() - answers.keys()}
                     boundaries.reached(Boundary.RECORDING)
         return results, answers | failures
 
-    def _record_some(self, members: Mapping[str, int], outcomes: Iterator[tuple[str, Outcome]]) -> dict[str, Outcome]:
+    def _numbered(self, job: Job) -> tuple[list[str], array[int]]:
+        """The `custom_id`s of a job's requests, and their numbers in the ledger, in as little memory as they take."""
+        members = self._ledger.members(job)
+        return list(members), array("q", members.values())
+
+    def _record_some(self, outcomes: Iterator[tuple[int, tuple[str, Outcome]]]) -> dict[str, Outcome]:
         """Writes down the next few outcomes of a job."""
-        some = dict(islice(outcomes, _RECORDED_AT_ONCE))
+        some = list(islice(outcomes, _RECORDED_AT_ONCE))
+        named = dict(outcome for _, outcome in some)
         if some:
-            self._ledger.record(members, some)
-        return some
+            self._ledger.record({custom_id: number for number, (custom_id, _) in some}, named)
+        return named
 
     async def adopt(self, key: str, batch: Batch, asked: Callable[[], Awaitable[Sequence[str]]]) -> None:
         """Takes what a batch has answered that has ended, and that the ledger does not know.

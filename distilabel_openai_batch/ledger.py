@@ -127,7 +127,7 @@ _CHUNK = 5_000
 
 # A million custom_ids in an index take about 64 MB. Each checkpoint writes pages again that the next one will, too:
 # rarer ones write less.
-_CACHE_KILOBYTES = 16_384
+_CACHE_KILOBYTES = 8_192
 _CHECKPOINT_PAGES = 16_384
 
 _BUSY_SECONDS = 60.0

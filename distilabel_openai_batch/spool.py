@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 
+# Bytes read at once: most are read in the order in which they were added.
+_READ_AHEAD = 65_536
+
+
 class Spool:
     """A file to which texts are added, and from which they are read again in any order.
 
@@ -14,7 +18,7 @@ class Spool:
 
     def __init__(self, path: Path) -> None:
         self._writer = path.open("wb")
-        self._reader = path.open("rb", buffering=0)
+        self._reader = path.open("rb", buffering=_READ_AHEAD)
         self._end = 0
         self._is_flushed = True
 

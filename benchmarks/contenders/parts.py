@@ -22,7 +22,7 @@ from distilabel_openai_batch.spool import Spool
 from distilabel_openai_batch.wire import MISSING_RESULT, Batch, Outcome, Request, Shard
 
 # As `jobs.py` records them.
-_AT_ONCE = 2_000
+_AT_ONCE = 1_000
 
 
 def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
@@ -48,8 +48,8 @@ def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | N
         def requests() -> list[Request]:
             made = []
             for call in calls:
-                body = wire.encode_body(call.body)
-                custom_id = wire.custom_id(wire.digest(task.base_url, call.endpoint, body), 0)
+                body = call.encode()
+                custom_id = wire.custom_id(call.digest(task.base_url, call.endpoint, body), 0)
                 made.append(Request(custom_id, call.endpoint, MODEL, spool.add(body)))
             return made
 
