@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -20,6 +20,7 @@ from distilabel_openai_batch.budget import Budget
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
 from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Ledger
 from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.synchronous import Synchronous
 from distilabel_openai_batch.wire import OTHER_BATCH, OVERDUE, Answer, Failure, Outcome, Request, Shard, Take
 
@@ -68,6 +69,7 @@ class Broker:
     Args:
         ledger: what is known.
         jobs: what buys.
+        room: what the server has room for.
         adoption: knows of jobs that the ledger does not know.
         cut: cuts requests into shards.
         max_jobs: jobs of one's own in flight at once.
@@ -85,6 +87,7 @@ class Broker:
         self,
         ledger: Ledger,
         jobs: Jobs,
+        room: Room,
         adoption: Adoption,
         cut: Callable[[Iterable[Request]], Iterable[Shard]],
         max_jobs: int,
@@ -102,6 +105,7 @@ class Broker:
         self._only = frozenset(only)
         self._ledger = ledger
         self._jobs = jobs
+        self._room = room
         self._adoption = adoption
         self._cut = cut
         self._capacity = anyio.CapacityLimiter(max_jobs)
@@ -281,39 +285,50 @@ class Broker:
         return {custom_id: failed.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids}
 
     async def _buy(self, shard: Shard, take: Take, deadline: float) -> list[str]:
-        with anyio.move_on_after(deadline - time.time()) as waiting:
-            await self._capacity.acquire()
-        if waiting.cancelled_caught:
-            self._progress.overdue(len(shard.requests))
-            take({request.custom_id: OVERDUE for request in shard.requests})
-            return []
-        try:
-            boundaries.reached(Boundary.BEFORE_INTENT)
-            job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard)
-            mine, others = shard.parted(set(claimed))
-            ended = await self._run(job, mine, take, deadline) if mine else await self._dropped(job)
-        finally:
-            self._capacity.release()
-        under_way = _batch_ids(ended)
-        if ended.ending is Ending.TOO_LARGE:
-            assert mine
-            for half in mine.halves():
-                under_way += await self._buy(half, take, deadline)
-        if ended.ending is Ending.OVERDUE:
-            assert mine
-            self._progress.overdue(len(mine.requests))
-            take({request.custom_id: OVERDUE for request in mine.requests})
+        others: Shard | None = None
+        async with AsyncExitStack() as places:
+            with anyio.move_on_after(deadline - time.time()) as waiting:
+                await places.enter_async_context(self._capacity)
+                tried = await places.enter_async_context(self._room.trial())
+            if waiting.cancelled_caught:
+                return self._late(shard, take)
+            if self._room.is_too_large(len(shard.requests)):
+                ended = None
+            else:
+                boundaries.reached(Boundary.BEFORE_INTENT)
+                job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard)
+                mine, others = shard.parted(set(claimed))
+                if mine:
+                    shard = mine
+                ended = await self._run(job, shard, take, deadline, tried) if mine else await self._dropped(job)
+        under_way: list[str] = []
+        if ended is None or ended.ending is Ending.TOO_LARGE:
+            assert self._room.size
+            parts = shard.parts(self._room.size)
+            under_way += await _side_by_side([partial(self._buy, part, take, deadline) for part in parts])
+        elif ended.ending is Ending.OVERDUE:
+            self._late(shard, take)
+        else:
+            under_way += _batch_ids(ended)
         if left := self._left_to(others):
             under_way += await self._answer(left, take, deadline, new=False)
         return under_way
+
+    def _late(self, shard: Shard, take: Take) -> list[str]:
+        """The deadline has passed before the server took a job."""
+        self._progress.overdue(len(shard.requests))
+        take({request.custom_id: OVERDUE for request in shard.requests})
+        return []
 
     async def _dropped(self, job: Job) -> Ended:
         """A job for which another process left nothing to do."""
         return Ended(Ending.DROPPED, await anyio.to_thread.run_sync(self._ledger.dropped, job))
 
-    async def _run(self, job: Job, shard: Shard, take: Take, deadline: float) -> Ended:
+    async def _run(self, job: Job, shard: Shard, take: Take, deadline: float, tried: Callable[[], None]) -> Ended:
         with self._reserved(job.id):
-            return await self._jobs.run(job, lambda outcomes: take(_overdue(outcomes, deadline)), shard, deadline)
+            return await self._jobs.run(
+                job, lambda outcomes: take(_overdue(outcomes, deadline)), shard, deadline, tried
+            )
 
     @contextmanager
     def _reserved(self, job_id: int) -> Iterator[None]:

@@ -45,7 +45,7 @@ class BatchClient(OpenAIBaseClient):
     max_bytes_per_job: RuntimeParameter[PositiveInt] = Field(
         default=200_000_000, description="The bytes of one job's input file, at most."
     )
-    max_jobs: RuntimeParameter[PositiveInt] = Field(default=20, description="The jobs in flight at once, at most.")
+    max_jobs: RuntimeParameter[PositiveInt] = Field(default=50, description="The jobs in flight at once, at most.")
     max_attempts: RuntimeParameter[PositiveInt] = Field(
         default=3, description="How often one request is put into a job before its row is given up."
     )

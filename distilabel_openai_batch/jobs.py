@@ -26,6 +26,7 @@ from distilabel_openai_batch.ledger import Job, JobState, Ledger
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.results import Results
+from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.wire import (
     MISSING_RESULT,
     Answer,
@@ -44,10 +45,6 @@ _OVERDUE_SECONDS = 3_600.0
 
 _WINDOW = re.compile(r"(\d+)([hd])")
 _UNIT_SECONDS = {"h": 3_600.0, "d": 86_400.0}
-
-# Failed batches count against the enqueued-token limit for a while: so often is a shard that stands alone tried again
-# before it is halved.
-_TOKEN_LIMIT_TRIES = 3
 
 # So many times, at most, it is written down how far a batch has got, besides each change of its status.
 _NOTES_PER_JOB = 50
@@ -93,7 +90,7 @@ class Ending(Enum):
     COLLECTED = "what it answered is recorded"
     DROPPED = "it came to nothing, and its requests are free"
     OVERDUE = "its deadline passed before the server took it; its requests are free"
-    TOO_LARGE = "the server does not take so many tokens at once; its requests are free"
+    TOO_LARGE = "it is larger than what the server has room for; its requests are free"
     UNDER_WAY = "the server is working on it, and nobody waits"
 
 
@@ -144,19 +141,19 @@ class Jobs:
         settings: how jobs are made and watched.
         directory: where input, output and error files lie while they are needed.
         progress: is told of each job's course.
+        room: what the server has room for.
     """
 
     def __init__(
-        self, api: BatchAPI, ledger: Ledger, settings: JobSettings, directory: Path, progress: Progress
+        self, api: BatchAPI, ledger: Ledger, settings: JobSettings, directory: Path, progress: Progress, room: Room
     ) -> None:
         self._api = api
         self._ledger = ledger
         self._settings = settings
         self._directory = directory
         self._progress = progress
+        self._room = room
         self._live: set[str] = set()
-        self._room = anyio.Event()
-        self._first_in_line = anyio.Lock()
         self._recording = anyio.Lock()
         self._looking = anyio.Lock()
         self._seen: dict[str, Batch] = {}
@@ -172,7 +169,14 @@ class Jobs:
         """Whether jobs are waited for."""
         return self._settings.wait
 
-    async def run(self, job: Job, take: Take, shard: Shard | None = None, deadline: float = float("inf")) -> Ended:
+    async def run(
+        self,
+        job: Job,
+        take: Take,
+        shard: Shard | None = None,
+        deadline: float = float("inf"),
+        tried: Callable[[], None] = lambda: None,
+    ) -> Ended:
         """Takes a job from the state that it is in to its end.
 
         Args:
@@ -183,34 +187,36 @@ class Jobs:
                 is dropped.
             deadline: when it is not waited for any longer, in seconds since the epoch. A batch that is under way then
                 is cancelled, and what it answered is collected.
+            tried: is called once it is known whether the server takes it.
 
         Raises:
             RunError: the job, and with it the run, cannot go on. The ledger keeps what there is.
         """
         batch: Batch | None = None
-        tries, uploaded_at = 0, time.monotonic()
+        uploaded_at, enqueued = time.monotonic(), job.requests
         while True:
             match job.state:
                 case JobState.PLANNED if shard:
                     job = await self._upload(job, shard)
                     uploaded_at = time.monotonic()
                 case JobState.UPLOADED if shard:
+                    enqueued = self._room.enter(job.id, job.requests)
                     try:
                         job, batch = await self._create(job)
                     except errors.RunError as error:
+                        self._room.leave(job.id, was_taken=False)
                         # Where the server says so at once, instead of letting the batch fail.
                         if not errors.is_over_token_limit(error.code):
                             raise
-                        alone = not self._live
-                        has_room = await _before(deadline, partial(self._has_room, tries))
-                        if not has_room:
+                        tried()
+                        again = await _before(deadline, partial(self._room.wait, job.id, job.requests, enqueued))
+                        if not again:
                             job = await self._in_thread(self._ledger.dropped, job)
-                            if has_room is None:
+                            if again is None:
                                 return Ended(Ending.OVERDUE, job)
                             if len(shard.requests) == 1:
                                 raise
                             return Ended(Ending.TOO_LARGE, job)
-                        tries += alone
                         continue
                     self._progress.created(batch, shard)
                 case JobState.SYNCHRONOUS:
@@ -226,8 +232,9 @@ class Jobs:
                         batch = await self._api.retrieve(job.batch_id)
                         self._progress.found(batch, job.requests)
                     if not (self._settings.wait or batch.ended):
+                        self._room.leave(job.id, was_taken=True)
                         return Ended(Ending.UNDER_WAY, job)
-                    batch = await self._watch(job, batch, take, deadline)
+                    batch = await self._watch(job, batch, take, deadline, tried)
                     job = await self._in_thread(self._ledger.ended, job, batch)
                 case JobState.ENDED:
                     assert job.batch_id
@@ -237,8 +244,9 @@ class Jobs:
                     self._progress.refused(batch)
                     if not shard:
                         return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
-                    alone = not self._live
-                    again = await _before(deadline, partial(self._may_create_again, batch, tries, uploaded_at))
+                    tried()
+                    has_room = partial(self._room.wait, job.id, job.requests, enqueued)
+                    again = await _before(deadline, partial(self._may_create_again, batch, has_room, uploaded_at))
                     if not again:
                         job = await self._in_thread(self._ledger.dropped, job)
                         if again is None:
@@ -246,32 +254,18 @@ class Jobs:
                         if not _is_over_token_limit(batch) or len(shard.requests) == 1:
                             raise _failed(batch)
                         return Ended(Ending.TOO_LARGE, job)
-                    tries += alone
                     job = await self._in_thread(self._ledger.created_anew, job)
                 case JobState.COLLECTED | JobState.DROPPED:
                     raise ValueError(f"a job that is {job.state.value} cannot be run")
 
-    async def _may_create_again(self, batch: Batch, tries: int, uploaded_at: float) -> bool:
+    async def _may_create_again(
+        self, batch: Batch, has_room: Callable[[], Awaitable[bool]], uploaded_at: float
+    ) -> bool:
         """Waits until a batch that the server refused may be taken now; `False` where there is no hope."""
         if _is_over_token_limit(batch):
-            return await self._has_room(tries)
+            return await has_room()
         await anyio.sleep(self._settings.schedule.interval(0.0))
         return _is_file_missing(batch) and time.monotonic() - uploaded_at < FILE_VISIBLE_SECONDS
-
-    async def _has_room(self, tries: int) -> bool:
-        """Waits until the server may take more tokens; `False` where there is no hope that it takes so many.
-
-        Args:
-            tries: how often it was waited for with nothing else under way.
-        """
-        # One after another, as long as they are taken: a job that ends makes room for about one, and all the others
-        # would be refused again.
-        async with self._first_in_line:
-            if self._live:
-                await self._room.wait()
-                return True
-            await anyio.sleep(self._settings.schedule.interval(0.0) * 2.0**tries)
-            return tries < _TOKEN_LIMIT_TRIES
 
     async def _upload(self, job: Job, shard: Shard) -> Job:
         boundaries.reached(Boundary.INTENT_TO_UPLOAD)
@@ -292,24 +286,20 @@ class Jobs:
         boundaries.reached(Boundary.CREATE_TO_RECORD)
         return await self._in_thread(self._ledger.created, job, batch), batch
 
-    async def _watch(self, job: Job, batch: Batch, take: Take, deadline: float) -> Batch:
+    async def _watch(self, job: Job, batch: Batch, take: Take, deadline: float, tried: Callable[[], None]) -> Batch:
+        self._room.enter(job.id, job.requests)
         self._live.add(batch.id)
         try:
             with self._file(f"{job.key}-growing") as path:
-                batch = await self._watch_live(job, batch, _Growing(path, take), deadline)
+                batch = await self._watch_live(job, batch, _Growing(path, take), deadline, tried)
         finally:
             self._live.discard(batch.id)
-        # One that was refused has made no room; but somebody has to go on where it was the last.
-        if batch.status != "failed" or not self._live:
-            self._let_one_try()
+            self._room.leave(job.id, was_taken=batch.status != "failed")
         return batch
 
-    def _let_one_try(self) -> None:
-        """Has the first who waits for the token limit create its batch: there may be room now."""
-        self._room.set()
-        self._room = anyio.Event()
-
-    async def _watch_live(self, job: Job, batch: Batch, growing: _Growing, deadline: float) -> Batch:
+    async def _watch_live(
+        self, job: Job, batch: Batch, growing: _Growing, deadline: float, tried: Callable[[], None]
+    ) -> Batch:
         seen_at = time.monotonic()
         # A job may have waited for its creation.
         created_at = seen_at - max(0.0, time.time() - max(job.intended_at, batch.created_at or 0.0))
@@ -319,7 +309,8 @@ class Jobs:
         while not batch.ended:
             if not is_taken and batch.status != "validating":
                 is_taken = True
-                self._let_one_try()
+                tried()
+                self._room.accept()
             boundaries.reached(Boundary.POLLING)
             late = time.time() >= deadline
             if seen_at > overdue_at or (late and not cancelled):

@@ -30,6 +30,7 @@ from distilabel_openai_batch.inventory import label
 from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.spool import Spool
 from distilabel_openai_batch.structured import Exchange, StructuredOutput
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, RUN, Run, Submission
@@ -351,7 +352,8 @@ async def _open(
         jobs_settings = replace(settings.jobs, metadata=metadata)
         async with client, anyio.create_task_group() as task_group:
             api = BatchAPI(client, settings.patience, logger)
-            jobs = Jobs(api, ledger, jobs_settings, directory, progress)
+            room = Room(jobs_settings.schedule, settings.max_requests)
+            jobs = Jobs(api, ledger, jobs_settings, directory, progress, room)
             adoption = Adoption(
                 api=api,
                 ledger=ledger,
@@ -367,6 +369,7 @@ async def _open(
             broker = Broker(
                 ledger=ledger,
                 jobs=jobs,
+                room=room,
                 adoption=adoption,
                 cut=partial(wire.cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
                 max_jobs=settings.max_jobs,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 # Bytes read at once: most are read in the order in which they were added.
 _READ_AHEAD = 65_536
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any, Protocol
 from uuid import uuid4
 
@@ -313,10 +314,15 @@ class Shard:
         named, others = (Shard.of(part) if part else None for part in parts)
         return named, others
 
-    def halves(self) -> tuple[Shard, Shard]:
-        """Itself in two shards of as many requests, for a server that does not take so many at once."""
-        middle = len(self.requests) // 2
-        return Shard.of(self.requests[:middle]), Shard.of(self.requests[middle:])
+    def parts(self, size: int) -> list[Shard]:
+        """Itself in shards of about as many requests each.
+
+        Args:
+            size: requests in each, about.
+        """
+        count = max(1, round(len(self.requests) / size))
+        edges = [len(self.requests) * part // count for part in range(count + 1)]
+        return [Shard.of(self.requests[start:end]) for start, end in pairwise(edges)]
 
 
 def cut(requests: Iterable[Request], max_requests: int, max_bytes: int) -> Iterator[Shard]:

@@ -28,6 +28,7 @@ from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
 from distilabel_openai_batch.wire import Batch, Request, Shard
@@ -213,7 +214,9 @@ def test_a_job_that_takes_longer_than_a_day_goes_on_at_azure(llm_class, tmp_path
     ledger = Ledger(tmp_path / "ledger", ScopeName("pipeline", "task", "http://127.0.0.1:9"))
     job, _ = ledger.plan(Shard([Request(f"{0:032x}-0", "/chat/completions", "m", b"{}")], 9))
     job = ledger.created(ledger.uploaded(job, "file-in"), Batch("batch_0", "validating"))
-    jobs = Jobs(server, ledger, settings, tmp_path, Progress(logging.getLogger("jobs")))
+    jobs = Jobs(
+        server, ledger, settings, tmp_path, Progress(logging.getLogger("jobs")), Room(settings.schedule, 50_000)
+    )
 
     anyio.run(jobs.run, replace(job, intended_at=time.time() - 3 * DAY), lambda outcomes: None)
 

@@ -182,6 +182,19 @@ def test_a_shard_above_the_token_limit_is_halved(sandbox):
     assert_billed_once(sandbox)
 
 
+def test_a_token_limit_is_filled_with_smaller_jobs(sandbox):
+    """What a whole job leaves of it would stay empty; what is not submitted yet is cut smaller before it is."""
+    questions = [[{"role": "user", "content": f"Say number {i}."}] for i in range(120)]
+    sandbox.configure(enqueued_token_limit=500, in_progress_seconds=0.2)
+
+    outputs = ask(questions, max_requests_per_job=30)
+
+    assert None not in [output["generations"][0] for output in outputs]
+    assert_billed_once(sandbox)
+    taken = [batch for batch in sandbox.books().batches if batch["status"] == "completed"]
+    assert {batch["request_counts"]["total"] for batch in taken} - {30}
+
+
 @pytest.mark.stops
 def test_a_request_above_the_token_limit_is_an_error(sandbox):
     """It says how many tokens are allowed."""

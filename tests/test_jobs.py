@@ -17,6 +17,7 @@ from distilabel_openai_batch.jobs import Ending, Jobs, JobSettings
 from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
+from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.wire import MISSING, Answer, Batch, BatchError, Failure, Request, Shard
 
 CHAT = "/v1/chat/completions"
@@ -114,7 +115,9 @@ def ledger(tmp_path):
 def make_jobs(ledger, tmp_path):
     def make(server: Server, **settings) -> Jobs:
         chosen = replace(JobSettings("24h", PollSchedule(0.001, 0.001), {}), **settings)
-        return Jobs(server, ledger, chosen, tmp_path, Progress(logging.getLogger("jobs")))
+        return Jobs(
+            server, ledger, chosen, tmp_path, Progress(logging.getLogger("jobs")), Room(chosen.schedule, 50_000)
+        )
 
     return make
 

@@ -565,15 +565,17 @@ def test_cutting_loses_nothing_and_wastes_nothing(mix, max_requests, max_bytes):
     assert set(by_kind) == {(request.endpoint, request.model) for request in requests}
 
 
-@pytest.mark.parametrize("count", [2, 3, 8])
-def test_halves_are_the_whole(count):
-    """Two shards of as many requests, in the same order, whose sizes add up."""
+@pytest.mark.parametrize(
+    ("count", "size", "lengths"), [(2, 1, [1, 1]), (3, 1, [1, 1, 1]), (8, 3, [2, 3, 3]), (8, 9, [8])]
+)
+def test_parts_are_the_whole(count, size, lengths):
+    """Shards of about as many requests, in the same order, whose sizes add up."""
     [shard] = cut([asked(n, size=100 + n) for n in range(count)], 50, 10_000)
-    first, second = shard.halves()
-    assert [*first.requests, *second.requests] == shard.requests
-    assert abs(len(first.requests) - len(second.requests)) <= 1
-    for half in (first, second):
-        assert half.size == sum(len(request.line()) for request in half.requests)
+    parts = shard.parts(size)
+    assert [len(part.requests) for part in parts] == lengths
+    assert [request for part in parts for request in part.requests] == shard.requests
+    for part in parts:
+        assert part.size == sum(len(request.line()) for request in part.requests)
 
 
 # A batch object.

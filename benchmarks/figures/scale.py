@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +18,22 @@ from benchmarks.virtual_server import Scenario
 _TOKENS = 125
 _FULL = 0.95
 
-# The first limit is simulated with all requests, the others with this part of them: each look takes real milliseconds.
+# Of a limit that takes few requests at once, a part of all is simulated: each look takes real milliseconds.
 _PART = 5
-
-# Jobs of the largest size that a limit has to hold to be kept full by them.
-_FEW = 10
+_LOW = 50_000_000
 
 
 def _scenarios(requests: int, limits: Sequence[int]) -> dict[str, Scenario]:
     found = {}
-    for number, limit in enumerate(limits):
-        name = f"{limit / 1e6:.0f} M tokens"
-        found[name] = Scenario(
-            requests=requests // (_PART if number else 1),
+    for limit in limits:
+        found[f"{limit / 1e6:.0f} M tokens"] = Scenario(
+            requests=requests // (_PART if limit < _LOW else 1),
             stands_for=1_000,
             tokens=_TOKENS,
             per_job=50_000,
-            max_jobs=20,
+            max_jobs=50,
             token_limit=limit,
         )
-        # What a user may set who knows the limit.
-        if limit < _FEW * 50_000 * _TOKENS:
-            found[f"{name}, 50 jobs of 10,000 in flight"] = replace(found[name], per_job=10_000, max_jobs=50)
-        elif limit > 20 * 50_000 * _TOKENS:
-            found[f"{name}, 50 jobs in flight"] = replace(found[name], max_jobs=50)
     # Many small and short jobs, so that the creations are what is short.
     found["2,000 creations an hour"] = Scenario(
         requests=requests // 10,
@@ -69,7 +61,7 @@ def measure(runs: Runs) -> Figure:
         name="scale",
         title="Simulation of scale",
         how=f"{runs.plan.scale:,} requests (fewer where the table says so) of {_TOKENS} prompt tokens, all asked at"
-        " once, in virtual time. Real: everything of ours from the session down, defaults throughout (20 jobs in"
+        " once, in virtual time. Real: everything of ours from the session down, defaults throughout (50 jobs in"
         " flight, 50,000 requests a job), the SDK, and the ledger on the disk. Simulated: the clock; the server,"
         " behind httpx; and one request of the simulation stands for a thousand. Jobs take an hour in the median"
         " (log-normal), 1 % of the requests fail in a way that may pass, 2 % of the jobs expire half answered after"
@@ -99,8 +91,6 @@ def measure(runs: Runs) -> Figure:
         notes=[
             "Jobs that the server refuses because of the token limit cost nothing and never enter the queue; they"
             " are counted in the table.",
-            "A limit of 40 M holds 6 whole jobs of 6.25 M tokens, which is 93.8 %: `max_requests_per_job` makes smaller"
-            " ones, of which `max_jobs` has to allow more. 250 M would hold 40, and `max_jobs` is 20 by default.",
         ],
     )
 
