@@ -55,7 +55,11 @@ class RunError(OpenAIBatchError):
         status_code: the HTTP status code of the API's answer, if there was one.
         code: the API's own error code, if it gave one (`"insufficient_quota"`).
         batch_id: the batch that it happened to, if one did.
+        did_nothing: whether it is certain that the server did nothing of what it was asked: it refused, or was never
+            reached.
     """
+
+    did_nothing = False
 
     def __init__(
         self,

@@ -191,7 +191,11 @@ class Jobs:
         while True:
             match job.state:
                 case JobState.PLANNED if shard:
-                    job = await self._upload(job, shard)
+                    try:
+                        job = await self._upload(job, shard)
+                    except errors.RunError as error:
+                        await self._came_to_nothing(job, error)
+                        raise
                     uploaded_at = time.monotonic()
                 case JobState.UPLOADED if shard:
                     try:
@@ -199,6 +203,7 @@ class Jobs:
                     except errors.RunError as error:
                         # Where the server says so at once, instead of letting the batch fail.
                         if not errors.is_over_token_limit(error.code):
+                            await self._came_to_nothing(job, error)
                             raise
                         alone = not self._live
                         has_room = await _before(deadline, partial(self._has_room, tries))
@@ -249,6 +254,14 @@ class Jobs:
                     job = await self._in_thread(self._ledger.created_anew, job)
                 case JobState.COLLECTED | JobState.DROPPED:
                     raise ValueError(f"a job that is {job.state.value} cannot be run")
+
+    async def _came_to_nothing(self, job: Job, error: errors.RunError) -> None:
+        """Closes a job of which the server certainly has no batch. Any other one is looked for by the next run."""
+        if error.did_nothing:
+            # Where nobody answers, there is nothing to remove.
+            if error.status_code:
+                await self._api.delete_uploads(_file_name(job.key))
+            await self._in_thread(self._ledger.dropped, job, str(error))
 
     async def _may_create_again(self, batch: Batch, tries: int, uploaded_at: float) -> bool:
         """Waits until a batch that the server refused may be taken now; `False` where there is no hope."""

@@ -829,9 +829,14 @@ class Ledger:
         anew = self._advance(job, JobState.UPLOADED, key=key, batch_id=None, **moments)
         return replace(anew, key=key, batch_id=None)
 
-    def dropped(self, job: Job) -> Job:
-        """The job came to nothing; its requests are free."""
-        return self._advance(job, JobState.DROPPED)
+    def dropped(self, job: Job, error: str | None = None) -> Job:
+        """The job came to nothing; its requests are free.
+
+        Args:
+            job: which one.
+            error: why, where its batch does not say so.
+        """
+        return self._advance(job, JobState.DROPPED, **({"error": error} if error else {}))
 
     def _advance(self, job: Job, state: JobState, **columns: str | float | None) -> Job:
         if state not in TRANSITIONS[job.state]:
