@@ -24,6 +24,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from distilabel_openai_batch import hooks, ledger
 from distilabel_openai_batch.api import Patience
 from distilabel_openai_batch.budget import Budget
+from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
@@ -115,9 +116,15 @@ class BatchClient(OpenAIBaseClient):
         """Prepares the calls to the server; none is made yet.
 
         Raises:
-            ValueError: there is no API key.
+            MissingSettingError: there is no API key.
             BudgetError: there is a budget, and the price of the model is not known.
         """
+        if not (self.api_key and self.api_key.get_secret_value()):
+            variable = self._api_key_env_var
+            raise MissingSettingError(
+                f"{type(self).__name__} has no API key. Set the environment variable {variable}"
+                f" (`export {variable}=…`), or pass `api_key=…`."
+            )
         super().load()
         scope_name = partial(_scope_name, self._run)
         settings = self._session_settings()

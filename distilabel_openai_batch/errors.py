@@ -8,6 +8,7 @@ OpenAIBatchError
     ├── BatchFailedError          a batch did not pass the server's validation
     ├── RequestsFailedError       every request failed, all in the same way
     ├── BudgetError               what is to be bought may cost more than `budget` allows
+    ├── MissingSettingError       nothing says with which key, or at which endpoint, to ask
     ├── InvalidParametersError    generation parameters that `OpenAILLM` does not take
     └── LedgerError               the ledger cannot be read or written
 """
@@ -97,6 +98,10 @@ class RequestsFailedError(RunError):
 
 class BudgetError(RunError):
     """What is to be bought may cost more than `budget` allows, or nobody knows what it costs. It was not bought."""
+
+
+class MissingSettingError(RunError, ValueError):
+    """A server cannot be asked without an API key, nor Azure's without an endpoint and a version. Nothing was sent."""
 
 
 class InvalidParametersError(RunError, ValueError):

@@ -219,9 +219,10 @@ def _raise_run_errors(holds_ours: Callable[[Any], bool]) -> None:
         error = getattr(e, "subprocess_exception", None)
         is_stop = isinstance(error, DistilabelOfflineBatchGenerationNotFinishedException)
         if isinstance(error, RunError) and e.is_load_error:  # type: ignore[attr-defined]
-            # Logged, and then raised as it is, not as a step that could not be loaded.
+            # Logged, and then raised as it is, not as a step that could not be loaded. Where it was raised in the
+            # step's process, which distilabel shows over hundreds of lines, helps nobody.
             error_callback(self, e)
-            self._exception = error
+            self._exception = error.with_traceback(None)
             return
         if not holds_ours(self) or not (is_stop or isinstance(error, RunError)) or e.is_load_error:  # type: ignore[attr-defined]
             error_callback(self, e)

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 from pydantic import ValidationError
 
-from distilabel_openai_batch import AuthenticationError, InvalidParametersError, OpenAIBatchLLM, RunError
+from distilabel_openai_batch import (
+    AuthenticationError,
+    InvalidParametersError,
+    MissingSettingError,
+    OpenAIBatchLLM,
+    RunError,
+)
 from distilabel_openai_batch.wire import Answer, Failure
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -300,8 +306,10 @@ def test_a_missing_key_is_an_error_that_says_so(monkeypatch):
     """Before anything is sent."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
-    with pytest.raises(ValueError, match="OPENAI_API_KEY"):
+    with pytest.raises(ValueError, match="export OPENAI_API_KEY"):
         OpenAIBatchLLM(model="gpt-4o-mini").load()
+    with pytest.raises(MissingSettingError, match="export OPENAI_API_KEY"):
+        OpenAIBatchLLM(model="gpt-4o-mini", api_key="").load()
 
 
 def test_every_field_of_ours_is_a_described_runtime_parameter():
