@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +34,8 @@ from distilabel_openai_batch.session import Sessions, SessionSettings
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("distilabel.openai_batch")
 
 
 class BatchClient(OpenAIBaseClient):
@@ -133,6 +137,19 @@ class BatchClient(OpenAIBaseClient):
             budget.check_price(str(self.model))
             settings = replace(settings, budget=budget)
         self._sessions = Sessions(settings, scope_name, self._logger, _interruption, _not_finished)
+
+    def set_runtime_parameters(self, runtime_parameters: dict[str, Any]) -> None:
+        """As distilabel's, which passes over a name that it does not know without a word: a misspelt `budget` is none.
+
+        Args:
+            runtime_parameters: their values, by name.
+        """
+        known = self.runtime_parameters_names
+        for name in [name for name in runtime_parameters if name not in known]:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            meant = f"Did you mean '{nearest[0]}'?" if nearest else f"There are: {', '.join(known)}."
+            _logger.warning(f"⚠️ {type(self).__name__} has no runtime parameter '{name}': it changes nothing. {meant}")
+        super().set_runtime_parameters(runtime_parameters)
 
     def takes_part_in(self, run: Run) -> None:
         """Says, before `load`, that what is asked belongs to a submission.

@@ -27,4 +27,4 @@ with Pipeline(name="batch-submit") as pipeline:
 if __name__ == "__main__":
     distiset = pipeline.run()
     if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
-        print(distiset["default"]["train"].to_pandas())
+        print(distiset["default"]["train"].to_pandas()[["run_name", "batch_id", "requests", "status"]])

@@ -312,6 +312,19 @@ def test_a_missing_key_is_an_error_that_says_so(monkeypatch):
         OpenAIBatchLLM(model="gpt-4o-mini", api_key="").load()
 
 
+def test_a_misspelt_runtime_parameter_is_told(caplog):
+    """With the name that was meant, where one is near; what is spelt right beside it is set, and named nowhere."""
+    llm = OpenAIBatchLLM(**CONNECTION)
+    llm.set_runtime_parameters(
+        {"bugdet": 5.0, "colour": "red", "max_jobs": 3, "generation_kwargs": {"temperature": 0.5}}
+    )
+
+    assert llm.max_jobs == 3
+    assert "no runtime parameter 'bugdet': it changes nothing. Did you mean 'budget'?" in caplog.text
+    assert "no runtime parameter 'colour': it changes nothing. There are: generation_kwargs, " in caplog.text
+    assert len(caplog.messages) == 2
+
+
 def test_every_field_of_ours_is_a_described_runtime_parameter():
     """So that `pipeline.run(parameters=…)` and the command line can set it."""
     own = set(OpenAIBatchLLM.model_fields) - set(OpenAILLM.model_fields)
