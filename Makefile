@@ -6,8 +6,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test docs test-ray matrix interop bench bench-quick lint format clean
 
+# Without what newer releases of pydantic and upath say of distilabel's own fields and files.
 demo: $(READY)
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -W ignore::UserWarning examples/demo.py
 
 test: $(READY)
 	$(BIN)/pytest -n 4 --dist worksteal

@@ -50,6 +50,9 @@ FILE_VISIBLE_SECONDS = 60.0
 _FILE_NOT_READY = frozenset({"pending", "running"})
 _FILE_USELESS = frozenset({"error", "deleting", "deleted"})
 
+# What a server says that does not have the path it is asked at.
+_NO_SUCH_PATH = frozenset({404, 405, 501})
+
 # As long as the SDK's own `files.wait_for_processing` waits.
 _FILE_READY_SECONDS = 1_800.0
 
@@ -83,7 +86,7 @@ class _Passing(Exception):
         super().__init__(reason)
         self.retry_after = retry_after
         self.refused = refused
-        """The server said that it did nothing; without that, a call that creates may have created."""
+        """The server did nothing, as it said; without that, a call that creates may have created."""
 
 
 def sdk_client(
@@ -142,7 +145,7 @@ class BatchAPI:
         self._creations: deque[float] = deque(maxlen=_CREATIONS_AN_HOUR)
         self._reached = False
         self._lists = True
-        self._warned = False
+        self._warned: set[str] = set()
 
     async def upload(self, path: Path) -> str:
         """Uploads an input file, read from the disk as it is sent.
@@ -265,13 +268,23 @@ class BatchAPI:
             return created
 
         batch = await self._patiently("creating a batch", attempt)
-        if KEY not in batch.metadata and not self._warned:
-            self._warned = True
-            self._logger.warning(
+        if KEY not in batch.metadata:
+            self._warn(
                 "This server drops a batch's metadata: jobs that this machine's ledger does not know cannot be found on"
                 " it, and would be bought again."
             )
+        if not self._lists:
+            self._warn(
+                "This server does not list its batches: when the reply to a batch's creation is lost, or this machine's"
+                " ledger, the batch cannot be found again and is bought a second time."
+            )
         return batch
+
+    def _warn(self, what: str) -> None:
+        """Says once what cannot be promised on this server."""
+        if what not in self._warned:
+            self._warned.add(what)
+            self._logger.warning(what)
 
     async def _may_create(self) -> None:
         """Waits while as many creations were tried within the hour as the server allows."""
@@ -351,13 +364,10 @@ class BatchAPI:
         try:
             return await self._call(page)
         except errors.RunError as error:
-            if error.status_code not in (404, 405, 501):
+            if error.status_code not in _NO_SUCH_PATH:
                 raise
+            # Said when a batch is created: where even files are refused, the address is wrong.
             self._lists = False
-            self._logger.warning(
-                "This server does not list its batches: when the reply to a batch's creation is lost, or this machine's"
-                " ledger, the batch cannot be found again and is bought a second time."
-            )
             return []
 
     async def lists_batches(self) -> bool:
@@ -512,6 +522,7 @@ class BatchAPI:
 
     async def _patiently(self, what: str, attempt: Callable[[], Awaitable[T]]) -> T:
         started = time.monotonic()
+        did_nothing = True
 
         def is_enough(state: RetryCallState) -> bool:
             if not self._reached:
@@ -523,9 +534,15 @@ class BatchAPI:
             return max(error.retry_after or 0.0, self._patience.pause(state.attempt_number))
 
         def tell(state: RetryCallState) -> None:
+            nonlocal did_nothing
+            did_nothing = did_nothing and _error_of(state).refused
             # Each doubling of the attempts is news; a line for each of a night's failures is not.
             if state.attempt_number & (state.attempt_number - 1) == 0:
-                self._logger.warning(f"Failed {what}: {_error_of(state)} Trying again in {state.upcoming_sleep:.1f} s.")
+                until = f", and for {self._patience_left()} at most" if state.attempt_number == 1 else ""
+                self._logger.warning(
+                    f"Failed {what} at {self._address}: {_error_of(state)} Trying again in"
+                    f" {state.upcoming_sleep:.1f} s{until}."
+                )
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Passing),
@@ -538,10 +555,27 @@ class BatchAPI:
         try:
             answer: T = await retrying(self._call, attempt)
         except _Passing as error:
-            raise errors.ConnectionFailedError(
-                f"Failed {what} at {self._client.base_url}: {error} Nothing that was answered is lost: run it again."
-            ) from None
+            is_there = "" if self._reached else " Is the address right, and the server up?"
+            failed = errors.ConnectionFailedError(
+                f"Failed {what} at {self._address}: {error}{is_there} Nothing that was answered is lost: run it again."
+            )
+            failed.did_nothing = did_nothing and error.refused
+            raise failed from None
+        except errors.RunError as error:
+            error.did_nothing = error.did_nothing and did_nothing
+            raise
         return answer
+
+    @property
+    def _address(self) -> str:
+        return _without_credentials(self._client.base_url)
+
+    def _patience_left(self) -> str:
+        """How long a call that has failed for the first time is repeated."""
+        patience = self._patience
+        if self._reached:
+            return _duration(patience.total)
+        return _duration(sum(patience.pause(attempt) for attempt in range(1, patience.retries + 1)))
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
         """The one boundary between the SDK's exceptions and ours."""
@@ -551,8 +585,10 @@ class BatchAPI:
             self._reached = True
             raise self._refusal(error) from None
         except (openai.APIConnectionError, httpx.TransportError) as error:
-            reason = str(error.__cause__ or error) or type(error).__name__
-            raise _Passing(f"{self._without_key(reason).rstrip('.')}.") from None
+            cause = error.__cause__ or error
+            reason = str(cause) or str(error) or type(error).__name__
+            never_sent = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
+            raise _Passing(f"{self._without_key(reason).rstrip('.')}.", refused=never_sent) from None
         except (openai.OpenAIError, ValueError) as error:
             # An answer that is no JSON, or not of this API: a proxy's error page with status 200.
             raise _Passing(self._without_key(str(error))) from None
@@ -564,14 +600,21 @@ class BatchAPI:
         code = _code(error)
         status_code = error.status_code
         about = f"{message} (HTTP {status_code}{f', {code}' if code else ''})"
+        if status_code in _NO_SUCH_PATH and _is_collection(error.request.method, error.request.url.path):
+            about = f"{error.request.method} {_without_credentials(error.request.url)} was answered: {about}"
+            if not (isinstance(self._client, openai.AsyncAzureOpenAI) or self._address.endswith("/v1")):
+                about += " Is the base URL right? That of a server that speaks OpenAI's API usually ends in /v1."
+        kind = errors.RunError
         if errors.is_out_of_quota(code):
-            return errors.QuotaError(about, status_code=status_code, code=code)
-        if errors.is_refused(status_code):
-            return errors.AuthenticationError(about, status_code=status_code, code=code)
-        if errors.passes(status_code, code) and not errors.is_over_token_limit(code):
+            kind = errors.QuotaError
+        elif errors.is_refused(status_code):
+            kind = errors.AuthenticationError
+        elif errors.passes(status_code, code) and not errors.is_over_token_limit(code):
             retry_after = _seconds(error.response.headers.get("retry-after"))
             return _Passing(about, retry_after=retry_after, refused=status_code == 429)
-        return errors.RunError(about, status_code=status_code, code=code)
+        refusal = kind(about, status_code=status_code, code=code)
+        refusal.did_nothing = True
+        return refusal
 
     def _without_key(self, text: str) -> str:
         return text.replace(self._client.api_key, "***") if self._client.api_key else text
@@ -582,6 +625,21 @@ def _error_of(state: RetryCallState) -> _Passing:
     error = state.outcome.exception()
     assert isinstance(error, _Passing)
     return error
+
+
+def _without_credentials(url: object) -> str:
+    """An address as it can be shown."""
+    shown = httpx.URL(str(url)).copy_with(username=None, password=None, query=None, fragment=None)
+    return str(shown).rstrip("/")
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds < 3_600 else f"{seconds / 3_600:,.0f} h"
+
+
+def _is_collection(method: str, path: str) -> bool:
+    """Whether a call is about no file and no batch in particular: the path itself may be what is not found."""
+    return method == "POST" and path.endswith(("/files", "/batches"))
 
 
 def is_file_not_visible(message: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
 
+from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.llm import OpenAIBatchLLM
 from distilabel_openai_batch.session import SessionSettings
 
@@ -81,12 +82,14 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
         """Prepares the calls to the server; none is made yet.
 
         Raises:
-            ValueError: there is no endpoint, no API key or no API version, or `structured_output` cannot be asked for.
+            MissingSettingError: there is no endpoint, no API key or no API version.
+            ValueError: `structured_output` cannot be asked for.
         """
         for name, variable in (("base_url", _ENDPOINT), ("api_version", _API_VERSION)):
             if not getattr(self, name):
-                raise ValueError(
-                    f"To use `{type(self).__name__}`, `{name}` must be given, or the environment variable `{variable}`."
+                raise MissingSettingError(
+                    f"{type(self).__name__} has no `{name}`. Set the environment variable {variable}"
+                    f" (`export {variable}=…`), or pass `{name}=…`."
                 )
         super().load()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
+import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,6 +26,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from distilabel_openai_batch import hooks, ledger
 from distilabel_openai_batch.api import Patience
 from distilabel_openai_batch.budget import Budget
+from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
@@ -31,6 +34,8 @@ from distilabel_openai_batch.session import Sessions, SessionSettings
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("distilabel.openai_batch")
 
 
 class BatchClient(OpenAIBaseClient):
@@ -115,9 +120,15 @@ class BatchClient(OpenAIBaseClient):
         """Prepares the calls to the server; none is made yet.
 
         Raises:
-            ValueError: there is no API key.
+            MissingSettingError: there is no API key.
             BudgetError: there is a budget, and the price of the model is not known.
         """
+        if not (self.api_key and self.api_key.get_secret_value()):
+            variable = self._api_key_env_var
+            raise MissingSettingError(
+                f"{type(self).__name__} has no API key. Set the environment variable {variable}"
+                f" (`export {variable}=…`), or pass `api_key=…`."
+            )
         super().load()
         scope_name = partial(_scope_name, self._run)
         settings = self._session_settings()
@@ -126,6 +137,19 @@ class BatchClient(OpenAIBaseClient):
             budget.check_price(str(self.model))
             settings = replace(settings, budget=budget)
         self._sessions = Sessions(settings, scope_name, self._logger, _interruption, _not_finished)
+
+    def set_runtime_parameters(self, runtime_parameters: dict[str, Any]) -> None:
+        """As distilabel's, which passes over a name that it does not know without a word: a misspelt `budget` is none.
+
+        Args:
+            runtime_parameters: their values, by name.
+        """
+        known = self.runtime_parameters_names
+        for name in [name for name in runtime_parameters if name not in known]:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            meant = f"Did you mean '{nearest[0]}'?" if nearest else f"There are: {', '.join(known)}."
+            _logger.warning(f"⚠️ {type(self).__name__} has no runtime parameter '{name}': it changes nothing. {meant}")
+        super().set_runtime_parameters(runtime_parameters)
 
     def takes_part_in(self, run: Run) -> None:
         """Says, before `load`, that what is asked belongs to a submission.

@@ -54,7 +54,7 @@ class OpenAIBatchEmbeddings(BatchClient, Embeddings):
         """Prepares the calls to the server; none is made yet.
 
         Raises:
-            ValueError: there is no API key.
+            MissingSettingError: there is no API key.
         """
         Embeddings.load(self)
         super().load()

@@ -8,6 +8,7 @@ OpenAIBatchError
     ├── BatchFailedError          a batch did not pass the server's validation
     ├── RequestsFailedError       every request failed, all in the same way
     ├── BudgetError               what is to be bought may cost more than `budget` allows
+    ├── MissingSettingError       nothing says with which key, or at which endpoint, to ask
     ├── InvalidParametersError    generation parameters that `OpenAILLM` does not take
     └── LedgerError               the ledger cannot be read or written
 """
@@ -55,7 +56,11 @@ class RunError(OpenAIBatchError):
         status_code: the HTTP status code of the API's answer, if there was one.
         code: the API's own error code, if it gave one (`"insufficient_quota"`).
         batch_id: the batch that it happened to, if one did.
+        did_nothing: whether it is certain that the server did nothing of what it was asked: it refused, or was never
+            reached.
     """
+
+    did_nothing = False
 
     def __init__(
         self,
@@ -93,6 +98,10 @@ class RequestsFailedError(RunError):
 
 class BudgetError(RunError):
     """What is to be bought may cost more than `budget` allows, or nobody knows what it costs. It was not bought."""
+
+
+class MissingSettingError(RunError, ValueError):
+    """A server cannot be asked without an API key, nor Azure's without an endpoint and a version. Nothing was sent."""
 
 
 class InvalidParametersError(RunError, ValueError):

@@ -159,7 +159,10 @@ def _know_the_running_step(is_ours: Callable[[Any], bool]) -> None:
         except _StepWrapperException as error:
             if isinstance(error.subprocess_exception, STOPS_THE_PIPELINE):
                 step = types.SimpleNamespace(name=self.step.name, is_global=self.step.is_global)
-                raise _StepWrapperException(error.message, step, error.code, error.subprocess_exception) from None
+                bare = _StepWrapperException("", step, error.code, error.subprocess_exception)
+                # It is whole already: what is passed is made longer.
+                bare.message = error.message
+                raise bare from None
             raise
 
     _StepWrapper.run = wrapped

@@ -197,7 +197,11 @@ class Jobs:
         while True:
             match job.state:
                 case JobState.PLANNED if shard:
-                    job = await self._upload(job, shard)
+                    try:
+                        job = await self._upload(job, shard)
+                    except errors.RunError as error:
+                        await self._came_to_nothing(job, error)
+                        raise
                     uploaded_at = time.monotonic()
                 case JobState.UPLOADED if shard:
                     enqueued = self._room.enter(job.id, job.requests)
@@ -207,6 +211,7 @@ class Jobs:
                         self._room.leave(job.id, was_taken=False)
                         # Where the server says so at once, instead of letting the batch fail.
                         if not errors.is_over_token_limit(error.code):
+                            await self._came_to_nothing(job, error)
                             raise
                         tried()
                         again = await _before(deadline, partial(self._room.wait, job.id, job.requests, enqueued))
@@ -257,6 +262,14 @@ class Jobs:
                     job = await self._in_thread(self._ledger.created_anew, job)
                 case JobState.COLLECTED | JobState.DROPPED:
                     raise ValueError(f"a job that is {job.state.value} cannot be run")
+
+    async def _came_to_nothing(self, job: Job, error: errors.RunError) -> None:
+        """Closes a job of which the server certainly has no batch. Any other one is looked for by the next run."""
+        if error.did_nothing:
+            # Where nobody answers, there is nothing to remove.
+            if error.status_code:
+                await self._api.delete_uploads(_file_name(job.key))
+            await self._in_thread(self._ledger.dropped, job, str(error))
 
     async def _may_create_again(
         self, batch: Batch, has_room: Callable[[], Awaitable[bool]], uploaded_at: float

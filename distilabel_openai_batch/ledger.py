@@ -329,6 +329,8 @@ class Ledger:
         self._lock = threading.Lock()
         self._owners = directory / "owners"
         self.owner = uuid4().hex
+        self._name = scope
+        self._scope_id: int | None = None
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._owners.mkdir(mode=0o700, exist_ok=True)
@@ -342,7 +344,6 @@ class Ledger:
             # One at a time: SQLite does not wait when two make a file and change its journal mode at once.
             with filelock.FileLock(self._owners / "opening.lock", timeout=_BUSY_SECONDS, mode=0o600):
                 self._database = self._connect()
-            self._scope = self._find_scope(scope)
         except BaseException as error:
             self._let_go()
             if isinstance(error, filelock.Timeout):
@@ -427,14 +428,33 @@ class Ledger:
                     self._database.execute("ROLLBACK")
                 raise
 
-    def _find_scope(self, name: ScopeName) -> int:
-        columns = (name.pipeline, name.task, name.base_url)
-        with self._transaction() as database:
-            database.execute("INSERT OR IGNORE INTO scopes (pipeline, task, base_url) VALUES (?, ?, ?)", columns)
-            [scope] = database.execute(
-                "SELECT id FROM scopes WHERE pipeline = ? AND task = ? AND base_url = ?", columns
+    @property
+    def _scope(self) -> int:
+        """This scope's number; one that none has while nothing of it was written down."""
+        if self._scope_id is None:
+            row = self._database.execute(
+                "SELECT id FROM scopes WHERE pipeline = ? AND task = ? AND base_url = ?",
+                (self._name.pipeline, self._name.task, self._name.base_url),
             ).fetchone()
-        return int(scope)
+            self._scope_id = row[0] if row else None
+        return self._scope_id or 0
+
+    def _make_scope(self) -> None:
+        """Comes before the first thing that is written down: who only looks, under a mistyped name, leaves nothing."""
+        if self._scope_id is None:
+            with self._transaction() as database:
+                database.execute(
+                    "INSERT OR IGNORE INTO scopes (pipeline, task, base_url) VALUES (?, ?, ?)",
+                    (self._name.pipeline, self._name.task, self._name.base_url),
+                )
+
+    def submissions(self) -> list[tuple[str, str]]:
+        """The names of the runs whose rows are kept, and the address of each one's server."""
+        with self._lock, self._guard():
+            return self._database.execute(
+                "SELECT pipeline, base_url FROM scopes WHERE task = ''"
+                " AND EXISTS (SELECT 1 FROM rows WHERE scope = scopes.id) ORDER BY id"
+            ).fetchall()
 
     def look_up(self, custom_ids: Sequence[str]) -> dict[str, Known]:
         """What is known of requests; those that were never asked, or whose job came to nothing, are left out."""
@@ -512,6 +532,7 @@ class Ledger:
         """
         now, key = time.time(), uuid4().hex
         claimed: list[str] = []
+        self._make_scope()
         with self._transaction() as database:
             job = database.execute(
                 "INSERT INTO jobs (scope, key, owner, state, endpoint, model, requests, bytes, intended_at)"
@@ -564,6 +585,7 @@ class Ledger:
             The job, with those of the requests that are in no other one and not answered; `None` if the ledger knows it
             by now.
         """
+        self._make_scope()
         with self._transaction() as database:
             job = self._insert_adopted(database, batch, key, JobState.CREATED)
             if job is None:
@@ -588,6 +610,7 @@ class Ledger:
         """
         answers = [(custom_id, outcome) for custom_id, outcome in results if isinstance(outcome, Answer)]
         failures = [(custom_id, outcome) for custom_id, outcome in results if isinstance(outcome, Failure)]
+        self._make_scope()
         with self._transaction() as database:
             job = self._insert_adopted(database, batch, key, JobState.COLLECTED)
             if job is None:
@@ -723,6 +746,7 @@ class Ledger:
             lines: each row, as JSON.
             file_id: the server's id of the file that has them too.
         """
+        self._make_scope()
         with self._transaction() as database:
             database.execute("DELETE FROM rows WHERE scope = ?", (self._scope,))
             database.executemany(
@@ -736,10 +760,8 @@ class Ledger:
         with self._lock, self._guard():
             lines = self._database.execute("SELECT line FROM rows WHERE scope = ? ORDER BY number", (self._scope,))
             rows = [line for (line,) in lines]
-            [file_id] = self._database.execute(
-                "SELECT rows_file_id FROM scopes WHERE id = ?", (self._scope,)
-            ).fetchone()
-        return rows, file_id
+            row = self._database.execute("SELECT rows_file_id FROM scopes WHERE id = ?", (self._scope,)).fetchone()
+        return rows, row[0] if row else None
 
     def open_jobs(self) -> list[Job]:
         """The jobs of this scope that are under way."""
@@ -829,9 +851,14 @@ class Ledger:
         anew = self._advance(job, JobState.UPLOADED, key=key, batch_id=None, **moments)
         return replace(anew, key=key, batch_id=None)
 
-    def dropped(self, job: Job) -> Job:
-        """The job came to nothing; its requests are free."""
-        return self._advance(job, JobState.DROPPED)
+    def dropped(self, job: Job, error: str | None = None) -> Job:
+        """The job came to nothing; its requests are free.
+
+        Args:
+            job: which one.
+            error: why, where its batch does not say so.
+        """
+        return self._advance(job, JobState.DROPPED, **({"error": error} if error else {}))
 
     def _advance(self, job: Job, state: JobState, **columns: str | float | None) -> Job:
         if state not in TRANSITIONS[job.state]:

@@ -270,7 +270,8 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         """Prepares the calls to the server; none is made yet.
 
         Raises:
-            ValueError: there is no API key, or `structured_output` cannot be asked for.
+            MissingSettingError: there is no API key.
+            ValueError: `structured_output` cannot be asked for.
         """
         super().load()
         self._aclient = _Client(self._answer_one)

@@ -69,6 +69,8 @@ class Progress:
         self._answers = 0
         self._asked_again = 0
         self._rejected = 0
+        self._reused = 0
+        self._first_reused = 0
         self._jobs = 0
         self._asked_now = 0
         # By the models that answered and were asked, and whether they were asked synchronously.
@@ -140,9 +142,11 @@ class Progress:
         )
 
     def reused(self, answers: int) -> None:
-        """So many requests were answered by an earlier run."""
-        if answers:
+        """So many requests were answered by an earlier run. The first are told of at once, all of them at the end."""
+        if answers and not self._reused:
+            self._first_reused = answers
             self._logger.info(f"♻️ {answers:,} requests were answered before, and are not bought again.")
+        self._reused += answers
 
     def waits_for_another(self, batch_id: str | None) -> None:
         """A job is run by another process."""
@@ -243,6 +247,8 @@ class Progress:
                 f" why in each row. {self._to_ask_again} to ask for what has no answer."
             )
         self._logger.info(summary)
+        if self._reused > self._first_reused:
+            self._logger.info(f"♻️ {self._reused:,} requests in all were answered before, and were not bought again.")
         if self._asked_now:
             usage = self._tokens(asked_now=True)
             self._logger.info(

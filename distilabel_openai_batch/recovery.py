@@ -48,8 +48,8 @@ _LOG_SECONDS = 1.0
 
 _ORPHAN_CHECK_SECONDS = 0.5
 
-_NOT_FINISHED = (
-    "LLM offline batch generation in progress. Rerun pipeline with cache to check results and continue execution."
+_RUN_AGAIN = (
+    "Run it again: it carries on, and collects what its jobs have answered meanwhile. Until then its dataset is empty."
 )
 
 TARGETS: dict[tuple[Any, str], list[str]] = {
@@ -148,7 +148,7 @@ class _Stop:
         ):
             time.sleep(0.05)
         if not (self.reported or pipeline._exception):
-            pipeline._logger.info(f"⏹️ Pipeline execution stopped: {_NOT_FINISHED}")
+            pipeline._logger.info(f"⏹️ The pipeline stopped. {_RUN_AGAIN}")
         # distilabel's loop waits until each step says that it has ended, and for queues that nobody empties any more.
         # What the steps still hold is done again by the next run, so for the loop they have ended.
         with suppress(Exception):  # on a cluster it may have died with its machine
@@ -219,9 +219,10 @@ def _raise_run_errors(holds_ours: Callable[[Any], bool]) -> None:
         error = getattr(e, "subprocess_exception", None)
         is_stop = isinstance(error, DistilabelOfflineBatchGenerationNotFinishedException)
         if isinstance(error, RunError) and e.is_load_error:  # type: ignore[attr-defined]
-            # Logged, and then raised as it is, not as a step that could not be loaded.
+            # Logged, and then raised as it is, not as a step that could not be loaded. Where it was raised in the
+            # step's process, which distilabel shows over hundreds of lines, helps nobody.
             error_callback(self, e)
-            self._exception = error
+            self._exception = error.with_traceback(None)
             return
         if not holds_ours(self) or not (is_stop or isinstance(error, RunError)) or e.is_load_error:  # type: ignore[attr-defined]
             error_callback(self, e)
@@ -229,7 +230,7 @@ def _raise_run_errors(holds_ours: Callable[[Any], bool]) -> None:
         name = e.step.name  # type: ignore[attr-defined]
         stopping: _Stop | None = getattr(self, "_openai_batch_stop", None)
         if is_stop:
-            self._logger.info(f"⏹️ '{name}' task stopped pipeline execution: {_NOT_FINISHED}")
+            self._logger.info(f"⏹️ '{name}' stopped, and with it the pipeline. {_RUN_AGAIN}")
             self._openai_batch_patient = True
         else:
             self._logger.error(f"❌ Step '{name}' cannot go on: {error}")

@@ -400,7 +400,7 @@ async def _open(
 
             task_group.start_soon(watch_for_interruption)
             try:
-                submission = Submission(api, ledger, adoption, directory, metadata, logger)
+                submission = Submission(api, ledger, adoption, directory, metadata, logger, run.name if run else "")
                 yield Session(buffer, ledger, progress, scope, base_url, settings, submission, spool)
             finally:
                 scope.was_looked_for = scope.was_looked_for or not adoption.due

@@ -239,12 +239,12 @@ class SubmitBatch(_RunsATask, GlobalStep):
         - dynamic (those that the Task needs; the others are kept too).
 
     Output columns:
-        - run_name (`str`): the name by which the results are loaded.
+        - run_name (`str`): the name by which the results are loaded, and the scope's on the command line.
         - batch_id (`str`): the server's id of a job.
         - requests (`int`): the requests in it.
         - bytes (`int`): the size of its input file.
         - status (`str`): what the server said of it.
-        - scope (`str`): the server's address.
+        - base_url (`str`): the server's address.
 
     Categories:
         - text-generation
@@ -279,7 +279,7 @@ class SubmitBatch(_RunsATask, GlobalStep):
     @property
     def outputs(self) -> list[str]:
         """What is told of each job."""
-        return ["run_name", "batch_id", "requests", "bytes", "status", "scope"]
+        return ["run_name", "batch_id", "requests", "bytes", "status", "base_url"]
 
     def _run(self) -> Run:
         return Run(self._name(), waits=False, buys=True)
@@ -322,7 +322,7 @@ class SubmitBatch(_RunsATask, GlobalStep):
                     "requests": job.requests,
                     "bytes": job.bytes,
                     "status": job.status,
-                    "scope": session.base_url,
+                    "base_url": session.base_url,
                 }
                 for job in await session.submission.jobs()
             ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Collection, MutableMapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ ROWS = "distilabel_openai_batch_rows"
 
 # https://platform.openai.com/docs/api-reference/batch/create#batch-create-metadata
 METADATA_VALUE_CHARACTERS = 512
+
+# The names of other runs that are told where one is not to be found.
+_NAMES_TOLD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Submission:
         directory: for files that are needed for moments.
         metadata: what the session's batches will carry.
         logger: is told what cannot be promised.
+        name: by which it is found again.
     """
 
     def __init__(
@@ -61,7 +66,9 @@ class Submission:
         directory: Path,
         metadata: MutableMapping[str, str],
         logger: logging.Logger,
+        name: str = "",
     ) -> None:
+        self._name = name
         self._api = api
         self._ledger = ledger
         self._adoption = adoption
@@ -111,8 +118,7 @@ class Submission:
         file_ids = [batch.metadata[ROWS] for batch in batches if ROWS in batch.metadata]
         if not file_ids:
             raise RunError(
-                "The rows of this run are neither in the ledger nor on the server. Is the run's name right, and the"
-                " key of the project that submitted it?"
+                f"The rows of the run '{self._name}' are neither in the ledger nor on the server. {await self._hint()}"
             )
         path = self._directory / "rows.jsonl"
         try:
@@ -122,6 +128,20 @@ class Submission:
             path.unlink(missing_ok=True)
         await anyio.to_thread.run_sync(self._ledger.keep_rows, lines, file_ids[-1])
         return lines
+
+    async def _hint(self) -> str:
+        """What the name of a run that is not to be found may have been meant for."""
+        here = await anyio.to_thread.run_sync(self._ledger.submissions)
+        if elsewhere := [base_url for name, base_url in here if name == self._name]:
+            return f"It was submitted to {elsewhere[-1]}: is that what `base_url` says?"
+        batches = await self._api.list_since_a_month()
+        names = {name for name, _ in here} | {batch.metadata[RUN] for batch in batches if RUN in batch.metadata}
+        if not names:
+            return "No others are there either. Is the key that of the project that submitted it?"
+        nearest = difflib.get_close_matches(self._name, names, n=_NAMES_TOLD, cutoff=0.0)
+        return (
+            f"Is the name right? {'The nearest are' if len(names) > 1 else 'There is'} {', '.join(map(repr, nearest))}."
+        )
 
     async def jobs(self) -> list[JobFacts]:
         """The jobs that were submitted."""

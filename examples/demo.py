@@ -52,8 +52,8 @@ def show(distiset: Distiset, books: Books) -> None:
 def main() -> None:
     """Starts the sandbox, runs the pipeline, and shows what came out."""
     with Sandbox(Settings(validating_seconds=1.0, in_progress_seconds=6.0, finalizing_seconds=1.0)) as sandbox:
-        distiset = run(sandbox)
-        show(distiset, sandbox.books())
+        if distiset := run(sandbox):
+            show(distiset, sandbox.books())
 
 
 if __name__ == "__main__":

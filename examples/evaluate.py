@@ -35,5 +35,6 @@ with Pipeline(name="batch-evaluate") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    scores = distiset["default"]["train"].to_pandas()["result"]
-    print(f"Mean score {scores.mean():.2f} over {scores.count()} answers; {scores.isna().sum()} without a score.")
+    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+        scores = distiset["default"]["train"].to_pandas()["result"]
+        print(f"Mean score {scores.mean():.2f} over {scores.count()} answers; {scores.isna().sum()} without a score.")

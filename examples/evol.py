@@ -32,4 +32,5 @@ with Pipeline(name="batch-evol") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    print(distiset["default"]["train"].to_pandas()[["instruction", "evolved_instruction", "answer"]])
+    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+        print(distiset["default"]["train"].to_pandas()[["instruction", "evolved_instruction", "answer"]])

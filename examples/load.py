@@ -21,4 +21,5 @@ with Pipeline(name="batch-load") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    print(distiset["default"]["train"].to_pandas())
+    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+        print(distiset["default"]["train"].to_pandas())

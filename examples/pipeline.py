@@ -27,4 +27,5 @@ with Pipeline(name="batch-demo") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    print(distiset["default"]["train"].to_pandas()[["instruction", "generation", "ratings"]])
+    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+        print(distiset["default"]["train"].to_pandas()[["instruction", "generation", "ratings"]])

@@ -39,6 +39,7 @@ with Pipeline(name="batch-preferences") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    rows = distiset["default"]["train"].to_pandas()
-    pairs = rows[rows["chosen_rating"] > rows["rejected_rating"]]
-    print(pairs[["prompt", "chosen_model", "chosen_rating", "rejected_rating"]])
+    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+        rows = distiset["default"]["train"].to_pandas()
+        pairs = rows[rows["chosen_rating"] > rows["rejected_rating"]]
+        print(pairs[["prompt", "chosen_model", "chosen_rating", "rejected_rating"]])

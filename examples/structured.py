@@ -42,5 +42,6 @@ with Pipeline(name="batch-structured") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    rows = distiset["default"]["train"]
-    print([Label.model_validate_json(label) for label in rows["label"] if label][:10])
+    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+        rows = distiset["default"]["train"]
+        print([Label.model_validate_json(label) for label in rows["label"] if label][:10])

@@ -37,4 +37,5 @@ with Pipeline(name="batch-weekly") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run(use_cache=False)
-    print(distiset["default"]["train"].to_pandas()[["instruction", "paraphrases"]])
+    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+        print(distiset["default"]["train"].to_pandas()[["instruction", "paraphrases"]])

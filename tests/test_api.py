@@ -416,7 +416,78 @@ async def test_a_long_wait_is_told_in_few_lines(api, server, caplog):
     assert all("503" in line and "batch_1" in line for line in lines)
 
 
+async def test_the_first_failure_says_where_and_how_long_it_is_tried(clock, server, caplog):
+    """Before the first pause, and without the password that an address may have in it."""
+    CALLS["retrieve"].route(server).mock(side_effect=httpx.ConnectError("All connection attempts failed"))
+    with caplog.at_level(logging.WARNING, LOGGER.name):
+        async with connected(BASE_URL.replace("//", "//me:secret@"), Patience(retries=3)) as api:
+            with pytest.raises(errors.ConnectionFailedError, match="Is the address right") as caught:
+                await api.retrieve("batch_1")
+    assert caplog.messages[0] == (
+        f"Failed looking at batch batch_1 at {BASE_URL}: All connection attempts failed. Trying again in 0.5 s, and for"
+        " 4 s at most."
+    )
+    assert "secret" not in f"{caught.value}{caplog.text}"
+
+
 # What does not pass is raised at once.
+
+
+@pytest.mark.parametrize("name", ["upload", "create"])
+@pytest.mark.parametrize("status_code", [404, 405, 501])
+@pytest.mark.parametrize("base_url", ["https://api.example.com", f"{BASE_URL}/"])
+async def test_a_wrong_base_url_is_named(clock, input_file, name, status_code, base_url):
+    """With the address that was asked, what it answered, and what such an address usually ends in, if it does not."""
+    call, host = CALLS[name], base_url.rstrip("/")
+    with respx.mock(base_url=host) as server:
+        call.route(server).mock(return_value=httpx.Response(status_code, json={"detail": "Not Found"}))
+        async with connected(base_url) as api:
+            with pytest.raises(errors.RunError) as caught:
+                await call.make(api, input_file)
+    said = str(caught.value)
+    assert said.startswith(f"POST {host}{call.path} was answered: ")
+    assert f"(HTTP {status_code})" in said
+    assert ("ends in /v1" in said) == (host != BASE_URL)
+
+
+UNKNOWN = httpx.ReadTimeout("timed out")
+UNREACHED = httpx.ConnectError("gone")
+
+
+@pytest.mark.parametrize(
+    ("answers", "did_nothing"),
+    [
+        ([refused(400)], True),
+        ([refused(401)], True),
+        ([refused(429), refused(403)], True),
+        ([UNREACHED, refused(404)], True),
+        ([UNKNOWN, refused(404)], False),
+        ([refused(503), refused(404)], False),
+        ([UNREACHED] * 4, True),
+        ([UNREACHED, UNKNOWN, refused(404)], False),
+        ([UNREACHED] * 3 + [UNKNOWN], False),
+    ],
+)
+@pytest.mark.parametrize("name", ["upload", "create"])
+async def test_whether_the_server_did_nothing_is_known(clock, server, input_file, name, answers, did_nothing):
+    """A single attempt of which nobody knows what came of it leaves it open."""
+    CALLS[name].route(server).mock(side_effect=answers)
+    CALLS["list"].route(server).mock(return_value=listing())
+    async with connected(patience=Patience(retries=3)) as api:
+        with pytest.raises(errors.RunError) as caught:
+            await CALLS[name].make(api, input_file)
+    assert caught.value.did_nothing is did_nothing
+
+
+async def test_a_lost_creation_is_not_undone_by_a_refused_search(clock, server, input_file):
+    """The key was withdrawn before it was known whether there is a batch: there may be one."""
+    CALLS["create"].route(server).mock(side_effect=UNKNOWN)
+    CALLS["list"].route(server).mock(return_value=refused(401))
+    async with connected() as api:
+        with pytest.raises(errors.AuthenticationError) as caught:
+            await api.create("file-1", CHAT, "24h", "the-key", {})
+    assert not caught.value.did_nothing
+
 
 REFUSED = {
     "400": (refused(400, "Bad purpose.", code="invalid_purpose"), errors.RunError, 400, "invalid_purpose"),

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -241,6 +242,12 @@ def test_a_file_that_is_no_ledger_is_left_alone(kind, arguments, tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def scope_of(directory, *name) -> None:
+    """Has a ledger know a scope."""
+    with closing(Ledger(directory, ScopeName(*name))) as ledger:
+        ledger.keep_rows([], None)
+
+
 def test_an_empty_ledger_has_nothing(tmp_path, monkeypatch):
     """Which is no error; whether it is just being made or nothing was asked."""
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path))
@@ -251,7 +258,7 @@ def test_an_empty_ledger_has_nothing(tmp_path, monkeypatch):
             ran = run(command)
             assert (ran.exit_code, ran.stdout.strip()) == (0, words)
         assert json.loads(run("jobs", "--json").stdout) == []
-        Ledger(tmp_path, ScopeName("pipeline", "task", "http://127.0.0.1:9/v1/")).close()
+        scope_of(tmp_path, "pipeline", "task", "http://127.0.0.1:9/v1/")
     assert run("results").stdout == ""
     assert "Nothing to forget" in run("forget", "pipeline").stdout
 
@@ -304,8 +311,8 @@ def test_it_looks_while_a_pipeline_writes(tmp_path):
 def test_a_scope_is_chosen_by_its_name(tmp_path):
     """In full, or by its pipeline's alone where that says enough; else those that there are are named."""
     for name in (("p", "a", "http://one/v1/"), ("p", "b", "http://one/v1/"), ("q", "a", "http://one/v1/")):
-        Ledger(tmp_path, ScopeName(*name)).close()
-    Ledger(tmp_path, ScopeName("q", "a", "http://two/v1/")).close()
+        scope_of(tmp_path, *name)
+    scope_of(tmp_path, "q", "a", "http://two/v1/")
     chosen = {"p/a": 0, "p": 1, "q/a": 1, "nobody": 1}
     for scope, exit_code in chosen.items():
         assert run("results", scope, "--ledger-dir", tmp_path).exit_code == exit_code

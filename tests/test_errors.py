@@ -16,6 +16,7 @@ RUN_ERRORS = [
     errors.QuotaError,
     errors.ConnectionFailedError,
     errors.BatchFailedError,
+    errors.MissingSettingError,
     errors.InvalidParametersError,
     errors.RequestsFailedError,
 ]

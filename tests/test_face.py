@@ -21,6 +21,7 @@ FACE = [
     "InvalidParametersError",
     "LedgerError",
     "LoadBatchResults",
+    "MissingSettingError",
     "OpenAIBatchEmbeddings",
     "OpenAIBatchError",
     "OpenAIBatchLLM",

@@ -383,6 +383,46 @@ def test_a_server_without_a_list_is_warned_of(sandbox, caplog):
     assert "does not list its batches" in caplog.text
 
 
+def jobs_in_the_ledger() -> list[tuple[str, str | None]]:
+    """Each job's state, and why it came to nothing."""
+    with sqlite3.connect(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3") as database:
+        return database.execute("SELECT state, error FROM jobs ORDER BY id").fetchall()
+
+
+@pytest.mark.parametrize("call", ["files.create", "batches.create"])
+def test_a_job_that_was_refused_is_closed(sandbox, call):
+    """With the reason, and without a file on the server; the next run buys what it would have bought."""
+    sandbox.add_fault(Fault(call=call, kind="status", status=403, times=1))
+    with pytest.raises(RunError) as caught:
+        ask()
+    assert jobs_in_the_ledger() == [("dropped", str(caught.value))]
+    assert not sandbox.books().files
+
+    assert ask_as_the_next_run() == answers()
+    assert [state for state, _ in jobs_in_the_ledger()] == ["dropped", "collected"]
+    assert_billed_once(sandbox)
+
+
+def test_a_job_whose_creation_may_have_come_through_stays_open(sandbox):
+    """The next run finds its batch, and buys nothing."""
+    sandbox.add_fault(Fault(call="batches.create", kind="cut_after", times=1))
+    sandbox.add_fault(Fault(call="batches.list", kind="status", status=401, times=1))
+    with pytest.raises(RunError):
+        ask(reuse_answers=False)
+    assert jobs_in_the_ledger() == [("uploaded", None)]
+
+    assert ask_as_the_next_run() == answers()
+    assert len(sandbox.books().batches) == 1
+    assert_billed_once(sandbox)
+
+
+def test_a_job_of_a_server_that_nobody_reached_is_closed(sandbox):
+    """A mistyped address leaves nothing behind that would be waited for."""
+    with pytest.raises(RunError, match="Is the address right"):
+        ask(base_url="http://127.0.0.1:9/v1", reuse_answers=False, max_retries=1)
+    assert [state for state, _ in jobs_in_the_ledger()] == ["dropped"]
+
+
 def test_a_ledger_that_is_damaged_ends_the_run(sandbox):
     """And is left as it is; nothing is bought."""
     path = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3"

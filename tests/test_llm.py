@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI
 from pydantic import ValidationError
 
-from distilabel_openai_batch import AuthenticationError, InvalidParametersError, OpenAIBatchLLM, RunError
+from distilabel_openai_batch import (
+    AuthenticationError,
+    InvalidParametersError,
+    MissingSettingError,
+    OpenAIBatchLLM,
+    RunError,
+)
 from distilabel_openai_batch.wire import Answer, Failure
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -318,8 +324,23 @@ def test_a_missing_key_is_an_error_that_says_so(monkeypatch):
     """Before anything is sent."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
-    with pytest.raises(ValueError, match="OPENAI_API_KEY"):
+    with pytest.raises(ValueError, match="export OPENAI_API_KEY"):
         OpenAIBatchLLM(model="gpt-4o-mini").load()
+    with pytest.raises(MissingSettingError, match="export OPENAI_API_KEY"):
+        OpenAIBatchLLM(model="gpt-4o-mini", api_key="").load()
+
+
+def test_a_misspelt_runtime_parameter_is_told(caplog):
+    """With the name that was meant, where one is near; what is spelt right beside it is set, and named nowhere."""
+    llm = OpenAIBatchLLM(**CONNECTION)
+    llm.set_runtime_parameters(
+        {"bugdet": 5.0, "colour": "red", "max_jobs": 3, "generation_kwargs": {"temperature": 0.5}}
+    )
+
+    assert llm.max_jobs == 3
+    assert "no runtime parameter 'bugdet': it changes nothing. Did you mean 'budget'?" in caplog.text
+    assert "no runtime parameter 'colour': it changes nothing. There are: generation_kwargs, " in caplog.text
+    assert len(caplog.messages) == 2
 
 
 def test_every_field_of_ours_is_a_described_runtime_parameter():

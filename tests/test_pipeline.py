@@ -5,6 +5,7 @@
 import itertools
 import subprocess
 import sys
+import traceback
 
 import pytest
 from conftest import API_KEY
@@ -17,6 +18,7 @@ from distilabel_openai_batch import (
     AuthenticationError,
     BatchFailedError,
     ConnectionFailedError,
+    MissingSettingError,
     OpenAIBatchLLM,
     QuotaError,
     RequestsFailedError,
@@ -260,6 +262,16 @@ def test_an_unreachable_server_is_a_clear_error(sandbox, tmp_path, monkeypatch):
         run(generating(batch_llm(max_retries=1), [{"instruction": "Say it"}], tmp_path))
 
 
+def test_a_missing_key_is_raised_as_it_is(sandbox, tmp_path, monkeypatch):
+    """It says what to do in its own words, once, and without the frames of the step's process."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+
+    with pytest.raises(MissingSettingError, match="export OPENAI_API_KEY") as caught:
+        run(generating(batch_llm(), [{"instruction": "Say it"}], tmp_path))
+
+    assert "step_wrapper" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_an_unknown_generation_kwarg_is_an_error_before_anything_is_bought(sandbox, tmp_path):
     """Rather than a dataset of `None`s."""
     with pytest.raises(RunError, match="temprature"):
@@ -386,6 +398,7 @@ def test_runtime_parameters_reach_the_llm(sandbox, tmp_path):
 
 WITHOUT_US = """
 import sys
+import traceback
 from distilabel.models.llms import OpenAILLM
 from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts

@@ -196,6 +196,18 @@ def test_what_need_not_be_bought_is_told(progress, caplog):
     ]
 
 
+def test_what_many_flushes_reuse_is_told_twice(progress, caplog):
+    """When there is some for the first time, and at the end, if that was not all."""
+    progress.asked(6)
+    for _ in range(3):
+        progress.reused(2)
+    progress.finish()
+    assert [line for line in caplog.messages if "♻️" in line] == [
+        "♻️ 2 requests were answered before, and are not bought again.",
+        "♻️ 6 requests in all were answered before, and were not bought again.",
+    ]
+
+
 def test_answers_taken_early_are_counted_once(progress, clock, caplog):
     """The batch says that it has them, and so does whoever was given them."""
     batch = Batch("batch_1", "in_progress", completed=2, total=4)

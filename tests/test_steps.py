@@ -28,7 +28,9 @@ from distilabel_openai_batch import (
     StreamBatchResults,
     SubmitBatch,
 )
-from distilabel_openai_batch.sandbox import BatchFault, RequestFailure
+from distilabel_openai_batch.inventory import Inventory
+from distilabel_openai_batch.ledger import directory
+from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Sandbox
 from distilabel_openai_batch.steps import in_batches
 
 ROWS = [{"instruction": f"Say number {i}.", "id": i} for i in range(23)]
@@ -287,6 +289,31 @@ def test_a_loader_is_told_what_to_load(sandbox, tmp_path):
         loading(tmp_path, batch_ids=["batch_none"])
 
 
+def scopes() -> list[str]:
+    """The names that the ledger has, as the command line shows them."""
+    return [scope.name.pipeline for scope in Inventory(directory()).scopes()]
+
+
+def test_a_mistyped_run_is_told_the_names_that_there_are(sandbox, monkeypatch, tmp_path):
+    """The nearest ones, from the ledger or from the server; and nothing of it is left in the ledger."""
+    submitted()
+    with pytest.raises(RunError, match=r"'nubmers' .*There is 'numbers'\."):
+        loaded(run_name="nubmers")
+    assert scopes() == ["numbers"]
+
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / "another machine's"))
+    with pytest.raises(RunError, match=r"There is 'numbers'\."):
+        loaded(run_name="nubmers")
+    assert scopes() == []
+
+
+def test_a_run_that_was_submitted_to_another_server_says_which(sandbox):
+    """A rehearsal against the sandbox, loaded from the real one."""
+    submitted()
+    with Sandbox() as other, pytest.raises(RunError, match=f"It was submitted to {sandbox.base_url}"):
+        loaded(lambda: generation(base_url=other.base_url), run_name="numbers")
+
+
 # Submit, and load
 
 
@@ -296,7 +323,7 @@ def test_what_is_submitted_is_loaded_later(sandbox, tmp_path):
     jobs = submitting(tmp_path)
     assert sorted(job["requests"] for job in jobs) == [3, 5, 5, 5, 5]
     assert {job["run_name"] for job in jobs} == {"numbers"}
-    assert all(job["bytes"] > 500 and job["scope"].startswith(sandbox.base_url) for job in jobs)
+    assert all(job["bytes"] > 500 and job["base_url"].startswith(sandbox.base_url) for job in jobs)
     assert {job["batch_id"] for job in jobs} == {batch["id"] for batch in sandbox.books().batches}
 
     rows = without_time(loading(tmp_path))
