@@ -73,9 +73,11 @@ def ledger(directory: Path) -> Finding:
         scopes, jobs = inventory.scopes(), inventory.jobs()
     except LedgerError as error:
         return Finding("ledger", str(error), "Move the file away, or choose another directory.")
+    interrupted = sum(job.is_interrupted for job in jobs)
     says = (
         f"{inventory.path}; scopes: {len(scopes):,}, jobs: {len(jobs):,}, of them open:"
-        f" {sum(job.is_open for job in jobs):,}, answers: {sum(scope.answered for scope in scopes):,}."
+        f" {sum(job.is_open for job in jobs):,}{f', interrupted: {interrupted:,}' if interrupted else ''}, answers:"
+        f" {sum(scope.answered for scope in scopes):,}."
     )
     if not (os.access(inventory.path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)):
         return Finding("ledger", f"{says} It cannot be written.", choose)

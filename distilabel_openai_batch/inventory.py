@@ -33,8 +33,14 @@ _NEW = "tokens_cached"
 LOST = "not found"
 """The status of a job whose batch the server does not know, by this key at least."""
 
+INTERRUPTED = "interrupted"
+"""The status of a job whose run is gone before it was told of a batch. The next run finds out whether there is one."""
+
+_BEFORE_ITS_BATCH = (JobState.SYNCHRONOUS, JobState.PLANNED, JobState.UPLOADED)
+
 _JOBS = """
-    SELECT pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model, requests,
+    SELECT owner, pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model,
+        requests,
         max(completed, coalesce(its.answered, 0)), max(jobs.failed, coalesce(its.failed, 0)),
         coalesce(its.asked, 0),
         coalesce(its.tokens_in, 0), coalesce(its.tokens_out, 0), coalesce(its.tokens_cached, 0), bytes, intended_at,
@@ -97,7 +103,7 @@ class JobEntry:
         scope: who asked whom.
         batch_id: the server's id of its batch, if it has one.
         state: where it is in its life.
-        status: the batch's, as it was seen last; the job's state where it has none.
+        status: the batch's, as it was seen last; where it has none the job's state, or `INTERRUPTED`.
         endpoint: the path that its requests go to.
         model: the model that is asked; empty where another machine made the job.
         requests: how many it has.
@@ -140,12 +146,18 @@ class JobEntry:
         return self.state is JobState.SYNCHRONOUS or (not self.batch_id and bool(self.answered))
 
     @property
+    def is_interrupted(self) -> bool:
+        """Whether nobody works on it: its run is gone, and the ledger knows of no batch."""
+        return self.status == INTERRUPTED
+
+    @property
     def is_open(self) -> bool:
         """Whether it is under way, or has ended and was not collected.
 
         A run that died may leave a job uncollected of which nothing is missing.
         """
-        return self.state in OPEN_STATES and not (self.state is JobState.ENDED and not self.asked)
+        is_due = self.state is not JobState.ENDED or bool(self.asked)
+        return self.state in OPEN_STATES and is_due and not self.is_interrupted
 
     @property
     def has_ended(self) -> bool:
@@ -258,12 +270,7 @@ class Inventory:
 
     def is_in_use(self) -> bool:
         """Whether a run has the ledger open: each holds a lock for as long as it lives."""
-        for path in self.path.parent.glob("owners/*.lock"):
-            # In a directory that is read-only nobody writes.
-            with suppress(OSError):
-                if is_held(path):
-                    return True
-        return False
+        return any(map(_is_alive, self.path.parent.glob("owners/*.lock")))
 
     def jobs(self) -> list[JobEntry]:
         """All jobs, oldest first.
@@ -271,10 +278,16 @@ class Inventory:
         Raises:
             LedgerError: there is no ledger, or it cannot be read.
         """
-        return [
-            JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *(*row[5:-1], _model(row[-1])))
-            for row in self._rows(_JOBS)
-        ]
+        entries = []
+        is_alive: dict[str, bool] = {}
+        for owner, pipeline, task, base_url, batch_id, state_name, status, *facts, line in self._rows(_JOBS):
+            scope, state = ScopeName(pipeline, task, base_url), JobState(state_name)
+            if not batch_id and state in _BEFORE_ITS_BATCH:
+                if owner not in is_alive:
+                    is_alive[owner] = _is_alive(self.path.parent / "owners" / f"{owner}.lock")
+                status = status if is_alive[owner] else INTERRUPTED
+            entries.append(JobEntry(scope, batch_id, state, status, *(*facts, _model(line))))
+        return entries
 
     def courses(self) -> list[Course]:
         """How each job went on, in the order of `jobs`; none where an older release wrote the ledger.
@@ -385,6 +398,14 @@ class Inventory:
                 # An older release wrote it, and only a run changes it.
                 sql = sql.replace(f"sum({_NEW})", "NULL")
             return database.execute(sql, parameters).fetchall()
+
+
+def _is_alive(lock: Path) -> bool:
+    """Whether the session lives that made a lock."""
+    # In a directory that is read-only nobody writes.
+    with suppress(OSError):
+        return lock.exists() and is_held(lock)
+    return False
 
 
 def _model(line: bytes | None) -> str:

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from distilabel_openai_batch import costs, prices
 from distilabel_openai_batch.costs import CostEntry
-from distilabel_openai_batch.inventory import LOST, JobEntry, Reason, label, remaining
+from distilabel_openai_batch.inventory import INTERRUPTED, LOST, JobEntry, Reason, label, remaining
 from distilabel_openai_batch.ledger import JobState, ScopeName
 from distilabel_openai_batch.prices import Cost, Usage, dollars
 
@@ -30,6 +30,7 @@ _COLOURS = {
     "cancelled": "yellow",
     "canceled": "yellow",
     "cancelling": "yellow",
+    INTERRUPTED: "yellow",
     LOST: "red",
     "dropped": "red",
 }
@@ -54,8 +55,27 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | None]]:
-    """How old each job is, or was when it ended, and in how many seconds it has probably ended.
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a job lasts, in seconds.
+
+    Attributes:
+        age: since it was planned.
+        took: from then to its end; `None` where it has not ended, or came to nothing without an end.
+        eta: until it has probably ended; `None` where it has, or nobody can tell.
+    """
+
+    age: float
+    took: float | None = None
+    eta: float | None = None
+
+    def told(self) -> str:
+        """How long it took, or else what is left."""
+        return f"ETA {duration(self.eta)}" if self.eta is not None else duration(self.took)
+
+
+def timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:
+    """How long each job lasts.
 
     Args:
         jobs: all there are: a scope's earlier ones tell how long its later ones take.
@@ -66,8 +86,9 @@ def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | N
         if job.ended_at and not job.is_open and job.state is not JobState.DROPPED:
             earlier.setdefault(job.scope, []).append(job.ended_at - job.created_at)
     return [
-        (
-            max(0.0, (job.ended_at or now) - job.created_at),
+        Timing(
+            max(0.0, now - job.created_at),
+            max(0.0, job.ended_at - job.created_at) if job.ended_at else None,
             remaining(now - job.created_at, job.answered + job.failed, job.requests, earlier.get(job.scope, ()))
             if job.is_open and not job.has_ended
             else None,
@@ -98,38 +119,38 @@ def _numbers(*names: str) -> Iterator[Column]:
     return (Column(name, justify="right", no_wrap=True) for name in names)
 
 
-def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
+def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]]) -> Table:
     """A row for each job, and one for all.
 
     Args:
-        jobs: with the age and the time that is left, both in seconds.
+        jobs: with the time that each takes.
     """
-    numbers = _numbers("answered", "failed", "cost", "saved", "age", "ETA")
+    numbers = _numbers("answered", "failed", "cost", "saved", "age", "took")
     table = _table(*_texts("scope", "batch"), Column("status", no_wrap=True), *numbers)
-    all_costs = [costs.of_job(job) for job, _, _ in jobs]
-    for (job, age, eta), cost in zip(jobs, all_costs, strict=True):
+    all_costs = [costs.of_job(job) for job, _ in jobs]
+    for (job, timing), cost in zip(jobs, all_costs, strict=True):
         table.add_row(
             escape(label(job.scope)),
             escape(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
             _coloured(job.status),
             f"{job.answered:,}/{job.requests:,}",
             f"[red]{job.failed:,}[/]" if job.failed else "0",
-            *(("–", "–") if _is_to_come(job) else money(cost)),
-            duration(age),
-            duration(eta),
+            *(("–", "–") if is_to_come(job) else money(cost)),
+            duration(timing.age),
+            timing.told(),
         )
     if len(jobs) > 1:
         answered, failed, requests = (
-            sum(getattr(job, name) for job, _, _ in jobs) for name in ("answered", "failed", "requests")
+            sum(getattr(job, name) for job, _ in jobs) for name in ("answered", "failed", "requests")
         )
-        due = [cost for (job, _, _), cost in zip(jobs, all_costs, strict=True) if not _is_to_come(job)]
+        due = [cost for (job, _), cost in zip(jobs, all_costs, strict=True) if not is_to_come(job)]
         total = costs.total(due)
         known = total if total.at_once or None not in due else None
         table.add_row("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *money(known), style="bold")
     return table
 
 
-def _is_to_come(job: JobEntry) -> bool:
+def is_to_come(job: JobEntry) -> bool:
     """Whether a job has no answer here, and so no cost yet."""
     return not job.answered or (job.is_open and not job.tokens_in + job.tokens_out)
 
@@ -300,8 +321,8 @@ class Bars:
     def show(self, jobs: Sequence[JobEntry]) -> None:
         """Draws jobs as they are now."""
         bars = [
-            Bar(str(job.batch_id), label(job.scope), _done(job), job.requests, job.status, job.has_ended, eta)
-            for job, (_, eta) in zip(jobs, timings(jobs, time.time()), strict=True)
+            Bar(str(job.batch_id), label(job.scope), _done(job), job.requests, job.status, job.has_ended, timing.eta)
+            for job, timing in zip(jobs, timings(jobs, time.time()), strict=True)
         ]
         self.draw(bars, sum(bar.done for bar in bars), sum(bar.total for bar in bars))
 
@@ -314,7 +335,8 @@ class Bars:
             total: all there are.
         """
         if not self._console.is_terminal:
-            if (told := f"{done:,} of {total:,} requests; {counted(bar.status for bar in bars)}") != self._told:
+            told = f"{done:,} of {total:,} requests; {counted(bar.status for bar in bars)}"
+            if bars and told != self._told:
                 self._told = told
                 self._console.print(told, markup=False, highlight=False, soft_wrap=True)
             return

@@ -170,7 +170,7 @@ class Reader:
     def console(self, block: Example) -> None:
         """Runs it, and sees what the page shows, wherever its lines are broken."""
         command, _, shown = block.parsed.partition("\n")
-        printed = run(*command.removeprefix("$ distilabel-openai-batch ").split()).stdout
+        printed = run(*command.removeprefix("$ distilabel-openai-batch ").split()).output
         assert " ".join(shapes(printed)) == " ".join(shapes(shown))
 
     def text(self, block: Example) -> None:

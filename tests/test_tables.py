@@ -12,7 +12,7 @@ from distilabel_openai_batch import tables
 from distilabel_openai_batch.export import record
 from distilabel_openai_batch.inventory import AnswerEntry, FailureEntry, JobEntry, reasons, remaining
 from distilabel_openai_batch.ledger import JobState, ScopeName
-from distilabel_openai_batch.tables import Bars, duration, jobs_table, timings
+from distilabel_openai_batch.tables import Bars, Timing, duration, jobs_table, timings
 from distilabel_openai_batch.wire import Answer
 
 SCOPE = ScopeName("preferences", "text_generation_0", "http://127.0.0.1:9/v1/")
@@ -76,16 +76,16 @@ def test_what_remains_is_told_by_the_pace_or_by_earlier_jobs(age, done, total, e
 
 
 def test_only_jobs_under_way_have_something_left():
-    """Those that have ended are as old as they were then."""
+    """Those that have ended took some time, and grow older all the same."""
     waiting = replace(JOB, answered=0, failed=0)
     elsewhere = replace(waiting, scope=ScopeName("other", "", SCOPE.base_url))
     ended = replace(JOB, status="completed")
     assert timings([COLLECTED, JOB, waiting, elsewhere, ended], now=1_500.0) == [
-        (600.0, None),
-        (500.0, 1_500.0),
-        (500.0, 100.0),
-        (500.0, None),
-        (500.0, None),
+        Timing(500.0, took=600.0),
+        Timing(500.0, eta=1_500.0),
+        Timing(500.0, eta=100.0),
+        Timing(500.0),
+        Timing(500.0),
     ]
 
 
@@ -128,7 +128,7 @@ def test_names_are_no_markup():
     """A pipeline may be called what it likes."""
     console = Console(file=io.StringIO(), width=160)
     scope = ScopeName("[red]odd[/]", "[/]", SCOPE.base_url)
-    console.print(jobs_table([(replace(JOB, scope=scope, status="[/x]"), 1.0, None)]))
+    console.print(jobs_table([(replace(JOB, scope=scope, status="[/x]"), Timing(1.0))]))
     assert "[red]odd[/]/[/]" in console.file.getvalue()
     assert "[/x]" in console.file.getvalue()
 
