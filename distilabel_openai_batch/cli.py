@@ -638,7 +638,8 @@ def _job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
     from distilabel_openai_batch.costs import of_job
 
     seconds = {f"{name}_seconds": value for name, value in asdict(timing).items()}
-    return asdict(job) | _scope_json(job.scope) | seconds | _cost_json(of_job(job))
+    facts = {name: value for name, value in asdict(job).items() if name != "long"}
+    return facts | _scope_json(job.scope) | seconds | _cost_json(of_job(job))
 
 
 def _scope_json(scope: ledger.ScopeName) -> dict[str, str]:
@@ -657,7 +658,7 @@ def _costs_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
         answers, unknown = sum(entry.answers for entry in some), sum(entry.unknown for entry in some)
         usage = sum((entry.usage for entry in some), Usage(0, 0))
         known = sum((entry.cost for entry in some), Cost()) if answers > unknown or not answers else None
-        return {"answers": answers, "unknown": unknown} | asdict(usage) | _cost_json(known)
+        return {"answers": answers, "unknown": unknown} | usage.counts() | _cost_json(known)
 
     scopes = [_scope_json(entry.scope) | {"model": entry.model} | numbers([entry]) for entry in entries]
     return {"scopes": scopes, "total": numbers(entries)}
@@ -684,7 +685,7 @@ def _forecasts_json(forecasts: Sequence[Forecast]) -> dict[str, Any]:
     steps = [
         asdict(forecast)
         | {"to_buy": forecast.requests - forecast.known}
-        | ({"usage": asdict(forecast.usage)} if forecast.usage else {})
+        | ({"usage": forecast.usage.counts()} if forecast.usage else {})
         | _cost_json(forecast.cost)
         for forecast in forecasts
     ]

@@ -116,7 +116,8 @@ class _Recorder:
         usage = estimates.usage(endpoint, call.body)
         if usage and is_later:
             # An earlier answer that it may be made of, as long as this one may be.
-            usage += Usage(usage.tokens_out // _choices(call.body), 0)
+            longer = usage.tokens_in + usage.tokens_out // _choices(call.body)
+            usage = Usage.of_request(longer, usage.tokens_out)
         self.asked.append((wire.custom_id(digest, self._numbers[digest]), usage))
         self._numbers[digest] += 1
         return _next_to_nothing(call.body)

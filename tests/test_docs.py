@@ -190,7 +190,7 @@ def shapes(text: str) -> list[str]:
         (r"/\S*/ledger\.", "LEDGER."),
         (r"\d[\d,.]*", "N"),
         # A job that takes no time has no pace to estimate from.
-        (r"(?m)(N s +)(–|N s)$", r"\1ETA"),
+        (r"(?m)(ETA N s|–)$", "ETA"),
     ):
         text = re.sub(pattern, shape, text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
