@@ -120,8 +120,8 @@ def test_each_request_costs_what_its_own_length_does(tmp_path, running_sandbox, 
     """A prompt above 272,000 tokens is dearer, and no sum of short ones is."""
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path))
     monkeypatch.setattr(time, "time", lambda: NOVEMBER)
-    scope = ScopeName("long.py", "", running_sandbox.base_url + "/")
     for number, (tokens_in, dollars_in) in enumerate([(300_000, 0.75), (200_000, 0.25), (272_000, 0.34)]):
+        scope = ScopeName(f"{number}.py", "", running_sandbox.base_url + "/")
         adopt(tmp_path, scope, "gpt-5.4", {"prompt_tokens": tokens_in, "completion_tokens": 0}, f"batch_{number}")
         job = json.loads(run("jobs", "--json").stdout)[number]
         assert (job["tokens_in"], job["cost"]) == (tokens_in, dollars_in)
