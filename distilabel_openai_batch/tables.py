@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -220,15 +221,24 @@ def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
         table.add_row(
             *about,
             *(f"{number:,}" for number in numbers),
-            f"~{usage.tokens_in:,}" if usage else "?",
-            f"≤ {usage.tokens_out:,}" if usage else "?",
-            *([f"≤ {dollars(cost.spent)}", f"≤ {dollars(cost.at_once)}"] if cost else ["?", "?"]),
+            _about("~", f"{usage.tokens_in:,}", "0") if usage else "?",
+            _about("≤ ", f"{usage.tokens_out:,}", "0") if usage else "?",
+            *(map(_at_most, (cost.spent, cost.at_once)) if cost else ["?", "?"]),
         )
     if len(known) > 1 and all(forecast.cost for forecast in known):
         total = costs.total(forecast.cost for forecast in known)
         name = "total" if len(known) == len(forecasts) else "total of these"
-        table.add_row(name, *[""] * 7, f"≤ {dollars(total.spent)}", f"≤ {dollars(total.at_once)}", style="bold")
+        table.add_row(name, *[""] * 7, _at_most(total.spent), _at_most(total.at_once), style="bold")
     return table
+
+
+def _about(sign: str, number: str, nothing: str) -> str:
+    """A number that is estimated or bounded, unless it is nothing."""
+    return number if number == nothing else f"{sign}{number}"
+
+
+def _at_most(amount: Decimal) -> str:
+    return _about("≤ ", dollars(amount), dollars(Decimal(0)))
 
 
 def forecast_notes(forecasts: Sequence[Forecast]) -> Iterator[str]:
@@ -241,9 +251,10 @@ def forecast_notes(forecasts: Sequence[Forecast]) -> Iterator[str]:
         yield "Known requests are answered or under way, says the ledger: they are not bought again."
     for forecast in forecasts:
         if forecast.depends_on == (forecast.step,):
-            yield f"{forecast.step} makes its own requests as it goes: what it asks depends on its answers."
+            yield f"Not in the estimate: {forecast.step}, which makes its own requests as it goes, out of its answers."
         elif forecast.depends_on:
-            yield f"What {forecast.step} asks depends on the answers of {', '.join(forecast.depends_on)}."
+            behind = ", ".join(forecast.depends_on)
+            yield f"Not in the estimate: {forecast.step}, which asks what depends on the answers of {behind}."
         if forecast.asks_in_rounds:
             yield (
                 f"{forecast.step} asks in rounds, which depend on its answers: it may ask more, or less. Each later"
