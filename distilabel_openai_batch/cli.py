@@ -534,10 +534,22 @@ def doctor(
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
+    in_progress_seconds: Annotated[float, typer.Option(help="Seconds that each job takes.", min=0)] = 0.0,
+    seconds_per_request: Annotated[float, typer.Option(help="Seconds more for each of its requests.", min=0)] = 0.0,
+    window_seconds: Annotated[
+        float, typer.Option(help="Seconds after which a job expires, with what was answered by then.", min=0)
+    ] = 86_400.0,
+    fail_share: Annotated[
+        float, typer.Option(help="The share of the requests that fail, the same ones each time.", min=0, max=1)
+    ] = 0.0,
+    fail_status: Annotated[int, typer.Option(help="The HTTP status that they fail with.", min=400, max=599)] = 400,
 ) -> None:
-    """Serve the sandbox: a local server that speaks the Batch API, for trying pipelines without a key or money."""
+    """Serve the sandbox: a local server that speaks the Batch API, for trying pipelines without a key or money.
+
+    It answers at once and without thought, unless it is told to take its time, or to fail.
+    """
     try:
-        from distilabel_openai_batch.sandbox import Settings
+        from distilabel_openai_batch.sandbox import RequestFailure, Settings
         from distilabel_openai_batch.sandbox import serve as serve_sandbox
     except ImportError as error:
         typer.echo(
@@ -545,7 +557,14 @@ def serve(
         )
         raise typer.Exit(1) from None
     try:
-        serve_sandbox(Settings(), host=host, port=port)
+        failures = [RequestFailure(contains="", share=fail_share, status=fail_status)] if fail_share else []
+        settings = Settings(
+            in_progress_seconds=in_progress_seconds,
+            seconds_per_request=seconds_per_request,
+            window_seconds=window_seconds,
+            failures=failures,
+        )
+        serve_sandbox(settings, host=host, port=port)
     except OSError as error:
         typer.echo(f"{host}:{port} cannot be listened on: {error.strerror}. Choose another --port; 0 is any.", err=True)
         raise typer.Exit(1) from None

@@ -18,11 +18,12 @@ import openai
 import orjson
 import pyarrow.parquet
 import pytest
-from conftest import API_KEY, in_a_new_process
+from conftest import API_KEY, ROOT, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import OpenAIBatchLLM, tables
+from distilabel_openai_batch import OpenAIBatchLLM, doctor, tables
+from distilabel_openai_batch import sandbox as sandbox_package
 from distilabel_openai_batch.api import KEY
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.inventory import Inventory
@@ -595,12 +596,14 @@ def test_without_a_key_that_is_said(sandbox, monkeypatch):
         assert "set the environment variable OPENAI_API_KEY" in ran.output
 
 
-def test_the_doctor_finds_nothing_wrong(sandbox):
+def test_the_doctor_finds_nothing_wrong(sandbox, monkeypatch):
     """With two calls, neither of which costs anything."""
+    monkeypatch.setattr(doctor, "_is_installed", lambda package: True)
     ran = run("doctor")
     assert ran.exit_code == 0, ran.output
     assert [line[2:].partition(":")[0] for line in ran.stdout.splitlines()] == [
         "versions",
+        "extras",
         "ledger",
         "base URL",
         "key",
@@ -612,11 +615,12 @@ def test_the_doctor_finds_nothing_wrong(sandbox):
 
 SICK = {
     "wrong key": ({"OPENAI_API_KEY": "sk-wrong-one"}, "Incorrect API key provided", "make a new one"),
+    "no key": ({"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "https://api.openai.com/v1"}, "no key", "Keys are made at"),
+    "no key for a local one": ({"OPENAI_API_KEY": ""}, "There is no key", "OPENAI_API_KEY=anything"),
     "key with a line feed": ({"OPENAI_API_KEY": "sk-good\n"}, "has spaces, quotes", "Set it anew"),
     "no address": ({"OPENAI_BASE_URL": "api.openai.com"}, "is no address", "It looks like"),
-    "no path": ({"OPENAI_BASE_URL": "http://127.0.0.1:9"}, "has no path", "http://127.0.0.1:9/v1"),
     "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed listing the batches", "Is the base URL"),
-    "no version of Azure": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "Keys are made"),
+    "no version of Azure": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to be sent"),
 }
 
 
@@ -633,6 +637,27 @@ def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(illness, sandbox, monk
     assert mend in ran.stdout.partition("→")[2]
     assert "sk-wrong-one" not in ran.output
     assert "sk-good" not in ran.output
+
+
+def test_the_doctor_tells_that_a_version_is_missing(sandbox):
+    """By what the server answers: an address may do without."""
+    address = sandbox.base_url.removesuffix("/v1")
+    ran = run("doctor", "--base-url", address)
+    assert ran.exit_code == 1
+    assert f"{address} has neither batches nor files: it answers 404." in ran.stdout
+    assert f"→ The base URL lacks its version: set it to {sandbox.base_url}\n" in ran.stdout
+
+
+def test_the_doctor_tells_of_extras(sandbox, monkeypatch):
+    """All that the project has; how to install those that are missing, which is no illness."""
+    extras = re.findall(r"^(\w+) = ", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]\n")[1], re.M)
+    assert set(doctor._EXTRAS) == set(extras[:4])
+    monkeypatch.setattr(doctor, "_is_installed", lambda package: package not in ("genai-prices", "ray"))
+    ran = run("doctor")
+    assert ran.exit_code == 0
+    assert "✓ extras: report, sandbox; not installed:\n" in ran.stdout
+    for extra in ("prices", "ray"):
+        assert re.search(rf"    {extra}, for .*: pip install 'distilabel-openai-batch\[{extra}\]'\n", ran.stdout)
 
 
 def test_the_doctor_looks_at_the_ledger(sandbox, tmp_path):
@@ -657,6 +682,20 @@ def test_serve_answers_until_it_is_stopped():
         finally:
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=20)
+
+
+def test_serve_fails_and_dawdles_as_it_is_told(monkeypatch):
+    """What a user wants to see before it costs money."""
+    told = {}
+    monkeypatch.setattr(sandbox_package, "serve", lambda settings, **_: told.update(settings.model_dump()))
+    options = ["--in-progress-seconds", 3, "--window-seconds", 2, "--fail-share", 0.25, "--fail-status", 429]
+    assert run("serve", *options).exit_code == 0
+    assert (told["in_progress_seconds"], told["window_seconds"]) == (3.0, 2.0)
+    [failure] = told["failures"]
+    assert (failure["share"], failure["status"]) == (0.25, 429)
+    assert run("serve").exit_code == 0
+    assert Settings(**told) == Settings()
+    assert run("serve", "--fail-share", 2).exit_code == 2
 
 
 def test_serve_without_its_packages_says_what_to_install(monkeypatch):

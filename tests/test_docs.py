@@ -26,7 +26,7 @@ from test_cli import leave, run
 from test_costs import adopt
 
 import distilabel_openai_batch
-from distilabel_openai_batch import OpenAIBatchLLM, client, session
+from distilabel_openai_batch import OpenAIBatchLLM, client, doctor, session
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import ScopeName, directory
 from distilabel_openai_batch.polling import PollSchedule
@@ -313,6 +313,7 @@ def make_foreign_batch() -> str:
 def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch):
     """Each command in turn, over runs of a pipeline some of whose requests are refused."""
     monkeypatch.setattr(client, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
+    monkeypatch.setattr(doctor, "_is_installed", lambda package: package != "ray")
     sandbox.reset(Settings(failures=[FAILS]))
     ask(QUESTIONS[:10])
     sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)
