@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
@@ -33,6 +33,8 @@ from distilabel_openai_batch.prices import Cost, Usage
 from distilabel_openai_batch.wire import Answer, Batch, Outcome
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from distilabel_openai_batch.costs import CostEntry
     from distilabel_openai_batch.forecast import Forecast
     from distilabel_openai_batch.tables import Timing
@@ -42,8 +44,15 @@ _LOGGER = logging.getLogger(__name__)
 # What reads from a pipe, or a file, wants whole lines.
 _PIPE_COLUMNS = 200
 
+_SHORTEST_INTERVAL_SECONDS = 0.05
+
 # So many are named where what was named is not there.
 _NAMED = 5
+
+
+def _may_colour() -> bool | None:
+    """`False` where the user wants no colours (https://no-color.org); otherwise the terminal decides."""
+    return False if os.getenv("NO_COLOR") else None
 
 
 class _Commands(TyperGroup):
@@ -53,7 +62,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except OpenAIBatchError as error:
-            typer.secho(str(error), err=True, fg=typer.colors.RED)
+            typer.secho(str(error), err=True, fg=typer.colors.RED, color=_may_colour())
             raise typer.Exit(1) from None
 
 
@@ -136,7 +145,7 @@ def jobs(
     if as_json:
         _print_json([_job_json(*row) for row in rows])
     elif rows:
-        _console().print(tables.jobs_table(rows))
+        _print_table(tables.jobs_table, rows)
         _say_why_unknown([job for job in entries if not tables.is_to_come(job)])
         _say_interrupted(entries)
     else:
@@ -162,7 +171,7 @@ def costs(
     if as_json:
         _print_json(_costs_json(entries))
     elif entries:
-        _console().print(tables.costs_table(entries))
+        _print_table(tables.costs_table, entries)
         _say_why_unknown(meant)
     else:
         typer.echo("No answers.")
@@ -230,7 +239,7 @@ def estimate(
     if not forecasts:
         typer.echo("No step of it asks through the Batch API.")
         return
-    _console().print(tables.forecasts_table(forecasts))
+    _print_table(tables.forecasts_table, forecasts)
     for note in tables.forecast_notes(forecasts):
         typer.echo(note)
 
@@ -239,7 +248,7 @@ def estimate(
 def watch(
     scope: _AnyScope = None,
     base_url: _BaseUrl = None,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks at the server.", min=0.05)] = 5.0,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks at the server, 0.05 at least.")] = 5.0,
     ledger_dir: _LedgerDir = None,
 ) -> None:
     """Watch open jobs at the server until they end, and those that a run makes meanwhile.
@@ -267,7 +276,7 @@ def watch(
                     api,
                     lambda: [job for job in open_jobs() if job.scope.base_url == server],
                     bars.show,
-                    interval,
+                    max(interval, _SHORTEST_INTERVAL_SECONDS),
                     inventory.is_in_use,
                 )
 
@@ -296,7 +305,7 @@ def failures(
             about = asdict(failure) | {"scope": label(failure.scope), "base_url": failure.scope.base_url}
             typer.echo(orjson.dumps(about).decode())
     elif by_reason := reasons(found):
-        _console().print(tables.reasons_table(by_reason))
+        _print_table(tables.reasons_table, by_reason)
     else:
         typer.echo("No failed requests.")
 
@@ -522,7 +531,8 @@ def doctor(
 
     findings = anyio.run(partial(doctor.findings, ledger.directory(ledger_dir), base_url or looking.DEFAULT_BASE_URL))
     for finding in findings:
-        typer.secho("✗ " if finding.mend else "✓ ", fg="red" if finding.mend else "green", nl=False)
+        sign, colour = ("✗ ", "red") if finding.mend else ("✓ ", "green")
+        typer.secho(sign, fg=colour, nl=False, color=_may_colour())
         typer.echo(f"{finding.subject}: {finding.says}")
         if finding.mend:
             typer.echo(f"  → {finding.mend}")
@@ -576,6 +586,11 @@ def _inventory(ledger_dir: Path | None) -> Inventory:
 
 def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS)
+
+
+def _print_table(table: Callable[[Sequence[Any], int], Table], rows: Sequence[Any]) -> None:
+    console = _console()
+    console.print(table(rows, console.width))
 
 
 def _is_meant(name: ledger.ScopeName, scope: str | None, base_url: str | None) -> bool:

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -646,6 +646,24 @@ def test_the_doctor_tells_that_a_version_is_missing(sandbox):
     assert ran.exit_code == 1
     assert f"{address} has neither batches nor files: it answers 404." in ran.stdout
     assert f"→ The base URL lacks its version: set it to {sandbox.base_url}\n" in ran.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
+def test_who_wants_no_colours_gets_none(directory):
+    """In a terminal too, of tables, errors and findings."""
+    for arguments in (["jobs"], ["jobs", "nobody"], ["doctor", "--base-url", "nowhere"]):
+        ours, theirs = os.openpty()
+        environment = os.environ | {"NO_COLOR": "1", "TERM": "xterm"}
+        ran = subprocess.Popen([COMMAND, *arguments], stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        told = b""
+        with suppress(OSError):
+            while some := os.read(ours, 4_096):
+                told += some
+        os.close(ours)
+        ran.wait()
+        assert told
+        assert not re.search(rb"\x1b\[(3[0-9]|9[0-9])m", told)
 
 
 def test_the_doctor_tells_of_extras(sandbox, monkeypatch):

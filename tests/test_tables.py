@@ -124,6 +124,44 @@ def test_progress_fits_the_terminal(width, monkeypatch):
     assert "c6e7f8" in lines[1]
 
 
+JOBS = [(JOB, Timing(500.0, eta=60.0)), (COLLECTED, Timing(9_000.0, took=600.0))]
+
+
+def printed(table, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table(width))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("width", "first", "second"),
+    [
+        (180, "scope batch status answered failed cost saved age took", "preferences/text_generation_0 batch_6840f1d7"),
+        (120, "scope", "batch status answered failed cost saved age took"),
+        (97, "scope", "batch status answered failed cost took"),
+        (91, "scope", "batch status answered failed took"),
+    ],
+)
+def test_a_batch_can_be_copied_from_a_narrow_terminal(width, first, second):
+    """Its id is in one piece; what is needed least is left out."""
+    lines = printed(lambda room: jobs_table(JOBS, room), width)
+    assert " ".join(lines[0].split()) == first
+    assert " ".join(lines[1].split()).startswith(second)
+    assert all(sum(job.batch_id in line for line in lines) == 1 for job, _ in JOBS)
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines[-1].split()).startswith("total 62,000/100,000 500")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_failures_can_be_copied_from_a_narrow_terminal(width):
+    """custom_ids are in one piece."""
+    custom_id = "5acd45b53d64e0b5cc4b107d9758d5af-0"
+    failure = FailureEntry(SCOPE, custom_id, "b", 400, "context_length_exceeded", "Too long, by far. " * 9, 1)
+    assert any(
+        custom_id in line for line in printed(lambda room: tables.reasons_table(reasons([failure]), room), width)
+    )
+
+
 def test_names_are_no_markup():
     """A pipeline may be called what it likes."""
     console = Console(file=io.StringIO(), width=160)
