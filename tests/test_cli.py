@@ -26,6 +26,7 @@ from distilabel_openai_batch import OpenAIBatchLLM, doctor, tables
 from distilabel_openai_batch import sandbox as sandbox_package
 from distilabel_openai_batch.api import KEY
 from distilabel_openai_batch.cli import app
+from distilabel_openai_batch.history import Ending, histories
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import Job, Ledger, ScopeName
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
@@ -356,6 +357,9 @@ def test_all_commands_say_the_same_of_a_job_that_was_interrupted(sandbox):
     [job] = json.loads(run("jobs", "--json").stdout)
     assert (job["state"], job["status"]) == ("planned", "interrupted")
     assert "of them open: 0, interrupted: 1" in run("doctor").stdout
+    inventory = Inventory(directory)
+    [history] = histories(inventory.jobs(), inventory.courses(), now=0.0)
+    assert history.ending is Ending.DROPPED
 
 
 def test_a_job_that_a_run_is_submitting_is_open(sandbox):
@@ -532,6 +536,17 @@ def test_watch_goes_on_while_a_run_may_make_more_jobs(sandbox, on_first_look):
     assert run("watch", "--interval", "0.05").exit_code == 0
     assert list(shown[0].values()) == ["completed"]
     assert list(shown[-1].values()) == ["completed"] * 2
+
+
+def test_watch_can_be_told_what_to_watch(sandbox, on_first_look):
+    """Jobs of other scopes neither show nor keep it waiting."""
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave()
+    Ledger(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]), ScopeName("other.py", "", f"{sandbox.base_url}/")).close()
+    assert "No open jobs." in run("watch", "other.py").stdout
+    shown = on_first_look(lambda: sandbox.configure(in_progress_seconds=0.0))
+    assert run("watch", "asking.py", "--interval", "0.05").exit_code == 0
+    assert list(shown[-1].values()) == ["completed"]
 
 
 def test_watch_ends_though_the_server_has_lost_a_job(sandbox):
