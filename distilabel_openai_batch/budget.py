@@ -108,7 +108,8 @@ class Budget:
             for custom_id, outcome in outcomes.items():
                 if (expected := self._settle(custom_id)) and isinstance(outcome, Answer):
                     # A server that does not say what it billed has billed what was expected.
-                    billed = expected.rates.cost(Usage(*outcome.tokens, outcome.cached), expected.at_once).spent
+                    usage = Usage.of_request(*outcome.tokens, outcome.cached)
+                    billed = expected.rates.cost(usage, expected.at_once).spent
                     self._spent += billed if any(outcome.tokens) else expected.dollars
             take(outcomes)
 

@@ -10,10 +10,11 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,17 +29,30 @@ from typer.core import TyperGroup
 from distilabel_openai_batch import ledger
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, label, reasons
-from distilabel_openai_batch.prices import Cost, Usage, provider
+from distilabel_openai_batch.prices import Cost, Usage
 from distilabel_openai_batch.wire import Answer, Batch, Outcome
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from distilabel_openai_batch.costs import CostEntry
     from distilabel_openai_batch.forecast import Forecast
+    from distilabel_openai_batch.tables import Timing
 
 _LOGGER = logging.getLogger(__name__)
 
 # What reads from a pipe, or a file, wants whole lines.
 _PIPE_COLUMNS = 200
+
+_SHORTEST_INTERVAL_SECONDS = 0.05
+
+# So many are named where what was named is not there.
+_NAMED = 5
+
+
+def _may_colour() -> bool | None:
+    """`False` where the user wants no colours (https://no-color.org); otherwise the terminal decides."""
+    return False if os.getenv("NO_COLOR") else None
 
 
 class _Commands(TyperGroup):
@@ -48,7 +62,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except OpenAIBatchError as error:
-            typer.secho(str(error), err=True, fg=typer.colors.RED)
+            typer.secho(str(error), err=True, fg=typer.colors.RED, color=_may_colour())
             raise typer.Exit(1) from None
 
 
@@ -86,7 +100,7 @@ _LedgerDir = Annotated[
 ]
 _BaseUrl = Annotated[
     str | None,
-    typer.Option("--base-url", help="The server that is meant, where there are jobs at several.", show_default=False),
+    typer.Option("--base-url", help="Only what was asked there, where several servers were.", show_default=False),
 ]
 _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 _Look = Annotated[
@@ -118,26 +132,22 @@ def jobs(
     base_url: _BaseUrl = None,
     ledger_dir: _LedgerDir = None,
 ) -> None:
-    """List the jobs: scope, batch, status, answered of all requests, failed, cost, what was saved, age, and ETA."""
+    """List the jobs: scope, batch, status, answered of all requests, failed, cost, what was saved, age, and time.
+
+    The age counts from when a job was planned. What it took stands there when it has ended, the ETA before.
+    """
     from distilabel_openai_batch import tables
 
-    inventory = _inventory(ledger_dir)
-    entries = inventory.jobs()
-    _scopes(inventory, scope, base_url)
+    entries = _jobs(_inventory(ledger_dir), scope, base_url)
     if look:
-        entries = _looked_at(entries, base_url)
-    timings = tables.timings(entries, time.time())
-    rows = [
-        (job, age, eta)
-        for job, (age, eta) in zip(entries, timings, strict=True)
-        if _is_meant(job.scope, scope, base_url)
-    ]
+        entries = _looked_at(entries)
+    rows = list(zip(entries, tables.timings(entries, time.time()), strict=True))
     if as_json:
-        _print_json([_job_json(job, age, eta) for job, age, eta in rows])
+        _print_json([_job_json(*row) for row in rows])
     elif rows:
-        _console().print(tables.jobs_table(rows))
-        # A server of one's own has no prices: whoever looks at its jobs knows that.
-        _say_why_unknown([job for job, _, _ in rows if provider(job.scope.base_url)])
+        _print_table(tables.jobs_table, rows)
+        _say_why_unknown([job for job in entries if not tables.is_to_come(job)])
+        _say_interrupted(entries)
     else:
         typer.echo("No jobs.")
 
@@ -156,14 +166,12 @@ def costs(
     from distilabel_openai_batch import tables
     from distilabel_openai_batch.costs import by_model
 
-    inventory = _inventory(ledger_dir)
-    _scopes(inventory, scope, base_url)
-    meant = [job for job in inventory.jobs() if _is_meant(job.scope, scope, base_url)]
+    meant = _jobs(_inventory(ledger_dir), scope, base_url)
     entries = by_model(meant)
     if as_json:
         _print_json(_costs_json(entries))
     elif entries:
-        _console().print(tables.costs_table(entries))
+        _print_table(tables.costs_table, entries)
         _say_why_unknown(meant)
     else:
         typer.echo("No answers.")
@@ -183,13 +191,13 @@ def report(
     from distilabel_openai_batch import charts, page
     from distilabel_openai_batch.history import histories
 
-    if not page.is_installed():
-        raise OpenAIBatchError(f"A report needs something to draw with. Install it: {charts.HOW_TO_INSTALL}")
     inventory, now = _inventory(ledger_dir), time.time()
     # Jobs are only added: what is read first has no more of them.
     entries = inventory.jobs()
-    found = histories(entries, inventory.courses(), now)
     scopes = _scopes(inventory, scope, base_url)
+    if not page.is_installed():
+        raise OpenAIBatchError(f"A report needs something to draw with. Install it: {charts.HOW_TO_INSTALL}")
+    found = histories(entries, inventory.courses(), now)
     facts = page.Facts(
         title=label(scopes[0].name) if len(scopes) == 1 else (scope or "All scopes"),
         histories=[history for history in found if _is_meant(history.job.scope, scope, base_url)],
@@ -231,18 +239,19 @@ def estimate(
     if not forecasts:
         typer.echo("No step of it asks through the Batch API.")
         return
-    _console().print(tables.forecasts_table(forecasts))
+    _print_table(tables.forecasts_table, forecasts)
     for note in tables.forecast_notes(forecasts):
         typer.echo(note)
 
 
 @app.command()
 def watch(
+    scope: _AnyScope = None,
     base_url: _BaseUrl = None,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks at the server.", min=0.05)] = 5.0,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks at the server, 0.05 at least.")] = 5.0,
     ledger_dir: _LedgerDir = None,
 ) -> None:
-    """Watch all open jobs at the server until they end, and those that a run makes meanwhile.
+    """Watch open jobs at the server until they end, and those that a run makes meanwhile.
 
     Ctrl+C ends the watching alone: the jobs go on.
     """
@@ -251,11 +260,12 @@ def watch(
     inventory = _inventory(ledger_dir)
 
     def open_jobs() -> list[JobEntry]:
-        return [job for job in inventory.jobs() if job.is_open and job.batch_id]
+        return [job for job in _jobs(inventory, scope, base_url) if job.is_open]
 
-    server = looking.server_of(open_jobs(), base_url)
+    server = looking.server_of(open_jobs())
     if server is None:
         typer.echo("No open jobs.")
+        _say_interrupted(_jobs(inventory, scope, base_url))
         return
     access = looking.Access.to(server)
     with tables.Bars(_console()) as bars:
@@ -266,7 +276,7 @@ def watch(
                     api,
                     lambda: [job for job in open_jobs() if job.scope.base_url == server],
                     bars.show,
-                    interval,
+                    max(interval, _SHORTEST_INTERVAL_SECONDS),
                     inventory.is_in_use,
                 )
 
@@ -295,7 +305,7 @@ def failures(
             about = asdict(failure) | {"scope": label(failure.scope), "base_url": failure.scope.base_url}
             typer.echo(orjson.dumps(about).decode())
     elif by_reason := reasons(found):
-        _console().print(tables.reasons_table(by_reason))
+        _print_table(tables.reasons_table, by_reason)
     else:
         typer.echo("No failed requests.")
 
@@ -314,11 +324,11 @@ def show(
     entries = _inventory(ledger_dir).jobs()
     place = entries.index(_of_batches(entries, [batch_id])[0])
     if look:
-        entries[place : place + 1] = _looked_at(entries[place : place + 1], None)
+        entries[place : place + 1] = _looked_at(entries[place : place + 1])
     # The scope's other jobs tell how long this one may take.
-    job, (age, eta) = entries[place], tables.timings(entries, time.time())[place]
+    job, timing = entries[place], tables.timings(entries, time.time())[place]
     if as_json:
-        _print_json(_job_json(job, age, eta))
+        _print_json(_job_json(job, timing))
         return
     cached = f" ({job.tokens_cached:,} of them cached)" if job.tokens_cached else ""
     spent, saved = tables.money(of_job(job))
@@ -334,10 +344,9 @@ def show(
         "tokens": f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
         "cost": f"{spent}; saved {saved}" if job.answered else "",
         "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
-        "planned": _moment(job.created_at),
-        "ended": f"{_moment(job.ended_at)}, after {tables.duration(age)}" if job.ended_at else "",
-        "age": "" if job.ended_at else tables.duration(age),
-        "ETA": tables.duration(eta) if eta is not None else "",
+        "planned": f"{_moment(job.created_at)}, {tables.duration(timing.age)} ago",
+        "ended": f"{_moment(job.ended_at)}, after {tables.duration(timing.took)}" if job.ended_at else "",
+        "ETA": tables.duration(timing.eta) if timing.eta is not None else "",
         "error": job.error or "",
     }
     _console().print(tables.facts_table((name, value) for name, value in facts.items() if value))
@@ -388,14 +397,19 @@ def cancel(
 
     if bool(batch_ids) == every:
         raise typer.BadParameter("Give the ids of batches, or --all.")
-    entries = _inventory(ledger_dir).jobs()
-    chosen = entries if every else _of_batches(entries, batch_ids or [])
-    chosen = [job for job in chosen if looking.can_be_looked_at(job)]
-    server = looking.server_of(chosen, base_url)
+    entries = _jobs(_inventory(ledger_dir), None, base_url)
+    meant = entries if every else _of_batches(entries, batch_ids or [])
+    chosen = [job for job in meant if looking.can_be_looked_at(job)]
+    server = looking.server_of(chosen)
+    if not every:
+        for job in meant:
+            if job not in chosen:
+                typer.echo(f"{job.batch_id} has ended: it is {job.status}.")
     if server is None:
-        typer.echo("No open jobs among these.")
+        if every:
+            typer.echo("No open jobs at a server.")
+            _say_interrupted(entries)
         return
-    chosen = [job for job in chosen if job.scope.base_url == server]
     access = looking.Access.to(server)
     for job in chosen:
         typer.echo(f"{job.batch_id} of {label(job.scope)}: {_count(job.requests, 'request')}", err=True)
@@ -465,26 +479,43 @@ def forget(
     base_url: _BaseUrl = None,
     ledger_dir: _LedgerDir = None,
 ) -> None:
-    """Drop what became of a scope's requests, so that the next run buys them again.
+    """Drop what became of a scope's requests, and its interrupted jobs, so that the next run buys them again.
 
-    Jobs under way stay, and so do the batches and files at the server.
+    Jobs under way stay, and so do the batches and files at the server. It is asked where an interrupted job may have a
+    batch there.
     """
+    from distilabel_openai_batch import forgetting
+
     inventory = _inventory(ledger_dir)
     entry = _one_scope(inventory, scope, base_url)
-    typer.echo(
-        f"{label(entry.name)} at {entry.name.base_url}: {_count(entry.answered, 'answer')}, which cost"
-        f" {entry.tokens_in:,} tokens in and {entry.tokens_out:,} out; {_count(entry.failed, 'failed request')};"
-        f" {_count(entry.asked, 'request')} under way, which stay.",
-        err=True,
-    )
-    if not entry.answered + entry.failed:
+    jobs = [job for job in inventory.jobs() if job.scope == entry.name]
+    interrupted = [job for job in jobs if job.is_interrupted]
+    under_way = sum(job.asked for job in jobs if job.is_open)
+    cost = f", which cost {entry.tokens_in:,} tokens in and {entry.tokens_out:,} out"
+    parts = [
+        f"{_count(entry.answered, 'answer')}{cost}" if entry.answered else "",
+        _count(entry.failed, "failed request") if entry.failed else "",
+        f"{_count(sum(job.asked for job in interrupted), 'request')} of interrupted jobs" if interrupted else "",
+        f"{_count(under_way, 'request')} under way, which stay" if under_way else "",
+    ]
+    there = "; ".join(filter(None, parts)) or "nothing"
+    typer.echo(f"{label(entry.name)} at {entry.name.base_url}: {there}.", err=True)
+    if not (entry.answered + entry.failed or interrupted):
         typer.echo("Nothing to forget.")
         return
     if not yes:
         typer.confirm("Forget them? A run that needs them has to buy them again.", abort=True, err=True)
     with closing(ledger.Ledger(inventory.path.parent, entry.name)) as file:
+        settled = forgetting.settle_interrupted(file, entry.name.base_url, _LOGGER)
         forgotten = file.forget()
     typer.echo(f"Forgot what became of {_count(forgotten, 'request')}.")
+    for batch in settled.found:
+        typer.echo(f"Batch {batch.id} was found at the server: its requests were bought, and stay.")
+    if settled.unknown:
+        raise OpenAIBatchError(
+            f"{_count(settled.unknown, 'interrupted job')} may have a batch at the server, and stays:"
+            f" {settled.why_unknown}"
+        )
 
 
 @app.command()
@@ -500,7 +531,8 @@ def doctor(
 
     findings = anyio.run(partial(doctor.findings, ledger.directory(ledger_dir), base_url or looking.DEFAULT_BASE_URL))
     for finding in findings:
-        typer.secho("✗ " if finding.mend else "✓ ", fg="red" if finding.mend else "green", nl=False)
+        sign, colour = ("✗ ", "red") if finding.mend else ("✓ ", "green")
+        typer.secho(sign, fg=colour, nl=False, color=_may_colour())
         typer.echo(f"{finding.subject}: {finding.says}")
         if finding.mend:
             typer.echo(f"  → {finding.mend}")
@@ -512,10 +544,22 @@ def doctor(
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
+    in_progress_seconds: Annotated[float, typer.Option(help="Seconds that each job takes.", min=0)] = 0.0,
+    seconds_per_request: Annotated[float, typer.Option(help="Seconds more for each of its requests.", min=0)] = 0.0,
+    window_seconds: Annotated[
+        float, typer.Option(help="Seconds after which a job expires, with what was answered by then.", min=0)
+    ] = 86_400.0,
+    fail_share: Annotated[
+        float, typer.Option(help="The share of the requests that fail, the same ones each time.", min=0, max=1)
+    ] = 0.0,
+    fail_status: Annotated[int, typer.Option(help="The HTTP status that they fail with.", min=400, max=599)] = 400,
 ) -> None:
-    """Serve the sandbox: a local server that speaks the Batch API, for trying pipelines without a key or money."""
+    """Serve the sandbox: a local server that speaks the Batch API, for trying pipelines without a key or money.
+
+    It answers at once and without thought, unless it is told to take its time, or to fail.
+    """
     try:
-        from distilabel_openai_batch.sandbox import Settings
+        from distilabel_openai_batch.sandbox import RequestFailure, Settings
         from distilabel_openai_batch.sandbox import serve as serve_sandbox
     except ImportError as error:
         typer.echo(
@@ -523,7 +567,14 @@ def serve(
         )
         raise typer.Exit(1) from None
     try:
-        serve_sandbox(Settings(), host=host, port=port)
+        failures = [RequestFailure(contains="", share=fail_share, status=fail_status)] if fail_share else []
+        settings = Settings(
+            in_progress_seconds=in_progress_seconds,
+            seconds_per_request=seconds_per_request,
+            window_seconds=window_seconds,
+            failures=failures,
+        )
+        serve_sandbox(settings, host=host, port=port)
     except OSError as error:
         typer.echo(f"{host}:{port} cannot be listened on: {error.strerror}. Choose another --port; 0 is any.", err=True)
         raise typer.Exit(1) from None
@@ -537,9 +588,22 @@ def _console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS)
 
 
+def _print_table(table: Callable[[Sequence[Any], int], Table], rows: Sequence[Any]) -> None:
+    console = _console()
+    console.print(table(rows, console.width))
+
+
 def _is_meant(name: ledger.ScopeName, scope: str | None, base_url: str | None) -> bool:
     is_at = base_url is None or base_url.rstrip("/") == name.base_url.rstrip("/")
     return is_at and (scope is None or scope in (label(name), name.pipeline))
+
+
+def _jobs(inventory: Inventory, scope: str | None, base_url: str | None) -> list[JobEntry]:
+    """The jobs that are meant, of which there may be none in a scope that there is."""
+    meant = [job for job in inventory.jobs() if _is_meant(job.scope, scope, base_url)]
+    if scope and not meant:
+        _scopes(inventory, scope, base_url)
+    return meant
 
 
 def _scopes(inventory: Inventory, scope: str | None, base_url: str | None) -> list[ScopeEntry]:
@@ -547,9 +611,9 @@ def _scopes(inventory: Inventory, scope: str | None, base_url: str | None) -> li
     entries = inventory.scopes()
     meant = [entry for entry in entries if _is_meant(entry.name, scope, base_url)]
     if scope and not meant:
-        there = ", ".join(sorted({label(entry.name) for entry in entries})) or "none"
+        there = [label(entry.name) for entry in entries]
         raise OpenAIBatchError(
-            f"The ledger has no scope {scope}{f' at {base_url}' if base_url else ''}. It has: {there}"
+            f"The ledger has no scope {scope}{f' at {base_url}' if base_url else ''}. It has: {_few(there, scope)}"
         )
     return meant
 
@@ -561,28 +625,40 @@ def _one_scope(inventory: Inventory, scope: str | None, base_url: str | None) ->
     if len(meant) == 1:
         return meant[0]
     if not meant:
-        raise OpenAIBatchError("The ledger has no such scope.")
-    listed = "".join(f"\n  {label(entry.name)} --base-url {entry.name.base_url}" for entry in meant)
-    raise OpenAIBatchError(f"Which scope is meant? There are:{listed}")
+        raise OpenAIBatchError(f"The ledger has no scope{f' at {base_url}' if base_url else ''}.")
+    some = meant[-_NAMED:]
+    listed = "".join(f"\n  {label(entry.name)} --base-url {entry.name.base_url}" for entry in some)
+    more = f"\nand {len(meant) - len(some):,} before these." if len(meant) > len(some) else ""
+    raise OpenAIBatchError(f"Which scope is meant? There are:{listed}{more}")
+
+
+def _few(names: Iterable[str], wanted: str) -> str:
+    """A handful of names, those first that somebody may have meant, then the latest."""
+    known = list(dict.fromkeys(reversed(list(names))))
+    some = list(dict.fromkeys([*get_close_matches(wanted, known), *known]))[:_NAMED]
+    more = f" and {len(known) - len(some):,} more" if len(known) > len(some) else ""
+    return (", ".join(some) + more) or "none"
 
 
 def _of_batches(entries: Sequence[JobEntry], batch_ids: Sequence[str]) -> list[JobEntry]:
     by_id = {job.batch_id: job for job in entries}
     for batch_id in batch_ids:
         if batch_id not in by_id:
-            raise OpenAIBatchError(f"The ledger does not know batch {batch_id}. `jobs` lists those that it knows.")
+            raise OpenAIBatchError(
+                f"The ledger does not know batch {batch_id}. It knows: {_few(filter(None, by_id), batch_id)}"
+            )
     return [by_id[batch_id] for batch_id in dict.fromkeys(batch_ids)]
 
 
-def _looked_at(entries: list[JobEntry], base_url: str | None) -> list[JobEntry]:
+def _looked_at(entries: list[JobEntry]) -> list[JobEntry]:
     """The jobs as they are at the server, where it knows more of them than the ledger."""
     from distilabel_openai_batch import looking
 
-    server = looking.server_of(filter(looking.can_be_looked_at, entries), base_url)
+    there = [job for job in entries if looking.can_be_looked_at(job)]
+    server = looking.server_of(there)
     if server is None:
         return entries
     access = looking.Access.to(server)
-    there = [job for job in entries if job.scope.base_url == server and looking.can_be_looked_at(job)]
 
     async def run() -> list[JobEntry]:
         async with access.open(looking.AT_ONCE, _LOGGER) as api:
@@ -592,10 +668,12 @@ def _looked_at(entries: list[JobEntry], base_url: str | None) -> list[JobEntry]:
     return [seen.get(job.batch_id, job) if job.batch_id else job for job in entries]
 
 
-def _job_json(job: JobEntry, age: float, eta: float | None) -> dict[str, Any]:
+def _job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
     from distilabel_openai_batch.costs import of_job
 
-    return asdict(job) | _scope_json(job.scope) | {"age_seconds": age, "eta_seconds": eta} | _cost_json(of_job(job))
+    seconds = {f"{name}_seconds": value for name, value in asdict(timing).items()}
+    facts = {name: value for name, value in asdict(job).items() if name != "long"}
+    return facts | _scope_json(job.scope) | seconds | _cost_json(of_job(job))
 
 
 def _scope_json(scope: ledger.ScopeName) -> dict[str, str]:
@@ -614,7 +692,7 @@ def _costs_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
         answers, unknown = sum(entry.answers for entry in some), sum(entry.unknown for entry in some)
         usage = sum((entry.usage for entry in some), Usage(0, 0))
         known = sum((entry.cost for entry in some), Cost()) if answers > unknown or not answers else None
-        return {"answers": answers, "unknown": unknown} | asdict(usage) | _cost_json(known)
+        return {"answers": answers, "unknown": unknown} | usage.counts() | _cost_json(known)
 
     scopes = [_scope_json(entry.scope) | {"model": entry.model} | numbers([entry]) for entry in entries]
     return {"scopes": scopes, "total": numbers(entries)}
@@ -641,7 +719,7 @@ def _forecasts_json(forecasts: Sequence[Forecast]) -> dict[str, Any]:
     steps = [
         asdict(forecast)
         | {"to_buy": forecast.requests - forecast.known}
-        | ({"usage": asdict(forecast.usage)} if forecast.usage else {})
+        | ({"usage": forecast.usage.counts()} if forecast.usage else {})
         | _cost_json(forecast.cost)
         for forecast in forecasts
     ]
@@ -659,6 +737,18 @@ def _say_why_unknown(jobs: Sequence[JobEntry]) -> None:
 
     for reason in dict.fromkeys(why_unknown(job) for job in jobs if of_job(job) is None):
         typer.echo(f"? {reason}", err=True)
+
+
+def _say_interrupted(jobs: Sequence[JobEntry]) -> None:
+    """Says what to do about jobs that nobody works on."""
+    interrupted = [job for job in jobs if job.is_interrupted]
+    if interrupted:
+        scopes = _few((label(job.scope) for job in interrupted), "")
+        typer.echo(
+            f"Interrupted: {_count(len(interrupted), 'job')} of {scopes}. The run was gone before it knew of a batch:"
+            " run it again, which finds out and carries on, or `forget` the scope.",
+            err=True,
+        )
 
 
 def _print_json(value: object) -> None:

@@ -6,10 +6,12 @@ import importlib.metadata
 import logging
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from distilabel_openai_batch import prices
 from distilabel_openai_batch.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -26,6 +28,18 @@ _PACKAGES = ("distilabel-openai-batch", "distilabel", "openai")
 
 # hooks.py knows its insides.
 _DISTILABEL = "1.5."
+
+# What can be installed besides, and what it is for.
+_EXTRAS = {
+    "prices": "what answers cost, and `budget`",
+    "ray": "pipelines on Ray",
+    "report": "`report`",
+    "sandbox": "`serve`",
+}
+
+_OF_EXTRA = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
+
+_LOCAL = re.compile(r"localhost|.*\.localhost|127\..*|::1|0\.0\.0\.0")
 
 _SILENT = logging.getLogger(f"{__name__}.silent")
 _SILENT.addHandler(logging.NullHandler())
@@ -60,6 +74,29 @@ def versions() -> Finding:
     return Finding("versions", says)
 
 
+def extras() -> Finding:
+    """Which extras are installed, and how the others are. A pipeline runs without any."""
+    missing: dict[str, None] = {}
+    for requirement in importlib.metadata.requires("distilabel-openai-batch") or ():
+        if (match := _OF_EXTRA.match(requirement)) and not _is_installed(match[1]):
+            missing[match[2]] = None
+    installed = ", ".join(extra for extra in _EXTRAS if extra not in missing) or "none"
+    lines = [
+        f"\n    {extra}, for {use}: pip install 'distilabel-openai-batch[{extra}]'"
+        for extra, use in _EXTRAS.items()
+        if extra in missing
+    ]
+    return Finding("extras", f"{installed}{'; not installed:' if lines else ''}{''.join(lines)}")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def ledger(directory: Path) -> Finding:
     """Whether the ledger can be read and written."""
     inventory = Inventory(directory)
@@ -73,9 +110,11 @@ def ledger(directory: Path) -> Finding:
         scopes, jobs = inventory.scopes(), inventory.jobs()
     except LedgerError as error:
         return Finding("ledger", str(error), "Move the file away, or choose another directory.")
+    interrupted = sum(job.is_interrupted for job in jobs)
     says = (
         f"{inventory.path}; scopes: {len(scopes):,}, jobs: {len(jobs):,}, of them open:"
-        f" {sum(job.is_open for job in jobs):,}, answers: {sum(scope.answered for scope in scopes):,}."
+        f" {sum(job.is_open for job in jobs):,}{f', interrupted: {interrupted:,}' if interrupted else ''}, answers:"
+        f" {sum(scope.answered for scope in scopes):,}."
     )
     if not (os.access(inventory.path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)):
         return Finding("ledger", f"{says} It cannot be written.", choose)
@@ -87,9 +126,15 @@ def base_url(address: str) -> Finding:
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return Finding("base URL", f"{address} is no address.", "It looks like https://api.openai.com/v1")
-    if not parts.path.strip("/"):
-        return Finding("base URL", f"{address} has no path.", f"Most servers want {address.rstrip('/')}/v1")
     return Finding("base URL", address)
+
+
+def _has_no_version(address: str) -> bool:
+    return not re.search(r"/v\d|/openai", urlsplit(address).path)
+
+
+def _is_local(address: str) -> bool:
+    return _LOCAL.fullmatch(urlsplit(address).hostname or "") is not None
 
 
 def key(address: str) -> tuple[Finding, Access | None]:
@@ -97,12 +142,20 @@ def key(address: str) -> tuple[Finding, Access | None]:
     try:
         access = Access.to(address)
     except OpenAIBatchError as error:
-        return Finding("key", str(error), "Keys are made at https://platform.openai.com/api-keys"), None
+        return Finding("key", str(error), _where_keys_are(address)), None
     raw = os.environ[access.key_variable]
     if raw != access.key or access.key[0] in "\"'" or not access.key.isascii() or any(map(str.isspace, access.key)):
         says = f"{access.key_variable} has spaces, quotes or foreign characters in it or around it."
         return Finding("key", says, "Set it anew, to the key and nothing else."), access
     return Finding("key", f"{access.key_variable} is set."), access
+
+
+def _where_keys_are(address: str) -> str:
+    if _is_local(address):
+        return "A server on this machine may not look at it, but one has to be sent: export OPENAI_API_KEY=anything"
+    if prices.provider(address) == "openai":
+        return "Keys are made at https://platform.openai.com/api-keys"
+    return "Whoever runs the server has one for you."
 
 
 async def server(access: Access) -> list[Finding]:
@@ -111,7 +164,7 @@ async def server(access: Access) -> list[Finding]:
         try:
             lists = await api.lists_batches()
         except RunError as error:
-            return [Finding("batches", str(error), _mend(error))]
+            return [Finding("batches", str(error), _mend(error, access.base_url))]
         batches = Finding("batches", "The server lists its batches.")
         if not lists:
             batches = Finding(
@@ -122,12 +175,18 @@ async def server(access: Access) -> list[Finding]:
         try:
             await api.list_file()
         except RunError as error:
-            return [batches, Finding("files", str(error), _mend(error))]
+            if error.status_code == 404 and not lists:
+                says = f"{access.base_url} has neither batches nor files: it answers 404."
+                return [Finding("batches", says, _mend(error, access.base_url))]
+            return [batches, Finding("files", str(error), _mend(error, access.base_url))]
         return [batches, Finding("files", "The server lists its files.")]
 
 
-def _mend(error: RunError) -> str:
+def _mend(error: RunError, address: str) -> str:
+    with_version = f"{address.rstrip('/')}/v1"
     match error:
+        case RunError(status_code=404) if _has_no_version(address):
+            return f"The base URL lacks its version: set it to {with_version}"
         case AuthenticationError(status_code=403):
             return "This key may not do that: give it the rights to read and write batches and files."
         case AuthenticationError():
@@ -147,9 +206,9 @@ async def findings(directory: Path, address: str) -> list[Finding]:
         directory: the ledger's.
         address: the server's.
     """
-    found = [versions(), ledger(directory), base_url(address)]
+    of_address = base_url(address)
     of_key, access = key(address)
-    found.append(of_key)
-    if access and not any(finding.mend for finding in found[2:]):
+    found = [versions(), extras(), ledger(directory), of_address, of_key]
+    if access and not (of_address.mend or of_key.mend):
         found += await server(access)
     return found

@@ -49,7 +49,7 @@ def usage(endpoint: str, body: Mapping[str, Any]) -> Usage | None:
     else:
         tokens_in = _tokens(_texts(body.get("prompt")))
         limit = limit or _DEFAULT_COMPLETION_TOKENS
-    return Usage(tokens_in, limit * (body.get("n") or 1)) if limit else None
+    return Usage.of_request(tokens_in, limit * (body.get("n") or 1)) if limit else None
 
 
 def _texts(content: object) -> Iterable[str]:

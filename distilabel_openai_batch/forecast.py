@@ -22,14 +22,15 @@ from distilabel.constants import ROUTING_BATCH_FUNCTION_ATTR_NAME
 from distilabel.pipeline import Pipeline
 from distilabel.steps import GlobalStep
 from distilabel.steps.tasks.base import _Task
+from distilabel.utils.serialization import read_json, read_yaml
 from pydantic import SecretStr
 
-from distilabel_openai_batch import estimates, hooks, ledger, prices, rows, wire
+from distilabel_openai_batch import estimates, hooks, ledger, prices, rows, spelling, wire
 from distilabel_openai_batch.client import BatchClient, client_of
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import ScopeName
-from distilabel_openai_batch.prices import Cost, Usage
+from distilabel_openai_batch.prices import Cost, Rates, Usage
 from distilabel_openai_batch.session import Call, outcomes_seen
 from distilabel_openai_batch.steps import LoadBatchResults, StreamBatchResults, SubmitBatch
 from distilabel_openai_batch.wire import Answer, Failure, Outcome
@@ -116,7 +117,8 @@ class _Recorder:
         usage = estimates.usage(endpoint, call.body)
         if usage and is_later:
             # An earlier answer that it may be made of, as long as this one may be.
-            usage += Usage(usage.tokens_out // _choices(call.body), 0)
+            longer = usage.tokens_in + usage.tokens_out // _choices(call.body)
+            usage = Usage.of_request(longer, usage.tokens_out)
         self.asked.append((wire.custom_id(digest, self._numbers[digest]), usage))
         self._numbers[digest] += 1
         return _next_to_nothing(call.body)
@@ -145,16 +147,23 @@ def of(path: Path, parameters: Mapping[str, Any], ledger_dir: Path | None = None
         In the order of the pipeline.
 
     Raises:
-        OpenAIBatchError: the file is no pipeline, or a step fails that its rows come through.
+        OpenAIBatchError: the file is no pipeline, has a name in it that nobody knows, or a step fails that its rows
+            come through.
     """
     with _quiet():
         try:
             pipeline = Pipeline.from_file(path)
+            steps = {name: pipeline.dag.get_step(name)["step"] for name in pipeline.dag}
+            content = (read_json if path.suffix == ".json" else read_yaml)(path)
+            unknown = [*spelling.in_steps(content["pipeline"]["steps"]), *spelling.in_parameters(steps, parameters)]
             pipeline._set_runtime_parameters(parameters)
             pipeline._set_pipeline_name()
             pipeline.dag.validate()
         except Exception as error:
             raise OpenAIBatchError(f"{path} cannot be loaded as a pipeline: {error}") from None
+        if unknown:
+            listed = "".join(f"\n  {sentence}" for sentence in unknown)
+            raise OpenAIBatchError(f"distilabel drops what it does not know, and a run would be another one:{listed}")
         return _Forecasting(pipeline, ledger_dir).forecasts()
 
 
@@ -221,7 +230,7 @@ class _Forecasting:
             requests=len(recorder.asked),
             known=len(known),
             usage=usage,
-            cost=rates.cost(usage, len(usages) < client.sync_below) if rates and usage else None,
+            cost=_cost(rates, usage, len(usages) < client.sync_below),
             asks_in_rounds=recorder.in_rounds,
             is_parted=self._is_parted(name),
         )
@@ -292,6 +301,13 @@ class _Forecasting:
         if not inventory.path.exists() or not client.reuse_answers:
             return set()
         return inventory.bought(scope, custom_ids)
+
+
+def _cost(rates: Rates | None, usage: Usage | None, asked_now: bool) -> Cost | None:
+    """What tokens cost, if that is known; none cost nothing, whatever they would."""
+    if usage == Usage(0, 0):
+        return Cost()
+    return rates.cost(usage, asked_now) if rates and usage else None
 
 
 def _asks(step: Any) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import accumulate, pairwise
 
-from distilabel_openai_batch.inventory import LOST, Course, JobEntry
+from distilabel_openai_batch.inventory import INTERRUPTED, LOST, Course, JobEntry
 from distilabel_openai_batch.ledger import JobState
 
 
@@ -46,6 +46,7 @@ _ENDINGS = {
     "canceled": Ending.CANCELLED,
     "failed": Ending.FAILED,
     LOST: Ending.FAILED,
+    INTERRUPTED: Ending.DROPPED,
 }
 
 
@@ -122,7 +123,7 @@ def _history(job: JobEntry, course: Course, now: float) -> History:
 def _ending(job: JobEntry) -> Ending:
     if job.state is JobState.DROPPED and job.status not in _ENDINGS:
         return Ending.DROPPED
-    if job.is_synchronous:
+    if job.is_synchronous and not job.is_interrupted:
         return Ending.OPEN if job.state is JobState.SYNCHRONOUS else Ending.COMPLETED
     return _ENDINGS.get(job.status, Ending.OPEN if job.is_open else Ending.COMPLETED)
 

@@ -6,7 +6,7 @@ Each look is one short statement on a connection of its own. Long tables are rea
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -17,6 +17,7 @@ import orjson
 
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, JobState, ScopeName, check_header, guard, is_held
+from distilabel_openai_batch.prices import LONG_PROMPT, Usage
 from distilabel_openai_batch.wire import FINAL_STATUSES, Answer
 
 # As long as one look waits for a process that is just recovering the file.
@@ -27,23 +28,33 @@ _CHUNK = 2_000
 
 _CUSTOM_IDS_NAMED = 3
 
+_Parameters = Sequence[int | str] | Mapping[str, int]
+
 # A column that older ledgers do not have.
-_NEW = "tokens_cached"
+_NEW = "requests.tokens_cached"
 
 LOST = "not found"
 """The status of a job whose batch the server does not know, by this key at least."""
 
+INTERRUPTED = "interrupted"
+"""The status of a job whose run is gone before it was told of a batch. The next run finds out whether there is one."""
+
+_BEFORE_ITS_BATCH = (JobState.SYNCHRONOUS, JobState.PLANNED, JobState.UPLOADED)
+
 _JOBS = """
-    SELECT pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model, requests,
+    SELECT owner, pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model,
+        requests,
         max(completed, coalesce(its.answered, 0)), max(jobs.failed, coalesce(its.failed, 0)),
         coalesce(its.asked, 0),
         coalesce(its.tokens_in, 0), coalesce(its.tokens_out, 0), coalesce(its.tokens_cached, 0), bytes, intended_at,
         ended_at, input_file_id, error,
-        (SELECT line FROM requests JOIN answers ON request = requests.id WHERE job = jobs.id LIMIT 1)
+        (SELECT line FROM requests JOIN answers ON request = requests.id WHERE job = jobs.id LIMIT 1), its.long
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
         SELECT job, sum(state = 'answered') AS answered, sum(state = 'failed') AS failed,
             sum(state = 'asked') AS asked, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out,
-            sum(tokens_cached) AS tokens_cached
+            sum(requests.tokens_cached) AS tokens_cached,
+            group_concat(CASE WHEN tokens_in > :long_prompt THEN
+                tokens_in || ' ' || coalesce(tokens_out, 0) || ' ' || coalesce(requests.tokens_cached, 0) END) AS long
         FROM requests GROUP BY job
     ) AS its ON its.job = jobs.id
     ORDER BY jobs.id
@@ -97,7 +108,7 @@ class JobEntry:
         scope: who asked whom.
         batch_id: the server's id of its batch, if it has one.
         state: where it is in its life.
-        status: the batch's, as it was seen last; the job's state where it has none.
+        status: the batch's, as it was seen last; where it has none the job's state, or `INTERRUPTED`.
         endpoint: the path that its requests go to.
         model: the model that is asked; empty where another machine made the job.
         requests: how many it has.
@@ -112,6 +123,7 @@ class JobEntry:
         input_file_id: the server's id of its input file, once it is known.
         error: why the server did not accept it.
         answered_by: the model that answered, by the name that an answer has for it; empty where there is none.
+        long: the tokens of each answer to a prompt that may have a price of its own.
     """
 
     scope: ScopeName
@@ -133,6 +145,7 @@ class JobEntry:
     input_file_id: str | None
     error: str | None
     answered_by: str
+    long: tuple[Usage, ...] = ()
 
     @property
     def is_synchronous(self) -> bool:
@@ -140,12 +153,18 @@ class JobEntry:
         return self.state is JobState.SYNCHRONOUS or (not self.batch_id and bool(self.answered))
 
     @property
+    def is_interrupted(self) -> bool:
+        """Whether nobody works on it: its run is gone, and the ledger knows of no batch."""
+        return self.status == INTERRUPTED
+
+    @property
     def is_open(self) -> bool:
         """Whether it is under way, or has ended and was not collected.
 
         A run that died may leave a job uncollected of which nothing is missing.
         """
-        return self.state in OPEN_STATES and not (self.state is JobState.ENDED and not self.asked)
+        is_due = self.state is not JobState.ENDED or bool(self.asked)
+        return self.state in OPEN_STATES and is_due and not self.is_interrupted
 
     @property
     def has_ended(self) -> bool:
@@ -258,12 +277,7 @@ class Inventory:
 
     def is_in_use(self) -> bool:
         """Whether a run has the ledger open: each holds a lock for as long as it lives."""
-        for path in self.path.parent.glob("owners/*.lock"):
-            # In a directory that is read-only nobody writes.
-            with suppress(OSError):
-                if is_held(path):
-                    return True
-        return False
+        return any(map(_is_alive, self.path.parent.glob("owners/*.lock")))
 
     def jobs(self) -> list[JobEntry]:
         """All jobs, oldest first.
@@ -271,10 +285,17 @@ class Inventory:
         Raises:
             LedgerError: there is no ledger, or it cannot be read.
         """
-        return [
-            JobEntry(ScopeName(*row[:3]), row[3], JobState(row[4]), *(*row[5:-1], _model(row[-1])))
-            for row in self._rows(_JOBS)
-        ]
+        entries = []
+        is_alive: dict[str, bool] = {}
+        for row in self._rows(_JOBS, {"long_prompt": LONG_PROMPT}):
+            owner, pipeline, task, base_url, batch_id, state_name, status, *facts, line, long = row
+            scope, state = ScopeName(pipeline, task, base_url), JobState(state_name)
+            if not batch_id and state in _BEFORE_ITS_BATCH:
+                if owner not in is_alive:
+                    is_alive[owner] = _is_alive(self.path.parent / "owners" / f"{owner}.lock")
+                status = status if is_alive[owner] else INTERRUPTED
+            entries.append(JobEntry(scope, batch_id, state, status, *(*facts, _model(line), _usages(long))))
+        return entries
 
     def courses(self) -> list[Course]:
         """How each job went on, in the order of `jobs`; none where an older release wrote the ledger.
@@ -343,7 +364,7 @@ class Inventory:
                 yield row
             last = rows[-1][0]
 
-    def _rows(self, sql: str, parameters: Sequence[int | str] = ()) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, parameters: _Parameters = ()) -> list[tuple[Any, ...]]:
         try:
             before = self._fingerprint()
         except FileNotFoundError:
@@ -374,17 +395,35 @@ class Inventory:
         facts = self.path.stat()
         return facts.st_mtime_ns, facts.st_size, self.path.with_name(f"{FILE_NAME}-wal").exists()
 
-    def _read(self, how: str, sql: str, parameters: Sequence[int | str]) -> list[tuple[Any, ...]]:
+    def _read(self, how: str, sql: str, parameters: _Parameters) -> list[tuple[Any, ...]]:
         address = f"{self.path.resolve().as_uri()}?{how}"
         with closing(sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)) as database:
             check_header(database, self.path)
             if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
                 # It is being made.
                 return []
-            if not database.execute("SELECT 1 FROM pragma_table_info('requests') WHERE name = ?", (_NEW,)).fetchone():
+            columns = database.execute("SELECT name FROM pragma_table_info('requests')").fetchall()
+            if ("tokens_cached",) not in columns:
                 # An older release wrote it, and only a run changes it.
-                sql = sql.replace(f"sum({_NEW})", "NULL")
+                sql = sql.replace(_NEW, "NULL")
             return database.execute(sql, parameters).fetchall()
+
+
+def _is_alive(lock: Path) -> bool:
+    """Whether the session lives that made a lock."""
+    # In a directory that is read-only nobody writes.
+    with suppress(OSError):
+        return lock.exists() and is_held(lock)
+    return False
+
+
+def _usages(listed: str | None) -> tuple[Usage, ...]:
+    """The tokens of each long request."""
+    found = []
+    for each in listed.split(",") if listed else ():
+        tokens_in, tokens_out, tokens_cached = map(int, each.split())
+        found.append(Usage(tokens_in, tokens_out, tokens_cached))
+    return tuple(found)
 
 
 def _model(line: bytes | None) -> str:

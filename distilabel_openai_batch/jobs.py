@@ -227,10 +227,9 @@ class Jobs:
                 case JobState.SYNCHRONOUS:
                     return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
                 case JobState.PLANNED | JobState.UPLOADED:
-                    if not (batch := await self._api.find(job.key, job.input_file_id, since=job.intended_at)):
-                        await self._api.delete_uploads(_file_name(job.key))
-                        return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
-                    job = await self._in_thread(self._ledger.created, job, batch)
+                    job, batch = await settle(self._api, self._ledger, job)
+                    if not batch:
+                        return Ended(Ending.DROPPED, job)
                 case JobState.CREATED:
                     assert job.batch_id
                     if batch is None:
@@ -503,6 +502,26 @@ class Jobs:
             path.unlink(missing_ok=True)
 
     _in_thread = staticmethod(anyio.to_thread.run_sync)
+
+
+async def settle(api: BatchAPI, ledger: Ledger, job: Job) -> tuple[Job, Batch | None]:
+    """Finds out what became of a job whose run was gone before it knew: it has a batch, or comes to nothing.
+
+    Args:
+        api: the server.
+        ledger: where it is written down.
+        job: one's own, planned or uploaded.
+
+    Returns:
+        The job as it is now, and its batch if it has one.
+
+    Raises:
+        RunError: the server refuses or could not be reached. The job stays as it is.
+    """
+    if batch := await api.find(job.key, job.input_file_id, since=job.intended_at):
+        return await anyio.to_thread.run_sync(ledger.created, job, batch), batch
+    await api.delete_uploads(_file_name(job.key))
+    return await anyio.to_thread.run_sync(ledger.dropped, job), None
 
 
 def _is_worth_noting(before: Batch, now: Batch, requests: int) -> bool:

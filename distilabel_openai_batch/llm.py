@@ -134,8 +134,8 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits).
         max_bytes_per_job: the bytes of one job's input file, at most. Defaults to `200_000_000`; OpenAI's limit is
             200 MB.
-        max_jobs: the jobs in flight at once, at most. Defaults to `50`. Eight of them are tried before it is known whether
-            the server takes any, and more as it does.
+        max_jobs: the jobs in flight at once, at most. Defaults to `50`. Eight are tried before it is known whether the
+            server takes any, and more as it does.
         max_attempts: how often one request is put into a job before its row is given up. Only failures that may pass
             are asked again: rate limits, server errors, expiry. Defaults to `3`.
         min_poll_interval: the seconds between two looks at a job, at least. Defaults to `1.0`.

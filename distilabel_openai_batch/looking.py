@@ -72,27 +72,19 @@ class Access:
             yield BatchAPI(client, patience, logger)
 
 
-def is_same(base_url: str, other: str) -> bool:
-    """Whether two addresses lead to the same server."""
-    return base_url.rstrip("/") == other.rstrip("/")
-
-
-def server_of(jobs: Iterable[JobEntry], chosen: str | None) -> str | None:
+def server_of(jobs: Iterable[JobEntry]) -> str | None:
     """The one server that some jobs are at, since one key is not for several.
 
     Args:
-        jobs: with batches.
-        chosen: the address of the one that is meant.
+        jobs: those that are meant.
 
     Returns:
-        Its address as the ledger has it; `None` where no job is there.
+        Its address as the ledger has it; `None` where there are no jobs.
 
     Raises:
-        OpenAIBatchError: there are several, and none is chosen.
+        OpenAIBatchError: there are several.
     """
     servers = sorted({job.scope.base_url for job in jobs})
-    if chosen:
-        return next((server for server in servers if is_same(server, chosen)), None)
     if len(servers) > 1:
         raise OpenAIBatchError(
             f"There are jobs at {len(servers)} servers, and one key is not for all of them. Choose with --base-url:"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any
@@ -31,6 +32,12 @@ _BATCH_SHARE = Decimal("0.5")
 
 _MILLION = Decimal(1_000_000)
 
+LONG_PROMPT = 128_000
+"""Tokens of a prompt above which it may be billed at other prices: OpenAI's begin at 272,000.
+
+https://platform.openai.com/docs/pricing
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -40,18 +47,32 @@ class Usage:
         tokens_in: those of prompts, cached ones included.
         tokens_out: those of answers, reasoning included.
         tokens_cached: those of the prompts that the server had in its cache.
+        long: those of each request among them whose prompt is longer than `LONG_PROMPT`. A job's file has no room for
+            more than some hundred.
     """
 
     tokens_in: int
     tokens_out: int
     tokens_cached: int = 0
+    long: tuple[Usage, ...] = ()
+
+    @classmethod
+    def of_request(cls, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> Usage:
+        """Those of one request."""
+        usage = cls(tokens_in, tokens_out, tokens_cached)
+        return replace(usage, long=(usage,)) if tokens_in > LONG_PROMPT else usage
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.tokens_in + other.tokens_in,
             self.tokens_out + other.tokens_out,
             self.tokens_cached + other.tokens_cached,
+            self.long + other.long,
         )
+
+    def counts(self) -> dict[str, int]:
+        """The sums, by their names."""
+        return {"tokens_in": self.tokens_in, "tokens_out": self.tokens_out, "tokens_cached": self.tokens_cached}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +103,7 @@ class Rates:
     Attributes:
         tokens_in, tokens_out, tokens_cached: at the synchronous endpoint.
         batch_in, batch_out, batch_cached: in a batch.
+        above: the prices of requests with longer prompts, each by the tokens that these have more than; ascending.
     """
 
     tokens_in: Decimal
@@ -90,14 +112,29 @@ class Rates:
     batch_in: Decimal
     batch_out: Decimal
     batch_cached: Decimal
+    above: tuple[tuple[int, Rates], ...] = ()
 
     def synchronous(self, usage: Usage) -> Decimal:
         """Dollars at the synchronous endpoint."""
-        return _dollars(usage, self.tokens_in, self.tokens_out, self.tokens_cached)
+        return sum(
+            (_dollars(part, it.tokens_in, it.tokens_out, it.tokens_cached) for it, part in self._parts(usage)),
+            Decimal(0),
+        )
 
     def batch(self, usage: Usage) -> Decimal:
         """Dollars in a batch."""
-        return _dollars(usage, self.batch_in, self.batch_out, self.batch_cached)
+        return sum(
+            (_dollars(part, it.batch_in, it.batch_out, it.batch_cached) for it, part in self._parts(usage)),
+            Decimal(0),
+        )
+
+    def _parts(self, usage: Usage) -> Iterator[tuple[Rates, Usage]]:
+        """Each part of the tokens, with the prices that it is billed at."""
+        rest = usage
+        for request in usage.long if self.above else ():
+            rest = rest + Usage(-request.tokens_in, -request.tokens_out, -request.tokens_cached)
+            yield [self, *(rates for start, rates in self.above if request.tokens_in > start)][-1], request
+        yield self, rest
 
     def cost(self, usage: Usage, asked_now: bool) -> Cost:
         """What tokens cost.
@@ -134,7 +171,7 @@ def rates(model: str, base_url: str, at: float) -> Rates | None:
     Where the list has prices for batches they are taken from there, cached tokens included: for some models OpenAI
     lists a lower price for these, for others none, and then they cost what they cost at once. Where it has none, input
     and output cost half of their list price, which is what OpenAI and Azure publish, and cached tokens their list
-    price, if that is less. Of prices that rise with the length of a prompt, the lowest is taken.
+    price, if that is less.
 
     Args:
         model: its name, as it was asked for or as the answer has it.
@@ -183,22 +220,45 @@ def _rates(model: str, provider: str, day: date) -> Rates | None:
         listed = price_list.calc_price(price_list.Usage(), model, provider_id=provider, genai_request_timestamp=moment)
     except (LookupError, ValueError):
         return None
-    tokens_in = _lowest(listed.model_price.input_mtok)
+    at_once, batch = listed.model_price, _batch_prices(listed.model, moment)
+    # Shorter prompts are not told apart: where they should be, all of them have the price of the longest.
+    rates = _rates_at(LONG_PROMPT, at_once, batch)
+    if rates is None:
+        return None
+    starts = sorted(start for start in _starts(at_once) | _starts(batch) if start >= LONG_PROMPT)
+    above = [(start, it) for start in starts if (it := _rates_at(start + 1, at_once, batch))]
+    return replace(rates, above=tuple(above))
+
+
+_KINDS = ("input_mtok", "output_mtok", "cache_read_mtok")
+
+
+def _rates_at(prompt: int, at_once: Any, batch: Any) -> Rates | None:
+    """The prices of a request whose prompt has so many tokens."""
+    tokens_in, tokens_out, tokens_cached = (_price(getattr(at_once, kind), prompt) for kind in _KINDS)
     if tokens_in is None:
         return None
     # A model for embeddings has no output.
-    tokens_out = _lowest(listed.model_price.output_mtok) or Decimal(0)
-    tokens_cached = _or(_lowest(listed.model_price.cache_read_mtok), tokens_in)
-    batch = _batch_prices(listed.model, moment)
+    tokens_out, tokens_cached = _or(tokens_out, Decimal(0)), _or(tokens_cached, tokens_in)
     if batch is None:
         half = tokens_in * _BATCH_SHARE
         return Rates(tokens_in, tokens_out, tokens_cached, half, tokens_out * _BATCH_SHARE, min(tokens_cached, half))
     # What it does not list has the price that it has at once.
-    batch_in = _or(_lowest(batch.input_mtok), tokens_in)
-    batch_cached = _or(_lowest(batch.cache_read_mtok), min(tokens_cached, batch_in))
+    batch_in, batch_out, batch_cached = (_price(getattr(batch, kind), prompt) for kind in _KINDS)
+    batch_in = _or(batch_in, tokens_in)
     return Rates(
-        tokens_in, tokens_out, tokens_cached, batch_in, _or(_lowest(batch.output_mtok), tokens_out), batch_cached
+        tokens_in,
+        tokens_out,
+        tokens_cached,
+        batch_in,
+        _or(batch_out, tokens_out),
+        _or(batch_cached, min(tokens_cached, batch_in)),
     )
+
+
+def _starts(listed: Any) -> set[int]:
+    """The lengths of prompts, in tokens, above which prices are others."""
+    return {tier.start for kind in _KINDS for tier in getattr(getattr(listed, kind, None), "tiers", ())}
 
 
 def _batch_prices(model: Any, moment: datetime) -> Any:
@@ -211,9 +271,13 @@ def _batch_prices(model: Any, moment: datetime) -> Any:
     return None
 
 
-def _lowest(price: Any) -> Decimal | None:
-    lowest: Decimal | None = getattr(price, "base", price)
-    return lowest
+def _price(listed: Any, prompt: int) -> Decimal | None:
+    """What the list says for a prompt of so many tokens."""
+    price: Decimal | None = getattr(listed, "base", listed)
+    for tier in getattr(listed, "tiers", ()):
+        if prompt > tier.start:
+            price = tier.price
+    return price
 
 
 def _or(price: Decimal | None, otherwise: Decimal) -> Decimal:

@@ -173,7 +173,7 @@ class Progress:
         self._show(batch, ended=True)
         self._live.pop(batch.id, None)
         if results.answers:
-            usage = Usage(*results.tokens, results.cached)
+            usage = Usage(*results.tokens, results.cached, tuple(results.long))
             self._billed(results.model, self._models.pop(batch.id, ""), usage, asked_now=False)
         if batch.status != "completed":
             reasons = f": {batch.reasons}" if batch.errors else ""
@@ -185,7 +185,7 @@ class Progress:
         """A request of a model was asked synchronously, and is billed in full if it was answered."""
         self._asked_now += 1
         if isinstance(outcome, Answer):
-            usage = Usage(*outcome.tokens, outcome.cached)
+            usage = Usage.of_request(*outcome.tokens, outcome.cached)
             self._billed(str(outcome.body.get("model") or ""), model, usage, asked_now=True)
         self._show()
 

@@ -10,6 +10,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from io import BufferedReader, BytesIO, RawIOBase
 
+from distilabel_openai_batch.prices import LONG_PROMPT, Usage
 from distilabel_openai_batch.wire import MISSING_RESULT, Answer, Outcome, decode
 
 
@@ -38,6 +39,8 @@ class Results:
         """Tokens billed for the answers, in and out."""
         self.cached = 0
         """Those of the tokens in that the server had in its cache."""
+        self.long: list[Usage] = []
+        """Those of each answer to a prompt that may have a price of its own."""
         self.model = ""
         """The model that answered, by the name that the first answer has for it."""
         self._read_all()
@@ -82,6 +85,8 @@ class Results:
                 self.model = str(outcome.body.get("model") or "")
             self.answers += 1
             self.cached += outcome.cached
+            if tokens_in > LONG_PROMPT:
+                self.long.append(Usage(tokens_in, tokens_out, outcome.cached))
             self.tokens = (self.tokens[0] + tokens_in, self.tokens[1] + tokens_out)
             self._lines[6 * place : 6 * place + 6] = array("q", (*line, tokens_in, tokens_out, outcome.cached))
         elif self._lines[6 * place] < 0:

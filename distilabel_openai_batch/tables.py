@@ -7,16 +7,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
+from rich.text import Text
 
 from distilabel_openai_batch import costs, prices
 from distilabel_openai_batch.costs import CostEntry
-from distilabel_openai_batch.inventory import LOST, JobEntry, Reason, label, remaining
+from distilabel_openai_batch.inventory import INTERRUPTED, LOST, JobEntry, Reason, label, remaining
 from distilabel_openai_batch.ledger import JobState, ScopeName
 from distilabel_openai_batch.prices import Cost, Usage, dollars
 
@@ -30,6 +32,7 @@ _COLOURS = {
     "cancelled": "yellow",
     "canceled": "yellow",
     "cancelling": "yellow",
+    INTERRUPTED: "yellow",
     LOST: "red",
     "dropped": "red",
 }
@@ -38,6 +41,12 @@ _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"
 
 # So many hexadecimal digits tell apart whatever one terminal shows.
 _ID_CHARACTERS = 12
+
+# Where nobody says how wide the terminal is.
+_WIDE = 10_000
+
+# Below that a message beside custom_ids would be broken into a line for each word.
+_ROOM_FOR_CUSTOM_IDS = 110
 
 # What progress needs beside a job's name: a bar, counts, status and ETA.
 _NUMBERS_COLUMNS = 58
@@ -54,8 +63,27 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | None]]:
-    """How old each job is, or was when it ended, and in how many seconds it has probably ended.
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a job lasts, in seconds.
+
+    Attributes:
+        age: since it was planned.
+        took: from then to its end; `None` where it has not ended, or came to nothing without an end.
+        eta: until it has probably ended; `None` where it has, or nobody can tell.
+    """
+
+    age: float
+    took: float | None = None
+    eta: float | None = None
+
+    def told(self) -> str:
+        """How long it took, or else what is left."""
+        return f"ETA {duration(self.eta)}" if self.eta is not None else duration(self.took)
+
+
+def timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:
+    """How long each job lasts.
 
     Args:
         jobs: all there are: a scope's earlier ones tell how long its later ones take.
@@ -66,8 +94,9 @@ def timings(jobs: Sequence[JobEntry], now: float) -> list[tuple[float, float | N
         if job.ended_at and not job.is_open and job.state is not JobState.DROPPED:
             earlier.setdefault(job.scope, []).append(job.ended_at - job.created_at)
     return [
-        (
-            max(0.0, (job.ended_at or now) - job.created_at),
+        Timing(
+            max(0.0, now - job.created_at),
+            max(0.0, job.ended_at - job.created_at) if job.ended_at else None,
             remaining(now - job.created_at, job.answered + job.failed, job.requests, earlier.get(job.scope, ()))
             if job.is_open and not job.has_ended
             else None,
@@ -98,51 +127,105 @@ def _numbers(*names: str) -> Iterator[Column]:
     return (Column(name, justify="right", no_wrap=True) for name in names)
 
 
-def jobs_table(jobs: Sequence[tuple[JobEntry, float, float | None]]) -> Table:
+def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], room: int = _WIDE) -> Table:
     """A row for each job, and one for all.
 
     Args:
-        jobs: with the age and the time that is left, both in seconds.
+        jobs: with the time that each takes.
+        room: the terminal's columns.
     """
-    numbers = _numbers("answered", "failed", "cost", "saved", "age", "ETA")
-    table = _table(*_texts("scope", "batch"), Column("status", no_wrap=True), *numbers)
-    all_costs = [costs.of_job(job) for job, _, _ in jobs]
-    for (job, age, eta), cost in zip(jobs, all_costs, strict=True):
-        table.add_row(
+    all_costs = [costs.of_job(job) for job, _ in jobs]
+    rows = [
+        (
             escape(label(job.scope)),
             escape(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
             _coloured(job.status),
             f"{job.answered:,}/{job.requests:,}",
             f"[red]{job.failed:,}[/]" if job.failed else "0",
-            *(("–", "–") if _is_to_come(job) else money(cost)),
-            duration(age),
-            duration(eta),
+            *(("–", "–") if is_to_come(job) else money(cost)),
+            duration(timing.age),
+            timing.told(),
         )
+        for (job, timing), cost in zip(jobs, all_costs, strict=True)
+    ]
+    sums: tuple[str, ...] = ()
     if len(jobs) > 1:
         answered, failed, requests = (
-            sum(getattr(job, name) for job, _, _ in jobs) for name in ("answered", "failed", "requests")
+            sum(getattr(job, name) for job, _ in jobs) for name in ("answered", "failed", "requests")
         )
-        due = [cost for (job, _, _), cost in zip(jobs, all_costs, strict=True) if not _is_to_come(job)]
+        due = [cost for (job, _), cost in zip(jobs, all_costs, strict=True) if not is_to_come(job)]
         total = costs.total(due)
         known = total if total.at_once or None not in due else None
-        table.add_row("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *money(known), style="bold")
+        sums = ("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *money(known), "", "")
+    names = ("scope", "batch", "status", "answered", "failed", "cost", "saved", "age", "took")
+    return _fitting(names, rows, sums, room, is_number=names[3:], spare=("saved", "age", "cost"))
+
+
+def _fitting(
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    sums: Sequence[str],
+    room: int,
+    is_number: Sequence[str],
+    spare: Sequence[str],
+) -> Table:
+    """A table that breaks no name in two, so that it can be copied, where that can be had.
+
+    Args:
+        names: of the columns.
+        rows: a text for each column.
+        sums: a last row, if there is one.
+        room: the terminal's columns. Where they do not do, the second text of each row goes below the first one, and
+            then columns are left out.
+        is_number: the columns of numbers.
+        spare: the columns that can be left out, the least needed one first.
+    """
+    every = [names, *rows, *([sums] if sums else [])]
+
+    def laid_out(stacked: bool, left_out: Sequence[str]) -> list[list[str]]:
+        shown = [place for place, name in enumerate(names) if name not in left_out]
+        lines = [[row[place] for place in shown] for row in every]
+        return [["\n".join(filter(None, line[:2])), *line[2:]] for line in lines] if stacked else lines
+
+    layouts = [laid_out(False, ()), *(laid_out(True, spare[:count]) for count in range(len(spare) + 1))]
+    chosen = next((layout for layout in layouts if _width(layout) <= room), layouts[-1])
+    header, *body = chosen
+    table = _table(
+        *(
+            Column(name, justify="right", no_wrap=True) if name in is_number else Column(name, overflow="fold")
+            for name in header
+        )
+    )
+    for number, line in enumerate(body):
+        table.add_row(*line, style="bold" if sums and number == len(body) - 1 else None)
     return table
 
 
-def _is_to_come(job: JobEntry) -> bool:
+def _width(layout: Sequence[Sequence[str]]) -> int:
+    """The terminal's columns that a table needs, with two between each of its own."""
+    columns = list(zip(*layout, strict=True))
+    widest = [
+        max(Text.from_markup(line).cell_len for text in column for line in text.split("\n")) for column in columns
+    ]
+    return sum(widest) + 2 * (len(columns) - 1)
+
+
+def is_to_come(job: JobEntry) -> bool:
     """Whether a job has no answer here, and so no cost yet."""
     return not job.answered or (job.is_open and not job.tokens_in + job.tokens_out)
 
 
-def costs_table(entries: Sequence[CostEntry]) -> Table:
-    """A row for each scope and model, and one for all."""
-    numbers = _numbers("answers", "tokens in", "cached", "tokens out", "cost", "at once", "saved")
-    table = _table(*_texts("scope", "model"), *numbers)
-    for entry in entries:
-        table.add_row(escape(label(entry.scope)), escape(entry.model or "?"), *_cost_columns([entry]))
-    if len(entries) > 1:
-        table.add_row("total", "", *_cost_columns(entries), style="bold")
-    return table
+def costs_table(entries: Sequence[CostEntry], room: int = _WIDE) -> Table:
+    """A row for each scope and model, and one for all.
+
+    Args:
+        entries: in the order in which they are shown.
+        room: the terminal's columns.
+    """
+    names = ("scope", "model", "answers", "tokens in", "cached", "tokens out", "cost", "at once", "saved")
+    rows = [(escape(label(entry.scope)), escape(entry.model or "?"), *_cost_columns([entry])) for entry in entries]
+    sums = ("total", "", *_cost_columns(entries)) if len(entries) > 1 else ()
+    return _fitting(names, rows, sums, room, is_number=names[2:], spare=("cached", "at once"))
 
 
 def _cost_columns(entries: Sequence[CostEntry]) -> list[str]:
@@ -168,46 +251,66 @@ def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def reasons_table(reasons: Iterable[Reason]) -> Table:
-    """A row for each reason."""
-    table = _table(*_numbers("requests", "status"), *_texts("code", "first message", "first custom_ids"))
+def reasons_table(reasons: Iterable[Reason], room: int = _WIDE) -> Table:
+    """A row for each reason.
+
+    Args:
+        reasons: the most frequent one first.
+        room: the terminal's columns. Where they are few, custom_ids stand below their message.
+    """
+    texts = ("code", "first message", "first custom_ids")
+    if stacked := room < _ROOM_FOR_CUSTOM_IDS:
+        texts = ("code", "first message\nfirst custom_ids")  # type: ignore[assignment]
+    table = _table(*_numbers("requests", "status"), *_texts(*texts))
     for reason in reasons:
+        message, custom_ids = escape(reason.message), "\n".join(map(escape, reason.custom_ids))
         table.add_row(
             f"{reason.count:,}",
             str(reason.status_code or "–"),
             escape(reason.code or "–"),
-            escape(reason.message),
-            "\n".join(map(escape, reason.custom_ids)),
+            *([f"{message}\n{custom_ids}"] if stacked else [message, custom_ids]),
         )
     return table
 
 
-def forecasts_table(forecasts: Sequence[Forecast]) -> Table:
-    """A row for each step that asks, and one for all of which something is known."""
-    table = _table(
-        *_texts("step", "model"),
-        *_numbers("rows", "requests", "known", "to buy", "tokens in", "tokens out", "cost", "at once"),
-    )
+def forecasts_table(forecasts: Sequence[Forecast], room: int = _WIDE) -> Table:
+    """A row for each step that asks, and one for all of which something is known.
+
+    Args:
+        forecasts: in the order of the pipeline.
+        room: the terminal's columns.
+    """
+    names = ("step", "model", "rows", "requests", "known", "to buy", "tokens in", "tokens out", "cost", "at once")
     known = [forecast for forecast in forecasts if not forecast.depends_on]
-    for forecast in forecasts:
-        about = (escape(forecast.step), escape(forecast.model))
-        if forecast.depends_on:
-            table.add_row(*about, *["?"] * 8)
-            continue
-        numbers = (forecast.rows, forecast.requests, forecast.known, forecast.requests - forecast.known)
-        usage, cost = forecast.usage, forecast.cost
-        table.add_row(
-            *about,
-            *(f"{number:,}" for number in numbers),
-            f"~{usage.tokens_in:,}" if usage else "?",
-            f"≤ {usage.tokens_out:,}" if usage else "?",
-            *([f"≤ {dollars(cost.spent)}", f"≤ {dollars(cost.at_once)}"] if cost else ["?", "?"]),
-        )
+    rows = [(escape(it.step), escape(it.model), *_forecast_columns(it)) for it in forecasts]
+    sums: tuple[str, ...] = ()
     if len(known) > 1 and all(forecast.cost for forecast in known):
         total = costs.total(forecast.cost for forecast in known)
         name = "total" if len(known) == len(forecasts) else "total of these"
-        table.add_row(name, *[""] * 7, f"≤ {dollars(total.spent)}", f"≤ {dollars(total.at_once)}", style="bold")
-    return table
+        sums = (name, *[""] * 7, _at_most(total.spent), _at_most(total.at_once))
+    return _fitting(names, rows, sums, room, is_number=names[2:], spare=("rows", "at once", "known", "tokens in"))
+
+
+def _forecast_columns(forecast: Forecast) -> list[str]:
+    if forecast.depends_on:
+        return ["?"] * 8
+    numbers = (forecast.rows, forecast.requests, forecast.known, forecast.requests - forecast.known)
+    usage, cost = forecast.usage, forecast.cost
+    return [
+        *(f"{number:,}" for number in numbers),
+        _about("~", f"{usage.tokens_in:,}", "0") if usage else "?",
+        _about("≤ ", f"{usage.tokens_out:,}", "0") if usage else "?",
+        *(map(_at_most, (cost.spent, cost.at_once)) if cost else ["?", "?"]),
+    ]
+
+
+def _about(sign: str, number: str, nothing: str) -> str:
+    """A number that is estimated or bounded, unless it is nothing."""
+    return number if number == nothing else f"{sign}{number}"
+
+
+def _at_most(amount: Decimal) -> str:
+    return _about("≤ ", dollars(amount), dollars(Decimal(0)))
 
 
 def forecast_notes(forecasts: Sequence[Forecast]) -> Iterator[str]:
@@ -220,9 +323,10 @@ def forecast_notes(forecasts: Sequence[Forecast]) -> Iterator[str]:
         yield "Known requests are answered or under way, says the ledger: they are not bought again."
     for forecast in forecasts:
         if forecast.depends_on == (forecast.step,):
-            yield f"{forecast.step} makes its own requests as it goes: what it asks depends on its answers."
+            yield f"Not in the estimate: {forecast.step}, which makes its own requests as it goes, out of its answers."
         elif forecast.depends_on:
-            yield f"What {forecast.step} asks depends on the answers of {', '.join(forecast.depends_on)}."
+            behind = ", ".join(forecast.depends_on)
+            yield f"Not in the estimate: {forecast.step}, which asks what depends on the answers of {behind}."
         if forecast.asks_in_rounds:
             yield (
                 f"{forecast.step} asks in rounds, which depend on its answers: it may ask more, or less. Each later"
@@ -300,8 +404,8 @@ class Bars:
     def show(self, jobs: Sequence[JobEntry]) -> None:
         """Draws jobs as they are now."""
         bars = [
-            Bar(str(job.batch_id), label(job.scope), _done(job), job.requests, job.status, job.has_ended, eta)
-            for job, (_, eta) in zip(jobs, timings(jobs, time.time()), strict=True)
+            Bar(str(job.batch_id), label(job.scope), _done(job), job.requests, job.status, job.has_ended, timing.eta)
+            for job, timing in zip(jobs, timings(jobs, time.time()), strict=True)
         ]
         self.draw(bars, sum(bar.done for bar in bars), sum(bar.total for bar in bars))
 
@@ -314,7 +418,8 @@ class Bars:
             total: all there are.
         """
         if not self._console.is_terminal:
-            if (told := f"{done:,} of {total:,} requests; {counted(bar.status for bar in bars)}") != self._told:
+            told = f"{done:,} of {total:,} requests; {counted(bar.status for bar in bars)}"
+            if bars and told != self._told:
                 self._told = told
                 self._console.print(told, markup=False, highlight=False, soft_wrap=True)
             return

@@ -9,23 +9,28 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+from unittest.mock import ANY
 
 import httpx
 import openai
 import orjson
 import pyarrow.parquet
 import pytest
-from conftest import API_KEY, in_a_new_process
+from conftest import API_KEY, ROOT, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import OpenAIBatchLLM, tables
+from distilabel_openai_batch import OpenAIBatchLLM, doctor, tables
+from distilabel_openai_batch import sandbox as sandbox_package
+from distilabel_openai_batch.api import KEY
 from distilabel_openai_batch.cli import app
+from distilabel_openai_batch.history import Ending, histories
 from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import Ledger, ScopeName
+from distilabel_openai_batch.ledger import Job, Ledger, ScopeName
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
+from distilabel_openai_batch.wire import Request, Shard
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
 COMMANDS = [
@@ -127,10 +132,11 @@ def test_completion_knows_scopes_and_batches(directory, monkeypatch):
 def test_jobs_are_a_table(directory):
     """A line for each, with what was answered and what failed."""
     lines = run("jobs").stdout.splitlines()
-    assert lines[0].split() == ["scope", "batch", "status", "answered", "failed", "cost", "saved", "age", "ETA"]
+    assert lines[0].split() == ["scope", "batch", "status", "answered", "failed", "cost", "saved", "age", "took"]
     numbers = sorted(line.split()[2:7] for line in lines[1:-1])
     assert numbers == [["completed", "3/4", "1", "?", "?"], ["completed", "7/8", "1", "?", "?"]]
     assert lines[-1].split() == ["total", "10/12", "2", "?", "?"]
+    assert run("jobs").stderr.count("prices are those of OpenAI and Azure alone") == 1
 
 
 def test_jobs_as_json_are_what_the_table_has_and_more(directory):
@@ -141,7 +147,8 @@ def test_jobs_as_json_are_what_the_table_has_and_more(directory):
         assert job["batch_id"].startswith("batch_")
         assert (job["status"], job["model"]) == ("completed", "gpt-4o-mini")
         assert job["scope"] == job["pipeline"]
-        assert job["age_seconds"] == pytest.approx(job["ended_at"] - job["created_at"])
+        assert job["took_seconds"] == pytest.approx(job["ended_at"] - job["created_at"])
+        assert job["age_seconds"] >= job["took_seconds"]
         assert job["eta_seconds"] is None
         assert job["tokens_in"] > job["answered"]
 
@@ -149,18 +156,20 @@ def test_jobs_as_json_are_what_the_table_has_and_more(directory):
 def test_a_job_is_shown(directory):
     """By the id of its batch, to people and programs."""
     job = json.loads(run("jobs", "--json").stdout)[0]
-    assert json.loads(run("show", job["batch_id"], "--json").stdout) == job
+    assert json.loads(run("show", job["batch_id"], "--json").stdout) == job | {"age_seconds": ANY}
     shown = run("show", job["batch_id"]).stdout
     assert f"{job['requests']}; {job['answered']} answered, {job['failed']} failed" in shown
     assert job["input_file_id"] in shown
 
 
 def test_a_batch_that_is_not_known_is_said_so(directory):
-    """Wherever one is named."""
+    """Wherever one is named, with those that are."""
+    batches = [job.batch_id for job in Inventory(directory).jobs()]
     for command in (["show", "batch_9"], ["cancel", "batch_9"]):
         ran = run(*command)
         assert ran.exit_code == 1
         assert "does not know batch batch_9" in ran.stderr
+        assert all(batch in ran.stderr for batch in batches)
 
 
 def test_failures_are_grouped_by_reason(directory):
@@ -317,8 +326,99 @@ def test_a_scope_is_chosen_by_its_name(tmp_path):
     for scope, exit_code in chosen.items():
         assert run("results", scope, "--ledger-dir", tmp_path).exit_code == exit_code
     assert "p/a --base-url http://one/v1/" in run("results", "p", "--ledger-dir", tmp_path).stderr
-    assert "It has: p/a, p/b, q/a" in run("jobs", "nobody", "--ledger-dir", tmp_path).stderr
+    for command in (["jobs"], ["watch"], ["costs"], ["report"], ["failures"], ["results"], ["forget"]):
+        ran = run(*command, "nobody", "--ledger-dir", tmp_path)
+        assert ran.exit_code == 1
+        assert "has no scope nobody. It has: q/a, p/b, p/a" in ran.stderr
     assert run("results", "q", "--base-url", "http://two/v1", "--ledger-dir", tmp_path).exit_code == 0
+
+
+def test_of_many_scopes_a_handful_is_named(tmp_path):
+    """The one that was meant first, then the latest."""
+    for number in range(9):
+        Ledger(tmp_path, ScopeName("judge" if number == 1 else f"p{number}", "", "http://one/v1/")).close()
+    assert "It has: judge, p8, p7, p6, p5 and 4 more" in run("jobs", "jugde", "--ledger-dir", tmp_path).stderr
+    several = run("results", "--ledger-dir", tmp_path).stderr
+    assert several.count("--base-url") == 5
+    assert "and 4 before these" in several
+
+
+def interrupted(directory: Path, base_url: str, uploaded: str | None = None) -> Job:
+    """A job whose run was gone before it had a batch, and its three requests."""
+    shard = Shard.of([Request(f"{n:032x}-0", "/v1/chat/completions", "m", b"{}") for n in range(3)])
+    with closing(Ledger(directory, ScopeName("asking.py", "", f"{base_url}/"))) as ledger:
+        job, _ = ledger.plan(shard)
+        return ledger.uploaded(job, uploaded) if uploaded else job
+
+
+def test_all_commands_say_the_same_of_a_job_that_was_interrupted(sandbox):
+    """It is not open, and has nothing to watch or to cancel; whoever looks is told what to do."""
+    directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
+    interrupted(directory, sandbox.base_url)
+    for arguments in (["jobs"], ["watch"], ["cancel", "--all"]):
+        ran = run(*arguments)
+        assert ran.exit_code == 0
+        assert "Interrupted: 1 job of asking.py" in ran.stderr
+        assert "`forget`" in ran.stderr
+    [job] = json.loads(run("jobs", "--json").stdout)
+    assert (job["state"], job["status"]) == ("planned", "interrupted")
+    assert "of them open: 0, interrupted: 1" in run("doctor").stdout
+    inventory = Inventory(directory)
+    [history] = histories(inventory.jobs(), inventory.courses(), now=0.0)
+    assert history.ending is Ending.DROPPED
+
+
+def test_a_job_that_a_run_is_submitting_is_open(sandbox):
+    """For all commands, though it has no batch yet; and it is not dropped."""
+    directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
+    with closing(Ledger(directory, ScopeName("asking.py", "", f"{sandbox.base_url}/"))) as ledger:
+        ledger.plan(Shard.of([Request(f"{'a' * 32}-0", "/v1/chat/completions", "m", b"{}")]))
+        [job] = json.loads(run("jobs", "--json").stdout)
+        assert job["status"] == "planned"
+        assert "of them open: 1, answers" in run("doctor").stdout
+        said = run("forget", "asking.py", "--yes")
+        assert "1 request under way, which stay" in said.stderr
+        assert "Nothing to forget" in said.stdout
+    assert json.loads(run("jobs", "--json").stdout)[0]["status"] == "interrupted"
+
+
+def test_a_job_without_an_upload_is_forgotten_without_asking_anybody(sandbox, monkeypatch):
+    """No batch can have been made of it: the next run buys its requests."""
+    directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
+    interrupted(directory, "http://127.0.0.1:9")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    ran = run("forget", "asking.py", "--yes")
+    assert ran.exit_code == 0
+    assert "3 requests of interrupted jobs" in ran.stderr
+    assert "Forgot what became of 3 requests" in ran.stdout
+    assert [job["status"] for job in json.loads(run("jobs", "--json").stdout)] == ["dropped"]
+
+
+def test_a_batch_of_an_interrupted_job_is_not_forgotten(sandbox):
+    """It was paid for: the server is asked whether there is one, and where it cannot be asked the job stays."""
+    directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
+    client = openai.OpenAI(max_retries=0)
+    line = {"custom_id": "a-0", "method": "POST", "url": "/v1/chat/completions", "body": {"model": "m", "messages": []}}
+    upload = client.files.create(file=("f.jsonl", json.dumps(line).encode()), purpose="batch")
+    lost = interrupted(directory, sandbox.base_url, upload.id)
+    made = client.batches.create(
+        input_file_id=upload.id,
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        metadata={KEY: lost.key},
+    )
+    sandbox.configure(api_keys=["another"])
+    ran = run("forget", "asking.py", "--yes")
+    assert ran.exit_code == 1
+    assert "may have a batch at the server, and stays: " in ran.stderr
+    assert "Incorrect API key" in ran.stderr
+    assert "Interrupted: 1 job of asking.py" in run("jobs").stderr
+
+    sandbox.configure(api_keys=None)
+    ran = run("forget", "asking.py", "--yes")
+    assert ran.exit_code == 0, ran.output
+    assert f"Batch {made.id} was found" in ran.stdout
+    assert [job["batch_id"] for job in json.loads(run("jobs", "--json").stdout)] == [made.id]
 
 
 def test_a_scope_that_was_forgotten_is_bought_again(sandbox):
@@ -444,6 +544,17 @@ def test_watch_goes_on_while_a_run_may_make_more_jobs(sandbox, on_first_look):
     assert list(shown[-1].values()) == ["completed"] * 2
 
 
+def test_watch_can_be_told_what_to_watch(sandbox, on_first_look):
+    """Jobs of other scopes neither show nor keep it waiting."""
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave()
+    Ledger(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]), ScopeName("other.py", "", f"{sandbox.base_url}/")).close()
+    assert "No open jobs." in run("watch", "other.py").stdout
+    shown = on_first_look(lambda: sandbox.configure(in_progress_seconds=0.0))
+    assert run("watch", "asking.py", "--interval", "0.05").exit_code == 0
+    assert list(shown[-1].values()) == ["completed"]
+
+
 def test_watch_ends_though_the_server_has_lost_a_job(sandbox):
     """Which is said, and hides no other one."""
     leave(max_requests_per_job=6)
@@ -506,12 +617,14 @@ def test_without_a_key_that_is_said(sandbox, monkeypatch):
         assert "set the environment variable OPENAI_API_KEY" in ran.output
 
 
-def test_the_doctor_finds_nothing_wrong(sandbox):
+def test_the_doctor_finds_nothing_wrong(sandbox, monkeypatch):
     """With two calls, neither of which costs anything."""
+    monkeypatch.setattr(doctor, "_is_installed", lambda package: True)
     ran = run("doctor")
     assert ran.exit_code == 0, ran.output
     assert [line[2:].partition(":")[0] for line in ran.stdout.splitlines()] == [
         "versions",
+        "extras",
         "ledger",
         "base URL",
         "key",
@@ -523,11 +636,12 @@ def test_the_doctor_finds_nothing_wrong(sandbox):
 
 SICK = {
     "wrong key": ({"OPENAI_API_KEY": "sk-wrong-one"}, "Incorrect API key provided", "make a new one"),
+    "no key": ({"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "https://api.openai.com/v1"}, "no key", "Keys are made at"),
+    "no key for a local one": ({"OPENAI_API_KEY": ""}, "There is no key", "OPENAI_API_KEY=anything"),
     "key with a line feed": ({"OPENAI_API_KEY": "sk-good\n"}, "has spaces, quotes", "Set it anew"),
     "no address": ({"OPENAI_BASE_URL": "api.openai.com"}, "is no address", "It looks like"),
-    "no path": ({"OPENAI_BASE_URL": "http://127.0.0.1:9"}, "has no path", "http://127.0.0.1:9/v1"),
     "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed listing the batches", "Is the base URL"),
-    "no version of Azure": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "Keys are made"),
+    "no version of Azure": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to be sent"),
 }
 
 
@@ -544,6 +658,45 @@ def test_the_doctor_says_what_is_wrong_and_how_to_mend_it(illness, sandbox, monk
     assert mend in ran.stdout.partition("→")[2]
     assert "sk-wrong-one" not in ran.output
     assert "sk-good" not in ran.output
+
+
+def test_the_doctor_tells_that_a_version_is_missing(sandbox):
+    """By what the server answers: an address may do without."""
+    address = sandbox.base_url.removesuffix("/v1")
+    ran = run("doctor", "--base-url", address)
+    assert ran.exit_code == 1
+    assert f"{address} has neither batches nor files: it answers 404." in ran.stdout
+    assert f"→ The base URL lacks its version: set it to {sandbox.base_url}\n" in ran.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pty")
+def test_who_wants_no_colours_gets_none(directory):
+    """In a terminal too, of tables, errors and findings."""
+    for arguments in (["jobs"], ["jobs", "nobody"], ["doctor", "--base-url", "nowhere"]):
+        ours, theirs = os.openpty()
+        environment = os.environ | {"NO_COLOR": "1", "TERM": "xterm"}
+        ran = subprocess.Popen([COMMAND, *arguments], stdout=theirs, stderr=theirs, env=environment)
+        os.close(theirs)
+        told = b""
+        with suppress(OSError):
+            while some := os.read(ours, 4_096):
+                told += some
+        os.close(ours)
+        ran.wait()
+        assert told
+        assert not re.search(rb"\x1b\[(3[0-9]|9[0-9])m", told)
+
+
+def test_the_doctor_tells_of_extras(sandbox, monkeypatch):
+    """All that the project has; how to install those that are missing, which is no illness."""
+    extras = re.findall(r"^(\w+) = ", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]\n")[1], re.M)
+    assert set(doctor._EXTRAS) == set(extras[:4])
+    monkeypatch.setattr(doctor, "_is_installed", lambda package: package not in ("genai-prices", "ray"))
+    ran = run("doctor")
+    assert ran.exit_code == 0
+    assert "✓ extras: report, sandbox; not installed:\n" in ran.stdout
+    for extra in ("prices", "ray"):
+        assert re.search(rf"    {extra}, for .*: pip install 'distilabel-openai-batch\[{extra}\]'\n", ran.stdout)
 
 
 def test_the_doctor_looks_at_the_ledger(sandbox, tmp_path):
@@ -568,6 +721,20 @@ def test_serve_answers_until_it_is_stopped():
         finally:
             server.send_signal(signal.SIGTERM)
             server.communicate(timeout=20)
+
+
+def test_serve_fails_and_dawdles_as_it_is_told(monkeypatch):
+    """What a user wants to see before it costs money."""
+    told = {}
+    monkeypatch.setattr(sandbox_package, "serve", lambda settings, **_: told.update(settings.model_dump()))
+    options = ["--in-progress-seconds", 3, "--window-seconds", 2, "--fail-share", 0.25, "--fail-status", 429]
+    assert run("serve", *options).exit_code == 0
+    assert (told["in_progress_seconds"], told["window_seconds"]) == (3.0, 2.0)
+    [failure] = told["failures"]
+    assert (failure["share"], failure["status"]) == (0.25, 429)
+    assert run("serve").exit_code == 0
+    assert Settings(**told) == Settings()
+    assert run("serve", "--fail-share", 2).exit_code == 2
 
 
 def test_serve_without_its_packages_says_what_to_install(monkeypatch):

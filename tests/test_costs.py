@@ -15,6 +15,7 @@ import orjson
 import pytest
 from conftest import API_KEY
 from test_cli import ask, run
+from test_prices import NOVEMBER
 
 from distilabel_openai_batch import prices, session
 from distilabel_openai_batch.inventory import Inventory
@@ -113,6 +114,19 @@ def test_costs_are_told_by_scope_and_model(directory):
     assert [scope["cost"] is None for scope in about["scopes"]] == [False, True]
     [only] = json.loads(run("costs", "other.py", "--json").stdout)["scopes"]
     assert (only["scope"], only["model"], only["cost"]) == ("other.py", "mine", None)
+
+
+def test_each_request_costs_what_its_own_length_does(tmp_path, running_sandbox, monkeypatch):
+    """A prompt above 272,000 tokens is dearer, and no sum of short ones is."""
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path))
+    monkeypatch.setattr(time, "time", lambda: NOVEMBER)
+    for number, (tokens_in, dollars_in) in enumerate([(300_000, 0.75), (200_000, 0.25), (272_000, 0.34)]):
+        scope = ScopeName(f"{number}.py", "", running_sandbox.base_url + "/")
+        adopt(tmp_path, scope, "gpt-5.4", {"prompt_tokens": tokens_in, "completion_tokens": 0}, f"batch_{number}")
+        job = json.loads(run("jobs", "--json").stdout)[number]
+        assert (job["tokens_in"], job["cost"]) == (tokens_in, dollars_in)
+        assert "long" not in job
+    assert json.loads(run("costs", "--json").stdout)["total"]["cost"] == 1.34
 
 
 def test_a_job_is_shown_with_its_cost(directory):

@@ -26,7 +26,7 @@ from test_cli import leave, run
 from test_costs import adopt
 
 import distilabel_openai_batch
-from distilabel_openai_batch import OpenAIBatchLLM, client, session
+from distilabel_openai_batch import OpenAIBatchLLM, client, doctor, session
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import ScopeName, directory
 from distilabel_openai_batch.polling import PollSchedule
@@ -170,7 +170,7 @@ class Reader:
     def console(self, block: Example) -> None:
         """Runs it, and sees what the page shows, wherever its lines are broken."""
         command, _, shown = block.parsed.partition("\n")
-        printed = run(*command.removeprefix("$ distilabel-openai-batch ").split()).stdout
+        printed = run(*command.removeprefix("$ distilabel-openai-batch ").split()).output
         assert " ".join(shapes(printed)) == " ".join(shapes(shown))
 
     def text(self, block: Example) -> None:
@@ -190,7 +190,7 @@ def shapes(text: str) -> list[str]:
         (r"/\S*/ledger\.", "LEDGER."),
         (r"\d[\d,.]*", "N"),
         # A job that takes no time has no pace to estimate from.
-        (r"(?m)(N s +)(–|N s)$", r"\1ETA"),
+        (r"(?m)(ETA N s|–)$", "ETA"),
     ):
         text = re.sub(pattern, shape, text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
@@ -313,6 +313,7 @@ def make_foreign_batch() -> str:
 def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch):
     """Each command in turn, over runs of a pipeline some of whose requests are refused."""
     monkeypatch.setattr(client, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
+    monkeypatch.setattr(doctor, "_is_installed", lambda package: package != "ray")
     sandbox.reset(Settings(failures=[FAILS]))
     ask(QUESTIONS[:10])
     sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)

@@ -80,7 +80,7 @@ def test_the_first_tasks_are_known_and_later_ones_depend_on_them(rows, tmp_path,
     assert first.split()[:8] == ["generate", "gpt-4o-mini", "7", "7", "0", "7", "~77", "≤"]
     assert first.split("≤ ")[1:] == ["1,792  ", "$0.0005  ", "$0.0011"]
     assert second.split() == ["judge", "gpt-4o", *"????????"]
-    assert "What judge asks depends on the answers of generate." in notes
+    assert "Not in the estimate: judge, which asks what depends on the answers of generate." in notes
 
     about = json.loads(estimate(path, "--json").stdout)
     assert about["is_complete"] is False
@@ -110,7 +110,11 @@ def test_what_the_ledger_has_is_not_bought_again(rows, tmp_path, sandbox, monkey
     assert [(it.requests, it.known) for it in forecast.of(path, {})] == [(7, 7), (7, 7)]
     ran = estimate(path)
     assert "Known requests are answered or under way" in ran.stdout
-    assert f"? What {sandbox.base_url} bills is not known" in ran.stdout
+    # Nothing costs nothing, wherever it is asked.
+    assert all(line.split()[-5:] == ["0", "0", "0", "$0.00", "$0.00"] for line in ran.stdout.splitlines()[1:3])
+    assert "bills is not known" not in ran.stdout
+    more = estimate(path, "--param", "evolve.llm.generation_kwargs.max_new_tokens=9").stdout
+    assert f"? What {sandbox.base_url} bills is not known" in more
     [_, again] = forecast.of(path, {"evolve": {"llm": {"generation_kwargs": {"max_new_tokens": 9}}}})
     assert (again.known, again.usage.tokens_out) == (0, 63)
 
@@ -153,6 +157,28 @@ def test_a_part_of_the_rows_is_a_bound(rows, tmp_path):
         load(rows) >> sample_n_steps(1) >> branches
     ran = estimate(saved(pipeline, tmp_path))
     assert "left is given a part of these rows by a routing function: its numbers are bounds." in ran.stdout
+
+
+def test_names_that_distilabel_would_drop_are_refused(rows, tmp_path):
+    """Each with where it stands, and with the one that is probably meant."""
+    with Pipeline(name="misspelt") as pipeline:
+        generate = TextGeneration(name="generate", llm=llm(budget=1), num_generations=2)
+        load(rows) >> generate >> KeepColumns(name="kept", columns=["generation"])
+    path = saved(pipeline, tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("budget: 1", "buget: 1").replace("num_generations: 2", "zyx: 2"))
+    ran = estimate(path)
+    assert ran.exit_code == 1
+    assert "generate.llm: OpenAIBatchLLM has no field `buget`. Is `budget` meant?" in ran.stderr
+    assert "generate: TextGeneration has no field `zyx`.\n" in ran.stderr
+    assert ran.stdout == ""
+
+    path.write_text(text)
+    parameters = {"generat.llm.budget=1": "generate", "generate.llm.max_job=1": "max_jobs", "kept.colums=1": None}
+    for parameter, meant in parameters.items():
+        ran = estimate(path, "--param", parameter)
+        assert ran.exit_code == 1
+        assert f"Is `{meant}` meant?" in ran.stderr if meant else "has no runtime parameter `colums`." in ran.stderr
 
 
 def test_a_budget_is_no_obstacle(rows, tmp_path):

@@ -54,8 +54,13 @@ def nothing_remembered():
         ("gpt-4-turbo", OPENAI, Usage(1_000_000, 0, 1_000_000), "10", "5"),
         # More were cached than there were.
         ("gpt-4o-mini", OPENAI, Usage(0, 0, 5), "0", "0"),
-        # The price rises with the length of a prompt: the lowest.
+        # The price rises with the length of a prompt, for all tokens of its request, cached ones and the answer's too.
         ("gpt-5.4", OPENAI, Usage(1_000_000, 0), "2.5", "1.25"),
+        ("gpt-5.4", OPENAI, Usage.of_request(272_000, 0), "0.68", "0.34"),
+        ("gpt-5.4", OPENAI, Usage.of_request(272_001, 1_000_000), "23.860005", "11.9300025"),
+        ("gpt-5.4", OPENAI, Usage.of_request(300_000, 0, 300_000), "0.15", "0.075"),
+        ("gpt-5.4", OPENAI, Usage(700_000, 0) + Usage.of_request(300_000, 0), "3.25", "1.625"),
+        ("gpt-4o-mini", OPENAI, Usage.of_request(1_000_000, 0), "0.15", "0.075"),
     ],
 )
 def test_list_prices(model, base_url, usage, synchronous, batch):

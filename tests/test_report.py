@@ -206,9 +206,16 @@ def test_many_jobs_make_no_large_page(drawing, tmp_path):
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     """And nothing is written."""
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    result = CliRunner().invoke(cli.app, ["report", "-o", str(tmp_path / "r.html"), "--ledger-dir", str(tmp_path)])
+    Books(tmp_path).close()
+    arguments = ["report", "-o", str(tmp_path / "r.html"), "--ledger-dir", str(tmp_path)]
+    result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 1
     assert "pip install 'distilabel-openai-batch[report]'" in result.output
+    # What no package would mend comes first.
+    assert (
+        "has no scope nosuch. It has: preferences/generate"
+        in CliRunner().invoke(cli.app, [*arguments, "nosuch"]).output
+    )
     assert not (tmp_path / "r.html").exists()
 
 

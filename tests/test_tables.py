@@ -12,7 +12,7 @@ from distilabel_openai_batch import tables
 from distilabel_openai_batch.export import record
 from distilabel_openai_batch.inventory import AnswerEntry, FailureEntry, JobEntry, reasons, remaining
 from distilabel_openai_batch.ledger import JobState, ScopeName
-from distilabel_openai_batch.tables import Bars, duration, jobs_table, timings
+from distilabel_openai_batch.tables import Bars, Timing, duration, jobs_table, timings
 from distilabel_openai_batch.wire import Answer
 
 SCOPE = ScopeName("preferences", "text_generation_0", "http://127.0.0.1:9/v1/")
@@ -76,16 +76,16 @@ def test_what_remains_is_told_by_the_pace_or_by_earlier_jobs(age, done, total, e
 
 
 def test_only_jobs_under_way_have_something_left():
-    """Those that have ended are as old as they were then."""
+    """Those that have ended took some time, and grow older all the same."""
     waiting = replace(JOB, answered=0, failed=0)
     elsewhere = replace(waiting, scope=ScopeName("other", "", SCOPE.base_url))
     ended = replace(JOB, status="completed")
     assert timings([COLLECTED, JOB, waiting, elsewhere, ended], now=1_500.0) == [
-        (600.0, None),
-        (500.0, 1_500.0),
-        (500.0, 100.0),
-        (500.0, None),
-        (500.0, None),
+        Timing(500.0, took=600.0),
+        Timing(500.0, eta=1_500.0),
+        Timing(500.0, eta=100.0),
+        Timing(500.0),
+        Timing(500.0),
     ]
 
 
@@ -124,11 +124,49 @@ def test_progress_fits_the_terminal(width, monkeypatch):
     assert "c6e7f8" in lines[1]
 
 
+JOBS = [(JOB, Timing(500.0, eta=60.0)), (COLLECTED, Timing(9_000.0, took=600.0))]
+
+
+def printed(table, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table(width))
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("width", "first", "second"),
+    [
+        (180, "scope batch status answered failed cost saved age took", "preferences/text_generation_0 batch_6840f1d7"),
+        (120, "scope", "batch status answered failed cost saved age took"),
+        (97, "scope", "batch status answered failed cost took"),
+        (91, "scope", "batch status answered failed took"),
+    ],
+)
+def test_a_batch_can_be_copied_from_a_narrow_terminal(width, first, second):
+    """Its id is in one piece; what is needed least is left out."""
+    lines = printed(lambda room: jobs_table(JOBS, room), width)
+    assert " ".join(lines[0].split()) == first
+    assert " ".join(lines[1].split()).startswith(second)
+    assert all(sum(job.batch_id in line for line in lines) == 1 for job, _ in JOBS)
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines[-1].split()).startswith("total 62,000/100,000 500")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_failures_can_be_copied_from_a_narrow_terminal(width):
+    """custom_ids are in one piece."""
+    custom_id = "5acd45b53d64e0b5cc4b107d9758d5af-0"
+    failure = FailureEntry(SCOPE, custom_id, "b", 400, "context_length_exceeded", "Too long, by far. " * 9, 1)
+    assert any(
+        custom_id in line for line in printed(lambda room: tables.reasons_table(reasons([failure]), room), width)
+    )
+
+
 def test_names_are_no_markup():
     """A pipeline may be called what it likes."""
     console = Console(file=io.StringIO(), width=160)
     scope = ScopeName("[red]odd[/]", "[/]", SCOPE.base_url)
-    console.print(jobs_table([(replace(JOB, scope=scope, status="[/x]"), 1.0, None)]))
+    console.print(jobs_table([(replace(JOB, scope=scope, status="[/x]"), Timing(1.0))]))
     assert "[red]odd[/]/[/]" in console.file.getvalue()
     assert "[/x]" in console.file.getvalue()
 

@@ -91,7 +91,7 @@ class Script:
                 if (
                     isinstance(failure, RequestFailure)
                     and failure.endpoint in (way, "both")
-                    and failure.contains.encode() in body
+                    and failure.concerns(body)
                     and entry.spend()
                 ):
                     return failure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -19,6 +20,7 @@ class RequestFailure(BaseModel):
         message: the `error.message` of the answer.
         type: the `error.type` of the answer.
         times: how many requests fail before this failure is used up; `None` for all of them.
+        share: of the requests that contain the text, the share that fails: the same ones whenever they are asked.
         endpoint: whether requests fail in batches, when sent synchronously, or both.
         retry_after: seconds to put into `Retry-After` of a synchronous answer.
     """
@@ -31,8 +33,13 @@ class RequestFailure(BaseModel):
     message: str = "The sandbox was told to fail this request."
     type: str = "invalid_request_error"
     times: int | None = Field(default=None, ge=0)
+    share: float = Field(default=1.0, ge=0, le=1)
     endpoint: Literal["batch", "sync", "both"] = "both"
     retry_after: float | None = None
+
+    def concerns(self, body: bytes) -> bool:
+        """Returns whether a request with this body is one of those that fail."""
+        return self.contains.encode() in body and zlib.crc32(body) < self.share * 2**32
 
 
 class Settings(BaseModel):

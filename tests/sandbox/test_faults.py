@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from distilabel_openai_batch.sandbox import Fault
+from distilabel_openai_batch.sandbox import Fault, RequestFailure
 
 from .conftest import CHAT, jsonl, request, requests
 
@@ -167,3 +167,13 @@ def test_a_whole_job_runs_through_the_official_client(sandbox, client):
     assert batch.to_dict()["usage"]["output_tokens"] > 0
     assert client.files.content(batch.output_file_id).text.count("\n") == 10
     assert client.files.wait_for_processing(batch.output_file_id).status == "processed"
+
+
+def test_a_share_of_requests_fails_the_same_ones_each_time():
+    """About so many, decided by what they say; all without a share, and none of those that it does not concern."""
+    bodies = [f'{{"number":{n}}}'.encode() for n in range(1_000)]
+    some = [RequestFailure(contains="number", share=0.2).concerns(body) for body in bodies]
+    assert 150 < sum(some) < 250
+    assert some == [RequestFailure(contains="number", share=0.2).concerns(body) for body in bodies]
+    assert all(RequestFailure(contains="number").concerns(body) for body in bodies)
+    assert not any(RequestFailure(contains="letter").concerns(body) for body in bodies)
