@@ -612,9 +612,8 @@ def _scopes(inventory: Inventory, scope: str | None, base_url: str | None) -> li
     meant = [entry for entry in entries if _is_meant(entry.name, scope, base_url)]
     if scope and not meant:
         there = [label(entry.name) for entry in entries]
-        raise OpenAIBatchError(
-            f"The ledger has no scope {scope}{f' at {base_url}' if base_url else ''}. It has: {_few(there, scope)}"
-        )
+        has = f"It has: {_few(there, scope)}" if there else "Nothing was asked through it yet."
+        raise OpenAIBatchError(f"The ledger has no scope {scope}{f' at {base_url}' if base_url else ''}. {has}")
     return meant
 
 

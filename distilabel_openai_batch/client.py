@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import os
 import sys
@@ -31,6 +30,7 @@ from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Sessions, SessionSettings
+from distilabel_openai_batch.spelling import nearest
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
 
 T = TypeVar("T")
@@ -146,9 +146,8 @@ class BatchClient(OpenAIBaseClient):
         """
         known = self.runtime_parameters_names
         for name in [name for name in runtime_parameters if name not in known]:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            meant = f"Did you mean '{nearest[0]}'?" if nearest else f"There are: {', '.join(known)}."
-            _logger.warning(f"⚠️ {type(self).__name__} has no runtime parameter '{name}': it changes nothing. {meant}")
+            meant = nearest(name, known)
+            _logger.warning(f"⚠️ {type(self).__name__} has no runtime parameter `{name}`, and it changes nothing{meant}")
         super().set_runtime_parameters(runtime_parameters)
 
     def takes_part_in(self, run: Run) -> None:

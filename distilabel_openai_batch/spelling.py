@@ -41,7 +41,7 @@ def _in_fields(value: Any, where: str) -> Iterator[str]:
             aliases = {field.alias for field in fields.values()}
             for name in value:
                 if name not in known.keys() | aliases | _OF_DISTILABEL:
-                    yield f"{where}: {cls.__name__} has no field `{name}`{_nearest(name, known)}"
+                    yield f"{where}: {cls.__name__} has no field `{name}`{nearest(name, known)}"
     for name, inner in value.items():
         if name in known and name not in _OF_DISTILABEL:
             yield from _in_fields(inner, f"{where}.{name}")
@@ -56,7 +56,7 @@ def in_parameters(steps: Mapping[str, Any], parameters: Mapping[str, Any]) -> It
     """
     for name, given in parameters.items():
         if name not in steps:
-            yield f"There is no step `{name}`{_nearest(name, steps)}"
+            yield f"There is no step `{name}`{nearest(name, steps)}"
         else:
             yield from _in_given(steps[name], given, name)
 
@@ -65,11 +65,12 @@ def _in_given(owner: Any, given: Any, where: str) -> Iterator[str]:
     known = owner.runtime_parameters_names
     for name, value in given.items() if isinstance(given, Mapping) else ():
         if name not in known:
-            yield f"{where}: {type(owner).__name__} has no runtime parameter `{name}`{_nearest(name, known)}"
+            yield f"{where}: {type(owner).__name__} has no runtime parameter `{name}`{nearest(name, known)}"
         elif isinstance(inner := getattr(owner, name, None), RuntimeParametersMixin):
             yield from _in_given(inner, value, f"{where}.{name}")
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """How a sentence ends that says that nobody knows a name: with the one that was meant, if one is like it."""
     close = get_close_matches(name, list(known), n=1)
     return f". Is `{close[0]}` meant?" if close else "."

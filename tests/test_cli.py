@@ -336,7 +336,7 @@ def test_a_scope_is_chosen_by_its_name(tmp_path):
 def test_of_many_scopes_a_handful_is_named(tmp_path):
     """The one that was meant first, then the latest."""
     for number in range(9):
-        Ledger(tmp_path, ScopeName("judge" if number == 1 else f"p{number}", "", "http://one/v1/")).close()
+        scope_of(tmp_path, "judge" if number == 1 else f"p{number}", "", "http://one/v1/")
     assert "It has: judge, p8, p7, p6, p5 and 4 more" in run("jobs", "jugde", "--ledger-dir", tmp_path).stderr
     several = run("results", "--ledger-dir", tmp_path).stderr
     assert several.count("--base-url") == 5
@@ -548,7 +548,7 @@ def test_watch_can_be_told_what_to_watch(sandbox, on_first_look):
     """Jobs of other scopes neither show nor keep it waiting."""
     sandbox.configure(in_progress_seconds=3_600.0)
     leave()
-    Ledger(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]), ScopeName("other.py", "", f"{sandbox.base_url}/")).close()
+    scope_of(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]), "other.py", "", f"{sandbox.base_url}/")
     assert "No open jobs." in run("watch", "other.py").stdout
     shown = on_first_look(lambda: sandbox.configure(in_progress_seconds=0.0))
     assert run("watch", "asking.py", "--interval", "0.05").exit_code == 0

@@ -206,7 +206,9 @@ def test_many_jobs_make_no_large_page(drawing, tmp_path):
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     """And nothing is written."""
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    Books(tmp_path).close()
+    books = Books(tmp_path)
+    books.scope("preferences", "generate")
+    books.close()
     arguments = ["report", "-o", str(tmp_path / "r.html"), "--ledger-dir", str(tmp_path)]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 1
