@@ -16,7 +16,7 @@ from distilabel_openai_batch import boundaries, errors
 from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api import NoSuchEndpointError
 from distilabel_openai_batch.boundaries import Boundary
-from distilabel_openai_batch.budget import Budget
+from distilabel_openai_batch.budget import UNLIMITED, Unlimited
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
 from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Ledger
 from distilabel_openai_batch.progress import Progress
@@ -80,7 +80,7 @@ class Broker:
         preflight: whether a request is tried out before the others are submitted.
         buys: whether anything is bought. Otherwise what no job has answered is a failure, and says why.
         only: ids of the batches whose requests are answered; the others fail as `OTHER_BATCH`.
-        budget: what may be spent, if that is limited.
+        budget: what may be spent.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Broker:
         preflight: bool = False,
         buys: bool = True,
         only: Collection[str] = (),
-        budget: Budget | None = None,
+        budget: Unlimited = UNLIMITED,
     ) -> None:
         self._budget = budget
         self._buys = buys
@@ -137,7 +137,7 @@ class Broker:
         Raises:
             RunError: the run cannot go on.
         """
-        take = self._budget.settling(take) if self._budget else take
+        take = self._budget.settling(take)
         try:
             if self._only:
                 requests = await self._members(requests, take)
@@ -170,8 +170,7 @@ class Broker:
             take(await anyio.to_thread.run_sync(self._why_not, to_buy, found.failed))
             to_buy = []
         is_urgent = len(to_buy) < self._sync_below or time.time() >= deadline
-        if self._budget:
-            await self._budget.reserve(to_buy, at_once=is_urgent)
+        await self._budget.reserve(to_buy, at_once=is_urgent)
         if self._preflight and not is_urgent:
             to_buy = await self._try_out(to_buy, take)
         return await _side_by_side(
@@ -199,8 +198,7 @@ class Broker:
             self._tried_out.add(kind)
             refusals: list[Failure] = []
             for request in kinds[kind][:_TRIALS]:
-                if self._budget:
-                    await self._budget.reserve([request], at_once=True)
+                await self._budget.reserve([request], at_once=True)
                 try:
                     await self._at_once(Shard.of([request]), outcomes.update)
                 except (NoSuchEndpointError, errors.AuthenticationError) as error:
@@ -227,8 +225,7 @@ class Broker:
             others = await self._at_once(shard, take)
         except NoSuchEndpointError as error:
             self._progress.not_asked_now(str(error))
-            if self._budget:
-                await self._budget.reserve(shard.requests, at_once=False)
+            await self._budget.reserve(shard.requests, at_once=False)
             return await self._buy(shard, take, _NEVER)
         return await self._answer(others, take, _PASSED, new=False)
 
@@ -252,9 +249,9 @@ class Broker:
 
     def _left_to(self, others: Shard | None) -> Sequence[Request]:
         """The requests of a shard that another process buys."""
-        if others and self._budget:
-            self._budget.let_go(others.requests)
-        return others.requests if others else []
+        requests = others.requests if others else []
+        self._budget.let_go(requests)
+        return requests
 
     async def _look_up(self, requests: Sequence[Request], take: Take, new: bool) -> _Found:
         """Sorts requests by what the ledger knows of them, and hands over the outcomes, a few thousand at a time."""
@@ -350,7 +347,7 @@ class Broker:
                 # Its time began when it was planned, perhaps in an earlier run.
                 deadline = min(deadline, job.intended_at + self._deadline)
                 is_open = mine and mine.state in OPEN_STATES
-                if mine and self._budget:
+                if mine:
                     await self._budget.expect(requests)
                 ended = await self._jobs.run(mine, _only_answers(take), deadline=deadline) if mine and is_open else None
             if ended and ended.ending is Ending.UNDER_WAY:

@@ -35,7 +35,35 @@ class _Expected:
     at_once: bool
 
 
-class Budget:
+class Unlimited:
+    """No budget: whatever is asked is bought."""
+
+    async def reserve(self, requests: Sequence[Request], at_once: bool) -> None:
+        """Makes sure that requests may be bought, and counts them as expected from now on.
+
+        Args:
+            requests: all that is about to be bought.
+            at_once: whether they are asked synchronously, at full price.
+
+        Raises:
+            BudgetError: they may cost more than is left, or it cannot be said what they cost.
+        """
+
+    async def expect(self, requests: Sequence[Request]) -> None:
+        """Counts requests as expected that were bought by a run that died."""
+
+    def let_go(self, requests: Iterable[Request]) -> None:
+        """Another process buys these."""
+
+    def settling(self, take: Take) -> Take:
+        """Counts what requests were billed, as their outcomes are handed over."""
+        return take
+
+
+UNLIMITED = Unlimited()
+
+
+class Budget(Unlimited):
     """What may be spent, what is spent, and what is expected to be.
 
     A request counts as expected from when it is about to be bought until it has an outcome, and then with what its
@@ -65,15 +93,7 @@ class Budget:
         self._rates(model)
 
     async def reserve(self, requests: Sequence[Request], at_once: bool) -> None:
-        """Makes sure that requests may be bought, and counts them as expected from now on.
-
-        Args:
-            requests: all that is about to be bought.
-            at_once: whether they are asked synchronously, at full price.
-
-        Raises:
-            BudgetError: they may cost more than is left, or it cannot be said what they cost.
-        """
+        """As declared."""
         expected: dict[str, _Expected] = {}
         for start in range(0, len(requests), _READ_AT_ONCE):
             for request in requests[start : start + _READ_AT_ONCE]:
@@ -93,16 +113,16 @@ class Budget:
         self._expect(expected)
 
     async def expect(self, requests: Sequence[Request]) -> None:
-        """Counts requests as expected that were bought by a run that died."""
+        """As declared."""
         self._expect({request.custom_id: self._estimate(request, at_once=False) for request in requests})
 
     def let_go(self, requests: Iterable[Request]) -> None:
-        """Another process buys these."""
+        """As declared."""
         for request in requests:
             self._settle(request.custom_id)
 
     def settling(self, take: Take) -> Take:
-        """Counts what requests were billed, as their outcomes are handed over."""
+        """As declared."""
 
         def settle(outcomes: Mapping[str, Outcome]) -> None:
             for custom_id, outcome in outcomes.items():

@@ -23,7 +23,7 @@ from distilabel_openai_batch import wire
 from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api import BatchAPI, Patience, sdk_client
 from distilabel_openai_batch.broker import Broker
-from distilabel_openai_batch.budget import Budget
+from distilabel_openai_batch.budget import UNLIMITED, Unlimited
 from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.display import display
 from distilabel_openai_batch.inventory import label
@@ -106,7 +106,7 @@ class SessionSettings:
         reuse_answers: whether a run is given the answers that earlier ones were given.
         run: the submission that it takes part in, if it does.
         azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's.
-        budget: what may be spent, in all sessions together, if that is limited.
+        budget: what may be spent, in all sessions together.
     """
 
     base_url: str | None
@@ -127,7 +127,7 @@ class SessionSettings:
     preflight: bool = False
     run: Run | None = None
     azure_api_version: str | None = None
-    budget: Budget | None = None
+    budget: Unlimited = UNLIMITED
 
     def endpoint(self, path: str) -> str:
         """What the server calls an endpoint of OpenAI's: Azure's have no version in front."""
