@@ -19,9 +19,10 @@ def measure(runs: Runs) -> Figure:
         " garbage while all of it is alive.",
         rows=_rows(whole, alone),
         notes=[
-            "`OpenAILLM`'s own code is run for each request, so that what it sends and makes of an answer is never"
-            " written twice: it validates each input with pydantic, and reads usage and log probabilities of each"
-            " answer. The offline mode does not run it to ask.",
+            "Of the chats of one shape `OpenAILLM` makes the first call, and the others are made from that one; it reads"
+            " each answer. What it sends and makes of an answer is never written twice. What is recorded in the ledger"
+            " before the answers are handed over is what a run that is killed does not lose; the offline mode records"
+            " nothing.",
         ],
     )
 
