@@ -19,7 +19,7 @@ def measure(runs: Runs) -> Figure:
         " garbage while all of it is alive.",
         rows=_rows(whole, alone),
         notes=[
-            "Of the chats of one shape `OpenAILLM` makes the first call, and the others are made from that one; it reads"
+            "Of the chats of one shape `OpenAILLM` makes the first call, from which the others are made; it reads"
             " each answer. What it sends and makes of an answer is never written twice. What is recorded in the ledger"
             " before the answers are handed over is what a run that is killed does not lose; the offline mode records"
             " nothing.",
