@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.structured import CONTENT_FILTER, INVALID, REFUSAL, TRUNCATED
-from distilabel_openai_batch.wire import Failure
+from distilabel_openai_batch.wire import NOT_SUBMITTED, Failure
 
 # https://platform.openai.com/docs/guides/error-codes and Azure's
 # https://learn.microsoft.com/azure/ai-services/openai/concepts/content-filter
@@ -31,8 +31,9 @@ _PARAMETER_CODES = frozenset(
 )
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
 
-AGAIN = "Run again: only what has no answer is asked."
-_ROWS = "run again: only changed rows, and those without an answer, are asked."
+# A complete pipeline would take its rows from distilabel's cache.
+AGAIN = "Run again (`use_cache=False`): only what has no answer is asked."
+_ROWS = "run again (`use_cache=False`): only changed rows, and those without an answer, are asked."
 _ALL_ANEW = "which makes all requests of this Task new ones."
 
 
@@ -57,6 +58,8 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
         return f"Raise `max_new_tokens` in `generation_kwargs`, {_ALL_ANEW}"
     if code == INVALID:
         return "Raise `max_retries` of `structured_output`: only what does not fit is asked again."
+    if code == NOT_SUBMITTED:
+        return "Load with the Task, the model and the parameters that were submitted."
     if custom_id is None:
         return f"Nothing was sent for them. Mend these rows and {_ROWS}"
     if code in _LENGTH_CODES or "context length" in message:

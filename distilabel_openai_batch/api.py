@@ -407,7 +407,9 @@ class BatchAPI:
             if error.status_code != 404:
                 raise
             raise errors.RunError(
-                f"The server does not know batch {batch_id}: {error} Was it made with a key of another project?",
+                f"The server does not know batch {batch_id}: {error} Was it made with a key of another project? If it"
+                " is gone for good: `distilabel-openai-batch forget SCOPE --lost` frees its requests, to be bought"
+                " again.",
                 status_code=404,
                 code=error.code,
                 batch_id=batch_id,

@@ -22,9 +22,22 @@ from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Ledger
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.synchronous import Synchronous
-from distilabel_openai_batch.wire import OTHER_BATCH, OVERDUE, Answer, Failure, Outcome, Request, Shard, Take
+from distilabel_openai_batch.wire import (
+    NOT_SUBMITTED,
+    OTHER_BATCH,
+    OVERDUE,
+    Answer,
+    Failure,
+    Outcome,
+    Request,
+    Shard,
+    Take,
+)
 
-_NOT_SUBMITTED = Failure("No job of this run asked it.", code="not_submitted")
+_NOT_SUBMITTED = Failure(
+    "No job of this run asked it: what was submitted is another Task, model or parameter, or other rows.",
+    code=NOT_SUBMITTED,
+)
 
 # Requests that are refused before it is said that all would be.
 _TRIALS = 3

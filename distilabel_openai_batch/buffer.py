@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import OVERDUE, Answer, Failure, Outcome, Request, Take
+from distilabel_openai_batch.wire import NOT_SUBMITTED, OVERDUE, Answer, Failure, Outcome, Request, Take
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +52,7 @@ class CallBuffer:
         not_finished: what to raise when batches are under way and not waited for.
         task_group: where requests are answered; it must outlive the callers.
         progress: is told what became of the requests.
-        all_may_fail: whether it is no error of the run that all requests fail alike.
+        all_may_fail: whether it is no error of the run that all requests fail alike, if they were submitted.
         is_crowded: whether jobs wait for others to end before they are made.
     """
 
@@ -207,7 +207,8 @@ class CallBuffer:
         """
         kinds = {(failure.status_code, failure.code) for _, failure in self._rejected}
         hopeless = not self._progress.answers and len(kinds) == 1 and not errors.passes(*next(iter(kinds)))
-        if hopeless and not self._all_may_fail:
+        # Who loads what another Task submitted would be told to buy it all again.
+        if hopeless and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if not self._flushes_out and not self._pending:
                 failure = self._rejected[0][1]
                 self.fail(

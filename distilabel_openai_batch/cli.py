@@ -28,7 +28,7 @@ from typer.core import TyperGroup
 
 from distilabel_openai_batch import ledger
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, label, reasons
+from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, label, plural, reasons
 from distilabel_openai_batch.prices import Cost, Usage
 from distilabel_openai_batch.wire import Answer, Batch, Outcome
 
@@ -280,8 +280,12 @@ def watch(
                     inventory.is_in_use,
                 )
 
-        watched = {job.batch_id for job in anyio.run(run)}
-    if left := sorted({label(job.scope) for job in open_jobs() if job.batch_id in watched}):
+        seen = {job.batch_id: job for job in anyio.run(run)}
+    if failed := sum(job.failed for job in seen.values()):
+        typer.echo(f"{plural(failed, 'request')} failed: `failures` lists them once they are collected.")
+    left_open = [seen[job.batch_id] for job in open_jobs() if job.batch_id in seen]
+    _say_lost(left_open)
+    if left := sorted({label(job.scope) for job in left_open if job.status != ledger.LOST}):
         typer.echo(
             f"Ended, and not collected yet: {', '.join(left)}. A pipeline that runs does that now; otherwise run it"
             " again."
@@ -341,8 +345,8 @@ def show(
         "model": job.model or job.answered_by,
         "answered by": job.answered_by if job.answered_by != job.model else "",
         "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed",
-        "tokens": f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
-        "cost": f"{spent}; saved {saved}" if job.answered else "",
+        "tokens": "" if tables.is_to_come(job) else f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
+        "cost": "" if tables.is_to_come(job) else f"{spent}; saved {saved}",
         "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
         "planned": f"{_moment(job.created_at)}, {tables.duration(timing.age)} ago",
         "ended": f"{_moment(job.ended_at)}, after {tables.duration(timing.took)}" if job.ended_at else "",
@@ -378,7 +382,7 @@ def results(
         export.write_jsonl(answers, typer.get_binary_stream("stdout"))
     else:
         count = export.write(answers, output)
-        typer.echo(f"{_count(count, 'answer')} in {output}", err=True)
+        typer.echo(f"{plural(count, 'answer')} in {output}", err=True)
 
 
 @app.command()
@@ -412,13 +416,13 @@ def cancel(
         return
     access = looking.Access.to(server)
     for job in chosen:
-        typer.echo(f"{job.batch_id} of {label(job.scope)}: {_count(job.requests, 'request')}", err=True)
+        typer.echo(f"{job.batch_id} of {label(job.scope)}: {plural(job.requests, 'request')}", err=True)
     typer.echo(
         "A pipeline that waits for them asks again what they do not answer: end it first, if that is not wanted.",
         err=True,
     )
     if not yes:
-        typer.confirm(f"Cancel {_count(len(chosen), 'job')}?", abort=True, err=True)
+        typer.confirm(f"Cancel {plural(len(chosen), 'job')}?", abort=True, err=True)
 
     async def run() -> list[JobEntry]:
         async with access.open(looking.AT_ONCE, _LOGGER) as api:
@@ -427,8 +431,10 @@ def cancel(
                 await api.cancel(job.batch_id)
             return await looking.looked_at(api, chosen)
 
-    for job in anyio.run(run):
+    now = anyio.run(run)
+    for job in now:
         typer.echo(f"{job.batch_id} is {job.status}.")
+    _say_lost(now)
 
 
 @app.command()
@@ -468,13 +474,14 @@ def adopt(
             raise OpenAIBatchError(f"The ledger knows batch {batch_id} already.")
     answers = sum(isinstance(outcome, Answer) for _, outcome in outcomes)
     typer.echo(
-        f"{label(name)} at {name.base_url}: took {_count(answers, 'answer')}; {len(outcomes) - answers:,} without one."
+        f"{label(name)} at {name.base_url}: took {plural(answers, 'answer')}; {len(outcomes) - answers:,} without one."
     )
 
 
 @app.command()
 def forget(
     scope: _OneScope,
+    lost: Annotated[bool, typer.Option("--lost", help="Also the jobs whose batches the server does not know.")] = False,
     yes: _Yes = False,
     base_url: _BaseUrl = None,
     ledger_dir: _LedgerDir = None,
@@ -482,7 +489,7 @@ def forget(
     """Drop what became of a scope's requests, and its interrupted jobs, so that the next run buys them again.
 
     Jobs under way stay, and so do the batches and files at the server. It is asked where an interrupted job may have a
-    batch there.
+    batch there. A batch may be unknown to it because the key is another project's: that is no loss.
     """
     from distilabel_openai_batch import forgetting
 
@@ -493,27 +500,32 @@ def forget(
     under_way = sum(job.asked for job in jobs if job.is_open)
     cost = f", which cost {entry.tokens_in:,} tokens in and {entry.tokens_out:,} out"
     parts = [
-        f"{_count(entry.answered, 'answer')}{cost}" if entry.answered else "",
-        _count(entry.failed, "failed request") if entry.failed else "",
-        f"{_count(sum(job.asked for job in interrupted), 'request')} of interrupted jobs" if interrupted else "",
-        f"{_count(under_way, 'request')} under way, which stay" if under_way else "",
+        f"{plural(entry.answered, 'answer')}{cost}" if entry.answered else "",
+        plural(entry.failed, "failed request") if entry.failed else "",
+        f"{plural(sum(job.asked for job in interrupted), 'request')} of interrupted jobs" if interrupted else "",
+        f"{plural(under_way, 'request')} under way, which stay{' where the server knows their batch' if lost else ''}"
+        if under_way
+        else "",
     ]
     there = "; ".join(filter(None, parts)) or "nothing"
     typer.echo(f"{label(entry.name)} at {entry.name.base_url}: {there}.", err=True)
-    if not (entry.answered + entry.failed or interrupted):
+    if not (entry.answered + entry.failed or interrupted or (lost and under_way)):
         typer.echo("Nothing to forget.")
         return
     if not yes:
         typer.confirm("Forget them? A run that needs them has to buy them again.", abort=True, err=True)
     with closing(ledger.Ledger(inventory.path.parent, entry.name)) as file:
         settled = forgetting.settle_interrupted(file, entry.name.base_url, _LOGGER)
+        gone = forgetting.settle_lost(file, entry.name.base_url, _LOGGER) if lost else 0
         forgotten = file.forget()
-    typer.echo(f"Forgot what became of {_count(forgotten, 'request')}.")
+    typer.echo(f"Forgot what became of {plural(forgotten, 'request')}.")
+    if lost:
+        typer.echo(f"{plural(gone, 'job')} had a batch that the server does not know.")
     for batch in settled.found:
         typer.echo(f"Batch {batch.id} was found at the server: its requests were bought, and stay.")
     if settled.unknown:
         raise OpenAIBatchError(
-            f"{_count(settled.unknown, 'interrupted job')} may have a batch at the server, and stays:"
+            f"{plural(settled.unknown, 'interrupted job')} may have a batch at the server, and stays:"
             f" {settled.why_unknown}"
         )
 
@@ -744,8 +756,18 @@ def _say_interrupted(jobs: Sequence[JobEntry]) -> None:
     if interrupted:
         scopes = _few((label(job.scope) for job in interrupted), "")
         typer.echo(
-            f"Interrupted: {_count(len(interrupted), 'job')} of {scopes}. The run was gone before it knew of a batch:"
+            f"Interrupted: {plural(len(interrupted), 'job')} of {scopes}. The run was gone before it knew of a batch:"
             " run it again, which finds out and carries on, or `forget` the scope.",
+            err=True,
+        )
+
+
+def _say_lost(jobs: Sequence[JobEntry]) -> None:
+    """Says what to do about jobs whose batches the server does not know."""
+    if lost := sorted({label(job.scope) for job in jobs if job.status == ledger.LOST}):
+        typer.echo(
+            f"The server does not know batches of {_few(lost, '')}. Is the key another project's? If they are gone"
+            " for good, `forget SCOPE --lost` frees their requests, to be bought again.",
             err=True,
         )
 
@@ -756,7 +778,3 @@ def _print_json(value: object) -> None:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().isoformat(" ", "seconds")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from distilabel_openai_batch.errors import OpenAIBatchError
+from distilabel_openai_batch.errors import OpenAIBatchError, RunError
 from distilabel_openai_batch.jobs import settle
 from distilabel_openai_batch.ledger import Job, JobState, Ledger
 from distilabel_openai_batch.looking import AT_ONCE, Access
@@ -53,6 +53,39 @@ def settle_interrupted(ledger: Ledger, base_url: str, logger: logging.Logger) ->
             settled.why_unknown = str(error)
             settled.unknown = sum(ledger.job(job.id).state is JobState.UPLOADED for job in begun)
     return settled
+
+
+def settle_lost(ledger: Ledger, base_url: str, logger: logging.Logger) -> int:
+    """Frees the requests of a scope's jobs whose batches the server does not know.
+
+    Args:
+        ledger: opened for the scope.
+        base_url: the server's address.
+        logger: is told of calls that have to be repeated.
+
+    Returns:
+        How many jobs were let go.
+
+    Raises:
+        OpenAIBatchError: the server could not be asked; those that it was asked of are let go.
+    """
+    mine = [own for job in ledger.open_jobs() if job.batch_id and (own := ledger.take_over(job))]
+    return anyio.run(_let_go_of_lost, ledger, mine, Access.to(base_url), logger) if mine else 0
+
+
+async def _let_go_of_lost(ledger: Ledger, jobs: list[Job], access: Access, logger: logging.Logger) -> int:
+    lost = 0
+    async with access.open(AT_ONCE, logger) as api:
+        for job in jobs:
+            assert job.batch_id
+            try:
+                await api.retrieve(job.batch_id)
+            except RunError as error:
+                if error.status_code != 404:
+                    raise
+                ledger.lost(job)
+                lost += 1
+    return lost
 
 
 async def _ask(ledger: Ledger, jobs: list[Job], access: Access, logger: logging.Logger, settled: Settled) -> None:

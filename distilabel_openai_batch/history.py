@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import accumulate, pairwise
 
-from distilabel_openai_batch.inventory import INTERRUPTED, LOST, Course, JobEntry
-from distilabel_openai_batch.ledger import JobState
+from distilabel_openai_batch.inventory import INTERRUPTED, Course, JobEntry
+from distilabel_openai_batch.ledger import LOST, JobState
 
 
 class Phase(str, Enum):

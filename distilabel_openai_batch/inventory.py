@@ -16,7 +16,16 @@ from typing import Any
 import orjson
 
 from distilabel_openai_batch.errors import LedgerError
-from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, JobState, ScopeName, check_header, guard, is_held
+from distilabel_openai_batch.ledger import (
+    FILE_NAME,
+    LOST,
+    OPEN_STATES,
+    JobState,
+    ScopeName,
+    check_header,
+    guard,
+    is_held,
+)
 from distilabel_openai_batch.prices import LONG_PROMPT, Usage
 from distilabel_openai_batch.wire import FINAL_STATUSES, Answer
 
@@ -32,9 +41,6 @@ _Parameters = Sequence[int | str] | Mapping[str, int]
 
 # A column that older ledgers do not have.
 _NEW = "requests.tokens_cached"
-
-LOST = "not found"
-"""The status of a job whose batch the server does not know, by this key at least."""
 
 INTERRUPTED = "interrupted"
 """The status of a job whose run is gone before it was told of a batch. The next run finds out whether there is one."""
@@ -98,6 +104,11 @@ _BOUGHT = """
 def label(scope: ScopeName) -> str:
     """What a scope is called on the command line: `pipeline/task`, or a script's name."""
     return f"{scope.pipeline}/{scope.task}" if scope.task else scope.pipeline
+
+
+def plural(number: int, noun: str) -> str:
+    """How many of something: `1 job`, `2,000 jobs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)

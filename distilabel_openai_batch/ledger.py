@@ -138,6 +138,10 @@ _MOMENTS = ("in_progress_at", "finalizing_at", "cancelling_at", "finished_at")
 _looking_at_owners = threading.Lock()
 
 
+LOST = "not found"
+"""The status of a job whose batch the server does not know, by this key at least."""
+
+
 class JobState(str, Enum):
     """Where a job is in its life."""
 
@@ -161,7 +165,8 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.SYNCHRONOUS: frozenset({JobState.COLLECTED, JobState.DROPPED}),
     JobState.PLANNED: frozenset({JobState.UPLOADED, JobState.CREATED, JobState.DROPPED}),
     JobState.UPLOADED: frozenset({JobState.CREATED, JobState.DROPPED}),
-    JobState.CREATED: frozenset({JobState.ENDED}),
+    # A batch that the server has lost is only let go by who says so.
+    JobState.CREATED: frozenset({JobState.ENDED, JobState.DROPPED}),
     # A batch that did not pass the server's validation may be created again from the same file.
     JobState.ENDED: frozenset({JobState.COLLECTED, JobState.UPLOADED, JobState.DROPPED}),
     JobState.COLLECTED: frozenset(),
@@ -859,6 +864,10 @@ class Ledger:
             error: why, where its batch does not say so.
         """
         return self._advance(job, JobState.DROPPED, **({"error": error} if error else {}))
+
+    def lost(self, job: Job) -> Job:
+        """The server does not know the job's batch, and the user does not hope for it any more."""
+        return self._advance(job, JobState.DROPPED, status=LOST, error="The server did not know this batch any more.")
 
     def _advance(self, job: Job, state: JobState, **columns: str | float | None) -> Job:
         if state not in TRANSITIONS[job.state]:

@@ -12,8 +12,8 @@ import anyio
 
 from distilabel_openai_batch.api import BatchAPI, Patience, sdk_client
 from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
-from distilabel_openai_batch.inventory import LOST, JobEntry
-from distilabel_openai_batch.ledger import JobState
+from distilabel_openai_batch.inventory import JobEntry
+from distilabel_openai_batch.ledger import LOST, JobState
 from distilabel_openai_batch.wire import Batch
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from distilabel_openai_batch import prices
 from distilabel_openai_batch.advice import next_step
 from distilabel_openai_batch.display import Display
-from distilabel_openai_batch.inventory import remaining
+from distilabel_openai_batch.inventory import plural, remaining
 from distilabel_openai_batch.prices import Cost, Usage, dollars
 from distilabel_openai_batch.results import Results
 from distilabel_openai_batch.tables import Bar, counted
@@ -239,7 +239,7 @@ class Progress:
             which = f" The first custom_ids: {', '.join(kind.custom_ids)}." if kind.custom_ids else ""
             advice = next_step(kind.example, next(iter(kind.custom_ids), None))
             self._logger.warning(
-                f"⚠️ {kind.count:,} requests failed: {str(kind.example).rstrip('.')}.{which} → {advice}"
+                f"⚠️ {plural(kind.count, 'request')} failed: {str(kind.example).rstrip('.')}.{which} → {advice}"
             )
         if self._kinds:
             self._logger.warning(
@@ -264,10 +264,12 @@ class Progress:
 
     def _summary(self) -> str:
         usage = self._tokens(asked_now=False)
+        left = self._requests - self._answers - self._failed() + self._rejected
+        still_open = f" {left:,} open," if left else ""
         return (
             f"🏁 {self._answers - self._rejected:,} of {self._requests:,} requests answered, {self._failed():,} failed,"
-            f" {self._asked_again:,} asked again; {usage.tokens_in:,} tokens in, {usage.tokens_out:,} out;"
-            f" {self._jobs:,} jobs; {time.monotonic() - self._started:,.1f} s."
+            f"{still_open} {self._asked_again:,} asked again; {usage.tokens_in:,} tokens in, {usage.tokens_out:,} out;"
+            f" {plural(self._jobs, 'job')}; {time.monotonic() - self._started:,.1f} s."
         )
 
     def _show(self, batch: Batch | None = None, requests: int | None = None, ended: bool = False) -> None:

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from distilabel_openai_batch import costs, prices
 from distilabel_openai_batch.costs import CostEntry
-from distilabel_openai_batch.inventory import INTERRUPTED, LOST, JobEntry, Reason, label, remaining
-from distilabel_openai_batch.ledger import JobState, ScopeName
+from distilabel_openai_batch.inventory import INTERRUPTED, JobEntry, Reason, label, remaining
+from distilabel_openai_batch.ledger import LOST, JobState, ScopeName
 from distilabel_openai_batch.prices import Cost, Usage, dollars
 
 if TYPE_CHECKING:
@@ -156,7 +156,11 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], room: int = _WIDE) -> Ta
         due = [cost for (job, _), cost in zip(jobs, all_costs, strict=True) if not is_to_come(job)]
         total = costs.total(due)
         known = total if total.at_once or None not in due else None
-        sums = ("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *money(known), "", "")
+        sums = (
+            *("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}"),
+            *(money(known) if due else ("–", "–")),
+            *("", ""),
+        )
     names = ("scope", "batch", "status", "answered", "failed", "cost", "saved", "age", "took")
     return _fitting(names, rows, sums, room, is_number=names[3:], spare=("saved", "age", "cost"))
 

@@ -20,6 +20,7 @@ import orjson
 
 MALFORMED = "malformed_result"
 MISSING = "missing_result"
+NOT_SUBMITTED = "not_submitted"
 
 
 _LINE = b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n'

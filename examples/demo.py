@@ -17,12 +17,15 @@ from distilabel_openai_batch.sandbox import Books, Sandbox, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = Path("demo-output")
+LEDGER = OUTPUT / "ledger"
 
 
 def run(sandbox: Sandbox) -> Distiset:
     """Runs the pipeline as `distilabel pipeline run --config examples/pipeline.yaml` would."""
     os.environ["OPENAI_BASE_URL"] = sandbox.base_url
     os.environ["OPENAI_API_KEY"] = "the-sandbox-takes-any-key"
+    # What was asked here is of no interest beside your own jobs.
+    os.environ.setdefault("DISTILABEL_OPENAI_BATCH_DIR", str(LEDGER))
     pipeline = Pipeline.from_yaml(ROOT / "examples" / "pipeline.yaml")
     quick = {"llm": {"min_poll_interval": 0.5}}
     load = {"data_files": str(ROOT / "examples" / "instructions.jsonl")}

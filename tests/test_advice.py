@@ -8,8 +8,8 @@ from distilabel_openai_batch.advice import next_step
 from distilabel_openai_batch.wire import Failure
 
 CASES = [
-    (Failure("Too many requests.", 429, "rate_limit_exceeded"), "Run again: only what has no answer is asked."),
-    (Failure("Oops.", 503), "Run again: only what has no answer is asked."),
+    (Failure("Too many requests.", 429, "rate_limit_exceeded"), "only what has no answer is asked."),
+    (Failure("Oops.", 503), "only what has no answer is asked."),
     (Failure("Not in time.", code="batch_expired"), "window closed"),
     (Failure("The job's files do not mention it.", code="missing_result"), "Run again"),
     (Failure("Filtered.", 400, "content_filter"), "reword these rows"),
@@ -20,6 +20,7 @@ CASES = [
     (Failure("Does not fit.", code="invalid_structured_output"), "Raise `max_retries`"),
     (Failure("No such model.", 404, "model_not_found"), "Check `model`"),
     (Failure("No such parameter.", 400, "unsupported_parameter"), "Check `generation_kwargs`"),
+    (Failure("No job of this run asked it.", code="not_submitted"), "that were submitted"),
     (Failure("Something else.", 400), "Mend these rows"),
 ]
 

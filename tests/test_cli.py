@@ -22,7 +22,7 @@ from conftest import API_KEY, ROOT, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import OpenAIBatchLLM, doctor, tables
+from distilabel_openai_batch import OpenAIBatchLLM, RunError, doctor, tables
 from distilabel_openai_batch import sandbox as sandbox_package
 from distilabel_openai_batch.api import KEY
 from distilabel_openai_batch.cli import app
@@ -392,6 +392,33 @@ def test_a_job_without_an_upload_is_forgotten_without_asking_anybody(sandbox, mo
     assert "3 requests of interrupted jobs" in ran.stderr
     assert "Forgot what became of 3 requests" in ran.stdout
     assert [job["status"] for job in json.loads(run("jobs", "--json").stdout)] == ["dropped"]
+
+
+def test_a_job_whose_batch_is_gone_is_let_go_of(sandbox):
+    """Every run of its Task would end with it. What the server still has is under way, and stays."""
+    directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave(max_requests_per_job=8)
+    gone, there = (batch["id"] for batch in sandbox.books().batches)
+    with closing(sqlite3.connect(directory / "ledger.sqlite3")) as database, database:
+        database.execute("UPDATE jobs SET batch_id = 'batch_gone' WHERE batch_id = ?", (gone,))
+    with pytest.raises(RunError, match="forget SCOPE --lost"):
+        ask(wait=False)
+    ran = run("cancel", "batch_gone", "--yes")
+    assert ran.stdout == "batch_gone is not found.\n"
+    assert "`forget SCOPE --lost`" in ran.stderr
+
+    assert "12 requests under way, which stay." in run("forget", "asking.py", "--yes").stderr
+    assert {job["state"] for job in json.loads(run("jobs", "--json").stdout)} == {"created"}
+    ran = run("forget", "asking.py", "--lost", "--yes")
+    assert ran.exit_code == 0
+    assert "1 job had a batch that the server does not know." in ran.stdout
+    jobs = {job["batch_id"]: (job["state"], job["status"]) for job in json.loads(run("jobs", "--json").stdout)}
+    assert jobs == {"batch_gone": ("dropped", "not found"), there: ("created", "validating")}
+
+    sandbox.configure(in_progress_seconds=0.0)
+    ask()
+    assert sorted(batch["request_counts"]["total"] for batch in sandbox.books().batches) == [4, 8, 8]
 
 
 def test_a_batch_of_an_interrupted_job_is_not_forgotten(sandbox):

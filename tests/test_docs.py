@@ -47,8 +47,8 @@ INSTRUCTIONS = ROOT / "examples" / "instructions.jsonl"
 
 # Lines that are not run, and why.
 NOT_RUN = {
-    "pip install distilabel-openai-batch": "it is installed",
-    "pip install 'distilabel-openai-batch[sandbox]'": "it is installed",
+    "pip install .": "it is installed",
+    "pip install '.[sandbox]'": "it is installed",
     "pip install 'distilabel-openai-batch[ray]'": "it is installed where `make test-ray` runs",
     "export OPENAI_API_KEY=…": "a key is there",
     "export OPENAI_API_KEY=sk-…": "a key is there",

@@ -132,7 +132,7 @@ def test_the_log_says_what_failed_and_what_it_cost(sandbox, tmp_path, caplog):
 
     assert "Submitted job 1, batch batch_" in log
     assert "10 requests" in log
-    assert "1 requests failed: That number is not allowed." in log
+    assert "1 request failed: That number is not allowed." in log
     assert "The first custom_ids: " in log
     assert "9 of 10 requests answered, 1 failed, 0 asked again" in log
     assert "tokens in" in log

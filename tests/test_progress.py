@@ -92,6 +92,16 @@ def test_every_few_minutes_there_is_a_line(progress, clock, caplog):
     assert "1 validating" in caplog.messages[0]
 
 
+def test_what_is_left_open_is_no_failure(progress, clock, caplog):
+    """Submitted and not waited for, or interrupted: the next run collects it."""
+    progress.asked(12)
+    progress.created(running(0), shard(12))
+    caplog.clear()
+    progress.finish()
+    [said] = caplog.messages
+    assert said == "🏁 0 of 12 requests answered, 0 failed, 12 open, 0 asked again; 0 tokens in, 0 out; 1 job; 0.0 s."
+
+
 def test_the_end_tells_what_it_cost(progress, clock, caplog):
     """Answered, failed, asked again, tokens, jobs and time."""
     progress.asked(12)
@@ -106,11 +116,11 @@ def test_the_end_tells_what_it_cost(progress, clock, caplog):
     caplog.clear()
     progress.finish()
     assert caplog.messages == [
-        "⚠️ 2 requests failed: Bad prompt. (400, bad). The first custom_ids: a, b. → Mend these rows and run again:"
-        " only changed rows, and those without an answer, are asked.",
+        "⚠️ 2 requests failed: Bad prompt. (400, bad). The first custom_ids: a, b. → Mend these rows and run again"
+        " (`use_cache=False`): only changed rows, and those without an answer, are asked.",
         "🔎 `distilabel-openai-batch failures 'my pipeline/generate'` lists them; `add_failures=True` says why in"
         " each row. Run again to ask for what has no answer.",
-        "🏁 10 of 12 requests answered, 2 failed, 2 asked again; 10,000 tokens in, 100 out; 1 jobs; 90.0 s.",
+        "🏁 10 of 12 requests answered, 2 failed, 2 asked again; 10,000 tokens in, 100 out; 1 job; 90.0 s.",
     ]
 
 
@@ -162,7 +172,7 @@ def test_failures_are_told_by_kind_with_the_first_few(progress, caplog):
     progress.finish()
     assert [message.partition(" → ")[0] for message in caplog.messages[:2]] == [
         "⚠️ 5 requests failed: Often. (400). The first custom_ids: a, b, c.",
-        "⚠️ 1 requests failed: Rare. (422). The first custom_ids: z.",
+        "⚠️ 1 request failed: Rare. (422). The first custom_ids: z.",
     ]
 
 

@@ -24,6 +24,7 @@ from distilabel_openai_batch import (
     AuthenticationError,
     LoadBatchResults,
     OpenAIBatchLLM,
+    RequestsFailedError,
     RunError,
     StreamBatchResults,
     SubmitBatch,
@@ -386,6 +387,17 @@ def test_a_row_without_an_answer_says_why(sandbox):
     rows = loaded(run_name="numbers", resubmit=True)
     assert [row["id"] for row in rows if row["generation"] is None] == []
     bought_once(sandbox, jobs=6)
+
+
+def test_loading_with_another_model_is_an_error(sandbox):
+    """None of its requests was submitted: to advise that they be submitted again would be to have all bought twice."""
+    submitted()
+    before = len(sandbox.books().batches)
+
+    with pytest.raises(RequestsFailedError, match="what was submitted is another Task, model or parameter"):
+        loaded(lambda: generation(OpenAIBatchLLM(model="gpt-4o", min_poll_interval=0.02)))
+
+    assert len(sandbox.books().batches) == before
 
 
 @pytest.mark.parametrize(
