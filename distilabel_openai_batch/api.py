@@ -407,7 +407,7 @@ class BatchAPI:
             if error.status_code != 404:
                 raise
             raise errors.RunError(
-                f"The server does not know batch {batch_id}: {error} Was it made with a key of another project? If it"
+                f"The server does not know batch {batch_id}: {error}. Was it made with a key of another project? If it"
                 " is gone for good: `distilabel-openai-batch forget SCOPE --lost` frees its requests, to be bought"
                 " again.",
                 status_code=404,
@@ -605,7 +605,7 @@ class BatchAPI:
         if status_code in _NO_SUCH_PATH and _is_collection(error.request.method, error.request.url.path):
             about = f"{error.request.method} {_without_credentials(error.request.url)} was answered: {about}"
             if not (isinstance(self._client, openai.AsyncAzureOpenAI) or self._address.endswith("/v1")):
-                about += " Is the base URL right? That of a server that speaks OpenAI's API usually ends in /v1."
+                about += ". Is the base URL right? That of a server that speaks OpenAI's API usually ends in /v1."
         kind = errors.RunError
         if errors.is_out_of_quota(code):
             kind = errors.QuotaError

@@ -148,6 +148,8 @@ def jobs(
         _print_table(tables.jobs_table, rows)
         _say_why_unknown([job for job in entries if not tables.is_to_come(job)])
         _say_interrupted(entries)
+        if not look and any(job.is_open and job.batch_id for job in entries):
+            typer.echo("Open jobs stand as a run saw them last; `jobs --look` asks the server.", err=True)
     else:
         typer.echo("No jobs.")
 
