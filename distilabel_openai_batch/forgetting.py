@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from distilabel_openai_batch.errors import OpenAIBatchError, RunError
+from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.jobs import settle
 from distilabel_openai_batch.ledger import Job, JobState, Ledger
-from distilabel_openai_batch.looking import AT_ONCE, Access
+from distilabel_openai_batch.looking import AT_ONCE, Access, found
 from distilabel_openai_batch.wire import Batch
 
 
@@ -67,25 +67,19 @@ def settle_lost(ledger: Ledger, base_url: str, logger: logging.Logger) -> int:
         How many jobs were let go.
 
     Raises:
-        OpenAIBatchError: the server could not be asked; those that it was asked of are let go.
+        OpenAIBatchError: the server could not be asked.
     """
     mine = [own for job in ledger.open_jobs() if job.batch_id and (own := ledger.take_over(job))]
     return anyio.run(_let_go_of_lost, ledger, mine, Access.to(base_url), logger) if mine else 0
 
 
 async def _let_go_of_lost(ledger: Ledger, jobs: list[Job], access: Access, logger: logging.Logger) -> int:
-    lost = 0
     async with access.open(AT_ONCE, logger) as api:
-        for job in jobs:
-            assert job.batch_id
-            try:
-                await api.retrieve(job.batch_id)
-            except RunError as error:
-                if error.status_code != 404:
-                    raise
-                ledger.lost(job)
-                lost += 1
-    return lost
+        _, lost = await found(api, {job.batch_id for job in jobs if job.batch_id})
+    for job in jobs:
+        if job.batch_id in lost:
+            ledger.lost(job)
+    return len(lost)
 
 
 async def _ask(ledger: Ledger, jobs: list[Job], access: Access, logger: logging.Logger, settled: Settled) -> None:

@@ -108,7 +108,7 @@ async def looked_at(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
     Raises:
         RunError: the server refuses, or could not be reached.
     """
-    batches, lost = await _found(api, {job.batch_id for job in jobs if can_be_looked_at(job) and job.batch_id})
+    batches, lost = await found(api, {job.batch_id for job in jobs if can_be_looked_at(job) and job.batch_id})
     seen = []
     for job in jobs:
         if job.batch_id in lost:
@@ -125,14 +125,14 @@ async def looked_at(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
     return seen
 
 
-async def _found(api: BatchAPI, batch_ids: set[str]) -> tuple[dict[str, Batch], set[str]]:
+async def found(api: BatchAPI, batch_ids: set[str]) -> tuple[dict[str, Batch], set[str]]:
     """The batches that the server knows, and the ids of those that it does not."""
     try:
         return await api.retrieve_many(batch_ids), set()
     except RunError as error:
         if error.status_code != 404 or not error.batch_id:
             raise
-        batches, lost = await _found(api, batch_ids - {error.batch_id})
+        batches, lost = await found(api, batch_ids - {error.batch_id})
         return batches, lost | {error.batch_id}
 
 
