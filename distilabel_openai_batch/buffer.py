@@ -14,6 +14,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
+from distilabel_openai_batch.garbage import nothing_collected
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.wire import NOT_SUBMITTED, OVERDUE, Answer, Failure, Outcome, Request, Take
 
@@ -109,10 +110,11 @@ class CallBuffer:
         slot = _Slot([None] * len(requests), len(requests))
         self._progress.asked(len(requests))
         now = time.time()
-        for index, request in enumerate(requests):
-            asked = _Asked(request, slot, index, now)
-            self._waiting[request.custom_id] = asked
-            self._add(asked)
+        with nothing_collected():
+            for index, request in enumerate(requests):
+                asked = _Asked(request, slot, index, now)
+                self._waiting[request.custom_id] = asked
+                self._add(asked)
         await slot.done.wait()
         if slot.error:
             raise slot.error

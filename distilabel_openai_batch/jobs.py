@@ -22,6 +22,7 @@ import anyio.to_thread
 from distilabel_openai_batch import boundaries, errors
 from distilabel_openai_batch.api import FILE_VISIBLE_SECONDS, BatchAPI, is_file_not_visible
 from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch.garbage import nothing_collected
 from distilabel_openai_batch.ledger import Job, JobState, Ledger
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
@@ -430,10 +431,11 @@ class Jobs:
 
     def _record_some(self, outcomes: Iterator[tuple[int, tuple[str, Outcome]]]) -> dict[str, Outcome]:
         """Writes down the next few outcomes of a job."""
-        some = list(islice(outcomes, _RECORDED_AT_ONCE))
-        named = dict(outcome for _, outcome in some)
-        if some:
-            self._ledger.record({custom_id: number for number, (custom_id, _) in some}, named)
+        with nothing_collected():
+            some = list(islice(outcomes, _RECORDED_AT_ONCE))
+            named = dict(outcome for _, outcome in some)
+            if some:
+                self._ledger.record({custom_id: number for number, (custom_id, _) in some}, named)
         return named
 
     async def adopt(self, key: str, batch: Batch, asked: Callable[[], Awaitable[Sequence[str]]]) -> None:

@@ -125,10 +125,13 @@ _MIGRATIONS = [
 # Rows looked up or written in one statement or transaction: far above the cost of one, far below a second.
 _CHUNK = 5_000
 
+# Seven answers of a thousand bytes fill one well; of SQLite's own 4,096 bytes, three do.
+_PAGE_BYTES = 8_192
+
 # A million custom_ids in an index take about 64 MB. Each checkpoint writes pages again that the next one will, too:
 # rarer ones write less.
 _CACHE_KILOBYTES = 8_192
-_CHECKPOINT_PAGES = 16_384
+_CHECKPOINT_BYTES = 67_108_864
 
 _BUSY_SECONDS = 60.0
 
@@ -364,10 +367,12 @@ class Ledger:
             with self._guard():
                 check_header(database, self.path)
                 self._check_length(database)
+                # Of a new file; one that is there keeps its own.
+                database.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
                 database.execute(f"PRAGMA cache_size = {-_CACHE_KILOBYTES}")
-                database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+                database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // _PAGE_BYTES}")
                 self._migrate(database)
         except BaseException:
             database.close()

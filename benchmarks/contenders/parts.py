@@ -14,8 +14,8 @@ from openai import OpenAI
 from benchmarks.meter import Meter, Task, measured
 from benchmarks.questions import MODEL
 from distilabel_openai_batch import OpenAIBatchLLM, wire
+from distilabel_openai_batch.garbage import nothing_collected
 from distilabel_openai_batch.ledger import Ledger, ScopeName
-from distilabel_openai_batch.llm import _nothing_collected
 from distilabel_openai_batch.results import Results
 from distilabel_openai_batch.session import Call
 from distilabel_openai_batch.spool import Spool
@@ -100,7 +100,7 @@ def _write_results(requests: Sequence[Request], completion: dict[str, Any], path
 
 
 def _read(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[Any]:
-    with _nothing_collected():
+    with nothing_collected():
         return [llm._output(input, 1, {}, outcome) for input, (_, outcome) in zip(inputs, outcomes, strict=True)]
 
 
