@@ -68,6 +68,7 @@ class Exchange:
                 status = message["status"]
             await send(message)
 
+        organization.callers += 1
         try:
             fault = organization.script.for_call(name)
             if fault is None:
@@ -75,6 +76,7 @@ class Exchange:
             else:
                 await self._fail(fault, scope, receive, sending)
         finally:
+            organization.callers -= 1
             query = scope["query_string"].decode("latin-1")
             organization.calls.append(Call(name, scope["method"], scope["path"], status, came, query))
 

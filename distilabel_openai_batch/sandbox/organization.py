@@ -7,6 +7,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,9 @@ from .timeline import TERMINAL, Stage
 # Calls older than the last so many are forgotten.
 _MOST_CALLS = 200_000
 
+# So long, at most, the work on a batch gives way to callers before its next few hundred lines, a hundredth of a second.
+_WAY_SECONDS = 0.05
+
 
 class Organization:
     """Files, batches and books. Its methods are called by the event loop; the batches are worked on in threads.
@@ -43,6 +47,8 @@ class Organization:
         self.clock = clock
         self.script = Script(settings.failures)
         self.calls: deque[Call] = deque(maxlen=_MOST_CALLS)
+        self.callers = 0
+        """Calls that are being answered."""
         self.sync_bodies: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._closed = threading.Event()
@@ -52,6 +58,8 @@ class Organization:
         self._directory = tempfile.TemporaryDirectory(prefix="openai-batch-sandbox-", ignore_cleanup_errors=True)
         # A long job must not keep the short ones from being validated.
         self._workers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="batch")
+        # Threads that compute side by side only keep one another from running.
+        self._answering = threading.Lock()
         # Keys are told apart by a hash under a salt that is never written anywhere.
         self._salt = secrets.token_bytes(16)
 
@@ -305,7 +313,7 @@ class Organization:
             self._examined(batch, [file_not_found(batch.input_file_id)])
             return
         try:
-            batch.examination = examine(batch.input_file.path, batch.endpoint, settings, self._closed.is_set)
+            batch.examination = examine(batch.input_file.path, batch.endpoint, settings, self._give_way)
         except FileNotFoundError:
             self._examined(batch, [file_not_found(batch.input_file_id)])
             return
@@ -314,9 +322,17 @@ class Organization:
         results = batch.results
         if results is None:
             raise AssertionError("a valid batch has results")
-        results.write(batch.input_file.path, settings, self.script, self._closed.is_set)
+        with self._answering:
+            results.write(batch.input_file.path, settings, self.script, self._give_way)
         with self._lock:
             batch.answered_at = self.clock()
+
+    def _give_way(self) -> bool:
+        """Lets callers be served first, as a thread that computes slows down theirs; returns whether to give up."""
+        until = time.monotonic() + _WAY_SECONDS
+        while self.callers and time.monotonic() < until and not self._closed.is_set():
+            time.sleep(0.001)
+        return self._closed.is_set()
 
     def _examined(self, batch: Batch, problems: list[Problem]) -> bool:
         """Notes what validation found, and returns whether the requests are to be answered."""
