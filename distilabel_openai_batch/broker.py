@@ -129,6 +129,7 @@ class Broker:
         self._preflight = preflight
         self._tried_out: set[tuple[str, str]] = set()
         self._running: dict[int, anyio.Event] = {}
+        self._sorting = anyio.Lock()
 
     @property
     def is_crowded(self) -> bool:
@@ -173,9 +174,11 @@ class Broker:
 
     async def _answer(self, requests: Sequence[Request], take: Take, deadline: float, new: bool) -> list[str]:
         """As `answer`. Where they are not `new`, a failure is what their job has just come to, not an earlier run."""
-        found = await self._look_up(requests, take, new)
-        if new and found.to_buy and await self._adoption.adopt():
-            found.add(await self._look_up(found.to_buy, take, new))
+        # One after another, so that jobs are made in the order in which their requests were asked.
+        async with self._sorting:
+            found = await self._look_up(requests, take, new)
+            if new and found.to_buy and await self._adoption.adopt():
+                found.add(await self._look_up(found.to_buy, take, new))
         if new:
             self._progress.reused(found.known)
         to_buy = found.to_buy

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import openai
 import pytest
 from conftest import API_KEY
 from datasets import Dataset
@@ -163,6 +164,23 @@ def test_what_concerns_the_run_is_raised_by_a_stream(sandbox, tmp_path):
     sandbox.configure(api_keys=["another"])
     with pytest.raises(AuthenticationError):
         streamed(tmp_path)
+
+
+def test_jobs_are_made_in_the_order_of_the_rows(sandbox):
+    """So the first rows are there first, where few jobs are in flight."""
+    questions = [f"Question {number}." for number in range(24)]
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", max_requests_per_job=2, max_jobs=1, min_poll_interval=0.02)
+    stream = StreamBatchResults(task=generation(llm), data=[{"instruction": it} for it in questions])
+    stream.load()
+    assert [row["instruction"] for batch, _ in stream.process() for row in batch] == questions
+
+    client = openai.OpenAI()
+    asked = [
+        json.loads(line)["body"]["messages"][-1]["content"]
+        for batch in reversed(client.batches.list(limit=100).data)
+        for line in client.files.content(batch.input_file_id).iter_lines()
+    ]
+    assert asked == questions
 
 
 def test_a_stream_outside_a_pipeline(sandbox):
