@@ -215,14 +215,9 @@ class Jobs:
                             await self._came_to_nothing(job, error)
                             raise
                         tried()
-                        again = await _before(deadline, partial(self._room.wait, job.id, job.requests, enqueued))
-                        if not again:
-                            job = await self._in_thread(self._ledger.dropped, job)
-                            if again is None:
-                                return Ended(Ending.OVERDUE, job)
-                            if len(shard.requests) == 1:
-                                raise
-                            return Ended(Ending.TOO_LARGE, job)
+                        has_room = partial(self._room.wait, job.id, job.requests, enqueued)
+                        if gone := await self._gone_before(deadline, has_room, job, shard, error, for_room=True):
+                            return gone
                         continue
                     self._progress.created(batch, shard)
                 case JobState.SYNCHRONOUS:
@@ -251,14 +246,11 @@ class Jobs:
                         return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
                     tried()
                     has_room = partial(self._room.wait, job.id, job.requests, enqueued)
-                    again = await _before(deadline, partial(self._may_create_again, batch, has_room, uploaded_at))
-                    if not again:
-                        job = await self._in_thread(self._ledger.dropped, job)
-                        if again is None:
-                            return Ended(Ending.OVERDUE, job)
-                        if not _is_over_token_limit(batch) or len(shard.requests) == 1:
-                            raise _failed(batch)
-                        return Ended(Ending.TOO_LARGE, job)
+                    may_create = partial(self._may_create_again, batch, has_room, uploaded_at)
+                    if gone := await self._gone_before(
+                        deadline, may_create, job, shard, _failed(batch), for_room=_is_over_token_limit(batch)
+                    ):
+                        return gone
                     job = await self._in_thread(self._ledger.created_anew, job)
                 case JobState.COLLECTED | JobState.DROPPED:
                     raise ValueError(f"a job that is {job.state.value} cannot be run")
@@ -270,6 +262,34 @@ class Jobs:
             if error.status_code:
                 await self._api.delete_uploads(_file_name(job.key))
             await self._in_thread(self._ledger.dropped, job, str(error))
+
+    async def _gone_before(
+        self,
+        deadline: float,
+        may_create: Callable[[], Awaitable[bool]],
+        job: Job,
+        shard: Shard,
+        refusal: errors.RunError,
+        *,
+        for_room: bool,
+    ) -> Ended | None:
+        """Waits until a job that the server refused, `for_room` or otherwise, may be created after all.
+
+        Returns:
+            `None` when it may; how it ended where it is not to be.
+
+        Raises:
+            RunError: the refusal, where neither waiting nor smaller jobs help.
+        """
+        may = await _before(deadline, may_create)
+        if may:
+            return None
+        job = await self._in_thread(self._ledger.dropped, job)
+        if may is None:
+            return Ended(Ending.OVERDUE, job)
+        if for_room and len(shard.requests) > 1:
+            return Ended(Ending.TOO_LARGE, job)
+        raise refusal
 
     async def _may_create_again(
         self, batch: Batch, has_room: Callable[[], Awaitable[bool]], uploaded_at: float
