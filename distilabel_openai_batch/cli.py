@@ -26,7 +26,7 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from distilabel_openai_batch import ledger
+from distilabel_openai_batch import __version__, ledger
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, label, plural, reasons
 from distilabel_openai_batch.prices import Cost, Usage
@@ -115,8 +115,18 @@ _AnyScope = Annotated[
 ]
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _commands() -> None:
+def _commands(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version, and exit.")
+    ] = False,
+) -> None:
     """Run distilabel pipelines through the OpenAI Batch API.
 
     These commands look at the ledger, in which every run writes down what it asks, buys and is answered. They can be

@@ -22,7 +22,7 @@ from conftest import API_KEY, ROOT, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import OpenAIBatchLLM, RunError, doctor, tables
+from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__, doctor, tables
 from distilabel_openai_batch import sandbox as sandbox_package
 from distilabel_openai_batch.api import KEY
 from distilabel_openai_batch.cli import app
@@ -107,6 +107,11 @@ def directory(asked, monkeypatch) -> Path:
     """The same, for the environment to choose."""
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(asked))
     return asked
+
+
+def test_it_says_which_version_it_is():
+    """As a report of a bug needs it."""
+    assert run("--version").output == f"{__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS)])

@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault
+from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Settings, organization
+from distilabel_openai_batch.sandbox.organization import Organization
+from distilabel_openai_batch.sandbox.results import Results
 
 from .conftest import body, jsonl, request, requests
 
@@ -336,6 +340,38 @@ async def test_twenty_jobs_at_once_do_not_mix(desk):
     for number, batch in await asyncio.gather(*(job(number) for number in range(20))):
         names = {line["custom_id"] for line in await desk.read(batch["output_file_id"])}
         assert names == {f"j{number}-{index}" for index in range(30)}
+
+
+async def test_batches_are_answered_one_at_a_time(desk, monkeypatch):
+    """Threads that compute side by side would only keep one another from running."""
+    write, at_once = Results.write, []
+
+    def counting(results, *given):
+        at_once.append(at_once[-1] + 1 if at_once else 1)
+        time.sleep(0.02)
+        write(results, *given)
+        at_once.append(at_once[-1] - 1)
+
+    monkeypatch.setattr(Results, "write", counting)
+    batches = await asyncio.gather(*[desk.create(requests(3)) for _ in range(5)])
+
+    assert [(await desk.look(batch))["status"] for batch in batches] == ["completed"] * 5
+    assert at_once == [1, 0] * 5
+
+
+def test_the_work_on_a_batch_gives_way_to_callers(monkeypatch):
+    """It goes on when they are served, and after a while at any rate; it is given up when the sandbox closes."""
+    account, pauses = Organization(Settings(), time.time), []
+    monkeypatch.setattr(organization, "time", SimpleNamespace(sleep=pauses.append, monotonic=lambda: sum(pauses)))
+    assert not account._give_way()
+    assert pauses == []
+
+    account.callers = 1
+    assert not account._give_way()
+    assert sum(pauses) == pytest.approx(organization._WAY_SECONDS, abs=0.001)
+
+    account.close()
+    assert account._give_way()
 
 
 async def test_new_times_hold_for_batches_under_way(desk):
