@@ -11,11 +11,13 @@ from collections.abc import Awaitable, Callable, Generator, ItemsView, Iterator,
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.llms import OpenAILLM
+from distilabel.models.llms.base import merge_responses
 from distilabel.typing import FormattedInput
 from pydantic import (
     Field,
@@ -40,12 +42,17 @@ from distilabel_openai_batch.wire import MALFORMED, Answer, Failure, Frame, Outc
 if TYPE_CHECKING:
     from distilabel.typing import GenerateOutput, StandardInput
 
+_T = TypeVar("_T")
+
 _CHAT = "/v1/chat/completions"
 _COMPLETIONS = "/v1/completions"
 
 
 # Inputs whose answers are in memory together.
 _ASKED_AT_ONCE = 1_000
+
+# What became of an input for which nothing was asked.
+_UNASKED = Answer.of({})
 
 # As `OpenAILLM.agenerate` takes them, one by one.
 _INPUTS: TypeAdapter[list[Any]] = TypeAdapter(list[FormattedInput])
@@ -125,6 +132,14 @@ def _hand_over(call: Call) -> Generator[Call, _Reading, _Reading]:
 
 
 _HANDING_OVER = _Client(_hand_over)
+
+
+class _NoAnswerError(RunError):
+    """What an `agenerate` that is awaited by itself raises for a request that failed."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure), status_code=failure.status_code, code=failure.code)
+        self.failure = failure
 
 
 class OpenAIBatchLLM(BatchClient, OpenAILLM):
@@ -363,26 +378,89 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     async def _agenerate(
         self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
+        if not self._num_generations_param_supported and num_generations > 1:
+            return await self._agenerate_one_by_one(inputs, num_generations, kwargs)
+        if not self._is_plain:
+            return await self._agenerate_freely(inputs, num_generations, kwargs)
         self._check(num_generations, kwargs)
         if len(inputs) <= _ASKED_AT_ONCE:
             return await self._ask(inputs, num_generations, kwargs)
         # In parts, each of which lets go of its answers as soon as it has made outputs of them.
         parts = [inputs[start : start + _ASKED_AT_ONCE] for start in range(0, len(inputs), _ASKED_AT_ONCE)]
         async with self.session():
-            answered = await asyncio.gather(*[self._ask_a_part(part, num_generations, kwargs) for part in parts])
-        if (seen := outcomes_seen.get()) is not None:
-            seen.append([outcome for _, outcomes in answered for outcome in outcomes])
+            answered = await asyncio.gather(
+                *[_told(partial(self._ask, part, num_generations, kwargs)) for part in parts]
+            )
+        _tell([outcome for _, outcomes in answered for outcome in outcomes])
         return [output for outputs, _ in answered for output in outputs]
 
-    async def _ask_a_part(
+    @property
+    def _is_plain(self) -> bool:
+        """Whether no subclass has a way of its own from an input to a call, and from its answer to the output."""
+        return (
+            type(self).agenerate is OpenAIBatchLLM.agenerate
+            and type(self)._generate_chat_completion is OpenAILLM._generate_chat_completion
+            and type(self)._generate_completion is OpenAILLM._generate_completion
+        )
+
+    async def _agenerate_one_by_one(
         self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
-    ) -> tuple[list[GenerateOutput], list[Outcome]]:
-        """As `_ask`, in an asyncio task of its own; what it came to is told with those of the other parts, in order."""
-        seen: list[list[Outcome]] = []
-        if outcomes_seen.get() is not None:
-            outcomes_seen.set(seen)
-        outputs = await self._ask(inputs, num_generations, kwargs)
-        return outputs, [outcome for outcomes in seen for outcome in outcomes]
+    ) -> list[GenerateOutput]:
+        """As distilabel, for a subclass that says that its server knows no `n`: each generation is a request."""
+        repeated = [input for input in inputs for _ in range(num_generations)]
+        outputs, outcomes = await _told(partial(self._agenerate, repeated, 1, **kwargs))
+        _tell([_first_failure(group) for group in _groups(outcomes, num_generations)])
+        # They are merged by what the first one has, and one that failed has less.
+        names = {name for output in outputs for name in output}
+        failures = [next(iter(getattr(output, "failures", ())), None) for output in outputs]
+        whole: list[Any] = [{name: [None] for name in names} | output for output in outputs]
+        return [
+            _with_failures(output, group)
+            for output, group in zip(
+                merge_responses(whole, n=num_generations), _groups(failures, num_generations), strict=True
+            )
+        ]
+
+    async def _agenerate_freely(
+        self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
+    ) -> list[GenerateOutput]:
+        """Has a subclass's `agenerate` run for each input side by side, which may ask as often as it likes."""
+        async with self.session():
+            answered = await asyncio.gather(
+                *[_told(partial(self._try, input, num_generations, kwargs)) for input in inputs]
+            )
+        errors = [output for output, _ in answered if isinstance(output, Exception)]
+        if errors and len(errors) == len(inputs):
+            if isinstance(errors[0], ValidationError):
+                raise InvalidParametersError(f"The generation parameters are wrong: {errors[0]}") from None
+            raise errors[0]
+        outputs: list[GenerateOutput] = []
+        reasons: list[Outcome] = []
+        for output, outcomes in answered:
+            reason = outcomes[-1] if outcomes else _UNASKED
+            if isinstance(output, Exception):
+                reason = Failure(f"`{type(self).__name__}.agenerate` raised {output!r}")
+                self._logger.warning(f"⚠️ {reason}.")
+                outputs.append(_failed(reason, num_generations))
+            else:
+                outputs.append(self._explained(output, reason))
+            reasons.append(reason)
+        _tell(reasons)
+        return outputs
+
+    async def _try(
+        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any]
+    ) -> GenerateOutput | Exception:
+        """What `agenerate` makes of an input, or raises; not what ends the run."""
+        try:
+            output: GenerateOutput = await self.agenerate(input=input, num_generations=num_generations, **kwargs)
+        except _NoAnswerError as error:
+            return _failed(error.failure, num_generations)
+        except (RunError, DistilabelOfflineBatchGenerationNotFinishedException):
+            raise
+        except Exception as error:
+            return error
+        return output
 
     async def _ask(
         self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
@@ -401,16 +479,20 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     ) -> GenerateOutput:
         """What a request came to, in distilabel's form, with why some of it failed."""
         if isinstance(outcome, Failure):
-            return _with_failures(_nothing(num_generations, outcome.tokens), [outcome] * num_generations)
+            return _failed(outcome, num_generations)
         reading: _Reading = _read(outcome.body)
         try:
             output = self._read(input, num_generations, kwargs, reading)
         except Exception as error:
             told = f"The answer {reading.id} is not a completion: {error!r}"
             self._logger.warning(f"⚠️ {told}.")
-            failure = Failure(told, code=MALFORMED, custom_id=outcome.custom_id)
-            return _with_failures(_nothing(num_generations, outcome.tokens), [failure] * num_generations)
-        if self.add_failures and None in output["generations"]:
+            failure = Failure(told, code=MALFORMED, tokens=outcome.tokens, custom_id=outcome.custom_id)
+            return _failed(failure, num_generations)
+        return self._explained(output, outcome)
+
+    def _explained(self, output: GenerateOutput, outcome: Outcome) -> GenerateOutput:
+        """An output, with why some of its generations are `None`, if that is wanted."""
+        if self.add_failures and None in output["generations"] and isinstance(outcome, Answer):
             return _with_failures(output, [_unsaid(outcome, *said) for said in enumerate(output["generations"])])
         return output
 
@@ -446,8 +528,6 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                     # Whatever is wrong with one input is no reason to lose the others.
                     yield Failure(f"The input cannot be made into a request: {error!r}")
                     continue
-                if not isinstance(call, Call):
-                    raise RunError(f"`{type(self).__name__}.agenerate` has to call `OpenAILLM.agenerate`.")
                 call = self._fitted(call)
                 if shape and call.body.get("messages") == messages:
                     # What is no JSON is said of each call.
@@ -457,11 +537,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
 
     def _valid(self, inputs: Sequence[FormattedInput]) -> Sequence[Any]:
         """Inputs as `OpenAILLM.agenerate` has them once they are validated, or `None`s where it has to see each."""
-        is_own = (
-            type(self).agenerate is OpenAIBatchLLM.agenerate
-            and type(self)._generate_chat_completion is OpenAILLM._generate_chat_completion
-        )
-        if is_own and not self.structured_output:
+        if not self.structured_output:
             with suppress(ValidationError):
                 return _INPUTS.validate_python(inputs)
         return [None] * len(inputs)
@@ -481,7 +557,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             return reading
 
         output: GenerateOutput
-        if type(self).agenerate is OpenAIBatchLLM.agenerate and not isinstance(input, str):
+        if not isinstance(input, str):
             # All that it does with the answer to a chat, in half the time.
             output = self._generations_from_openai_completion(reading)
         else:
@@ -520,9 +596,39 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         async with self.session() as session:
             [outcome] = await session.ask([self._fitted(call)])
         if isinstance(outcome, Failure):
-            raise RunError(str(outcome), status_code=outcome.status_code, code=outcome.code)
+            raise _NoAnswerError(outcome)
         reading: _Reading = _read(outcome.body)
         return reading
+
+
+async def _told(answer: Callable[[], Awaitable[_T]]) -> tuple[_T, list[Outcome]]:
+    """What answering comes to, and, where somebody wants to know, what its requests did.
+
+    It is told to nobody else: where several answer side by side, whoever started them tells it in order.
+    """
+    outer = outcomes_seen.get()
+    seen: list[list[Outcome]] | None = None if outer is None else []
+    token = outcomes_seen.set(seen)
+    try:
+        answered = await answer()
+    finally:
+        outcomes_seen.reset(token)
+    return answered, [outcome for outcomes in seen or () for outcome in outcomes]
+
+
+def _tell(outcomes: list[Outcome]) -> None:
+    """Tells what a call's requests came to, one for each input."""
+    if (seen := outcomes_seen.get()) is not None:
+        seen.append(outcomes)
+
+
+def _groups(values: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _first_failure(outcomes: Sequence[Outcome]) -> Outcome:
+    """What is told of several requests: the first that failed, if one did."""
+    return next((outcome for outcome in outcomes if isinstance(outcome, Failure)), outcomes[0])
 
 
 def _shape(messages: Any) -> tuple[str, ...] | None:
@@ -556,6 +662,11 @@ def _unsaid(answer: Answer, place: int, generation: str | None) -> Failure | Non
         code=str(reason) if reason and reason != "stop" else EMPTY,
         custom_id=answer.custom_id,
     )
+
+
+def _failed(failure: Failure, num_generations: int) -> GenerateOutput:
+    """What a row has whose request failed, and why."""
+    return _with_failures(_nothing(num_generations, failure.tokens), [failure] * num_generations)
 
 
 def _nothing(num_generations: int, tokens: tuple[int, int]) -> GenerateOutput:

@@ -11,7 +11,8 @@ TokenLimitParameter = Literal["max_tokens", "max_completion_tokens"]
 
 # Those that reason, fine-tuned ones and gateways' names for them included: the o-series, and GPT from 5 on but for its
 # chat models. https://platform.openai.com/docs/guides/reasoning
-_REASONING = re.compile(r"(.*[:/])?(o[1-9]|gpt-([5-9]|[1-9]\d)(?!.*chat))")
+# GPT-3.5 is `gpt-35` on Azure: https://learn.microsoft.com/azure/ai-services/openai/concepts/models
+_REASONING = re.compile(r"(.*[:/])?(o[1-9]|gpt-(?!35\b)([5-9]|[1-9]\d)(?!.*chat))")
 
 # What means the same when it is left out. Some of these models refuse the parameter, whatever its value is.
 _NEUTRAL = {"temperature": 1, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0, "logprobs": False}

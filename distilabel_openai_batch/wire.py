@@ -8,6 +8,7 @@ The shapes: https://platform.openai.com/docs/api-reference/batch
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import orjson
+from pydantic import BaseModel
 
 MALFORMED = "malformed_result"
 MISSING = "missing_result"
@@ -208,15 +210,37 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
     Raises:
         ValueError: it holds something that JSON cannot, with the reason.
     """
+    # Copied: orjson leaves kilobytes behind what it returns, which a request would keep.
+    return b"%b" % _encode(body)
+
+
+def _encode(value: object) -> bytes:
     try:
-        # Copied: orjson leaves kilobytes behind what it returns, which a request would keep.
-        return b"%b" % orjson.dumps(body)
-    except TypeError as error:
-        raise _no_json(error) from error
+        return orjson.dumps(value)
+    except TypeError:
+        return _encode_at_length(value)
 
 
-def _no_json(error: TypeError) -> ValueError:
-    return ValueError(f"the request cannot be written as JSON: {error}")
+def _encode_at_length(value: object) -> bytes:
+    """What the SDK can write and orjson does not: keys that are no texts, numbers of more than 64 bits, models."""
+    try:
+        return json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the request cannot be written as JSON: {error}") from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_unset=True, by_alias=True)
+    return orjson.loads(orjson.dumps(value))
+
+
+def _encode_sorted(value: object) -> bytes:
+    """The same for the same value, however its keys are ordered."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        return orjson.dumps(orjson.loads(_encode_at_length(value)), option=orjson.OPT_SORT_KEYS)
 
 
 def digest(base_url: str, endpoint: str, body: bytes) -> str:
@@ -226,7 +250,7 @@ def digest(base_url: str, endpoint: str, body: bytes) -> str:
         32 hexadecimal digits. With an occurrence number behind them they make a `custom_id` within every server's limit
         (64 characters, Together's).
     """
-    return _digest(base_url, endpoint, orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS))
+    return _digest(base_url, endpoint, _encode_sorted(orjson.loads(body)))
 
 
 def _digest(base_url: str, endpoint: str, canonical: bytes) -> str:
@@ -248,21 +272,17 @@ class Frame:
         marked = {**body, name: mark}
         self._name = name
         self._encoded = _around(mark, encode_body(marked))
-        self._canonical = _around(mark, orjson.dumps(marked, option=orjson.OPT_SORT_KEYS))
+        self._canonical = _around(mark, _encode_sorted(marked))
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """As `encode_body`."""
         before, after = self._encoded
-        try:
-            return b"%b%b%b" % (before, orjson.dumps(body[self._name]), after)
-        except TypeError as error:
-            raise _no_json(error) from error
+        return b"%b%b%b" % (before, _encode(body[self._name]), after)
 
     def digest(self, base_url: str, endpoint: str, body: Mapping[str, Any]) -> str:
         """As `digest` of the encoded body."""
         before, after = self._canonical
-        value = orjson.dumps(body[self._name], option=orjson.OPT_SORT_KEYS)
-        return _digest(base_url, endpoint, b"%b%b%b" % (before, value, after))
+        return _digest(base_url, endpoint, b"%b%b%b" % (before, _encode_sorted(body[self._name]), after))
 
 
 def _around(mark: str, text: bytes) -> tuple[bytes, bytes]:

@@ -20,6 +20,7 @@ SENT = {
     [
         ("gpt-4o-mini", "max_tokens"),
         ("gpt-4.1", "max_tokens"),
+        ("gpt-35-turbo-16k", "max_tokens"),
         ("gpt-5-chat-latest", "max_tokens"),
         ("meta-llama/Llama-3", "max_tokens"),
         ("qwen2.5:7b", "max_tokens"),
