@@ -404,7 +404,11 @@ def test_a_job_whose_batch_is_gone_is_let_go_of(sandbox):
     directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
     sandbox.configure(in_progress_seconds=3_600.0)
     leave(max_requests_per_job=8)
-    gone, there = (batch["id"] for batch in sandbox.books().batches)
+    # The two are made side by side: either may be the first.
+    gone, there = (
+        job["batch_id"]
+        for job in sorted(json.loads(run("jobs", "--json").stdout), key=lambda job: job["requests"], reverse=True)
+    )
     with closing(sqlite3.connect(directory / "ledger.sqlite3")) as database, database:
         database.execute("UPDATE jobs SET batch_id = 'batch_gone' WHERE batch_id = ?", (gone,))
     with pytest.raises(RunError, match="forget SCOPE --lost"):
