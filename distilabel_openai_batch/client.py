@@ -20,6 +20,7 @@ from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.base_clients.openai import OpenAIBaseClient
+from distilabel.models.llms import MixtureOfAgentsLLM
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
 from distilabel_openai_batch import hooks, ledger
@@ -274,4 +275,16 @@ def client_of(step: Any) -> BatchClient | None:
     return next((client for client in held if isinstance(client, BatchClient)), None)
 
 
-hooks.install(client_of, lambda step: client_of(step) or client_of(getattr(step, "task", None)))
+def _buyer_of(step: Any) -> BatchClient | None:
+    """What a step, or the Task that it runs, asks through the Batch API with."""
+    return client_of(step) or client_of(getattr(step, "task", None))
+
+
+def _buys(step: Any) -> bool:
+    """Whether anything of a step asks through the Batch API, one of several LLMs that are used as one included."""
+    llm = getattr(step, "llm", None)
+    several = [llm.aggregator_llm, *llm.proposers_llms] if isinstance(llm, MixtureOfAgentsLLM) else []
+    return _buyer_of(step) is not None or any(isinstance(each, BatchClient) for each in several)
+
+
+hooks.install(client_of, _buyer_of, _buys)

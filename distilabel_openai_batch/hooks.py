@@ -55,12 +55,13 @@ _ROWS_FILE = "rows.pickle"
 _fed_batch_by_batch: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
 
-def install(client_of: Callable[[Any], Any], buyer_of: Callable[[Any], Any]) -> None:
+def install(client_of: Callable[[Any], Any], buyer_of: Callable[[Any], Any], buys: Callable[[Any], bool]) -> None:
     """Wraps what has to be wrapped.
 
     Args:
         client_of: the `OpenAIBatchLLM` or `OpenAIBatchEmbeddings` that a step holds, if it does.
         buyer_of: that, or the one of the Task that it runs.
+        buys: whether it has one at all, however deep.
 
     Raises:
         ImportError: this distilabel is not made as the wraps expect.
@@ -84,7 +85,7 @@ def install(client_of: Callable[[Any], Any], buyer_of: Callable[[Any], Any]) -> 
         buyer = buyer_of(step)
         return [failures.column(getattr(step, "task", step).name)] if buyer and buyer.add_failures else []
 
-    recovery.install(lambda step: buyer_of(step) is not None, own_columns)
+    recovery.install(buys, own_columns)
 
 
 def running_step() -> str:
@@ -171,9 +172,10 @@ def _know_the_running_step(is_ours: Callable[[Any], bool]) -> None:
 def _hand_over_whole_dataset(is_ours: Callable[[Any], bool]) -> None:
     """A Task of ours counts as a global step, which is given all rows in one call.
 
-    A generator asks for its next batch only when the step's output has arrived: a normal step would never have more
-    than one batch in flight. The property is looked up on the class, so that the wrap reaches the user's own Tasks too,
-    unlike one of `model_post_init`, which pydantic has captured in each subclass.
+    So does any step that was stopped, since only a global step's error ends the run. A generator asks for its next
+    batch only when the step's output has arrived: a normal step would never have more than one batch in flight. The
+    property is looked up on the class, so that the wrap reaches the user's own Tasks too, unlike one of
+    `model_post_init`, which pydantic has captured in each subclass.
     """
     for owner in (_Step, _Task):
         owner.is_global = _global_for_us(owner.is_global.fget, is_ours)
@@ -181,6 +183,8 @@ def _hand_over_whole_dataset(is_ours: Callable[[Any], bool]) -> None:
 
 def _global_for_us(is_global: Callable[[Any], Any], is_ours: Callable[[Any], bool]) -> property:
     def wrapped(self: Any) -> bool:
+        if id(self) in _stopped_steps:
+            return True
         if is_ours(self) and not self.is_generator and _fed_batch_by_batch.get(id(self)) is not self:
             return isinstance(self, GlobalStep) or not _as_ordinary_steps.get()
         return bool(is_global(self))
@@ -237,21 +241,27 @@ def _send_rows_across_the_cluster() -> None:
 
 
 def _process_row_groups_side_by_side(client_of: Callable[[Any], Any]) -> None:
-    """A Task of ours processes its rows in the groups that it would have had anyway, all groups side by side."""
+    """A Task of ours processes its rows in the groups that it would have had anyway, all groups side by side.
+
+    Another one may ask through us all the same, behind an LLM that is made of several.
+    """
+
+    def side_by_side(self: Any, client: Any, args: Any) -> list[dict[str, Any]]:
+        results: dict[int, list[dict[str, Any]]] = {}
+        groups = _row_groups(self, args)
+        anyio.run(process_side_by_side, self, client, groups, results.__setitem__)
+        return [row for index in range(len(groups)) for row in results[index]]
 
     def wrapped(self: Any, *args: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         client = client_of(self)
-        if client is None:
-            yield from _process_applying_mappings(self, *args)
-            return
-        results: dict[int, list[dict[str, Any]]] = {}
-        groups = _row_groups(self, args)
         try:
-            anyio.run(process_side_by_side, self, client, groups, results.__setitem__)
+            if client is None:
+                yield from _process_applying_mappings(self, *args)
+            else:
+                yield side_by_side(self, client, args)
         except STOPS_THE_PIPELINE:
             sends_nothing_more(self)
             raise
-        yield [row for index in range(len(groups)) for row in results[index]]
 
     Step.process_applying_mappings = wrapped
 

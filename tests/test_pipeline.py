@@ -9,7 +9,7 @@ import traceback
 
 import pytest
 from conftest import API_KEY
-from distilabel.models.llms import OpenAILLM
+from distilabel.models.llms import MixtureOfAgentsLLM, OpenAILLM
 from distilabel.pipeline import Pipeline, routing_batch_function
 from distilabel.steps import GroupColumns, KeepColumns, LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import ChatGeneration, EvolInstruct, TextGeneration, UltraFeedback
@@ -252,6 +252,39 @@ def test_a_run_error_stops_the_pipeline_wherever_it_happens(sandbox, tmp_path, p
 
     with pytest.raises(BatchFailedError):
         pipeline.run(use_cache=False)
+
+
+ROWS = [{"instruction": f"Say number {number}."} for number in range(6)]
+
+
+def mixture(tmp_path, rows, **fields) -> Pipeline:
+    llm = MixtureOfAgentsLLM(aggregator_llm=batch_llm(**fields), proposers_llms=[batch_llm(**fields)], rounds=1)
+    with Pipeline(name="mixture", cache_dir=tmp_path) as pipeline:
+        LoadDataFromDicts(data=rows, batch_size=2) >> TextGeneration(name="generate", llm=llm, input_batch_size=2)
+    return pipeline
+
+
+def test_an_error_of_the_run_is_raised_from_within_several_llms(sandbox, tmp_path):
+    """No dataset of `None`s."""
+    sandbox.add_fault(Fault(call="files.create", kind="status", status=401, times=-1))
+    with pytest.raises(AuthenticationError, match="HTTP 401"):
+        mixture(tmp_path, ROWS).run(use_cache=False)
+
+
+def test_several_llms_that_do_not_wait_get_further_with_each_run(sandbox, tmp_path):
+    """A run that submits and stops is not taken for one that has ended."""
+    given, jobs = ROWS[:4], []
+    for number in range(6):
+        # distilabel cannot read such a pipeline from its cache again.
+        found = mixture(tmp_path / str(number), given, wait=False).run()
+        rows = found["default"]["train"].to_list() if found else []
+        jobs.append(len(sandbox.books().batches))
+        if len(rows) == len(given):
+            break
+    assert [row["instruction"] for row in rows] == [row["instruction"] for row in given]
+    assert all(row["generation"] for row in rows)
+    assert set(sandbox.books().billed.values()) == {1}
+    assert jobs[:2] == [1, 2]
 
 
 def test_an_unreachable_server_is_a_clear_error(sandbox, tmp_path, monkeypatch):
