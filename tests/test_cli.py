@@ -215,9 +215,12 @@ def test_results_go_into_a_file(directory, tmp_path):
 
 def test_results_that_cannot_be_written_are_said_so(directory, tmp_path):
     """And leave nothing."""
-    ran = run("results", "-o", tmp_path / "no" / "such.jsonl")
-    assert ran.exit_code == 1
-    assert "cannot be written" in ran.stderr
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "no" / "such.jsonl", tmp_path / "file" / "a.jsonl", tmp_path / f"{'a' * 245}.jsonl"):
+        ran = run("results", "-o", path)
+        assert ran.exit_code == 1
+        assert f"{path} cannot be written" in ran.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
