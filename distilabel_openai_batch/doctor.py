@@ -123,8 +123,13 @@ def ledger(directory: Path) -> Finding:
 
 def base_url(address: str) -> Finding:
     """Whether the server's address can be one."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        # Its brackets do not close, or its port is no number.
+        is_address = False
+    if not is_address:
         return Finding("base URL", f"{address} is no address.", "It looks like https://api.openai.com/v1")
     return Finding("base URL", address)
 
@@ -207,8 +212,12 @@ async def findings(directory: Path, address: str) -> list[Finding]:
         address: the server's.
     """
     of_address = base_url(address)
+    found = [versions(), extras(), ledger(directory), of_address]
+    if of_address.mend:
+        # It says which key is needed.
+        return found
     of_key, access = key(address)
-    found = [versions(), extras(), ledger(directory), of_address, of_key]
-    if access and not (of_address.mend or of_key.mend):
+    found.append(of_key)
+    if access and not of_key.mend:
         found += await server(access)
     return found

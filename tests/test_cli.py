@@ -679,6 +679,8 @@ SICK = {
     "no key for a local one": ({"OPENAI_API_KEY": ""}, "There is no key", "OPENAI_API_KEY=anything"),
     "key with a line feed": ({"OPENAI_API_KEY": "sk-good\n"}, "has spaces, quotes", "Set it anew"),
     "no address": ({"OPENAI_BASE_URL": "api.openai.com"}, "is no address", "It looks like"),
+    "brackets that do not close": ({"OPENAI_BASE_URL": "http://[::1"}, "is no address", "It looks like"),
+    "port that is none": ({"OPENAI_BASE_URL": "http://127.0.0.1:v1"}, "is no address", "It looks like"),
     "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed listing the batches", "Is the base URL"),
     "no version of Azure": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to be sent"),
 }
