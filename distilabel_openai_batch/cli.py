@@ -553,7 +553,7 @@ def doctor(
     """Check versions, ledger, base URL and key, and the server by two small calls that cost nothing."""
     from distilabel_openai_batch import doctor, looking
 
-    findings = anyio.run(partial(doctor.findings, ledger.directory(ledger_dir), base_url or looking.DEFAULT_BASE_URL))
+    findings = anyio.run(partial(doctor.findings, ledger_dir, base_url or looking.DEFAULT_BASE_URL))
     for finding in findings:
         sign, colour = ("✗ ", "red") if finding.mend else ("✓ ", "green")
         typer.secho(sign, fg=colour, nl=False, color=_may_colour())

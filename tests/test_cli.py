@@ -232,6 +232,26 @@ def test_without_a_ledger_that_is_said(arguments, tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="homes are found otherwise there")
+def test_without_a_home_a_directory_has_to_be_named(monkeypatch, tmp_path):
+    """As in a container whose user nobody knows. Once it is named, all is well."""
+
+    def nobody(_uid):
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("DISTILABEL_OPENAI_BATCH_DIR", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    ran = run("jobs")
+    assert ran.exit_code == 1
+    for way in ("`ledger_dir`", "--ledger-dir", "$DISTILABEL_OPENAI_BATCH_DIR"):
+        assert way in ran.stderr
+    ran = run("doctor", "--base-url", "nowhere")
+    assert "✗ ledger: The ledger cannot lie in ~/.cache/distilabel/openai_batch" in ran.stdout
+    assert "base URL" in ran.stdout
+    assert "✓ ledger" in run("doctor", "--base-url", "nowhere", "--ledger-dir", tmp_path).stdout
+
+
 FOREIGN = {
     "another program's": (b"CREATE TABLE t (x)", "a database of another program"),
     "a newer one": (b"PRAGMA application_id = 0x646F6261; PRAGMA user_version = 99", "by a newer release"),
