@@ -391,6 +391,8 @@ def results(
     inventory = _inventory(ledger_dir)
     answers = inventory.answers(_one_scope(inventory, scope, base_url))
     if output is None:
+        if sys.stdout is None:
+            raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")
         export.write_jsonl(answers, typer.get_binary_stream("stdout"))
     else:
         count = export.write(answers, output)
@@ -609,7 +611,7 @@ def _inventory(ledger_dir: Path | None) -> Inventory:
 
 
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS)
+    return Console() if sys.stdout and sys.stdout.isatty() else Console(width=_PIPE_COLUMNS)
 
 
 def _print_table(table: Callable[[Sequence[Any], int], Table], rows: Sequence[Any]) -> None:

@@ -158,6 +158,20 @@ def test_jobs_as_json_are_what_the_table_has_and_more(directory):
         assert job["tokens_in"] > job["answered"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+def test_a_command_may_have_no_stdout(sandbox):
+    """What is to be told on stderr is; `results` needs one, or a file."""
+    leave()
+    sandbox.settle()
+    exit_codes = {"jobs": 0, "watch": 0, "failures": 0, "results": 1}
+    for command, exit_code in exit_codes.items():
+        closed = ["sh", "-c", 'exec "$0" "$@" >&-', COMMAND, command]
+        ran = subprocess.run(closed, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert "Traceback" not in ran.stderr
+        assert ran.returncode == exit_code, ran.stderr
+    assert "--output" in ran.stderr
+
+
 def test_a_job_is_shown(directory):
     """By the id of its batch, to people and programs."""
     job = json.loads(run("jobs", "--json").stdout)[0]
