@@ -5,6 +5,7 @@ It imports neither distilabel nor, before a server is to be asked, the SDK: both
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -132,6 +133,10 @@ def _commands(
     These commands look at the ledger, in which every run writes down what it asks, buys and is answered. They can be
     used while a pipeline runs. Those that ask a server take the key from $OPENAI_API_KEY.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or a log may not have each letter: better a `?` there than nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @app.command()

@@ -158,6 +158,20 @@ def test_jobs_as_json_are_what_the_table_has_and_more(directory):
         assert job["tokens_in"] > job["answered"]
 
 
+@pytest.mark.parametrize("charset", ["latin-1", "ascii"])
+@pytest.mark.parametrize("command", ["jobs", "failures", "doctor"])
+def test_an_encoding_may_lack_what_is_said(command, charset, sandbox):
+    """A dash or a tick is replaced; all else is there."""
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave()
+    directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
+    with closing(sqlite3.connect(directory / "ledger.sqlite3")) as database, database:
+        database.execute("UPDATE requests SET state = 'failed', error = 'No – not that.' WHERE id = 1")
+    ran = CliRunner(charset=charset).invoke(app, [command])
+    assert ran.exception is None, ran.exception
+    assert {"jobs": "asking.py", "failures": "not that.", "doctor": "ledger: "}[command] in ran.stdout
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
 def test_a_command_may_have_no_stdout(sandbox):
     """What is to be told on stderr is; `results` needs one, or a file."""
