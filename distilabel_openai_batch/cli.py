@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# What reads from a pipe, or a file, wants whole lines.
-_PIPE_COLUMNS = 200
+# What reads from a pipe, or a file, wants whole lines. Tables take no more than they need.
+_PIPE_COLUMNS = 1_000_000
 
 _SHORTEST_INTERVAL_SECONDS = 0.05
 

@@ -20,6 +20,7 @@ import pyarrow.parquet
 import pytest
 from conftest import API_KEY, ROOT, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
+from ledgers import Books
 from typer.testing import CliRunner
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__, doctor, tables
@@ -184,6 +185,22 @@ def test_a_command_may_have_no_stdout(sandbox):
         assert "Traceback" not in ran.stderr
         assert ran.returncode == exit_code, ran.stderr
     assert "--output" in ran.stderr
+
+
+def test_whole_lines_go_into_a_pipe(tmp_path):
+    """However long names and messages are."""
+    pipeline, message = "pipeline_" + "load_data_from_hub_0_" * 20, "This is too long, by far. " * 20
+    with closing(Books(tmp_path)) as books:
+        scope = books.scope(pipeline, "text_generation_0")
+        books.job(scope, 0.0, requests=3, answered=2, failures=[(400, "bad_prompt", message)])
+    [job] = Inventory(tmp_path).jobs()
+    for command, words in {
+        "jobs": (f"{pipeline}/text_generation_0", job.batch_id, "completed", "2/3"),
+        "failures": ("400", "bad_prompt", message.strip()),
+        "costs": (f"{pipeline}/text_generation_0", "gpt-4o-mini"),
+    }.items():
+        [line] = [line for line in run(command, "--ledger-dir", tmp_path).stdout.splitlines() if words[0] in line]
+        assert all(word in line for word in words)
 
 
 def test_a_job_is_shown(directory):
