@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -29,7 +30,7 @@ from typer.core import TyperGroup
 
 from distilabel_openai_batch import __version__, ledger
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, label, plural, reasons
+from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, in_full, label, plural, reasons
 from distilabel_openai_batch.prices import Cost, Usage
 from distilabel_openai_batch.wire import Answer, Batch, Outcome
 
@@ -475,9 +476,11 @@ def adopt(
 
     inventory = _inventory(ledger_dir)
     known = [entry.name for entry in inventory.scopes()] if inventory.path.exists() else []
-    name = next((name for name in known if label(name) == scope and _is_meant(name, scope, base_url)), None)
+    name = next(
+        (name for name in known if scope in (label(name), in_full(name)) and _is_meant(name, scope, base_url)), None
+    )
     if name is None:
-        pipeline, _, task = scope.partition("/")
+        pipeline, _, task = scope.partition("//" if "//" in scope else "/")
         address = base_url or os.getenv("OPENAI_BASE_URL") or looking.DEFAULT_BASE_URL
         name = ledger.ScopeName(pipeline, task, f"{address.rstrip('/')}/")
     access = looking.Access.to(name.base_url)
@@ -626,7 +629,7 @@ def _print_table(table: Callable[[Sequence[Any], int], Table], rows: Sequence[An
 
 def _is_meant(name: ledger.ScopeName, scope: str | None, base_url: str | None) -> bool:
     is_at = base_url is None or base_url.rstrip("/") == name.base_url.rstrip("/")
-    return is_at and (scope is None or scope in (label(name), name.pipeline))
+    return is_at and (scope is None or scope in (label(name), name.pipeline, in_full(name)))
 
 
 def _jobs(inventory: Inventory, scope: str | None, base_url: str | None) -> list[JobEntry]:
@@ -657,7 +660,11 @@ def _one_scope(inventory: Inventory, scope: str | None, base_url: str | None) ->
     if not meant:
         raise OpenAIBatchError(f"The ledger has no scope{f' at {base_url}' if base_url else ''}.")
     some = meant[-_NAMED:]
-    listed = "".join(f"\n  {label(entry.name)} --base-url {entry.name.base_url}" for entry in some)
+    labels = Counter((label(entry.name), entry.name.base_url) for entry in meant)
+    listed = "".join(
+        f"\n  {in_full(name) if labels[label(name), name.base_url] > 1 else label(name)} --base-url {name.base_url}"
+        for name in (entry.name for entry in some)
+    )
     more = f"\nand {len(meant) - len(some):,} before these." if len(meant) > len(some) else ""
     raise OpenAIBatchError(f"Which scope is meant? There are:{listed}{more}")
 

@@ -406,6 +406,25 @@ def test_a_scope_is_chosen_by_its_name(tmp_path):
     assert run("results", "q", "--base-url", "http://two/v1", "--ledger-dir", tmp_path).exit_code == 0
 
 
+def test_of_two_scopes_that_look_alike_one_can_be_chosen(tmp_path):
+    """A pipeline's Task and a submission may have one name: as it is listed each can be asked for."""
+    with closing(Books(tmp_path)) as books:
+        for number, name in enumerate((("p", "s"), ("p/s", "")), 1):
+            books.job(books.scope(*name), 0.0, requests=number)
+    there = ["--ledger-dir", tmp_path]
+    for command in ("results", "forget"):
+        ran = run(command, "p/s", *there)
+        assert ran.exit_code == 1
+        listed = [line.split()[0] for line in ran.stderr.splitlines() if "--base-url" in line]
+        assert listed == ["p//s", "p/s//"]
+    requests = [job["requests"] for scope in listed for job in json.loads(run("jobs", scope, "--json", *there).stdout)]
+    assert requests == [1, 2]
+    assert "Forgot what became of 2 requests" in run("forget", "p/s//", "--yes", *there).stdout
+    assert [run("results", scope, *there).exit_code for scope in listed] == [0, 0]
+    assert run("results", "p/s//", *there).stdout == ""
+    assert "1 answer" in run("forget", "p//s", *there, input="n\n").stderr
+
+
 def test_of_many_scopes_a_handful_is_named(tmp_path):
     """The one that was meant first, then the latest."""
     for number in range(9):
