@@ -74,6 +74,9 @@ _TIMES = ((3 * 86_400, "%-d %b", 6), (300, "%H:%M", 5), (0, "%H:%M:%S", 8))
 _DAY = 86_400
 _STEPS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 10_800, 21_600, _DAY // 2, _DAY, 2 * _DAY, 7 * _DAY)
 
+# All control characters, and what is no character.
+_NOT_IN_XML = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _FONT = "system-ui, sans-serif"
 
@@ -375,14 +378,19 @@ def _length(seconds: float) -> str:
 
 def _name(history: History, number: int) -> str:
     """What a line is called; two jobs never have one name."""
-    scope = label(history.job.scope)
+    scope = _drawable(label(history.job.scope))
     if len(scope) > _NAME_CHARACTERS:
         scope = f"{scope[: _NAME_CHARACTERS - 1]}…"
     return f"{scope} {number}"
 
 
 def _said(history: History) -> str:
-    return f"{label(history.job.scope)}, {history.job.batch_id or 'no batch'}"
+    return _drawable(f"{label(history.job.scope)}, {history.job.batch_id or 'no batch'}")
+
+
+def _drawable(text: str) -> str:
+    """A text without the characters that no XML has: what draws would end the process at one."""
+    return _NOT_IN_XML.sub("", text)
 
 
 # Each mark that says what it is, and is not yet closed.

@@ -5,11 +5,13 @@ It imports neither distilabel nor, before a server is to be asked, the SDK: both
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict
@@ -28,7 +30,7 @@ from typer.core import TyperGroup
 
 from distilabel_openai_batch import __version__, ledger
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, label, plural, reasons
+from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, in_full, label, plural, reasons
 from distilabel_openai_batch.prices import Cost, Usage
 from distilabel_openai_batch.wire import Answer, Batch, Outcome
 
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger(__name__)
 
-# What reads from a pipe, or a file, wants whole lines.
-_PIPE_COLUMNS = 200
+# What reads from a pipe, or a file, wants whole lines. Tables take no more than they need.
+_PIPE_COLUMNS = 1_000_000
 
 _SHORTEST_INTERVAL_SECONDS = 0.05
 
@@ -132,6 +134,10 @@ def _commands(
     These commands look at the ledger, in which every run writes down what it asks, buys and is answered. They can be
     used while a pipeline runs. Those that ask a server take the key from $OPENAI_API_KEY.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or a log may not have each letter: better a `?` there than nothing.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @app.command()
@@ -391,6 +397,8 @@ def results(
     inventory = _inventory(ledger_dir)
     answers = inventory.answers(_one_scope(inventory, scope, base_url))
     if output is None:
+        if sys.stdout is None:
+            raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")
         export.write_jsonl(answers, typer.get_binary_stream("stdout"))
     else:
         count = export.write(answers, output)
@@ -468,9 +476,11 @@ def adopt(
 
     inventory = _inventory(ledger_dir)
     known = [entry.name for entry in inventory.scopes()] if inventory.path.exists() else []
-    name = next((name for name in known if label(name) == scope and _is_meant(name, scope, base_url)), None)
+    name = next(
+        (name for name in known if scope in (label(name), in_full(name)) and _is_meant(name, scope, base_url)), None
+    )
     if name is None:
-        pipeline, _, task = scope.partition("/")
+        pipeline, _, task = scope.partition("//" if "//" in scope else "/")
         address = base_url or os.getenv("OPENAI_BASE_URL") or looking.DEFAULT_BASE_URL
         name = ledger.ScopeName(pipeline, task, f"{address.rstrip('/')}/")
     access = looking.Access.to(name.base_url)
@@ -553,7 +563,7 @@ def doctor(
     """Check versions, ledger, base URL and key, and the server by two small calls that cost nothing."""
     from distilabel_openai_batch import doctor, looking
 
-    findings = anyio.run(partial(doctor.findings, ledger.directory(ledger_dir), base_url or looking.DEFAULT_BASE_URL))
+    findings = anyio.run(partial(doctor.findings, ledger_dir, base_url or looking.DEFAULT_BASE_URL))
     for finding in findings:
         sign, colour = ("✗ ", "red") if finding.mend else ("✓ ", "green")
         typer.secho(sign, fg=colour, nl=False, color=_may_colour())
@@ -609,7 +619,7 @@ def _inventory(ledger_dir: Path | None) -> Inventory:
 
 
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=_PIPE_COLUMNS)
+    return Console() if sys.stdout and sys.stdout.isatty() else Console(width=_PIPE_COLUMNS)
 
 
 def _print_table(table: Callable[[Sequence[Any], int], Table], rows: Sequence[Any]) -> None:
@@ -619,7 +629,7 @@ def _print_table(table: Callable[[Sequence[Any], int], Table], rows: Sequence[An
 
 def _is_meant(name: ledger.ScopeName, scope: str | None, base_url: str | None) -> bool:
     is_at = base_url is None or base_url.rstrip("/") == name.base_url.rstrip("/")
-    return is_at and (scope is None or scope in (label(name), name.pipeline))
+    return is_at and (scope is None or scope in (label(name), name.pipeline, in_full(name)))
 
 
 def _jobs(inventory: Inventory, scope: str | None, base_url: str | None) -> list[JobEntry]:
@@ -650,7 +660,11 @@ def _one_scope(inventory: Inventory, scope: str | None, base_url: str | None) ->
     if not meant:
         raise OpenAIBatchError(f"The ledger has no scope{f' at {base_url}' if base_url else ''}.")
     some = meant[-_NAMED:]
-    listed = "".join(f"\n  {label(entry.name)} --base-url {entry.name.base_url}" for entry in some)
+    labels = Counter((label(entry.name), entry.name.base_url) for entry in meant)
+    listed = "".join(
+        f"\n  {in_full(name) if labels[label(name), name.base_url] > 1 else label(name)} --base-url {name.base_url}"
+        for name in (entry.name for entry in some)
+    )
     more = f"\nand {len(meant) - len(some):,} before these." if len(meant) > len(some) else ""
     raise OpenAIBatchError(f"Which scope is meant? There are:{listed}{more}")
 

@@ -21,6 +21,7 @@ from distilabel_openai_batch.errors import (
     RunError,
 )
 from distilabel_openai_batch.inventory import Inventory
+from distilabel_openai_batch.ledger import directory as directory_of
 from distilabel_openai_batch.looking import AT_ONCE, Access
 
 # What is told of them helps whoever reads a report of a problem.
@@ -97,8 +98,12 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-def ledger(directory: Path) -> Finding:
+def ledger(chosen: Path | None) -> Finding:
     """Whether the ledger can be read and written."""
+    try:
+        directory = directory_of(chosen)
+    except LedgerError as error:
+        return Finding("ledger", str(error), "Set one of these, or HOME.")
     inventory = Inventory(directory)
     choose = "Make the directory writable, or choose another one: --ledger-dir here, `ledger_dir` of the LLM."
     existing = next((path for path in (inventory.path, *inventory.path.parents) if path.exists()), Path("/"))
@@ -123,8 +128,13 @@ def ledger(directory: Path) -> Finding:
 
 def base_url(address: str) -> Finding:
     """Whether the server's address can be one."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        # Its brackets do not close, or its port is no number.
+        is_address = False
+    if not is_address:
         return Finding("base URL", f"{address} is no address.", "It looks like https://api.openai.com/v1")
     return Finding("base URL", address)
 
@@ -199,16 +209,20 @@ def _mend(error: RunError, address: str) -> str:
             return "Is the base URL that of a server with a Batch API?"
 
 
-async def findings(directory: Path, address: str) -> list[Finding]:
+async def findings(chosen: Path | None, address: str) -> list[Finding]:
     """All that can be found out.
 
     Args:
-        directory: the ledger's.
+        chosen: the ledger's directory, as the user said.
         address: the server's.
     """
     of_address = base_url(address)
+    found = [versions(), extras(), ledger(chosen), of_address]
+    if of_address.mend:
+        # It says which key is needed.
+        return found
     of_key, access = key(address)
-    found = [versions(), extras(), ledger(directory), of_address, of_key]
-    if access and not (of_address.mend or of_key.mend):
+    found.append(of_key)
+    if access and not of_key.mend:
         found += await server(access)
     return found

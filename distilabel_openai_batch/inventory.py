@@ -106,6 +106,11 @@ def label(scope: ScopeName) -> str:
     return f"{scope.pipeline}/{scope.task}" if scope.task else scope.pipeline
 
 
+def in_full(scope: ScopeName) -> str:
+    """What tells a scope from one with the same label: `pipeline//task`, or `name//` of a script or a submission."""
+    return f"{scope.pipeline}//{scope.task}"
+
+
 def plural(number: int, noun: str) -> str:
     """How many of something: `1 job`, `2,000 jobs`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -28,6 +28,8 @@ FILE_NAME = "ledger.sqlite3"
 DIRECTORY_ENV_NAME = "DISTILABEL_OPENAI_BATCH_DIR"
 """The environment variable that says where the ledger lies."""
 
+_DEFAULT_DIRECTORY = "~/.cache/distilabel/openai_batch"
+
 # "doba": by this number in its header a file is known to be a ledger.
 _APPLICATION_ID = 0x646F6261
 
@@ -261,9 +263,18 @@ def directory(chosen: str | Path | None = None) -> Path:
 
     Args:
         chosen: what the user said; otherwise the environment decides, or the default.
+
+    Raises:
+        LedgerError: it is in a home directory, and there is none.
     """
-    chosen = chosen or os.getenv(DIRECTORY_ENV_NAME)
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "distilabel" / "openai_batch"
+    wanted = Path(chosen or os.getenv(DIRECTORY_ENV_NAME) or _DEFAULT_DIRECTORY)
+    try:
+        return wanted.expanduser()
+    except RuntimeError:
+        raise LedgerError(
+            f"The ledger cannot lie in {wanted}, since that home directory is not known. Set another directory:"
+            f" `ledger_dir` of the LLM, --ledger-dir on the command line, or ${DIRECTORY_ENV_NAME}."
+        ) from None
 
 
 def is_held(path: Path) -> bool:

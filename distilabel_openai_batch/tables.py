@@ -392,8 +392,8 @@ class Bars:
             expand=True,
             transient=not stays,
             # What goes into a file or a pipe stays out of the terminal.
-            redirect_stdout=sys.stdout.isatty(),
-            redirect_stderr=sys.stderr.isatty(),
+            redirect_stdout=bool(sys.stdout and sys.stdout.isatty()),
+            redirect_stderr=bool(sys.stderr and sys.stderr.isatty()),
         )
         self._tasks: dict[str, TaskID] = {}
         self._told = ""

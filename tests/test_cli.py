@@ -20,6 +20,7 @@ import pyarrow.parquet
 import pytest
 from conftest import API_KEY, ROOT, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
+from ledgers import Books
 from typer.testing import CliRunner
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__, doctor, tables
@@ -158,6 +159,50 @@ def test_jobs_as_json_are_what_the_table_has_and_more(directory):
         assert job["tokens_in"] > job["answered"]
 
 
+@pytest.mark.parametrize("charset", ["latin-1", "ascii"])
+@pytest.mark.parametrize("command", ["jobs", "failures", "doctor"])
+def test_an_encoding_may_lack_what_is_said(command, charset, sandbox):
+    """A dash or a tick is replaced; all else is there."""
+    sandbox.configure(in_progress_seconds=3_600.0)
+    leave()
+    directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
+    with closing(sqlite3.connect(directory / "ledger.sqlite3")) as database, database:
+        database.execute("UPDATE requests SET state = 'failed', error = 'No – not that.' WHERE id = 1")
+    ran = CliRunner(charset=charset).invoke(app, [command])
+    assert ran.exception is None, ran.exception
+    assert {"jobs": "asking.py", "failures": "not that.", "doctor": "ledger: "}[command] in ran.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no sh")
+def test_a_command_may_have_no_stdout(sandbox):
+    """What is to be told on stderr is; `results` needs one, or a file."""
+    leave()
+    sandbox.settle()
+    exit_codes = {"jobs": 0, "watch": 0, "failures": 0, "results": 1}
+    for command, exit_code in exit_codes.items():
+        closed = ["sh", "-c", 'exec "$0" "$@" >&-', COMMAND, command]
+        ran = subprocess.run(closed, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert "Traceback" not in ran.stderr
+        assert ran.returncode == exit_code, ran.stderr
+    assert "--output" in ran.stderr
+
+
+def test_whole_lines_go_into_a_pipe(tmp_path):
+    """However long names and messages are."""
+    pipeline, message = "pipeline_" + "load_data_from_hub_0_" * 20, "This is too long, by far. " * 20
+    with closing(Books(tmp_path)) as books:
+        scope = books.scope(pipeline, "text_generation_0")
+        books.job(scope, 0.0, requests=3, answered=2, failures=[(400, "bad_prompt", message)])
+    [job] = Inventory(tmp_path).jobs()
+    for command, words in {
+        "jobs": (f"{pipeline}/text_generation_0", job.batch_id, "completed", "2/3"),
+        "failures": ("400", "bad_prompt", message.strip()),
+        "costs": (f"{pipeline}/text_generation_0", "gpt-4o-mini"),
+    }.items():
+        [line] = [line for line in run(command, "--ledger-dir", tmp_path).stdout.splitlines() if words[0] in line]
+        assert all(word in line for word in words)
+
+
 def test_a_job_is_shown(directory):
     """By the id of its batch, to people and programs."""
     job = json.loads(run("jobs", "--json").stdout)[0]
@@ -215,9 +260,12 @@ def test_results_go_into_a_file(directory, tmp_path):
 
 def test_results_that_cannot_be_written_are_said_so(directory, tmp_path):
     """And leave nothing."""
-    ran = run("results", "-o", tmp_path / "no" / "such.jsonl")
-    assert ran.exit_code == 1
-    assert "cannot be written" in ran.stderr
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "no" / "such.jsonl", tmp_path / "file" / "a.jsonl", tmp_path / f"{'a' * 245}.jsonl"):
+        ran = run("results", "-o", path)
+        assert ran.exit_code == 1
+        assert f"{path} cannot be written" in ran.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
@@ -227,6 +275,26 @@ def test_without_a_ledger_that_is_said(arguments, tmp_path):
     assert ran.exit_code == 1
     assert "There is no ledger in" in ran.stderr
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="homes are found otherwise there")
+def test_without_a_home_a_directory_has_to_be_named(monkeypatch, tmp_path):
+    """As in a container whose user nobody knows. Once it is named, all is well."""
+
+    def nobody(_uid):
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("DISTILABEL_OPENAI_BATCH_DIR", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    ran = run("jobs")
+    assert ran.exit_code == 1
+    for way in ("`ledger_dir`", "--ledger-dir", "$DISTILABEL_OPENAI_BATCH_DIR"):
+        assert way in ran.stderr
+    ran = run("doctor", "--base-url", "nowhere")
+    assert "✗ ledger: The ledger cannot lie in ~/.cache/distilabel/openai_batch" in ran.stdout
+    assert "base URL" in ran.stdout
+    assert "✓ ledger" in run("doctor", "--base-url", "nowhere", "--ledger-dir", tmp_path).stdout
 
 
 FOREIGN = {
@@ -336,6 +404,25 @@ def test_a_scope_is_chosen_by_its_name(tmp_path):
         assert ran.exit_code == 1
         assert "has no scope nobody. It has: q/a, p/b, p/a" in ran.stderr
     assert run("results", "q", "--base-url", "http://two/v1", "--ledger-dir", tmp_path).exit_code == 0
+
+
+def test_of_two_scopes_that_look_alike_one_can_be_chosen(tmp_path):
+    """A pipeline's Task and a submission may have one name: as it is listed each can be asked for."""
+    with closing(Books(tmp_path)) as books:
+        for number, name in enumerate((("p", "s"), ("p/s", "")), 1):
+            books.job(books.scope(*name), 0.0, requests=number)
+    there = ["--ledger-dir", tmp_path]
+    for command in ("results", "forget"):
+        ran = run(command, "p/s", *there)
+        assert ran.exit_code == 1
+        listed = [line.split()[0] for line in ran.stderr.splitlines() if "--base-url" in line]
+        assert listed == ["p//s", "p/s//"]
+    requests = [job["requests"] for scope in listed for job in json.loads(run("jobs", scope, "--json", *there).stdout)]
+    assert requests == [1, 2]
+    assert "Forgot what became of 2 requests" in run("forget", "p/s//", "--yes", *there).stdout
+    assert [run("results", scope, *there).exit_code for scope in listed] == [0, 0]
+    assert run("results", "p/s//", *there).stdout == ""
+    assert "1 answer" in run("forget", "p//s", *there, input="n\n").stderr
 
 
 def test_of_many_scopes_a_handful_is_named(tmp_path):
@@ -676,6 +763,8 @@ SICK = {
     "no key for a local one": ({"OPENAI_API_KEY": ""}, "There is no key", "OPENAI_API_KEY=anything"),
     "key with a line feed": ({"OPENAI_API_KEY": "sk-good\n"}, "has spaces, quotes", "Set it anew"),
     "no address": ({"OPENAI_BASE_URL": "api.openai.com"}, "is no address", "It looks like"),
+    "brackets that do not close": ({"OPENAI_BASE_URL": "http://[::1"}, "is no address", "It looks like"),
+    "port that is none": ({"OPENAI_BASE_URL": "http://127.0.0.1:v1"}, "is no address", "It looks like"),
     "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed listing the batches", "Is the base URL"),
     "no version of Azure": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to be sent"),
 }

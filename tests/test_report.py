@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 from contextlib import closing
 from dataclasses import replace
@@ -173,6 +174,19 @@ def test_what_the_ledger_says_is_text(drawing, tmp_path):
     assert "x" * 300 not in html
     assert "SECRET ANSWER" not in html
     assert "password-of-mine" not in html
+
+
+def test_names_may_have_control_characters(drawing, tmp_path):
+    """They are not drawn. What draws would end the process, so it is one of its own."""
+    with closing(Books(tmp_path)) as books:
+        books.job(books.scope("a\x01b", "\x1b[31mred\x00\x9b\ufffe"), 0.0)
+    output = tmp_path / "report.html"
+    command = [sys.executable, "-c", "from distilabel_openai_batch.cli import app; app()"]
+    ran = subprocess.run(
+        [*command, "report", "-o", output, "--ledger-dir", tmp_path], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "ab/[31mred 1" in output.read_text()
 
 
 def test_a_page_loads_nothing(drawing, tmp_path):
