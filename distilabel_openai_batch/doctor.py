@@ -106,7 +106,7 @@ def ledger(chosen: Path | None) -> Finding:
         return Finding("ledger", str(error), "Set one of these, or HOME.")
     inventory = Inventory(directory)
     choose = "Make the directory writable, or choose another one: --ledger-dir here, `ledger_dir` of the LLM."
-    existing = next((path for path in (inventory.path, *inventory.path.parents) if path.exists()), Path("/"))
+    existing = next((path for path in (inventory.path, *inventory.path.parents) if os.path.exists(path)), Path("/"))
     if existing != inventory.path:
         if not os.access(existing, os.W_OK | os.X_OK):
             return Finding("ledger", f"There is none in {directory}, and {existing} is not writable.", choose)
