@@ -329,7 +329,8 @@ async def _open(
         headers=settings.headers,
         azure_api_version=settings.azure_api_version,
     )
-    base_url = str(client.base_url)
+    # A password is no part of who is asked, and stands in no file.
+    base_url = str(client.base_url.copy_with(username=None, password=None))
     name = scope_name(base_url)
     # A step of a pipeline has a name, or takes part in a submission.
     in_pipeline = bool(name.task or settings.run)

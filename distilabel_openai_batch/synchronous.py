@@ -59,13 +59,13 @@ class Synchronous:
                     if failures:
                         return
                     outcome = await self._api.ask(request.endpoint, bytes(request.body))
+                boundaries.reached(Boundary.ANSWER_TO_RECORD)
+                result = {request.custom_id: outcome}
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._ledger.record, members, result)
             except Exception as error:
                 failures.append(error)
                 return
-            boundaries.reached(Boundary.ANSWER_TO_RECORD)
-            result = {request.custom_id: outcome}
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._ledger.record, members, result)
             self._progress.asked_now(request.model, outcome)
             take(result)
 

@@ -97,13 +97,13 @@ class Answer:
     @property
     def custom_id(self) -> str | None:
         """Whose result it is, where its line says so."""
-        return orjson.loads(self.line)["custom_id"] or None
+        return _decode(self.line)["custom_id"] or None
 
     @property
     def body(self) -> dict[str, Any]:
         """The body that the synchronous endpoint would have answered with."""
-        body: Any = orjson.loads(self.line)["response"]["body"]
-        return orjson.loads(body) if isinstance(body, str) else body  # type: ignore[no-any-return]
+        body: Any = _decode(self.line)["response"]["body"]
+        return _decode(body) if isinstance(body, str) else body  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Answer) and self.body == other.body
@@ -240,7 +240,11 @@ def _encode_sorted(value: object) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:
-        return orjson.dumps(orjson.loads(_encode_at_length(value)), option=orjson.OPT_SORT_KEYS)
+        plain = json.loads(_encode_at_length(value))
+        return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+_LARGE_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 def digest(base_url: str, endpoint: str, body: bytes) -> str:
@@ -250,7 +254,9 @@ def digest(base_url: str, endpoint: str, body: bytes) -> str:
         32 hexadecimal digits. With an occurrence number behind them they make a `custom_id` within every server's limit
         (64 characters, Together's).
     """
-    return _digest(base_url, endpoint, _encode_sorted(orjson.loads(body)))
+    # Of a number that is too large for it, orjson makes a float that others share.
+    value = json.loads(body) if _LARGE_NUMBER.search(body) else orjson.loads(body)
+    return _digest(base_url, endpoint, _encode_sorted(value))
 
 
 def _digest(base_url: str, endpoint: str, canonical: bytes) -> str:
@@ -371,6 +377,22 @@ def cut(requests: Iterable[Request], max_requests: int, max_bytes: int) -> Itera
         yield Shard(shard, size)
 
 
+def _decode(text: bytes | str) -> Any:
+    """What JSON says, also where it is the JSON of `json`: halves of surrogate pairs, and numbers that are none.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def decode(line: bytes) -> tuple[str, Outcome] | None:
     """Reads a line of an output or error file.
 
@@ -378,8 +400,8 @@ def decode(line: bytes) -> tuple[str, Outcome] | None:
         The `custom_id` and what became of its request; `None` where the line cannot be attributed to any.
     """
     try:
-        result = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        result = _decode(line)
+    except ValueError:
         return None
     if not isinstance(result, dict):
         return None
@@ -390,7 +412,11 @@ def decode(line: bytes) -> tuple[str, Outcome] | None:
 def result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
     """What a batch's output file would have said of a request that was answered otherwise, line feed included."""
     response = {"status_code": 200, "request_id": None, "body": body}
-    return orjson.dumps({"id": None, "custom_id": custom_id, "response": response, "error": None}) + b"\n"
+    line = {"id": None, "custom_id": custom_id, "response": response, "error": None}
+    try:
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return json.dumps(line).encode() + b"\n"
 
 
 def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
@@ -406,8 +432,8 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
     body = response.get("body")
     if isinstance(body, str):
         try:
-            body = orjson.loads(body)
-        except orjson.JSONDecodeError:
+            body = _decode(body)
+        except ValueError:
             if refused and status_code:
                 return _failure(result.get("error") or body, status_code, body)
             return Failure("The answer is not JSON.", status_code, MALFORMED)

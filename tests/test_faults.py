@@ -19,6 +19,7 @@ from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedExc
 from distilabel.models.llms import OpenAILLM
 
 from distilabel_openai_batch import (
+    AuthenticationError,
     BatchFailedError,
     LedgerError,
     OpenAIBatchLLM,
@@ -434,3 +435,19 @@ def test_a_ledger_that_is_damaged_ends_the_run(sandbox):
     assert path.read_bytes() == b"not a ledger" * 1_000
     assert len(sandbox.books().batches) == 1
     path.write_bytes(whole)
+
+
+@pytest.mark.stops
+def test_a_password_in_the_address_is_in_no_file_and_no_question(sandbox):
+    """It is for a server in front, which this one is not; a new password asks the same questions."""
+    with pytest.raises(AuthenticationError):
+        ask(base_url=sandbox.base_url.replace("http://", "http://me:s3cret@"))
+
+    ledger = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3"
+    assert not any(b"s3cret" in path.read_bytes() for path in ledger.parent.glob("ledger*"))
+    with sqlite3.connect(ledger) as database:
+        scopes = database.execute("SELECT base_url FROM scopes").fetchall()
+        asked = {row[0] for row in database.execute("SELECT custom_id FROM requests")}
+    assert scopes == [(f"{sandbox.base_url}/",)]
+    ask()
+    assert asked == set(sandbox.books().billed)

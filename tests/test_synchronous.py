@@ -1,6 +1,7 @@
 """What is asked at the synchronous endpoint: a handful, a dry run, what a deadline left over, and what is tried out."""
 
 import logging
+import sqlite3
 
 import pytest
 from conftest import API_KEY, in_a_new_process
@@ -8,7 +9,8 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
 
-from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM, RequestsFailedError
+from distilabel_openai_batch import AuthenticationError, LedgerError, OpenAIBatchLLM, RequestsFailedError
+from distilabel_openai_batch.ledger import Ledger
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(10)]
@@ -231,3 +233,15 @@ def test_reasoning_models_take_what_they_are_sent(sandbox, sync_below):
         llm.load()
         outputs = llm.generate(QUESTIONS[:2], extra_body={"reasoning_effort": "low"})
         assert all(output["generations"][0] for output in outputs)
+
+
+def test_a_ledger_that_cannot_be_written_ends_the_run(sandbox, monkeypatch):
+    """It is no row's failure: what is asked could not be kept."""
+
+    def full(self, members, results):
+        with self._guard():
+            raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Ledger, "record", full)
+    with pytest.raises(LedgerError, match="disk is full"):
+        ask(sync_below=100)

@@ -441,6 +441,20 @@ def test_what_the_sdk_can_write_is_written(body, written):
     assert frame.digest(BASE_URL, CHAT, whole) == digest(BASE_URL, CHAT, encode_body(whole))
 
 
+def test_large_numbers_are_told_apart():
+    """A float would be the same for both."""
+    assert len({digest(BASE_URL, CHAT, encode_body({"seed": 2**70 + more})) for more in (0, 1)}) == 2
+
+
+@pytest.mark.parametrize("text", ['"\\ud83d and more"', "-Infinity"])
+def test_an_answer_that_only_pythons_json_reads_is_an_answer(text):
+    """The SDK reads it too, and it was paid for."""
+    line = b'{"custom_id":"a-0","response":{"status_code":200,"body":{"choices":[%b]}},"error":null}' % text.encode()
+    custom_id, answer = decode(line)
+    assert (custom_id, answer.body) == ("a-0", {"choices": [json.loads(text)]})
+    assert Answer.of(answer.body).body["choices"] in ([json.loads(text)], [None])
+
+
 def _shuffled(value: object, draw: st.DrawFn) -> object:
     if isinstance(value, dict):
         return {key: _shuffled(value[key], draw) for key in draw(st.permutations(list(value)))}
