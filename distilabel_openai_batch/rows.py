@@ -47,6 +47,11 @@ def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     return rows.column_names if isinstance(rows, datasets.Dataset) else list(rows[0])
 
 
+def first(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """The first rows, at most so many."""
+    return [rows[index] for index in range(min(count, len(rows)))]
+
+
 def groups(rows: Sequence[dict[str, Any]], size: int) -> list[tuple[list[dict[str, Any]], ...]]:
     """Cuts rows into groups, each as the arguments of a Task's `process`."""
     return [

@@ -203,7 +203,7 @@ class StreamBatchResults(_RunsATask, GeneratorStep):
         """
         source = self._rows()
         if hooks.is_dry_run():
-            source = [source[index] for index in range(min(self.batch_size, len(source)))]
+            source = rows.first(source, self.batch_size)
         # A group's rows come together, when the last of its jobs has ended.
         size = min(self.task.input_batch_size, self.task.llm.max_requests_per_job)
         with closing(results(self.task, rows.groups(source, size), self.ordered)) as found:
@@ -307,7 +307,7 @@ class SubmitBatch(_RunsATask, GlobalStep):
         lines = [orjson.dumps(row, option=_JSON) for row in given]
         session: Session
         async with self.task.llm.session() as session:
-            await session.submission.keep_rows(lines)
+            await session.submission.keep_rows(lines, replace=not hooks.is_dry_run())
             try:
                 await hooks.process_side_by_side(
                     self.task, self.task.llm, rows.groups(given, self.task.input_batch_size), lambda *_: None
@@ -432,7 +432,11 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
         Raises:
             RunError: the run cannot go on.
         """
-        row_groups = rows.groups(self._rows(), self.task.input_batch_size)
+        source: Sequence[dict[str, Any]] = self._rows()
+        # Which rows are of the batches that were named is seen when they are looked up, and that costs nothing.
+        if hooks.is_dry_run() and (self.resubmit or not self.batch_ids):
+            source = rows.first(source, self.batch_size)
+        row_groups = rows.groups(source, self.task.input_batch_size)
         with closing(results(self.task, row_groups, self.ordered, with_failures)) as found:
             yield from in_batches(found, self.batch_size, offset)
 

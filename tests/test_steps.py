@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import openai
 import pytest
@@ -199,6 +200,49 @@ def test_a_dry_run_asks_for_one_batch(sandbox, tmp_path):
         StreamBatchResults(name="stream", task=generation(), data=ROWS) >> Clock()
     assert len(pipeline.dry_run(batch_size=2)["default"]["train"]) == 2
     assert (sandbox.books().sync, sandbox.books().batches) == (2, [])
+
+
+def test_a_dry_run_of_a_loader_asks_for_one_batch(sandbox, tmp_path):
+    """`resubmit=True` would ask for all rows again, at full price."""
+    sandbox.configure(failures=[RequestFailure(contains="Say number", endpoint="batch", status=500)])
+    asking_once = partial(generation, max_attempts=1)
+    submitted(task=asking_once)
+    loaded(task=asking_once)
+    with Pipeline(name="dry", cache_dir=tmp_path) as pipeline:
+        LoadBatchResults(name="load", task=asking_once(), run_name="numbers", resubmit=True) >> Clock()
+
+    assert len(pipeline.dry_run(batch_size=2)["default"]["train"]) == 2
+
+    assert sandbox.books().sync == 2
+
+
+def test_a_dry_run_of_a_loader_has_the_rows_of_the_batches_that_were_named(sandbox, tmp_path):
+    """Not those of the first rows that happen to be among them."""
+    jobs = submitted()
+    sandbox.settle()
+    last = [job["batch_id"] for job in jobs if job["requests"] == 3]
+    with Pipeline(name="dry", cache_dir=tmp_path) as pipeline:
+        LoadBatchResults(name="load", task=generation(), batch_ids=last) >> Clock()
+    assert pipeline.dry_run(batch_size=2)["default"]["train"]["id"][:] == IDS[-3:-1]
+
+
+@pytest.mark.parametrize("ledger", ["the same", "another"])
+def test_a_dry_run_of_a_submission_leaves_the_rows_of_the_real_one(sandbox, tmp_path, monkeypatch, ledger):
+    """On its machine, and on another one."""
+    jobs = submitting(tmp_path)
+    sandbox.settle()
+    if ledger == "another":
+        monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / ledger))
+    with Pipeline(name="submitting", cache_dir=tmp_path) as pipeline:
+        LoadDataFromDicts(name="rows", data=[{"instruction": "Say number 99.", "id": 99}, *ROWS]) >> SubmitBatch(
+            task=generation(), run_name="numbers"
+        )
+    pipeline.dry_run(batch_size=2)
+
+    assert len(sandbox.books().batches) == len(jobs) + 1
+    assert [row["id"] for row in loaded()] == IDS
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / "a third"))
+    assert [row["id"] for row in loaded()] == IDS
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
