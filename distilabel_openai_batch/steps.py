@@ -23,11 +23,11 @@ from distilabel.steps.tasks.base import _Task
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 from typing_extensions import Self
 
-from distilabel_openai_batch import hooks, rows
+from distilabel_openai_batch import failures, hooks, rows
 from distilabel_openai_batch.llm import OpenAIBatchLLM
-from distilabel_openai_batch.session import Session, outcomes_seen
+from distilabel_openai_batch.session import Session
 from distilabel_openai_batch.submission import Run
-from distilabel_openai_batch.wire import OTHER_BATCH, Failure
+from distilabel_openai_batch.wire import OTHER_BATCH
 
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput
@@ -437,8 +437,22 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
         if hooks.is_dry_run() and (self.resubmit or not self.batch_ids):
             source = rows.first(source, self.batch_size)
         row_groups = rows.groups(source, self.task.input_batch_size)
-        with closing(results(self.task, row_groups, self.ordered, with_failures)) as found:
-            yield from in_batches(found, self.batch_size, offset)
+        # The column of `add_failures` is the user's to ask for; this one is always there.
+        saying_why = self.task.llm.model_copy(update={"add_failures": True})
+        task = self.task.model_copy(update={"llm": saying_why})
+        with closing(results(task, row_groups, self.ordered, FAILURE_COLUMN)) as found:
+            yield from in_batches(map(self._with_texts, found), self.batch_size, offset)
+
+    def _with_texts(self, found: _Rows) -> _Rows:
+        """Makes a text of why each row has no answer, and leaves out the rows of other batches."""
+        column = failures.column(self.task.name) if self.task.llm.add_failures else None
+        return [
+            row
+            | ({column: row[FAILURE_COLUMN]} if column else {})
+            | {FAILURE_COLUMN: failures.text(row[FAILURE_COLUMN])}
+            for row in found
+            if not (row[FAILURE_COLUMN] and row[FAILURE_COLUMN]["code"] == OTHER_BATCH.code)
+        ]
 
     def _name(self) -> str:
         if self._found_name is None:
@@ -475,7 +489,7 @@ def results(
     task: _Task,
     row_groups: Sequence[tuple[_Rows, ...]],
     ordered: bool,
-    finish: Callable[[_Rows, _Rows], _Rows] = lambda _, found: found,
+    reasons: str | None = None,
 ) -> Generator[_Rows, None, None]:
     """Processes row groups in batch jobs, and yields each one's output rows once they are there.
 
@@ -486,7 +500,7 @@ def results(
         task: loaded.
         row_groups: the arguments of its `process`.
         ordered: whether they come in this order, rather than in that in which they were finished.
-        finish: makes of a group's rows and the Task's output rows what is yielded.
+        reasons: the column that says why a row has no answer, in place of that of `add_failures`.
 
     Raises:
         RunError: the run cannot go on.
@@ -494,11 +508,11 @@ def results(
     finished: SimpleQueue[tuple[int, _Rows] | None] = SimpleQueue()
 
     def is_finished(index: int, found: _Rows) -> None:
-        finished.put((index, finish(row_groups[index][0], found)))
+        finished.put((index, found))
 
     async def process() -> None:
         try:
-            await hooks.process_side_by_side(task, task.llm, row_groups, is_finished)
+            await hooks.process_side_by_side(task, task.llm, row_groups, is_finished, reasons)
         finally:
             finished.put(None)
 
@@ -539,29 +553,6 @@ def in_batches(found: Iterator[_Rows], size: int, offset: int = 0) -> Iterator[t
             yield held[:size], False
             held = held[size:]
     yield held, True
-
-
-def with_failures(given: _Rows, found: _Rows) -> _Rows:
-    """Adds to each of a Task's output rows why it has no answer, and leaves out those of other batches.
-
-    Args:
-        given: the rows of a group.
-        found: the Task's output rows for them.
-    """
-    calls = outcomes_seen.get() or []
-    each: list[list[Failure]]
-    if len(calls) == 1 and len(calls[0]) == len(given) and len(found) % len(given) == 0:
-        outputs_each = len(found) // len(given)
-        each = [[outcome] if isinstance(outcome, Failure) else [] for outcome in calls[0] for _ in range(outputs_each)]
-    else:
-        # The Task asks as it likes: which row an outcome is of cannot be known.
-        failures = [outcome for call in calls for outcome in call if isinstance(outcome, Failure)]
-        each = [failures] * len(found)
-    return [
-        row | {FAILURE_COLUMN: "; ".join(dict.fromkeys(map(str, failures))) or None}
-        for row, failures in zip(found, each, strict=True)
-        if OTHER_BATCH not in failures
-    ]
 
 
 def _digest(source: Sequence[dict[str, Any]]) -> str:

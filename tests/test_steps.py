@@ -33,7 +33,7 @@ from distilabel_openai_batch import (
 )
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import directory
-from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Sandbox
+from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
 from distilabel_openai_batch.steps import in_batches
 
 ROWS = [{"instruction": f"Say number {i}.", "id": i} for i in range(23)]
@@ -528,6 +528,56 @@ def test_two_generations_are_two_rows(sandbox):
     rows = loaded(task=two)
     assert [row["id"] for row in rows] == [id for id in IDS for _ in range(2)]
     assert [row["id"] for row in rows if row["batch_failure"]] == [7, 7]
+
+
+@pytest.mark.parametrize("add_failures", [False, True])
+def test_a_refusal_says_why(sandbox, add_failures):
+    """It is an answer of the API's, and none of the row's; `add_failures` has it in its own column besides."""
+    sandbox.add_fault(ResultFault(kind="refuse", contains="Say number 7.", times=-1))
+    task = partial(generation, add_failures=add_failures)
+    submitted(task=task)
+
+    rows = loaded(task=task)
+
+    assert [(row["id"], row["generation"]) for row in rows if row["batch_failure"]] == [(7, None)]
+    assert rows[7]["batch_failure"].startswith("The model refused: ")
+    assert rows[7]["batch_failure"].endswith("(refusal)")
+    assert {"failure_generate" in row for row in rows} == {add_failures}
+    assert not add_failures or rows[7]["failure_generate"]["code"] == "refusal"
+
+
+def test_a_row_that_is_lost_with_its_group_says_why(sandbox):
+    """It has no answer, though its own request has one."""
+    sandbox.configure(failures=[FAILS])
+
+    def evolving():
+        llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05)
+        return EvolInstruct(name="evolve", llm=llm, num_evolutions=1, input_batch_size=4)
+
+    submitted(task=evolving)
+    rows = loaded(task=evolving)
+
+    assert [row["id"] for row in rows if row["evolved_instruction"] is None] == [4, 5, 6, 7]
+    assert [row["id"] for row in rows if row["batch_failure"]] == [4, 5, 6, 7]
+    assert "It is the seventh. (400, " in rows[7]["batch_failure"]
+    assert rows[6]["batch_failure"].startswith("It was lost with its row group")
+
+
+def test_of_two_generations_the_one_that_fits_says_nothing(sandbox):
+    """It is there; the other one was rejected."""
+    quoting = {"type": "object", "properties": {"name": {"type": "string", "pattern": "^“"}}, "required": ["name"]}
+
+    def two():
+        task = generation(structured_output={"schema": quoting, "max_retries": 0})
+        task.num_generations = 2
+        return task
+
+    submitted(task=two)
+    rows = loaded(task=two)
+
+    missing = [row["generation"] is None for row in rows]
+    assert {(False, True), (True, False)} & set(zip(missing[::2], missing[1::2], strict=True))
+    assert [row["batch_failure"] is not None for row in rows] == missing
 
 
 def test_a_judges_results_are_loaded(sandbox):
