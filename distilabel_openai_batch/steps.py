@@ -4,7 +4,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, List  # noqa: UP035
@@ -24,6 +24,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from typing_extensions import Self
 
 from distilabel_openai_batch import failures, hooks, rows
+from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.llm import OpenAIBatchLLM
 from distilabel_openai_batch.session import Session
 from distilabel_openai_batch.submission import Run
@@ -54,6 +55,35 @@ def batch_task(task: _Task) -> _Task:
             f" {name}(llm=OpenAIBatchLLM(model=…))."
         )
     return task
+
+
+def as_json(name: str, columns: Collection[str], row: dict[str, Any]) -> bytes:
+    """A row as it is kept until it is loaded.
+
+    Args:
+        name: of the step that keeps it.
+        columns: those that requests are made of.
+        row: which.
+
+    Raises:
+        RunError: JSON has no such values, or makes others of those that requests are made of.
+    """
+    for column, value in row.items():
+        try:
+            kept = orjson.dumps(value, option=_JSON)
+        except orjson.JSONEncodeError as error:
+            raise RunError(
+                f"'{name}' keeps its rows as JSON, which cannot hold the column '{column}': {error}. Make it text, or"
+                " drop it, in a step before. Nothing was submitted."
+            ) from None
+        if column in columns and not rows.survives_json(value):
+            made = orjson.loads(kept)
+            raise RunError(
+                f"'{name}' keeps its rows as JSON, which makes {made!r:.80} of {value!r:.80} in the column '{column}':"
+                " other requests would be loaded than were submitted. Make it text in a step before. Nothing was"
+                " submitted."
+            )
+    return orjson.dumps(row, option=_JSON)
 
 
 def take_out_of_pipeline(task: _Task) -> None:
@@ -294,7 +324,7 @@ class SubmitBatch(_RunsATask, GlobalStep):
             A row for each job.
 
         Raises:
-            RunError: the run cannot go on.
+            RunError: the run cannot go on, or a row cannot be kept as it is.
         """
         try:
             with start_blocking_portal() as portal:
@@ -304,7 +334,7 @@ class SubmitBatch(_RunsATask, GlobalStep):
             raise
 
     async def _submit(self, given: _Rows) -> _Rows:
-        lines = [orjson.dumps(row, option=_JSON) for row in given]
+        lines = [as_json(str(self.name), self.inputs, row) for row in given]
         session: Session
         async with self.task.llm.session() as session:
             await session.submission.keep_rows(lines, replace=not hooks.is_dry_run())

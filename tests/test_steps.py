@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
 from functools import partial
 
 import openai
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 
 from distilabel_openai_batch import (
     AuthenticationError,
+    LedgerError,
     LoadBatchResults,
     OpenAIBatchLLM,
     RequestsFailedError,
@@ -375,6 +377,46 @@ def test_a_run_that_was_submitted_to_another_server_says_which(sandbox):
     submitted()
     with Sandbox() as other, pytest.raises(RunError, match=f"It was submitted to {sandbox.base_url}"):
         loaded(lambda: generation(base_url=other.base_url), run_name="numbers")
+
+
+def dated(**fields) -> TextGeneration:
+    """A Task whose prompt shows a value that need not be text."""
+    return TextGeneration(
+        name="generate",
+        llm=OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05),
+        template="What of {{ when }}?",
+        columns=["when"],
+        **fields,
+    )
+
+
+@pytest.mark.parametrize("value", [datetime(1969, 7, 20), float("nan"), (1, 2), [{"at": (1,)}], {1: 2}, {1, 2}])
+def test_a_row_that_json_would_change_is_refused_before_anything_is_submitted(sandbox, value):
+    """It would be loaded as another question; with `resubmit=True` all would be bought again."""
+    with pytest.raises(RunError, match=r"the column 'when'.* Make it text"):
+        submitted([{"when": "today"}, {"when": value}], task=dated)
+    assert not sandbox.calls()
+    with pytest.raises(LedgerError, match="There is no ledger"):
+        scopes()
+
+
+def test_a_pipeline_says_which_column_json_would_change(sandbox, tmp_path):
+    """As an error, in each run; a column under another name is told by the Task's."""
+    with Pipeline(name="changing", cache_dir=tmp_path) as pipeline:
+        load = LoadDataFromDicts(data=[{"date": datetime(1969, 7, 20)}])
+        load >> SubmitBatch(name="submit", task=dated(input_mappings={"when": "date"}), run_name="dates")
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"'submit' keeps its rows as JSON.*the column 'date'"):
+            pipeline.run(use_cache=True)
+
+
+def test_what_the_task_does_not_need_may_be_changed_by_json(sandbox):
+    """A date beside the question comes back as text."""
+    submitted([{"when": [1.0, None, "é", True, {"a": 2}], "date": datetime(1969, 7, 20)}], task=dated)
+    [row] = loaded(task=dated)
+    assert (row["date"], row["batch_failure"]) == ("1969-07-20T00:00:00", None)
+    with pytest.raises(RunError, match="cannot hold the column 'odd'"):
+        submitted([{"when": "today", "odd": object()}], task=dated)
 
 
 # Submit, and load
