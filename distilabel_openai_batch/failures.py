@@ -53,6 +53,11 @@ def cell(failure: Failure | None) -> Cell:
     }
 
 
+def text(of: Cell) -> str | None:
+    """What stands in the column, as a text."""
+    return str(Failure(of["message"], of["status_code"], of["code"])) if of else None
+
+
 def cells(output: Mapping[str, Any], generations: int) -> list[Cell]:
     """What stands in the rows that are made of an output, one for each generation."""
     failures = output.failures if isinstance(output, Output) else ()

@@ -46,6 +46,7 @@ _as_they_are = contextvars.ContextVar("as_they_are", default=False)
 _as_ordinary_steps = contextvars.ContextVar("as_ordinary_steps", default=False)
 _stopped_steps: set[int] = set()
 _formatted = contextvars.ContextVar[list[int] | None]("formatted", default=None)
+_reasons_column = contextvars.ContextVar[str | None]("reasons_column", default=None)
 _running_step = ""
 _dry_run = False
 
@@ -271,6 +272,7 @@ async def process_side_by_side(
     client: Any,
     groups: Sequence[tuple[list[dict[str, Any]], ...]],
     finished: Callable[[int, list[dict[str, Any]]], None],
+    reasons: str | None = None,
 ) -> None:
     """Processes row groups of a Task, or another step, of ours, all side by side.
 
@@ -282,14 +284,16 @@ async def process_side_by_side(
         task: loaded.
         client: what it asks with.
         groups: the arguments of `process` for each.
-        finished: is given each group's index and output rows as soon as they are there, where `outcomes_seen` has what
-            its requests came to.
+        finished: is given each group's index and output rows as soon as they are there.
+        reasons: the column that says why a row has no answer, in place of that of `add_failures`.
     """
+    column = (reasons or failures.column(task.name)) if client.add_failures else None
     stops: list[Exception] = []
 
     async def process(index: int) -> None:
         outcomes_seen.set([])
         _formatted.set([])
+        _reasons_column.set(column)
         await greenback.ensure_portal()
         _seed(task, index)
         lost: Exception | None = None
@@ -305,8 +309,8 @@ async def process_side_by_side(
             )
             rows = task.impute_step_outputs(groups[index][0])
             lost = error
-        if client.add_failures:
-            rows = _with_reasons(task, groups[index][0], rows, lost)
+        if column:
+            rows = _with_reasons(task, column, groups[index][0], rows, lost)
         finished(index, rows)
 
     async with client.session(), anyio.create_task_group() as task_group:
@@ -429,13 +433,15 @@ def _say_why_rows_failed(client_of: Callable[[Any], Any]) -> None:
 
     def naming(self: Any) -> dict[str, bool]:
         outputs: dict[str, bool] = get_outputs(self)
-        return outputs | {failures.column(self.name): True} if adds(self) else outputs
+        named_apart = _reasons_column.get() is not None
+        return outputs | {failures.column(self.name): True} if adds(self) and not named_apart else outputs
 
     def formatting(self: Any, outputs: Any, input: Any = None) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = format_outputs(self, outputs, input)
         if adds(self):
+            column = _reasons_column.get() or failures.column(self.name)
             for row, cell in zip(rows, failures.cells(outputs, len(rows)), strict=True):
-                row[failures.column(self.name)] = cell
+                row[column] = cell
             if (formatted := _formatted.get()) is not None:
                 formatted.append(len(rows))
         return rows
@@ -448,7 +454,7 @@ def _say_why_rows_failed(client_of: Callable[[Any], Any]) -> None:
         outcomes_seen.set([])
         _formatted.set([])
         for rows, is_last in batches:
-            yield _with_reasons(self, None, rows), is_last
+            yield _with_reasons(self, failures.column(self.name), None, rows), is_last
             outcomes_seen.set([])
             _formatted.set([])
 
@@ -458,10 +464,13 @@ def _say_why_rows_failed(client_of: Callable[[Any], Any]) -> None:
 
 
 def _with_reasons(
-    step: Any, given: list[dict[str, Any]] | None, rows: list[dict[str, Any]], lost: Exception | None = None
+    step: Any,
+    column: str,
+    given: list[dict[str, Any]] | None,
+    rows: list[dict[str, Any]],
+    lost: Exception | None = None,
 ) -> list[dict[str, Any]]:
     """Gives each row its column of failures."""
-    column = failures.column(step.name)
     if lost is None and _formatted.get() and all(column in row for row in rows):
         return [row | {column: failures.grouped(row[column])} for row in rows]
     made = [name for name in step.get_outputs() if name != column]

@@ -11,6 +11,7 @@ Only pipelines that hold an `OpenAIBatchLLM` are concerned.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import threading
@@ -33,7 +34,7 @@ from distilabel.pipeline.ray import RayPipeline
 from distilabel.pipeline.write_buffer import _WriteBuffer
 from distilabel.utils import logging, serialization
 
-from distilabel_openai_batch import cluster
+from distilabel_openai_batch import cluster, rows
 from distilabel_openai_batch.errors import RunError
 
 # In the directory of a pipeline's execution: its dataset is complete, and distilabel's cache may be believed.
@@ -62,6 +63,7 @@ TARGETS: dict[tuple[Any, str], list[str]] = {
     (BasePipeline, "_handle_keyboard_interrupt"): ["self"],
     (BasePipeline, "_load_batch_manager"): ["self", "use_cache"],
     (BasePipeline, "_setup_write_buffer"): ["self", "use_cache"],
+    (_BatchManager, "write_batch_data"): ["self", "batch", "steps_data_path"],
     (_BatchManagerStep, "_ready_to_create_batch"): ["self"],
     (_WriteBuffer, "_write"): ["self", "step_name"],
     (serialization, "write_json"): ["filename", "data"],
@@ -91,6 +93,7 @@ def install(is_ours: Callable[[Any], bool], own_columns: Callable[[Any], list[st
     _raise_run_errors(holds_ours)
     _answer_signals()
     _begin_where_steps_are_complete(holds_ours, own_columns)
+    _store_rows_as_they_are()
     _write_whole_files()
     _write_columns_of_one_type(holds_ours, own_columns)
     _end_without_rows()
@@ -399,6 +402,7 @@ def _rebuild(pipeline: Any, own_columns: list[str]) -> None:
         if batches is None:
             # What is there of it would be mixed with what comes now.
             shutil.rmtree(directory, ignore_errors=True)
+            shutil.rmtree(_rows_directory(directory), ignore_errors=True)
             continue
         stored[name] = batches
         manager._last_batch_received[name] = manager._last_batch_sent[name] = batches[-1]
@@ -438,12 +442,47 @@ def _stored_batches(directory: Path) -> list[Any] | None:
     """A step's stored outputs, if they are all there."""
     try:
         batches = [_Batch.from_dict(orjson.loads(path.read_bytes())) for path in directory.glob("batch_*.json")]
-    except (OSError, ValueError, KeyError, TypeError):
+        for batch in batches:
+            if (path := _rows_file(directory, batch)).exists():
+                batch.data = pickle.loads(path.read_bytes())  # noqa: S301  # our own, as private as the cache it is in
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, EOFError, pickle.UnpicklingError):
         return None
     batches.sort(key=lambda batch: batch.seq_no)
     if not batches or not batches[-1].last_batch or [batch.seq_no for batch in batches] != list(range(len(batches))):
         return None
     return batches
+
+
+def _store_rows_as_they_are() -> None:
+    """A step's stored rows come back as they were, so that Tasks behind it ask the same questions.
+
+    distilabel stores them as JSON, which makes text of a date and `None` of a NaN. Rows that it would change are kept
+    beside it as well: before it, since the JSON says that they are there.
+    """
+    write_batch_data = _BatchManager.write_batch_data
+
+    def wrapped(self: Any, batch: Any, steps_data_path: Any) -> None:
+        if _running and not all(rows.survives_json(row) for given in batch.data for row in given):
+            path = _rows_file(Path(steps_data_path) / self._steps[batch.step_name].signature, batch)
+            # A class may be such that nobody finds it again by its name: then JSON has to do.
+            with suppress(pickle.PicklingError, AttributeError, TypeError):
+                pickled = pickle.dumps(batch.data, protocol=pickle.HIGHEST_PROTOCOL)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+                unfinished.write_bytes(pickled)
+                unfinished.replace(path)
+        write_batch_data(self, batch, steps_data_path)
+
+    _BatchManager.write_batch_data = wrapped
+
+
+def _rows_directory(directory: Path) -> Path:
+    """Where rows are that JSON would change: not among the stored outputs, all of which distilabel may read."""
+    return directory.with_name(f"{directory.name}.rows")
+
+
+def _rows_file(directory: Path, batch: Any) -> Path:
+    return _rows_directory(directory) / f"{batch.data_hash}.pickle"
 
 
 def _write_leaves(pipeline: Any, stored: dict[str, list[Any]], own_columns: list[str]) -> None:
@@ -507,10 +546,10 @@ def _write_columns_of_one_type(holds_ours: Callable[[Any], bool], own_columns: C
         if columns is None:
             write_rows(self, step_name)
             return
-        rows, schemas = self._buffers[step_name], self._buffer_last_schema
+        buffered, schemas = self._buffers[step_name], self._buffer_last_schema
         before = schemas.get(step_name)
-        known = {name for row in rows for name in columns if name in row}.union(before.names if before else ())
-        for row in rows:
+        known = {name for row in buffered for name in columns if name in row}.union(before.names if before else ())
+        for row in buffered:
             for name in columns:
                 if name in known:
                     row.setdefault(name, None)

@@ -4,7 +4,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, List  # noqa: UP035
@@ -23,11 +23,12 @@ from distilabel.steps.tasks.base import _Task
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 from typing_extensions import Self
 
-from distilabel_openai_batch import hooks, rows
+from distilabel_openai_batch import failures, hooks, rows
+from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.llm import OpenAIBatchLLM
-from distilabel_openai_batch.session import Session, outcomes_seen
+from distilabel_openai_batch.session import Session
 from distilabel_openai_batch.submission import Run
-from distilabel_openai_batch.wire import OTHER_BATCH, Failure
+from distilabel_openai_batch.wire import OTHER_BATCH
 
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput
@@ -54,6 +55,35 @@ def batch_task(task: _Task) -> _Task:
             f" {name}(llm=OpenAIBatchLLM(model=…))."
         )
     return task
+
+
+def as_json(name: str, columns: Collection[str], row: dict[str, Any]) -> bytes:
+    """A row as it is kept until it is loaded.
+
+    Args:
+        name: of the step that keeps it.
+        columns: those that requests are made of.
+        row: which.
+
+    Raises:
+        RunError: JSON has no such values, or makes others of those that requests are made of.
+    """
+    for column, value in row.items():
+        try:
+            kept = orjson.dumps(value, option=_JSON)
+        except orjson.JSONEncodeError as error:
+            raise RunError(
+                f"'{name}' keeps its rows as JSON, which cannot hold the column '{column}': {error}. Make it text, or"
+                " drop it, in a step before. Nothing was submitted."
+            ) from None
+        if column in columns and not rows.survives_json(value):
+            made = orjson.loads(kept)
+            raise RunError(
+                f"'{name}' keeps its rows as JSON, which makes {made!r:.80} of {value!r:.80} in the column '{column}':"
+                " other requests would be loaded than were submitted. Make it text in a step before. Nothing was"
+                " submitted."
+            )
+    return orjson.dumps(row, option=_JSON)
 
 
 def take_out_of_pipeline(task: _Task) -> None:
@@ -203,7 +233,7 @@ class StreamBatchResults(_RunsATask, GeneratorStep):
         """
         source = self._rows()
         if hooks.is_dry_run():
-            source = [source[index] for index in range(min(self.batch_size, len(source)))]
+            source = rows.first(source, self.batch_size)
         # A group's rows come together, when the last of its jobs has ended.
         size = min(self.task.input_batch_size, self.task.llm.max_requests_per_job)
         with closing(results(self.task, rows.groups(source, size), self.ordered)) as found:
@@ -294,7 +324,7 @@ class SubmitBatch(_RunsATask, GlobalStep):
             A row for each job.
 
         Raises:
-            RunError: the run cannot go on.
+            RunError: the run cannot go on, or a row cannot be kept as it is.
         """
         try:
             with start_blocking_portal() as portal:
@@ -304,10 +334,10 @@ class SubmitBatch(_RunsATask, GlobalStep):
             raise
 
     async def _submit(self, given: _Rows) -> _Rows:
-        lines = [orjson.dumps(row, option=_JSON) for row in given]
+        lines = [as_json(str(self.name), self.inputs, row) for row in given]
         session: Session
         async with self.task.llm.session() as session:
-            await session.submission.keep_rows(lines)
+            await session.submission.keep_rows(lines, replace=not hooks.is_dry_run())
             try:
                 await hooks.process_side_by_side(
                     self.task, self.task.llm, rows.groups(given, self.task.input_batch_size), lambda *_: None
@@ -432,9 +462,27 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
         Raises:
             RunError: the run cannot go on.
         """
-        row_groups = rows.groups(self._rows(), self.task.input_batch_size)
-        with closing(results(self.task, row_groups, self.ordered, with_failures)) as found:
-            yield from in_batches(found, self.batch_size, offset)
+        source: Sequence[dict[str, Any]] = self._rows()
+        # Which rows are of the batches that were named is seen when they are looked up, and that costs nothing.
+        if hooks.is_dry_run() and (self.resubmit or not self.batch_ids):
+            source = rows.first(source, self.batch_size)
+        row_groups = rows.groups(source, self.task.input_batch_size)
+        # The column of `add_failures` is the user's to ask for; this one is always there.
+        saying_why = self.task.llm.model_copy(update={"add_failures": True})
+        task = self.task.model_copy(update={"llm": saying_why})
+        with closing(results(task, row_groups, self.ordered, FAILURE_COLUMN)) as found:
+            yield from in_batches(map(self._with_texts, found), self.batch_size, offset)
+
+    def _with_texts(self, found: _Rows) -> _Rows:
+        """Makes a text of why each row has no answer, and leaves out the rows of other batches."""
+        column = failures.column(self.task.name) if self.task.llm.add_failures else None
+        return [
+            row
+            | ({column: row[FAILURE_COLUMN]} if column else {})
+            | {FAILURE_COLUMN: failures.text(row[FAILURE_COLUMN])}
+            for row in found
+            if not (row[FAILURE_COLUMN] and row[FAILURE_COLUMN]["code"] == OTHER_BATCH.code)
+        ]
 
     def _name(self) -> str:
         if self._found_name is None:
@@ -471,7 +519,7 @@ def results(
     task: _Task,
     row_groups: Sequence[tuple[_Rows, ...]],
     ordered: bool,
-    finish: Callable[[_Rows, _Rows], _Rows] = lambda _, found: found,
+    reasons: str | None = None,
 ) -> Generator[_Rows, None, None]:
     """Processes row groups in batch jobs, and yields each one's output rows once they are there.
 
@@ -482,7 +530,7 @@ def results(
         task: loaded.
         row_groups: the arguments of its `process`.
         ordered: whether they come in this order, rather than in that in which they were finished.
-        finish: makes of a group's rows and the Task's output rows what is yielded.
+        reasons: the column that says why a row has no answer, in place of that of `add_failures`.
 
     Raises:
         RunError: the run cannot go on.
@@ -490,11 +538,11 @@ def results(
     finished: SimpleQueue[tuple[int, _Rows] | None] = SimpleQueue()
 
     def is_finished(index: int, found: _Rows) -> None:
-        finished.put((index, finish(row_groups[index][0], found)))
+        finished.put((index, found))
 
     async def process() -> None:
         try:
-            await hooks.process_side_by_side(task, task.llm, row_groups, is_finished)
+            await hooks.process_side_by_side(task, task.llm, row_groups, is_finished, reasons)
         finally:
             finished.put(None)
 
@@ -535,29 +583,6 @@ def in_batches(found: Iterator[_Rows], size: int, offset: int = 0) -> Iterator[t
             yield held[:size], False
             held = held[size:]
     yield held, True
-
-
-def with_failures(given: _Rows, found: _Rows) -> _Rows:
-    """Adds to each of a Task's output rows why it has no answer, and leaves out those of other batches.
-
-    Args:
-        given: the rows of a group.
-        found: the Task's output rows for them.
-    """
-    calls = outcomes_seen.get() or []
-    each: list[list[Failure]]
-    if len(calls) == 1 and len(calls[0]) == len(given) and len(found) % len(given) == 0:
-        outputs_each = len(found) // len(given)
-        each = [[outcome] if isinstance(outcome, Failure) else [] for outcome in calls[0] for _ in range(outputs_each)]
-    else:
-        # The Task asks as it likes: which row an outcome is of cannot be known.
-        failures = [outcome for call in calls for outcome in call if isinstance(outcome, Failure)]
-        each = [failures] * len(found)
-    return [
-        row | {FAILURE_COLUMN: "; ".join(dict.fromkeys(map(str, failures))) or None}
-        for row, failures in zip(found, each, strict=True)
-        if OTHER_BATCH not in failures
-    ]
 
 
 def _digest(source: Sequence[dict[str, Any]]) -> str:

@@ -76,17 +76,19 @@ class Submission:
         self._metadata = metadata
         self._logger = logger
 
-    async def keep_rows(self, lines: Sequence[bytes]) -> None:
+    async def keep_rows(self, lines: Sequence[bytes], replace: bool = True) -> None:
         """Keeps rows, here and on the server, before the first of them is bought.
 
         Args:
             lines: each row, as JSON.
+            replace: whether they take the place of other rows that were submitted before, here or on another machine.
 
         Raises:
             LedgerError: they cannot be written down.
+            RunError: the server could not be asked for those that were submitted before.
         """
-        kept, file_id = await anyio.to_thread.run_sync(self._ledger.rows)
-        if kept != list(lines) or not file_id:
+        kept, file_id = await (anyio.to_thread.run_sync(self._ledger.rows) if replace else self._submitted_before())
+        if not kept or (replace and (kept != list(lines) or not file_id)):
             file_id = await self._upload(lines)
             await anyio.to_thread.run_sync(self._ledger.keep_rows, lines, file_id)
         if file_id:
@@ -111,15 +113,22 @@ class Submission:
         Raises:
             RunError: neither has them, or the server could not be reached.
         """
-        lines, _ = await anyio.to_thread.run_sync(self._ledger.rows)
-        if lines:
-            return lines
-        batches = sorted(await self._adoption.batches(), key=lambda batch: batch.created_at or 0.0)
-        file_ids = [batch.metadata[ROWS] for batch in batches if ROWS in batch.metadata]
-        if not file_ids:
+        lines, _ = await self._submitted_before()
+        if not lines:
             raise RunError(
                 f"The rows of the run '{self._name}' are neither in the ledger nor on the server. {await self._hint()}"
             )
+        return lines
+
+    async def _submitted_before(self) -> tuple[list[bytes], str | None]:
+        """The rows that were submitted, and the id of the file that has them on the server."""
+        lines, file_id = await anyio.to_thread.run_sync(self._ledger.rows)
+        if lines:
+            return lines, file_id
+        batches = sorted(await self._adoption.batches(), key=lambda batch: batch.created_at or 0.0)
+        file_ids = [batch.metadata[ROWS] for batch in batches if ROWS in batch.metadata]
+        if not file_ids:
+            return [], None
         path = self._directory / "rows.jsonl"
         try:
             await self._api.download(file_ids[-1], path)
@@ -127,7 +136,7 @@ class Submission:
         finally:
             path.unlink(missing_ok=True)
         await anyio.to_thread.run_sync(self._ledger.keep_rows, lines, file_ids[-1])
-        return lines
+        return lines, file_ids[-1]
 
     async def _hint(self) -> str:
         """What the name of a run that is not to be found may have been meant for."""

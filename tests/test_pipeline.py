@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import traceback
+from datetime import datetime
 
 import pytest
 from conftest import API_KEY
@@ -474,3 +475,29 @@ def test_the_key_reaches_no_file(sandbox, tmp_path):
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written
     assert not [path for path in written if API_KEY.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("changed", [datetime(1969, 7, 20), float("nan"), (1, 2), [{"at": (1,)}]], ids=repr)
+def test_a_run_that_is_carried_on_asks_the_same_of_rows_that_json_would_change(sandbox, tmp_path, changed):
+    """distilabel stores what steps have put out as JSON; of what comes back another question would be made."""
+    rows = [{"value": value, "id": number} for number, value in enumerate([changed] * 3)]
+
+    def pipeline(wait: bool) -> Pipeline:
+        with Pipeline(name="carried-on", cache_dir=tmp_path) as made:
+            load = LoadDataFromDicts(data=rows, batch_size=2)
+            load >> TextGeneration(
+                name="generate",
+                llm=batch_llm(wait=wait),
+                template="What of {{ value }}, {{ id }}?",
+                columns=["value", "id"],
+            )
+        return made
+
+    assert not pipeline(wait=False).run(use_cache=True)
+    found = pipeline(wait=False).run(use_cache=True)["default"]["train"].to_list()
+
+    assert [row["id"] for row in found] == [0, 1, 2]
+    assert all(row["generation"] for row in found)
+    assert isinstance(found[0]["value"], list if isinstance(changed, tuple) else type(changed))
+    [batch] = sandbox.books().batches
+    assert batch["request_counts"]["total"] == 3

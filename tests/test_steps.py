@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import datetime
+from functools import partial
 
 import openai
 import pytest
@@ -23,6 +25,7 @@ from pydantic import ValidationError
 
 from distilabel_openai_batch import (
     AuthenticationError,
+    LedgerError,
     LoadBatchResults,
     OpenAIBatchLLM,
     RequestsFailedError,
@@ -32,7 +35,7 @@ from distilabel_openai_batch import (
 )
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import directory
-from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Sandbox
+from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
 from distilabel_openai_batch.steps import in_batches
 
 ROWS = [{"instruction": f"Say number {i}.", "id": i} for i in range(23)]
@@ -201,6 +204,49 @@ def test_a_dry_run_asks_for_one_batch(sandbox, tmp_path):
     assert (sandbox.books().sync, sandbox.books().batches) == (2, [])
 
 
+def test_a_dry_run_of_a_loader_asks_for_one_batch(sandbox, tmp_path):
+    """`resubmit=True` would ask for all rows again, at full price."""
+    sandbox.configure(failures=[RequestFailure(contains="Say number", endpoint="batch", status=500)])
+    asking_once = partial(generation, max_attempts=1)
+    submitted(task=asking_once)
+    loaded(task=asking_once)
+    with Pipeline(name="dry", cache_dir=tmp_path) as pipeline:
+        LoadBatchResults(name="load", task=asking_once(), run_name="numbers", resubmit=True) >> Clock()
+
+    assert len(pipeline.dry_run(batch_size=2)["default"]["train"]) == 2
+
+    assert sandbox.books().sync == 2
+
+
+def test_a_dry_run_of_a_loader_has_the_rows_of_the_batches_that_were_named(sandbox, tmp_path):
+    """Not those of the first rows that happen to be among them."""
+    jobs = submitted()
+    sandbox.settle()
+    last = [job["batch_id"] for job in jobs if job["requests"] == 3]
+    with Pipeline(name="dry", cache_dir=tmp_path) as pipeline:
+        LoadBatchResults(name="load", task=generation(), batch_ids=last) >> Clock()
+    assert pipeline.dry_run(batch_size=2)["default"]["train"]["id"][:] == IDS[-3:-1]
+
+
+@pytest.mark.parametrize("ledger", ["the same", "another"])
+def test_a_dry_run_of_a_submission_leaves_the_rows_of_the_real_one(sandbox, tmp_path, monkeypatch, ledger):
+    """On its machine, and on another one."""
+    jobs = submitting(tmp_path)
+    sandbox.settle()
+    if ledger == "another":
+        monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / ledger))
+    with Pipeline(name="submitting", cache_dir=tmp_path) as pipeline:
+        LoadDataFromDicts(name="rows", data=[{"instruction": "Say number 99.", "id": 99}, *ROWS]) >> SubmitBatch(
+            task=generation(), run_name="numbers"
+        )
+    pipeline.dry_run(batch_size=2)
+
+    assert len(sandbox.books().batches) == len(jobs) + 1
+    assert [row["id"] for row in loaded()] == IDS
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / "a third"))
+    assert [row["id"] for row in loaded()] == IDS
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_rows_come_from_files(sandbox, tmp_path, suffix):
     """Of each kind, and from a dataset."""
@@ -331,6 +377,46 @@ def test_a_run_that_was_submitted_to_another_server_says_which(sandbox):
     submitted()
     with Sandbox() as other, pytest.raises(RunError, match=f"It was submitted to {sandbox.base_url}"):
         loaded(lambda: generation(base_url=other.base_url), run_name="numbers")
+
+
+def dated(**fields) -> TextGeneration:
+    """A Task whose prompt shows a value that need not be text."""
+    return TextGeneration(
+        name="generate",
+        llm=OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05),
+        template="What of {{ when }}?",
+        columns=["when"],
+        **fields,
+    )
+
+
+@pytest.mark.parametrize("value", [datetime(1969, 7, 20), float("nan"), (1, 2), [{"at": (1,)}], {1: 2}, {1, 2}])
+def test_a_row_that_json_would_change_is_refused_before_anything_is_submitted(sandbox, value):
+    """It would be loaded as another question; with `resubmit=True` all would be bought again."""
+    with pytest.raises(RunError, match=r"the column 'when'.* Make it text"):
+        submitted([{"when": "today"}, {"when": value}], task=dated)
+    assert not sandbox.calls()
+    with pytest.raises(LedgerError, match="There is no ledger"):
+        scopes()
+
+
+def test_a_pipeline_says_which_column_json_would_change(sandbox, tmp_path):
+    """As an error, in each run; a column under another name is told by the Task's."""
+    with Pipeline(name="changing", cache_dir=tmp_path) as pipeline:
+        load = LoadDataFromDicts(data=[{"date": datetime(1969, 7, 20)}])
+        load >> SubmitBatch(name="submit", task=dated(input_mappings={"when": "date"}), run_name="dates")
+    for _ in range(2):
+        with pytest.raises(RunError, match=r"'submit' keeps its rows as JSON.*the column 'date'"):
+            pipeline.run(use_cache=True)
+
+
+def test_what_the_task_does_not_need_may_be_changed_by_json(sandbox):
+    """A date beside the question comes back as text."""
+    submitted([{"when": [1.0, None, "é", True, {"a": 2}], "date": datetime(1969, 7, 20)}], task=dated)
+    [row] = loaded(task=dated)
+    assert (row["date"], row["batch_failure"]) == ("1969-07-20T00:00:00", None)
+    with pytest.raises(RunError, match="cannot hold the column 'odd'"):
+        submitted([{"when": "today", "odd": object()}], task=dated)
 
 
 # Submit, and load
@@ -484,6 +570,56 @@ def test_two_generations_are_two_rows(sandbox):
     rows = loaded(task=two)
     assert [row["id"] for row in rows] == [id for id in IDS for _ in range(2)]
     assert [row["id"] for row in rows if row["batch_failure"]] == [7, 7]
+
+
+@pytest.mark.parametrize("add_failures", [False, True])
+def test_a_refusal_says_why(sandbox, add_failures):
+    """It is an answer of the API's, and none of the row's; `add_failures` has it in its own column besides."""
+    sandbox.add_fault(ResultFault(kind="refuse", contains="Say number 7.", times=-1))
+    task = partial(generation, add_failures=add_failures)
+    submitted(task=task)
+
+    rows = loaded(task=task)
+
+    assert [(row["id"], row["generation"]) for row in rows if row["batch_failure"]] == [(7, None)]
+    assert rows[7]["batch_failure"].startswith("The model refused: ")
+    assert rows[7]["batch_failure"].endswith("(refusal)")
+    assert {"failure_generate" in row for row in rows} == {add_failures}
+    assert not add_failures or rows[7]["failure_generate"]["code"] == "refusal"
+
+
+def test_a_row_that_is_lost_with_its_group_says_why(sandbox):
+    """It has no answer, though its own request has one."""
+    sandbox.configure(failures=[FAILS])
+
+    def evolving():
+        llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05)
+        return EvolInstruct(name="evolve", llm=llm, num_evolutions=1, input_batch_size=4)
+
+    submitted(task=evolving)
+    rows = loaded(task=evolving)
+
+    assert [row["id"] for row in rows if row["evolved_instruction"] is None] == [4, 5, 6, 7]
+    assert [row["id"] for row in rows if row["batch_failure"]] == [4, 5, 6, 7]
+    assert "It is the seventh. (400, " in rows[7]["batch_failure"]
+    assert rows[6]["batch_failure"].startswith("It was lost with its row group")
+
+
+def test_of_two_generations_the_one_that_fits_says_nothing(sandbox):
+    """It is there; the other one was rejected."""
+    quoting = {"type": "object", "properties": {"name": {"type": "string", "pattern": "^“"}}, "required": ["name"]}
+
+    def two():
+        task = generation(structured_output={"schema": quoting, "max_retries": 0})
+        task.num_generations = 2
+        return task
+
+    submitted(task=two)
+    rows = loaded(task=two)
+
+    missing = [row["generation"] is None for row in rows]
+    assert {(False, True), (True, False)} & set(zip(missing[::2], missing[1::2], strict=True))
+    assert [row["batch_failure"] is not None for row in rows] == missing
 
 
 def test_a_judges_results_are_loaded(sandbox):
