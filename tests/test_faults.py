@@ -441,7 +441,7 @@ def test_a_ledger_that_is_damaged_ends_the_run(sandbox):
 def test_a_password_in_the_address_is_in_no_file_and_no_question(sandbox):
     """It is for a server in front, which this one is not; a new password asks the same questions."""
     with pytest.raises(AuthenticationError):
-        ask(base_url=sandbox.base_url.replace("http://", "http://me:s3cret@"))
+        ask(base_url=sandbox.base_url.replace("http://", "http://me:s3cret@"), reuse_answers=False)
 
     ledger = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3"
     assert not any(b"s3cret" in path.read_bytes() for path in ledger.parent.glob("ledger*"))
