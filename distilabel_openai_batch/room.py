@@ -6,7 +6,7 @@ The limit: https://platform.openai.com/docs/guides/batch#rate-limits
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager
 from math import inf
 
@@ -28,16 +28,27 @@ _JOBS_THAT_FILL_IT = 32
 _SMALLEST_SHARE = 1 / 50
 
 
+async def _nobody(job_id: int) -> Set[int]:
+    return frozenset()
+
+
 class Room:
     """Who is under way, who waits, and how large a job should be, as far as the server's refusals tell.
 
     Args:
         schedule: when to look at jobs.
         max_requests: requests in a job, at most.
+        beside: finds the jobs of others that share a job's limit: of Tasks that run in processes of their own.
     """
 
-    def __init__(self, schedule: PollSchedule, max_requests: int) -> None:
+    def __init__(
+        self,
+        schedule: PollSchedule,
+        max_requests: int,
+        beside: Callable[[int], Awaitable[Set[int]]] = _nobody,
+    ) -> None:
         self._schedule = schedule
+        self._beside = beside
         self._smallest = max_requests * _SMALLEST_SHARE
         self._fitting = inf
         # By the ledger's numbers of the jobs: their requests, and those that were enqueued when they came.
@@ -127,6 +138,10 @@ class Room:
                 await self._news.wait()
                 if self._is_good_news:
                     return True
+            if others := await self._beside(job_id):
+                while others <= await self._beside(job_id):
+                    await anyio.sleep(self._schedule.interval(0.0))
+                return True
             await anyio.sleep(self._schedule.interval(0.0) * 2.0 ** self._tries[job_id])
         self._tries[job_id] += 1
         if self._tries[job_id] <= _TRIES:

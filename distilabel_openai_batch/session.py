@@ -353,7 +353,11 @@ async def _open(
         jobs_settings = replace(settings.jobs, metadata=metadata)
         async with client, anyio.create_task_group() as task_group:
             api = BatchAPI(client, settings.patience, logger)
-            room = Room(jobs_settings.schedule, settings.max_requests)
+
+            async def beside(job_id: int) -> set[int]:
+                return await anyio.to_thread.run_sync(ledger.beside, job_id)
+
+            room = Room(jobs_settings.schedule, settings.max_requests, beside)
             jobs = Jobs(api, ledger, jobs_settings, directory, progress, room)
             adoption = Adoption(
                 api=api,

@@ -9,7 +9,7 @@ import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import pytest
 
@@ -416,3 +416,15 @@ def test_many_plan_at_once(tmp_path):
     for thread in threads:
         thread.join()
     assert sorted(claims) == sorted(f"{n}-0" for n in range(220))
+
+
+def test_jobs_beside_are_those_of_living_runs_for_the_same_model(ledger):
+    """They share the token limit of a model, whichever Task's they are."""
+    job, _ = ledger.plan(shard("a-0"))
+    with closing(Ledger(ledger.path.parent, replace(SCOPE, task="sibling"))) as sibling:
+        theirs, _ = sibling.plan(shard("b-0"))
+        assert ledger.beside(job.id) == set()
+        theirs = sibling.created(sibling.uploaded(theirs, "file-1"), Batch("batch_1", "validating"))
+        assert ledger.beside(job.id) == {theirs.id}
+        assert sibling.beside(theirs.id) == set()
+    assert ledger.beside(job.id) == set()

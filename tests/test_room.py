@@ -138,3 +138,25 @@ def test_few_are_tried_before_the_server_has_taken_any():
         return begun
 
     assert [anyio.run(tried, accepted) for accepted in (0, 1, 8)] == [8, 10, 24]
+
+
+def test_what_a_job_of_another_task_leaves_says_nothing():
+    """It waits until one of those has ended, however often it is refused, and stays as large as it is."""
+    looks = [{7, 8}, {7, 8}, {7, 8, 9}, {8, 9}] * 5 + [set()] * 4
+    left = iter(looks)
+
+    async def beside(job_id: int) -> set[int]:
+        assert job_id == 1
+        return next(left)
+
+    jobs = Room(AT_ONCE, 50_000, beside)
+
+    async def refused() -> bool:
+        enqueued = jobs.enter(1, 50_000)
+        jobs.leave(1, was_taken=False)
+        return await jobs.wait(1, 50_000, enqueued)
+
+    assert [anyio.run(refused) for _ in range(5)] == [True] * 5
+    assert jobs.size is None
+    assert [anyio.run(refused) for _ in range(4)] == [True, True, True, False]
+    assert jobs.size == 25_000
