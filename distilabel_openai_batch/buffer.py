@@ -230,11 +230,13 @@ class CallBuffer:
         """Hands over failures, unless it turns out that there is nothing else.
 
         While nothing at all was answered and all failures are of one kind that does not pass, they are kept back, and
-        if it stays so until the last flush is answered, they are an error of the run.
+        if it stays so until the last flush is answered, they are an error of the run. Batches that are not waited for
+        may yet have answers.
         """
         self._rejected = [(asked, failure) for asked, failure in self._rejected if self._is_waited_for(asked)]
         kinds = {(failure.status_code, failure.code) for _, failure in self._rejected}
-        hopeless = not self._progress.answers and len(kinds) == 1 and not errors.passes(*next(iter(kinds)))
+        nothing_else = not self._progress.answers and not self._under_way and len(kinds) == 1
+        hopeless = nothing_else and not errors.passes(*next(iter(kinds)))
         # Who loads what another Task submitted would be told to buy it all again.
         if hopeless and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if not self._flushes_out and not self._pending:

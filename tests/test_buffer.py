@@ -340,6 +340,20 @@ async def test_batches_that_are_not_waited_for_are_named():
     assert server.flushes == [["a"], ["b"]]
 
 
+async def test_failures_are_no_error_while_batches_are_under_way():
+    """What those answer is not known yet, so it is they that are named."""
+    server = Server(lambda custom_id, time: BAD)
+
+    async def answer_or_submit(requests: Sequence[Request], take, since) -> list[str]:
+        return ["batch_1"] if requests[0].custom_id == "a" else await server.answer(requests, take, since)
+
+    async with buffering(server, max_requests=1) as buffer:
+        buffer._answer = answer_or_submit
+        error, failures = await ask_all(buffer, [["a", "b"], ["c"]])
+    assert isinstance(error, NotFinished)
+    assert failures == [BAD]
+
+
 OUTCOMES = st.sampled_from(["answer", "passing", "bad", "worse"])
 
 
