@@ -403,7 +403,9 @@ async def _open(
                 submission = Submission(api, ledger, adoption, directory, metadata, logger, run.name if run else "")
                 yield Session(buffer, ledger, progress, scope, base_url, settings, submission, spool)
             finally:
-                scope.was_looked_for = scope.was_looked_for or not adoption.due
+                # Who does not reuse answers does not look either, and says nothing about it to the next.
+                if settings.reuse_answers and not adoption.due:
+                    scope.was_looked_for = True
                 progress.finish()
                 task_group.cancel_scope.cancel()
         if not buffer.failed:
