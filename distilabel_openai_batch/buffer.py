@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
@@ -39,6 +40,8 @@ class _Asked:
     since: float
     attempts: int = 0
     overdue: bool = False
+    flush: int = 0
+    """The last one that it went into."""
 
 
 class CallBuffer:
@@ -81,6 +84,7 @@ class CallBuffer:
         self._pending_bytes = 0
         self._pending_may_wait = True
         self._flush_due = False
+        self._flushes = 0
         self._flushes_out = 0
         self._under_way: list[str] = []
         self._error: BaseException | None = None
@@ -95,7 +99,7 @@ class CallBuffer:
         """Waits until each request has an outcome.
 
         Args:
-            requests: with `custom_id`s that no caller has used yet.
+            requests: with `custom_id`s that no caller has used yet, or none but those who have left.
 
         Returns:
             An outcome for each, in their order.
@@ -115,7 +119,13 @@ class CallBuffer:
                 asked = _Asked(request, slot, index, now)
                 self._waiting[request.custom_id] = asked
                 self._add(asked)
-        await slot.done.wait()
+        try:
+            await slot.done.wait()
+        except BaseException:
+            # The numbers are given back: the next who asks the same may do so while these are under way.
+            for request in requests:
+                self._waiting.pop(request.custom_id, None)
+            raise
         if slot.error:
             raise slot.error
         return [outcome for outcome in slot.outcomes if outcome is not None]
@@ -153,35 +163,50 @@ class CallBuffer:
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
         self._pending_may_wait = True
-        waiting = [asked for asked in pending if not asked.overdue]
-        overdue = [asked.request for asked in pending if asked.overdue]
+        due = [asked for asked in pending if self._is_waited_for(asked)]
+        waiting = [asked for asked in due if not asked.overdue]
+        overdue = [asked for asked in due if asked.overdue]
         if waiting:
-            self._start([asked.request for asked in waiting], min(asked.since for asked in waiting))
+            self._start(waiting, min(asked.since for asked in waiting))
         if overdue:
             self._start(overdue, None)
+        if pending and not due:
+            self._end_if_all_is_said()
 
-    def _start(self, requests: Sequence[Request], since: float | None) -> None:
+    def _is_waited_for(self, asked: _Asked) -> bool:
+        """Whether its caller has neither an outcome for it nor left."""
+        return self._waiting.get(asked.request.custom_id) is asked
+
+    def _start(self, pending: Sequence[_Asked], since: float | None) -> None:
+        self._flushes += 1
         self._flushes_out += 1
-        self._task_group.start_soon(self._run, requests, since)
+        for asked in pending:
+            asked.flush = self._flushes
+        self._task_group.start_soon(self._run, self._flushes, [asked.request for asked in pending], since)
 
-    async def _run(self, requests: Sequence[Request], since: float | None) -> None:
+    async def _run(self, flush: int, requests: Sequence[Request], since: float | None) -> None:
         try:
-            self._under_way += await self._answer(requests, self._take, since)
+            self._under_way += await self._answer(requests, partial(self._take, flush), since)
         except Exception as error:
             self.fail(error)
             return
         finally:
             self._flushes_out -= 1
         self._flush_soon()
+        self._end_if_all_is_said()
+
+    def _end_if_all_is_said(self) -> None:
         self._settle_rejected()
         if self._under_way and not self._flushes_out and not self._pending:
             self.fail(self._not_finished(self._under_way))
 
-    def _take(self, outcomes: Mapping[str, Outcome]) -> None:
+    def _take(self, flush: int, outcomes: Mapping[str, Outcome]) -> None:
         again = 0
         for custom_id, outcome in outcomes.items():
             asked = self._waiting.get(custom_id)
-            if asked is None:
+            # An answer is for everybody. A failure is for who asked in this flush: whoever asked since, after another
+            # has left, is told by one of their own.
+            if asked is None or (isinstance(outcome, Failure) and asked.flush != flush):
                 continue
             asked.attempts += 1
             if isinstance(outcome, Answer):
@@ -205,10 +230,13 @@ class CallBuffer:
         """Hands over failures, unless it turns out that there is nothing else.
 
         While nothing at all was answered and all failures are of one kind that does not pass, they are kept back, and
-        if it stays so until the last flush is answered, they are an error of the run.
+        if it stays so until the last flush is answered, they are an error of the run. Batches that are not waited for
+        may yet have answers.
         """
+        self._rejected = [(asked, failure) for asked, failure in self._rejected if self._is_waited_for(asked)]
         kinds = {(failure.status_code, failure.code) for _, failure in self._rejected}
-        hopeless = not self._progress.answers and len(kinds) == 1 and not errors.passes(*next(iter(kinds)))
+        nothing_else = not self._progress.answers and not self._under_way and len(kinds) == 1
+        hopeless = nothing_else and not errors.passes(*next(iter(kinds)))
         # Who loads what another Task submitted would be told to buy it all again.
         if hopeless and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if not self._flushes_out and not self._pending:
@@ -230,6 +258,6 @@ class CallBuffer:
         slot = asked.slot
         slot.outcomes[asked.index] = outcome
         slot.open -= 1
-        self._waiting.pop(asked.request.custom_id, None)
+        del self._waiting[asked.request.custom_id]
         if not slot.open:
             slot.done.set()

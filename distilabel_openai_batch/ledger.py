@@ -494,13 +494,17 @@ class Ledger:
         }
 
     def handed_over(self, digest: str) -> int:
-        """How many answers to a question were given to runs that came to their end."""
+        """The number behind the last answer to a question that was given to a run that came to its end.
+
+        Those before it may have failed, so counting the answers would lead to one that was given already.
+        """
         with self._lock, self._guard():
-            [count] = self._database.execute(
-                "SELECT count(*) FROM requests WHERE scope = ? AND custom_id > ? AND custom_id < ? AND handed_over",
-                (self._scope, f"{digest}-", f"{digest}."),
+            [number] = self._database.execute(
+                "SELECT coalesce(max(CAST(substr(custom_id, ?) AS INTEGER)) + 1, 0) FROM requests"
+                " WHERE scope = ? AND custom_id > ? AND custom_id < ? AND handed_over",
+                (len(digest) + 2, self._scope, f"{digest}-", f"{digest}."),
             ).fetchone()
-        return int(count)
+        return int(number)
 
     def hand_over(self) -> None:
         """Says that a run has come to its end with all the answers there are."""

@@ -206,6 +206,8 @@ class Session:
         self._scope = scope
         self.base_url = base_url
         self._settings = settings
+        self.was_broken_off = False
+        """Whether one of its users was cancelled, or ended with an error."""
 
     async def ask(self, calls: Iterable[Call | Failure]) -> list[Outcome]:
         """Waits until each call has an outcome.
@@ -406,12 +408,16 @@ async def _open(
             task_group.start_soon(watch_for_interruption)
             try:
                 submission = Submission(api, ledger, adoption, directory, metadata, logger, run.name if run else "")
-                yield Session(buffer, ledger, progress, scope, base_url, settings, submission, spool)
+                session = Session(buffer, ledger, progress, scope, base_url, settings, submission, spool)
+                yield session
             finally:
-                scope.was_looked_for = scope.was_looked_for or not adoption.due
+                # Who does not reuse answers does not look either, and says nothing about it to the next.
+                if settings.reuse_answers and not adoption.due:
+                    scope.was_looked_for = True
                 progress.finish()
                 task_group.cancel_scope.cancel()
-        if not buffer.failed:
+        # Of a call that was broken off nobody can say which of its answers came to use.
+        if not buffer.failed and not session.was_broken_off:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(ledger.hand_over)
 
@@ -468,7 +474,11 @@ class Sessions:
             if shared.session is None:
                 assert shared.error is not None
                 raise shared.error
-            yield shared.session
+            try:
+                yield shared.session
+            except BaseException:
+                shared.session.was_broken_off = True
+                raise
         finally:
             shared.users -= 1
             if not shared.users:

@@ -151,6 +151,17 @@ def test_answers_that_are_not_to_be_used_again(sandbox):
     assert len(sandbox.books().batches) == 2
 
 
+def test_who_does_not_reuse_answers_does_not_look_for_the_others(sandbox):
+    """An LLM of the same process that does reuse them finds its jobs afterwards."""
+    answers = ask()
+    forget()
+    ask([[{"role": "user", "content": "Say another number."}]], reuse_answers=False)
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02)
+    llm.load()
+    assert llm.generate(QUESTIONS) == answers
+    assert len(sandbox.books().batches) == 2
+
+
 def test_the_ledger_of_an_adopting_run_is_whole(sandbox):
     """The run after it asks neither for the batches nor for their files."""
     answers = ask()

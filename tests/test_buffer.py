@@ -180,6 +180,94 @@ async def test_a_cancelled_caller_does_not_poison_the_others():
     assert results == [answer("a")]
 
 
+async def cancelled_at_once(scope: anyio.CancelScope) -> None:
+    scope.cancel()
+
+
+async def cancelled_when_all_wait(scope: anyio.CancelScope) -> None:
+    await anyio.wait_all_tasks_blocked()
+    scope.cancel()
+
+
+async def ask_and_leave(buffer: CallBuffer, custom_ids: Sequence[str], cancel=cancelled_at_once) -> None:
+    """A caller who is cancelled while it waits."""
+    async with anyio.create_task_group() as task_group:
+        with anyio.CancelScope() as scope:
+            task_group.start_soon(cancel, scope)
+            await buffer.ask(requests(*custom_ids))
+
+
+async def test_who_left_before_the_flush_is_not_asked_for():
+    """So whoever then asks the same, under the number that was given back, asks it once."""
+    server = Server(answer)
+    async with buffering(server) as buffer:
+        await ask_and_leave(buffer, ["a", "b"])
+        assert await ask_all(buffer, [["c", "a"]]) == [[answer("c"), answer("a")]]
+    assert server.flushes == [["c", "a"]]
+
+
+async def test_a_failure_is_not_for_who_asked_since():
+    """What was left while it was under way is asked by a flush of its own, and no further."""
+    server = Server(lambda custom_id, time: PASSING if custom_id == "a" and time == 1 else answer(custom_id))
+    first, second = anyio.Event(), anyio.Event()
+    async with buffering(server) as buffer, anyio.create_task_group() as task_group:
+        server.gate = first
+        task_group.start_soon(ask_all, buffer, [["b"]])
+        await ask_and_leave(buffer, ["a"], cancelled_when_all_wait)
+        await anyio.wait_all_tasks_blocked()
+        server.gate = second
+        task_group.start_soon(ask_all, buffer, [["a"]])
+        await anyio.wait_all_tasks_blocked()
+        first.set()
+        await anyio.wait_all_tasks_blocked()
+        second.set()
+    assert server.flushes == [["a", "b"], ["a"]]
+
+
+async def test_a_failure_that_is_kept_back_is_dropped_with_who_left():
+    """It takes nothing from whoever asks the same since."""
+    server = Server(lambda custom_id, time: BAD if custom_id == "a" and time == 1 else answer(custom_id))
+    other, again = anyio.Event(), anyio.Event()
+
+    async def answer_in_turn(requests: Sequence[Request], take, since) -> list[str]:
+        if requests[0].custom_id == "b":
+            await other.wait()
+        elif ["a"] in server.flushes:
+            await again.wait()
+        return await server.answer(requests, take, since)
+
+    with anyio.fail_after(5):
+        async with buffering(server, max_requests=1) as buffer, anyio.create_task_group() as task_group:
+            buffer._answer = answer_in_turn
+            task_group.start_soon(ask_all, buffer, [["b"]])
+            await ask_and_leave(buffer, ["a"], cancelled_when_all_wait)
+            task_group.start_soon(buffer.ask, requests("a"))
+            await anyio.wait_all_tasks_blocked()
+            other.set()
+            await anyio.wait_all_tasks_blocked()
+            again.set()
+    assert server.flushes == [["a"], ["b"], ["a"]]
+
+
+async def test_the_end_does_not_wait_for_who_left():
+    """Batches that are under way are named, though the last who asked is gone."""
+    server = Server(answer)
+    server.under_way, server.gate = ["batch_1"], anyio.Event()
+    results = []
+
+    async def stay() -> None:
+        results.extend(await ask_all(buffer, [["a"]]))
+
+    with anyio.fail_after(5):
+        async with buffering(server) as buffer, anyio.create_task_group() as task_group:
+            task_group.start_soon(stay)
+            await anyio.wait_all_tasks_blocked()
+            server.gate.set()
+            await ask_and_leave(buffer, ["b"])
+    assert isinstance(results[0], NotFinished)
+    assert server.flushes == [["a"]]
+
+
 async def test_what_passes_is_asked_again_up_to_the_limit():
     """Together with whatever else is asked then, and no further."""
     server = Server(lambda custom_id, time: PASSING if custom_id == "never" or time < 3 else answer(custom_id))
@@ -250,6 +338,20 @@ async def test_batches_that_are_not_waited_for_are_named():
     assert isinstance(error, NotFinished)
     assert error.args == ("batch_1", "batch_1")
     assert server.flushes == [["a"], ["b"]]
+
+
+async def test_failures_are_no_error_while_batches_are_under_way():
+    """What those answer is not known yet, so it is they that are named."""
+    server = Server(lambda custom_id, time: BAD)
+
+    async def answer_or_submit(requests: Sequence[Request], take, since) -> list[str]:
+        return ["batch_1"] if requests[0].custom_id == "a" else await server.answer(requests, take, since)
+
+    async with buffering(server, max_requests=1) as buffer:
+        buffer._answer = answer_or_submit
+        error, failures = await ask_all(buffer, [["a", "b"], ["c"]])
+    assert isinstance(error, NotFinished)
+    assert failures == [BAD]
 
 
 OUTCOMES = st.sampled_from(["answer", "passing", "bad", "worse"])

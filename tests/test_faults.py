@@ -343,6 +343,31 @@ def test_answers_are_not_reused_where_that_is_not_wanted(sandbox):
     assert_billed_once(sandbox)
 
 
+async def test_what_was_broken_off_is_not_asked_anew(sandbox):
+    """Of two jobs one was answered when all was cancelled: the next run is given that, and waits for the other."""
+    sandbox.add_fault(BatchFault(kind="status", value="in_progress", looks=20))
+    llm = in_a_new_process(
+        OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, max_requests_per_job=6, reuse_answers=False)
+    )
+    everything = asyncio.gather(*[llm.agenerate(question) for question in QUESTIONS])
+    while not answered_in_the_ledger():
+        await asyncio.sleep(0.02)
+    everything.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await everything
+
+    assert await asyncio.to_thread(ask_as_the_next_run, reuse_answers=False) == await asyncio.to_thread(answers)
+    assert len(sandbox.books().batches) == 2
+    assert_billed_once(sandbox)
+
+
+def answered_in_the_ledger() -> int:
+    with sqlite3.connect(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3") as database:
+        if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            return 0
+        return database.execute("SELECT count(*) FROM requests WHERE state = 'answered'").fetchone()[0]
+
+
 def test_files_are_deleted_where_that_is_wanted(sandbox):
     """Once their content is in the ledger."""
     ask(delete_files=True)

@@ -224,14 +224,15 @@ def test_the_failures_of_an_adopted_job_count_where_nothing_is_known(ledger):
     assert ledger.look_up(["asked-0"])["asked-0"].outcome is None
 
 
-def test_what_was_handed_over_is_counted(ledger):
-    """So that it can be asked anew under the next number."""
+@pytest.mark.parametrize("answered", [[0], [0, 1], [1], [2, 9, 10]])
+def test_a_question_is_asked_anew_behind_what_was_handed_over(ledger, answered):
+    """Whichever of the earlier ones failed, and by number, not by letter."""
     digest = "d" * 32
-    job = ended(ledger, f"{digest}-0", f"{digest}-1", f"{'e' * 32}-0")
-    ledger.record(ledger.members(job), {f"{digest}-{n}": answer("x") for n in range(2)})
+    job = ended(ledger, *[f"{digest}-{n}" for n in range(12)], f"{'e' * 32}-0")
+    ledger.record(ledger.members(job), {f"{digest}-{n}": answer("x") for n in answered})
     assert ledger.handed_over(digest) == 0
     ledger.hand_over()
-    assert ledger.handed_over(digest) == 2
+    assert ledger.handed_over(digest) == answered[-1] + 1
     assert ledger.handed_over("e" * 32) == 0
 
 
