@@ -255,6 +255,8 @@ class CallBuffer:
             self._settle(asked, failure)
 
     def _settle(self, asked: _Asked, outcome: Outcome) -> None:
+        if not self._is_waited_for(asked):
+            return
         slot = asked.slot
         slot.outcomes[asked.index] = outcome
         slot.open -= 1
