@@ -46,6 +46,9 @@ _LONGEST_MESSAGE = 1_000
 FILE_VISIBLE_SECONDS = 60.0
 """An uploaded file that cannot be found may only not be visible yet; after this time it is gone."""
 
+RESULTS_VISIBLE_SECONDS = FILE_VISIBLE_SECONDS
+"""Likewise a file with results, which is not everywhere at once where the server has made it."""
+
 # What Azure says of an input file before a batch can be made of it. Servers have other words for one that is ready.
 _FILE_NOT_READY = frozenset({"pending", "running"})
 _FILE_USELESS = frozenset({"error", "deleting", "deleted"})
@@ -441,14 +444,29 @@ class BatchAPI:
 
         await self._patiently(f"cancelling batch {batch_id}", attempt)
 
-    async def download(self, file_id: str, path: Path) -> None:
+    async def download(self, file_id: str, path: Path, *, is_new: bool = False) -> None:
         """Streams a file to the disk. One that breaks off is carried on from where it broke, or begun again.
+
+        Args:
+            file_id: which one.
+            path: where to. Nothing is there if the server does not have the file.
+            is_new: whether the server may have made it just now: one that is not found may only not be visible yet.
 
         Raises:
             RunError: the server refuses it or could not be reached.
         """
         path.unlink(missing_ok=True)
-        await self._patiently(f"downloading file {file_id}", partial(self._fetch, file_id, path))
+        started = time.monotonic()
+
+        async def attempt() -> None:
+            try:
+                await self._call(partial(self._fetch, file_id, path))
+            except errors.RunError as error:
+                if is_new and error.status_code == 404 and time.monotonic() - started < RESULTS_VISIBLE_SECONDS:
+                    raise _Passing(str(error), refused=True) from None
+                raise
+
+        await self._patiently(f"downloading file {file_id}", attempt)
 
     async def download_more(self, file_id: str, path: Path) -> None:
         """Streams to the disk what a file has more than is there. What cannot be had now is left for later.

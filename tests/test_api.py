@@ -19,7 +19,7 @@ import respx
 
 from distilabel_openai_batch import api as api_module
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api import FILE_VISIBLE_SECONDS, KEY, BatchAPI, Patience
+from distilabel_openai_batch.api import FILE_VISIBLE_SECONDS, KEY, RESULTS_VISIBLE_SECONDS, BatchAPI, Patience
 
 BASE_URL = "https://api.example.com/v1"
 API_KEY = "sk-this-key-must-not-leak"
@@ -821,6 +821,29 @@ async def test_a_download_is_the_file(api, server, tmp_path):
     await api.download("file-2", path)
     assert path.read_bytes() == CONTENT
     assert "range" not in server.calls.last.request.headers
+
+
+async def test_a_new_file_that_is_not_visible_yet_is_waited_for(api, server, clock, tmp_path):
+    """For a short while, with growing pauses; then it is gone."""
+    route = CALLS["download"].route(server)
+    route.mock(side_effect=[refused(404), refused(404), httpx.Response(200, content=CONTENT)])
+    await api.download("file-2", tmp_path / "output", is_new=True)
+    assert (tmp_path / "output").read_bytes() == CONTENT
+    assert clock.slept == [0.5, 1.0]
+
+    route.mock(side_effect=None, return_value=refused(404))
+    with pytest.raises(errors.RunError) as caught:
+        await api.download("file-2", tmp_path / "output", is_new=True)
+    assert caught.value.status_code == 404
+    assert RESULTS_VISIBLE_SECONDS <= clock.now <= 2 * RESULTS_VISIBLE_SECONDS + 60
+
+
+async def test_an_old_file_that_is_not_found_is_gone(api, server, clock, tmp_path):
+    """At once."""
+    CALLS["download"].route(server).mock(return_value=refused(404))
+    with pytest.raises(errors.RunError):
+        await api.download("file-2", tmp_path / "output")
+    assert not clock.slept
 
 
 async def test_an_empty_file_is_downloaded(api, server, tmp_path):
