@@ -46,6 +46,12 @@ _LONGEST_MESSAGE = 1_000
 FILE_VISIBLE_SECONDS = 60.0
 """An uploaded file that cannot be found may only not be visible yet; after this time it is gone."""
 
+CREATION_SECONDS = 60.0
+"""A batch whose creation's reply was lost may still come to be; after this time it is created again."""
+
+RESULTS_VISIBLE_SECONDS = FILE_VISIBLE_SECONDS
+"""Likewise a file with results, which is not everywhere at once where the server has made it."""
+
 # What Azure says of an input file before a batch can be made of it. Servers have other words for one that is ready.
 _FILE_NOT_READY = frozenset({"pending", "running"})
 _FILE_USELESS = frozenset({"error", "deleting", "deleted"})
@@ -227,6 +233,8 @@ class BatchAPI:
     ) -> Batch:
         """Creates a batch, once, whatever happens to the reply.
 
+        Where the reply was lost the batch is searched for, for a while, before it is created again.
+
         Args:
             input_file_id: what `upload` returned.
             endpoint: the path that all its requests go to.
@@ -239,7 +247,8 @@ class BatchAPI:
             RunError: the server refuses it or could not be reached.
         """
         started = time.time()
-        maybe_created = False
+        # Creations that may have come through, and when the last of them was given up.
+        maybe_created, given_up_at = 0, 0.0
 
         async def create() -> Batch:
             created = await self._raw.batches.create(
@@ -251,23 +260,31 @@ class BatchAPI:
             return read_batch(_object(created))
 
         async def attempt() -> Batch:
-            nonlocal maybe_created
-            if maybe_created and (batch := await self._find(key, input_file_id, since=started)):
-                self._logger.warning(f"The reply to a batch's creation was lost. Batch {batch.id} was found again.")
-                return batch
+            nonlocal maybe_created, given_up_at
+            if maybe_created:
+                if batch := await self._find(key, input_file_id, since=started):
+                    self._logger.warning(f"The reply to a batch's creation was lost. Batch {batch.id} was found again.")
+                    return batch
+                # A gateway may complete what it has given up waiting for.
+                if self._lists and time.monotonic() - given_up_at < CREATION_SECONDS:
+                    raise _Passing("The reply to its creation was lost, and it is not in the list yet.", refused=True)
             await self._may_create()
             try:
                 created = await self._call(create)
             except _Passing as error:
-                maybe_created = maybe_created or not error.refused
+                if not error.refused:
+                    maybe_created, given_up_at = maybe_created + 1, time.monotonic()
                 raise
             except errors.RunError as error:
                 if is_file_not_visible(str(error)) and time.time() - started < FILE_VISIBLE_SECONDS:
                     raise _Passing(str(error), refused=True) from None
                 raise
+            maybe_created += 1
             return created
 
         batch = await self._patiently("creating a batch", attempt)
+        if maybe_created > 1:
+            batch = await self._only_one(batch, key, input_file_id, since=started)
         if KEY not in batch.metadata:
             self._warn(
                 "This server drops a batch's metadata: jobs that this machine's ledger does not know cannot be found on"
@@ -312,14 +329,45 @@ class BatchAPI:
         return await self._patiently("looking for a batch", lambda: self._find(key, input_file_id, since))
 
     async def _find(self, key: str, input_file_id: str | None, since: float) -> Batch | None:
-        async for batch in self._all_since(since):
-            if batch.metadata.get(KEY) == key:
+        cancelled: Batch | None = None
+        async for batch in self._created_with(key, input_file_id, since):
+            # One that was created twice was cancelled once.
+            if not _is_cancelled(batch):
                 return batch
+            cancelled = cancelled or batch
+        return cancelled
+
+    async def _created_with(self, key: str, input_file_id: str | None, since: float) -> AsyncIterator[Batch]:
+        async for batch in self._all_since(since):
             # Where metadata is dropped: its file has been in no other batch, but for those that were refused.
             its = input_file_id and not batch.metadata and batch.input_file_id == input_file_id
-            if its and batch.status != "failed":
-                return batch
-        return None
+            if batch.metadata.get(KEY) == key or (its and batch.status != "failed"):
+                yield batch
+
+    async def _only_one(self, batch: Batch, key: str, input_file_id: str, since: float) -> Batch:
+        """Leaves the oldest of the batches with a key, where one came to be after its creation had been repeated.
+
+        Returns:
+            The one that is left. Where the server refuses to tell or to cancel, there may be others.
+        """
+
+        async def look() -> list[Batch]:
+            return [found async for found in self._created_with(key, input_file_id, since)]
+
+        kept = batch
+        try:
+            found = await self._patiently("looking for a batch", look)
+            going = {it.id: it for it in found if it.status != "failed" and not _is_cancelled(it)} | {batch.id: batch}
+            kept, *doubles = sorted(going.values(), key=lambda it: (it.created_at or 0.0, it.id != batch.id))
+            for double in doubles:
+                self._logger.warning(
+                    f"A creation whose reply was lost came through after it was repeated. Batch {kept.id} is kept,"
+                    f" batch {double.id} asks the same and is cancelled."
+                )
+                await self.cancel(double.id)
+        except errors.RunError as error:
+            self._logger.warning(f"Batch {kept.id} may have been created twice: {error}")
+        return kept
 
     async def list_since_a_month(self) -> list[Batch]:
         """Lists the batches that are young enough to have their files, where the server lists any.
@@ -441,14 +489,29 @@ class BatchAPI:
 
         await self._patiently(f"cancelling batch {batch_id}", attempt)
 
-    async def download(self, file_id: str, path: Path) -> None:
+    async def download(self, file_id: str, path: Path, *, is_new: bool = False) -> None:
         """Streams a file to the disk. One that breaks off is carried on from where it broke, or begun again.
+
+        Args:
+            file_id: which one.
+            path: where to. Nothing is there if the server does not have the file.
+            is_new: whether the server may have made it just now: one that is not found may only not be visible yet.
 
         Raises:
             RunError: the server refuses it or could not be reached.
         """
         path.unlink(missing_ok=True)
-        await self._patiently(f"downloading file {file_id}", partial(self._fetch, file_id, path))
+        started = time.monotonic()
+
+        async def attempt() -> None:
+            try:
+                await self._call(partial(self._fetch, file_id, path))
+            except errors.RunError as error:
+                if is_new and error.status_code == 404 and time.monotonic() - started < RESULTS_VISIBLE_SECONDS:
+                    raise _Passing(str(error), refused=True) from None
+                raise
+
+        await self._patiently(f"downloading file {file_id}", attempt)
 
     async def download_more(self, file_id: str, path: Path) -> None:
         """Streams to the disk what a file has more than is there. What cannot be had now is left for later.
@@ -637,6 +700,10 @@ def _without_credentials(url: object) -> str:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds < 3_600 else f"{seconds / 3_600:,.0f} h"
+
+
+def _is_cancelled(batch: Batch) -> bool:
+    return batch.status in ("cancelling", "cancelled", "canceled")
 
 
 def _is_collection(method: str, path: str) -> bool:

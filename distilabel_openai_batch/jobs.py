@@ -20,7 +20,7 @@ import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import boundaries, errors
-from distilabel_openai_batch.api import FILE_VISIBLE_SECONDS, BatchAPI, is_file_not_visible
+from distilabel_openai_batch.api import FILE_VISIBLE_SECONDS, BatchAPI, Patience, is_file_not_visible
 from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.garbage import nothing_collected
 from distilabel_openai_batch.ledger import Job, JobState, Ledger
@@ -49,6 +49,11 @@ _UNIT_SECONDS = {"h": 3_600.0, "d": 86_400.0}
 
 # So many times, at most, it is written down how far a batch has got, besides each change of its status.
 _NOTES_PER_JOB = 50
+
+# So often, at most, a job's files are downloaded that have fewer answers than the server counts: somebody else may have
+# replied in its place. A server that counts otherwise than we do is believed then.
+_DOWNLOADS = 3
+_BETWEEN_DOWNLOADS = Patience(first=2.0)
 
 # Results written down in one transaction.
 _RECORDED_AT_ONCE = 1_000
@@ -409,24 +414,41 @@ class Jobs:
         Returns:
             `None` if the server refused it.
         """
-        async with self._result_files(job.key, batch) as paths:
-            if batch.status == "failed" and not await self._in_thread(self._was_worked_on, job, batch, paths):
-                return None
-            boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
-            results, left = await self._record(job, paths, take)
-            job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
+        for download in range(1, _DOWNLOADS + 1):
+            async with self._result_files(job.key, batch, is_new=True) as paths:
+                # A file that is gone was asked for long enough.
+                is_last = download == _DOWNLOADS or len(paths) < len(_result_file_ids(batch))
+                refused = batch.status == "failed" and not await self._in_thread(self._was_worked_on, job, batch, paths)
+                if refused and (is_last or not batch.completed):
+                    return None
+                boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
+                if recorded := await self._record(job, paths, take, 0 if is_last else batch.completed):
+                    break
+            await anyio.sleep(_BETWEEN_DOWNLOADS.pause(download))
+        assert recorded
+        results, left = recorded
+        job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
         self._progress.collected(batch, results)
-        await self._delete_files(batch, job.input_file_id)
+        if results.answers >= min(batch.completed, job.requests):
+            await self._delete_files(batch, job.input_file_id)
         boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
         take(left)
         return Ended(Ending.COLLECTED, job)
 
-    async def _record(self, job: Job, paths: Sequence[Path], take: Take) -> tuple[Results, dict[str, Outcome]]:
+    async def _record(
+        self, job: Job, paths: Sequence[Path], take: Take, expected: int
+    ) -> tuple[Results, dict[str, Outcome]] | None:
         """Writes down what a job's files say, and hands over its answers.
+
+        Args:
+            job: whose files they are.
+            paths: the files.
+            take: is given answers.
+            expected: so many answers are needed at least; nothing is written down where there are fewer.
 
         Returns:
             What they say, and what is left: the last answers, so that somebody waits for the job's end, and
-            the failures, which may be asked again once the job is done with.
+            the failures, which may be asked again once the job is done with. `None` where answers are missing.
         """
         answers: dict[str, Outcome] = {}
         failures: dict[str, Outcome] = {}
@@ -436,6 +458,8 @@ class Jobs:
                 files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
                 custom_ids, numbers = await self._in_thread(self._numbered, job)
                 results = await self._in_thread(Results, custom_ids, files)
+                if results.answers < min(expected, len(custom_ids)):
+                    return None
                 outcomes = zip(numbers, results, strict=True)
                 while some := await self._in_thread(self._record_some, outcomes):
                     take(answers)
@@ -469,25 +493,30 @@ class Jobs:
         Raises:
             RunError: the server refuses or could not be reached.
         """
-        async with self._result_files(key, batch) as paths:
-            results = await self._in_thread(_read_all, paths)
-            boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
-            if not results or len(results) < batch.total:
-                named = {custom_id for custom_id, _ in results}
-                why = batch_failure(batch.id, batch.reasons) if batch.status == "failed" else MISSING_RESULT
-                results += [(custom_id, why) for custom_id in await asked() if custom_id not in named]
-            answers = sum(isinstance(outcome, Answer) for _, outcome in results)
-            if await self._in_thread(self._ledger.adopt_results, batch, key, results) and answers:
-                self._progress.adopted(batch, answers)
-        await self._delete_files(batch)
+        for download in range(1, _DOWNLOADS + 1):
+            async with self._result_files(key, batch, is_new=False) as paths:
+                results = await self._in_thread(_read_all, paths)
+            answers = len({custom_id for custom_id, outcome in results if isinstance(outcome, Answer)})
+            if answers >= batch.completed or download == _DOWNLOADS:
+                break
+            await anyio.sleep(_BETWEEN_DOWNLOADS.pause(download))
+        boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
+        if not results or len(results) < batch.total:
+            named = {custom_id for custom_id, _ in results}
+            why = batch_failure(batch.id, batch.reasons) if batch.status == "failed" else MISSING_RESULT
+            results += [(custom_id, why) for custom_id in await asked() if custom_id not in named]
+        if await self._in_thread(self._ledger.adopt_results, batch, key, results) and answers:
+            self._progress.adopted(batch, answers)
+        if answers >= batch.completed:
+            await self._delete_files(batch)
 
     @asynccontextmanager
-    async def _result_files(self, key: str, batch: Batch) -> AsyncIterator[Sequence[Path]]:
+    async def _result_files(self, key: str, batch: Batch, *, is_new: bool) -> AsyncIterator[Sequence[Path]]:
         """The output and error file of a batch, those that there are."""
         with self._file(f"{key}-output") as output, self._file(f"{key}-error") as error:
             for file_id, path in ((batch.output_file_id, output), (batch.error_file_id, error)):
                 if file_id:
-                    await self._download(file_id, path)
+                    await self._download(file_id, path, is_new=is_new)
             yield [path for path in (output, error) if path.exists()]
 
     async def _delete_files(self, batch: Batch, input_file_id: str | None = None) -> None:
@@ -496,10 +525,10 @@ class Jobs:
                 if file_id:
                     await self._api.delete(file_id)
 
-    async def _download(self, file_id: str, path: Path) -> None:
+    async def _download(self, file_id: str, path: Path, *, is_new: bool) -> None:
         """Downloads a file; one that is gone tells of no request, and will not come back."""
         try:
-            await self._api.download(file_id, path)
+            await self._api.download(file_id, path, is_new=is_new)
         except errors.RunError as error:
             if error.status_code != 404:
                 raise
@@ -574,6 +603,10 @@ def _lines(paths: Sequence[Path]) -> Iterator[bytes]:
 def _read_all(paths: Sequence[Path]) -> list[tuple[str, Outcome]]:
     """What the lines of a job say whose requests nobody remembers."""
     return [decoded for line in _lines(paths) if (decoded := decode(line)) and is_custom_id(decoded[0])]
+
+
+def _result_file_ids(batch: Batch) -> list[str]:
+    return [file_id for file_id in (batch.output_file_id, batch.error_file_id) if file_id]
 
 
 def _is_over_token_limit(batch: Batch) -> bool:

@@ -51,6 +51,8 @@ def sandbox(running_sandbox, monkeypatch, tmp_path_factory):
 def quick_retries(monkeypatch):
     """Pauses between repetitions of a call that last moments, however often it fails."""
     monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.01)
+    monkeypatch.setattr(api, "CREATION_SECONDS", 0.05)
+    monkeypatch.setattr(api, "RESULTS_VISIBLE_SECONDS", 0.1)
 
 
 def in_a_new_process(client):

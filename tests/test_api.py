@@ -9,6 +9,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,14 @@ import respx
 
 from distilabel_openai_batch import api as api_module
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api import FILE_VISIBLE_SECONDS, KEY, BatchAPI, Patience
+from distilabel_openai_batch.api import (
+    CREATION_SECONDS,
+    FILE_VISIBLE_SECONDS,
+    KEY,
+    RESULTS_VISIBLE_SECONDS,
+    BatchAPI,
+    Patience,
+)
 
 BASE_URL = "https://api.example.com/v1"
 API_KEY = "sk-this-key-must-not-leak"
@@ -299,7 +307,8 @@ async def test_what_passes_is_waited_out(api, server, clock, call, input_file, f
     route = call.route(server).mock(side_effect=[fault, call.good])
     await call.make(api, input_file)
     assert route.call_count == 2
-    assert clock.slept == [0.5]
+    assert clock.slept[0] == 0.5
+    assert len(clock.slept) == 1 or call is CALLS["create"], "only a creation is searched for"
 
 
 MUTE = {
@@ -359,7 +368,8 @@ async def test_retry_after_is_honoured(api, server, clock, call, input_file, sta
     busy = refused(status_code, headers={"retry-after": retry_after})
     call.route(server).mock(side_effect=[busy, call.good])
     await call.make(api, input_file)
-    assert clock.slept == [seconds]
+    assert clock.slept[0] == seconds
+    assert len(clock.slept) == 1 or call is CALLS["create"], "only a creation is searched for"
 
 
 @pytest.mark.parametrize("retry_after", ["inf", "nan", "1e999"])
@@ -644,9 +654,10 @@ async def test_a_lost_batch_is_not_looked_for_in_the_distant_past(api, server):
     """A batch that is older than the attempt by more than clocks disagree cannot be it."""
     create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
     old = [batch(f"old_{n}", input_file_id="file-old", created_at=int(NOW) - 7_200) for n in range(100)]
-    route = CALLS["list"].route(server).mock(side_effect=[listing(*old, has_more=True)])
+    route = CALLS["list"].route(server).mock(return_value=listing(*old, has_more=True))
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "batch_1"
-    assert (create.call_count, route.call_count) == (2, 1)
+    assert create.call_count == 2
+    assert not any(call.request.url.params.get("after") for call in route.calls)
 
 
 async def test_a_lost_batch_is_found_where_the_oldest_are_listed_first(api, server):
@@ -658,31 +669,89 @@ async def test_a_lost_batch_is_found_where_the_oldest_are_listed_first(api, serv
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
 
 
-async def test_a_batch_is_created_again_only_when_there_is_none(api, server):
-    """After each lost reply it is looked for before it is created again."""
+async def test_a_batch_is_created_again_only_when_there_is_none(api, server, clock):
+    """After each lost reply it is looked for, with growing pauses, for as long as it may still come to be."""
     lost = httpx.ReadTimeout("timed out")
-    CALLS["create"].route(server).mock(side_effect=[lost, lost, CALLS["create"].good])
+    created_at = []
+
+    def create(request):
+        created_at.append(clock.now)
+        if len(created_at) < 3:
+            raise lost
+        return CALLS["create"].good
+
+    CALLS["create"].route(server).mock(side_effect=create)
     CALLS["list"].route(server).mock(side_effect=lambda request: listing())
     await api.create("file-1", CHAT, "24h", "the-key", {})
-    assert made(server) == ["POST /batches", "GET /batches", "POST /batches", "GET /batches", "POST /batches"]
+    assert all(later - earlier >= CREATION_SECONDS for earlier, later in pairwise(created_at))
+    assert created_at[-1] <= 2 * (2 * CREATION_SECONDS + 60)
+    assert clock.slept[:7] == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+    assert made(server)[:9] == ["POST /batches", *["GET /batches"] * 7, "POST /batches"]
 
 
-async def test_nothing_is_created_before_the_search_has_succeeded(api, server):
-    """A list that fails says nothing about the batch."""
-    CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
+async def test_a_batch_that_a_gateway_creates_late_is_found(api, server, clock):
+    """It said that it had given up, and had not."""
+    create = CALLS["create"].route(server).mock(side_effect=[refused(504)])
+    late = batch("late", metadata={KEY: "the-key"})
+    CALLS["list"].route(server).mock(side_effect=lambda request: listing(*[late] * (clock.now > 20)))
+    assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "late"
+    assert create.call_count == 1
+
+
+@pytest.mark.parametrize("lost", [[refused(504)], [refused(504), refused(504)]], ids=["once", "twice"])
+async def test_of_two_batches_with_a_key_the_newer_one_is_cancelled(api, server, clock, caplog, lost):
+    """The first one came to be so late that it was created again."""
+    first = batch("first", metadata={KEY: "the-key"}, created_at=int(NOW) + 50)
+    second = batch("second", metadata={KEY: "the-key"}, created_at=int(NOW) + 90)
+    refused_one = batch("refused", "failed", metadata={KEY: "the-key"})
+    create = CALLS["create"].route(server).mock(side_effect=[*lost, httpx.Response(200, json=second)])
     CALLS["list"].route(server).mock(
-        side_effect=[httpx.Response(503), httpx.ReadTimeout("timed out"), refused(429), listing()]
+        side_effect=lambda request: listing(*[second, first, refused_one] * (create.call_count == 2))
     )
+    cancel = server.post("/batches/second/cancel").mock(return_value=httpx.Response(200, json=second))
+    with caplog.at_level(logging.WARNING, LOGGER.name):
+        assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "first"
+    assert (create.call_count, cancel.call_count) == (2, 1)
+    assert "batch second asks the same and is cancelled" in caplog.text
+
+
+async def test_a_batch_is_kept_where_it_cannot_be_seen_whether_there_are_two(api, server, caplog):
+    """What was created is not lost by a search that is refused."""
+    create = CALLS["create"].route(server).mock(side_effect=[refused(504), CALLS["create"].good])
+    CALLS["list"].route(server).mock(
+        side_effect=lambda request: listing() if create.call_count == 1 else refused(403, "Not you.")
+    )
+    with caplog.at_level(logging.WARNING, LOGGER.name):
+        assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "batch_1"
+    assert "batch_1 may have been created twice: Not you." in caplog.text
+
+
+async def test_of_two_batches_with_a_key_the_one_that_goes_on_is_found(api, server):
+    """A run that died may have cancelled one of them."""
+    statuses = {"second": "cancelled", "first": "in_progress"}
+    batches = [batch(batch_id, status, metadata={KEY: "the-key"}) for batch_id, status in statuses.items()]
+    CALLS["list"].route(server).mock(return_value=listing(*batches))
+    found = await api.find("the-key", "file-1", since=NOW)
+    assert found is not None
+    assert found.id == "first"
+
+
+async def test_nothing_is_created_before_the_search_has_succeeded(api, server, clock):
+    """A list that fails says nothing about the batch."""
+    create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
+    failing = [httpx.Response(503), httpx.ReadTimeout("timed out"), refused(429)] * 4
+    CALLS["list"].route(server).mock(side_effect=[*failing, listing(), listing()])
     await api.create("file-1", CHAT, "24h", "the-key", {})
-    assert made(server) == ["POST /batches", *["GET /batches"] * 4, "POST /batches"]
+    assert create.call_count == 2
+    assert made(server) == ["POST /batches", *["GET /batches"] * 13, "POST /batches", "GET /batches"]
 
 
 async def test_a_server_that_ignores_the_cursor_is_not_asked_for_ever(clock, server):
     """It ends: the same page over and over is no reason to go on turning pages."""
     CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
     same = [batch(f"other_{n}", input_file_id="file-other") for n in range(3)]
-    CALLS["list"].route(server).mock(side_effect=[listing(*same)] * 20)
-    async with connected(patience=Patience(total=10.0)) as api:
+    CALLS["list"].route(server).mock(side_effect=[listing(*same)] * 40)
+    async with connected() as api:
         assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "batch_1"
 
 
@@ -755,8 +824,9 @@ async def test_a_creation_refused_with_429_is_just_repeated(api, server, clock):
 
 async def test_once_a_reply_was_lost_even_a_429_is_followed_by_a_search(api, server):
     """The batch of the first attempt may still turn up."""
-    CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), refused(429)])
-    CALLS["list"].route(server).mock(side_effect=[listing(), listing(batch("found", metadata={KEY: "the-key"}))])
+    create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), refused(429)])
+    found = batch("found", metadata={KEY: "the-key"})
+    CALLS["list"].route(server).mock(side_effect=lambda request: listing(*[found] * (create.call_count == 2)))
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
 
 
@@ -821,6 +891,29 @@ async def test_a_download_is_the_file(api, server, tmp_path):
     await api.download("file-2", path)
     assert path.read_bytes() == CONTENT
     assert "range" not in server.calls.last.request.headers
+
+
+async def test_a_new_file_that_is_not_visible_yet_is_waited_for(api, server, clock, tmp_path):
+    """For a short while, with growing pauses; then it is gone."""
+    route = CALLS["download"].route(server)
+    route.mock(side_effect=[refused(404), refused(404), httpx.Response(200, content=CONTENT)])
+    await api.download("file-2", tmp_path / "output", is_new=True)
+    assert (tmp_path / "output").read_bytes() == CONTENT
+    assert clock.slept == [0.5, 1.0]
+
+    route.mock(side_effect=None, return_value=refused(404))
+    with pytest.raises(errors.RunError) as caught:
+        await api.download("file-2", tmp_path / "output", is_new=True)
+    assert caught.value.status_code == 404
+    assert RESULTS_VISIBLE_SECONDS <= clock.now <= 2 * RESULTS_VISIBLE_SECONDS + 60
+
+
+async def test_an_old_file_that_is_not_found_is_gone(api, server, clock, tmp_path):
+    """At once."""
+    CALLS["download"].route(server).mock(return_value=refused(404))
+    with pytest.raises(errors.RunError):
+        await api.download("file-2", tmp_path / "output")
+    assert not clock.slept
 
 
 async def test_an_empty_file_is_downloaded(api, server, tmp_path):

@@ -201,7 +201,7 @@ class LateServer:
     async def cancel(self, batch_id: str) -> None:
         self.cancelled = True
 
-    async def download(self, file_id, path):
+    async def download(self, file_id, path, *, is_new):
         path.write_bytes(b"")
 
 

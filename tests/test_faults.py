@@ -101,6 +101,57 @@ def test_a_download_that_breaks_off_is_carried_on(sandbox):
     assert_billed_once(sandbox)
 
 
+BAD_REPLIES = {
+    "a 404": {"status": 404},
+    "a page of a gateway": {"status": 200, "body": "<html>Please log in.</html>"},
+}
+
+
+@pytest.mark.parametrize("case", BAD_REPLIES)
+@pytest.mark.parametrize("delete_files", [False, True])
+def test_a_bad_reply_to_a_download_is_not_the_file(sandbox, case, delete_files):
+    """It is downloaded again, and not bought again; and is not removed before."""
+    sandbox.add_fault(Fault(call="files.content", kind="status", **BAD_REPLIES[case]))
+
+    assert ask(delete_files=delete_files) == answers()
+    assert len(sandbox.books().batches) == 1
+    assert_billed_once(sandbox)
+    assert bool(sandbox.books().files) is not delete_files
+
+
+@pytest.mark.parametrize("case", BAD_REPLIES)
+def test_a_bad_reply_to_the_download_of_a_batch_that_failed_half_way_is_not_the_file(sandbox, case):
+    """Without its answers it looks like one that was refused."""
+    sandbox.add_fault(BatchFault(kind="fail", value={"code": "server_error", "message": "Oops", "done": 5}))
+    sandbox.add_fault(Fault(call="files.content", kind="status", **BAD_REPLIES[case]))
+
+    assert ask() == answers()
+    assert_billed_once(sandbox)
+
+
+@pytest.mark.parametrize("case", BAD_REPLIES)
+def test_a_bad_reply_to_a_download_does_not_cost_what_only_the_server_knows_of(sandbox, case, tmp_path):
+    """Where the ledger is lost."""
+    ask(ledger_dir=str(tmp_path))
+    sandbox.add_fault(Fault(call="files.content", kind="status", **BAD_REPLIES[case]))
+
+    assert ask_as_the_next_run(delete_files=True) == answers()
+    assert len(sandbox.books().batches) == 1
+    assert_billed_once(sandbox)
+
+
+def test_files_with_fewer_answers_than_the_server_counts_are_not_deleted(sandbox):
+    """They are downloaded three times, and what is missing is asked again; the server counts wrongly, or lost it."""
+    sandbox.add_fault(ResultFault(kind="lose", times=2))
+
+    assert ask(delete_files=True) == answers()
+    first, second = sandbox.books().batches
+    left = {file["id"] for file in sandbox.books().files}
+    assert first["output_file_id"] in left
+    assert second["output_file_id"] not in left
+    assert sum(call.name == "files.content" for call in sandbox.calls()) == 4
+
+
 RESULT_FAULTS = {
     "lost": [ResultFault(kind="lose", times=2)],
     "doubled": [ResultFault(kind="double", times=-1)],

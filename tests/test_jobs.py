@@ -83,7 +83,7 @@ class Server:
     async def download_more(self, file_id, path):
         pass
 
-    async def download(self, file_id: str, path: Path) -> None:
+    async def download(self, file_id: str, path: Path, *, is_new: bool) -> None:
         self.calls.append("download")
         lines = self.uploaded[: len(self.uploaded) - self.unanswered]
         path.write_bytes(b"".join(line.replace(b'"body":', b'"response":{"status_code":200,"body":', 1)[:-2] + b"}}\n"

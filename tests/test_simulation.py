@@ -154,6 +154,8 @@ def restored(monkeypatch):
     """What a life changes is changed back; pauses last moments."""
     monkeypatch.setattr(boundaries, "reached", boundaries.reached)
     monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.005)
+    monkeypatch.setattr(api, "CREATION_SECONDS", 0.02)
+    monkeypatch.setattr(api, "RESULTS_VISIBLE_SECONDS", 0.1)
 
 
 @pytest.mark.parametrize("seed", range(LIVES))
