@@ -251,12 +251,12 @@ class CallBuffer:
             return
         rejected, self._rejected = self._rejected, []
         for asked, failure in rejected:
-            self._progress.gave_up(failure, asked.request.custom_id)
-            self._settle(asked, failure)
+            # What was told twice is settled once.
+            if self._is_waited_for(asked):
+                self._progress.gave_up(failure, asked.request.custom_id)
+                self._settle(asked, failure)
 
     def _settle(self, asked: _Asked, outcome: Outcome) -> None:
-        if not self._is_waited_for(asked):
-            return
         slot = asked.slot
         slot.outcomes[asked.index] = outcome
         slot.open -= 1
