@@ -799,14 +799,12 @@ class Ledger:
         return [self.job(job_id) for (job_id,) in rows]
 
     def beside(self, job_id: int) -> set[int]:
-        """The jobs of other scopes that ask a job's server for its model, and are under way in a run that lives."""
+        """The jobs of other scopes that ask the server for a job's model, and are under way in a run that lives."""
         with self._lock, self._guard():
             rows = self._database.execute(
-                "SELECT others.id, others.owner FROM jobs JOIN scopes ON scopes.id = jobs.scope"
-                " JOIN scopes AS their_scopes ON their_scopes.base_url = scopes.base_url"
-                " JOIN jobs AS others ON others.scope = their_scopes.id"
-                " WHERE jobs.id = ? AND others.scope != jobs.scope AND others.model = jobs.model AND others.state = ?",
-                (job_id, JobState.CREATED.value),
+                "SELECT jobs.id, owner FROM jobs JOIN scopes ON scopes.id = scope"
+                " WHERE base_url = ? AND scope != ? AND state = ? AND model = (SELECT model FROM jobs WHERE id = ?)",
+                (self._name.base_url, self._scope, JobState.CREATED.value, job_id),
             ).fetchall()
         lives = {owner: self._lives(owner) for _, owner in rows}
         return {number for number, owner in rows if lives[owner]}

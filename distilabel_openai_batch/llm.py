@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.llms import OpenAILLM
 from distilabel.models.llms.base import merge_responses
@@ -27,7 +26,7 @@ from pydantic import (
     field_validator,
 )
 
-from distilabel_openai_batch import structured
+from distilabel_openai_batch import hooks, structured
 from distilabel_openai_batch.client import BatchClient
 from distilabel_openai_batch.embeddings import embed
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
@@ -386,7 +385,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         if len(inputs) <= _ASKED_AT_ONCE:
             return await self._ask(inputs, num_generations, kwargs)
         # In parts, each of which lets go of its answers as soon as it has made outputs of them.
-        parts = [inputs[start : start + _ASKED_AT_ONCE] for start in range(0, len(inputs), _ASKED_AT_ONCE)]
+        parts = _groups(inputs, _ASKED_AT_ONCE)
         async with self.session():
             answered = await asyncio.gather(
                 *[_told(partial(self._ask, part, num_generations, kwargs)) for part in parts]
@@ -456,7 +455,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             output: GenerateOutput = await self.agenerate(input=input, num_generations=num_generations, **kwargs)
         except _NoAnswerError as error:
             return _failed(error.failure, num_generations)
-        except (RunError, DistilabelOfflineBatchGenerationNotFinishedException):
+        except hooks.STOPS_THE_PIPELINE:
             raise
         except Exception as error:
             return error
@@ -665,15 +664,11 @@ def _unsaid(answer: Answer, place: int, generation: str | None) -> Failure | Non
 
 
 def _failed(failure: Failure, num_generations: int) -> GenerateOutput:
-    """What a row has whose request failed, and why."""
-    return _with_failures(_nothing(num_generations, failure.tokens), [failure] * num_generations)
-
-
-def _nothing(num_generations: int, tokens: tuple[int, int]) -> GenerateOutput:
-    """What a row has whose request failed. Tasks read the first of the statistics, so there is one."""
-    tokens_in, tokens_out = tokens
+    """What a row has whose request failed, and why. Tasks read the first of the statistics, so there is one."""
+    tokens_in, tokens_out = failure.tokens
     statistics = {"input_tokens": [tokens_in], "output_tokens": [tokens_out]}
-    return {"generations": [None] * num_generations, "statistics": statistics}
+    output: GenerateOutput = {"generations": [None] * num_generations, "statistics": statistics}
+    return _with_failures(output, [failure] * num_generations)
 
 
 # YAML names the class by its module: this is where it stays, wherever it is defined.
