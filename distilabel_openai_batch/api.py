@@ -22,8 +22,8 @@ import openai
 import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from distilabel_openai_batch import boundaries, errors
-from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch import errors, failpoints
+from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, read_batch
 
 T = TypeVar("T")
@@ -535,7 +535,7 @@ class BatchAPI:
                 with path.open("ab" if carried_on else "wb") as file:
                     async for chunk in response.iter_bytes():
                         file.write(chunk)
-                        boundaries.reached(Boundary.DOWNLOADING)
+                        failpoints.reached(Boundary.DOWNLOADING)
         except openai.APIStatusError as error:
             if error.status_code != 416 or not have:
                 raise

@@ -12,11 +12,11 @@ from itertools import chain
 import anyio
 import anyio.to_thread
 
-from distilabel_openai_batch import boundaries, errors
+from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api import NoSuchEndpointError
-from distilabel_openai_batch.boundaries import Boundary
 from distilabel_openai_batch.budget import UNLIMITED, Unlimited
+from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
 from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Ledger
 from distilabel_openai_batch.progress import Progress
@@ -308,7 +308,7 @@ class Broker:
             if self._room.is_too_large(len(shard.requests)):
                 ended = None
             else:
-                boundaries.reached(Boundary.BEFORE_INTENT)
+                failpoints.reached(Boundary.BEFORE_INTENT)
                 job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard)
                 mine, others = shard.parted(set(claimed))
                 if mine:

@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.garbage import nothing_collected
+from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.wire import NOT_SUBMITTED, OVERDUE, Answer, Failure, Outcome, Request, Take
 

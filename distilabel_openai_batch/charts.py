@@ -371,7 +371,7 @@ def _clock(seconds: float) -> str:
 
 
 def _length(seconds: float) -> str:
-    from distilabel_openai_batch.tables import duration
+    from distilabel_openai_batch.text import duration
 
     return duration(seconds)
 

@@ -12,11 +12,10 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +29,9 @@ from typer.core import TyperGroup
 
 from distilabel_openai_batch import __version__, ledger
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, in_full, label, plural, reasons
+from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, in_full, label, reasons
 from distilabel_openai_batch.prices import Cost, Usage
+from distilabel_openai_batch.text import _NAMED, _few, plural
 from distilabel_openai_batch.wire import Answer, Batch, Outcome
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ _LOGGER = logging.getLogger(__name__)
 _PIPE_COLUMNS = 1_000_000
 
 _SHORTEST_INTERVAL_SECONDS = 0.05
-
-# So many are named where what was named is not there.
-_NAMED = 5
 
 
 def _may_colour() -> bool | None:
@@ -152,17 +149,21 @@ def jobs(
 
     The age counts from when a job was planned. What it took stands there when it has ended, the ETA before.
     """
-    from distilabel_openai_batch import tables
+    from distilabel_openai_batch.tables import (
+        is_to_come,
+        jobs_table,
+        timings,
+    )
 
     entries = _jobs(_inventory(ledger_dir), scope, base_url)
     if look:
         entries = _looked_at(entries)
-    rows = list(zip(entries, tables.timings(entries, time.time()), strict=True))
+    rows = list(zip(entries, timings(entries, time.time()), strict=True))
     if as_json:
         _print_json([_job_json(*row) for row in rows])
     elif rows:
-        _print_table(tables.jobs_table, rows)
-        _say_why_unknown([job for job in entries if not tables.is_to_come(job)])
+        _print_table(jobs_table, rows)
+        _say_why_unknown([job for job in entries if not is_to_come(job)])
         _say_interrupted(entries)
         if not look and any(job.is_open and job.batch_id for job in entries):
             typer.echo("Open jobs stand as a run saw them last; `jobs --look` asks the server.", err=True)
@@ -181,15 +182,17 @@ def costs(
 
     Prices are OpenAI's and Azure's list prices of the day. What is not listed is unknown.
     """
-    from distilabel_openai_batch import tables
     from distilabel_openai_batch.costs import by_model
+    from distilabel_openai_batch.tables import (
+        costs_table,
+    )
 
     meant = _jobs(_inventory(ledger_dir), scope, base_url)
     entries = by_model(meant)
     if as_json:
         _print_json(_costs_json(entries))
     elif entries:
-        _print_table(tables.costs_table, entries)
+        _print_table(costs_table, entries)
         _say_why_unknown(meant)
     else:
         typer.echo("No answers.")
@@ -248,7 +251,11 @@ def estimate(
     """
     # distilabel and what it imports warn of each other, to those who cannot mend it.
     warnings.simplefilter("ignore")
-    from distilabel_openai_batch import forecast, tables
+    from distilabel_openai_batch import forecast
+    from distilabel_openai_batch.tables import (
+        forecast_notes,
+        forecasts_table,
+    )
 
     forecasts = forecast.of(pipeline, _parameters(param or []), ledger_dir)
     if as_json:
@@ -257,8 +264,8 @@ def estimate(
     if not forecasts:
         typer.echo("No step of it asks through the Batch API.")
         return
-    _print_table(tables.forecasts_table, forecasts)
-    for note in tables.forecast_notes(forecasts):
+    _print_table(forecasts_table, forecasts)
+    for note in forecast_notes(forecasts):
         typer.echo(note)
 
 
@@ -273,7 +280,10 @@ def watch(
 
     Ctrl+C ends the watching alone: the jobs go on.
     """
-    from distilabel_openai_batch import looking, tables
+    from distilabel_openai_batch import looking
+    from distilabel_openai_batch.tables import (
+        Bars,
+    )
 
     inventory = _inventory(ledger_dir)
 
@@ -286,7 +296,7 @@ def watch(
         _say_interrupted(_jobs(inventory, scope, base_url))
         return
     access = looking.Access.to(server)
-    with tables.Bars(_console()) as bars:
+    with Bars(_console()) as bars:
 
         async def run() -> list[JobEntry]:
             async with access.open(looking.FOR_LONG, _LOGGER) as api:
@@ -318,7 +328,9 @@ def failures(
     ledger_dir: _LedgerDir = None,
 ) -> None:
     """List the requests that have no answer by reason, the most frequent one first."""
-    from distilabel_openai_batch import tables
+    from distilabel_openai_batch.tables import (
+        reasons_table,
+    )
 
     inventory = _inventory(ledger_dir)
     found = inventory.failures(_scopes(inventory, scope, base_url))
@@ -327,7 +339,7 @@ def failures(
             about = asdict(failure) | {"scope": label(failure.scope), "base_url": failure.scope.base_url}
             typer.echo(orjson.dumps(about).decode())
     elif by_reason := reasons(found):
-        _print_table(tables.reasons_table, by_reason)
+        _print_table(reasons_table, by_reason)
     else:
         typer.echo("No failed requests.")
 
@@ -340,20 +352,26 @@ def show(
     ledger_dir: _LedgerDir = None,
 ) -> None:
     """Show all that is known of one job."""
-    from distilabel_openai_batch import tables
     from distilabel_openai_batch.costs import of_job
+    from distilabel_openai_batch.tables import (
+        facts_table,
+        is_to_come,
+        money,
+        timings,
+    )
+    from distilabel_openai_batch.text import duration
 
     entries = _inventory(ledger_dir).jobs()
     place = entries.index(_of_batches(entries, [batch_id])[0])
     if look:
         entries[place : place + 1] = _looked_at(entries[place : place + 1])
     # The scope's other jobs tell how long this one may take.
-    job, timing = entries[place], tables.timings(entries, time.time())[place]
+    job, timing = entries[place], timings(entries, time.time())[place]
     if as_json:
         _print_json(_job_json(job, timing))
         return
     cached = f" ({job.tokens_cached:,} of them cached)" if job.tokens_cached else ""
-    spent, saved = tables.money(of_job(job))
+    spent, saved = money(of_job(job))
     facts = {
         "batch": batch_id,
         "scope": label(job.scope),
@@ -363,15 +381,15 @@ def show(
         "model": job.model or job.answered_by,
         "answered by": job.answered_by if job.answered_by != job.model else "",
         "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed",
-        "tokens": "" if tables.is_to_come(job) else f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
-        "cost": "" if tables.is_to_come(job) else f"{spent}; saved {saved}",
+        "tokens": "" if is_to_come(job) else f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
+        "cost": "" if is_to_come(job) else f"{spent}; saved {saved}",
         "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
-        "planned": f"{_moment(job.created_at)}, {tables.duration(timing.age)} ago",
-        "ended": f"{_moment(job.ended_at)}, after {tables.duration(timing.took)}" if job.ended_at else "",
-        "ETA": tables.duration(timing.eta) if timing.eta is not None else "",
+        "planned": f"{_moment(job.created_at)}, {duration(timing.age)} ago",
+        "ended": f"{_moment(job.ended_at)}, after {duration(timing.took)}" if job.ended_at else "",
+        "ETA": duration(timing.eta) if timing.eta is not None else "",
         "error": job.error or "",
     }
-    _console().print(tables.facts_table((name, value) for name, value in facts.items() if value))
+    _console().print(facts_table((name, value) for name, value in facts.items() if value))
     _say_why_unknown([job])
 
 
@@ -667,14 +685,6 @@ def _one_scope(inventory: Inventory, scope: str | None, base_url: str | None) ->
     )
     more = f"\nand {len(meant) - len(some):,} before these." if len(meant) > len(some) else ""
     raise OpenAIBatchError(f"Which scope is meant? There are:{listed}{more}")
-
-
-def _few(names: Iterable[str], wanted: str) -> str:
-    """A handful of names, those first that somebody may have meant, then the latest."""
-    known = list(dict.fromkeys(reversed(list(names))))
-    some = list(dict.fromkeys([*get_close_matches(wanted, known), *known]))[:_NAMED]
-    more = f" and {len(known) - len(some):,} more" if len(known) > len(some) else ""
-    return (", ".join(some) + more) or "none"
 
 
 def _of_batches(entries: Sequence[JobEntry], batch_ids: Sequence[str]) -> list[JobEntry]:

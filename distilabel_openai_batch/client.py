@@ -31,8 +31,8 @@ from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Sessions, SessionSettings
-from distilabel_openai_batch.spelling import nearest
 from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
+from distilabel_openai_batch.text import nearest
 
 T = TypeVar("T")
 

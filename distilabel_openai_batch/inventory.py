@@ -111,11 +111,6 @@ def in_full(scope: ScopeName) -> str:
     return f"{scope.pipeline}//{scope.task}"
 
 
-def plural(number: int, noun: str) -> str:
-    """How many of something: `1 job`, `2,000 jobs`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 @dataclass(frozen=True, slots=True)
 class JobEntry:
     """A job as the ledger has it.

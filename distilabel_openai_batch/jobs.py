@@ -19,10 +19,10 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from distilabel_openai_batch import boundaries, errors
+from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api import FILE_VISIBLE_SECONDS, BatchAPI, Patience, is_file_not_visible
-from distilabel_openai_batch.boundaries import Boundary
-from distilabel_openai_batch.garbage import nothing_collected
+from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.ledger import Job, JobState, Ledger
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
@@ -306,22 +306,22 @@ class Jobs:
         return _is_file_missing(batch) and time.monotonic() - uploaded_at < FILE_VISIBLE_SECONDS
 
     async def _upload(self, job: Job, shard: Shard) -> Job:
-        boundaries.reached(Boundary.INTENT_TO_UPLOAD)
+        failpoints.reached(Boundary.INTENT_TO_UPLOAD)
         with self._file(_file_name(job.key)) as path:
             with path.open("wb") as file:
                 for request in shard.requests:
                     file.write(request.line())
             file_id = await self._api.upload(path)
-        boundaries.reached(Boundary.UPLOAD_TO_RECORD)
+        failpoints.reached(Boundary.UPLOAD_TO_RECORD)
         return await self._in_thread(self._ledger.uploaded, job, file_id)
 
     async def _create(self, job: Job) -> tuple[Job, Batch]:
         assert job.input_file_id
-        boundaries.reached(Boundary.UPLOAD_TO_CREATE)
+        failpoints.reached(Boundary.UPLOAD_TO_CREATE)
         batch = await self._api.create(
             job.input_file_id, job.endpoint, self._settings.completion_window, job.key, self._settings.metadata
         )
-        boundaries.reached(Boundary.CREATE_TO_RECORD)
+        failpoints.reached(Boundary.CREATE_TO_RECORD)
         return await self._in_thread(self._ledger.created, job, batch), batch
 
     async def _watch(self, job: Job, batch: Batch, take: Take, deadline: float, tried: Callable[[], None]) -> Batch:
@@ -349,7 +349,7 @@ class Jobs:
                 is_taken = True
                 tried()
                 self._room.accept()
-            boundaries.reached(Boundary.POLLING)
+            failpoints.reached(Boundary.POLLING)
             late = time.time() >= deadline
             if seen_at > overdue_at or (late and not cancelled):
                 if cancelled:
@@ -421,7 +421,7 @@ class Jobs:
                 refused = batch.status == "failed" and not await self._in_thread(self._was_worked_on, job, batch, paths)
                 if refused and (is_last or not batch.completed):
                     return None
-                boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
+                failpoints.reached(Boundary.DOWNLOAD_TO_RECORD)
                 if recorded := await self._record(job, paths, take, 0 if is_last else batch.completed):
                     break
             await anyio.sleep(_BETWEEN_DOWNLOADS.pause(download))
@@ -431,7 +431,7 @@ class Jobs:
         self._progress.collected(batch, results)
         if results.answers >= min(batch.completed, job.requests):
             await self._delete_files(batch, job.input_file_id)
-        boundaries.reached(Boundary.RECORD_TO_HAND_OVER)
+        failpoints.reached(Boundary.RECORD_TO_HAND_OVER)
         take(left)
         return Ended(Ending.COLLECTED, job)
 
@@ -465,7 +465,7 @@ class Jobs:
                     take(answers)
                     answers = {name: outcome for name, outcome in some.items() if isinstance(outcome, Answer)}
                     failures |= {name: some[name] for name in some.keys() - answers.keys()}
-                    boundaries.reached(Boundary.RECORDING)
+                    failpoints.reached(Boundary.RECORDING)
         return results, answers | failures
 
     def _numbered(self, job: Job) -> tuple[list[str], array[int]]:
@@ -500,7 +500,7 @@ class Jobs:
             if answers >= batch.completed or download == _DOWNLOADS:
                 break
             await anyio.sleep(_BETWEEN_DOWNLOADS.pause(download))
-        boundaries.reached(Boundary.DOWNLOAD_TO_RECORD)
+        failpoints.reached(Boundary.DOWNLOAD_TO_RECORD)
         if not results or len(results) < batch.total:
             named = {custom_id for custom_id, _ in results}
             why = batch_failure(batch.id, batch.reasons) if batch.status == "failed" else MISSING_RESULT

@@ -31,7 +31,7 @@ from distilabel_openai_batch.client import BatchClient
 from distilabel_openai_batch.embeddings import embed
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.failures import EMPTY, Output
-from distilabel_openai_batch.garbage import nothing_collected
+from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.models import TokenLimitParameter, fitted
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Call, Session, outcomes_seen

@@ -17,7 +17,7 @@ from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.history import Ending, History, Phase, answers_over_time
 from distilabel_openai_batch.inventory import Reason, label
 from distilabel_openai_batch.prices import Cost, Usage, dollars
-from distilabel_openai_batch.tables import duration
+from distilabel_openai_batch.text import duration
 from distilabel_openai_batch.wire import Failure
 
 _JOBS_LISTED = 100

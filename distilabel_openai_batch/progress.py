@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from distilabel_openai_batch import prices
 from distilabel_openai_batch.advice import next_step
 from distilabel_openai_batch.display import Display
-from distilabel_openai_batch.inventory import plural, remaining
+from distilabel_openai_batch.inventory import remaining
 from distilabel_openai_batch.prices import Cost, Usage, dollars
 from distilabel_openai_batch.results import Results
 from distilabel_openai_batch.tables import Bar, counted
+from distilabel_openai_batch.text import plural
 from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Outcome, Shard
 
 _SECONDS_BETWEEN_LINES = 300.0

@@ -6,11 +6,12 @@ distilabel drops what it does not know without a word, a misspelt `budget` too. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from distilabel.mixins.runtime_parameters import RuntimeParametersMixin
 from distilabel.utils.serialization import _get_module_attr
+
+from distilabel_openai_batch.text import nearest
 
 # What distilabel writes into a file beside the fields.
 _OF_DISTILABEL = frozenset({"type_info", "runtime_parameters_info"})
@@ -68,9 +69,3 @@ def _in_given(owner: Any, given: Any, where: str) -> Iterator[str]:
             yield f"{where}: {type(owner).__name__} has no runtime parameter `{name}`{nearest(name, known)}"
         elif isinstance(inner := getattr(owner, name, None), RuntimeParametersMixin):
             yield from _in_given(inner, value, f"{where}.{name}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """How a sentence ends that says that nobody knows a name: with the one that was meant, if one is like it."""
-    close = get_close_matches(name, list(known), n=1)
-    return f". Is `{close[0]}` meant?" if close else "."

@@ -10,9 +10,9 @@ from __future__ import annotations
 import anyio
 import anyio.to_thread
 
-from distilabel_openai_batch import boundaries
+from distilabel_openai_batch import failpoints
 from distilabel_openai_batch.api import BatchAPI
-from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.ledger import Job, Ledger
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.wire import MISSING_RESULT, Request, Shard, Take
@@ -59,7 +59,7 @@ class Synchronous:
                     if failures:
                         return
                     outcome = await self._api.ask(request.endpoint, bytes(request.body))
-                boundaries.reached(Boundary.ANSWER_TO_RECORD)
+                failpoints.reached(Boundary.ANSWER_TO_RECORD)
                 result = {request.custom_id: outcome}
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(self._ledger.record, members, result)

@@ -21,6 +21,7 @@ from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.inventory import INTERRUPTED, JobEntry, Reason, label, remaining
 from distilabel_openai_batch.ledger import LOST, JobState, ScopeName
 from distilabel_openai_batch.prices import Cost, Usage, dollars
+from distilabel_openai_batch.text import duration
 
 if TYPE_CHECKING:
     from distilabel_openai_batch.forecast import Forecast
@@ -37,7 +38,6 @@ _COLOURS = {
     "dropped": "red",
 }
 
-_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
 
 # So many hexadecimal digits tell apart whatever one terminal shows.
 _ID_CHARACTERS = 12
@@ -50,17 +50,6 @@ _ROOM_FOR_CUSTOM_IDS = 110
 
 # What progress needs beside a job's name: a bar, counts, status and ETA.
 _NUMBERS_COLUMNS = 58
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them, in two units at most: `2 h 05 min`."""
-    if seconds is None:
-        return "–"
-    whole = round(seconds)
-    for size, unit, part, part_unit in _UNITS:
-        if whole >= size:
-            return f"{whole // size} {unit} {whole % size // part:02} {part_unit}"
-    return f"{whole} s"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,10 @@ from distilabel_openai_batch import (
     OpenAIBatchLLM,
     QuotaError,
     RunError,
-    boundaries,
+    failpoints,
     jobs,
 )
-from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
@@ -335,7 +335,7 @@ def test_the_disk_is_full_while_downloading(sandbox, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(boundaries, "reached", reached)
+        patch.setattr(failpoints, "reached", reached)
         with pytest.raises(RunError, match="No space left on device"):
             ask()
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from distilabel_openai_batch import BatchFailedError, LedgerError, RunError, boundaries
-from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch import BatchFailedError, LedgerError, RunError, failpoints
+from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.jobs import Ending, Jobs, JobSettings
 from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
@@ -327,7 +327,7 @@ def test_killed_half_way_through_the_record(ledger, make_jobs, monkeypatch):
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(boundaries, "reached", reached)
+        patched.setattr(failpoints, "reached", reached)
         with pytest.raises(Killed):
             anyio.run(make_jobs(server).run, job, ignore, questions)
 

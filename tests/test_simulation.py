@@ -19,7 +19,7 @@ import httpx
 import pytest
 from conftest import API_KEY
 
-from distilabel_openai_batch import RunError, api, boundaries, session
+from distilabel_openai_batch import RunError, api, failpoints, session
 from distilabel_openai_batch.api import Patience
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import FILE_NAME, ScopeName
@@ -98,7 +98,7 @@ class Life:
         session._scopes.clear()
         left = dies_after
 
-        def reached(boundary: boundaries.Boundary) -> None:
+        def reached(boundary: failpoints.Boundary) -> None:
             nonlocal left
             self.steps += 1
             if left is not None:
@@ -106,7 +106,7 @@ class Life:
                 if left < 0:
                     raise Killed(boundary.value)
 
-        boundaries.reached = reached
+        failpoints.reached = reached
         results: list[object] = [None] * len(questions)
         size = self.chance.randrange(1, 12)
         settings = self.settings(waits)
@@ -152,7 +152,7 @@ def unharmed(error: BaseException) -> None:
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     """What a life changes is changed back; pauses last moments."""
-    monkeypatch.setattr(boundaries, "reached", boundaries.reached)
+    monkeypatch.setattr(failpoints, "reached", failpoints.reached)
     monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.005)
     monkeypatch.setattr(api, "CREATION_SECONDS", 0.02)
     monkeypatch.setattr(api, "RESULTS_VISIBLE_SECONDS", 0.1)

@@ -14,7 +14,7 @@ from openai import OpenAI
 from benchmarks.meter import Meter, Task, measured
 from benchmarks.questions import MODEL
 from distilabel_openai_batch import OpenAIBatchLLM, wire
-from distilabel_openai_batch.garbage import nothing_collected
+from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.results import Results
 from distilabel_openai_batch.session import Call
