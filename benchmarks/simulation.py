@@ -28,12 +28,12 @@ import httpx
 from benchmarks.questions import MODEL
 from benchmarks.virtual_server import HOUR, Scenario, VirtualServer
 from distilabel_openai_batch import session
-from distilabel_openai_batch.api import Patience
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Call, SessionSettings
-from distilabel_openai_batch.wire import Answer
 
 _BEGINNING = 1_800_000_000.0
 

@@ -10,11 +10,13 @@ import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api import KEY, BatchAPI
+from distilabel_openai_batch.api.batches import KEY, Batch
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.outcomes import decode
+from distilabel_openai_batch.api.requests import is_custom_id
 from distilabel_openai_batch.jobs import Jobs
 from distilabel_openai_batch.ledger import Ledger
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Batch, decode, is_custom_id
 
 
 class Adoption:

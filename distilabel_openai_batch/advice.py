@@ -9,8 +9,8 @@ question; a changed parameter makes every request of the Task a new one, answere
 from __future__ import annotations
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.structured import CONTENT_FILTER, INVALID, REFUSAL, TRUNCATED
-from distilabel_openai_batch.wire import NOT_SUBMITTED, Failure
+from distilabel_openai_batch.api.failure_codes import CONTENT_FILTER, INVALID, NOT_SUBMITTED, REFUSAL, TRUNCATED
+from distilabel_openai_batch.api.outcomes import Failure
 
 # https://platform.openai.com/docs/guides/error-codes and Azure's
 # https://learn.microsoft.com/azure/ai-services/openai/concepts/content-filter

@@ -14,7 +14,10 @@ import anyio.to_thread
 
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.adoption import Adoption
-from distilabel_openai_batch.api import NoSuchEndpointError
+from distilabel_openai_batch.api.client import NoSuchEndpointError
+from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Answer, Failure, Outcome, Take
+from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.budget import UNLIMITED, Unlimited
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
@@ -22,17 +25,6 @@ from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Ledger
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.synchronous import Synchronous
-from distilabel_openai_batch.wire import (
-    NOT_SUBMITTED,
-    OTHER_BATCH,
-    OVERDUE,
-    Answer,
-    Failure,
-    Outcome,
-    Request,
-    Shard,
-    Take,
-)
 
 _NOT_SUBMITTED = Failure(
     "No job of this run asked it: what was submitted is another Task, model or parameter, or other rows.",

@@ -12,9 +12,11 @@ import anyio.lowlevel
 import orjson
 
 from distilabel_openai_batch import estimates, prices
+from distilabel_openai_batch.api.outcomes import Answer, Outcome, Take
+from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.errors import BudgetError
-from distilabel_openai_batch.prices import Rates, Usage, dollars
-from distilabel_openai_batch.wire import Answer, Outcome, Request, Take
+from distilabel_openai_batch.prices import Rates, dollars
 
 # Requests whose bodies are read before other tasks have their turn.
 _READ_AT_ONCE = 1_000

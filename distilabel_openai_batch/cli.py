@@ -28,11 +28,13 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from distilabel_openai_batch import __version__, ledger
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import Answer, Outcome
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, in_full, label, reasons
-from distilabel_openai_batch.prices import Cost, Usage
+from distilabel_openai_batch.prices import Cost
 from distilabel_openai_batch.text import _NAMED, _few, plural
-from distilabel_openai_batch.wire import Answer, Batch, Outcome
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -490,7 +492,7 @@ def adopt(
     A run there takes them for those of its questions that the batch was asked word for word, parameters included.
     """
     from distilabel_openai_batch import foreign, looking
-    from distilabel_openai_batch.api import KEY
+    from distilabel_openai_batch.api.batches import KEY
 
     inventory = _inventory(ledger_dir)
     known = [entry.name for entry in inventory.scopes()] if inventory.path.exists() else []

@@ -24,14 +24,15 @@ from distilabel.models.llms import MixtureOfAgentsLLM
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
 from distilabel_openai_batch import hooks, ledger
-from distilabel_openai_batch.api import Patience
+from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
+from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.budget import Budget
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Sessions, SessionSettings
-from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, Run
+from distilabel_openai_batch.submission import Run
 from distilabel_openai_batch.text import nearest
 
 T = TypeVar("T")

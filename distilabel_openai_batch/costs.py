@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from distilabel_openai_batch import prices
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.inventory import JobEntry
 from distilabel_openai_batch.ledger import ScopeName
-from distilabel_openai_batch.prices import Cost, Usage
+from distilabel_openai_batch.prices import Cost
 
 
 def of_job(job: JobEntry) -> Cost | None:

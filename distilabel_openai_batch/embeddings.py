@@ -9,9 +9,10 @@ from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.embeddings.base import Embeddings
 from pydantic import Field, PositiveInt
 
+from distilabel_openai_batch.api.outcomes import Answer, Outcome
+from distilabel_openai_batch.api.requests import Frame
 from distilabel_openai_batch.client import BatchClient
 from distilabel_openai_batch.session import Call, Session
-from distilabel_openai_batch.wire import Answer, Frame, Outcome
 
 ENDPOINT = "/v1/embeddings"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from distilabel_openai_batch.prices import Usage
+from distilabel_openai_batch.api.usage import Usage
 
 _BYTES_PER_TOKEN = 4
 

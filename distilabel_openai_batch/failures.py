@@ -14,13 +14,8 @@ from typing import Any
 
 from distilabel.constants import DISTILABEL_METADATA_KEY
 
-from distilabel_openai_batch.wire import Failure, Outcome
-
-LOST = "row_group_lost"
-"""The code of a row that has no answer because its Task could not go on with its row group."""
-
-EMPTY = "empty_answer"
-"""The code of a generation that the model ended without a word."""
+from distilabel_openai_batch.api.failure_codes import LOST
+from distilabel_openai_batch.api.outcomes import Failure, Outcome
 
 Row = dict[str, Any]
 Cell = dict[str, Any] | None

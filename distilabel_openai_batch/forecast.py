@@ -25,15 +25,17 @@ from distilabel.steps.tasks.base import _Task
 from distilabel.utils.serialization import read_json, read_yaml
 from pydantic import SecretStr
 
-from distilabel_openai_batch import estimates, hooks, ledger, prices, rows, spelling, wire
+from distilabel_openai_batch import estimates, hooks, ledger, prices, rows, spelling
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.requests import build_custom_id
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.client import BatchClient, client_of
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import ScopeName
-from distilabel_openai_batch.prices import Cost, Rates, Usage
+from distilabel_openai_batch.prices import Cost, Rates
 from distilabel_openai_batch.session import Call, outcomes_seen
 from distilabel_openai_batch.steps import LoadBatchResults, StreamBatchResults, SubmitBatch
-from distilabel_openai_batch.wire import Answer, Failure, Outcome
 
 _Rows = list[dict[str, Any]]
 
@@ -119,7 +121,7 @@ class _Recorder:
             # An earlier answer that it may be made of, as long as this one may be.
             longer = usage.tokens_in + usage.tokens_out // _choices(call.body)
             usage = Usage.of_request(longer, usage.tokens_out)
-        self.asked.append((wire.custom_id(digest, self._numbers[digest]), usage))
+        self.asked.append((build_custom_id(digest, self._numbers[digest]), usage))
         self._numbers[digest] += 1
         return _next_to_nothing(call.body)
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import orjson
 
-from distilabel_openai_batch import wire
-from distilabel_openai_batch.api import BatchAPI
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, decode
+from distilabel_openai_batch.api.requests import build_custom_id, digest_body
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.wire import MISSING_RESULT, Batch, Outcome
 
 
 async def read(api: BatchAPI, base_url: str, batch_id: str, directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
@@ -45,7 +46,7 @@ async def read(api: BatchAPI, base_url: str, batch_id: str, directory: Path) -> 
         await api.download(file_id, path)
         with path.open("rb") as file:
             results |= {
-                names[decoded[0]]: decoded[1] for line in file if (decoded := wire.decode(line)) and decoded[0] in names
+                names[decoded[0]]: decoded[1] for line in file if (decoded := decode(line)) and decoded[0] in names
             }
     return batch, list(results.items())
 
@@ -56,8 +57,8 @@ def _names(path: Path, batch: Batch, base_url: str) -> dict[str, str]:
     asked: Counter[str] = Counter()
     for request in _requests(path):
         endpoint = batch.endpoint or str(request.get("url"))
-        digest = wire.digest(base_url, endpoint, orjson.dumps(request["body"]))
-        names[request["custom_id"]] = wire.custom_id(digest, asked[digest])
+        digest = digest_body(base_url, endpoint, orjson.dumps(request["body"]))
+        names[request["custom_id"]] = build_custom_id(digest, asked[digest])
         asked[digest] += 1
     return names
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.jobs import settle
 from distilabel_openai_batch.ledger import Job, JobState, Ledger
 from distilabel_openai_batch.looking import AT_ONCE, Access, found
-from distilabel_openai_batch.wire import Batch
 
 
 @dataclass(slots=True)

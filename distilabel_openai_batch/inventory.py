@@ -15,6 +15,9 @@ from typing import Any
 
 import orjson
 
+from distilabel_openai_batch.api.batches import FINAL_STATUSES
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger import (
     FILE_NAME,
@@ -26,8 +29,6 @@ from distilabel_openai_batch.ledger import (
     guard,
     is_held,
 )
-from distilabel_openai_batch.prices import LONG_PROMPT, Usage
-from distilabel_openai_batch.wire import FINAL_STATUSES, Answer
 
 # As long as one look waits for a process that is just recovering the file.
 _BUSY_SECONDS = 10.0

@@ -20,25 +20,18 @@ import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import errors, failpoints
-from distilabel_openai_batch.api import FILE_VISIBLE_SECONDS, BatchAPI, Patience, is_file_not_visible
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.client import FILE_VISIBLE_SECONDS, BatchAPI, is_file_not_visible
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome, Take, batch_failure, decode
+from distilabel_openai_batch.api.requests import Shard, is_custom_id
+from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.ledger import Job, JobState, Ledger
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.results import Results
 from distilabel_openai_batch.room import Room
-from distilabel_openai_batch.wire import (
-    MISSING_RESULT,
-    Answer,
-    Batch,
-    Outcome,
-    Shard,
-    Take,
-    batch_failure,
-    decode,
-    is_custom_id,
-)
 
 # A batch that is not over by then is not going to be: its window has closed, and cancelling takes ten minutes at most.
 # https://platform.openai.com/docs/guides/batch#batch-expiration

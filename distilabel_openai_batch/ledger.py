@@ -20,8 +20,10 @@ from uuid import uuid4
 import filelock
 import orjson
 
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome, batch_failure
+from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.errors import LedgerError
-from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, Shard, batch_failure
 
 FILE_NAME = "ledger.sqlite3"
 

@@ -27,16 +27,18 @@ from pydantic import (
 )
 
 from distilabel_openai_batch import hooks, structured
+from distilabel_openai_batch.api.failure_codes import EMPTY, MALFORMED, REFUSAL
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.requests import Frame
 from distilabel_openai_batch.client import BatchClient
 from distilabel_openai_batch.embeddings import embed
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
-from distilabel_openai_batch.failures import EMPTY, Output
+from distilabel_openai_batch.failures import Output
 from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.models import TokenLimitParameter, fitted
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Call, Session, outcomes_seen
-from distilabel_openai_batch.structured import REFUSAL, StructuredOutput
-from distilabel_openai_batch.wire import MALFORMED, Answer, Failure, Frame, Outcome
+from distilabel_openai_batch.structured import StructuredOutput
 
 if TYPE_CHECKING:
     from distilabel.typing import GenerateOutput, StandardInput

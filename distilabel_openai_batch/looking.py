@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from distilabel_openai_batch.api import BatchAPI, Patience, sdk_client
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.transport import Patience, sdk_client
 from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
 from distilabel_openai_batch.inventory import JobEntry
 from distilabel_openai_batch.ledger import LOST, JobState
-from distilabel_openai_batch.wire import Batch
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 """The SDK's own."""

@@ -12,13 +12,14 @@ from urllib.parse import urlsplit
 
 from distilabel_openai_batch import charts, costs
 from distilabel_openai_batch.advice import next_step
+from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.charts import Chart
 from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.history import Ending, History, Phase, answers_over_time
 from distilabel_openai_batch.inventory import Reason, label
-from distilabel_openai_batch.prices import Cost, Usage, dollars
+from distilabel_openai_batch.prices import Cost, dollars
 from distilabel_openai_batch.text import duration
-from distilabel_openai_batch.wire import Failure
 
 _JOBS_LISTED = 100
 _REASONS_LISTED = 20

@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 
 from distilabel_openai_batch import prices
 from distilabel_openai_batch.advice import next_step
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome
+from distilabel_openai_batch.api.requests import Shard
+from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display import Display
 from distilabel_openai_batch.inventory import remaining
-from distilabel_openai_batch.prices import Cost, Usage, dollars
-from distilabel_openai_batch.results import Results
+from distilabel_openai_batch.prices import Cost, dollars
 from distilabel_openai_batch.tables import Bar, counted
 from distilabel_openai_batch.text import plural
-from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Outcome, Shard
 
 _SECONDS_BETWEEN_LINES = 300.0
 _CUSTOM_IDS_NAMED = 3

@@ -19,9 +19,13 @@ import anyio
 import anyio.to_thread
 import orjson
 
-from distilabel_openai_batch import wire
 from distilabel_openai_batch.adoption import Adoption
-from distilabel_openai_batch.api import BatchAPI, Patience, sdk_client
+from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN, SCOPE
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.encoding import encode_body
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.requests import Frame, Request, build_custom_id, cut, digest_body
+from distilabel_openai_batch.api.transport import Patience, sdk_client
 from distilabel_openai_batch.broker import Broker
 from distilabel_openai_batch.budget import UNLIMITED, Unlimited
 from distilabel_openai_batch.buffer import CallBuffer
@@ -33,12 +37,8 @@ from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.spool import Spool
 from distilabel_openai_batch.structured import Exchange, StructuredOutput
-from distilabel_openai_batch.submission import METADATA_VALUE_CHARACTERS, RUN, Run, Submission
+from distilabel_openai_batch.submission import Run, Submission
 from distilabel_openai_batch.synchronous import Synchronous
-from distilabel_openai_batch.wire import Answer, Failure, Frame, Outcome, Request
-
-SCOPE = "distilabel_openai_batch_scope"
-"""The metadata key that a scope's batches are found by on a machine that has no ledger."""
 
 _INTERRUPTION_CHECK_SECONDS = 0.25
 
@@ -68,7 +68,7 @@ class Call:
         Raises:
             ValueError: it holds something that JSON cannot, with the reason.
         """
-        return self.frame.encode(self.body) if self.frame else wire.encode_body(self.body)
+        return self.frame.encode(self.body) if self.frame else encode_body(self.body)
 
     def digest(self, base_url: str, endpoint: str, body: bytes) -> str:
         """What tells the question from others.
@@ -80,7 +80,7 @@ class Call:
         """
         if self.frame:
             return self.frame.digest(base_url, endpoint, self.body)
-        return wire.digest(base_url, endpoint, body)
+        return digest_body(base_url, endpoint, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ class _Scope:
         if given_back := self._given_back.get(digest):
             return given_back.pop()
         number = self._next[digest] if digest in self._next else first()
-        while (custom_id := wire.custom_id(digest, number)) in self._asked:
+        while (custom_id := build_custom_id(digest, number)) in self._asked:
             # Few are asked twice: only of these it is noted how often.
             number += 1
             self._next[digest] = number + 1
@@ -347,7 +347,7 @@ async def _open(
         closing(Spool(Path(temporary) / "bodies")) as spool,
     ):
         directory = Path(temporary)
-        scope_key = (SCOPE, wire.digest(base_url, "", orjson.dumps([name.pipeline, name.task])))
+        scope_key = (SCOPE, digest_body(base_url, "", orjson.dumps([name.pipeline, name.task])))
         metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
         run = settings.run
         if run:
@@ -378,7 +378,7 @@ async def _open(
                 jobs=jobs,
                 room=room,
                 adoption=adoption,
-                cut=partial(wire.cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
+                cut=partial(cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
                 max_jobs=settings.max_jobs,
                 progress=progress,
                 synchronous=Synchronous(api, ledger, progress),

@@ -24,13 +24,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 from referencing import Registry
 
+from distilabel_openai_batch.api.failure_codes import CONTENT_FILTER, INVALID, REFUSAL, TRUNCATED
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.strictness import strict
-from distilabel_openai_batch.wire import Answer, Failure, Outcome
-
-INVALID = "invalid_structured_output"
-REFUSAL = "refusal"
-TRUNCATED = "truncated"
-CONTENT_FILTER = "content_filter"
 
 Mode = Literal["json_schema", "tools", "json_object"]
 

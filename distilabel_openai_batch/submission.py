@@ -11,18 +11,10 @@ from pathlib import Path
 import anyio.to_thread
 
 from distilabel_openai_batch.adoption import Adoption
-from distilabel_openai_batch.api import BatchAPI
+from distilabel_openai_batch.api.batches import ROWS, RUN
+from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.ledger import JobFacts, Ledger
-
-RUN = "distilabel_openai_batch_run"
-"""The metadata key under which a batch names the run that submitted it."""
-
-ROWS = "distilabel_openai_batch_rows"
-"""The metadata key under which a batch names the file that has its run's rows."""
-
-# https://platform.openai.com/docs/api-reference/batch/create#batch-create-metadata
-METADATA_VALUE_CHARACTERS = 512
 
 # The names of other runs that are told where one is not to be found.
 _NAMES_TOLD = 5

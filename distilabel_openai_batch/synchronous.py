@@ -11,11 +11,12 @@ import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import failpoints
-from distilabel_openai_batch.api import BatchAPI
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Take
+from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.ledger import Job, Ledger
 from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import MISSING_RESULT, Request, Shard, Take
 
 # Each takes some seconds: so many at once are a hundred a minute, which the lowest tier's rate limit allows.
 # https://platform.openai.com/docs/guides/rate-limits

@@ -17,10 +17,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from distilabel_openai_batch import costs, prices
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.inventory import INTERRUPTED, JobEntry, Reason, label, remaining
 from distilabel_openai_batch.ledger import LOST, JobState, ScopeName
-from distilabel_openai_batch.prices import Cost, Usage, dollars
+from distilabel_openai_batch.prices import Cost, dollars
 from distilabel_openai_batch.text import duration
 
 if TYPE_CHECKING:

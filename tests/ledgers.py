@@ -7,8 +7,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from distilabel_openai_batch.api.outcomes import result_line
 from distilabel_openai_batch.ledger import FILE_NAME, Ledger, ScopeName
-from distilabel_openai_batch.wire import result_line
 
 START = 1_795_500_000.0
 """When the first job is planned, in seconds since the epoch."""

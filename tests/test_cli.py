@@ -25,13 +25,13 @@ from typer.testing import CliRunner
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__, doctor, tables
 from distilabel_openai_batch import sandbox as sandbox_package
-from distilabel_openai_batch.api import KEY
+from distilabel_openai_batch.api.batches import KEY
+from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.history import Ending, histories
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import Job, Ledger, ScopeName
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
-from distilabel_openai_batch.wire import Request, Shard
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
 COMMANDS = [
@@ -361,7 +361,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from distilabel_openai_batch.ledger import Ledger, ScopeName
-from distilabel_openai_batch.wire import Request, Shard
+from distilabel_openai_batch.api.requests import Request, Shard
 
 ledger, written = Ledger(Path(sys.argv[1]), ScopeName("writing", "", "http://127.0.0.1:9/v1/")), 0
 print("writing", flush=True)

@@ -18,11 +18,12 @@ from test_cli import ask, run
 from test_prices import NOVEMBER
 
 from distilabel_openai_batch import prices, session
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import Answer, decode, result_line
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.ledger import Ledger, ScopeName
 from distilabel_openai_batch.prices import Cost, dollars
 from distilabel_openai_batch.sandbox import Settings
-from distilabel_openai_batch.wire import Answer, Batch, decode, result_line
 
 pytest.importorskip("genai_prices")
 

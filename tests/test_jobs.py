@@ -11,6 +11,10 @@ import anyio
 import pytest
 
 from distilabel_openai_batch import BatchFailedError, LedgerError, RunError, failpoints
+from distilabel_openai_batch.api.batches import Batch, BatchError
+from distilabel_openai_batch.api.failure_codes import MISSING
+from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.jobs import Ending, Jobs, JobSettings
@@ -18,7 +22,6 @@ from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room
-from distilabel_openai_batch.wire import MISSING, Answer, Batch, BatchError, Failure, Request, Shard
 
 CHAT = "/v1/chat/completions"
 TOO_MANY_TOKENS = BatchError("Enqueued token limit reached.", "token_limit_exceeded", None)

@@ -14,10 +14,12 @@ from dataclasses import astuple, replace
 import pytest
 
 from distilabel_openai_batch import ledger as ledger_module
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure
+from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.inventory import Course, Inventory
 from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, TRANSITIONS, JobState, Ledger, ScopeName
-from distilabel_openai_batch.wire import MISSING_RESULT, Answer, Batch, Failure, Request, Shard
 
 SCOPE = ScopeName("pipeline", "task", "https://api.example.com/v1/")
 CHAT = "/v1/chat/completions"

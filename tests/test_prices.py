@@ -11,7 +11,8 @@ from decimal import Decimal
 import pytest
 
 from distilabel_openai_batch import prices
-from distilabel_openai_batch.prices import Cost, Usage
+from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.prices import Cost
 
 pytest.importorskip("genai_prices")
 

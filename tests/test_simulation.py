@@ -19,14 +19,15 @@ import httpx
 import pytest
 from conftest import API_KEY
 
-from distilabel_openai_batch import RunError, api, failpoints, session
-from distilabel_openai_batch.api import Patience
+from distilabel_openai_batch import RunError, failpoints, session
+from distilabel_openai_batch.api import client, transport
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import FILE_NAME, ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
 from distilabel_openai_batch.session import Call, SessionSettings
-from distilabel_openai_batch.wire import Answer
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -153,9 +154,9 @@ def unharmed(error: BaseException) -> None:
 def restored(monkeypatch):
     """What a life changes is changed back; pauses last moments."""
     monkeypatch.setattr(failpoints, "reached", failpoints.reached)
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.005)
-    monkeypatch.setattr(api, "CREATION_SECONDS", 0.02)
-    monkeypatch.setattr(api, "RESULTS_VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.005)
+    monkeypatch.setattr(client, "CREATION_SECONDS", 0.02)
+    monkeypatch.setattr(client, "RESULTS_VISIBLE_SECONDS", 0.1)
 
 
 @pytest.mark.parametrize("seed", range(LIVES))

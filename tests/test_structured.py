@@ -34,10 +34,10 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError, session
+from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.sandbox import RequestFailure, ResultFault
 from distilabel_openai_batch.strictness import strict
 from distilabel_openai_batch.structured import Exchange, Rejection, read
-from distilabel_openai_batch.wire import Answer, Failure
 
 HAS_INSTRUCTOR = importlib.util.find_spec("instructor") is not None
 

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from distilabel_openai_batch import tables
+from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.export import record
 from distilabel_openai_batch.inventory import AnswerEntry, FailureEntry, JobEntry, reasons, remaining
 from distilabel_openai_batch.ledger import JobState, ScopeName
 from distilabel_openai_batch.tables import Bars, Timing, jobs_table, timings
 from distilabel_openai_batch.text import duration
-from distilabel_openai_batch.wire import Answer
 
 SCOPE = ScopeName("preferences", "text_generation_0", "http://127.0.0.1:9/v1/")
 JOB = JobEntry(

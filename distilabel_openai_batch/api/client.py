@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,13 +22,27 @@ import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from distilabel_openai_batch import errors, failpoints
+from distilabel_openai_batch.api.batches import KEY, Batch, read_batch
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.transport import (
+    _NO_SUCH_PATH,
+    Patience,
+    _code,
+    _duration,
+    _error_of,
+    _is_collection,
+    _is_no_endpoint,
+    _message,
+    _object,
+    _Passing,
+    _seconds,
+    _shortened,
+    _without_credentials,
+)
 from distilabel_openai_batch.failpoints import Boundary
-from distilabel_openai_batch.wire import Answer, Batch, Failure, Outcome, read_batch
 
 T = TypeVar("T")
 
-KEY = "distilabel_openai_batch_key"
-"""The metadata key that a batch is found by when the reply to its creation was lost."""
 
 # OpenAI removes a batch's files after thirty days. https://platform.openai.com/docs/guides/batch
 _FILES_KEPT_SECONDS = 30 * 86_400.0
@@ -40,8 +53,6 @@ _CREATIONS_AN_HOUR = 2_000
 # Clocks of client and server may disagree by this much when batches are searched by age.
 _CLOCK_SKEW_SECONDS = 3_600.0
 
-# A proxy's page need not be told in full; the API's own messages are shorter than this.
-_LONGEST_MESSAGE = 1_000
 
 FILE_VISIBLE_SECONDS = 60.0
 """An uploaded file that cannot be found may only not be visible yet; after this time it is gone."""
@@ -56,77 +67,9 @@ RESULTS_VISIBLE_SECONDS = FILE_VISIBLE_SECONDS
 _FILE_NOT_READY = frozenset({"pending", "running"})
 _FILE_USELESS = frozenset({"error", "deleting", "deleted"})
 
-# What a server says that does not have the path it is asked at.
-_NO_SUCH_PATH = frozenset({404, 405, 501})
 
 # As long as the SDK's own `files.wait_for_processing` waits.
 _FILE_READY_SECONDS = 1_800.0
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for a server that fails.
-
-    Attributes:
-        first: seconds before the first repetition; each further pause is twice as long.
-        longest: seconds between two repetitions, at most, unless the server asks for more with `Retry-After`.
-        total: seconds after which a call is given up, if the server was ever reached in this run.
-        retries: repetitions before the server was ever reached: a wrong address is an error soon.
-    """
-
-    first: float = 0.5
-    longest: float = 60.0
-    total: float = 6 * 3_600.0
-    retries: int = 6
-
-    def pause(self, attempt: int) -> float:
-        """Seconds to wait after the failure of attempt number `attempt`, the first of which is 1."""
-        # 2.0**64 is beyond any cap and far from overflowing, which a night of retries would come to.
-        return min(self.longest, self.first * 2.0 ** min(attempt - 1, 64))
-
-
-class _Passing(Exception):
-    """The call failed in a way that may be over soon."""
-
-    def __init__(self, reason: str, *, retry_after: float | None = None, refused: bool = False) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
-        self.refused = refused
-        """The server did nothing, as it said; without that, a call that creates may have created."""
-
-
-def sdk_client(
-    base_url: str | None,
-    api_key: str,
-    *,
-    timeout: float,
-    headers: Mapping[str, str] | None = None,
-    azure_api_version: str | None = None,
-) -> openai.AsyncOpenAI:
-    """Makes the SDK's client, for every call to a server.
-
-    Args:
-        base_url: the server's address, `/v1` included; `None` for the SDK's default. On Azure `/openai` stands in the
-            place of `/v1`.
-        api_key: sent to the server and nowhere else.
-        timeout: seconds that the server may be silent.
-        headers: sent with every call.
-        azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's.
-    """
-    # 3.x wants an httpx2 client, and takes this one.
-    http_client: Any = httpx.AsyncClient(timeout=timeout, follow_redirects=True)
-    if azure_api_version:
-        assert base_url is not None
-        # Not by `azure_endpoint`, whose last slash 1.x keeps. Without `azure_deployment`, which 1.x would put into the
-        # paths of files and batches. Into those of synchronous calls the SDK puts the model by itself.
-        return openai.AsyncAzureOpenAI(
-            base_url=base_url,
-            api_version=azure_api_version,
-            api_key=api_key,
-            default_headers=headers,
-            http_client=http_client,
-        )
-    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, default_headers=headers, http_client=http_client)
 
 
 class NoSuchEndpointError(Exception):
@@ -685,78 +628,10 @@ class BatchAPI:
         return text.replace(self._client.api_key, "***") if self._client.api_key else text
 
 
-def _error_of(state: RetryCallState) -> _Passing:
-    assert state.outcome is not None
-    error = state.outcome.exception()
-    assert isinstance(error, _Passing)
-    return error
-
-
-def _without_credentials(url: object) -> str:
-    """An address as it can be shown."""
-    shown = httpx.URL(str(url)).copy_with(username=None, password=None, query=None, fragment=None)
-    return str(shown).rstrip("/")
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if seconds < 3_600 else f"{seconds / 3_600:,.0f} h"
-
-
 def _is_cancelled(batch: Batch) -> bool:
     return batch.status in ("cancelling", "cancelled", "canceled")
-
-
-def _is_collection(method: str, path: str) -> bool:
-    """Whether a call is about no file and no batch in particular: the path itself may be what is not found."""
-    return method == "POST" and path.endswith(("/files", "/batches"))
 
 
 def is_file_not_visible(message: str) -> bool:
     """Whether a refusal says that the input file is not there, as the server does for moments after an upload."""
     return "cannot find file" in message.lower()
-
-
-def _is_no_endpoint(status_code: int, code: str | None, message: str) -> bool:
-    """Whether a refusal says that there is no such path, rather than no such model."""
-    return status_code in (405, 501) or (status_code == 404 and (code is None or "invalid url" in message.lower()))
-
-
-def _object(response: Any) -> dict[str, Any]:
-    """The JSON object that a raw response of the SDK is.
-
-    Raises:
-        ValueError: it is none: a proxy's page with status 200, perhaps.
-    """
-    try:
-        answer = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise ValueError("The server's answer is not of this API.")
-    return answer
-
-
-def _message(error: openai.APIStatusError) -> str:
-    """The API's own words, or the page of whoever answered in its place."""
-    told = error.body.get("message") if isinstance(error.body, dict) else None
-    return str(told) if told else str(error.body or error.message)
-
-
-def _code(error: openai.APIStatusError) -> str | None:
-    body = error.body if isinstance(error.body, dict) else {}
-    code = body.get("code") or body.get("type")
-    return str(code) if code else None
-
-
-def _shortened(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= _LONGEST_MESSAGE else f"{words[:_LONGEST_MESSAGE]}…"
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """What `Retry-After` asks for, where it is a number of seconds that somebody could wait for."""
-    try:
-        seconds = float(retry_after) if retry_after else None
-    except ValueError:
-        return None
-    return seconds if seconds is not None and 0 <= seconds < float("inf") else None

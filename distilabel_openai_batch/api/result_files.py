@@ -10,8 +10,8 @@ from array import array
 from collections.abc import Iterator, Sequence
 from io import BufferedReader, BytesIO, RawIOBase
 
-from distilabel_openai_batch.prices import LONG_PROMPT, Usage
-from distilabel_openai_batch.wire import MISSING_RESULT, Answer, Outcome, decode
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome, decode
+from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 
 
 class Results:
