@@ -31,7 +31,7 @@ from distilabel_openai_batch import session
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.jobs import JobSettings
-from distilabel_openai_batch.ledger import ScopeName
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Call, SessionSettings
 

@@ -15,7 +15,7 @@ from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import decode
 from distilabel_openai_batch.api.requests import is_custom_id
 from distilabel_openai_batch.jobs import Jobs
-from distilabel_openai_batch.ledger import Ledger
+from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.progress import Progress
 
 

@@ -21,7 +21,8 @@ from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.budget import UNLIMITED, Unlimited
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.jobs import Ended, Ending, Jobs
-from distilabel_openai_batch.ledger import OPEN_STATES, Job, JobState, Ledger
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import OPEN_STATES, Job, JobState
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.synchronous import Synchronous

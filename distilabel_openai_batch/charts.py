@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from distilabel_openai_batch.history import Answers, Crowd, Ending, History, Phase, crowds, span
-from distilabel_openai_batch.inventory import label
+from distilabel_openai_batch.ledger.states import label
 
 HOW_TO_INSTALL = "pip install 'distilabel-openai-batch[report]'"
 """What installs what charts are drawn with."""

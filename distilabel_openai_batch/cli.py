@@ -27,12 +27,16 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from distilabel_openai_batch import __version__, ledger
+from distilabel_openai_batch import __version__
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.inventory import Inventory, JobEntry, ScopeEntry, in_full, label, reasons
+from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry, reasons
+from distilabel_openai_batch.ledger.files import DIRECTORY_ENV_NAME, directory
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import LOST, ScopeName, in_full, label
 from distilabel_openai_batch.prices import Cost
 from distilabel_openai_batch.text import _NAMED, _few, plural
 
@@ -95,7 +99,7 @@ _LedgerDir = Annotated[
     Path | None,
     typer.Option(
         "--ledger-dir",
-        help=f"The ledger's directory; else ${ledger.DIRECTORY_ENV_NAME}, else ~/.cache/distilabel/openai_batch.",
+        help=f"The ledger's directory; else ${DIRECTORY_ENV_NAME}, else ~/.cache/distilabel/openai_batch.",
         show_default=False,
     ),
 ]
@@ -315,7 +319,7 @@ def watch(
         typer.echo(f"{plural(failed, 'request')} failed: `failures` lists them once they are collected.")
     left_open = [seen[job.batch_id] for job in open_jobs() if job.batch_id in seen]
     _say_lost(left_open)
-    if left := sorted({label(job.scope) for job in left_open if job.status != ledger.LOST}):
+    if left := sorted({label(job.scope) for job in left_open if job.status != LOST}):
         typer.echo(
             f"Ended, and not collected yet: {', '.join(left)}. A pipeline that runs does that now; otherwise run it"
             " again."
@@ -502,7 +506,7 @@ def adopt(
     if name is None:
         pipeline, _, task = scope.partition("//" if "//" in scope else "/")
         address = base_url or os.getenv("OPENAI_BASE_URL") or looking.DEFAULT_BASE_URL
-        name = ledger.ScopeName(pipeline, task, f"{address.rstrip('/')}/")
+        name = ScopeName(pipeline, task, f"{address.rstrip('/')}/")
     access = looking.Access.to(name.base_url)
 
     async def run(directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
@@ -511,7 +515,7 @@ def adopt(
 
     with TemporaryDirectory() as directory:
         batch, outcomes = anyio.run(run, Path(directory))
-    with closing(ledger.Ledger(inventory.path.parent, name)) as file:
+    with closing(Ledger(inventory.path.parent, name)) as file:
         if not file.adopt_results(batch, batch.metadata.get(KEY, batch.id), outcomes):
             raise OpenAIBatchError(f"The ledger knows batch {batch_id} already.")
     answers = sum(isinstance(outcome, Answer) for _, outcome in outcomes)
@@ -556,7 +560,7 @@ def forget(
         return
     if not yes:
         typer.confirm("Forget them? A run that needs them has to buy them again.", abort=True, err=True)
-    with closing(ledger.Ledger(inventory.path.parent, entry.name)) as file:
+    with closing(Ledger(inventory.path.parent, entry.name)) as file:
         settled = forgetting.settle_interrupted(file, entry.name.base_url, _LOGGER)
         gone = forgetting.settle_lost(file, entry.name.base_url, _LOGGER) if lost else 0
         forgotten = file.forget()
@@ -635,7 +639,7 @@ def serve(
 
 
 def _inventory(ledger_dir: Path | None) -> Inventory:
-    return Inventory(ledger.directory(ledger_dir))
+    return Inventory(directory(ledger_dir))
 
 
 def _console() -> Console:
@@ -647,7 +651,7 @@ def _print_table(table: Callable[[Sequence[Any], int], Table], rows: Sequence[An
     console.print(table(rows, console.width))
 
 
-def _is_meant(name: ledger.ScopeName, scope: str | None, base_url: str | None) -> bool:
+def _is_meant(name: ScopeName, scope: str | None, base_url: str | None) -> bool:
     is_at = base_url is None or base_url.rstrip("/") == name.base_url.rstrip("/")
     return is_at and (scope is None or scope in (label(name), name.pipeline, in_full(name)))
 
@@ -725,7 +729,7 @@ def _job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
     return facts | _scope_json(job.scope) | seconds | _cost_json(of_job(job))
 
 
-def _scope_json(scope: ledger.ScopeName) -> dict[str, str]:
+def _scope_json(scope: ScopeName) -> dict[str, str]:
     return {"scope": label(scope), "pipeline": scope.pipeline, "task": scope.task, "base_url": scope.base_url}
 
 
@@ -802,7 +806,7 @@ def _say_interrupted(jobs: Sequence[JobEntry]) -> None:
 
 def _say_lost(jobs: Sequence[JobEntry]) -> None:
     """Says what to do about jobs whose batches the server does not know."""
-    if lost := sorted({label(job.scope) for job in jobs if job.status == ledger.LOST}):
+    if lost := sorted({label(job.scope) for job in jobs if job.status == LOST}):
         typer.echo(
             f"The server does not know batches of {_few(lost, '')}. Is the key another project's? If they are gone"
             " for good, `forget SCOPE --lost` frees their requests, to be bought again.",

@@ -23,13 +23,14 @@ from distilabel.models.base_clients.openai import OpenAIBaseClient
 from distilabel.models.llms import MixtureOfAgentsLLM
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
-from distilabel_openai_batch import hooks, ledger
+from distilabel_openai_batch import hooks
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.budget import Budget
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.jobs import JobSettings
-from distilabel_openai_batch.ledger import ScopeName
+from distilabel_openai_batch.ledger import files
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Sessions, SessionSettings
 from distilabel_openai_batch.submission import Run
@@ -189,7 +190,7 @@ class BatchClient(OpenAIBaseClient):
                 wait=wait,
                 delete_files=self.delete_files,
             ),
-            ledger_dir=ledger.directory(self.ledger_dir),
+            ledger_dir=files.directory(self.ledger_dir),
             reuse_answers=self.reuse_answers or self._run is not None,
             deadline=self.deadline,
             sync_below=self._sync_below(waits=wait),

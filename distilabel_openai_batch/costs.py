@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from distilabel_openai_batch import prices
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.inventory import JobEntry
-from distilabel_openai_batch.ledger import ScopeName
+from distilabel_openai_batch.ledger.entries import JobEntry
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.prices import Cost
 
 

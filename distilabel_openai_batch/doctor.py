@@ -20,8 +20,8 @@ from distilabel_openai_batch.errors import (
     QuotaError,
     RunError,
 )
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import directory as directory_of
+from distilabel_openai_batch.ledger.files import directory as directory_of
+from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.looking import AT_ONCE, Access
 
 # What is told of them helps whoever reads a report of a problem.

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.inventory import AnswerEntry
+from distilabel_openai_batch.ledger.entries import AnswerEntry
 
 # Answers in one row group of a Parquet file: some megabytes.
 _ROW_GROUP = 5_000

@@ -25,14 +25,15 @@ from distilabel.steps.tasks.base import _Task
 from distilabel.utils.serialization import read_json, read_yaml
 from pydantic import SecretStr
 
-from distilabel_openai_batch import estimates, hooks, ledger, prices, rows, spelling
+from distilabel_openai_batch import estimates, hooks, prices, rows, spelling
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.client import BatchClient, client_of
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import ScopeName
+from distilabel_openai_batch.ledger import files
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.prices import Cost, Rates
 from distilabel_openai_batch.session import Call, outcomes_seen
 from distilabel_openai_batch.steps import LoadBatchResults, StreamBatchResults, SubmitBatch
@@ -299,7 +300,7 @@ class _Forecasting:
         return recorder
 
     def _known(self, client: BatchClient, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
-        inventory = Inventory(self._ledger_dir or ledger.directory(client.ledger_dir))
+        inventory = Inventory(self._ledger_dir or files.directory(client.ledger_dir))
         if not inventory.path.exists() or not client.reuse_answers:
             return set()
         return inventory.bought(scope, custom_ids)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import accumulate, pairwise
 
-from distilabel_openai_batch.inventory import INTERRUPTED, Course, JobEntry
-from distilabel_openai_batch.ledger import LOST, JobState
+from distilabel_openai_batch.ledger.entries import INTERRUPTED, Course, JobEntry
+from distilabel_openai_batch.ledger.states import LOST, JobState
 
 
 class Phase(str, Enum):

@@ -28,7 +28,8 @@ from distilabel_openai_batch.api.result_files import Results
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.gc_pause import nothing_collected
-from distilabel_openai_batch.ledger import Job, JobState, Ledger
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import Job, JobState
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room

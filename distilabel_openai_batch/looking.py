@@ -14,8 +14,8 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.transport import Patience, sdk_client
 from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
-from distilabel_openai_batch.inventory import JobEntry
-from distilabel_openai_batch.ledger import LOST, JobState
+from distilabel_openai_batch.ledger.entries import JobEntry
+from distilabel_openai_batch.ledger.states import LOST, JobState
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 """The SDK's own."""

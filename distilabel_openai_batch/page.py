@@ -17,7 +17,8 @@ from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.charts import Chart
 from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.history import Ending, History, Phase, answers_over_time
-from distilabel_openai_batch.inventory import Reason, label
+from distilabel_openai_batch.ledger.entries import Reason
+from distilabel_openai_batch.ledger.states import label
 from distilabel_openai_batch.prices import Cost, dollars
 from distilabel_openai_batch.text import duration
 

@@ -16,9 +16,8 @@ from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import Results
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display import Display
-from distilabel_openai_batch.inventory import remaining
 from distilabel_openai_batch.prices import Cost, dollars
-from distilabel_openai_batch.tables import Bar, counted
+from distilabel_openai_batch.tables import Bar, counted, remaining
 from distilabel_openai_batch.text import plural
 
 _SECONDS_BETWEEN_LINES = 300.0

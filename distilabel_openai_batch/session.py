@@ -30,9 +30,9 @@ from distilabel_openai_batch.broker import Broker
 from distilabel_openai_batch.budget import UNLIMITED, Unlimited
 from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.display import display
-from distilabel_openai_batch.inventory import label
 from distilabel_openai_batch.jobs import Jobs, JobSettings
-from distilabel_openai_batch.ledger import Ledger, ScopeName
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName, label
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.spool import Spool

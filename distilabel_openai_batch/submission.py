@@ -14,7 +14,8 @@ from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api.batches import ROWS, RUN
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.errors import RunError
-from distilabel_openai_batch.ledger import JobFacts, Ledger
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import JobFacts
 
 # The names of other runs that are told where one is not to be found.
 _NAMES_TOLD = 5

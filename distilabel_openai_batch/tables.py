@@ -19,8 +19,8 @@ from rich.text import Text
 from distilabel_openai_batch import costs, prices
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.costs import CostEntry
-from distilabel_openai_batch.inventory import INTERRUPTED, JobEntry, Reason, label, remaining
-from distilabel_openai_batch.ledger import LOST, JobState, ScopeName
+from distilabel_openai_batch.ledger.entries import INTERRUPTED, JobEntry, Reason
+from distilabel_openai_batch.ledger.states import LOST, JobState, ScopeName, label
 from distilabel_openai_batch.prices import Cost, dollars
 from distilabel_openai_batch.text import duration
 
@@ -448,3 +448,22 @@ def _done(job: JobEntry) -> int:
 def _coloured(status: str) -> str:
     colour = _COLOURS.get(status)
     return f"[{colour}]{escape(status)}[/]" if colour else escape(status)
+
+
+def remaining(age: float, done: int, total: int, earlier: Sequence[float] = ()) -> float | None:
+    """Seconds until a job has probably ended.
+
+    Args:
+        age: seconds since it was planned.
+        done: requests that it is done with.
+        total: requests that it has.
+        earlier: the seconds that earlier jobs of its scope took.
+
+    Returns:
+        What is left at the pace so far; before there is one, what is left of the time that half of the earlier jobs
+        took. `None` where neither says anything.
+    """
+    if done:
+        return age / done * max(0, total - done)
+    middle = sorted(earlier)[len(earlier) // 2] if earlier else 0.0
+    return middle - age if middle > age else None

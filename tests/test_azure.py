@@ -27,7 +27,8 @@ from distilabel_openai_batch import (
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.jobs import Jobs, JobSettings
-from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room

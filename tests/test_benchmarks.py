@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 from distilabel_openai_batch import OpenAIBatchLLM
-from distilabel_openai_batch.ledger import Ledger
+from distilabel_openai_batch.ledger.ledger import Ledger
 
 sys.path.insert(0, str(ROOT))
 

@@ -15,7 +15,9 @@ from distilabel_openai_batch import BudgetError, OpenAIBatchEmbeddings, OpenAIBa
 from distilabel_openai_batch.api import transport
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.budget import Budget
-from distilabel_openai_batch.ledger import Ledger, ScopeName, directory
+from distilabel_openai_batch.ledger.files import directory
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.sandbox import Fault, RequestFailure
 
 pytest.importorskip("genai_prices")

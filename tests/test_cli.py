@@ -29,8 +29,9 @@ from distilabel_openai_batch.api.batches import KEY
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.history import Ending, histories
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import Job, Ledger, ScopeName
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import Job, ScopeName
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
@@ -360,7 +361,8 @@ def test_looking_leaves_nothing_behind(directory):
 WRITER = """
 import sys
 from pathlib import Path
-from distilabel_openai_batch.ledger import Ledger, ScopeName
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.api.requests import Request, Shard
 
 ledger, written = Ledger(Path(sys.argv[1]), ScopeName("writing", "", "http://127.0.0.1:9/v1/")), 0

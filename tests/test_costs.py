@@ -20,8 +20,9 @@ from test_prices import NOVEMBER
 from distilabel_openai_batch import prices, session
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, decode, result_line
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import Ledger, ScopeName
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.prices import Cost, dollars
 from distilabel_openai_batch.sandbox import Settings
 

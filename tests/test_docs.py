@@ -27,8 +27,9 @@ from test_costs import adopt
 
 import distilabel_openai_batch
 from distilabel_openai_batch import OpenAIBatchLLM, client, doctor, session
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import ScopeName, directory
+from distilabel_openai_batch.ledger.files import directory
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 

@@ -16,9 +16,10 @@ from distilabel_openai_batch.api.failure_codes import MISSING
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.failpoints import Boundary
-from distilabel_openai_batch.inventory import Inventory
 from distilabel_openai_batch.jobs import Ending, Jobs, JobSettings
-from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room

@@ -24,8 +24,10 @@ from distilabel_openai_batch.history import (
     crowds,
     histories,
 )
-from distilabel_openai_batch.inventory import Course, Inventory
-from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
+from distilabel_openai_batch.ledger.entries import Course
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
 
 SCOPE = ScopeName("preferences", "generate", "https://api.openai.com/v1/")
 JOB = replace(

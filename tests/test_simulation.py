@@ -24,7 +24,8 @@ from distilabel_openai_batch.api import client, transport
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.jobs import JobSettings
-from distilabel_openai_batch.ledger import FILE_NAME, ScopeName
+from distilabel_openai_batch.ledger.files import FILE_NAME
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
 from distilabel_openai_batch.session import Call, SessionSettings

@@ -33,8 +33,8 @@ from distilabel_openai_batch import (
     StreamBatchResults,
     SubmitBatch,
 )
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import directory
+from distilabel_openai_batch.ledger.files import directory
+from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
 from distilabel_openai_batch.steps import in_batches
 

@@ -12,8 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,107 +23,18 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome, batch_failure
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.errors import LedgerError
-
-FILE_NAME = "ledger.sqlite3"
-
-DIRECTORY_ENV_NAME = "DISTILABEL_OPENAI_BATCH_DIR"
-"""The environment variable that says where the ledger lies."""
-
-_DEFAULT_DIRECTORY = "~/.cache/distilabel/openai_batch"
-
-# "doba": by this number in its header a file is known to be a ledger.
-_APPLICATION_ID = 0x646F6261
-
-# Each brings a file from the version that is its index to the next one.
-_MIGRATIONS = [
-    """
-    CREATE TABLE scopes (
-        id INTEGER PRIMARY KEY,
-        pipeline TEXT NOT NULL,
-        task TEXT NOT NULL,
-        base_url TEXT NOT NULL,
-        UNIQUE (pipeline, task, base_url)
-    );
-    CREATE TABLE jobs (
-        id INTEGER PRIMARY KEY,
-        scope INTEGER NOT NULL REFERENCES scopes,
-        key TEXT NOT NULL UNIQUE,
-        owner TEXT NOT NULL,
-        state TEXT NOT NULL,
-        endpoint TEXT NOT NULL,
-        model TEXT NOT NULL,
-        requests INTEGER NOT NULL,
-        bytes INTEGER NOT NULL,
-        intended_at REAL NOT NULL,
-        input_file_id TEXT,
-        batch_id TEXT,
-        status TEXT,
-        completed INTEGER NOT NULL DEFAULT 0,
-        failed INTEGER NOT NULL DEFAULT 0,
-        total INTEGER NOT NULL DEFAULT 0,
-        ended_at REAL,
-        error TEXT
-    );
-    CREATE INDEX jobs_by_scope ON jobs (scope, state);
-    CREATE TABLE requests (
-        id INTEGER PRIMARY KEY,
-        scope INTEGER NOT NULL REFERENCES scopes,
-        custom_id TEXT NOT NULL,
-        digest TEXT GENERATED ALWAYS AS (substr(custom_id, 1, 32)) VIRTUAL,
-        job INTEGER NOT NULL REFERENCES jobs,
-        state TEXT NOT NULL,
-        attempts INTEGER NOT NULL,
-        handed_over INTEGER NOT NULL DEFAULT 0,
-        status_code INTEGER,
-        code TEXT,
-        error TEXT,
-        tokens_in INTEGER,
-        tokens_out INTEGER,
-        UNIQUE (scope, custom_id)
-    );
-    CREATE INDEX requests_by_job ON requests (job);
-    CREATE TABLE answers (
-        request INTEGER PRIMARY KEY REFERENCES requests,
-        line BLOB NOT NULL
-    );
-    """,
-    """
-    CREATE TABLE rows (
-        scope INTEGER NOT NULL REFERENCES scopes,
-        number INTEGER NOT NULL,
-        line BLOB NOT NULL,
-        PRIMARY KEY (scope, number)
-    ) WITHOUT ROWID;
-    ALTER TABLE scopes ADD COLUMN rows_file_id TEXT;
-    CREATE INDEX jobs_by_batch ON jobs (batch_id);
-    """,
-    """
-    CREATE TABLE other_jobs (
-        request INTEGER NOT NULL REFERENCES requests,
-        job INTEGER NOT NULL REFERENCES jobs,
-        PRIMARY KEY (request, job)
-    ) WITHOUT ROWID;
-    CREATE TRIGGER requests_moved AFTER UPDATE OF job ON requests WHEN OLD.job != NEW.job BEGIN
-        INSERT OR IGNORE INTO other_jobs (request, job) VALUES (OLD.id, OLD.job);
-    END;
-    """,
-    """
-    ALTER TABLE requests ADD COLUMN tokens_cached INTEGER;
-    """,
-    """
-    ALTER TABLE jobs ADD COLUMN in_progress_at REAL;
-    ALTER TABLE jobs ADD COLUMN finalizing_at REAL;
-    ALTER TABLE jobs ADD COLUMN cancelling_at REAL;
-    ALTER TABLE jobs ADD COLUMN finished_at REAL;
-    CREATE TABLE looks (
-        job INTEGER NOT NULL REFERENCES jobs,
-        seen_at REAL NOT NULL,
-        completed INTEGER NOT NULL,
-        failed INTEGER NOT NULL,
-        PRIMARY KEY (job, seen_at)
-    ) WITHOUT ROWID;
-    """,
-]
+from distilabel_openai_batch.ledger.files import FILE_NAME, guard, is_held
+from distilabel_openai_batch.ledger.schema import _APPLICATION_ID, _MIGRATIONS, _statements, check_header
+from distilabel_openai_batch.ledger.states import (
+    LOST,
+    OPEN_STATES,
+    TRANSITIONS,
+    Job,
+    JobFacts,
+    JobState,
+    Known,
+    ScopeName,
+)
 
 # Rows looked up or written in one statement or transaction: far above the cost of one, far below a second.
 _CHUNK = 5_000
@@ -143,193 +53,6 @@ _BUSY_SECONDS = 60.0
 _MOMENTS = ("in_progress_at", "finalizing_at", "cancelling_at", "finished_at")
 
 _looking_at_owners = threading.Lock()
-
-
-LOST = "not found"
-"""The status of a job whose batch the server does not know, by this key at least."""
-
-
-class JobState(str, Enum):
-    """Where a job is in its life."""
-
-    SYNCHRONOUS = "synchronous"
-    """Its requests are asked one by one at the synchronous endpoint; it has no batch."""
-    PLANNED = "planned"
-    """It is intended: an upload may have been begun."""
-    UPLOADED = "uploaded"
-    """Its input file is on the server: a creation may have been begun."""
-    CREATED = "created"
-    """The server has the batch."""
-    ENDED = "ended"
-    """The batch will not change any more: its results may have been taken in part."""
-    COLLECTED = "collected"
-    """What it answered is in the ledger."""
-    DROPPED = "dropped"
-    """It came to nothing; its requests are free to be asked again."""
-
-
-TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
-    JobState.SYNCHRONOUS: frozenset({JobState.COLLECTED, JobState.DROPPED}),
-    JobState.PLANNED: frozenset({JobState.UPLOADED, JobState.CREATED, JobState.DROPPED}),
-    JobState.UPLOADED: frozenset({JobState.CREATED, JobState.DROPPED}),
-    # A batch that the server has lost is only let go by who says so.
-    JobState.CREATED: frozenset({JobState.ENDED, JobState.DROPPED}),
-    # A batch that did not pass the server's validation may be created again from the same file.
-    JobState.ENDED: frozenset({JobState.COLLECTED, JobState.UPLOADED, JobState.DROPPED}),
-    JobState.COLLECTED: frozenset(),
-    JobState.DROPPED: frozenset(),
-}
-"""What may follow a job's state. `docs/design.md` draws it."""
-
-OPEN_STATES = tuple(state for state, following in TRANSITIONS.items() if following)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as the ledger knows it.
-
-    Attributes:
-        id: the ledger's number.
-        key: what its batch is found by on the server.
-        owner: the session that runs it, or ran it when it died.
-        state: where it is in its life.
-        endpoint: the path that its requests go to.
-        requests: how many it has.
-        intended_at: when it was planned, in seconds since the epoch.
-        input_file_id: the server's id of its input file, once it is known.
-        batch_id: the server's id of its batch, once it is known.
-    """
-
-    id: int
-    key: str
-    owner: str
-    state: JobState
-    endpoint: str
-    requests: int
-    intended_at: float
-    input_file_id: str | None = None
-    batch_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class JobFacts:
-    """What is told of a job.
-
-    Attributes:
-        batch_id: the server's id of its batch.
-        requests: how many it has.
-        bytes: the size of its input file; 0 where another machine wrote it.
-        status: the batch's, as it was seen last.
-    """
-
-    batch_id: str
-    requests: int
-    bytes: int
-    status: str
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A request that was asked before.
-
-    Attributes:
-        job: the id of the job that it was last in.
-        attempts: the jobs that it was in.
-        outcome: what became of it; `None` while its job is under way.
-        handed_over: whether a run that came to its end was given the answer.
-    """
-
-    job: int
-    attempts: int
-    outcome: Outcome | None
-    handed_over: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ScopeName:
-    """Who asks whom.
-
-    Attributes:
-        pipeline: the pipeline's name, or the script's outside of one.
-        task: the task's name; empty outside a pipeline.
-        base_url: the server's address.
-    """
-
-    pipeline: str
-    task: str
-    base_url: str
-
-
-def directory(chosen: str | Path | None = None) -> Path:
-    """Where the ledger lies.
-
-    Args:
-        chosen: what the user said; otherwise the environment decides, or the default.
-
-    Raises:
-        LedgerError: it is in a home directory, and there is none.
-    """
-    wanted = Path(chosen or os.getenv(DIRECTORY_ENV_NAME) or _DEFAULT_DIRECTORY)
-    try:
-        return wanted.expanduser()
-    except RuntimeError:
-        raise LedgerError(
-            f"The ledger cannot lie in {wanted}, since that home directory is not known. Set another directory:"
-            f" `ledger_dir` of the LLM, --ledger-dir on the command line, or ${DIRECTORY_ENV_NAME}."
-        ) from None
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of a file."""
-    lock = filelock.FileLock(path, thread_local=False)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
-
-
-@contextmanager
-def guard(path: Path) -> Iterator[None]:
-    """The one boundary between SQLite's exceptions and ours.
-
-    Args:
-        path: the ledger's file.
-    """
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        advice = "Is another program holding it?" if "locked" in str(error) else "Nothing in it was overwritten."
-        raise LedgerError(f"The ledger {path} cannot be used: {error}. {advice}") from None
-    # What a damaged schema says of itself need not be UTF-8, and then this is how it is told.
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        raise LedgerError(
-            f"The ledger {path} is damaged, or is none: {error}. It was left as it is. Restore it, or move it"
-            " away: jobs that are still on the server are then found there."
-        ) from None
-
-
-def check_header(database: sqlite3.Connection, path: Path) -> None:
-    """Refuses what is no ledger of this release or an older one.
-
-    Args:
-        database: the opened file.
-        path: where it lies.
-
-    Raises:
-        LedgerError: it is another program's, or a newer version's.
-    """
-    [application_id] = database.execute("PRAGMA application_id").fetchone()
-    [version] = database.execute("PRAGMA user_version").fetchone()
-    [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and application_id != _APPLICATION_ID:
-        raise LedgerError(f"{path} is a database of another program. Choose another `ledger_dir`.")
-    if version > len(_MIGRATIONS):
-        raise LedgerError(
-            f"{path} was written by a newer release of distilabel-openai-batch (schema {version}, this"
-            f" one knows {len(_MIGRATIONS)}). Upgrade it, or choose another `ledger_dir`."
-        )
 
 
 class Ledger:
@@ -962,16 +685,6 @@ class Ledger:
 def _moments(batch: Batch) -> dict[str, float | None]:
     """When a batch went through its statuses, as far as its server says."""
     return {name: getattr(batch, name) for name in _MOMENTS}
-
-
-def _statements(script: str) -> Iterator[str]:
-    """The statements of a script; that of a trigger has semicolons of its own."""
-    statement = ""
-    for part in script.split(";")[:-1]:
-        statement += f"{part};"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _outcome(
