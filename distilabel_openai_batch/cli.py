@@ -37,14 +37,14 @@ from distilabel_openai_batch.ledger.files import DIRECTORY_ENV_NAME, directory
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import LOST, ScopeName, in_full, label
-from distilabel_openai_batch.prices import Cost
+from distilabel_openai_batch.pricing.prices import Cost
 from distilabel_openai_batch.text import _NAMED, _few, plural
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from distilabel_openai_batch.costs import CostEntry
-    from distilabel_openai_batch.forecast import Forecast
+    from distilabel_openai_batch.pricing.job_costs import CostEntry
+    from distilabel_openai_batch.pricing.step_estimate import Forecast
     from distilabel_openai_batch.tables import Timing
 
 _LOGGER = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ def costs(
 
     Prices are OpenAI's and Azure's list prices of the day. What is not listed is unknown.
     """
-    from distilabel_openai_batch.costs import by_model
+    from distilabel_openai_batch.pricing.job_costs import by_model
     from distilabel_openai_batch.tables import (
         costs_table,
     )
@@ -257,13 +257,13 @@ def estimate(
     """
     # distilabel and what it imports warn of each other, to those who cannot mend it.
     warnings.simplefilter("ignore")
-    from distilabel_openai_batch import forecast
+    from distilabel_openai_batch.forecast import of
     from distilabel_openai_batch.tables import (
         forecast_notes,
         forecasts_table,
     )
 
-    forecasts = forecast.of(pipeline, _parameters(param or []), ledger_dir)
+    forecasts = of(pipeline, _parameters(param or []), ledger_dir)
     if as_json:
         _print_json(_forecasts_json(forecasts))
         return
@@ -358,7 +358,7 @@ def show(
     ledger_dir: _LedgerDir = None,
 ) -> None:
     """Show all that is known of one job."""
-    from distilabel_openai_batch.costs import of_job
+    from distilabel_openai_batch.pricing.job_costs import of_job
     from distilabel_openai_batch.tables import (
         facts_table,
         is_to_come,
@@ -722,7 +722,7 @@ def _looked_at(entries: list[JobEntry]) -> list[JobEntry]:
 
 
 def _job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
-    from distilabel_openai_batch.costs import of_job
+    from distilabel_openai_batch.pricing.job_costs import of_job
 
     seconds = {f"{name}_seconds": value for name, value in asdict(timing).items()}
     facts = {name: value for name, value in asdict(job).items() if name != "long"}
@@ -786,7 +786,7 @@ def _forecasts_json(forecasts: Sequence[Forecast]) -> dict[str, Any]:
 
 def _say_why_unknown(jobs: Sequence[JobEntry]) -> None:
     """Explains each `?`, so that no sum is taken for more than it is."""
-    from distilabel_openai_batch.costs import of_job, why_unknown
+    from distilabel_openai_batch.pricing.job_costs import of_job, why_unknown
 
     for reason in dict.fromkeys(why_unknown(job) for job in jobs if of_job(job) is None):
         typer.echo(f"? {reason}", err=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from distilabel_openai_batch import prices
 from distilabel_openai_batch.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -23,6 +22,7 @@ from distilabel_openai_batch.errors import (
 from distilabel_openai_batch.ledger.files import directory as directory_of
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.looking import AT_ONCE, Access
+from distilabel_openai_batch.pricing import prices
 
 # What is told of them helps whoever reads a report of a problem.
 _PACKAGES = ("distilabel-openai-batch", "distilabel", "openai")

@@ -25,7 +25,7 @@ from distilabel.steps.tasks.base import _Task
 from distilabel.utils.serialization import read_json, read_yaml
 from pydantic import SecretStr
 
-from distilabel_openai_batch import estimates, hooks, prices, rows, spelling
+from distilabel_openai_batch import hooks, rows, spelling
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
@@ -34,7 +34,9 @@ from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.prices import Cost, Rates
+from distilabel_openai_batch.pricing import prices, token_estimates
+from distilabel_openai_batch.pricing.prices import Cost, Rates
+from distilabel_openai_batch.pricing.step_estimate import Forecast
 from distilabel_openai_batch.session import Call, outcomes_seen
 from distilabel_openai_batch.steps import LoadBatchResults, StreamBatchResults, SubmitBatch
 
@@ -43,37 +45,6 @@ _Rows = list[dict[str, Any]]
 # Nothing is sent, so any will do where the environment has none.
 _NO_KEY = SecretStr("none")
 _NO_AZURE = {"base_url": "https://unknown.openai.azure.com", "api_version": "unknown"}
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """What a step would ask.
-
-    Attributes:
-        step: its name.
-        model: the model that it asks.
-        base_url: the server that it asks.
-        depends_on: the steps whose answers its requests are made of; where there are any, nothing more is known.
-        rows: those that it is given.
-        requests: those that it asks, as far as that is known.
-        known: those of them that the ledger has the answer of, or that are under way, and that are not bought again.
-        usage: tokens of the others: those in are an estimate, those out a bound; `None` where they have none.
-        cost: what the others cost, at most; `None` where that is not known.
-        asks_in_rounds: whether later requests are made of earlier answers; as many as answers of no use would lead to.
-        is_parted: whether a routing function gives it a part of the rows, so that all numbers are bounds.
-    """
-
-    step: str
-    model: str
-    base_url: str
-    depends_on: tuple[str, ...] = ()
-    rows: int = 0
-    requests: int = 0
-    known: int = 0
-    usage: Usage | None = None
-    cost: Cost | None = None
-    asks_in_rounds: bool = False
-    is_parted: bool = False
 
 
 @dataclass(slots=True)
@@ -117,7 +88,7 @@ class _Recorder:
         except ValueError as error:
             return Failure(str(error))
         digest = call.digest(self.base_url, endpoint, body)
-        usage = estimates.usage(endpoint, call.body)
+        usage = token_estimates.usage(endpoint, call.body)
         if usage and is_later:
             # An earlier answer that it may be made of, as long as this one may be.
             longer = usage.tokens_in + usage.tokens_out // _choices(call.body)

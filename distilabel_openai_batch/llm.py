@@ -26,7 +26,7 @@ from pydantic import (
     field_validator,
 )
 
-from distilabel_openai_batch import hooks, structured
+from distilabel_openai_batch import hooks
 from distilabel_openai_batch.api.failure_codes import EMPTY, MALFORMED, REFUSAL
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Frame
@@ -38,7 +38,7 @@ from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.models import TokenLimitParameter, fitted
 from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.session import Call, Session, outcomes_seen
-from distilabel_openai_batch.structured import StructuredOutput
+from distilabel_openai_batch.structured_output.schema import StructuredOutput, portable, read
 
 if TYPE_CHECKING:
     from distilabel.typing import GenerateOutput, StandardInput
@@ -287,7 +287,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     @field_serializer("structured_output")
     def _portable(self, value: object) -> object:
         """A class is written as its JSON schema, which any process can read, and which changes with its fields."""
-        return structured.portable(value)
+        return portable(value)
 
     def load(self) -> None:
         """Prepares the calls to the server; none is made yet.
@@ -316,7 +316,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         Raises:
             ValueError: it cannot be asked for.
         """
-        structured.read(structured_output)
+        read(structured_output)
         return {"client": client}
 
     # distilabel shows the signature and the docstring of the one that it wraps.
@@ -330,7 +330,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             return await super().agenerate(input, *args, **kwargs)
         # For `OpenAILLM` it is an ordinary chat: what is wanted is added to the body, and the answer already has it.
         plain = self.model_copy(update={"structured_output": None})
-        plain._aclient = _Client(self._aclient.answer, structured.read(wanted))
+        plain._aclient = _Client(self._aclient.answer, read(wanted))
         return await OpenAILLM.agenerate(plain, input, *args, **kwargs)
 
     def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:

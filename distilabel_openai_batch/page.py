@@ -10,16 +10,17 @@ from datetime import datetime, timezone
 from importlib.resources import files
 from urllib.parse import urlsplit
 
-from distilabel_openai_batch import charts, costs
+from distilabel_openai_batch import charts
 from distilabel_openai_batch.advice import next_step
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.charts import Chart
-from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.history import Ending, History, Phase, answers_over_time
 from distilabel_openai_batch.ledger.entries import Reason
 from distilabel_openai_batch.ledger.states import label
-from distilabel_openai_batch.prices import Cost, dollars
+from distilabel_openai_batch.pricing import job_costs
+from distilabel_openai_batch.pricing.job_costs import CostEntry
+from distilabel_openai_batch.pricing.prices import Cost, dollars
 from distilabel_openai_batch.text import duration
 
 _JOBS_LISTED = 100
@@ -78,7 +79,7 @@ def render(facts: Facts) -> str:
 
 def _values(facts: Facts) -> dict[str, object]:
     jobs = [history.job for history in facts.histories]
-    models = costs.by_model(jobs)
+    models = job_costs.by_model(jobs)
     over_time = answers_over_time(facts.histories, _POINTS)
     return {
         "title": facts.title,
@@ -97,7 +98,9 @@ def _values(facts: Facts) -> dict[str, object]:
         "more_reasons": max(0, len(facts.reasons) - _REASONS_LISTED),
         "models": [_model(entry, models) for entry in models[:_MODELS_LISTED]],
         "more_models": max(0, len(models) - _MODELS_LISTED),
-        "unknown": list(dict.fromkeys(_quoted(costs.why_unknown(job)) for job in jobs if costs.of_job(job) is None)),
+        "unknown": list(
+            dict.fromkeys(_quoted(job_costs.why_unknown(job)) for job in jobs if job_costs.of_job(job) is None)
+        ),
         "jobs": [_job(*each) for each in list(enumerate(facts.histories, 1))[: -_JOBS_LISTED - 1 : -1]],
         "more_jobs": max(0, len(facts.histories) - _JOBS_LISTED),
     }
@@ -109,7 +112,7 @@ def _cards(facts: Facts, models: Sequence[CostEntry]) -> list[dict[str, str]]:
     is_open = sum(history.ending is Ending.OPEN for history in facts.histories)
     ended = "all have ended" if facts.histories else "none yet"
     usage = sum((entry.usage for entry in models), Usage(0, 0))
-    cost = costs.total(entry.cost for entry in models)
+    cost = job_costs.total(entry.cost for entry in models)
     answers, unknown = (sum(getattr(entry, name) for entry in models) for name in ("answers", "unknown"))
     cards = [
         {"name": "Answered", "value": f"{facts.answered:,}", "note": share, "colour": "good"},

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from distilabel_openai_batch import prices
 from distilabel_openai_batch.advice import next_step
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome
@@ -16,7 +15,8 @@ from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import Results
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display import Display
-from distilabel_openai_batch.prices import Cost, dollars
+from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.prices import Cost, dollars
 from distilabel_openai_batch.tables import Bar, counted, remaining
 from distilabel_openai_batch.text import plural
 

@@ -27,16 +27,17 @@ from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Frame, Request, build_custom_id, cut, digest_body
 from distilabel_openai_batch.api.transport import Patience, sdk_client
 from distilabel_openai_batch.broker import Broker
-from distilabel_openai_batch.budget import UNLIMITED, Unlimited
 from distilabel_openai_batch.buffer import CallBuffer
 from distilabel_openai_batch.display import display
 from distilabel_openai_batch.jobs import Jobs, JobSettings
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName, label
+from distilabel_openai_batch.pricing.budget import UNLIMITED, Unlimited
 from distilabel_openai_batch.progress import Progress
 from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.spool import Spool
-from distilabel_openai_batch.structured import Exchange, StructuredOutput
+from distilabel_openai_batch.structured_output.repair import Exchange
+from distilabel_openai_batch.structured_output.schema import StructuredOutput
 from distilabel_openai_batch.submission import Run, Submission
 from distilabel_openai_batch.synchronous import Synchronous
 

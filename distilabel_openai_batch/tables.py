@@ -16,16 +16,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
-from distilabel_openai_batch import costs, prices
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.costs import CostEntry
 from distilabel_openai_batch.ledger.entries import INTERRUPTED, JobEntry, Reason
 from distilabel_openai_batch.ledger.states import LOST, JobState, ScopeName, label
-from distilabel_openai_batch.prices import Cost, dollars
+from distilabel_openai_batch.pricing import job_costs, prices
+from distilabel_openai_batch.pricing.job_costs import CostEntry
+from distilabel_openai_batch.pricing.prices import Cost, dollars
 from distilabel_openai_batch.text import duration
 
 if TYPE_CHECKING:
-    from distilabel_openai_batch.forecast import Forecast
+    from distilabel_openai_batch.pricing.step_estimate import Forecast
 
 _COLOURS = {
     "completed": "green",
@@ -124,7 +124,7 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], room: int = _WIDE) -> Ta
         jobs: with the time that each takes.
         room: the terminal's columns.
     """
-    all_costs = [costs.of_job(job) for job, _ in jobs]
+    all_costs = [job_costs.of_job(job) for job, _ in jobs]
     rows = [
         (
             escape(label(job.scope)),
@@ -144,7 +144,7 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], room: int = _WIDE) -> Ta
             sum(getattr(job, name) for job, _ in jobs) for name in ("answered", "failed", "requests")
         )
         due = [cost for (job, _), cost in zip(jobs, all_costs, strict=True) if not is_to_come(job)]
-        total = costs.total(due)
+        total = job_costs.total(due)
         known = total if total.at_once or None not in due else None
         sums = (
             *("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}"),
@@ -225,7 +225,7 @@ def costs_table(entries: Sequence[CostEntry], room: int = _WIDE) -> Table:
 def _cost_columns(entries: Sequence[CostEntry]) -> list[str]:
     answers, unknown = (sum(getattr(entry, name) for entry in entries) for name in ("answers", "unknown"))
     usage = sum((entry.usage for entry in entries), Usage(0, 0))
-    cost = costs.total(entry.cost for entry in entries)
+    cost = job_costs.total(entry.cost for entry in entries)
     tokens = [f"{count:,}" for count in (usage.tokens_in, usage.tokens_cached, usage.tokens_out)]
     is_known = answers > unknown
     return [
@@ -279,7 +279,7 @@ def forecasts_table(forecasts: Sequence[Forecast], room: int = _WIDE) -> Table:
     rows = [(escape(it.step), escape(it.model), *_forecast_columns(it)) for it in forecasts]
     sums: tuple[str, ...] = ()
     if len(known) > 1 and all(forecast.cost for forecast in known):
-        total = costs.total(forecast.cost for forecast in known)
+        total = job_costs.total(forecast.cost for forecast in known)
         name = "total" if len(known) == len(forecasts) else "total of these"
         sums = (name, *[""] * 7, _at_most(total.spent), _at_most(total.at_once))
     return _fitting(names, rows, sums, room, is_number=names[2:], spare=("rows", "at once", "known", "tokens in"))

@@ -11,13 +11,14 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
 
-from distilabel_openai_batch import BudgetError, OpenAIBatchEmbeddings, OpenAIBatchLLM, prices, session
+from distilabel_openai_batch import BudgetError, OpenAIBatchEmbeddings, OpenAIBatchLLM, session
 from distilabel_openai_batch.api import transport
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.budget import Budget
 from distilabel_openai_batch.ledger.files import directory
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.budget import Budget
 from distilabel_openai_batch.sandbox import Fault, RequestFailure
 
 pytest.importorskip("genai_prices")

@@ -17,13 +17,14 @@ from conftest import API_KEY
 from test_cli import ask, run
 from test_prices import NOVEMBER
 
-from distilabel_openai_batch import prices, session
+from distilabel_openai_batch import session
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, decode, result_line
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.prices import Cost, dollars
+from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.prices import Cost, dollars
 from distilabel_openai_batch.sandbox import Settings
 
 pytest.importorskip("genai_prices")

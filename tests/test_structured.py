@@ -36,8 +36,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from distilabel_openai_batch import OpenAIBatchLLM, RunError, session
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.sandbox import RequestFailure, ResultFault
-from distilabel_openai_batch.strictness import strict
-from distilabel_openai_batch.structured import Exchange, Rejection, read
+from distilabel_openai_batch.structured_output.repair import Exchange
+from distilabel_openai_batch.structured_output.schema import Rejection, read
+from distilabel_openai_batch.structured_output.strict import strict
 
 HAS_INSTRUCTOR = importlib.util.find_spec("instructor") is not None
 

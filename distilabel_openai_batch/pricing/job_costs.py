@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from distilabel_openai_batch import prices
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.prices import Cost
+from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.prices import Cost
 
 
 def of_job(job: JobEntry) -> Cost | None:

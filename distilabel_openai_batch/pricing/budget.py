@@ -11,12 +11,12 @@ from decimal import Decimal
 import anyio.lowlevel
 import orjson
 
-from distilabel_openai_batch import estimates, prices
 from distilabel_openai_batch.api.outcomes import Answer, Outcome, Take
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.errors import BudgetError
-from distilabel_openai_batch.prices import Rates, dollars
+from distilabel_openai_batch.pricing import prices, token_estimates
+from distilabel_openai_batch.pricing.prices import Rates, dollars
 
 # Requests whose bodies are read before other tasks have their turn.
 _READ_AT_ONCE = 1_000
@@ -139,7 +139,7 @@ class Budget(Unlimited):
 
     def _estimate(self, request: Request, at_once: bool) -> _Expected:
         rates = self._rates(request.model)
-        usage = estimates.usage(request.endpoint, orjson.loads(bytes(request.body)))
+        usage = token_estimates.usage(request.endpoint, orjson.loads(bytes(request.body)))
         if usage is None:
             raise BudgetError(
                 f"A request of {request.model} sets its answer no limit, so it cannot be said what it costs at most,"
