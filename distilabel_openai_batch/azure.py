@@ -8,9 +8,9 @@ from dataclasses import replace
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
 
+from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.llm import OpenAIBatchLLM
-from distilabel_openai_batch.session import SessionSettings
 
 _ENDPOINT = "AZURE_OPENAI_ENDPOINT"
 _API_KEY = "AZURE_OPENAI_API_KEY"

@@ -43,9 +43,9 @@ from distilabel_openai_batch.text import _NAMED, _few, plural
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from distilabel_openai_batch.display.tables import Timing
     from distilabel_openai_batch.pricing.job_costs import CostEntry
     from distilabel_openai_batch.pricing.step_estimate import Forecast
-    from distilabel_openai_batch.tables import Timing
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -155,11 +155,7 @@ def jobs(
 
     The age counts from when a job was planned. What it took stands there when it has ended, the ETA before.
     """
-    from distilabel_openai_batch.tables import (
-        is_to_come,
-        jobs_table,
-        timings,
-    )
+    from distilabel_openai_batch.display.tables import is_to_come, jobs_table, timings
 
     entries = _jobs(_inventory(ledger_dir), scope, base_url)
     if look:
@@ -188,10 +184,8 @@ def costs(
 
     Prices are OpenAI's and Azure's list prices of the day. What is not listed is unknown.
     """
+    from distilabel_openai_batch.display.tables import costs_table
     from distilabel_openai_batch.pricing.job_costs import by_model
-    from distilabel_openai_batch.tables import (
-        costs_table,
-    )
 
     meant = _jobs(_inventory(ledger_dir), scope, base_url)
     entries = by_model(meant)
@@ -257,11 +251,8 @@ def estimate(
     """
     # distilabel and what it imports warn of each other, to those who cannot mend it.
     warnings.simplefilter("ignore")
+    from distilabel_openai_batch.display.tables import forecast_notes, forecasts_table
     from distilabel_openai_batch.forecast import of
-    from distilabel_openai_batch.tables import (
-        forecast_notes,
-        forecasts_table,
-    )
 
     forecasts = of(pipeline, _parameters(param or []), ledger_dir)
     if as_json:
@@ -287,9 +278,7 @@ def watch(
     Ctrl+C ends the watching alone: the jobs go on.
     """
     from distilabel_openai_batch import looking
-    from distilabel_openai_batch.tables import (
-        Bars,
-    )
+    from distilabel_openai_batch.display.bars import Bars
 
     inventory = _inventory(ledger_dir)
 
@@ -334,9 +323,7 @@ def failures(
     ledger_dir: _LedgerDir = None,
 ) -> None:
     """List the requests that have no answer by reason, the most frequent one first."""
-    from distilabel_openai_batch.tables import (
-        reasons_table,
-    )
+    from distilabel_openai_batch.display.tables import reasons_table
 
     inventory = _inventory(ledger_dir)
     found = inventory.failures(_scopes(inventory, scope, base_url))
@@ -358,13 +345,8 @@ def show(
     ledger_dir: _LedgerDir = None,
 ) -> None:
     """Show all that is known of one job."""
+    from distilabel_openai_batch.display.tables import facts_table, is_to_come, money, timings
     from distilabel_openai_batch.pricing.job_costs import of_job
-    from distilabel_openai_batch.tables import (
-        facts_table,
-        is_to_come,
-        money,
-        timings,
-    )
     from distilabel_openai_batch.text import duration
 
     entries = _inventory(ledger_dir).jobs()

@@ -26,14 +26,12 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from distilabel_openai_batch import hooks
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
 from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.session_pool import Sessions
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, Run, SessionSettings
 from distilabel_openai_batch.errors import MissingSettingError
-from distilabel_openai_batch.jobs import JobSettings
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.pricing.budget import Budget
-from distilabel_openai_batch.session import Sessions, SessionSettings
-from distilabel_openai_batch.submission import Run
 from distilabel_openai_batch.text import nearest
 
 T = TypeVar("T")

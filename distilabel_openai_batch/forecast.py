@@ -30,6 +30,7 @@ from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.client import BatchClient, client_of
+from distilabel_openai_batch.engine.calls import Call, outcomes_seen
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.reader import Inventory
@@ -37,7 +38,6 @@ from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import prices, token_estimates
 from distilabel_openai_batch.pricing.prices import Cost, Rates
 from distilabel_openai_batch.pricing.step_estimate import Forecast
-from distilabel_openai_batch.session import Call, outcomes_seen
 from distilabel_openai_batch.steps import LoadBatchResults, StreamBatchResults, SubmitBatch
 
 _Rows = list[dict[str, Any]]

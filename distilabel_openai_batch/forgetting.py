@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import anyio
 
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.engine.job_runner import settle
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.jobs import settle
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
 from distilabel_openai_batch.looking import AT_ONCE, Access, found

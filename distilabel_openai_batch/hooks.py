@@ -35,8 +35,8 @@ from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 
 from distilabel_openai_batch import failures, recovery
+from distilabel_openai_batch.engine.calls import outcomes_seen
 from distilabel_openai_batch.errors import RunError
-from distilabel_openai_batch.session import outcomes_seen
 
 STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
 

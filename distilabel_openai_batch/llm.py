@@ -32,12 +32,13 @@ from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Frame
 from distilabel_openai_batch.client import BatchClient
 from distilabel_openai_batch.embeddings import embed
+from distilabel_openai_batch.engine.calls import Call, outcomes_seen
+from distilabel_openai_batch.engine.session import Session
+from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.failures import Output
 from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.models import TokenLimitParameter, fitted
-from distilabel_openai_batch.polling import PollSchedule
-from distilabel_openai_batch.session import Call, Session, outcomes_seen
 from distilabel_openai_batch.structured_output.schema import StructuredOutput, portable, read
 
 if TYPE_CHECKING:

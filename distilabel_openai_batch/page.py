@@ -11,10 +11,10 @@ from importlib.resources import files
 from urllib.parse import urlsplit
 
 from distilabel_openai_batch import charts
-from distilabel_openai_batch.advice import next_step
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.charts import Chart
+from distilabel_openai_batch.display.advice import next_step
 from distilabel_openai_batch.history import Ending, History, Phase, answers_over_time
 from distilabel_openai_batch.ledger.entries import Reason
 from distilabel_openai_batch.ledger.states import label

@@ -25,10 +25,10 @@ from typing_extensions import Self
 
 from distilabel_openai_batch import failures, hooks, rows
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH
+from distilabel_openai_batch.engine.session import Session
+from distilabel_openai_batch.engine.settings import Run
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.llm import OpenAIBatchLLM
-from distilabel_openai_batch.session import Session
-from distilabel_openai_batch.submission import Run
 
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput

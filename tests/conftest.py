@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hurry import hurry
 
-from distilabel_openai_batch import session
 from distilabel_openai_batch.api import client, transport
+from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +58,7 @@ def quick_retries(monkeypatch):
 
 def in_a_new_process(client):
     """Loads an LLM or embeddings as in a process that begins now, with the first number of each question."""
-    session._scopes.clear()
+    calls._scopes.clear()
     client.load()
     return client
 

@@ -26,12 +26,12 @@ from distilabel_openai_batch import (
 )
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.jobs import Jobs, JobSettings
+from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.enqueue_limit import Room
+from distilabel_openai_batch.engine.job_runner import Jobs
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
-from distilabel_openai_batch.polling import PollSchedule
-from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.room import Room
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
 

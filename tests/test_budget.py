@@ -11,9 +11,10 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
 
-from distilabel_openai_batch import BudgetError, OpenAIBatchEmbeddings, OpenAIBatchLLM, session
+from distilabel_openai_batch import BudgetError, OpenAIBatchEmbeddings, OpenAIBatchLLM
 from distilabel_openai_batch.api import transport
 from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.ledger.files import directory
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -37,7 +38,7 @@ def the_sandbox_bills_as_openai_does(monkeypatch):
 
 def loaded(**fields) -> OpenAIBatchLLM:
     """What a process has that begins now."""
-    session._scopes.clear()
+    calls._scopes.clear()
     llm = OpenAIBatchLLM(**{"model": "gpt-4o-mini", "min_poll_interval": 0.02, **fields})
     llm.load()
     return llm

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
-from distilabel_openai_batch.buffer import CallBuffer
+from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.errors import QuotaError, RequestsFailedError
-from distilabel_openai_batch.progress import Progress
 
 PASSING = Failure("Try again.", 503)
 BAD = Failure("Bad.", 400, "bad")

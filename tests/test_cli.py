@@ -23,11 +23,12 @@ from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedExc
 from ledgers import Books
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__, doctor, tables
+from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__, doctor
 from distilabel_openai_batch import sandbox as sandbox_package
 from distilabel_openai_batch.api.batches import KEY
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.cli import app
+from distilabel_openai_batch.display import bars
 from distilabel_openai_batch.history import Ending, histories
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
@@ -601,7 +602,7 @@ def on_first_look(monkeypatch):
     shown = []
 
     def then(do) -> list:
-        show = tables.Bars.show
+        show = bars.Bars.show
 
         def and_do(self, jobs):
             show(self, jobs)
@@ -609,7 +610,7 @@ def on_first_look(monkeypatch):
             if len(shown) == 1:
                 do()
 
-        monkeypatch.setattr(tables.Bars, "show", and_do)
+        monkeypatch.setattr(bars.Bars, "show", and_do)
         return shown
 
     return then

@@ -17,9 +17,9 @@ from conftest import API_KEY
 from test_cli import ask, run
 from test_prices import NOVEMBER
 
-from distilabel_openai_batch import session
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, decode, result_line
+from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -49,7 +49,7 @@ def asked(running_sandbox, tmp_path_factory):
         ask(**fields)
         ask([[{"role": "user", "content": f"Say letter {i}."}] for i in range(3)], sync_below=9, **fields)
         monkeypatch.setattr(sys, "argv", ["other.py"])
-        session._scopes.clear()
+        calls._scopes.clear()
         adopt(directory, ScopeName("other.py", "", running_sandbox.base_url + "/"))
     return directory
 

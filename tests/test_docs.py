@@ -26,11 +26,12 @@ from test_cli import leave, run
 from test_costs import adopt
 
 import distilabel_openai_batch
-from distilabel_openai_batch import OpenAIBatchLLM, client, doctor, session
+from distilabel_openai_batch import OpenAIBatchLLM, client, doctor
+from distilabel_openai_batch.engine import calls
+from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.ledger.files import directory
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 for extra in ("genai_prices", "vl_convert"):
@@ -286,7 +287,7 @@ def named(command: str) -> list[str]:
 
 
 def ask(questions, **fields) -> None:
-    session._scopes.clear()
+    calls._scopes.clear()
     llm = OpenAIBatchLLM(model="gpt-4o-mini", **fields)
     llm.load()
     llm.generate(questions)

@@ -19,16 +19,16 @@ import httpx
 import pytest
 from conftest import API_KEY
 
-from distilabel_openai_batch import RunError, failpoints, session
+from distilabel_openai_batch import RunError, failpoints
 from distilabel_openai_batch.api import client, transport
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.jobs import JobSettings
+from distilabel_openai_batch.engine.calls import Call, _scopes
+from distilabel_openai_batch.engine.session_pool import _open
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.polling import PollSchedule
 from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
-from distilabel_openai_batch.session import Call, SessionSettings
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -97,7 +97,7 @@ class Life:
 
     async def run(self, questions: list[str], dies_after: int | None, waits: bool = True) -> list[object]:
         """Asks questions as a new process, by several callers, and dies after so many boundaries."""
-        session._scopes.clear()
+        _scopes.clear()
         left = dies_after
 
         def reached(boundary: failpoints.Boundary) -> None:
@@ -112,7 +112,7 @@ class Life:
         results: list[object] = [None] * len(questions)
         size = self.chance.randrange(1, 12)
         settings = self.settings(waits)
-        async with session._open(
+        async with _open(
             settings,
             lambda base_url: ScopeName("life", "", base_url),
             logging.getLogger("simulation"),

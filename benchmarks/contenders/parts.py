@@ -18,11 +18,11 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, result_line
 from distilabel_openai_batch.api.requests import Request, Shard, build_custom_id
 from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.engine.calls import Call
+from distilabel_openai_batch.engine.scratch import Spool
 from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.session import Call
-from distilabel_openai_batch.spool import Spool
 
 # As `jobs.py` records them.
 _AT_ONCE = 1_000

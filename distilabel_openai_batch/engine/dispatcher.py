@@ -13,19 +13,19 @@ import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import errors, failpoints
-from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api.client import NoSuchEndpointError
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Answer, Failure, Outcome, Take
 from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.adoption import Adoption
+from distilabel_openai_batch.engine.enqueue_limit import Room
+from distilabel_openai_batch.engine.job_runner import Ended, Ending, Jobs
+from distilabel_openai_batch.engine.sync_runner import Synchronous
 from distilabel_openai_batch.failpoints import Boundary
-from distilabel_openai_batch.jobs import Ended, Ending, Jobs
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import OPEN_STATES, Job, JobState
 from distilabel_openai_batch.pricing.budget import UNLIMITED, Unlimited
-from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.room import Room
-from distilabel_openai_batch.synchronous import Synchronous
 
 _NOT_SUBMITTED = Failure(
     "No job of this run asked it: what was submitted is another Task, model or parameter, or other rows.",

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from distilabel_openai_batch.tables import Bar, Bars, counted
+from distilabel_openai_batch.display.bars import Bar, Bars, counted
 
 PROGRESS_ENV_NAME = "DISTILABEL_OPENAI_BATCH_PROGRESS"
 """The environment variable that, set to `0`, turns off what is drawn. Log lines are logging's to turn off."""

@@ -8,16 +8,17 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from distilabel_openai_batch.advice import next_step
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import Results
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.display import Display
+from distilabel_openai_batch.display.advice import next_step
+from distilabel_openai_batch.display.bars import Bar, counted
+from distilabel_openai_batch.display.live import Display
+from distilabel_openai_batch.display.tables import remaining
 from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.pricing.prices import Cost, dollars
-from distilabel_openai_batch.tables import Bar, counted, remaining
 from distilabel_openai_batch.text import plural
 
 _SECONDS_BETWEEN_LINES = 300.0

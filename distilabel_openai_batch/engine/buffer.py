@@ -18,8 +18,8 @@ from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Failure, Outcome, Take
 from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.gc_pause import nothing_collected
-from distilabel_openai_batch.progress import Progress
 
 
 @dataclass(slots=True, eq=False)

@@ -14,10 +14,10 @@ from distilabel_openai_batch import failpoints
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Take
 from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job
-from distilabel_openai_batch.progress import Progress
 
 # Each takes some seconds: so many at once are a hundred a minute, which the lowest tier's rate limit allows.
 # https://platform.openai.com/docs/guides/rate-limits

@@ -12,7 +12,7 @@ from math import inf
 
 import anyio
 
-from distilabel_openai_batch.polling import PollSchedule
+from distilabel_openai_batch.engine.settings import PollSchedule
 
 # Failed batches count against the limit for a while: so often is a job that stands alone tried again before it is
 # taken for too large.

@@ -14,9 +14,9 @@ from distilabel_openai_batch.api.batches import KEY, Batch
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import decode
 from distilabel_openai_batch.api.requests import is_custom_id
-from distilabel_openai_batch.jobs import Jobs
+from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.job_runner import Jobs
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.progress import Progress
 
 
 class Adoption:

@@ -5,10 +5,9 @@ A job is a batch of the Batch API together with the shard that it answers.
 
 from __future__ import annotations
 
-import re
 import time
 from array import array
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -26,20 +25,18 @@ from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome
 from distilabel_openai_batch.api.requests import Shard, is_custom_id
 from distilabel_openai_batch.api.result_files import Results
 from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.enqueue_limit import Room
+from distilabel_openai_batch.engine.settings import JobSettings
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
-from distilabel_openai_batch.polling import PollSchedule
-from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.room import Room
 
 # A batch that is not over by then is not going to be: its window has closed, and cancelling takes ten minutes at most.
 # https://platform.openai.com/docs/guides/batch#batch-expiration
 _OVERDUE_SECONDS = 3_600.0
 
-_WINDOW = re.compile(r"(\d+)([hd])")
-_UNIT_SECONDS = {"h": 3_600.0, "d": 86_400.0}
 
 # So many times, at most, it is written down how far a batch has got, besides each change of its status.
 _NOTES_PER_JOB = 50
@@ -51,37 +48,6 @@ _BETWEEN_DOWNLOADS = Patience(first=2.0)
 
 # Results written down in one transaction.
 _RECORDED_AT_ONCE = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class JobSettings:
-    """How jobs are made and watched.
-
-    Attributes:
-        completion_window: as the API's.
-        schedule: when to look at them.
-        metadata: what each batch carries besides its key.
-        wait: whether to wait for jobs to end.
-        delete_files: whether to remove a job's files from the server once their content is in the ledger.
-        window_binds: whether the server ends a job when its window closes. Otherwise a job may go on for longer, and is
-            not cancelled for it.
-    """
-
-    completion_window: str
-    schedule: PollSchedule
-    metadata: Mapping[str, str]
-    wait: bool = True
-    delete_files: bool = False
-    window_binds: bool = True
-
-    def window_seconds(self, batch: Batch) -> float:
-        """Seconds from a batch's creation until it should be over; infinite where nobody says when."""
-        if not self.window_binds:
-            return float("inf")
-        if batch.expires_at and batch.created_at:
-            return batch.expires_at - batch.created_at
-        match = _WINDOW.fullmatch(self.completion_window)
-        return float(match[1]) * _UNIT_SECONDS[match[2]] if match else float("inf")
 
 
 class Ending(Enum):

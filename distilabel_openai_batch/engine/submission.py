@@ -4,38 +4,20 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 
 import anyio.to_thread
 
-from distilabel_openai_batch.adoption import Adoption
 from distilabel_openai_batch.api.batches import ROWS, RUN
 from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.engine.adoption import Adoption
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobFacts
 
 # The names of other runs that are told where one is not to be found.
 _NAMES_TOLD = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """How a session takes part in a submission.
-
-    Attributes:
-        name: by which the submission is found again.
-        waits: whether jobs are waited for.
-        buys: whether what no job has answered is asked again.
-        only: ids of the batches that are looked at; all of the submission's where there are none.
-    """
-
-    name: str
-    waits: bool
-    buys: bool
-    only: Collection[str] = field(default=())
 
 
 class Submission:
