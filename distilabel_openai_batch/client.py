@@ -23,12 +23,13 @@ from distilabel.models.base_clients.openai import OpenAIBaseClient
 from distilabel.models.llms import MixtureOfAgentsLLM
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
-from distilabel_openai_batch import hooks
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.session_pool import Sessions
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, Run, SessionSettings
 from distilabel_openai_batch.errors import MissingSettingError
+from distilabel_openai_batch.hooks.install import install
+from distilabel_openai_batch.hooks.step_process import is_dry_run, own_random_numbers, running_step
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.budget import Budget
@@ -200,7 +201,7 @@ class BatchClient(OpenAIBaseClient):
         """As the field; a dry run is to answer at once. What is only submitted is not to be answered here."""
         if self._run and not waits:
             return 0
-        return float("inf") if hooks.is_dry_run() else self.sync_below
+        return float("inf") if is_dry_run() else self.sync_below
 
     def session(self) -> Any:
         """The connection that calls made on the running event loop share, for as long as the context lasts.
@@ -220,7 +221,7 @@ class BatchClient(OpenAIBaseClient):
             run: what opens a `session`.
         """
         if greenback.has_portal():
-            with hooks.own_random_numbers():
+            with own_random_numbers():
                 return greenback.await_(run())
         if _in_event_loop():
             # A notebook: its own event loop runs already, and another one has to wait elsewhere.
@@ -254,7 +255,7 @@ def _scope_name(run: Run | None, base_url: str) -> ScopeName:
     if run:
         return ScopeName(run.name, "", base_url)
     if pipeline := envs.DISTILABEL_PIPELINE_NAME:
-        return ScopeName(pipeline, hooks.running_step(), base_url)
+        return ScopeName(pipeline, running_step(), base_url)
     return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)
 
 
@@ -287,4 +288,4 @@ def _buys(step: Any) -> bool:
     return _buyer_of(step) is not None or any(isinstance(each, BatchClient) for each in several)
 
 
-hooks.install(client_of, _buyer_of, _buys)
+install(client_of, _buyer_of, _buys)

@@ -25,13 +25,14 @@ from distilabel.steps.tasks.base import _Task
 from distilabel.utils.serialization import read_json, read_yaml
 from pydantic import SecretStr
 
-from distilabel_openai_batch import hooks, rows, spelling
+from distilabel_openai_batch import rows, spelling
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.client import BatchClient, client_of
 from distilabel_openai_batch.engine.calls import Call, outcomes_seen
 from distilabel_openai_batch.errors import OpenAIBatchError
+from distilabel_openai_batch.hooks import row_groups
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -267,7 +268,7 @@ class _Forecasting:
             size = task.input_batch_size
             if isinstance(step, StreamBatchResults):
                 size = min(size, client.max_requests_per_job)
-            anyio.run(hooks.process_side_by_side, task, client, rows.groups(given[0], size), lambda *_: None)
+            anyio.run(row_groups.process_side_by_side, task, client, rows.groups(given[0], size), lambda *_: None)
         return recorder
 
     def _known(self, client: BatchClient, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:

@@ -26,7 +26,6 @@ from pydantic import (
     field_validator,
 )
 
-from distilabel_openai_batch import hooks
 from distilabel_openai_batch.api.failure_codes import EMPTY, MALFORMED, REFUSAL
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Frame
@@ -36,8 +35,9 @@ from distilabel_openai_batch.engine.calls import Call, outcomes_seen
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
-from distilabel_openai_batch.failures import Output
 from distilabel_openai_batch.gc_pause import nothing_collected
+from distilabel_openai_batch.hooks import step_process
+from distilabel_openai_batch.hooks.failure_columns import Output
 from distilabel_openai_batch.models import TokenLimitParameter, fitted
 from distilabel_openai_batch.structured_output.schema import StructuredOutput, portable, read
 
@@ -458,7 +458,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             output: GenerateOutput = await self.agenerate(input=input, num_generations=num_generations, **kwargs)
         except _NoAnswerError as error:
             return _failed(error.failure, num_generations)
-        except hooks.STOPS_THE_PIPELINE:
+        except step_process.STOPS_THE_PIPELINE:
             raise
         except Exception as error:
             return error

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import datasets
 from distilabel.errors import DistilabelUserError
-
-_SURVIVE = {str, int, bool, type(None)}
 
 # What `datasets` reads each kind of file with.
 _READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -48,20 +45,6 @@ def load_rows(data: object, config: str | None = None, split: str = "train") -> 
 def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The columns that rows have."""
     return rows.column_names if isinstance(rows, datasets.Dataset) else list(rows[0])
-
-
-def survives_json(value: object) -> bool:
-    """Whether a value comes back from JSON as it was: dates, tuples and NaNs do not, nor keys that are not text."""
-    kind = type(value)
-    if kind is float:
-        return math.isfinite(cast("float", value))
-    if kind is list:
-        return all(map(survives_json, cast("list[object]", value)))
-    if kind is dict:
-        return all(
-            type(key) is str and survives_json(each) for key, each in cast("dict[object, object]", value).items()
-        )
-    return kind in _SURVIVE
 
 
 def first(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -23,12 +23,16 @@ from distilabel.steps.tasks.base import _Task
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 from typing_extensions import Self
 
-from distilabel_openai_batch import failures, hooks, rows
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import Run
 from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.hooks import failure_columns
+from distilabel_openai_batch.hooks.row_groups import process_side_by_side
+from distilabel_openai_batch.hooks.row_storage import survives_json
+from distilabel_openai_batch.hooks.step_process import STOPS_THE_PIPELINE, is_dry_run, sends_nothing_more
 from distilabel_openai_batch.llm import OpenAIBatchLLM
+from distilabel_openai_batch.rows import columns, first, groups, load_rows
 
 if TYPE_CHECKING:
     from distilabel.typing import GeneratorStepOutput, StepOutput
@@ -76,7 +80,7 @@ def as_json(name: str, columns: Collection[str], row: dict[str, Any]) -> bytes:
                 f"'{name}' keeps its rows as JSON, which cannot hold the column '{column}': {error}. Make it text, or"
                 " drop it, in a step before. Nothing was submitted."
             ) from None
-        if column in columns and not rows.survives_json(value):
+        if column in columns and not survives_json(value):
             made = orjson.loads(kept)
             raise RunError(
                 f"'{name}' keeps its rows as JSON, which makes {made!r:.80} of {value!r:.80} in the column '{column}':"
@@ -208,7 +212,7 @@ class StreamBatchResults(_RunsATask, GeneratorStep):
         Raises:
             DistilabelUserError: a column that the Task needs is missing, or there are no rows.
         """
-        found = rows.columns(self._rows())
+        found = columns(self._rows())
         check_columns(str(self.name), self.task, found)
         return list(dict.fromkeys([*found, *self.task.get_outputs()]))
 
@@ -232,16 +236,16 @@ class StreamBatchResults(_RunsATask, GeneratorStep):
             RunError: the run cannot go on.
         """
         source = self._rows()
-        if hooks.is_dry_run():
-            source = rows.first(source, self.batch_size)
+        if is_dry_run():
+            source = first(source, self.batch_size)
         # A group's rows come together, when the last of its jobs has ended.
         size = min(self.task.input_batch_size, self.task.llm.max_requests_per_job)
-        with closing(results(self.task, rows.groups(source, size), self.ordered)) as found:
+        with closing(results(self.task, groups(source, size), self.ordered)) as found:
             yield from in_batches(found, self.batch_size, offset)
 
     def _rows(self) -> Sequence[dict[str, Any]]:
         if self._loaded_rows is None:
-            self._loaded_rows = rows.load_rows(self.data if self.data is not None else [], self.config, self.split)
+            self._loaded_rows = load_rows(self.data if self.data is not None else [], self.config, self.split)
         return self._loaded_rows
 
     def _model_dump(self, obj: Any, **kwargs: Any) -> dict[str, Any]:
@@ -329,18 +333,18 @@ class SubmitBatch(_RunsATask, GlobalStep):
         try:
             with start_blocking_portal() as portal:
                 yield portal.call(self._submit, list(inputs))
-        except hooks.STOPS_THE_PIPELINE:
-            hooks.sends_nothing_more(self)
+        except STOPS_THE_PIPELINE:
+            sends_nothing_more(self)
             raise
 
     async def _submit(self, given: _Rows) -> _Rows:
         lines = [as_json(str(self.name), self.inputs, row) for row in given]
         session: Session
         async with self.task.llm.session() as session:
-            await session.submission.keep_rows(lines, replace=not hooks.is_dry_run())
+            await session.submission.keep_rows(lines, replace=not is_dry_run())
             try:
-                await hooks.process_side_by_side(
-                    self.task, self.task.llm, rows.groups(given, self.task.input_batch_size), lambda *_: None
+                await process_side_by_side(
+                    self.task, self.task.llm, groups(given, self.task.input_batch_size), lambda *_: None
                 )
             except DistilabelOfflineBatchGenerationNotFinishedException:
                 if SIGINT_HANDLER_CALLED_ENV_NAME in os.environ:
@@ -443,7 +447,7 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
             DistilabelUserError: neither a run nor batches are named, or the Task is not the one that was submitted.
             RunError: the rows are not to be found.
         """
-        found = rows.columns(self._rows())
+        found = columns(self._rows())
         check_columns(str(self.name), self.task, found)
         return list(dict.fromkeys([*found, *self.task.get_outputs(), FAILURE_COLUMN]))
 
@@ -464,9 +468,9 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
         """
         source: Sequence[dict[str, Any]] = self._rows()
         # Which rows are of the batches that were named is seen when they are looked up, and that costs nothing.
-        if hooks.is_dry_run() and (self.resubmit or not self.batch_ids):
-            source = rows.first(source, self.batch_size)
-        row_groups = rows.groups(source, self.task.input_batch_size)
+        if is_dry_run() and (self.resubmit or not self.batch_ids):
+            source = first(source, self.batch_size)
+        row_groups = groups(source, self.task.input_batch_size)
         # The column of `add_failures` is the user's to ask for; this one is always there.
         saying_why = self.task.llm.model_copy(update={"add_failures": True})
         task = self.task.model_copy(update={"llm": saying_why})
@@ -475,11 +479,11 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
 
     def _with_texts(self, found: _Rows) -> _Rows:
         """Makes a text of why each row has no answer, and leaves out the rows of other batches."""
-        column = failures.column(self.task.name) if self.task.llm.add_failures else None
+        column = failure_columns.column(self.task.name) if self.task.llm.add_failures else None
         return [
             row
             | ({column: row[FAILURE_COLUMN]} if column else {})
-            | {FAILURE_COLUMN: failures.text(row[FAILURE_COLUMN])}
+            | {FAILURE_COLUMN: failure_columns.text(row[FAILURE_COLUMN])}
             for row in found
             if not (row[FAILURE_COLUMN] and row[FAILURE_COLUMN]["code"] == OTHER_BATCH.code)
         ]
@@ -542,7 +546,7 @@ def results(
 
     async def process() -> None:
         try:
-            await hooks.process_side_by_side(task, task.llm, row_groups, is_finished, reasons)
+            await process_side_by_side(task, task.llm, row_groups, is_finished, reasons)
         finally:
             finished.put(None)
 

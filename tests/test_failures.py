@@ -19,7 +19,7 @@ from distilabel_openai_batch import (
 from distilabel_openai_batch.api.failure_codes import EMPTY, LOST
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.engine.calls import _scopes
-from distilabel_openai_batch.failures import beside, cells
+from distilabel_openai_batch.hooks.failure_columns import beside, cells
 from distilabel_openai_batch.sandbox import RequestFailure, ResultFault
 
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
