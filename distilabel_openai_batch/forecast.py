@@ -25,21 +25,24 @@ from distilabel.steps.tasks.base import _Task
 from distilabel.utils.serialization import read_json, read_yaml
 from pydantic import SecretStr
 
-from distilabel_openai_batch import rows, spelling
+from distilabel_openai_batch import spelling
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.client import BatchClient, client_of
 from distilabel_openai_batch.engine.calls import Call, outcomes_seen
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.hooks import row_groups
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.plugin import row_sources
+from distilabel_openai_batch.plugin.base import BatchClient, client_of
+from distilabel_openai_batch.plugin.steps.load import LoadBatchResults
+from distilabel_openai_batch.plugin.steps.stream import StreamBatchResults
+from distilabel_openai_batch.plugin.steps.submit import SubmitBatch
 from distilabel_openai_batch.pricing import prices, token_estimates
 from distilabel_openai_batch.pricing.prices import Cost, Rates
 from distilabel_openai_batch.pricing.step_estimate import Forecast
-from distilabel_openai_batch.steps import LoadBatchResults, StreamBatchResults, SubmitBatch
 
 _Rows = list[dict[str, Any]]
 
@@ -268,7 +271,9 @@ class _Forecasting:
             size = task.input_batch_size
             if isinstance(step, StreamBatchResults):
                 size = min(size, client.max_requests_per_job)
-            anyio.run(row_groups.process_side_by_side, task, client, rows.groups(given[0], size), lambda *_: None)
+            anyio.run(
+                row_groups.process_side_by_side, task, client, row_sources.groups(given[0], size), lambda *_: None
+            )
         return recorder
 
     def _known(self, client: BatchClient, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:

@@ -26,12 +26,13 @@ from test_cli import leave, run
 from test_costs import adopt
 
 import distilabel_openai_batch
-from distilabel_openai_batch import OpenAIBatchLLM, client, doctor
+from distilabel_openai_batch import OpenAIBatchLLM, doctor
 from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.ledger.files import directory
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.plugin import base
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 for extra in ("genai_prices", "vl_convert"):
@@ -314,7 +315,7 @@ def make_foreign_batch() -> str:
 
 def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch):
     """Each command in turn, over runs of a pipeline some of whose requests are refused."""
-    monkeypatch.setattr(client, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
+    monkeypatch.setattr(base, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
     monkeypatch.setattr(doctor, "_is_installed", lambda package: package != "ray")
     sandbox.reset(Settings(failures=[FAILS]))
     ask(QUESTIONS[:10])

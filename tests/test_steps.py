@@ -35,8 +35,8 @@ from distilabel_openai_batch import (
 )
 from distilabel_openai_batch.ledger.files import directory
 from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.plugin.steps.base import in_batches
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
-from distilabel_openai_batch.steps import in_batches
 
 ROWS = [{"instruction": f"Say number {i}.", "id": i} for i in range(23)]
 IDS = [row["id"] for row in ROWS]

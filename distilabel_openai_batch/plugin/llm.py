@@ -6,8 +6,7 @@ import asyncio
 import enum
 import functools
 import json
-import types
-from collections.abc import Awaitable, Callable, Generator, ItemsView, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -26,28 +25,26 @@ from pydantic import (
     field_validator,
 )
 
-from distilabel_openai_batch.api.failure_codes import EMPTY, MALFORMED, REFUSAL
+from distilabel_openai_batch.api.failure_codes import MALFORMED
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Frame
-from distilabel_openai_batch.client import BatchClient
-from distilabel_openai_batch.embeddings import embed
 from distilabel_openai_batch.engine.calls import Call, outcomes_seen
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.gc_pause import nothing_collected
 from distilabel_openai_batch.hooks import step_process
-from distilabel_openai_batch.hooks.failure_columns import Output
-from distilabel_openai_batch.models import TokenLimitParameter, fitted
-from distilabel_openai_batch.structured_output.schema import StructuredOutput, portable, read
+from distilabel_openai_batch.plugin.base import BatchClient
+from distilabel_openai_batch.plugin.embeddings import embed
+from distilabel_openai_batch.plugin.model_parameters import TokenLimitParameter, fitted
+from distilabel_openai_batch.plugin.outputs import _failed, _unsaid, _with_failures
+from distilabel_openai_batch.plugin.sdk_stub import _CHAT, _HANDING_OVER, _Client, _read, _Reading
+from distilabel_openai_batch.structured_output.schema import portable, read
 
 if TYPE_CHECKING:
     from distilabel.typing import GenerateOutput, StandardInput
 
 _T = TypeVar("_T")
-
-_CHAT = "/v1/chat/completions"
-_COMPLETIONS = "/v1/completions"
 
 
 # Inputs whose answers are in memory together.
@@ -58,82 +55,6 @@ _UNASKED = Answer.of({})
 
 # As `OpenAILLM.agenerate` takes them, one by one.
 _INPUTS: TypeAdapter[list[Any]] = TypeAdapter(list[FormattedInput])
-
-
-# What JSON nests in.
-_CONTAINERS = (dict, list)
-
-
-class _Reading:
-    """A completion's JSON, read through attributes as `OpenAILLM` reads the SDK's objects.
-
-    As lenient as they are: what a server leaves out is `None`. Building theirs takes twenty times as long as all else
-    that is done with an answer.
-    """
-
-    def __getattr__(self, name: str) -> None:
-        """Asked for what is not there."""
-
-    # A property, so that a field of that name does not take its place: a token of the log probabilities may have it.
-    @property
-    def items(self) -> Callable[[], ItemsView[str, Any]]:
-        """The pairs of what the SDK leaves a dictionary: the legacy endpoint's log probabilities."""
-        return vars(self).items
-
-
-def _read(value: Any) -> Any:
-    """Makes JSON readable through attributes; its dictionaries become those of the objects."""
-    # `type`, where `isinstance` would take half as long again: a parser makes no subclasses.
-    if type(value) is list:
-        return [_read(part) for part in value]
-    if type(value) is not dict:
-        return value
-    for name, part in value.items():
-        if type(part) in _CONTAINERS:
-            value[name] = _read(part)
-    reading = _Reading()
-    reading.__dict__ = value
-    return reading
-
-
-class _Client:
-    """Stands where `OpenAILLM` has its `AsyncOpenAI`, and gives each call to `answer`.
-
-    So `OpenAILLM`'s own code builds each body and reads each answer, and what it does is never written twice.
-
-    Args:
-        answer: is given each call.
-        wanted: what the answers to chats have to look like, if anything.
-    """
-
-    def __init__(self, answer: Callable[[Call], Awaitable[_Reading]], wanted: StructuredOutput | None = None) -> None:
-        self.answer = answer
-        self.chat = types.SimpleNamespace(completions=_Endpoint(_CHAT, answer, wanted))
-        self.completions = _Endpoint(_COMPLETIONS, answer)
-
-
-class _Endpoint:
-    def __init__(
-        self, path: str, answer: Callable[[Call], Awaitable[_Reading]], wanted: StructuredOutput | None = None
-    ) -> None:
-        self._path = path
-        self._answer = answer
-        self._wanted = wanted
-
-    async def create(self, *, extra_body: dict[str, Any] | None = None, **body: Any) -> _Reading:
-        # The SDK merges them so.
-        body |= extra_body or {}
-        body = self._wanted.asked_for(body) if self._wanted else body
-        return await self._answer(Call(self._path, body, self._wanted))
-
-
-@types.coroutine
-def _hand_over(call: Call) -> Generator[Call, _Reading, _Reading]:
-    """Gives the call to whoever drives the coroutine, who sends back the answer."""
-    return (yield call)
-
-
-_HANDING_OVER = _Client(_hand_over)
 
 
 class _NoAnswerError(RunError):
@@ -638,40 +559,6 @@ def _shape(messages: Any) -> tuple[str, ...] | None:
     if not isinstance(messages, list) or not all(isinstance(message["content"], str) for message in messages):
         return None
     return tuple([message["role"] for message in messages])
-
-
-def _with_failures(output: GenerateOutput, failures: Sequence[Failure | None]) -> GenerateOutput:
-    failed = Output(output)
-    failed.failures = failures
-    return failed
-
-
-def _unsaid(answer: Answer, place: int, generation: str | None) -> Failure | None:
-    """Why a generation of an answer is `None`, if it is."""
-    if generation is not None:
-        return None
-    if answer.rejected and place in answer.rejected:
-        return answer.rejected[place]
-    choices = answer.body.get("choices")
-    choice = choices[place] if isinstance(choices, list) and place < len(choices) else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    refusal = message.get("refusal") if isinstance(message, dict) else None
-    if isinstance(refusal, str) and refusal:
-        return Failure(f"The model refused: {refusal}", code=REFUSAL, custom_id=answer.custom_id)
-    reason = choice.get("finish_reason") if isinstance(choice, dict) else None
-    return Failure(
-        f"The model said nothing (finish_reason: {reason or 'not given'}).",
-        code=str(reason) if reason and reason != "stop" else EMPTY,
-        custom_id=answer.custom_id,
-    )
-
-
-def _failed(failure: Failure, num_generations: int) -> GenerateOutput:
-    """What a row has whose request failed, and why. Tasks read the first of the statistics, so there is one."""
-    tokens_in, tokens_out = failure.tokens
-    statistics = {"input_tokens": [tokens_in], "output_tokens": [tokens_out]}
-    output: GenerateOutput = {"generations": [None] * num_generations, "statistics": statistics}
-    return _with_failures(output, [failure] * num_generations)
 
 
 # YAML names the class by its module: this is where it stays, wherever it is defined.

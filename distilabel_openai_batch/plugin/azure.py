@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
 
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.errors import MissingSettingError
-from distilabel_openai_batch.llm import OpenAIBatchLLM
+from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
 
 _ENDPOINT = "AZURE_OPENAI_ENDPOINT"
 _API_KEY = "AZURE_OPENAI_API_KEY"
@@ -105,4 +105,4 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
         )
 
 
-AzureOpenAIBatchLLM.__module__ = OpenAIBatchLLM.__module__
+AzureOpenAIBatchLLM.__module__ = "distilabel_openai_batch"

@@ -11,9 +11,9 @@ from pydantic import Field, PositiveInt
 
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
 from distilabel_openai_batch.api.requests import Frame
-from distilabel_openai_batch.client import BatchClient
 from distilabel_openai_batch.engine.calls import Call
 from distilabel_openai_batch.engine.session import Session
+from distilabel_openai_batch.plugin.base import BatchClient
 
 ENDPOINT = "/v1/embeddings"
 
