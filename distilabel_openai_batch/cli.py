@@ -209,8 +209,8 @@ def report(
 
     It is one file that loads nothing, and has no questions and no answers in it.
     """
-    from distilabel_openai_batch import charts, page
-    from distilabel_openai_batch.history import histories
+    from distilabel_openai_batch.report import charts, page
+    from distilabel_openai_batch.report.history import histories
 
     inventory, now = _inventory(ledger_dir), time.time()
     # Jobs are only added: what is read first has no more of them.
@@ -252,9 +252,9 @@ def estimate(
     # distilabel and what it imports warn of each other, to those who cannot mend it.
     warnings.simplefilter("ignore")
     from distilabel_openai_batch.display.tables import forecast_notes, forecasts_table
-    from distilabel_openai_batch.forecast import of
+    from distilabel_openai_batch.operations.estimate import estimate_pipeline
 
-    forecasts = of(pipeline, _parameters(param or []), ledger_dir)
+    forecasts = estimate_pipeline(pipeline, _parameters(param or []), ledger_dir)
     if as_json:
         _print_json(_forecasts_json(forecasts))
         return
@@ -277,25 +277,30 @@ def watch(
 
     Ctrl+C ends the watching alone: the jobs go on.
     """
-    from distilabel_openai_batch import looking
     from distilabel_openai_batch.display.bars import Bars
+    from distilabel_openai_batch.operations.server import (
+        FOR_LONG,
+        Access,
+        server_of,
+        watch_jobs,
+    )
 
     inventory = _inventory(ledger_dir)
 
     def open_jobs() -> list[JobEntry]:
         return [job for job in _jobs(inventory, scope, base_url) if job.is_open]
 
-    server = looking.server_of(open_jobs())
+    server = server_of(open_jobs())
     if server is None:
         typer.echo("No open jobs.")
         _say_interrupted(_jobs(inventory, scope, base_url))
         return
-    access = looking.Access.to(server)
+    access = Access.to(server)
     with Bars(_console()) as bars:
 
         async def run() -> list[JobEntry]:
-            async with access.open(looking.FOR_LONG, _LOGGER) as api:
-                return await looking.watch(
+            async with access.open(FOR_LONG, _LOGGER) as api:
+                return await watch_jobs(
                     api,
                     lambda: [job for job in open_jobs() if job.scope.base_url == server],
                     bars.show,
@@ -398,7 +403,7 @@ def results(
 
     The ledger keeps answers, not questions: a `custom_id` is a hash of its question.
     """
-    from distilabel_openai_batch import export
+    from distilabel_openai_batch.operations import export
 
     inventory = _inventory(ledger_dir)
     answers = inventory.answers(_one_scope(inventory, scope, base_url))
@@ -423,14 +428,20 @@ def cancel(
     ledger_dir: _LedgerDir = None,
 ) -> None:
     """Cancel jobs at the server. What they answered until then is billed, and kept by the next run."""
-    from distilabel_openai_batch import looking
+    from distilabel_openai_batch.operations.server import (
+        AT_ONCE,
+        Access,
+        can_be_looked_at,
+        looked_at,
+        server_of,
+    )
 
     if bool(batch_ids) == every:
         raise typer.BadParameter("Give the ids of batches, or --all.")
     entries = _jobs(_inventory(ledger_dir), None, base_url)
     meant = entries if every else _of_batches(entries, batch_ids or [])
-    chosen = [job for job in meant if looking.can_be_looked_at(job)]
-    server = looking.server_of(chosen)
+    chosen = [job for job in meant if can_be_looked_at(job)]
+    server = server_of(chosen)
     if not every:
         for job in meant:
             if job not in chosen:
@@ -440,7 +451,7 @@ def cancel(
             typer.echo("No open jobs at a server.")
             _say_interrupted(entries)
         return
-    access = looking.Access.to(server)
+    access = Access.to(server)
     for job in chosen:
         typer.echo(f"{job.batch_id} of {label(job.scope)}: {plural(job.requests, 'request')}", err=True)
     typer.echo(
@@ -451,11 +462,11 @@ def cancel(
         typer.confirm(f"Cancel {plural(len(chosen), 'job')}?", abort=True, err=True)
 
     async def run() -> list[JobEntry]:
-        async with access.open(looking.AT_ONCE, _LOGGER) as api:
+        async with access.open(AT_ONCE, _LOGGER) as api:
             for job in chosen:
                 assert job.batch_id
                 await api.cancel(job.batch_id)
-            return await looking.looked_at(api, chosen)
+            return await looked_at(api, chosen)
 
     now = anyio.run(run)
     for job in now:
@@ -477,8 +488,13 @@ def adopt(
 
     A run there takes them for those of its questions that the batch was asked word for word, parameters included.
     """
-    from distilabel_openai_batch import foreign, looking
     from distilabel_openai_batch.api.batches import KEY
+    from distilabel_openai_batch.operations import import_batch
+    from distilabel_openai_batch.operations.server import (
+        AT_ONCE,
+        DEFAULT_BASE_URL,
+        Access,
+    )
 
     inventory = _inventory(ledger_dir)
     known = [entry.name for entry in inventory.scopes()] if inventory.path.exists() else []
@@ -487,13 +503,13 @@ def adopt(
     )
     if name is None:
         pipeline, _, task = scope.partition("//" if "//" in scope else "/")
-        address = base_url or os.getenv("OPENAI_BASE_URL") or looking.DEFAULT_BASE_URL
+        address = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
         name = ScopeName(pipeline, task, f"{address.rstrip('/')}/")
-    access = looking.Access.to(name.base_url)
+    access = Access.to(name.base_url)
 
     async def run(directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
-        async with access.open(looking.AT_ONCE, _LOGGER) as api:
-            return await foreign.read(api, name.base_url, batch_id, directory)
+        async with access.open(AT_ONCE, _LOGGER) as api:
+            return await import_batch.read(api, name.base_url, batch_id, directory)
 
     with TemporaryDirectory() as directory:
         batch, outcomes = anyio.run(run, Path(directory))
@@ -519,7 +535,7 @@ def forget(
     Jobs under way stay, and so do the batches and files at the server. It is asked where an interrupted job may have a
     batch there. A batch may be unknown to it because the key is another project's: that is no loss.
     """
-    from distilabel_openai_batch import forgetting
+    from distilabel_openai_batch.operations.forget import settle_interrupted, settle_lost
 
     inventory = _inventory(ledger_dir)
     entry = _one_scope(inventory, scope, base_url)
@@ -543,8 +559,8 @@ def forget(
     if not yes:
         typer.confirm("Forget them? A run that needs them has to buy them again.", abort=True, err=True)
     with closing(Ledger(inventory.path.parent, entry.name)) as file:
-        settled = forgetting.settle_interrupted(file, entry.name.base_url, _LOGGER)
-        gone = forgetting.settle_lost(file, entry.name.base_url, _LOGGER) if lost else 0
+        settled = settle_interrupted(file, entry.name.base_url, _LOGGER)
+        gone = settle_lost(file, entry.name.base_url, _LOGGER) if lost else 0
         forgotten = file.forget()
     typer.echo(f"Forgot what became of {plural(forgotten, 'request')}.")
     if lost:
@@ -567,9 +583,12 @@ def doctor(
     ledger_dir: _LedgerDir = None,
 ) -> None:
     """Check versions, ledger, base URL and key, and the server by two small calls that cost nothing."""
-    from distilabel_openai_batch import doctor, looking
+    from distilabel_openai_batch.operations.doctor import diagnose
+    from distilabel_openai_batch.operations.server import (
+        DEFAULT_BASE_URL,
+    )
 
-    findings = anyio.run(partial(doctor.findings, ledger_dir, base_url or looking.DEFAULT_BASE_URL))
+    findings = anyio.run(partial(diagnose, ledger_dir, base_url or DEFAULT_BASE_URL))
     for finding in findings:
         sign, colour = ("✗ ", "red") if finding.mend else ("✓ ", "green")
         typer.secho(sign, fg=colour, nl=False, color=_may_colour())
@@ -687,17 +706,23 @@ def _of_batches(entries: Sequence[JobEntry], batch_ids: Sequence[str]) -> list[J
 
 def _looked_at(entries: list[JobEntry]) -> list[JobEntry]:
     """The jobs as they are at the server, where it knows more of them than the ledger."""
-    from distilabel_openai_batch import looking
+    from distilabel_openai_batch.operations.server import (
+        AT_ONCE,
+        Access,
+        can_be_looked_at,
+        looked_at,
+        server_of,
+    )
 
-    there = [job for job in entries if looking.can_be_looked_at(job)]
-    server = looking.server_of(there)
+    there = [job for job in entries if can_be_looked_at(job)]
+    server = server_of(there)
     if server is None:
         return entries
-    access = looking.Access.to(server)
+    access = Access.to(server)
 
     async def run() -> list[JobEntry]:
-        async with access.open(looking.AT_ONCE, _LOGGER) as api:
-            return await looking.looked_at(api, there)
+        async with access.open(AT_ONCE, _LOGGER) as api:
+            return await looked_at(api, there)
 
     seen = {job.batch_id: job for job in anyio.run(run)}
     return [seen.get(job.batch_id, job) if job.batch_id else job for job in entries]

@@ -23,16 +23,17 @@ from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedExc
 from ledgers import Books
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__, doctor
+from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__
 from distilabel_openai_batch import sandbox as sandbox_package
 from distilabel_openai_batch.api.batches import KEY
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.display import bars
-from distilabel_openai_batch.history import Ending, histories
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import Job, ScopeName
+from distilabel_openai_batch.operations import doctor
+from distilabel_openai_batch.report.history import Ending, histories
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")

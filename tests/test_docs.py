@@ -26,12 +26,13 @@ from test_cli import leave, run
 from test_costs import adopt
 
 import distilabel_openai_batch
-from distilabel_openai_batch import OpenAIBatchLLM, doctor
+from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.ledger.files import directory
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.plugin import base
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 

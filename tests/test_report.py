@@ -16,18 +16,11 @@ from test_tables import COLLECTED
 from typer.testing import CliRunner
 
 from distilabel_openai_batch import cli
-from distilabel_openai_batch.history import (
-    Ending,
-    Phase,
-    Stretch,
-    answers_over_time,
-    crowds,
-    histories,
-)
 from distilabel_openai_batch.ledger.entries import Course
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
+from distilabel_openai_batch.report.history import Ending, Phase, Stretch, answers_over_time, crowds, histories
 
 SCOPE = ScopeName("preferences", "generate", "https://api.openai.com/v1/")
 JOB = replace(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from distilabel_openai_batch.history import Answers, Crowd, Ending, History, Phase, crowds, span
 from distilabel_openai_batch.ledger.states import label
+from distilabel_openai_batch.report.history import Answers, Crowd, Ending, History, Phase, crowds, span
 
 HOW_TO_INSTALL = "pip install 'distilabel-openai-batch[report]'"
 """What installs what charts are drawn with."""

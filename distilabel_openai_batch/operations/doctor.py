@@ -21,7 +21,7 @@ from distilabel_openai_batch.errors import (
 )
 from distilabel_openai_batch.ledger.files import directory as directory_of
 from distilabel_openai_batch.ledger.reader import Inventory
-from distilabel_openai_batch.looking import AT_ONCE, Access
+from distilabel_openai_batch.operations.server import AT_ONCE, Access
 from distilabel_openai_batch.pricing import prices
 
 # What is told of them helps whoever reads a report of a problem.
@@ -209,7 +209,7 @@ def _mend(error: RunError, address: str) -> str:
             return "Is the base URL that of a server with a Batch API?"
 
 
-async def findings(chosen: Path | None, address: str) -> list[Finding]:
+async def diagnose(chosen: Path | None, address: str) -> list[Finding]:
     """All that can be found out.
 
     Args:

@@ -10,17 +10,17 @@ from datetime import datetime, timezone
 from importlib.resources import files
 from urllib.parse import urlsplit
 
-from distilabel_openai_batch import charts
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.charts import Chart
 from distilabel_openai_batch.display.advice import next_step
-from distilabel_openai_batch.history import Ending, History, Phase, answers_over_time
 from distilabel_openai_batch.ledger.entries import Reason
 from distilabel_openai_batch.ledger.states import label
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import Cost, dollars
+from distilabel_openai_batch.report import charts
+from distilabel_openai_batch.report.charts import Chart
+from distilabel_openai_batch.report.history import Ending, History, Phase, answers_over_time
 from distilabel_openai_batch.text import duration
 
 _JOBS_LISTED = 100

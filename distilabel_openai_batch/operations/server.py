@@ -142,7 +142,7 @@ async def found(api: BatchAPI, batch_ids: set[str]) -> tuple[dict[str, Batch], s
 _QUIET_LOOKS = 3
 
 
-async def watch(
+async def watch_jobs(
     api: BatchAPI,
     jobs: Callable[[], list[JobEntry]],
     show: Callable[[list[JobEntry]], None],

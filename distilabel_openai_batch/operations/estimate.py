@@ -25,7 +25,6 @@ from distilabel.steps.tasks.base import _Task
 from distilabel.utils.serialization import read_json, read_yaml
 from pydantic import SecretStr
 
-from distilabel_openai_batch import spelling
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
@@ -35,6 +34,7 @@ from distilabel_openai_batch.hooks import row_groups
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.operations import unknown_names
 from distilabel_openai_batch.plugin import row_sources
 from distilabel_openai_batch.plugin.base import BatchClient, client_of
 from distilabel_openai_batch.plugin.steps.load import LoadBatchResults
@@ -113,7 +113,7 @@ def _choices(body: Mapping[str, Any]) -> int:
     return int(body.get("n") or 1)
 
 
-def of(path: Path, parameters: Mapping[str, Any], ledger_dir: Path | None = None) -> list[Forecast]:
+def estimate_pipeline(path: Path, parameters: Mapping[str, Any], ledger_dir: Path | None = None) -> list[Forecast]:
     """What each step of a pipeline would ask that asks through the Batch API.
 
     Args:
@@ -133,7 +133,10 @@ def of(path: Path, parameters: Mapping[str, Any], ledger_dir: Path | None = None
             pipeline = Pipeline.from_file(path)
             steps = {name: pipeline.dag.get_step(name)["step"] for name in pipeline.dag}
             content = (read_json if path.suffix == ".json" else read_yaml)(path)
-            unknown = [*spelling.in_steps(content["pipeline"]["steps"]), *spelling.in_parameters(steps, parameters)]
+            unknown = [
+                *unknown_names.in_steps(content["pipeline"]["steps"]),
+                *unknown_names.in_parameters(steps, parameters),
+            ]
             pipeline._set_runtime_parameters(parameters)
             pipeline._set_pipeline_name()
             pipeline.dag.validate()

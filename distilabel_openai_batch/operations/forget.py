@@ -12,7 +12,7 @@ from distilabel_openai_batch.engine.job_runner import settle
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
-from distilabel_openai_batch.looking import AT_ONCE, Access, found
+from distilabel_openai_batch.operations.server import AT_ONCE, Access, found
 
 
 @dataclass(slots=True)
