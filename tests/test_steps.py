@@ -265,7 +265,10 @@ def test_rows_come_from_files(sandbox, tmp_path, suffix):
 def test_rows_come_from_the_hub(tmp_path):
     """By a dataset's id. The Hub's address is read when `datasets` is imported, so a process of its own asks it."""
     lines = "\n".join(map(json.dumps, ROWS)).encode()
-    program = "import json; from distilabel_openai_batch.plugin.row_sources import load_rows; print(json.dumps(load_rows('me/rows')[:]))"
+    program = (
+        "import json; from distilabel_openai_batch.plugin.row_sources import load_rows;"
+        " print(json.dumps(load_rows('me/rows')[:]))"
+    )
     with hub_with("me/rows", "rows.jsonl", lines) as address:
         environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
         told = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
