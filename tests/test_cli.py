@@ -27,7 +27,7 @@ from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__
 from distilabel_openai_batch import sandbox as sandbox_package
 from distilabel_openai_batch.api.batches import KEY
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.cli.app import app
+from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.display import bars
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory

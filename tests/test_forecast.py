@@ -19,7 +19,7 @@ from distilabel_openai_batch import (
     StreamBatchResults,
     SubmitBatch,
 )
-from distilabel_openai_batch.cli.app import app
+from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.operations.estimate import estimate_pipeline
 
