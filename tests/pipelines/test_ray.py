@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration, UltraFeedback
@@ -22,10 +21,11 @@ from sybil.parsers.markdown import CodeBlockParser
 
 from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM, RunError
 from distilabel_openai_batch.sandbox import Fault
+from tests.support.environment import ROOT
 
 ray = pytest.importorskip("ray", reason="it needs the extra `ray`: make test-ray")
 
-PROGRAM = Path(__file__).parent / "programs" / "two_tasks.py"
+PROGRAM = ROOT / "tests" / "support" / "programs" / "two_tasks.py"
 ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
 REQUESTS = 24
 

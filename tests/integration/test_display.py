@@ -13,11 +13,11 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import API_KEY
 
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.display.live import PROGRESS_ENV_NAME, display
 from distilabel_openai_batch.engine import calls
+from tests.support.environment import API_KEY
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(6)]
 

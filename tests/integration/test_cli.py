@@ -18,9 +18,7 @@ import openai
 import orjson
 import pyarrow.parquet
 import pytest
-from conftest import API_KEY, ROOT, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
-from ledgers import Books
 from typer.testing import CliRunner
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__
@@ -35,6 +33,8 @@ from distilabel_openai_batch.ledger.states import Job, ScopeName
 from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.report.history import Ending, histories
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
+from tests.support.environment import API_KEY, ROOT, in_a_new_process
+from tests.support.ledgers import Books
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
 COMMANDS = [

@@ -16,8 +16,9 @@ import pytest
 
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.sandbox import Fault
+from tests.support.environment import ROOT
 
-PROGRAMS = Path(__file__).parent / "programs"
+PROGRAMS = ROOT / "tests" / "support" / "programs"
 SHAPES = {"leaf": 12, "row": 24, "before": 12, "siblings": 36, "behind": 48}
 """The pipelines, and how many requests each makes."""
 
@@ -26,7 +27,7 @@ class Forker:
     """The process that forks scripts' processes off itself, see `forker.py`."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-W", "ignore", Path(__file__).with_name("forker.py")]
+        command = [sys.executable, "-W", "ignore", ROOT / "tests" / "support" / "forker.py"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, **command) -> dict:

@@ -2,7 +2,7 @@
 
 Each seed is a life of one ledger and one server. A run asks some of a fixed list of questions, by several callers at
 once, while the server misbehaves, and dies at a random boundary; at the end one run is left in peace. A seed that fails
-fails again: `pytest tests/test_simulation.py -k 17`.
+fails again: `pytest tests/integration/test_simulation.py -k 17`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections import Counter
 import anyio
 import httpx
 import pytest
-from conftest import API_KEY
 
 from distilabel_openai_batch import RunError, failpoints
 from distilabel_openai_batch.api import client, transport
@@ -29,6 +28,7 @@ from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, S
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
+from tests.support.environment import API_KEY
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup

@@ -10,10 +10,7 @@ import time
 from contextlib import closing
 from dataclasses import replace
 
-import ledgers
 import pytest
-from ledgers import START, Books
-from test_tables import COLLECTED
 from typer.testing import CliRunner
 
 from distilabel_openai_batch.cli import app
@@ -22,6 +19,9 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.report.history import Ending, Phase, Stretch, answers_over_time, crowds, histories
+from tests.support import ledgers
+from tests.support.ledgers import START, Books
+from tests.unit.display.test_tables import COLLECTED
 
 SCOPE = ScopeName("preferences", "generate", "https://api.openai.com/v1/")
 JOB = replace(

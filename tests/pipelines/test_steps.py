@@ -13,14 +13,12 @@ from functools import partial
 
 import openai
 import pytest
-from conftest import API_KEY
 from datasets import Dataset
 from distilabel.errors import DistilabelUserError
 from distilabel.models.llms import OpenAILLM
 from distilabel.pipeline import Pipeline
 from distilabel.steps import KeepColumns, LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import EmbeddingTaskGenerator, EvolInstruct, TextGeneration, UltraFeedback
-from hub import hub_with
 from pydantic import ValidationError
 
 from distilabel_openai_batch import (
@@ -37,6 +35,8 @@ from distilabel_openai_batch.ledger.files import directory
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.plugin.steps.base import in_batches
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
+from tests.support.environment import API_KEY
+from tests.support.hub import hub_with
 
 ROWS = [{"instruction": f"Say number {i}.", "id": i} for i in range(23)]
 IDS = [row["id"] for row in ROWS]

@@ -12,10 +12,10 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from conftest import ROOT
 
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.ledger.ledger import Ledger
+from tests.support.environment import ROOT
 
 sys.path.insert(0, str(ROOT))
 

@@ -15,7 +15,7 @@ import signal
 import sys
 
 import distilabel.steps.tasks  # noqa: F401
-from hurry import hurry
+from fast_distilabel import hurry
 
 import distilabel_openai_batch.plugin.llm  # noqa: F401
 

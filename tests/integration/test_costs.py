@@ -13,9 +13,6 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from conftest import API_KEY
-from test_cli import ask, run
-from test_prices import NOVEMBER
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, decode, result_line
@@ -26,6 +23,9 @@ from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.pricing.prices import Cost, dollars
 from distilabel_openai_batch.sandbox import Settings
+from tests.integration.test_cli import ask, run
+from tests.support.environment import API_KEY
+from tests.unit.pricing.test_prices import NOVEMBER
 
 pytest.importorskip("genai_prices")
 

@@ -15,9 +15,10 @@ from types import ModuleType
 
 import pytest
 import yaml
-from conftest import API_KEY, ROOT
 from distilabel.distiset import Distiset
 from distilabel.pipeline import Pipeline
+
+from tests.support.environment import API_KEY, ROOT
 
 EXAMPLES = ROOT / "examples"
 BIN = Path(sys.executable).parent

@@ -1,7 +1,6 @@
 """Texts made into vectors, through the same jobs and ledger."""
 
 import pytest
-from conftest import API_KEY, in_a_new_process
 from distilabel.models.embeddings.base import Embeddings
 from distilabel.pipeline import Pipeline
 from distilabel.steps import EmbeddingGeneration, LoadDataFromDicts
@@ -10,6 +9,7 @@ from openai import OpenAI
 
 from distilabel_openai_batch import OpenAIBatchEmbeddings, OpenAIBatchLLM
 from distilabel_openai_batch.sandbox import RequestFailure
+from tests.support.environment import API_KEY, in_a_new_process
 
 MODEL = "text-embedding-3-small"
 TEXTS = [f"Number {i}." for i in range(7)]

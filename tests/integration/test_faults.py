@@ -14,7 +14,6 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import API_KEY, in_a_new_process
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.models.llms import OpenAILLM
 
@@ -30,6 +29,7 @@ from distilabel_openai_batch import (
 from distilabel_openai_batch.engine import job_runner
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
+from tests.support.environment import API_KEY, in_a_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 CALLS = ["files.create", "batches.create", "batches.retrieve", "files.content"]

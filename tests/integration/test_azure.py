@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import anyio
 import pytest
-from conftest import API_KEY, in_a_new_process
 from distilabel.models.llms import AzureOpenAILLM
 from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
@@ -34,6 +33,7 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
+from tests.support.environment import API_KEY, in_a_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(8)]
 DAY = 86_400.0

@@ -9,7 +9,6 @@ import traceback
 from datetime import datetime
 
 import pytest
-from conftest import API_KEY
 from distilabel.models.llms import MixtureOfAgentsLLM, OpenAILLM
 from distilabel.pipeline import Pipeline, routing_batch_function
 from distilabel.steps import GroupColumns, KeepColumns, LoadDataFromDicts, StepInput, step
@@ -26,6 +25,7 @@ from distilabel_openai_batch import (
     RunError,
 )
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
+from tests.support.environment import API_KEY
 
 
 @step(inputs=["instruction"], outputs=["instruction"])

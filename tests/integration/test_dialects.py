@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 
 import pytest
-from conftest import in_a_new_process
 from distilabel.models.llms import OpenAILLM
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError
 from distilabel_openai_batch.sandbox import BatchFault, Dialect, Fault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
+from tests.support.environment import in_a_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 REFUSED = RequestFailure(contains="number 7.", message="No sevens.", endpoint="batch")

@@ -14,7 +14,6 @@ from pathlib import Path
 import openai
 import orjson
 import pytest
-from conftest import ROOT
 from datasets import Dataset, DatasetDict, SplitInfo
 from distilabel.distiset import Distiset
 from distilabel.pipeline import Pipeline
@@ -22,8 +21,6 @@ from distilabel.steps.generators import huggingface
 from sybil import Document, Example
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
-from test_cli import leave, run
-from test_costs import adopt
 
 import distilabel_openai_batch
 from distilabel_openai_batch import OpenAIBatchLLM
@@ -35,6 +32,9 @@ from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.plugin import base
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
+from tests.integration.test_cli import leave, run
+from tests.integration.test_costs import adopt
+from tests.support.environment import ROOT
 
 for extra in ("genai_prices", "vl_convert"):
     pytest.importorskip(extra, reason="the pages show what every extra does")
@@ -59,17 +59,17 @@ NOT_RUN = {
     "unset OPENAI_BASE_URL": "it would lead to OpenAI",
     "distilabel-openai-batch serve": "the sandbox is running",
     """python -m distilabel_openai_batch.sandbox --settings '{"dialect": "azure"}'""": "it is running, and speaks so",
-    "make demo": "tests/test_examples.py runs what it runs",
+    "make demo": "tests/project/test_examples.py runs what it runs",
     "make test": "it is what runs this",
-    "distilabel pipeline run --config examples/pipeline.yaml": "tests/test_examples.py runs it",
-    "distilabel pipeline run --config examples/preferences.yaml": "tests/test_examples.py runs it",
-    "python examples/preferences.py": "tests/test_examples.py runs it",
+    "distilabel pipeline run --config examples/pipeline.yaml": "tests/project/test_examples.py runs it",
+    "distilabel pipeline run --config examples/preferences.yaml": "tests/project/test_examples.py runs it",
+    "python examples/preferences.py": "tests/project/test_examples.py runs it",
 }
 
 # Where the pages say that a server is: the sandbox's address takes their place.
 ADDRESSES = ("http://127.0.0.1:8000", "https://my-resource.openai.azure.com")
 
-# On a page for Ray the Python is only compiled; tests/test_ray.py runs it, in `make test-ray`.
+# On a page for Ray the Python is only compiled; tests/pipelines/test_ray.py runs it, in `make test-ray`.
 RAY = "ray.md"
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import API_KEY, in_a_new_process
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError
 from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
+from tests.support.environment import API_KEY, in_a_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(6)]
 pytestmark = pytest.mark.usefixtures("quick_retries")

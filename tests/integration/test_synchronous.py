@@ -4,7 +4,6 @@ import logging
 import sqlite3
 
 import pytest
-from conftest import API_KEY, in_a_new_process
 from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
@@ -12,6 +11,7 @@ from distilabel.steps.tasks import TextGeneration
 from distilabel_openai_batch import AuthenticationError, LedgerError, OpenAIBatchLLM, RequestsFailedError
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
+from tests.support.environment import API_KEY, in_a_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(10)]
 pytestmark = pytest.mark.usefixtures("quick_retries")
