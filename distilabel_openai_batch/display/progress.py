@@ -17,6 +17,7 @@ from distilabel_openai_batch.display.advice import next_step
 from distilabel_openai_batch.display.bars import Bar, counted
 from distilabel_openai_batch.display.live import Display
 from distilabel_openai_batch.display.tables import remaining
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.pricing.prices import Cost, dollars
 from distilabel_openai_batch.text import plural
@@ -41,7 +42,7 @@ class _Kind:
     count: int = 0
 
 
-class Progress:
+class Progress(Observer):
     """Counts a run's requests, jobs and tokens.
 
     Args:
@@ -87,21 +88,15 @@ class Progress:
         self._tenth = 0
         self._line_at = self._started
 
-    @property
-    def answers(self) -> int:
-        """Requests that have an answer."""
-        return self._answers
+    def on_answered(self, requests: int) -> None:  # noqa: D102
+        self._answers += requests
 
-    def answered(self) -> None:
-        """One more has."""
-        self._answers += 1
-
-    def asked(self, requests: int) -> None:
+    def on_submitted(self, requests: int) -> None:
         """So many requests are to be answered."""
         self._requests += requests
         self._tenth = min(self._tenth, self._tenths())
 
-    def created(self, batch: Batch, shard: Shard) -> None:
+    def on_job_created(self, batch: Batch, shard: Shard) -> None:
         """A batch was created for a shard."""
         self._jobs += 1
         self._live[batch.id] = batch
@@ -112,7 +107,7 @@ class Progress:
         )
         self._show(batch, len(shard.requests))
 
-    def saw(self, batch: Batch) -> None:
+    def on_polled(self, batch: Batch) -> None:
         """A job was looked at."""
         if batch.id not in self._live:
             return
@@ -128,50 +123,50 @@ class Progress:
                 f" {now - self._started:,.0f} s."
             )
 
-    def found(self, batch: Batch, requests: int) -> None:
+    def on_job_resumed(self, batch: Batch, requests: int) -> None:
         """A batch was found that an earlier run, another process or another machine created."""
         self._live[batch.id] = batch
         self._logger.info(f"🔁 Carrying on with batch {batch.id}, which is {batch.status}: {requests:,} requests.")
         self._show(batch, requests)
 
-    def adopted(self, batch: Batch, requests: int) -> None:
+    def on_batch_adopted(self, batch: Batch, requests: int) -> None:
         """A batch was found on the server that the ledger did not know."""
         self._logger.info(f"🔁 Found batch {batch.id} on the server: {requests:,} requests that need not be bought.")
 
-    def cannot_adopt(self, batch: Batch) -> None:
+    def on_batch_not_adoptable(self, batch: Batch) -> None:
         """A batch was found that is under way, and whose requests are not known."""
         self._logger.warning(
             f"⚠️ Batch {batch.id} of this task is {batch.status}, but its input file is gone: what it asks may be bought"
             " a second time."
         )
 
-    def reused(self, answers: int) -> None:
+    def on_reused(self, answers: int) -> None:
         """So many requests were answered by an earlier run. The first are told of at once, all of them at the end."""
         if answers and not self._reused:
             self._first_reused = answers
             self._logger.info(f"♻️ {answers:,} requests were answered before, and are not bought again.")
         self._reused += answers
 
-    def waits_for_another(self, batch_id: str | None) -> None:
+    def on_job_of_another_process(self, batch_id: str | None) -> None:
         """A job is run by another process."""
         if batch_id not in self._others:
             self._others.add(batch_id)
             self._logger.info(f"⏳ Another process runs batch {batch_id or '(not created yet)'}; waiting for it.")
 
-    def refused(self, batch: Batch) -> None:
+    def on_batch_refused(self, batch: Batch) -> None:
         """The server did not accept a batch."""
         self._live.pop(batch.id, None)
         self._show(batch)
 
-    def lost(self, file_id: str) -> None:
+    def on_result_file_missing(self, file_id: str) -> None:
         """A file with results is gone."""
         self._logger.warning(f"⚠️ The server does not have file {file_id} any more; what it said is asked again.")
 
-    def took_early(self, batch: Batch, answers: int) -> None:
+    def on_early_answers(self, batch: Batch, answers: int) -> None:
         """So many answers were taken from a batch that is under way, and says itself how many it has."""
         self._early[batch.id] += answers
 
-    def collected(self, batch: Batch, results: Results) -> None:
+    def on_collected(self, batch: Batch, results: Results) -> None:
         """A job's results are here."""
         # Before its answers are counted one by one.
         self._show(batch, ended=True)
@@ -185,7 +180,7 @@ class Progress:
         if results.strays:
             self._logger.warning(f"Batch {batch.id} has {results.strays:,} result lines that belong to no request.")
 
-    def asked_now(self, model: str, outcome: Outcome) -> None:
+    def on_sync_answered(self, model: str, outcome: Outcome) -> None:
         """A request of a model was asked synchronously, and is billed in full if it was answered."""
         self._asked_now += 1
         if isinstance(outcome, Answer):
@@ -193,26 +188,26 @@ class Progress:
             self._billed(str(outcome.body.get("model") or ""), model, usage, asked_now=True)
         self._show()
 
-    def overdue(self, requests: int, batch: Batch | None = None) -> None:
+    def on_deadline_passed(self, requests: int, batch: Batch | None = None) -> None:
         """So many requests are not waited for any longer."""
         which = f"; batch {batch.id} is cancelled, and what it answered is kept" if batch else ""
         self._logger.warning(
             f"⏰ The deadline has passed{which}. Up to {requests:,} requests are asked synchronously, at full price."
         )
 
-    def not_tried_out(self, reason: str) -> None:
+    def on_preflight_skipped(self, reason: str) -> None:
         """No request could be tried before the others are submitted."""
         self._logger.warning(f"⚠️ No request could be tried out before the others are submitted: {reason}")
 
-    def not_asked_now(self, reason: str) -> None:
+    def on_sync_unavailable(self, reason: str) -> None:
         """Requests that were to be asked synchronously go into a batch."""
         self._logger.warning(f"⚠️ What was to be answered at once goes into a batch: {reason}")
 
-    def asking_again(self, requests: int) -> None:
+    def on_retried(self, requests: int) -> None:
         """So many failed requests go into another job."""
         self._asked_again += requests
 
-    def gave_up(self, failure: Failure, custom_id: str | None = None) -> None:
+    def on_failed(self, failure: Failure, custom_id: str | None = None) -> None:
         """A request stays without an answer; one that could not even be written has no `custom_id`."""
         if failure == OTHER_BATCH:
             self._requests -= 1
@@ -222,7 +217,7 @@ class Progress:
         if custom_id and len(kind.custom_ids) < _CUSTOM_IDS_NAMED:
             kind.custom_ids.append(custom_id)
 
-    def rejected(self, failure: Failure, custom_id: str) -> None:
+    def on_rejected(self, failure: Failure, custom_id: str) -> None:
         """An answer cannot be used. Each in its own way: those of one code are one kind."""
         self._rejected += 1
         kind = self._kinds.setdefault((None, failure.code, ""), _Kind(failure))
@@ -230,7 +225,7 @@ class Progress:
         if len(kind.custom_ids) < _CUSTOM_IDS_NAMED:
             kind.custom_ids.append(custom_id)
 
-    def finish(self) -> None:
+    def on_finished(self) -> None:
         """The run is over."""
         cost = self._cost()
         summary = self._summary()

@@ -14,8 +14,8 @@ from distilabel_openai_batch.api.batches import KEY, Batch
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import decode
 from distilabel_openai_batch.api.requests import is_custom_id
-from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.job_runner import Jobs
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.ledger import Ledger
 
 
@@ -28,7 +28,7 @@ class Adoption:
         jobs: takes the results of those that have ended.
         scope_key: the metadata by which a scope's jobs are found.
         directory: for files that are needed for moments.
-        progress: is told what was found.
+        observer: reports the events of the run.
         due: whether to look for jobs at all.
         only: the ids of the batches that are looked at, whether the server lists them or not.
         all_others: whether those that it lists are looked at beside them.
@@ -41,7 +41,7 @@ class Adoption:
         jobs: Jobs,
         scope_key: tuple[str, str],
         directory: Path,
-        progress: Progress,
+        observer: Observer,
         due: bool,
         only: Collection[str] = (),
         all_others: bool = True,
@@ -51,7 +51,7 @@ class Adoption:
         self._jobs = jobs
         self._scope_key = scope_key
         self._directory = directory
-        self._progress = progress
+        self._observer = observer
         self._only = only
         self._all_others = all_others
         self._one_at_a_time = anyio.Lock()
@@ -106,9 +106,9 @@ class Adoption:
     async def _adopt_under_way(self, key: str, batch: Batch) -> None:
         custom_ids = await self._custom_ids(batch)
         if not custom_ids:
-            self._progress.cannot_adopt(batch)
+            self._observer.on_batch_not_adoptable(batch)
         elif await anyio.to_thread.run_sync(self._ledger.adopt, batch, key, custom_ids):
-            self._progress.adopted(batch, len(custom_ids))
+            self._observer.on_batch_adopted(batch, len(custom_ids))
 
     async def _custom_ids(self, batch: Batch) -> list[str]:
         """What a batch asks, by its input file; nothing where that is gone."""

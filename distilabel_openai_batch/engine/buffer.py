@@ -1,7 +1,7 @@
-"""Gathers the calls of many callers and has them answered together, once nobody is left to wait for.
+"""Buffer of the calls of many callers, which are flushed together.
 
-Which callers there are, and what answering means, is not its business: it flushes when every other task of the event
-loop is blocked, or a job is full.
+The buffer flushes when every other task of the event loop is blocked, so that no caller is left that could add to the
+flush, or when a job is full. It knows neither the callers nor the means by which requests are answered.
 """
 
 from __future__ import annotations
@@ -18,48 +18,57 @@ from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Failure, Outcome, Take
 from distilabel_openai_batch.api.requests import Request
-from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.gc_pause import nothing_collected
 
 
 @dataclass(slots=True, eq=False)
-class _Slot:
-    """One caller's requests, and what became of them so far."""
+class _Caller:
+    """A caller that waits, and the outcomes of its requests so far."""
 
     outcomes: list[Outcome | None]
-    open: int
+    open_requests: int
     done: anyio.Event = field(default_factory=anyio.Event)
     error: BaseException | None = None
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A request that a caller waits for."""
+class _PendingRequest:
+    """A request for which a caller waits.
+
+    Attributes:
+        request: the request.
+        caller: its caller.
+        index: its place among the requests of the caller.
+        submitted_at: the time of the call, in seconds since the epoch.
+        attempts: outcomes that were delivered for the request so far.
+        overdue: whether its deadline has passed, so that no batch is waited for.
+        flush: number of the last flush that contained the request.
+    """
 
     request: Request
-    slot: _Slot
+    caller: _Caller
     index: int
-    since: float
+    submitted_at: float
     attempts: int = 0
     overdue: bool = False
     flush: int = 0
-    """The last one that it went into."""
 
 
 class CallBuffer:
-    """Answers callers' requests in as few jobs as may be.
+    """Answer the requests of all callers in as few jobs as possible.
 
     Args:
-        answer: has requests answered, gives their outcomes to its second argument as they come, and returns the batches
-            that are under way and not waited for. Its third argument says when the first of them was asked, in seconds
-            since the epoch; `None` where no batch is to be waited for.
-        is_full: whether so many requests, of so many bytes, are enough for a job.
-        max_attempts: how often one request is asked before it is given up.
-        not_finished: what to raise when batches are under way and not waited for.
-        task_group: where requests are answered; it must outlive the callers.
-        progress: is told what became of the requests.
-        all_may_fail: whether it is no error of the run that all requests fail alike, if they were submitted.
-        is_crowded: whether jobs wait for others to end before they are made.
+        answer: answers requests, passes their outcomes to its second argument as they arrive, and returns the ids of
+            the batches in progress that are not waited for. Its third argument is the time of the first call, in
+            seconds since the epoch; `None` if no batch is to be waited for.
+        is_full: whether a number of requests and bytes is enough for a job.
+        max_attempts: jobs that one request is put into, at most.
+        not_finished: returns the error to raise when batches are in progress and not waited for.
+        task_group: runs the flushes; it outlives the callers.
+        observer: receives the events of the run.
+        all_may_fail: whether the run goes on although all submitted requests fail alike.
+        is_crowded: whether jobs wait for others to end before they are created.
     """
 
     def __init__(
@@ -69,7 +78,7 @@ class CallBuffer:
         max_attempts: int,
         not_finished: Callable[[Sequence[str]], Exception],
         task_group: TaskGroup,
-        progress: Progress,
+        observer: Observer,
         all_may_fail: bool = False,
         is_crowded: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -78,33 +87,34 @@ class CallBuffer:
         self._max_attempts = max_attempts
         self._not_finished = not_finished
         self._task_group = task_group
-        self._progress = progress
+        self._observer = observer
         self._all_may_fail = all_may_fail
         self._is_crowded = is_crowded
-        self._waiting: dict[str, _Asked] = {}
-        self._pending: list[_Asked] = []
+        self._waiting: dict[str, _PendingRequest] = {}
+        self._pending: list[_PendingRequest] = []
         self._pending_bytes = 0
-        self._pending_may_wait = True
-        self._flush_due = False
+        self._only_retries_pending = True
+        self._flush_scheduled = False
         self._flushes = 0
-        self._flushes_out = 0
-        self._under_way: list[str] = []
+        self._running_flushes = 0
+        self._batches_in_progress: list[str] = []
         self._error: BaseException | None = None
-        self._rejected: list[tuple[_Asked, Failure]] = []
+        self._failed: list[tuple[_PendingRequest, Failure]] = []
+        self._answers = 0
 
     @property
-    def failed(self) -> bool:
-        """Whether it was given an error for everybody."""
+    def has_failed(self) -> bool:
+        """Whether `fail` was called."""
         return self._error is not None
 
-    async def ask(self, requests: Sequence[Request]) -> list[Outcome]:
-        """Waits until each request has an outcome.
+    async def submit(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Wait until each request has an outcome.
 
         Args:
-            requests: with `custom_id`s that no caller has used yet, or none but those who have left.
+            requests: requests whose `custom_id`s no waiting caller uses.
 
         Returns:
-            An outcome for each, in their order.
+            One outcome for each request, in the order of the requests.
 
         Raises:
             RunError: the run cannot go on.
@@ -113,155 +123,157 @@ class CallBuffer:
             raise self._error
         if not requests:
             return []
-        slot = _Slot([None] * len(requests), len(requests))
-        self._progress.asked(len(requests))
+        caller = _Caller([None] * len(requests), len(requests))
+        self._observer.on_submitted(len(requests))
         now = time.time()
         with nothing_collected():
             for index, request in enumerate(requests):
-                asked = _Asked(request, slot, index, now)
-                self._waiting[request.custom_id] = asked
-                self._add(asked)
+                pending = _PendingRequest(request, caller, index, now)
+                self._waiting[request.custom_id] = pending
+                self._add(pending)
         try:
-            await slot.done.wait()
+            await caller.done.wait()
         except BaseException:
-            # The numbers are given back: the next who asks the same may do so while these are under way.
+            # A cancelled caller releases its custom_ids: the next equal call uses them while these are in progress.
             for request in requests:
                 self._waiting.pop(request.custom_id, None)
             raise
-        if slot.error:
-            raise slot.error
-        return [outcome for outcome in slot.outcomes if outcome is not None]
+        if caller.error:
+            raise caller.error
+        return [outcome for outcome in caller.outcomes if outcome is not None]
 
     def fail(self, error: BaseException) -> None:
-        """Gives an error to everybody who waits or will ask."""
+        """Raise an error in every waiting and every later caller."""
         self._error = error
-        for asked in self._waiting.values():
-            asked.slot.error = error
-            asked.slot.done.set()
+        for pending in self._waiting.values():
+            pending.caller.error = error
+            pending.caller.done.set()
         self._waiting.clear()
         self._pending.clear()
 
-    def _add(self, asked: _Asked) -> None:
-        self._pending.append(asked)
-        self._pending_bytes += len(asked.request.body)
-        # What is asked again may: each job leaves a few, and a job of few takes as long, and a place, as one of many.
-        self._pending_may_wait = self._pending_may_wait and asked.attempts > 0 and not asked.overdue
+    def _add(self, pending: _PendingRequest) -> None:
+        self._pending.append(pending)
+        self._pending_bytes += len(pending.request.body)
+        # Retries may wait to be batched together: a small job occupies a slot as long as a large one.
+        self._only_retries_pending = self._only_retries_pending and pending.attempts > 0 and not pending.overdue
         if self._is_full(len(self._pending), self._pending_bytes):
             self._flush()
         else:
-            self._flush_soon()
+            self._schedule_flush()
 
-    def _flush_soon(self) -> None:
-        if self._pending and not self._flush_due:
-            self._flush_due = True
+    def _schedule_flush(self) -> None:
+        if self._pending and not self._flush_scheduled:
+            self._flush_scheduled = True
             self._task_group.start_soon(self._flush_when_all_wait)
 
     async def _flush_when_all_wait(self) -> None:
         await anyio.wait_all_tasks_blocked()
-        self._flush_due = False
-        if not (self._pending_may_wait and self._is_crowded()):
+        self._flush_scheduled = False
+        if not (self._only_retries_pending and self._is_crowded()):
             self._flush()
 
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
-        self._pending_may_wait = True
-        due = [asked for asked in pending if self._is_waited_for(asked)]
-        waiting = [asked for asked in due if not asked.overdue]
-        overdue = [asked for asked in due if asked.overdue]
-        if waiting:
-            self._start(waiting, min(asked.since for asked in waiting))
+        self._only_retries_pending = True
+        due = [each for each in pending if self._has_waiting_caller(each)]
+        in_time = [each for each in due if not each.overdue]
+        overdue = [each for each in due if each.overdue]
+        if in_time:
+            self._start_flush(in_time, min(each.submitted_at for each in in_time))
         if overdue:
-            self._start(overdue, None)
+            self._start_flush(overdue, None)
         if pending and not due:
-            self._end_if_all_is_said()
+            self._end_if_idle()
 
-    def _is_waited_for(self, asked: _Asked) -> bool:
-        """Whether its caller has neither an outcome for it nor left."""
-        return self._waiting.get(asked.request.custom_id) is asked
+    def _has_waiting_caller(self, pending: _PendingRequest) -> bool:
+        return self._waiting.get(pending.request.custom_id) is pending
 
-    def _start(self, pending: Sequence[_Asked], since: float | None) -> None:
+    def _start_flush(self, pending: Sequence[_PendingRequest], since: float | None) -> None:
         self._flushes += 1
-        self._flushes_out += 1
-        for asked in pending:
-            asked.flush = self._flushes
-        self._task_group.start_soon(self._run, self._flushes, [asked.request for asked in pending], since)
+        self._running_flushes += 1
+        for each in pending:
+            each.flush = self._flushes
+        self._task_group.start_soon(self._run_flush, self._flushes, [each.request for each in pending], since)
 
-    async def _run(self, flush: int, requests: Sequence[Request], since: float | None) -> None:
+    async def _run_flush(self, flush: int, requests: Sequence[Request], since: float | None) -> None:
         try:
-            self._under_way += await self._answer(requests, partial(self._take, flush), since)
+            self._batches_in_progress += await self._answer(requests, partial(self._deliver, flush), since)
         except Exception as error:
             self.fail(error)
             return
         finally:
-            self._flushes_out -= 1
-        self._flush_soon()
-        self._end_if_all_is_said()
+            self._running_flushes -= 1
+        self._schedule_flush()
+        self._end_if_idle()
 
-    def _end_if_all_is_said(self) -> None:
-        self._settle_rejected()
-        if self._under_way and not self._flushes_out and not self._pending:
-            self.fail(self._not_finished(self._under_way))
+    def _end_if_idle(self) -> None:
+        self._settle_failed()
+        if self._batches_in_progress and not self._running_flushes and not self._pending:
+            self.fail(self._not_finished(self._batches_in_progress))
 
-    def _take(self, flush: int, outcomes: Mapping[str, Outcome]) -> None:
-        again = 0
+    def _deliver(self, flush: int, outcomes: Mapping[str, Outcome]) -> None:
+        answers = retries = 0
         for custom_id, outcome in outcomes.items():
-            asked = self._waiting.get(custom_id)
-            # An answer is for everybody. A failure is for who asked in this flush: whoever asked since, after another
-            # has left, is told by one of their own.
-            if asked is None or (isinstance(outcome, Failure) and asked.flush != flush):
+            pending = self._waiting.get(custom_id)
+            # An answer serves every caller. A failure serves the callers of this flush: a request that was submitted
+            # again after its first caller had left gets the failure of its own flush.
+            if pending is None or (isinstance(outcome, Failure) and pending.flush != flush):
                 continue
-            asked.attempts += 1
+            pending.attempts += 1
             if isinstance(outcome, Answer):
-                self._progress.answered()
-                self._settle(asked, outcome)
+                answers += 1
+                self._settle(pending, outcome)
             elif errors.is_out_of_quota(outcome.code):
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
-                return
+                break
             elif outcome == OVERDUE or (
-                errors.passes(outcome.status_code, outcome.code) and asked.attempts < self._max_attempts
+                errors.passes(outcome.status_code, outcome.code) and pending.attempts < self._max_attempts
             ):
-                again += 1
-                asked.overdue = asked.overdue or outcome == OVERDUE
-                self._add(asked)
+                retries += 1
+                pending.overdue = pending.overdue or outcome == OVERDUE
+                self._add(pending)
             else:
-                self._rejected.append((asked, outcome))
-        self._progress.asking_again(again)
-        self._flush_soon()
+                self._failed.append((pending, outcome))
+        self._answers += answers
+        if answers:
+            self._observer.on_answered(answers)
+        if retries:
+            self._observer.on_retried(retries)
+        self._schedule_flush()
 
-    def _settle_rejected(self) -> None:
-        """Hands over failures, unless it turns out that there is nothing else.
+    def _settle_failed(self) -> None:
+        """Deliver failures to their callers, unless nothing but one kind of permanent failure has arrived so far.
 
-        While nothing at all was answered and all failures are of one kind that does not pass, they are kept back, and
-        if it stays so until the last flush is answered, they are an error of the run. Batches that are not waited for
-        may yet have answers.
+        If that is still so after the last flush, the run fails. Batches in progress that are not waited for may yet
+        have answers, so they keep the run from failing.
         """
-        self._rejected = [(asked, failure) for asked, failure in self._rejected if self._is_waited_for(asked)]
-        kinds = {(failure.status_code, failure.code) for _, failure in self._rejected}
-        nothing_else = not self._progress.answers and not self._under_way and len(kinds) == 1
-        hopeless = nothing_else and not errors.passes(*next(iter(kinds)))
-        # Who loads what another Task submitted would be told to buy it all again.
-        if hopeless and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
-            if not self._flushes_out and not self._pending:
-                failure = self._rejected[0][1]
+        self._failed = [(pending, failure) for pending, failure in self._failed if self._has_waiting_caller(pending)]
+        kinds = {(failure.status_code, failure.code) for _, failure in self._failed}
+        only_failures = not self._answers and not self._batches_in_progress and len(kinds) == 1
+        permanent = only_failures and not errors.passes(*next(iter(kinds)))
+        # Loading what another Task submitted finds no request: without the error its advice would be to buy all again.
+        if permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
+            if not self._running_flushes and not self._pending:
+                failure = self._failed[0][1]
                 self.fail(
                     errors.RequestsFailedError(
-                        f"All {len(self._rejected):,} requests failed: {failure}",
+                        f"All {len(self._failed):,} requests failed: {failure}",
                         status_code=failure.status_code,
                         code=failure.code,
                     )
                 )
             return
-        rejected, self._rejected = self._rejected, []
-        for asked, failure in rejected:
-            # What was told twice is settled once.
-            if self._is_waited_for(asked):
-                self._progress.gave_up(failure, asked.request.custom_id)
-                self._settle(asked, failure)
+        failed, self._failed = self._failed, []
+        for pending, failure in failed:
+            # A request may fail in two flushes; settle it only the first time.
+            if self._has_waiting_caller(pending):
+                self._observer.on_failed(failure, pending.request.custom_id)
+                self._settle(pending, failure)
 
-    def _settle(self, asked: _Asked, outcome: Outcome) -> None:
-        slot = asked.slot
-        slot.outcomes[asked.index] = outcome
-        slot.open -= 1
-        del self._waiting[asked.request.custom_id]
-        if not slot.open:
-            slot.done.set()
+    def _settle(self, pending: _PendingRequest, outcome: Outcome) -> None:
+        caller = pending.caller
+        caller.outcomes[pending.index] = outcome
+        caller.open_requests -= 1
+        del self._waiting[pending.request.custom_id]
+        if not caller.open_requests:
+            caller.done.set()

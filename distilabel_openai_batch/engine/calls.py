@@ -1,9 +1,10 @@
-"""Calls of endpoints, and the numbers that tell equal calls apart."""
+"""Calls of endpoints, the `custom_id`s that tell equal calls apart, and the log of their outcomes."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,81 +15,126 @@ from distilabel_openai_batch.api.requests import Frame, build_custom_id, digest_
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.structured_output.schema import StructuredOutput
 
-outcomes_seen: ContextVar[list[list[Outcome]] | None] = ContextVar("outcomes_seen", default=None)
-"""Collects what each of a task's calls of `Session.ask` returned, for whoever wants to know why a row has no answer."""
-
 
 @dataclass(slots=True)
 class Call:
     """One call of an endpoint.
 
     Attributes:
-        endpoint: its path (`"/v1/chat/completions"`).
-        body: what the SDK would have sent there.
-        wanted: what the answer has to look like, if anything.
-        frame: of the body, where there are others like it.
+        endpoint: the path of the endpoint (`"/v1/chat/completions"`).
+        body: the JSON object that the SDK would have sent.
+        schema: the structured output that the answer must fit; `None` for any answer.
+        template: the template of bodies that differ from this one in one field; `None` for a body of its own.
     """
 
     endpoint: str
     body: Mapping[str, object]
-    wanted: StructuredOutput | None = None
-    frame: Frame | None = None
+    schema: StructuredOutput | None = None
+    template: Frame | None = None
 
     def encode(self) -> bytes:
-        """The body as JSON.
+        """Return the body as JSON.
 
         Raises:
-            ValueError: it holds something that JSON cannot, with the reason.
+            ValueError: the body holds a value that JSON cannot express.
         """
-        return self.frame.encode(self.body) if self.frame else encode_body(self.body)
+        return self.template.encode(self.body) if self.template else encode_body(self.body)
 
     def digest(self, base_url: str, endpoint: str, body: bytes) -> str:
-        """What tells the question from others.
+        """Return the digest that identifies the request.
 
         Args:
-            base_url: the server that is asked.
-            endpoint: what that calls the endpoint.
-            body: as `encode` made it.
+            base_url: the address of the server.
+            endpoint: the server's path of the endpoint.
+            body: the encoded body.
+
+        Returns:
+            32 hexadecimal digits.
         """
-        if self.frame:
-            return self.frame.digest(base_url, endpoint, self.body)
+        if self.template:
+            return self.template.digest(base_url, endpoint, self.body)
         return digest_body(base_url, endpoint, body)
 
 
-class _Scope:
-    """What a process remembers of a scope for as long as it lives.
+_active_log: ContextVar[CallLog | None] = ContextVar("active_log", default=None)
 
-    The same question asked twice in one run is two questions, which an occurrence number tells apart; a later run, in
-    another process, begins again with the first, and so finds the answers.
+
+class CallLog:
+    """Outcomes of the calls that one row group, or one part of a call, made.
+
+    The runner of row groups activates a log around a Task's `process`, since a Task passes nothing through to its LLM,
+    and reads it when the row group is done. The innermost active log of the current task receives the outcomes.
+
+    Attributes:
+        calls: for each call of `Session.submit`, in order, its outcomes.
+    """
+
+    __slots__ = ("calls",)
+
+    def __init__(self) -> None:
+        self.calls: list[Sequence[Outcome]] = []
+
+    @contextmanager
+    def activate(self) -> Iterator[CallLog]:
+        """Receive the outcomes of all calls made in this context."""
+        token = _active_log.set(self)
+        try:
+            yield self
+        finally:
+            _active_log.reset(token)
+
+    @staticmethod
+    def active() -> CallLog | None:
+        """Return the log that receives outcomes here; `None` if nobody reads them."""
+        return _active_log.get()
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Record the outcomes of one call."""
+        self.calls.append(outcomes)
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Outcomes of all calls in one list."""
+        return [outcome for outcomes in self.calls for outcome in outcomes]
+
+
+class ScopeMemory:
+    """Memory of a process for one scope: the `custom_id`s in use.
+
+    Equal requests of one run are told apart by an occurrence number. A later process counts from 0 again, and so finds
+    the answers of an earlier run in the same order.
+
+    Attributes:
+        server_searched: whether the server was searched for batches that the ledger does not know.
     """
 
     def __init__(self) -> None:
-        self._asked: set[str] = set()
-        self._next: dict[str, int] = {}
-        self._given_back: dict[str, list[str]] = {}
-        self.was_looked_for = False
-        """On the server, for jobs that the ledger does not know."""
+        self.server_searched = False
+        self._used: set[str] = set()
+        self._next_numbers: dict[str, int] = {}
+        self._released: dict[str, list[str]] = {}
 
-    def custom_id(self, digest: str, first: Callable[[], int]) -> str:
-        """The `custom_id` for one more time that a question is asked.
+    def acquire_custom_id(self, digest: str, first_number: Callable[[], int]) -> str:
+        """Return the `custom_id` of the next occurrence of a request.
 
         Args:
-            digest: the question.
-            first: the number that a question begins with.
+            digest: the digest of the request.
+            first_number: returns the number of the first occurrence.
         """
-        if given_back := self._given_back.get(digest):
-            return given_back.pop()
-        number = self._next[digest] if digest in self._next else first()
-        while (custom_id := build_custom_id(digest, number)) in self._asked:
-            # Few are asked twice: only of these it is noted how often.
+        if released := self._released.get(digest):
+            return released.pop()
+        number = self._next_numbers[digest] if digest in self._next_numbers else first_number()
+        while (custom_id := build_custom_id(digest, number)) in self._used:
+            # Few requests occur twice: only their numbers are kept, to save memory.
             number += 1
-            self._next[digest] = number + 1
-        self._asked.add(custom_id)
+            self._next_numbers[digest] = number + 1
+        self._used.add(custom_id)
         return custom_id
 
-    def give_back(self, custom_id: str) -> None:
-        """A request got no outcome: whoever asks the question next is to have its answer."""
-        self._given_back.setdefault(custom_id.partition("-")[0], []).append(custom_id)
+    def release_custom_id(self, custom_id: str) -> None:
+        """Give a `custom_id` without an outcome to the next equal request."""
+        self._released.setdefault(custom_id.partition("-")[0], []).append(custom_id)
 
 
-_scopes: defaultdict[tuple[Path, ScopeName], _Scope] = defaultdict(_Scope)
+scope_memories: defaultdict[tuple[Path, ScopeName], ScopeMemory] = defaultdict(ScopeMemory)
+"""Memories of this process, by the ledger's directory and the scope."""

@@ -1,9 +1,9 @@
-"""Decides what has to be bought: takes what the ledger has, waits for what is under way, and buys the rest."""
+"""Dispatch of requests: answered from the ledger, waited for in jobs in progress, or submitted."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,12 +15,14 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.client import NoSuchEndpointError
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
-from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Answer, Failure, Outcome, Take
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Failure, Outcome, Take
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.adoption import Adoption
+from distilabel_openai_batch.engine.delivery import deliver_answers, deliver_until
 from distilabel_openai_batch.engine.enqueue_limit import Room
 from distilabel_openai_batch.engine.job_runner import Ended, Ending, Jobs
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.settings import DispatchSettings
 from distilabel_openai_batch.engine.sync_runner import Synchronous
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -28,277 +30,272 @@ from distilabel_openai_batch.ledger.states import OPEN_STATES, Job, JobState
 from distilabel_openai_batch.pricing.budget import UNLIMITED, Unlimited
 
 _NOT_SUBMITTED = Failure(
-    "No job of this run asked it: what was submitted is another Task, model or parameter, or other rows.",
+    "No job of this run holds the request: the Task, model, parameters or rows differ from the submitted ones.",
     code=NOT_SUBMITTED,
 )
 
-# Requests that are refused before it is said that all would be.
+# Equal refusals in a preflight after which all requests of a model count as refused.
 _TRIALS = 3
 
-_LOOKED_UP_AT_ONCE = 5_000
+_LOOK_UP_CHUNK = 5_000
 
 # Deadlines, in seconds since the epoch.
 _NEVER = float("inf")
 _PASSED = float("-inf")
 
-# How often a job is looked up that another process runs.
-_ANOTHERS_JOB_SECONDS = 1.0
+_POLL_OF_ANOTHER_PROCESS_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class _Found:
-    """What the ledger knows of requests.
+class _LookUp:
+    """Requests, sorted by their entries in the ledger.
 
     Attributes:
-        to_buy: those that have to be bought.
-        failed: what became of some of these in an earlier run.
-        waiting: those in jobs under way, by the job's number.
-        known: how many had an outcome.
+        to_submit: requests without an outcome that are in no job in progress.
+        failures: failures of some of these in an earlier run, by `custom_id`.
+        in_jobs: requests in jobs in progress, by the id of the job.
+        answered: number of requests with an outcome.
     """
 
-    to_buy: list[Request] = field(default_factory=list)
-    failed: dict[str, Failure] = field(default_factory=dict)
-    waiting: dict[int, list[Request]] = field(default_factory=dict)
-    known: int = 0
+    to_submit: list[Request] = field(default_factory=list)
+    failures: dict[str, Failure] = field(default_factory=dict)
+    in_jobs: dict[int, list[Request]] = field(default_factory=dict)
+    answered: int = 0
 
-    def add(self, again: _Found) -> None:
-        """What was to be bought was looked up once more."""
-        self.to_buy, self.failed = again.to_buy, again.failed
-        self.known += again.known
-        for job_id, requests in again.waiting.items():
-            self.waiting.setdefault(job_id, []).extend(requests)
+    def merge(self, second: _LookUp) -> None:
+        """Merge the second look-up of `to_submit`."""
+        self.to_submit, self.failures = second.to_submit, second.failures
+        self.answered += second.answered
+        for job_id, requests in second.in_jobs.items():
+            self.in_jobs.setdefault(job_id, []).extend(requests)
 
 
-class Broker:
-    """Answers requests, each bought once.
+class Dispatcher:
+    """Answer requests, and submit each of them once.
 
     Args:
-        ledger: what is known.
-        jobs: what buys.
-        room: what the server has room for.
-        adoption: knows of jobs that the ledger does not know.
+        settings: the rules of the dispatch.
+        ledger: holds the outcomes of earlier runs.
+        jobs: runs jobs.
+        limit: the learned limit of enqueued requests.
+        adoption: adds the jobs of other machines to the ledger.
+        sync_runner: submits requests synchronously.
         cut: cuts requests into shards.
-        max_jobs: jobs of one's own in flight at once.
-        progress: is told what was found.
-        synchronous: asks what no batch is waited for.
-        deadline: seconds after which no batch is waited for.
-        sync_below: fewer requests than these are not worth a batch.
-        preflight: whether a request is tried out before the others are submitted.
-        buys: whether anything is bought. Otherwise what no job has answered is a failure, and says why.
-        only: ids of the batches whose requests are answered; the others fail as `OTHER_BATCH`.
-        budget: what may be spent.
+        observer: receives the events of the run.
+        budget: the limit of spending.
     """
 
     def __init__(
         self,
+        settings: DispatchSettings,
         ledger: Ledger,
         jobs: Jobs,
-        room: Room,
+        limit: Room,
         adoption: Adoption,
+        sync_runner: Synchronous,
         cut: Callable[[Iterable[Request]], Iterable[Shard]],
-        max_jobs: int,
-        progress: Progress,
-        synchronous: Synchronous,
-        deadline: float | None = None,
-        sync_below: float = 0,
-        preflight: bool = False,
-        buys: bool = True,
-        only: Collection[str] = (),
+        observer: Observer,
         budget: Unlimited = UNLIMITED,
     ) -> None:
-        self._budget = budget
-        self._buys = buys
-        self._only = frozenset(only)
+        self._settings = settings
         self._ledger = ledger
         self._jobs = jobs
-        self._room = room
+        self._limit = limit
         self._adoption = adoption
+        self._sync_runner = sync_runner
         self._cut = cut
-        self._capacity = anyio.CapacityLimiter(max_jobs)
-        self._progress = progress
-        self._synchronous = synchronous
-        self._deadline = _NEVER if deadline is None else deadline
-        self._sync_below = sync_below
-        self._preflight = preflight
-        self._tried_out: set[tuple[str, str]] = set()
+        self._observer = observer
+        self._budget = budget
+        self._capacity = anyio.CapacityLimiter(settings.max_jobs)
+        self._tried_models: set[tuple[str, str]] = set()
         self._running: dict[int, anyio.Event] = {}
-        self._sorting = anyio.Lock()
+        self._look_up_lock = anyio.Lock()
 
     @property
     def is_crowded(self) -> bool:
-        """Whether jobs wait for others to end before they are made."""
+        """Whether jobs wait for others to end before they are created."""
         return self._capacity.statistics().tasks_waiting > 0
 
-    async def answer(self, requests: Sequence[Request], take: Take, since: float | None) -> list[str]:
-        """Has requests answered, from the ledger or by the server.
+    async def answer(self, requests: Sequence[Request], deliver: Take, since: float | None) -> list[str]:
+        """Answer requests from the ledger or by the server.
 
         Args:
-            requests: each with a `custom_id` of its own.
-            take: is given their outcomes as they come.
-            since: when the first of them was asked, in seconds since the epoch, from which the deadline counts; `None`
-                where it has passed.
+            requests: requests with different `custom_id`s.
+            deliver: receives outcomes as they arrive.
+            since: the time of the first call, in seconds since the epoch, from which the deadline counts; `None` if the
+                deadline has passed.
 
         Returns:
-            Ids of the batches that are under way and not waited for; none where jobs are waited for.
+            Ids of the batches that are in progress and not waited for; empty if jobs are waited for.
 
         Raises:
             RunError: the run cannot go on.
         """
-        take = self._budget.settling(take)
+        deliver = self._budget.settling(deliver)
         try:
-            if self._only:
-                requests = await self._members(requests, take)
-            deadline = _PASSED if since is None else since + self._deadline
-            return await self._answer(requests, take, deadline, new=True)
+            if self._settings.only_batches:
+                requests = await self._select_members(requests, deliver)
+            deadline = _PASSED if since is None else since + self._settings.deadline
+            return await self._answer(requests, deliver, deadline, is_first=True)
         except OSError as error:
             raise errors.RunError(f"A file of a job could not be written or read: {error}") from None
 
-    async def _members(self, requests: Sequence[Request], take: Take) -> Sequence[Request]:
-        """Those of the requests that are, or were, in one of the batches asked for."""
+    async def _select_members(self, requests: Sequence[Request], deliver: Take) -> Sequence[Request]:
+        """Return the requests that are, or were, in one of the selected batches; fail the others."""
+        only = self._settings.only_batches
         custom_ids = [request.custom_id for request in requests]
         batches = await anyio.to_thread.run_sync(self._ledger.batches_of, custom_ids)
-        if not self._only.issubset(chain.from_iterable(batches.values())) and await self._adoption.adopt():
+        if not only.issubset(chain.from_iterable(batches.values())) and await self._adoption.adopt():
             batches = await anyio.to_thread.run_sync(self._ledger.batches_of, custom_ids)
-        others = {
-            custom_id: OTHER_BATCH for custom_id in custom_ids if self._only.isdisjoint(batches.get(custom_id, ()))
-        }
-        take(others)
+        others = {custom_id: OTHER_BATCH for custom_id in custom_ids if only.isdisjoint(batches.get(custom_id, ()))}
+        deliver(others)
         return [request for request in requests if request.custom_id not in others]
 
-    async def _answer(self, requests: Sequence[Request], take: Take, deadline: float, new: bool) -> list[str]:
-        """As `answer`. Where they are not `new`, a failure is what their job has just come to, not an earlier run."""
-        # One after another, so that jobs are made in the order in which their requests were asked.
-        async with self._sorting:
-            found = await self._look_up(requests, take, new)
-            if new and found.to_buy and await self._adoption.adopt():
-                found.add(await self._look_up(found.to_buy, take, new))
-        if new:
-            self._progress.reused(found.known)
-        to_buy = found.to_buy
-        if not self._buys:
-            take(await anyio.to_thread.run_sync(self._why_not, to_buy, found.failed))
-            to_buy = []
-        is_urgent = len(to_buy) < self._sync_below or time.time() >= deadline
-        await self._budget.reserve(to_buy, at_once=is_urgent)
-        if self._preflight and not is_urgent:
-            to_buy = await self._try_out(to_buy, take)
-        return await _side_by_side(
-            [partial(self._wait_for, job_id, members, take, deadline) for job_id, members in found.waiting.items()]
-            + [
-                partial(self._ask_now, shard, take) if is_urgent else partial(self._buy, shard, take, deadline)
-                for shard in self._cut(to_buy)
-            ]
-        )
+    async def _answer(self, requests: Sequence[Request], deliver: Take, deadline: float, is_first: bool) -> list[str]:
+        """Answer requests.
 
-    async def _try_out(self, requests: Sequence[Request], take: Take) -> list[Request]:
-        """Tries one request of each model at the synchronous endpoint, a few where the first ones are refused.
+        Args:
+            requests: the requests.
+            deliver: receives outcomes as they arrive.
+            deadline: the time after which no batch is waited for, in seconds since the epoch.
+            is_first: whether this is the first attempt of the run. If not, a failure in the ledger is the outcome of a
+                job that was just waited for, and is delivered; if so, the request is submitted again.
 
         Returns:
-            Those that have no outcome yet.
+            Ids of the batches that are in progress and not waited for.
+        """
+        # One look-up at a time, so that jobs are created in the order of their requests.
+        async with self._look_up_lock:
+            found = await self._look_up(requests, deliver, is_first)
+            if is_first and found.to_submit and await self._adoption.adopt():
+                found.merge(await self._look_up(found.to_submit, deliver, is_first))
+        if is_first and found.answered:
+            self._observer.on_reused(found.answered)
+        to_submit = found.to_submit
+        if not self._settings.submits:
+            deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
+            to_submit = []
+        is_sync = len(to_submit) < self._settings.sync_below or time.time() >= deadline
+        await self._budget.reserve(to_submit, at_once=is_sync)
+        if self._settings.preflight and not is_sync:
+            to_submit = await self._try_models(to_submit, deliver)
+        waits = [partial(self._wait_for_job, job, members, deliver, deadline) for job, members in found.in_jobs.items()]
+        submissions = [
+            partial(self._submit_sync, shard, deliver) if is_sync else partial(self._submit, shard, deliver, deadline)
+            for shard in self._cut(to_submit)
+        ]
+        return await _run_concurrently([*waits, *submissions])
+
+    async def _look_up(self, requests: Sequence[Request], deliver: Take, is_first: bool) -> _LookUp:
+        """Sort requests by their entries in the ledger, and deliver known outcomes in chunks."""
+        found = _LookUp()
+        for start in range(0, len(requests), _LOOK_UP_CHUNK):
+            chunk = requests[start : start + _LOOK_UP_CHUNK]
+            known = await anyio.to_thread.run_sync(self._ledger.look_up, [request.custom_id for request in chunk])
+            outcomes: dict[str, Outcome] = {}
+            for request in chunk:
+                entry = known.get(request.custom_id)
+                if entry is None:
+                    found.to_submit.append(request)
+                elif entry.outcome is None:
+                    found.in_jobs.setdefault(entry.job, []).append(request)
+                elif is_first and isinstance(entry.outcome, Failure):
+                    found.to_submit.append(request)
+                    found.failures[request.custom_id] = entry.outcome
+                else:
+                    outcomes[request.custom_id] = entry.outcome
+            found.answered += len(outcomes)
+            deliver(outcomes)
+        return found
+
+    def _explain(self, requests: Sequence[Request], failures: Mapping[str, Failure]) -> dict[str, Outcome]:
+        """Return the reason why each request has no answer, for a run that submits nothing."""
+        custom_ids = [request.custom_id for request in requests]
+        dropped = self._ledger.came_to_nothing(custom_ids)
+        return {
+            custom_id: failures.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids
+        }
+
+    async def _try_models(self, requests: Sequence[Request], deliver: Take) -> list[Request]:
+        """Submit one request of each model synchronously, and a few more if the first ones are refused.
+
+        Returns:
+            The requests without an outcome.
 
         Raises:
-            RequestsFailedError: all that were tried are refused alike, as they would be in a batch.
+            RequestsFailedError: the server refuses all tried requests of a model alike.
         """
-        kinds: dict[tuple[str, str], list[Request]] = {}
+        by_model: dict[tuple[str, str], list[Request]] = {}
         for request in requests:
-            kinds.setdefault((request.endpoint, request.model), []).append(request)
+            by_model.setdefault((request.endpoint, request.model), []).append(request)
         outcomes: dict[str, Outcome] = {}
-        for kind in kinds.keys() - self._tried_out:
-            self._tried_out.add(kind)
-            refusals: list[Failure] = []
-            for request in kinds[kind][:_TRIALS]:
-                await self._budget.reserve([request], at_once=True)
-                try:
-                    await self._at_once(Shard.of([request]), outcomes.update)
-                except (NoSuchEndpointError, errors.AuthenticationError) as error:
-                    # Keys can be restricted to batches.
-                    self._progress.not_tried_out(str(error))
-                    break
-                outcome = outcomes.get(request.custom_id)
-                if not isinstance(outcome, Failure) or errors.passes(outcome.status_code, outcome.code):
-                    break
-                refusals.append(outcome)
-            if len(refusals) == _TRIALS and len({(refusal.status_code, refusal.code) for refusal in refusals}) == 1:
-                raise errors.RequestsFailedError(
-                    f"The first {_TRIALS} of {len(kinds[kind]):,} requests were tried out, and failed: {refusals[0]}"
-                    " Nothing was submitted.",
-                    status_code=refusals[0].status_code,
-                    code=refusals[0].code,
-                )
-        take(outcomes)
+        for model in by_model.keys() - self._tried_models:
+            self._tried_models.add(model)
+            await self._try_model(by_model[model], outcomes)
+        deliver(outcomes)
         return [request for request in requests if request.custom_id not in outcomes]
 
-    async def _ask_now(self, shard: Shard, take: Take) -> list[str]:
-        """Asks requests at the synchronous endpoint; in a batch where the server has none."""
-        try:
-            others = await self._at_once(shard, take)
-        except NoSuchEndpointError as error:
-            self._progress.not_asked_now(str(error))
-            await self._budget.reserve(shard.requests, at_once=False)
-            return await self._buy(shard, take, _NEVER)
-        return await self._answer(others, take, _PASSED, new=False)
+    async def _try_model(self, requests: Sequence[Request], outcomes: dict[str, Outcome]) -> None:
+        """Submit the first requests of a model synchronously, and add their outcomes to `outcomes`."""
+        refusals: list[Failure] = []
+        for request in requests[:_TRIALS]:
+            await self._budget.reserve([request], at_once=True)
+            try:
+                await self._run_sync(Shard.of([request]), outcomes.update)
+            except (NoSuchEndpointError, errors.AuthenticationError) as error:
+                # A key may be restricted to batches.
+                self._observer.on_preflight_skipped(str(error))
+                return
+            outcome = outcomes.get(request.custom_id)
+            if not isinstance(outcome, Failure) or errors.passes(outcome.status_code, outcome.code):
+                return
+            refusals.append(outcome)
+        if len(refusals) == _TRIALS and len({(refusal.status_code, refusal.code) for refusal in refusals}) == 1:
+            raise errors.RequestsFailedError(
+                f"The preflight tried the first {_TRIALS} of {len(requests):,} requests, and all failed: {refusals[0]}"
+                " Nothing was submitted.",
+                status_code=refusals[0].status_code,
+                code=refusals[0].code,
+            )
 
-    async def _at_once(self, shard: Shard, take: Take) -> Sequence[Request]:
-        """Asks requests at the synchronous endpoint.
+    async def _submit_sync(self, shard: Shard, deliver: Take) -> list[str]:
+        """Submit a shard synchronously, or in a batch if the server has no synchronous endpoint."""
+        try:
+            others = await self._run_sync(shard, deliver)
+        except NoSuchEndpointError as error:
+            self._observer.on_sync_unavailable(str(error))
+            await self._budget.reserve(shard.requests, at_once=False)
+            return await self._submit(shard, deliver, _NEVER)
+        return await self._answer(others, deliver, _PASSED, is_first=False)
+
+    async def _run_sync(self, shard: Shard, deliver: Take) -> Sequence[Request]:
+        """Submit a shard synchronously.
 
         Returns:
-            Those that another process is asking.
+            The requests that another process has submitted.
 
         Raises:
-            NoSuchEndpointError: there is none.
+            NoSuchEndpointError: the server has no synchronous endpoint.
         """
         job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard, JobState.SYNCHRONOUS)
         mine, others = shard.parted(set(claimed))
         if mine:
-            with self._reserved(job.id):
-                await self._synchronous.run(job, mine, take)
+            with self._mark_running(job.id):
+                await self._sync_runner.run(job, mine, deliver)
         else:
-            await self._dropped(job)
-        return self._left_to(others)
+            await self._drop(job)
+        return self._release(others)
 
-    def _left_to(self, others: Shard | None) -> Sequence[Request]:
-        """The requests of a shard that another process buys."""
-        requests = others.requests if others else []
-        self._budget.let_go(requests)
-        return requests
-
-    async def _look_up(self, requests: Sequence[Request], take: Take, new: bool) -> _Found:
-        """Sorts requests by what the ledger knows of them, and hands over the outcomes, a few thousand at a time."""
-        found = _Found()
-        for start in range(0, len(requests), _LOOKED_UP_AT_ONCE):
-            some = requests[start : start + _LOOKED_UP_AT_ONCE]
-            known = await anyio.to_thread.run_sync(self._ledger.look_up, [request.custom_id for request in some])
-            outcomes: dict[str, Outcome] = {}
-            for request in some:
-                fact = known.get(request.custom_id)
-                if fact is None:
-                    found.to_buy.append(request)
-                elif fact.outcome is None:
-                    found.waiting.setdefault(fact.job, []).append(request)
-                elif new and isinstance(fact.outcome, Failure):
-                    found.to_buy.append(request)
-                    found.failed[request.custom_id] = fact.outcome
-                else:
-                    outcomes[request.custom_id] = fact.outcome
-            found.known += len(outcomes)
-            take(outcomes)
-        return found
-
-    def _why_not(self, requests: Sequence[Request], failed: Mapping[str, Failure]) -> dict[str, Outcome]:
-        """Why requests have no answer that could be had without buying it."""
-        custom_ids = [request.custom_id for request in requests]
-        dropped = self._ledger.came_to_nothing(custom_ids)
-        return {custom_id: failed.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids}
-
-    async def _buy(self, shard: Shard, take: Take, deadline: float) -> list[str]:
+    async def _submit(self, shard: Shard, deliver: Take, deadline: float) -> list[str]:
+        """Submit a shard in a batch."""
         others: Shard | None = None
         async with AsyncExitStack() as places:
             with anyio.move_on_after(deadline - time.time()) as waiting:
                 await places.enter_async_context(self._capacity)
-                tried = await places.enter_async_context(self._room.trial())
+                tried = await places.enter_async_context(self._limit.trial())
             if waiting.cancelled_caught:
-                return self._late(shard, take)
-            if self._room.is_too_large(len(shard.requests)):
+                return self._deliver_overdue(shard, deliver)
+            if self._limit.is_too_large(len(shard.requests)):
                 ended = None
             else:
                 failpoints.reached(Boundary.BEFORE_INTENT)
@@ -306,93 +303,82 @@ class Broker:
                 mine, others = shard.parted(set(claimed))
                 if mine:
                     shard = mine
-                ended = await self._run(job, shard, take, deadline, tried) if mine else await self._dropped(job)
-        under_way: list[str] = []
+                    with self._mark_running(job.id):
+                        ended = await self._jobs.run(job, deliver_until(deadline, deliver), shard, deadline, tried)
+                else:
+                    ended = await self._drop(job)
+        in_progress: list[str] = []
         if ended is None or ended.ending is Ending.TOO_LARGE:
-            assert self._room.size
-            parts = shard.parts(self._room.size)
-            under_way += await _side_by_side([partial(self._buy, part, take, deadline) for part in parts])
+            assert self._limit.size
+            parts = shard.parts(self._limit.size)
+            in_progress += await _run_concurrently([partial(self._submit, part, deliver, deadline) for part in parts])
         elif ended.ending is Ending.OVERDUE:
-            self._late(shard, take)
+            self._deliver_overdue(shard, deliver)
         else:
-            under_way += _batch_ids(ended)
-        if left := self._left_to(others):
-            under_way += await self._answer(left, take, deadline, new=False)
-        return under_way
+            in_progress += _batch_ids(ended)
+        if left := self._release(others):
+            in_progress += await self._answer(left, deliver, deadline, is_first=False)
+        return in_progress
 
-    def _late(self, shard: Shard, take: Take) -> list[str]:
-        """The deadline has passed before the server took a job."""
-        self._progress.overdue(len(shard.requests))
-        take({request.custom_id: OVERDUE for request in shard.requests})
+    def _release(self, others: Shard | None) -> Sequence[Request]:
+        """Return the requests of a shard that another process submits, and release their share of the budget."""
+        requests = others.requests if others else []
+        self._budget.let_go(requests)
+        return requests
+
+    def _deliver_overdue(self, shard: Shard, deliver: Take) -> list[str]:
+        """Deliver `OVERDUE` for a shard whose deadline passed before the server accepted its batch."""
+        self._observer.on_deadline_passed(len(shard.requests))
+        deliver({request.custom_id: OVERDUE for request in shard.requests})
         return []
 
-    async def _dropped(self, job: Job) -> Ended:
-        """A job for which another process left nothing to do."""
+    async def _drop(self, job: Job) -> Ended:
+        """Drop a job whose requests are all in jobs of another process."""
         return Ended(Ending.DROPPED, await anyio.to_thread.run_sync(self._ledger.dropped, job))
 
-    async def _run(self, job: Job, shard: Shard, take: Take, deadline: float, tried: Callable[[], None]) -> Ended:
-        with self._reserved(job.id):
-            return await self._jobs.run(
-                job, lambda outcomes: take(_overdue(outcomes, deadline)), shard, deadline, tried
-            )
-
     @contextmanager
-    def _reserved(self, job_id: int) -> Iterator[None]:
-        """A job is run by one task at a time; the others of this session wait for it."""
+    def _mark_running(self, job_id: int) -> Iterator[None]:
+        """Let one task run a job, and the other tasks of this session wait for its end."""
         self._running[job_id] = anyio.Event()
         try:
             yield
         finally:
             self._running.pop(job_id).set()
 
-    async def _wait_for(self, job_id: int, requests: Sequence[Request], take: Take, deadline: float) -> list[str]:
-        """Waits for a job that was begun before: by this session, by another process, or by one that died."""
+    async def _wait_for_job(
+        self, job_id: int, requests: Sequence[Request], deliver: Take, deadline: float
+    ) -> list[str]:
+        """Wait for a job that this session, another process, or a process that died has begun."""
         while (job := await anyio.to_thread.run_sync(self._ledger.job, job_id)).state in OPEN_STATES:
             if job_id in self._running:
                 await self._running[job_id].wait()
                 continue
-            with self._reserved(job_id):
+            with self._mark_running(job_id):
                 mine = await anyio.to_thread.run_sync(self._ledger.take_over, job)
-                # Its time began when it was planned, perhaps in an earlier run.
-                deadline = min(deadline, job.intended_at + self._deadline)
-                is_open = mine and mine.state in OPEN_STATES
+                # The deadline of a job counts from its intent, perhaps in an earlier run.
+                deadline = min(deadline, job.intended_at + self._settings.deadline)
                 if mine:
                     await self._budget.expect(requests)
-                ended = await self._jobs.run(mine, _only_answers(take), deadline=deadline) if mine and is_open else None
+                ended = None
+                if mine and mine.state in OPEN_STATES:
+                    ended = await self._jobs.run(mine, deliver_answers(deliver), deadline=deadline)
             if ended and ended.ending is Ending.UNDER_WAY:
                 return _batch_ids(ended)
             if mine:
                 continue
             if not self._jobs.waits and job.batch_id:
                 return [job.batch_id]
-            self._progress.waits_for_another(job.batch_id)
-            await anyio.sleep(_ANOTHERS_JOB_SECONDS)
-        return await self._answer(requests, lambda outcomes: take(_overdue(outcomes, deadline)), deadline, new=False)
-
-
-def _overdue(outcomes: Mapping[str, Outcome], deadline: float) -> Mapping[str, Outcome]:
-    """What became of requests, where another job is not to be waited for."""
-    if time.time() < deadline:
-        return outcomes
-    return {
-        custom_id: OVERDUE
-        if isinstance(outcome, Failure) and errors.passes(outcome.status_code, outcome.code)
-        else outcome
-        for custom_id, outcome in outcomes.items()
-    }
-
-
-def _only_answers(take: Take) -> Take:
-    """Hands over answers; what else becomes of requests is to be looked up."""
-    return lambda outcomes: take({name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Answer)})
+            self._observer.on_job_of_another_process(job.batch_id)
+            await anyio.sleep(_POLL_OF_ANOTHER_PROCESS_SECONDS)
+        return await self._answer(requests, deliver_until(deadline, deliver), deadline, is_first=False)
 
 
 def _batch_ids(ended: Ended) -> list[str]:
     return [ended.job.batch_id] if ended.ending is Ending.UNDER_WAY and ended.job.batch_id else []
 
 
-async def _side_by_side(calls: Sequence[Callable[[], Awaitable[list[str]]]]) -> list[str]:
-    """Runs calls side by side; the first error ends them all, and is raised as it is, not as a group."""
+async def _run_concurrently(calls: Sequence[Callable[[], Awaitable[list[str]]]]) -> list[str]:
+    """Run calls concurrently, and join their results; the first error cancels the others and is raised alone."""
     results: list[str] = []
     failures: list[Exception] = []
 

@@ -25,8 +25,8 @@ from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome
 from distilabel_openai_batch.api.requests import Shard, is_custom_id
 from distilabel_openai_batch.api.result_files import Results
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.enqueue_limit import Room
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.settings import JobSettings
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.gc_pause import nothing_collected
@@ -106,18 +106,18 @@ class Jobs:
         ledger: where each step is written down before the next one is taken.
         settings: how jobs are made and watched.
         directory: where input, output and error files lie while they are needed.
-        progress: is told of each job's course.
+        observer: reports the events of the run.
         room: what the server has room for.
     """
 
     def __init__(
-        self, api: BatchAPI, ledger: Ledger, settings: JobSettings, directory: Path, progress: Progress, room: Room
+        self, api: BatchAPI, ledger: Ledger, settings: JobSettings, directory: Path, observer: Observer, room: Room
     ) -> None:
         self._api = api
         self._ledger = ledger
         self._settings = settings
         self._directory = directory
-        self._progress = progress
+        self._observer = observer
         self._room = room
         self._live: set[str] = set()
         self._recording = anyio.Lock()
@@ -184,7 +184,7 @@ class Jobs:
                         if gone := await self._gone_before(deadline, has_room, job, shard, error, for_room=True):
                             return gone
                         continue
-                    self._progress.created(batch, shard)
+                    self._observer.on_job_created(batch, shard)
                 case JobState.SYNCHRONOUS:
                     return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
                 case JobState.PLANNED | JobState.UPLOADED:
@@ -195,7 +195,7 @@ class Jobs:
                     assert job.batch_id
                     if batch is None:
                         batch = await self._api.retrieve(job.batch_id)
-                        self._progress.found(batch, job.requests)
+                        self._observer.on_job_resumed(batch, job.requests)
                     if not (self._settings.wait or batch.ended):
                         self._room.leave(job.id, was_taken=True)
                         return Ended(Ending.UNDER_WAY, job)
@@ -206,7 +206,7 @@ class Jobs:
                     batch = batch or await self._api.retrieve(job.batch_id)
                     if collected := await self._collect(job, batch, take):
                         return collected
-                    self._progress.refused(batch)
+                    self._observer.on_batch_refused(batch)
                     if not shard:
                         return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
                     tried()
@@ -315,7 +315,7 @@ class Jobs:
                 if cancelled:
                     break
                 if late:
-                    self._progress.overdue(job.requests - batch.completed, batch)
+                    self._observer.on_deadline_passed(job.requests - batch.completed, batch)
                 await self._api.cancel(batch.id)
                 cancelled, overdue_at = True, seen_at + _OVERDUE_SECONDS
             due_in = seen_at + self._settings.schedule.interval(seen_at - created_at) - time.monotonic()
@@ -327,9 +327,9 @@ class Jobs:
             if batch.output_file_id and not batch.ended:
                 await self._api.download_more(batch.output_file_id, growing.path)
                 early = await self._in_thread(self._record_growth, job, growing)
-                self._progress.took_early(batch, len(early))
+                self._observer.on_early_answers(batch, len(early))
                 growing.take(early)
-        self._progress.saw(batch)
+        self._observer.on_polled(batch)
         return batch
 
     def _note(self, job: Job, batch: Batch) -> None:
@@ -365,7 +365,7 @@ class Jobs:
                 self._seen_at = time.monotonic()
                 self._seen = await self._api.retrieve_many(set(self._live))
                 for seen in self._seen.values():
-                    self._progress.saw(seen)
+                    self._observer.on_polled(seen)
             return self._seen[batch.id], self._seen_at
 
     async def _collect(self, job: Job, batch: Batch, take: Take) -> Ended | None:
@@ -388,7 +388,7 @@ class Jobs:
         assert recorded
         results, left = recorded
         job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
-        self._progress.collected(batch, results)
+        self._observer.on_collected(batch, results)
         if results.answers >= min(batch.completed, job.requests):
             await self._delete_files(batch, job.input_file_id)
         failpoints.reached(Boundary.RECORD_TO_HAND_OVER)
@@ -466,7 +466,7 @@ class Jobs:
             why = batch_failure(batch.id, batch.reasons) if batch.status == "failed" else MISSING_RESULT
             results += [(custom_id, why) for custom_id in await asked() if custom_id not in named]
         if await self._in_thread(self._ledger.adopt_results, batch, key, results) and answers:
-            self._progress.adopted(batch, answers)
+            self._observer.on_batch_adopted(batch, answers)
         if answers >= batch.completed:
             await self._delete_files(batch)
 
@@ -492,7 +492,7 @@ class Jobs:
         except errors.RunError as error:
             if error.status_code != 404:
                 raise
-            self._progress.lost(file_id)
+            self._observer.on_result_file_missing(file_id)
 
     def _was_worked_on(self, job: Job, batch: Batch, paths: Sequence[Path]) -> bool:
         """Whether a failed batch has answers, or, if it does not say itself why it failed, says why requests did."""

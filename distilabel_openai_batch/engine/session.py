@@ -1,16 +1,16 @@
-"""Puts the parts together for one event loop: the server's client, the jobs, and the buffer in front of them."""
+"""A session: calls of one event loop in, outcomes out."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
-from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.buffer import CallBuffer
-from distilabel_openai_batch.engine.calls import Call, _Scope, outcomes_seen
+from distilabel_openai_batch.engine.calls import Call, CallLog, ScopeMemory
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import Spool
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
@@ -18,137 +18,148 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.structured_output.repair import Exchange
 
 
-class Session:
-    """Answers calls through the Batch API.
+@dataclass(frozen=True, slots=True)
+class SessionParts:
+    """Parts that a session is made of.
 
-    Args:
-        buffer: what the calls wait in.
-        ledger: what was asked before.
-        progress: is told of calls that cannot be written.
-        scope: who asks, in this process.
-        base_url: the server's address.
-        settings: the limits that calls have to keep.
-        submission: the rows and jobs that are kept for a later run.
-        spool: where the requests' bodies are kept.
+    Attributes:
+        buffer: holds the requests until they are answered.
+        ledger: knows the requests of earlier runs.
+        observer: receives the events of the run.
+        memory: tells equal requests of this process apart.
+        submission: rows and jobs that are kept for a later run.
+        bodies: stores the bodies of the requests on the disk.
     """
 
-    def __init__(
-        self,
-        buffer: CallBuffer,
-        ledger: Ledger,
-        progress: Progress,
-        scope: _Scope,
-        base_url: str,
-        settings: SessionSettings,
-        submission: Submission,
-        spool: Spool,
-    ) -> None:
-        self.submission = submission
-        self._spool = spool
-        self._buffer = buffer
-        self._ledger = ledger
-        self._progress = progress
-        self._scope = scope
+    buffer: CallBuffer
+    ledger: Ledger
+    observer: Observer
+    memory: ScopeMemory
+    submission: Submission
+    bodies: Spool
+
+
+class Session:
+    """Answer calls through the Batch API.
+
+    Args:
+        base_url: the address of the server.
+        settings: the limits that requests have to keep.
+        parts: the parts of the session.
+
+    Attributes:
+        base_url: the address of the server.
+        submission: rows and jobs that are kept for a later run.
+        was_interrupted: whether a user of the session was cancelled, or ended with an error.
+    """
+
+    def __init__(self, base_url: str, settings: SessionSettings, parts: SessionParts) -> None:
         self.base_url = base_url
+        self.submission = parts.submission
+        self.was_interrupted = False
         self._settings = settings
-        self.was_broken_off = False
-        """Whether one of its users was cancelled, or ended with an error."""
+        self._buffer = parts.buffer
+        self._ledger = parts.ledger
+        self._observer = parts.observer
+        self._memory = parts.memory
+        self._bodies = parts.bodies
 
-    async def ask(self, calls: Iterable[Call | Failure]) -> list[Outcome]:
-        """Waits until each call has an outcome.
-
-        Where the answer to a call has to look like something, and does not, it is asked for again.
+    async def submit(self, calls: Iterable[Call | Failure]) -> list[Outcome]:
+        """Wait until each call has an outcome; submit a call again if its answer does not fit its schema.
 
         Args:
-            calls: a failure among them is its own outcome.
+            calls: the calls; a failure among them is its own outcome.
 
         Returns:
-            An outcome for each, in their order.
+            One outcome for each call, in the order of the calls.
 
         Raises:
             RunError: the run cannot go on.
         """
-        asked: list[Request | Failure] = []
-        wanted: dict[int, Call] = {}
+        submitted: list[Request | Failure] = []
+        with_schema: dict[int, Call] = {}
         try:
-            outcomes = await self._ask_once(_noting(calls, wanted), asked)
+            outcomes = await self._submit_once(_noting_schemas(calls, with_schema), submitted)
             exchanges = {
-                index: Exchange(call.wanted, call.body, outcome)
-                for index, call in wanted.items()
-                if call.wanted and isinstance(outcome := outcomes[index], Answer)
+                index: Exchange(call.schema, call.body, outcome)
+                for index, call in with_schema.items()
+                if call.schema and isinstance(outcome := outcomes[index], Answer)
             }
-            while due := [
-                (exchange, place, Call(wanted[index].endpoint, body))
+            while repairs := [
+                (exchange, place, Call(with_schema[index].endpoint, body))
                 for index, exchange in exchanges.items()
                 for place, body in exchange.due()
             ]:
-                again = await self._ask_once([call for _, _, call in due], asked)
-                for (exchange, place, _), outcome in zip(due, again, strict=True):
+                repaired = await self._submit_once([call for _, _, call in repairs], submitted)
+                for (exchange, place, _), outcome in zip(repairs, repaired, strict=True):
                     exchange.take(place, outcome)
         except BaseException:
-            for request in reversed(asked):
+            for request in reversed(submitted):
                 if isinstance(request, Request):
-                    self._scope.give_back(request.custom_id)
+                    self._memory.release_custom_id(request.custom_id)
             raise
         for index, outcome in enumerate(outcomes):
-            request = asked[index]
+            request = submitted[index]
             if isinstance(outcome, Failure) and isinstance(request, Request):
                 outcomes[index] = replace(outcome, custom_id=request.custom_id)
-        reasons = list(outcomes)
+        logged = list(outcomes)
         for index, exchange in exchanges.items():
-            outcomes[index] = outcome = exchange.outcome
-            if failure := exchange.failure:
-                request = asked[index]
-                assert isinstance(request, Request)
-                self._progress.rejected(failure, request.custom_id)
-                reasons[index] = failure = replace(failure, custom_id=request.custom_id)
-                if isinstance(outcome, Failure):
-                    outcomes[index] = failure
-                else:
-                    outcome.rejected = {
-                        place: replace(rejected, custom_id=request.custom_id)
-                        for place, rejected in (outcome.rejected or {}).items()
-                    }
-        if (seen := outcomes_seen.get()) is not None:
-            seen.append(reasons)
+            request = submitted[index]
+            assert isinstance(request, Request)
+            outcomes[index], logged[index] = self._end_exchange(exchange, request.custom_id)
+        if log := CallLog.active():
+            log.add(logged)
         return outcomes
 
-    async def _ask_once(self, calls: Iterable[Call | Failure], asked: list[Request | Failure]) -> list[Outcome]:
-        """Waits until each call has an outcome, and adds to `asked` what was asked."""
-        these = [call if isinstance(call, Failure) else self._request(call) for call in calls]
-        asked += these
-        for request in these:
-            if isinstance(request, Failure):
-                self._progress.asked(1)
-                self._progress.gave_up(request)
-        outcomes = iter(await self._buffer.ask([request for request in these if isinstance(request, Request)]))
-        return [request if isinstance(request, Failure) else next(outcomes) for request in these]
+    def _end_exchange(self, exchange: Exchange, custom_id: str) -> tuple[Outcome, Outcome]:
+        """Return the outcome of a call with a schema, and the outcome that the call's log shows."""
+        outcome, failure = exchange.outcome, exchange.failure
+        if not failure:
+            return outcome, outcome
+        self._observer.on_rejected(failure, custom_id)
+        failure = replace(failure, custom_id=custom_id)
+        if isinstance(outcome, Failure):
+            return failure, failure
+        outcome.rejected = {
+            place: replace(rejected, custom_id=custom_id) for place, rejected in (outcome.rejected or {}).items()
+        }
+        return outcome, failure
 
-    def _request(self, call: Call) -> Request | Failure:
+    async def _submit_once(self, calls: Iterable[Call | Failure], submitted: list[Request | Failure]) -> list[Outcome]:
+        """Wait until each call has an outcome, and append the requests to `submitted`."""
+        requests = [call if isinstance(call, Failure) else self._build_request(call) for call in calls]
+        submitted += requests
+        for request in requests:
+            if isinstance(request, Failure):
+                self._observer.on_submitted(1)
+                self._observer.on_failed(request)
+        outcomes = iter(await self._buffer.submit([request for request in requests if isinstance(request, Request)]))
+        return [request if isinstance(request, Failure) else next(outcomes) for request in requests]
+
+    def _build_request(self, call: Call) -> Request | Failure:
         try:
             body = call.encode()
         except ValueError as error:
             return Failure(str(error))
         endpoint = self._settings.endpoint(call.endpoint)
         digest = call.digest(self.base_url, endpoint, body)
-        custom_id = self._scope.custom_id(digest, lambda: self._first_number(digest))
+        custom_id = self._memory.acquire_custom_id(digest, lambda: self._first_number(digest))
         model = sys.intern(str(call.body["model"]))
-        request = Request(custom_id, endpoint, model, self._spool.add(body))
+        request = Request(custom_id, endpoint, model, self._bodies.add(body))
         if request.size > self._settings.max_bytes:
             return Failure(
-                f"The request is too large: {request.size:,} bytes, and an input file holds"
-                f" {self._settings.max_bytes:,}"
+                f"The request is too large: {request.size:,} bytes; an input file holds {self._settings.max_bytes:,}"
             )
         return request
 
     def _first_number(self, digest: str) -> int:
-        """What earlier runs were given is asked anew where it is not to be used again."""
+        """Return the first occurrence number; without reuse, numbers begin behind the last delivered answer."""
         return 0 if self._settings.reuse_answers else self._ledger.handed_over(digest)
 
 
-def _noting(calls: Iterable[Call | Failure], wanted: dict[int, Call]) -> Iterator[Call | Failure]:
-    """Passes calls on, and notes those whose answers have to look like something: the others need not be kept."""
+def _noting_schemas(calls: Iterable[Call | Failure], with_schema: dict[int, Call]) -> Iterator[Call | Failure]:
+    """Yield the calls, and keep those with a schema by index; calls without a schema need not stay in memory."""
     for index, call in enumerate(calls):
-        if isinstance(call, Call) and call.wanted:
-            wanted[index] = call
+        if isinstance(call, Call) and call.schema:
+            with_schema[index] = call
         yield call

@@ -1,4 +1,4 @@
-"""One session for each event loop: opened for the first caller, closed behind the last one."""
+"""Sessions of a process, one for each event loop: opened for the first user, closed behind the last one."""
 
 from __future__ import annotations
 
@@ -6,53 +6,61 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from weakref import WeakKeyDictionary
 
+import anyio
 import anyio.to_thread
 import orjson
+from anyio.abc import TaskGroup
 
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN, SCOPE
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.requests import cut, digest_body
 from distilabel_openai_batch.api.transport import sdk_client
-from distilabel_openai_batch.display.live import display
-from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.adoption import Adoption
 from distilabel_openai_batch.engine.buffer import CallBuffer
-from distilabel_openai_batch.engine.calls import _Scope, _scopes
-from distilabel_openai_batch.engine.dispatcher import Broker
+from distilabel_openai_batch.engine.calls import ScopeMemory, scope_memories
+from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.enqueue_limit import Room
 from distilabel_openai_batch.engine.job_runner import Jobs
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import Spool
-from distilabel_openai_batch.engine.session import Session
-from distilabel_openai_batch.engine.settings import Run, SessionSettings
+from distilabel_openai_batch.engine.session import Session, SessionParts
+from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.engine.sync_runner import Synchronous
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.states import ScopeName, label
+from distilabel_openai_batch.ledger.states import ScopeName
 
 _INTERRUPTION_CHECK_SECONDS = 0.25
 
 
-def _to_ask_again(run: Run | None) -> str:
-    """How what has no answer is asked again: a complete pipeline would take its rows from distilabel's cache."""
-    if run is None:
-        return "Run the same script again, a pipeline with `use_cache=False`,"
-    return "Submit again" if not run.waits else "Load with `resubmit=True`"
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The program around the engine, as far as the engine depends on it.
+
+    Attributes:
+        logger: receives warnings about the server.
+        scope_name: returns the scope of the requests, given the address of the server.
+        observer: returns the observer of a session, given its scope.
+        interruption: returns the error to raise if the process was asked to stop, `None` otherwise; its argument holds
+            the ids of the batches in progress.
+        not_finished: returns the error to raise for batches in progress that are not waited for, given their ids.
+    """
+
+    logger: logging.Logger
+    scope_name: Callable[[str], ScopeName]
+    observer: Callable[[ScopeName], Observer]
+    interruption: Callable[[Sequence[str]], Exception | None]
+    not_finished: Callable[[Sequence[str]], Exception]
 
 
 @asynccontextmanager
-async def _open(
-    settings: SessionSettings,
-    scope_name: Callable[[str], ScopeName],
-    logger: logging.Logger,
-    interruption: Callable[[Sequence[str]], Exception | None],
-    not_finished: Callable[[Sequence[str]], Exception],
-) -> AsyncIterator[Session]:
+async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]:
     client = sdk_client(
         settings.base_url,
         settings.api_key,
@@ -60,99 +68,122 @@ async def _open(
         headers=settings.headers,
         azure_api_version=settings.azure_api_version,
     )
-    # A password is no part of who is asked, and stands in no file.
+    # A password does not identify a server, and is written to no file.
     base_url = str(client.base_url.copy_with(username=None, password=None))
-    name = scope_name(base_url)
-    # A step of a pipeline has a name, or takes part in a submission.
-    in_pipeline = bool(name.task or settings.run)
-    shown = None if in_pipeline else display(logger)
-    progress = Progress(logger, base_url, shown, label(name), _to_ask_again(settings.run))
-    # Who loads what was submitted asks the same questions, in the same process too.
-    scope = _Scope() if settings.run else _scopes[settings.ledger_dir, name]
-    ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, name)
+    scope = host.scope_name(base_url)
+    observer = host.observer(scope)
+    # A loader submits the requests of its submitter again, in the same process too, so it counts from 0.
+    memory = ScopeMemory() if settings.run else scope_memories[settings.ledger_dir, scope]
+    ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, scope)
     with (
         closing(ledger),
         TemporaryDirectory(prefix="distilabel-openai-batch-") as temporary,
-        closing(Spool(Path(temporary) / "bodies")) as spool,
+        closing(Spool(Path(temporary) / "bodies")) as bodies,
     ):
-        directory = Path(temporary)
-        scope_key = (SCOPE, digest_body(base_url, "", orjson.dumps([name.pipeline, name.task])))
-        metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
-        run = settings.run
-        if run:
-            metadata[RUN] = run.name[:METADATA_VALUE_CHARACTERS]
-        jobs_settings = replace(settings.jobs, metadata=metadata)
         async with client, anyio.create_task_group() as task_group:
-            api = BatchAPI(client, settings.patience, logger)
-
-            async def beside(job_id: int) -> set[int]:
-                return await anyio.to_thread.run_sync(ledger.beside, job_id)
-
-            room = Room(jobs_settings.schedule, settings.max_requests, beside)
-            jobs = Jobs(api, ledger, jobs_settings, directory, progress, room)
-            adoption = Adoption(
-                api=api,
+            builder = _Builder(
+                settings=settings,
+                host=host,
+                scope=scope,
+                api=BatchAPI(client, settings.patience, host.logger),
                 ledger=ledger,
-                jobs=jobs,
-                scope_key=scope_key,
-                directory=directory,
-                progress=progress,
-                due=settings.reuse_answers and not scope.was_looked_for,
-                only=run.only if run else (),
-                # Who buys has to know what was bought since.
-                all_others=run is None or run.buys or not run.only,
+                observer=observer,
+                memory=memory,
+                bodies=bodies,
+                directory=Path(temporary),
             )
-            broker = Broker(
-                ledger=ledger,
-                jobs=jobs,
-                room=room,
-                adoption=adoption,
-                cut=partial(cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
-                max_jobs=settings.max_jobs,
-                progress=progress,
-                synchronous=Synchronous(api, ledger, progress),
-                deadline=settings.deadline,
-                sync_below=settings.sync_below,
-                preflight=settings.preflight,
-                buys=run is None or run.buys,
-                only=run.only if run else (),
-                budget=settings.budget,
-            )
-            buffer = CallBuffer(
-                answer=broker.answer,
-                is_full=lambda requests, size: requests >= settings.max_requests or size >= settings.max_bytes,
-                max_attempts=settings.max_attempts if run is None or run.buys else 1,
-                not_finished=not_finished,
-                task_group=task_group,
-                progress=progress,
-                all_may_fail=run is not None,
-                is_crowded=lambda: broker.is_crowded,
-            )
-
-            async def watch_for_interruption() -> None:
-                while (error := interruption(jobs.live)) is None:
-                    await anyio.sleep(_INTERRUPTION_CHECK_SECONDS)
-                buffer.fail(error)
-
-            task_group.start_soon(watch_for_interruption)
+            session = builder.session(base_url, task_group)
             try:
-                submission = Submission(api, ledger, adoption, directory, metadata, logger, run.name if run else "")
-                session = Session(buffer, ledger, progress, scope, base_url, settings, submission, spool)
                 yield session
             finally:
-                # Who does not reuse answers does not look either, and says nothing about it to the next.
-                if settings.reuse_answers and not adoption.due:
-                    scope.was_looked_for = True
-                progress.finish()
+                # With `reuse_answers=False` adoption is skipped, so do not mark this scope as searched.
+                if settings.reuse_answers and not builder.adoption.due:
+                    memory.server_searched = True
+                observer.on_finished()
                 task_group.cancel_scope.cancel()
-        # Of a call that was broken off nobody can say which of its answers came to use.
-        if not buffer.failed and not session.was_broken_off:
+        # If a caller was cancelled we cannot tell which answers it consumed; mark none as delivered.
+        if not builder.buffer.has_failed and not session.was_interrupted:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(ledger.hand_over)
 
 
-class _Shared:
-    """A session, and who uses it."""
+@dataclass(slots=True)
+class _Builder:
+    """Builder of a session from its parts."""
+
+    settings: SessionSettings
+    host: Host
+    scope: ScopeName
+    api: BatchAPI
+    ledger: Ledger
+    observer: Observer
+    memory: ScopeMemory
+    bodies: Spool
+    directory: Path
+    adoption: Adoption = field(init=False)
+    buffer: CallBuffer = field(init=False)
+
+    def session(self, base_url: str, task_group: TaskGroup) -> Session:
+        """Return a session whose jobs run in the task group."""
+        settings, run = self.settings, self.settings.run
+        scope_key = (SCOPE, digest_body(base_url, "", orjson.dumps([self.scope.pipeline, self.scope.task])))
+        metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
+        if run:
+            metadata[RUN] = run.name[:METADATA_VALUE_CHARACTERS]
+        job_settings = replace(settings.jobs, metadata=metadata)
+        limit = Room(job_settings.schedule, settings.max_requests, self._jobs_beside)
+        jobs = Jobs(self.api, self.ledger, job_settings, self.directory, self.observer, limit)
+        self.adoption = Adoption(
+            api=self.api,
+            ledger=self.ledger,
+            jobs=jobs,
+            scope_key=scope_key,
+            directory=self.directory,
+            observer=self.observer,
+            due=settings.reuse_answers and not self.memory.server_searched,
+            only=run.only_batches if run else (),
+            # A run that submits has to know every batch that was created since.
+            all_others=settings.submits or not (run and run.only_batches),
+        )
+        dispatcher = Dispatcher(
+            settings=settings.dispatch,
+            ledger=self.ledger,
+            jobs=jobs,
+            limit=limit,
+            adoption=self.adoption,
+            sync_runner=Synchronous(self.api, self.ledger, self.observer),
+            cut=partial(cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
+            observer=self.observer,
+            budget=settings.budget,
+        )
+        self.buffer = CallBuffer(
+            answer=dispatcher.answer,
+            is_full=lambda requests, size: requests >= settings.max_requests or size >= settings.max_bytes,
+            max_attempts=settings.max_attempts if settings.submits else 1,
+            not_finished=self.host.not_finished,
+            task_group=task_group,
+            observer=self.observer,
+            all_may_fail=run is not None,
+            is_crowded=lambda: dispatcher.is_crowded,
+        )
+        task_group.start_soon(self._watch_for_interruption, jobs)
+        submission = Submission(
+            self.api, self.ledger, self.adoption, self.directory, metadata, self.host.logger, run.name if run else ""
+        )
+        parts = SessionParts(self.buffer, self.ledger, self.observer, self.memory, submission, self.bodies)
+        return Session(base_url, settings, parts)
+
+    async def _jobs_beside(self, job_id: int) -> set[int]:
+        return await anyio.to_thread.run_sync(self.ledger.beside, job_id)
+
+    async def _watch_for_interruption(self, jobs: Jobs) -> None:
+        while (error := self.host.interruption(jobs.live)) is None:
+            await anyio.sleep(_INTERRUPTION_CHECK_SECONDS)
+        self.buffer.fail(error)
+
+
+class _SharedSession:
+    """A session of one event loop, and the number of its users."""
 
     def __init__(self) -> None:
         self.users = 0
@@ -162,41 +193,34 @@ class _Shared:
         self.unused = asyncio.Event()
 
 
-class Sessions:
-    """The open sessions, one for each event loop.
+class SessionPool:
+    """Open sessions, one for each event loop.
 
-    A session is opened by the first who needs it and closed when the last one has left. It lives in a task of its own,
-    so that a caller who is cancelled does not take it along. That is asyncio's way, as all of distilabel's is.
+    The first user opens a session and the last one closes it. The session lives in a task of its own, so that a
+    cancelled user does not cancel it. The pool uses asyncio, as distilabel does.
 
     Args:
-        settings: for each session that is opened.
-        scope_name: says who asks, given the server's address.
-        logger: where they say what they do.
-        interruption: is given the ids of the batches under way, and returns what to raise when the process was asked to
-            stop, `None` otherwise.
-        not_finished: is given them too, and returns what to raise when they are not to be waited for.
+        settings: the settings of each session.
+        host: the program around the engine.
     """
 
-    def __init__(
-        self,
-        settings: SessionSettings,
-        scope_name: Callable[[str], ScopeName],
-        logger: logging.Logger,
-        interruption: Callable[[Sequence[str]], Exception | None],
-        not_finished: Callable[[Sequence[str]], Exception],
-    ) -> None:
-        self._open = partial(_open, settings, scope_name, logger, interruption, not_finished)
-        self._shared: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_Shared, asyncio.Task[None]]]
+    def __init__(self, settings: SessionSettings, host: Host) -> None:
+        self._open = partial(_open, settings, host)
+        self._shared: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_SharedSession, asyncio.Task[None]]]
         self._shared = WeakKeyDictionary()
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[Session]:
-        """The session of the running event loop, for as long as the context lasts."""
+        """Return the session of the running event loop, which stays open for the context.
+
+        Raises:
+            Exception: the error that opening the session ended with.
+        """
         loop = asyncio.get_running_loop()
         if loop not in self._shared:
-            shared = _Shared()
-            self._shared[loop] = shared, loop.create_task(self._host(shared))
-        shared, host = self._shared[loop]
+            shared = _SharedSession()
+            self._shared[loop] = shared, loop.create_task(self._run(shared))
+        shared, task = self._shared[loop]
         shared.users += 1
         try:
             await shared.opened.wait()
@@ -206,7 +230,7 @@ class Sessions:
             try:
                 yield shared.session
             except BaseException:
-                shared.session.was_broken_off = True
+                shared.session.was_interrupted = True
                 raise
         finally:
             shared.users -= 1
@@ -214,9 +238,9 @@ class Sessions:
                 self._shared.pop(loop, None)
                 shared.unused.set()
                 with anyio.CancelScope(shield=True):
-                    await asyncio.wait([host])
+                    await asyncio.wait([task])
 
-    async def _host(self, shared: _Shared) -> None:
+    async def _run(self, shared: _SharedSession) -> None:
         try:
             async with self._open() as shared.session:
                 shared.opened.set()

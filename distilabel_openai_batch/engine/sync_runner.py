@@ -14,7 +14,7 @@ from distilabel_openai_batch import failpoints
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Take
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job
@@ -30,13 +30,13 @@ class Synchronous:
     Args:
         api: the server.
         ledger: where each answer is written down.
-        progress: is told of each.
+        observer: reports the events of the run.
     """
 
-    def __init__(self, api: BatchAPI, ledger: Ledger, progress: Progress) -> None:
+    def __init__(self, api: BatchAPI, ledger: Ledger, observer: Observer) -> None:
         self._api = api
         self._ledger = ledger
-        self._progress = progress
+        self._observer = observer
         self._capacity = anyio.CapacityLimiter(_AT_ONCE)
 
     async def run(self, job: Job, shard: Shard, take: Take) -> None:
@@ -68,7 +68,7 @@ class Synchronous:
             except Exception as error:
                 failures.append(error)
                 return
-            self._progress.asked_now(request.model, outcome)
+            self._observer.on_sync_answered(request.model, outcome)
             take(result)
 
         async with anyio.create_task_group() as task_group:

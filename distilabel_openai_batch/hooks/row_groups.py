@@ -9,7 +9,7 @@ import anyio
 import greenback
 from distilabel.steps import GlobalStep, Step
 
-from distilabel_openai_batch.engine.calls import outcomes_seen
+from distilabel_openai_batch.engine.calls import CallLog
 from distilabel_openai_batch.hooks import failure_columns
 from distilabel_openai_batch.hooks.step_process import STOPS_THE_PIPELINE, _formatted, _reasons_column, _seed
 
@@ -40,14 +40,15 @@ async def process_side_by_side(
     stops: list[Exception] = []
 
     async def process(index: int) -> None:
-        outcomes_seen.set([])
+        log = CallLog()
         _formatted.set([])
         _reasons_column.set(column)
         await greenback.ensure_portal()
         _seed(task, index)
         lost: Exception | None = None
         try:
-            rows = next(_process_applying_mappings(task, *groups[index]))
+            with log.activate():
+                rows = next(_process_applying_mappings(task, *groups[index]))
         except STOPS_THE_PIPELINE as error:
             stops.append(error)
             return
@@ -59,7 +60,7 @@ async def process_side_by_side(
             rows = task.impute_step_outputs(groups[index][0])
             lost = error
         if column:
-            rows = _with_reasons(task, column, groups[index][0], rows, lost)
+            rows = _with_reasons(task, column, log, groups[index][0], rows, lost)
         finished(index, rows)
 
     async with client.session(), anyio.create_task_group() as task_group:
@@ -85,6 +86,7 @@ def _row_groups(step: Any, args: tuple[list[dict[str, Any]], ...]) -> list[tuple
 def _with_reasons(
     step: Any,
     column: str,
+    log: CallLog,
     given: list[dict[str, Any]] | None,
     rows: list[dict[str, Any]],
     lost: Exception | None = None,
@@ -93,5 +95,5 @@ def _with_reasons(
     if lost is None and _formatted.get() and all(column in row for row in rows):
         return [row | {column: failure_columns.grouped(row[column])} for row in rows]
     made = [name for name in step.get_outputs() if name != column]
-    reasons = failure_columns.beside(given, rows, outcomes_seen.get() or [], made, lost)
+    reasons = failure_columns.beside(given, rows, log.calls, made, lost)
     return [row | {column: reason} for row, reason in zip(rows, reasons, strict=True)]

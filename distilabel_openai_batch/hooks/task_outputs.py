@@ -9,7 +9,7 @@ from distilabel.steps import GeneratorStep
 from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 
-from distilabel_openai_batch.engine.calls import outcomes_seen
+from distilabel_openai_batch.engine.calls import CallLog
 from distilabel_openai_batch.hooks import failure_columns
 from distilabel_openai_batch.hooks.row_groups import _with_reasons
 from distilabel_openai_batch.hooks.step_process import _formatted, _reasons_column
@@ -67,12 +67,15 @@ def _say_why_rows_failed(client_of: Callable[[Any], Any]) -> None:
         if not adds(self):
             yield from batches
             return
-        outcomes_seen.set([])
-        _formatted.set([])
-        for rows, is_last in batches:
-            yield _with_reasons(self, failure_columns.column(self.name), None, rows), is_last
-            outcomes_seen.set([])
+        while True:
+            log = CallLog()
             _formatted.set([])
+            with log.activate():
+                batch = next(batches, None)
+            if batch is None:
+                return
+            rows, is_last = batch
+            yield _with_reasons(self, failure_columns.column(self.name), log, None, rows), is_last
 
     _Step.get_outputs = naming
     _Task._format_outputs = formatting

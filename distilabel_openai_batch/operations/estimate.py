@@ -28,7 +28,7 @@ from pydantic import SecretStr
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.engine.calls import Call, outcomes_seen
+from distilabel_openai_batch.engine.calls import Call, CallLog
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.hooks import row_groups
 from distilabel_openai_batch.ledger import files
@@ -73,16 +73,16 @@ class _Recorder:
         """A session that sends nothing."""
         yield self
 
-    async def ask(self, calls: Iterable[Call | Failure]) -> list[Outcome]:
+    async def submit(self, calls: Iterable[Call | Failure]) -> list[Outcome]:
         """Takes calls down, and answers each with next to nothing."""
-        seen = outcomes_seen.get()
-        is_later = bool(seen)
+        log = CallLog.active()
+        is_later = bool(log and log.calls)
         outcomes = [call if isinstance(call, Failure) else self._note(call, is_later) for call in calls]
         self.in_rounds = self.in_rounds or is_later
         # Those that are asked at the same time are one round.
         await anyio.lowlevel.checkpoint()
-        if seen is not None:
-            seen.append(outcomes)
+        if log:
+            log.add(outcomes)
         return outcomes
 
     def _note(self, call: Call, is_later: bool) -> Outcome:

@@ -25,13 +25,16 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.engine.session_pool import Sessions
-from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, Run, SessionSettings
+from distilabel_openai_batch.display.live import display
+from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.session_pool import Host, SessionPool
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.hooks.install import install
 from distilabel_openai_batch.hooks.step_process import is_dry_run, own_random_numbers, running_step
 from distilabel_openai_batch.ledger import files
-from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.ledger.states import ScopeName, label
 from distilabel_openai_batch.pricing.budget import Budget
 from distilabel_openai_batch.text import nearest
 
@@ -92,8 +95,8 @@ class BatchClient(OpenAIBaseClient):
         description="Where the ledger is; else `$DISTILABEL_OPENAI_BATCH_DIR` or `~/.cache/distilabel/openai_batch`.",
     )
 
-    _sessions: Sessions | None = PrivateAttr(None)
-    _run: Run | None = PrivateAttr(None)
+    _sessions: SessionPool | None = PrivateAttr(None)
+    _run: SubmissionRun | None = PrivateAttr(None)
 
     @field_validator(
         "completion_window",
@@ -132,13 +135,19 @@ class BatchClient(OpenAIBaseClient):
                 f" (`export {variable}=…`), or pass `api_key=…`."
             )
         super().load()
-        scope_name = partial(_scope_name, self._run)
         settings = self._session_settings()
-        if self.budget is not None and (self._run is None or self._run.buys):
+        if self.budget is not None and (self._run is None or self._run.submits):
             budget = Budget(self.budget, settings.base_url or "")
             budget.check_price(str(self.model))
             settings = replace(settings, budget=budget)
-        self._sessions = Sessions(settings, scope_name, self._logger, _interruption, _not_finished)
+        host = Host(
+            logger=self._logger,
+            scope_name=partial(_scope_name, self._run),
+            observer=partial(_observer, self._logger, self._run),
+            interruption=_interruption,
+            not_finished=_not_finished,
+        )
+        self._sessions = SessionPool(settings, host)
 
     def set_runtime_parameters(self, runtime_parameters: dict[str, Any]) -> None:
         """As distilabel's, which passes over a name that it does not know without a word: a misspelt `budget` is none.
@@ -152,7 +161,7 @@ class BatchClient(OpenAIBaseClient):
             _logger.warning(f"⚠️ {type(self).__name__} has no runtime parameter `{name}`, and it changes nothing{meant}")
         super().set_runtime_parameters(runtime_parameters)
 
-    def takes_part_in(self, run: Run) -> None:
+    def takes_part_in(self, run: SubmissionRun) -> None:
         """Says, before `load`, that what is asked belongs to a submission.
 
         Args:
@@ -250,13 +259,32 @@ def _in_event_loop() -> bool:
     return True
 
 
-def _scope_name(run: Run | None, base_url: str) -> ScopeName:
+def _scope_name(run: SubmissionRun | None, base_url: str) -> ScopeName:
     """Who asks: a submission, a step of a pipeline, or a script, which has no other name than its file's."""
     if run:
         return ScopeName(run.name, "", base_url)
     if pipeline := envs.DISTILABEL_PIPELINE_NAME:
         return ScopeName(pipeline, running_step(), base_url)
     return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)
+
+
+def _observer(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeName) -> Observer:
+    """Return the observer of a session: log lines, and bars outside a pipeline.
+
+    A pipeline's steps have a task's name or take part in a submission; their processes share one terminal.
+    """
+    bars = None if scope.task or run else display(logger)
+    return Progress(logger, scope.base_url, bars, label(scope), _retry_advice(run))
+
+
+def _retry_advice(run: SubmissionRun | None) -> str:
+    """Return the advice on submitting requests without an answer again.
+
+    distilabel takes the rows of a complete pipeline from its cache, so a pipeline has to run without the cache.
+    """
+    if run is None:
+        return "Run the same script again, a pipeline with `use_cache=False`,"
+    return "Submit again" if not run.waits else "Load with `resubmit=True`"
 
 
 def _not_finished(batch_ids: Sequence[str]) -> Exception:

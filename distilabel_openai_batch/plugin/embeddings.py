@@ -94,7 +94,7 @@ async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | Non
     frame = Frame({**body, "input": ""}, "input")
     session: Session
     async with client.session() as session:
-        outcomes = await session.ask([Call(ENDPOINT, {**body, "input": text}, frame=frame) for text in texts])
+        outcomes = await session.submit([Call(ENDPOINT, {**body, "input": text}, template=frame) for text in texts])
     return [_vector(outcome) for outcome in outcomes]
 
 

@@ -28,7 +28,7 @@ from pydantic import (
 from distilabel_openai_batch.api.failure_codes import MALFORMED
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Frame
-from distilabel_openai_batch.engine.calls import Call, outcomes_seen
+from distilabel_openai_batch.engine.calls import Call, CallLog
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
@@ -312,9 +312,9 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         parts = _groups(inputs, _ASKED_AT_ONCE)
         async with self.session():
             answered = await asyncio.gather(
-                *[_told(partial(self._ask, part, num_generations, kwargs)) for part in parts]
+                *[_logged(partial(self._ask, part, num_generations, kwargs)) for part in parts]
             )
-        _tell([outcome for _, outcomes in answered for outcome in outcomes])
+        _log([outcome for _, outcomes in answered for outcome in outcomes])
         return [output for outputs, _ in answered for output in outputs]
 
     @property
@@ -331,8 +331,8 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     ) -> list[GenerateOutput]:
         """As distilabel, for a subclass that says that its server knows no `n`: each generation is a request."""
         repeated = [input for input in inputs for _ in range(num_generations)]
-        outputs, outcomes = await _told(partial(self._agenerate, repeated, 1, **kwargs))
-        _tell([_first_failure(group) for group in _groups(outcomes, num_generations)])
+        outputs, outcomes = await _logged(partial(self._agenerate, repeated, 1, **kwargs))
+        _log([_first_failure(group) for group in _groups(outcomes, num_generations)])
         # They are merged by what the first one has, and one that failed has less.
         names = {name for output in outputs for name in output}
         failures = [next(iter(getattr(output, "failures", ())), None) for output in outputs]
@@ -350,7 +350,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         """Has a subclass's `agenerate` run for each input side by side, which may ask as often as it likes."""
         async with self.session():
             answered = await asyncio.gather(
-                *[_told(partial(self._try, input, num_generations, kwargs)) for input in inputs]
+                *[_logged(partial(self._try, input, num_generations, kwargs)) for input in inputs]
             )
         errors = [output for output, _ in answered if isinstance(output, Exception)]
         if errors and len(errors) == len(inputs):
@@ -368,7 +368,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             else:
                 outputs.append(self._explained(output, reason))
             reasons.append(reason)
-        _tell(reasons)
+        _log(reasons)
         return outputs
 
     async def _try(
@@ -390,7 +390,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     ) -> list[GenerateOutput]:
         session: Session
         async with self.session() as session:
-            outcomes = await session.ask(self._calls(inputs, num_generations, kwargs))
+            outcomes = await session.submit(self._calls(inputs, num_generations, kwargs))
         with nothing_collected():
             return [
                 self._output(input, num_generations, kwargs, outcome)
@@ -443,7 +443,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 shape = _shape(messages)
                 if shape in patterns:
                     pattern = patterns[shape]
-                    yield Call(pattern.endpoint, {**pattern.body, "messages": messages}, frame=pattern.frame)
+                    yield Call(pattern.endpoint, {**pattern.body, "messages": messages}, template=pattern.template)
                     continue
                 try:
                     call = self._drive(input, num_generations, kwargs)
@@ -455,7 +455,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 if shape and call.body.get("messages") == messages:
                     # What is no JSON is said of each call.
                     with suppress(ValueError):
-                        patterns[shape] = replace(call, frame=Frame(call.body, "messages"))
+                        patterns[shape] = replace(call, template=Frame(call.body, "messages"))
                 yield call
 
     def _valid(self, inputs: Sequence[FormattedInput]) -> Sequence[Any]:
@@ -517,32 +517,28 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         """Answers a call of `agenerate`, awaited by itself."""
         session: Session
         async with self.session() as session:
-            [outcome] = await session.ask([self._fitted(call)])
+            [outcome] = await session.submit([self._fitted(call)])
         if isinstance(outcome, Failure):
             raise _NoAnswerError(outcome)
         reading: _Reading = _read(outcome.body)
         return reading
 
 
-async def _told(answer: Callable[[], Awaitable[_T]]) -> tuple[_T, list[Outcome]]:
-    """What answering comes to, and, where somebody wants to know, what its requests did.
+async def _logged(answer: Callable[[], Awaitable[_T]]) -> tuple[_T, list[Outcome]]:
+    """Return the result of `answer` and, if the caller's log is active, the outcomes of its calls.
 
-    It is told to nobody else: where several answer side by side, whoever started them tells it in order.
+    The outcomes stay out of the caller's log: if several calls run concurrently, their starter logs them in order.
     """
-    outer = outcomes_seen.get()
-    seen: list[list[Outcome]] | None = None if outer is None else []
-    token = outcomes_seen.set(seen)
-    try:
-        answered = await answer()
-    finally:
-        outcomes_seen.reset(token)
-    return answered, [outcome for outcomes in seen or () for outcome in outcomes]
+    if CallLog.active() is None:
+        return await answer(), []
+    with CallLog().activate() as log:
+        return await answer(), log.outcomes
 
 
-def _tell(outcomes: list[Outcome]) -> None:
-    """Tells what a call's requests came to, one for each input."""
-    if (seen := outcomes_seen.get()) is not None:
-        seen.append(outcomes)
+def _log(outcomes: list[Outcome]) -> None:
+    """Record one outcome for each input of a call."""
+    if log := CallLog.active():
+        log.add(outcomes)
 
 
 def _groups(values: Sequence[_T], size: int) -> list[Sequence[_T]]:

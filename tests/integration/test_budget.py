@@ -38,7 +38,7 @@ def the_sandbox_bills_as_openai_does(monkeypatch):
 
 def loaded(**fields) -> OpenAIBatchLLM:
     """What a process has that begins now."""
-    calls._scopes.clear()
+    calls.scope_memories.clear()
     llm = OpenAIBatchLLM(**{"model": "gpt-4o-mini", "min_poll_interval": 0.02, **fields})
     llm.load()
     return llm

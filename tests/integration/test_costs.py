@@ -49,7 +49,7 @@ def asked(running_sandbox, tmp_path_factory):
         ask(**fields)
         ask([[{"role": "user", "content": f"Say letter {i}."}] for i in range(3)], sync_below=9, **fields)
         monkeypatch.setattr(sys, "argv", ["other.py"])
-        calls._scopes.clear()
+        calls.scope_memories.clear()
         adopt(directory, ScopeName("other.py", "", running_sandbox.base_url + "/"))
     return directory
 

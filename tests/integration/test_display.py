@@ -97,7 +97,7 @@ def terminal(monkeypatch, caplog) -> Iterator[Callable[[], Terminal]]:
 
 
 def ask(questions=QUESTIONS, **fields) -> None:
-    calls._scopes.clear()
+    calls.scope_memories.clear()
     llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, **fields)
     llm.load()
     llm.generate(questions)

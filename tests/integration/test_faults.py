@@ -394,7 +394,7 @@ def test_answers_are_not_reused_where_that_is_not_wanted(sandbox):
     assert_billed_once(sandbox)
 
 
-async def test_what_was_broken_off_is_not_asked_anew(sandbox):
+async def test_what_was_interrupted_is_not_asked_anew(sandbox):
     """Of two jobs one was answered when all was cancelled: the next run is given that, and waits for the other."""
     sandbox.add_fault(BatchFault(kind="status", value="in_progress", looks=20))
     llm = in_a_new_process(

@@ -22,7 +22,7 @@ from distilabel_openai_batch import RunError, failpoints
 from distilabel_openai_batch.api import client, transport
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.engine.calls import Call, _scopes
+from distilabel_openai_batch.engine.calls import Call, scope_memories
 from distilabel_openai_batch.engine.session_pool import _open
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.ledger.files import FILE_NAME
@@ -97,7 +97,7 @@ class Life:
 
     async def run(self, questions: list[str], dies_after: int | None, waits: bool = True) -> list[object]:
         """Asks questions as a new process, by several callers, and dies after so many boundaries."""
-        _scopes.clear()
+        scope_memories.clear()
         left = dies_after
 
         def reached(boundary: failpoints.Boundary) -> None:

@@ -36,6 +36,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from distilabel_openai_batch import OpenAIBatchLLM, RunError
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.engine import calls
+from distilabel_openai_batch.engine.calls import CallLog
 from distilabel_openai_batch.sandbox import RequestFailure, ResultFault
 from distilabel_openai_batch.structured_output.repair import Exchange
 from distilabel_openai_batch.structured_output.schema import Rejection, read
@@ -581,16 +582,15 @@ def test_an_answer_that_does_not_fit_is_mended_in_the_next_job(sandbox):
 def test_an_answer_that_never_fits_is_none_with_the_reason(sandbox, caplog, kind, asks, reason):
     """In its own row, after as many retries as were allowed; a refusal is not asked again."""
     sandbox.add_fault(ResultFault(kind=kind, contains="Number 1.", times=-1))
-    calls.outcomes_seen.set(seen := [])
     llm = loaded(structured_output={"schema": COUNT, "max_retries": 2})
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO), CallLog().activate() as log:
         outputs = llm.generate([asking(f"Number {i}.") for i in range(3)])
 
     assert [output["generations"] == [None] for output in outputs] == [False, True, False]
     assert outputs[1]["statistics"]["input_tokens"][0] > 0
     assert len(sandbox.books().billed) == 2 + asks
-    [outcomes] = seen
+    [outcomes] = log.calls
     assert [isinstance(outcome, Failure) for outcome in outcomes] == [False, True, False]
     assert reason in str(outcomes[1])
     assert reason in caplog.text
@@ -628,7 +628,7 @@ def test_a_second_run_buys_nothing_again(sandbox):
     inputs = [asking(f"Number {i}.", {"schema": ADDRESS}) for i in range(3)]
     first = loaded().generate(inputs)
     billed = len(sandbox.books().billed)
-    calls._scopes.clear()
+    calls.scope_memories.clear()
 
     assert loaded().generate(inputs) == first
     assert len(sandbox.books().billed) == billed == 4

@@ -18,7 +18,7 @@ from distilabel_openai_batch import (
 )
 from distilabel_openai_batch.api.failure_codes import EMPTY, LOST
 from distilabel_openai_batch.api.outcomes import Answer, Failure
-from distilabel_openai_batch.engine.calls import _scopes
+from distilabel_openai_batch.engine.calls import scope_memories
 from distilabel_openai_batch.hooks.failure_columns import beside, cells
 from distilabel_openai_batch.sandbox import RequestFailure, ResultFault
 
@@ -307,7 +307,7 @@ def test_another_run_asks_what_failed_again_and_nothing_else(sandbox):
     processed(generating())
     sandbox.configure(failures=[])
     # A run in a process of its own begins to count each question anew.
-    _scopes.clear()
+    scope_memories.clear()
 
     rows = processed(generating())
 

@@ -78,9 +78,9 @@ def generate() -> list:
 
 
 def as_in_a_new_process() -> None:
-    from distilabel_openai_batch.engine.calls import _scopes
+    from distilabel_openai_batch.engine.calls import scope_memories
 
-    _scopes.clear()
+    scope_memories.clear()
 
 
 def test_a_request_costs_so_much_work_and_no_more(sandbox, work):

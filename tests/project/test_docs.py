@@ -289,7 +289,7 @@ def named(command: str) -> list[str]:
 
 
 def ask(questions, **fields) -> None:
-    calls._scopes.clear()
+    calls.scope_memories.clear()
     llm = OpenAIBatchLLM(model="gpt-4o-mini", **fields)
     llm.load()
     llm.generate(questions)

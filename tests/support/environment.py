@@ -12,6 +12,6 @@ API_KEY = "sk-sandbox-key-that-must-not-leak"
 
 def in_a_new_process(client):
     """Loads an LLM or embeddings as in a process that begins now, with the first number of each question."""
-    calls._scopes.clear()
+    calls.scope_memories.clear()
     client.load()
     return client

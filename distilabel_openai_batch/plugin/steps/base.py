@@ -11,7 +11,7 @@ from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 from pydantic import Field, field_validator
 
-from distilabel_openai_batch.engine.settings import Run
+from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.hooks.row_groups import process_side_by_side
 from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
 
@@ -84,7 +84,7 @@ class _RunsATask(_Step):
         self.task.unload()
         super().unload()
 
-    def _run(self) -> Run | None:
+    def _run(self) -> SubmissionRun | None:
         """The submission that the Task takes part in, if it does."""
         return None
 

@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH
 from distilabel_openai_batch.engine.session import Session
-from distilabel_openai_batch.engine.settings import Run
+from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.hooks import failure_columns
 from distilabel_openai_batch.hooks.step_process import is_dry_run
 from distilabel_openai_batch.plugin.row_sources import columns, first, groups
@@ -114,8 +114,8 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
         check_columns(str(self.name), self.task, found)
         return list(dict.fromkeys([*found, *self.task.get_outputs(), FAILURE_COLUMN]))
 
-    def _run(self) -> Run:
-        return Run(self._name(), waits=True, buys=self.resubmit, only=tuple(self.batch_ids or ()))
+    def _run(self) -> SubmissionRun:
+        return SubmissionRun(self._name(), waits=True, submits=self.resubmit, only_batches=tuple(self.batch_ids or ()))
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
         """Yields the rows that were submitted, with the Task's output columns.
@@ -171,7 +171,7 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
     def _ask(self, run_name: str, question: Callable[[Session], Any]) -> Any:
         """Asks a session of one's own: the columns are wanted before anything is loaded."""
         llm = self.task.llm.model_copy()
-        llm.takes_part_in(Run(run_name, waits=False, buys=False, only=tuple(self.batch_ids or ())))
+        llm.takes_part_in(SubmissionRun(run_name, waits=False, submits=False, only_batches=tuple(self.batch_ids or ())))
         llm.load()
 
         async def ask() -> Any:

@@ -15,7 +15,7 @@ from distilabel.typing import StepOutput
 from pydantic import Field
 
 from distilabel_openai_batch.engine.session import Session
-from distilabel_openai_batch.engine.settings import Run
+from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.row_groups import process_side_by_side
 from distilabel_openai_batch.hooks.row_storage import survives_json
@@ -115,8 +115,8 @@ class SubmitBatch(_RunsATask, GlobalStep):
         """What is told of each job."""
         return ["run_name", "batch_id", "requests", "bytes", "status", "base_url"]
 
-    def _run(self) -> Run:
-        return Run(self._name(), waits=False, buys=True)
+    def _run(self) -> SubmissionRun:
+        return SubmissionRun(self._name(), waits=False, submits=True)
 
     def process(self, inputs: StepInput) -> "StepOutput":
         """Submits jobs.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -13,8 +12,8 @@ from hypothesis import strategies as st
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
-from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.buffer import CallBuffer
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.errors import QuotaError, RequestsFailedError
 
 PASSING = Failure("Try again.", 503)
@@ -74,7 +73,7 @@ async def buffering(
             max_attempts=max_attempts,
             not_finished=lambda batch_ids: NotFinished(*batch_ids),
             task_group=task_group,
-            progress=Progress(logging.getLogger("test")),
+            observer=Observer(),
             is_crowded=is_crowded,
         )
         task_group.cancel_scope.cancel()
@@ -86,7 +85,7 @@ async def ask_all(buffer: CallBuffer, callers: Sequence[Sequence[str]]) -> list[
 
     async def ask(index: int) -> None:
         try:
-            results[index] = await buffer.ask(requests(*callers[index]))
+            results[index] = await buffer.submit(requests(*callers[index]))
         except Exception as error:
             results[index] = error
 
@@ -127,7 +126,7 @@ async def test_what_is_asked_again_is_gathered_while_jobs_wait_for_others():
     async with buffering(server, 3, is_crowded=lambda: crowded) as buffer, anyio.create_task_group() as task_group:
         buffer._answer = answer_the_last_one_later
         for names in ("aA1", "bB2", "d34"):
-            task_group.start_soon(buffer.ask, requests(*names))
+            task_group.start_soon(buffer.submit, requests(*names))
         await anyio.wait_all_tasks_blocked()
         assert server.flushes == [["a", "A", "1"], ["b", "B", "2"]]
         crowded = False
@@ -139,11 +138,11 @@ async def test_a_new_request_takes_those_along_that_are_asked_again():
     """Its caller has waited for nothing yet."""
     server = Server(lambda custom_id, time: PASSING if custom_id == "a" and time == 1 else answer(custom_id))
     async with buffering(server, is_crowded=lambda: True) as buffer, anyio.create_task_group() as task_group:
-        task_group.start_soon(buffer.ask, requests("a"))
+        task_group.start_soon(buffer.submit, requests("a"))
         while not server.flushes:
             await anyio.wait_all_tasks_blocked()
         await anyio.wait_all_tasks_blocked()
-        task_group.start_soon(buffer.ask, requests("b"))
+        task_group.start_soon(buffer.submit, requests("b"))
     assert server.flushes == [["a"], ["a", "b"]]
 
 
@@ -153,7 +152,7 @@ async def test_each_round_is_a_flush():
 
     async def rounds(buffer: CallBuffer, name: str) -> None:
         for number in range(3):
-            await buffer.ask(requests(f"{name}{number}"))
+            await buffer.submit(requests(f"{name}{number}"))
 
     async with buffering(server) as buffer, anyio.create_task_group() as task_group:
         for name in "ab":
@@ -169,11 +168,11 @@ async def test_a_cancelled_caller_does_not_poison_the_others():
     async with buffering(server) as buffer, anyio.create_task_group() as task_group:
 
         async def stay() -> None:
-            results.extend(await buffer.ask(requests("a")))
+            results.extend(await buffer.submit(requests("a")))
 
         async def leave() -> None:
             with anyio.move_on_after(0.01):
-                await buffer.ask(requests("b"))
+                await buffer.submit(requests("b"))
             server.gate.set()
 
         task_group.start_soon(stay)
@@ -195,7 +194,7 @@ async def ask_and_leave(buffer: CallBuffer, custom_ids: Sequence[str], cancel=ca
     async with anyio.create_task_group() as task_group:
         with anyio.CancelScope() as scope:
             task_group.start_soon(cancel, scope)
-            await buffer.ask(requests(*custom_ids))
+            await buffer.submit(requests(*custom_ids))
 
 
 async def test_who_left_before_the_flush_is_not_asked_for():
@@ -242,7 +241,7 @@ async def test_a_failure_that_is_kept_back_is_dropped_with_who_left():
             buffer._answer = answer_in_turn
             task_group.start_soon(ask_all, buffer, [["b"]])
             await ask_and_leave(buffer, ["a"], cancelled_when_all_wait)
-            task_group.start_soon(buffer.ask, requests("a"))
+            task_group.start_soon(buffer.submit, requests("a"))
             await anyio.wait_all_tasks_blocked()
             other.set()
             await anyio.wait_all_tasks_blocked()
@@ -294,8 +293,8 @@ async def test_an_account_without_money_concerns_everybody():
     async with buffering(server) as buffer:
         results = await ask_all(buffer, [["a"], ["b"]])
         with pytest.raises(QuotaError, match="Pay"):
-            await buffer.ask(requests("c"))
-        assert buffer.failed
+            await buffer.submit(requests("c"))
+        assert buffer.has_failed
     assert isinstance(results[0], QuotaError)
 
 
