@@ -5,10 +5,10 @@ how batches are validated, progress, end and fail. Whatever goes wrong with the 
 """
 
 from .app import create_app
-from .books import Books, Call, Interval
 from .dialect import Dialect
 from .faults import AnyFault, BatchFault, Fault, ResultFault
-from .handle import Sandbox
+from .process import Sandbox
+from .records import Books, Call, Interval
 from .server import serve
 from .settings import RequestFailure, Settings
 

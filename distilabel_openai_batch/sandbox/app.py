@@ -23,9 +23,9 @@ from starlette.routing import Route
 
 from .answers import Answer
 from .errors import ApiError
-from .exchange import Exchange
 from .faults import AnyFault
 from .files import StoredFile
+from .middleware import Exchange
 from .organization import Organization
 from .settings import Settings
 

@@ -8,13 +8,13 @@ from typing import Any
 from .answers import snapshot
 from .dialect import Dialect, bare
 from .errors import ApiError
-from .examination import Examination, Problem
 from .faults import BatchFault
 from .files import StoredFile
 from .parameters import ENDPOINTS
 from .results import Results
 from .settings import Settings
 from .timeline import Halt, Stage, Timeline, stage
+from .validation import Examination, Problem
 
 _MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 _HALTS = {"expire": "expired", "cancel": "cancelled", "never_finish": "in_progress"}

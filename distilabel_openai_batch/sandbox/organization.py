@@ -18,14 +18,14 @@ from typing import Any, BinaryIO
 from . import files as stored
 from .answers import Answer, answer, canonical
 from .batches import Batch, check_creation
-from .books import Call, Interval, most_at_once
 from .errors import ApiError
-from .examination import Problem, examine, file_not_found, token_limit_exceeded
+from .fault_schedule import Script
 from .files import StoredFile
+from .records import Call, Interval, most_at_once
 from .results import Results, fail
-from .script import Script
 from .settings import Settings
 from .timeline import TERMINAL, Stage
+from .validation import Problem, examine, file_not_found, token_limit_exceeded
 
 # Calls older than the last so many are forgotten.
 _MOST_CALLS = 200_000

@@ -16,10 +16,10 @@ import orjson
 from .answers import Answer, answer, canonical
 from .dialect import Dialect
 from .errors import ApiError
-from .examination import Examination
+from .fault_schedule import Script
 from .faults import ResultFault
-from .script import Script
 from .settings import RequestFailure, Settings
+from .validation import Examination
 
 _SAYINGS = {
     "refuse": {"refusal": "I'm sorry, I can't assist with that."},

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import create_app
-from .exchange import ABORT, CLOSE
+from .middleware import ABORT, CLOSE
 from .settings import Settings
 
 _BACKLOG = 2_048

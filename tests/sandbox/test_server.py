@@ -15,8 +15,8 @@ import pytest
 
 import distilabel_openai_batch
 from distilabel_openai_batch.sandbox import Fault, Interval, RequestFailure, Sandbox, Settings
-from distilabel_openai_batch.sandbox.books import most_at_once
-from distilabel_openai_batch.sandbox.exchange import call_name
+from distilabel_openai_batch.sandbox.middleware import call_name
+from distilabel_openai_batch.sandbox.records import most_at_once
 
 from .conftest import CHAT, body, jsonl, request, requests
 

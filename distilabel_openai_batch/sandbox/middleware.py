@@ -9,10 +9,10 @@ from collections.abc import Callable
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .books import Call
 from .errors import ApiError
 from .faults import Fault
 from .organization import Organization
+from .records import Call
 
 # Where the server puts the functions that close a connection, see `server.py`.
 ABORT = "sandbox.abort"

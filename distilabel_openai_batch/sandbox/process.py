@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from .books import Books, Call, Interval
 from .faults import AnyFault
+from .records import Books, Call, Interval
 from .settings import Settings
 
 _STOP_SECONDS = 5.0
