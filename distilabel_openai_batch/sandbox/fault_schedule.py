@@ -1,4 +1,4 @@
-"""The script of what goes wrong: which failures and faults are still to come."""
+"""Schedule of faults: the ordered faults and failures, and how often each is still to happen."""
 
 from __future__ import annotations
 
@@ -11,78 +11,91 @@ from .settings import RequestFailure
 
 
 @dataclass
-class _Entry:
-    """A fault, and how many times it is still to happen (-1 for ever)."""
+class _ScheduledFault:
+    """Fault with its counters.
+
+    Attributes:
+        fault: fault or failure.
+        remaining: number of times the fault is still to happen; -1 for no limit.
+        skip: number of matching events that pass first.
+    """
 
     fault: AnyFault | RequestFailure
-    left: int
+    remaining: int
     skip: int = 0
 
-    def spend(self) -> bool:
-        """Returns whether the fault happens now, and counts it."""
-        if self.left == 0:
+    def use(self) -> bool:
+        """Count one matching event, and return `True` if the fault happens now."""
+        if self.remaining == 0:
             return False
         if self.skip:
             self.skip -= 1
             return False
-        if self.left > 0:
-            self.left -= 1
+        if self.remaining > 0:
+            self.remaining -= 1
         return True
 
 
-class Script:
-    """Faults in the order they were added. Asked by the event loop and by the threads that answer, hence the lock."""
+class FaultSchedule:
+    """Faults in the order in which they were added. The event loop and the worker threads share the schedule."""
 
     def __init__(self, failures: list[RequestFailure]) -> None:
         self._lock = threading.Lock()
-        self._faults: list[_Entry] = []
-        self._failures: list[_Entry] = []
+        self._faults: list[_ScheduledFault] = []
+        self._failures: list[_ScheduledFault] = []
         self.replace_failures(failures)
 
     def add(self, fault: AnyFault) -> None:
-        """Appends a fault."""
+        """Append a fault."""
         with self._lock:
-            self._faults.append(_Entry(fault, fault.times, fault.skip if isinstance(fault, Fault) else 0))
+            self._faults.append(_ScheduledFault(fault, fault.times, fault.skip if isinstance(fault, Fault) else 0))
 
     def clear(self) -> None:
-        """Forgets every fault; the failures of the settings stay."""
+        """Remove every fault; the failures of the settings stay."""
         with self._lock:
             self._faults = []
 
     def replace_failures(self, failures: list[RequestFailure]) -> None:
-        """Starts afresh with these failures of requests."""
+        """Replace the failures of requests, with fresh counters."""
         with self._lock:
-            self._failures = [_Entry(failure, -1 if failure.times is None else failure.times) for failure in failures]
+            self._failures = [
+                _ScheduledFault(failure, -1 if failure.times is None else failure.times) for failure in failures
+            ]
 
-    def for_call(self, call: str) -> Fault | None:
-        """Returns what goes wrong with this call, and counts it."""
+    def take_call_fault(self, call: str) -> Fault | None:
+        """Return the fault of a call, and count the fault as used."""
         with self._lock:
             for entry in self._faults:
-                if isinstance(entry.fault, Fault) and entry.fault.call in (call, "any") and entry.spend():
+                if isinstance(entry.fault, Fault) and entry.fault.call in (call, "any") and entry.use():
                     return entry.fault
         return None
 
-    def for_batch(self) -> list[BatchFault]:
-        """Returns what goes wrong with a batch that is being created, one of each kind, and counts it."""
+    def take_batch_faults(self) -> dict[str, BatchFault]:
+        """Return the faults of a new batch, at most one of each kind, by kind; count the faults as used."""
         taken: dict[str, BatchFault] = {}
         with self._lock:
             for entry in self._faults:
-                if isinstance(entry.fault, BatchFault) and entry.fault.kind not in taken and entry.spend():
+                if isinstance(entry.fault, BatchFault) and entry.fault.kind not in taken and entry.use():
                     taken[entry.fault.kind] = entry.fault
-        return list(taken.values())
+        return taken
 
-    def for_result(self, body: bytes) -> ResultFault | None:
-        """Returns what goes wrong with the result line of this request, and counts it."""
+    def take_result_fault(self, body: bytes) -> ResultFault | None:
+        """Return the fault of the result line of a request, and count the fault as used."""
         if not self._faults:
             return None
         with self._lock:
             for entry in self._faults:
-                if isinstance(entry.fault, ResultFault) and entry.fault.contains.encode() in body and entry.spend():
+                if isinstance(entry.fault, ResultFault) and entry.fault.contains.encode() in body and entry.use():
                     return entry.fault
         return None
 
-    def for_request(self, body: bytes, way: Literal["batch", "sync"]) -> RequestFailure | None:
-        """Returns the failure that this request is answered with, and counts it."""
+    def take_failure(self, body: bytes, endpoint: Literal["batch", "sync"]) -> RequestFailure | None:
+        """Return the failure with which a request is to be answered, and count the failure as used.
+
+        Args:
+            body: body of the request, as `canonical_json` serialises the body.
+            endpoint: `batch` for a line of a batch, `sync` for a synchronous call.
+        """
         if not self._failures:
             return None
         with self._lock:
@@ -90,9 +103,9 @@ class Script:
                 failure = entry.fault
                 if (
                     isinstance(failure, RequestFailure)
-                    and failure.endpoint in (way, "both")
-                    and failure.concerns(body)
-                    and entry.spend()
+                    and failure.endpoint in (endpoint, "both")
+                    and failure.matches(body)
+                    and entry.use()
                 ):
                     return failure
         return None

@@ -1,4 +1,4 @@
-"""The books of a sandbox: what was asked of it, what it answered, and when."""
+"""Records of a sandbox's work: received calls, billed requests, running times of batches."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Call:
     """One call of the API.
 
     Attributes:
-        name: such as `batches.create`, or `unknown`.
-        method: the HTTP method.
-        path: the path, without the query.
-        status: the HTTP status of the reply, 0 if there was none.
-        time: when it came in, in seconds since the epoch.
-        query: the query, such as `limit=100&after=batch_1`.
+        name: name of the SDK's method, such as `batches.create`; `unknown` if the SDK has none.
+        method: HTTP method.
+        path: path without the query.
+        status: HTTP status of the reply; 0 if no reply was sent.
+        time: time of arrival, in seconds since the epoch.
+        query: query string, such as `limit=100&after=batch_1`.
     """
 
     name: str
@@ -30,12 +30,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Interval:
-    """The time in which a batch was in flight.
+    """Time during which a batch was in flight.
 
     Attributes:
-        batch_id: the batch.
-        start: when it was created, in seconds since the epoch.
-        end: when it ended, or `None` while it has not.
+        batch_id: id of the batch.
+        start: creation time of the batch, in seconds since the epoch.
+        end: end time of the batch, in seconds since the epoch; `None` while the batch is unfinished.
     """
 
     batch_id: str
@@ -45,18 +45,19 @@ class Interval:
 
 @dataclass(frozen=True)
 class Books:
-    """What a sandbox knows about what it did.
+    """Accounts of a sandbox: batches, billed requests and stored files.
 
     Attributes:
-        batches: every batch object, oldest first, with `custom_ids` of its requests (empty if it failed validation).
-        billed: `custom_id` → how many requests with it were answered with 200 in batches.
-        billed_bodies: SHA-256 of the body as JSON with sorted keys and without spaces → how many such requests were
-            answered with 200 in batches.
-        sync: how many synchronous calls were answered with 200.
-        sync_bodies: as `billed_bodies`, of synchronous calls.
-        intervals: when each batch was in flight, oldest first.
-        max_jobs_in_flight: how many batches were in flight at the same time, at most.
-        files: the file objects that are not deleted.
+        batches: every batch object, oldest first, with the `custom_ids` of the batch's requests (an empty list if
+            validation failed).
+        billed: `custom_id` → number of requests with this id that were answered with 200 in batches.
+        billed_bodies: SHA-256 of a body, serialised as JSON with sorted keys and without spaces → number of requests
+            with this body that were answered with 200 in batches.
+        sync: number of synchronous calls that were answered with 200.
+        sync_bodies: the same as `billed_bodies`, for synchronous calls.
+        intervals: running time of each batch, oldest first.
+        max_jobs_in_flight: maximum number of batches that were in flight at the same time.
+        files: file objects that are not deleted.
     """
 
     batches: list[dict[str, Any]]
@@ -69,16 +70,16 @@ class Books:
     files: list[dict[str, Any]]
 
 
-def most_at_once(intervals: Iterable[Interval]) -> int:
-    """Returns how many intervals overlap at most; one that ends when another starts does not overlap it."""
+def max_overlap(intervals: Iterable[Interval]) -> int:
+    """Return the maximum number of intervals that overlap; intervals that only touch do not overlap."""
     edges: list[tuple[float, int]] = []
     for interval in intervals:
         edges.append((interval.start, 1))
         if interval.end is not None:
-            # A batch that took no time at all was in flight nevertheless.
+            # A batch may start and end at the same time → end the interval a little later, so that the batch counts.
             edges.append((max(interval.end, interval.start + 1e-6), -1))
-    most = current = 0
+    maximum = current = 0
     for _, step in sorted(edges):
         current += step
-        most = max(most, current)
-    return most
+        maximum = max(maximum, current)
+    return maximum

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from distilabel_openai_batch.sandbox.answers import answer
+from distilabel_openai_batch.sandbox.model.answers import answer_request
 
 from .conftest import CHAT, body
 
@@ -24,7 +24,7 @@ CLOCK = {"type": "function", "function": {"name": "clock"}}
 
 
 def ask(asked, endpoint=CHAT):
-    return answer(endpoint, asked, lambda model: not model.startswith("no-such"))
+    return answer_request(endpoint, asked, lambda model: not model.startswith("no-such"))
 
 
 def content(**more):

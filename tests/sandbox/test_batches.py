@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Settings, organization
+from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Settings, batch_worker
 from distilabel_openai_batch.sandbox.organization import Organization
-from distilabel_openai_batch.sandbox.results import Results
+from distilabel_openai_batch.sandbox.results import StoredResults
 
 from .conftest import body, jsonl, request, requests
 
@@ -344,34 +344,35 @@ async def test_twenty_jobs_at_once_do_not_mix(desk):
 
 async def test_batches_are_answered_one_at_a_time(desk, monkeypatch):
     """Threads that compute side by side would only keep one another from running."""
-    write, at_once = Results.write, []
+    write, running = StoredResults.write, []
 
-    def counting(results, *given):
-        at_once.append(at_once[-1] + 1 if at_once else 1)
+    def counting_write(results, *arguments):
+        running.append(running[-1] + 1 if running else 1)
         time.sleep(0.02)
-        write(results, *given)
-        at_once.append(at_once[-1] - 1)
+        write(results, *arguments)
+        running.append(running[-1] - 1)
 
-    monkeypatch.setattr(Results, "write", counting)
+    monkeypatch.setattr(StoredResults, "write", counting_write)
     batches = await asyncio.gather(*[desk.create(requests(3)) for _ in range(5)])
 
     assert [(await desk.look(batch))["status"] for batch in batches] == ["completed"] * 5
-    assert at_once == [1, 0] * 5
+    assert running == [1, 0] * 5
 
 
 def test_the_work_on_a_batch_gives_way_to_callers(monkeypatch):
     """It goes on when they are served, and after a while at any rate; it is given up when the sandbox closes."""
-    account, pauses = Organization(Settings(), time.time), []
-    monkeypatch.setattr(organization, "time", SimpleNamespace(sleep=pauses.append, monotonic=lambda: sum(pauses)))
-    assert not account._give_way()
+    organization, pauses = Organization(Settings(), time.time), []
+    worker = organization.worker
+    monkeypatch.setattr(batch_worker, "time", SimpleNamespace(sleep=pauses.append, monotonic=lambda: sum(pauses)))
+    assert not worker._pause()
     assert pauses == []
 
-    account.callers = 1
-    assert not account._give_way()
-    assert sum(pauses) == pytest.approx(organization._WAY_SECONDS, abs=0.001)
+    worker.active_calls = 1
+    assert not worker._pause()
+    assert sum(pauses) == pytest.approx(batch_worker._YIELD_SECONDS, abs=0.001)
 
-    account.close()
-    assert account._give_way()
+    organization.close()
+    assert worker._pause()
 
 
 async def test_new_times_hold_for_batches_under_way(desk):

@@ -22,9 +22,12 @@ def test_openais_dialect_changes_nothing():
     """What goes in comes out."""
     batch = {"status": "validating", "endpoint": "/v1/chat/completions", "output_file_id": None}
     line = {"id": "1", "custom_id": "a", "response": {"status_code": 200, "body": {"choices": []}}, "error": None}
-    assert Dialect().batch(batch) == batch
-    assert Dialect().line(line) == line
-    assert Dialect().file({"id": "file-1", "status": "processed"}, 0.0) == {"id": "file-1", "status": "processed"}
+    assert Dialect().batch_object(batch) == batch
+    assert Dialect().result_line(line) == line
+    assert Dialect().file_object({"id": "file-1", "status": "processed"}, 0.0) == {
+        "id": "file-1",
+        "status": "processed",
+    }
 
 
 async def azure_batch(desk, url: str) -> dict:

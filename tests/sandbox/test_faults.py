@@ -152,7 +152,7 @@ def test_a_call_can_hang(sandbox, client):
 def test_a_fault_that_makes_no_sense_is_refused(sandbox):
     """With the reason."""
     with pytest.raises(ValueError, match="call"):
-        sandbox._ask("POST", "faults", {"call": "files.eat", "kind": "status"})
+        sandbox._control("POST", "faults", {"call": "files.eat", "kind": "status"})
 
 
 def test_a_whole_job_runs_through_the_official_client(sandbox, client):
@@ -172,8 +172,8 @@ def test_a_whole_job_runs_through_the_official_client(sandbox, client):
 def test_a_share_of_requests_fails_the_same_ones_each_time():
     """About so many, decided by what they say; all without a share, and none of those that it does not concern."""
     bodies = [f'{{"number":{n}}}'.encode() for n in range(1_000)]
-    some = [RequestFailure(contains="number", share=0.2).concerns(body) for body in bodies]
+    some = [RequestFailure(contains="number", share=0.2).matches(body) for body in bodies]
     assert 150 < sum(some) < 250
-    assert some == [RequestFailure(contains="number", share=0.2).concerns(body) for body in bodies]
-    assert all(RequestFailure(contains="number").concerns(body) for body in bodies)
-    assert not any(RequestFailure(contains="letter").concerns(body) for body in bodies)
+    assert some == [RequestFailure(contains="number", share=0.2).matches(body) for body in bodies]
+    assert all(RequestFailure(contains="number").matches(body) for body in bodies)
+    assert not any(RequestFailure(contains="letter").matches(body) for body in bodies)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilabel_openai_batch.sandbox.errors import ApiError
-from distilabel_openai_batch.sandbox.schemas import Instance, check_strict
+from distilabel_openai_batch.sandbox.model.schemas import SchemaSampler, check_strict
 
 TREE = {
     "$defs": {
@@ -48,15 +48,15 @@ SCHEMAS = [
 @settings(max_examples=30, deadline=None)
 def test_the_value_fits_its_schema(schema, number, text):
     """Whatever is asked, and recursive schemas end."""
-    value = Instance(schema, text, number).value()
+    value = SchemaSampler(schema, text, number).sample()
     jsonschema.Draft202012Validator(schema).validate(value)
-    assert value == Instance(schema, text, number).value()
+    assert value == SchemaSampler(schema, text, number).sample()
 
 
 def test_values_differ():
     """So that `n` choices are not all alike."""
     schema = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-    assert len({Instance(schema, "x", number).value()["text"] for number in range(20)}) > 10
+    assert len({SchemaSampler(schema, "x", number).sample()["text"] for number in range(20)}) > 10
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_values_differ():
 def test_a_schema_without_a_value_is_refused(schema):
     """Rather than looping for ever."""
     with pytest.raises(ApiError, match="Invalid schema"):
-        Instance(schema, "x", 1).value()
+        SchemaSampler(schema, "x", 1).sample()
 
 
 @pytest.mark.parametrize(

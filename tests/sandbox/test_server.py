@@ -16,7 +16,7 @@ import pytest
 import distilabel_openai_batch
 from distilabel_openai_batch.sandbox import Fault, Interval, RequestFailure, Sandbox, Settings
 from distilabel_openai_batch.sandbox.middleware import call_name
-from distilabel_openai_batch.sandbox.records import most_at_once
+from distilabel_openai_batch.sandbox.records import max_overlap
 
 from .conftest import CHAT, body, jsonl, request, requests
 
@@ -89,7 +89,7 @@ def test_the_books_say_which_jobs_ran_at_the_same_time(sandbox, client):
 )
 def test_overlaps_are_counted(spans, most):
     """Those that merely touch do not overlap."""
-    assert most_at_once(Interval("b", start, end) for start, end in spans) == most
+    assert max_overlap(Interval("b", start, end) for start, end in spans) == most
 
 
 def test_calls_are_logged_without_keys(sandbox, client):

@@ -11,7 +11,7 @@ from distilabel.steps.tasks import (
     UltraFeedback,
 )
 
-from distilabel_openai_batch.sandbox.replies import reply
+from distilabel_openai_batch.sandbox.model.task_formats import write_reply
 
 
 class NoLLM(LLM):
@@ -32,7 +32,7 @@ class NoLLM(LLM):
 
 def answered(task, row, number=5):
     task.load()
-    return task.format_output(reply(task.format_input(row)[-1]["content"], number), row)
+    return task.format_output(write_reply(task.format_input(row)[-1]["content"], number), row)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_evol_instruct_gets_a_harder_instruction():
     """The given one, with a demand more; nothing of the prompt around it."""
     task = EvolInstruct(llm=NoLLM(), num_evolutions=1)
     for template in task.mutation_templates.values():
-        evolved = reply(template.replace("<PROMPT>", "Name a river."), 3)
+        evolved = write_reply(template.replace("<PROMPT>", "Name a river."), 3)
         assert evolved.startswith("Name a river. ")
         assert "#" not in evolved
         assert len(evolved) > len("Name a river. ")
