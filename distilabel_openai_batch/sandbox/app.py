@@ -232,7 +232,7 @@ class SandboxHandlers:
 
 
 def _expires_after(form: FormData) -> dict[str, Any] | None:
-    """Return the `expires_after` object of an upload, or `None`; its form fields are named `expires_after[…]`."""
+    """Return the `expires_after` object of an upload, or `None`; the form fields are named `expires_after[…]`."""
     fields = {match[1]: value for key, value in form.items() if (match := re.fullmatch(r"expires_after\[(\w+)\]", key))}
     return fields if fields else None
 

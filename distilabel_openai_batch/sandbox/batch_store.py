@@ -96,7 +96,7 @@ class BatchStore:
         return stage
 
     def _publish_results(self, batch: StoredBatch, stage: Stage) -> None:
-        """Register the result files of a batch that has ended; an empty file only if dialect or fault demands it."""
+        """Register the result files of an ended batch, without empty files unless dialect or fault keeps them."""
         results = batch.results
         if results is None or "in_progress_at" not in stage.timestamps:
             return

@@ -33,9 +33,9 @@ class BatchWorker:
         self.active_calls = 0
         self._closed = threading.Event()
         self._pending: set[Future[None]] = set()
-        # Several threads: a long batch must not delay the validation of short ones.
+        # A long batch must not delay the validation of short ones, so use several threads.
         self._threads = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="batch")
-        # One batch is answered at a time: threads that compute side by side only slow each other down.
+        # Threads that compute side by side only slow each other down, so answer one batch at a time.
         self._answering = threading.Lock()
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class BatchWorker:
         with self._state.lock:
             self._pending.discard(work)
         if not work.cancelled():
-            # A defect of the sandbox → raise, rather than leave the batch unfinished in silence.
+            # Raise a defect of the sandbox, rather than leave the batch unfinished without a trace.
             work.result()
 
     def _work(self, batch: StoredBatch) -> None:
@@ -100,7 +100,7 @@ class BatchWorker:
             if not problems:
                 problems = self._batches.check_token_limit(batch)
             batch.is_valid = not problems
-            # A batch that is to fail later passes validation, and keeps the scripted problem for its end.
+            # A batch that is to fail later passes validation; `problems` holds the scripted problem until then.
             batch.problems = problems if problems else scripted
             if batch.is_valid and batch.validation is not None:
                 batch.results = StoredResults(

@@ -19,9 +19,9 @@ from .validation import Problem, Validation
 _TIMESTAMPS = tuple(
     f"{name}_at" for name in ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
 )
-# Kind of fault → status with which the batch ends.
+# Kinds of faults, and the status at which they halt a batch.
 _SCRIPTED_STATUSES = {"expire": "expired", "cancel": "cancelled", "never_finish": "in_progress"}
-# Limits of https://platform.openai.com/docs/api-reference/batch/create.
+# Limits from https://platform.openai.com/docs/api-reference/batch/create.
 _MAX_METADATA_PAIRS = 16
 _MAX_METADATA_KEY = 64
 _MAX_METADATA_VALUE = 512

@@ -15,7 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope
 
-# OpenAI's error code of validation → Azure's code.
+# OpenAI's error codes of validation, and Azure's codes for the same problems.
 # https://learn.microsoft.com/azure/ai-services/openai/how-to/batch#error-codes
 _AZURE_CODES = {
     "invalid_url": "url_mismatch",
@@ -59,7 +59,7 @@ class Dialect(BaseModel):
     )
     counts: Literal["early", "late", "never"] = Field(
         default="early",
-        description="Time from which `request_counts` are shown: `early` from the creation, `late` after the end.",
+        description="Time of the first `request_counts`: `early` at the creation, `late` at the end, or `never`.",
     )
     bare: bool = Field(default=False, description="Show only the fields that every compatible server shows.")
     null_endpoint: bool = Field(default=False, description="Show no endpoint on a batch.")
@@ -91,7 +91,7 @@ class Dialect(BaseModel):
         return {**scope, "path": openai_path, "headers": headers}
 
     def openai_endpoint(self, endpoint: Any) -> Any:
-        """Return OpenAI's name of an endpoint; a name that the server does not offer gives no name of OpenAI's."""
+        """Return OpenAI's name of an endpoint; an endpoint that the server does not offer gives an unknown name."""
         return f"/v1{endpoint}" if self.azure and isinstance(endpoint, str) else endpoint
 
     def new_id(self, prefix: str) -> str:

@@ -115,8 +115,8 @@ class SandboxMiddleware:
 
 
 async def _send_error(fault: Fault, receive: Receive, send: Send) -> None:
-    # A server that replies in the middle of an upload and closes lets the client see a broken connection, not the
-    # status → read the request to the end first.
+    # Read the request to the end: if a server replies and closes in the middle of an upload, the client sees a broken
+    # connection instead of the status.
     while (message := await receive())["type"] == "http.request" and message.get("more_body"):
         pass
     if isinstance(fault.body, str):
@@ -149,6 +149,6 @@ async def _cut_connection(scope: Scope, receive: Receive, extension: str) -> Non
     if close is None:
         raise ConnectionResetError("The sandbox was told to cut this connection.")
     close()
-    # If the application returned before the server has noticed, the server would send a reply of its own → wait.
+    # Wait until the server has noticed: if the application returned sooner, the server would send a reply of its own.
     while (await receive())["type"] != "http.disconnect":
         await asyncio.sleep(0)

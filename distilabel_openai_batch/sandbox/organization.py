@@ -52,7 +52,7 @@ class Organization:
         self._batches = BatchStore(self.state, self._files)
         self.worker = BatchWorker(self.state, self._batches)
         self._sync_bodies: Counter[str] = Counter()
-        # Owners are hashes of keys, with a salt that is never stored → no record holds a key.
+        # An owner is a hash of the key with this salt, which is never stored, so no record reveals a key.
         self._salt = secrets.token_bytes(16)
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class Organization:
     def configure(self, settings: Settings) -> None:
         """Replace the settings of a running sandbox."""
         with self.state.lock:
-            # A batch that was unfinished under the old settings must not end in the past → advance all batches first.
+            # If a batch is unfinished under the old settings, it must not end in the past under the new ones.
             self._batches.advance_all()
             if settings.failures != self.state.settings.failures:
                 self.state.schedule.replace_failures(settings.failures)
@@ -100,7 +100,7 @@ class Organization:
     def add_file(
         self, content: BinaryIO, filename: str, purpose: str | None, expires_after: Any, owner: str
     ) -> StoredFile:
-        """Store an upload; see `FileStore.add_upload`."""
+        """Store an upload, as `FileStore.add_upload` describes."""
         return self._files.add_upload(content, filename, purpose, expires_after, owner)
 
     def get_file(self, file_id: str, owner: str) -> StoredFile:
@@ -165,7 +165,7 @@ class Organization:
             if dialect.token_limit_at_once:
                 self._check_token_limit(batch)
             self._batches.add(batch)
-            # The API replies before any work on the batch → show the first stage, whatever the worker does meanwhile.
+            # The API replies before any work on the batch, so show the first stage.
             shown = batch.show(Stage("validating", 0, {}))
             self.worker.submit(batch)
         return shown

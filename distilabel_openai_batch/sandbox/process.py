@@ -76,7 +76,7 @@ class Sandbox:
         """
         if self._process is not None:
             raise RuntimeError("The sandbox is running already.")
-        # The package may have been imported from anywhere → let the child import the same one.
+        # The package may have been imported from any path, so let the child process search the same path first.
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         arguments = ["--port", str(self._port), "--announce", "--parent", str(os.getpid())]
         arguments += ["--settings", "-"]
@@ -86,13 +86,13 @@ class Sandbox:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Ctrl+C in a terminal must reach only the program under test → start a session of its own.
+            # Ctrl+C in a terminal must reach only the program under test, so start the server in a new session.
             start_new_session=True,
         )
         atexit.register(self.stop)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # The settings may hold keys, and every user of the machine can read arguments → pass them through stdin.
+        # Every user of the machine can read arguments, and the settings may hold keys, so pass them through stdin.
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(self._settings.model_dump_json().encode())
         line = self._process.stdout.readline()
@@ -125,8 +125,8 @@ class Sandbox:
         Raises:
             ValueError: if the sandbox refuses the call.
         """
-        # Forks of this process may use the sandbox too → open a new connection each time. The environment may name a
-        # proxy → use the standard library, which ignores proxies.
+        # Forks of this process may use the sandbox too, so open a new connection each time. Proxies that the
+        # environment names must not apply, so use the standard library's client.
         address = urlsplit(self.base_url)
         with contextlib.closing(HTTPConnection(str(address.hostname), address.port, timeout=60)) as connection:
             connection.request(method, f"/sandbox/{path}", None if body is None else orjson.dumps(body))
@@ -173,7 +173,7 @@ class Sandbox:
         self._control("DELETE", "faults")
 
     def settle(self) -> None:
-        """Wait until every batch so far is validated and its answers are written, whatever its status shows."""
+        """Wait until every batch is validated and all answers are written, whatever status the batches show."""
         self._control("POST", "settle")
 
     def reset(self, settings: Settings | None = None) -> None:

@@ -50,11 +50,11 @@ class Books:
     Attributes:
         batches: every batch object, oldest first, with the `custom_ids` of the batch's requests (an empty list if
             validation failed).
-        billed: `custom_id` → number of requests with this id that were answered with 200 in batches.
-        billed_bodies: SHA-256 of a body, serialised as JSON with sorted keys and without spaces → number of requests
-            with this body that were answered with 200 in batches.
+        billed: number of requests answered with 200 in batches, by `custom_id`.
+        billed_bodies: number of requests answered with 200 in batches, by the SHA-256 of the body, serialised as JSON
+            with sorted keys and without spaces.
         sync: number of synchronous calls that were answered with 200.
-        sync_bodies: the same as `billed_bodies`, for synchronous calls.
+        sync_bodies: number of synchronous calls that were answered with 200, by the same SHA-256 of the body.
         intervals: running time of each batch, oldest first.
         max_jobs_in_flight: maximum number of batches that were in flight at the same time.
         files: file objects that are not deleted.
@@ -76,7 +76,7 @@ def max_overlap(intervals: Iterable[Interval]) -> int:
     for interval in intervals:
         edges.append((interval.start, 1))
         if interval.end is not None:
-            # A batch may start and end at the same time → end the interval a little later, so that the batch counts.
+            # A batch that starts and ends at the same time counts, so end its interval a little later.
             edges.append((max(interval.end, interval.start + 1e-6), -1))
     maximum = current = 0
     for _, step in sorted(edges):

@@ -84,7 +84,7 @@ class StoredResults:
         self.answered_count = 0
         self._order: list[int] = []
         self._billed_digests: list[str | None] = []
-        # Running totals: index n holds the total over the first n requests.
+        # Running totals: index n holds the total over the first n requests in `_order`.
         self._totals = {name: array("q", [0]) for name in ("output", "error", "completed", "prompt", "completion")}
 
     def write(self, input_path: Path, settings: Settings, schedule: FaultSchedule, pause: Callable[[], bool]) -> None:
@@ -127,7 +127,7 @@ class StoredResults:
         totals["completed"].append(totals["completed"][-1] + (line.billed_digest is not None))
         totals["prompt"].append(totals["prompt"][-1] + line.prompt_tokens)
         totals["completion"].append(totals["completion"][-1] + line.completion_tokens)
-        # Other threads read the totals up to `answered_count` → increment the count last.
+        # Other threads read the totals up to `answered_count`, so increment the count last.
         self.answered_count += 1
 
     def _answer(self, index: int, request: dict[str, Any], settings: Settings, schedule: FaultSchedule) -> ResultLine:

@@ -72,7 +72,7 @@ def serve(
             log_level="warning",
             access_log=False,
             backlog=_BACKLOG,
-            # The fault `hang` holds connections open → do not wait for them at shutdown.
+            # The fault `hang` holds connections open, so wait only a second for them at shutdown.
             timeout_graceful_shutdown=1,
         )
         if parent is not None:

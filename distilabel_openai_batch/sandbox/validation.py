@@ -14,7 +14,7 @@ from .model.snapshots import snapshot_name
 from .model.tokens import count_prompt_tokens
 from .settings import Settings
 
-# Maximum number of reported problems of single lines: 50,000 bad lines need not give 50,000 entries.
+# A file of 50,000 bad lines need not give 50,000 entries: report at most this number of bad lines.
 _MAX_PROBLEMS = 100
 _READ_BYTES = 1 << 20
 _LINES_PER_PAUSE = 1_000

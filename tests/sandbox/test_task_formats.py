@@ -1,4 +1,4 @@
-"""distilabel's own Tasks can read the answers."""
+"""Replies that distilabel's own Tasks can parse."""
 
 import pytest
 from distilabel.models.llms.base import LLM
@@ -40,7 +40,7 @@ def answered(task, row, number=5):
 )
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_ultrafeedback_gets_a_rating_for_each_text(aspect, count):
-    """From 1 to 5, each with its rationale, in each of its five forms."""
+    """Each rating is from 1 to 5 and has a rationale, for each of the five aspects."""
     row = {"instruction": "Name a river.", "generations": [f"The Rhine, {index}." for index in range(count)]}
     got = answered(UltraFeedback(llm=NoLLM(), aspect=aspect), row)
     assert len(got["ratings"]) == count
@@ -49,7 +49,7 @@ def test_ultrafeedback_gets_a_rating_for_each_text(aspect, count):
 
 
 def test_ratings_differ():
-    """Between the texts of a row, and between rows."""
+    """Ratings differ between the texts of a row, and between rows."""
     row = {"instruction": "Name a river.", "generations": ["The Rhine.", "A dog."]}
     task = UltraFeedback(llm=NoLLM())
     seen = {tuple(answered(task, row, number)["ratings"]) for number in range(0, 700, 7)}
@@ -57,8 +57,8 @@ def test_ratings_differ():
     assert any(first != second for first, second in seen)
 
 
-def test_the_scorers_get_a_score_for_each_item():
-    """From 1 to one more than there are items."""
+def test_scorers_get_a_score_for_each_item():
+    """Each score is from 1 to the number of items plus 1."""
     items = ["first", "second", "third"]
     quality = answered(QualityScorer(llm=NoLLM()), {"instruction": "x", "responses": items})
     complexity = answered(ComplexityScorer(llm=NoLLM()), {"instructions": items})
@@ -68,7 +68,7 @@ def test_the_scorers_get_a_score_for_each_item():
 
 
 def test_prometheus_gets_feedback_and_a_result():
-    """A number in its absolute mode, a letter in its relative one."""
+    """The result is a number in absolute mode, a letter in relative mode."""
     absolute = PrometheusEval(llm=NoLLM(), mode="absolute", rubric="helpfulness")
     relative = PrometheusEval(llm=NoLLM(), mode="relative", rubric="helpfulness")
     got = answered(absolute, {"instruction": "Name a river.", "generation": "The Rhine."})
@@ -78,7 +78,7 @@ def test_prometheus_gets_feedback_and_a_result():
 
 
 def test_instruction_backtranslation_gets_a_reason_and_a_score():
-    """From 1 to 5."""
+    """The score is from 1 to 5."""
     task = InstructionBacktranslation(llm=NoLLM())
     got = answered(task, {"instruction": "Name a river.", "generation": "The Rhine."})
     assert int(got["score"]) in range(1, 6)
@@ -86,7 +86,7 @@ def test_instruction_backtranslation_gets_a_reason_and_a_score():
 
 
 def test_evol_instruct_gets_a_harder_instruction():
-    """The given one, with a demand more; nothing of the prompt around it."""
+    """The reply is the given instruction with one more demand, without the prompt around the instruction."""
     task = EvolInstruct(llm=NoLLM(), num_evolutions=1)
     for template in task.mutation_templates.values():
         evolved = write_reply(template.replace("<PROMPT>", "Name a river."), 3)

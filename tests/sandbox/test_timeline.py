@@ -1,4 +1,4 @@
-"""Where a batch stands at each moment."""
+"""Status of a batch at a given time."""
 
 from dataclasses import replace
 
@@ -59,8 +59,8 @@ SHORT = replace(LINE, expires_at=60)
         (replace(LINE, scripted_end=ScriptedEnd("failed", 7)), 10, "failed", 7),
     ],
 )
-def test_the_status_follows_from_the_clock(line, now, status, done):
-    """Durations set when, the worker and the window set how."""
+def test_status_follows_from_the_clock(line, now, status, done):
+    """Durations set the times; worker and window set the end."""
     found = stage_at(line, now)
     assert (found.status, found.answered_count) == (status, done)
 
@@ -79,14 +79,14 @@ def test_the_status_follows_from_the_clock(line, now, status, done):
         ),
     ],
 )
-def test_each_moment_is_noted(line, moments):
-    """Whenever someone looks, the moments are those at which it happened."""
+def test_each_timestamp_is_recorded(line, moments):
+    """Timestamps do not depend on the time of the question."""
     found = stage_at(line, 9_999)
     assert found.timestamps == moments
     assert found.ended_at == max(moments.values())
 
 
-def test_a_batch_cannot_have_ended_before_it_was_last_seen_unfinished():
-    """Times that are shortened while it runs end it now, not in the past."""
+def test_batch_does_not_end_before_it_was_last_seen_unfinished():
+    """Shortened durations end a batch now, not in the past."""
     found = stage_at(replace(LINE, in_progress=0, finalizing=0, seen_at=80), 81)
     assert (found.status, found.ended_at) == ("completed", 80)

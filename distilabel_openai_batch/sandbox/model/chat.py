@@ -27,7 +27,7 @@ def chat_completion(body: dict[str, Any], digest: str) -> dict[str, Any]:
     """
     prompt = _last_user_text(body["messages"])
     token_limit = get_parameter(body, "max_completion_tokens", body.get("max_tokens"))
-    # Leave `stop` and the token limit out of the seed → the same question with a lower limit gives the same text, cut.
+    # `stop` and the token limit stay out of the seed, so the same question with a lower limit gives the same text, cut.
     seed = text_seed(body["messages"], body.get("seed"), body.get("temperature"))
     choices = []
     completion_tokens = 0
@@ -93,7 +93,7 @@ def _choose_function(body: dict[str, Any], seed: int) -> tuple[dict[str, Any], s
     if not tools or choice == "none":
         return None
     if isinstance(choice, dict):
-        # The request names the function → the API finishes with "stop".
+        # If the request names the function, the API finishes with "stop".
         name = get_parameter(choice, "function", {}).get("name")
         return next(tool["function"] for tool in tools if tool["function"]["name"] == name), "stop"
     return tools[seed % len(tools)]["function"], "tool_calls"

@@ -27,7 +27,7 @@ def legacy_completion(body: dict[str, Any], digest: str) -> dict[str, Any]:
     choices: list[dict[str, Any]] = []
     completion_tokens = 0
     for item in prompt if has_many else [prompt]:
-        # Token numbers cannot be decoded → name only their count.
+        # Token numbers cannot be decoded, so name only their count.
         words = item if isinstance(item, str) else f"a prompt of {len(item)} tokens"
         seed = text_seed(words, body.get("seed"), body.get("temperature"))
         for turn in range(get_parameter(body, "n", 1)):

@@ -23,10 +23,10 @@ def embedding_list(body: dict[str, Any], digest: str) -> dict[str, Any]:
 
     Args:
         body: body of the request, already checked.
-        digest: SHA-256 of the body; embeddings have no id, so the digest is not used.
+        digest: SHA-256 of the body; not used, since the reply has no id.
     """
-    given_input = body["input"]
-    inputs = [given_input] if isinstance(given_input, str) or isinstance(given_input[0], int) else given_input
+    value = body["input"]
+    inputs = [value] if isinstance(value, str) or isinstance(value[0], int) else value
     dimensions = get_parameter(body, "dimensions", _DIMENSIONS.get(body["model"], _DEFAULT_DIMENSIONS))
     data = []
     for index, text in enumerate(inputs):

@@ -87,6 +87,6 @@ def write_prose(instruction: str, seed: int) -> str:
     for choices in (_OPENINGS, _BODIES, _REASONS, _CLOSINGS):
         variant, index = divmod(variant, len(choices))
         sentences.append(choices[index])
-    # The topic may hold braces of its own → insert the topic last.
+    # The topic may hold braces of its own, so insert the topic last.
     text = " ".join(sentences).replace("{a}", a).replace("{b}", b)
     return text.replace("{topic}", topic(instruction))

@@ -9,7 +9,7 @@ from .prose import write_prose
 
 # Beyond this depth, omit optional parts and choose the shallowest alternatives, so that recursive schemas end.
 _SHALLOW_DEPTH = 4
-# Beyond this depth, or after so many references in a row, give up: the schema has no finite value.
+# Beyond this depth, or this number of references in a row, the schema has no finite value.
 _MAX_DEPTH = 60
 
 _FORMATS = {
@@ -164,7 +164,7 @@ class SchemaSampler:
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
         text = write_prose(self._text, self._next(1_000))
-        # The property holds a label rather than a text → keep four words of the four sentences.
+        # A label of four sentences would look odd, so keep four words.
         if name in _LABELS:
             text = " ".join(text.split()[:4])
         text = text[: int(schema.get("maxLength", len(text)))]
@@ -186,7 +186,7 @@ class SchemaSampler:
         if "exclusiveMaximum" in schema and last * step >= schema["exclusiveMaximum"]:
             last -= 1
         if last < first:
-            # No multiple of `step` fits between the bounds → take the middle.
+            # If no multiple of `step` fits between the bounds, take the middle.
             return int(low) if type_name == "integer" else (low + high) / 2
         value = (first + self._next(int(last - first) + 1)) * step
         return int(value) if type_name == "integer" else float(value)

@@ -14,7 +14,7 @@ _VERDICTS = {
     4: "It answers the request well; only a remark on {b} could be clearer.",
     5: "It answers the request fully and clearly, {a} and {b} included.",
 }
-# Mostly good ratings, as a good model earns.
+# Ratings in the order in which they are given: mostly good, as a good model earns.
 _RATINGS = (4, 5, 3, 4, 2, 5, 4, 3, 1, 5, 4)
 _DEMANDS = (
     "Explain each step and the reason for it.",
@@ -96,7 +96,7 @@ _FORMATS: tuple[tuple[re.Pattern[str], Callable[[str, int], str]], ...] = (
     (re.compile(r'write "Score: <rating>" in the last line'), _backtranslation),
     (re.compile(r"#(?:Rewritten|Created) Prompt#:?\s*$"), _evol_instruct),
 )
-# Quick test that spares most prompts the regular expressions: one of these stands in each format above.
+# Each format above has one of these markers; prompts without a marker skip the regular expressions.
 _MARKERS = ("#### Output", "Score 1-", "[RESULT]", "Score: <rating>", " Prompt#")
 
 

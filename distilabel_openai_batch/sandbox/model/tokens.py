@@ -8,7 +8,7 @@ from typing import Any
 CHARACTERS_PER_TOKEN = 4
 # OpenAI's charge for a small image, https://platform.openai.com/docs/guides/images-vision.
 _TOKENS_PER_IMAGE = 85
-# OpenAI's overheads of the chat format: 4 tokens per message, and 3 that open the answer.
+# Overhead of the chat format, close to OpenAI's: 4 tokens per message, and 3 that open the answer.
 _TOKENS_PER_MESSAGE = 4
 _TOKENS_PER_CHAT = 3
 
