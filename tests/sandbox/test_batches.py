@@ -16,7 +16,7 @@ from .conftest import batch_line, batch_lines, chat_body, jsonl
 FILES = ("output_file_id", "error_file_id")
 
 
-def failing(custom_ids):
+def failures_of(custom_ids):
     return [RequestFailure(contains=f"About {name},", code="bad", message="No.").model_dump() for name in custom_ids]
 
 
@@ -24,18 +24,18 @@ async def test_batch_passes_through_every_status(api):
     """Each status lasts for its duration, and its timestamp is in whole seconds."""
     await api.configure(validating_seconds=1, in_progress_seconds=2, seconds_per_request=0.5, finalizing_seconds=3)
     batch = await api.create_batch(batch_lines(4))
-    seen = []
+    replies = []
     for _ in range(9):
-        seen.append(await api.get_batch(batch))
+        replies.append(await api.get_batch(batch))
         api.advance_clock(1)
 
-    assert [shown["status"] for shown in seen] == ["validating"] + ["in_progress"] * 4 + ["finalizing"] * 3 + [
+    assert [shown["status"] for shown in replies] == ["validating"] + ["in_progress"] * 4 + ["finalizing"] * 3 + [
         "completed"
     ]
-    assert [shown["request_counts"]["completed"] for shown in seen] == [0, 0, 1, 2, 3, 4, 4, 4, 4]
-    assert [shown["request_counts"]["total"] for shown in seen] == [0] + [4] * 8
-    assert all((shown["output_file_id"] is None) == (shown["status"] != "completed") for shown in seen)
-    last, start = seen[-1], seen[0]["created_at"]
+    assert [shown["request_counts"]["completed"] for shown in replies] == [0, 0, 1, 2, 3, 4, 4, 4, 4]
+    assert [shown["request_counts"]["total"] for shown in replies] == [0] + [4] * 8
+    assert all((shown["output_file_id"] is None) == (shown["status"] != "completed") for shown in replies)
+    last, start = replies[-1], replies[0]["created_at"]
     moments = ("in_progress_at", "finalizing_at", "completed_at", "expires_at")
     assert [last[name] - start for name in moments] == [1, 5, 8, 86_400]
     assert [last[name] for name in ("failed_at", "expired_at", "cancelling_at", "cancelled_at")] == [None] * 4
@@ -78,7 +78,7 @@ async def test_batch_reports_usage_and_model_of_the_answers(api):
 
 async def test_failed_requests_are_in_the_error_file(api):
     """`response` holds status and message of the failure; `error` is null."""
-    await api.configure(failures=failing(["r1"]))
+    await api.configure(failures=failures_of(["r1"]))
     batch = await api.run_batch([*batch_lines(3), batch_line("bad", body=chat_body(n=0))])
     errors = {line["custom_id"]: line for line in await api.read_lines(batch["error_file_id"])}
 
@@ -97,7 +97,7 @@ async def test_batch_without_failures_has_no_error_file(api):
 
 async def test_batch_with_only_failures_has_no_output_file(api):
     """The batch is `completed`, and `errors` is null."""
-    await api.configure(failures=failing(["r0", "r1"]))
+    await api.configure(failures=failures_of(["r0", "r1"]))
     batch = await api.run_batch(batch_lines(2))
     assert (batch["status"], batch["output_file_id"], batch["errors"]) == ("completed", None, None)
     assert batch["request_counts"] == {"total": 2, "completed": 0, "failed": 2}
@@ -170,33 +170,33 @@ async def test_unknown_batch_is_404(api):
 
 async def test_batches_are_listed_newest_first_in_pages(api):
     """A page has 20 batches by default, 100 at most."""
-    made = [(await api.create_batch(batch_lines(1)))["id"] for _ in range(25)][::-1]
+    batch_ids = [(await api.create_batch(batch_lines(1)))["id"] for _ in range(25)][::-1]
 
     async def page(**query):
         reply = await api.http.get("/v1/batches", params=query)
         return [entry["id"] for entry in reply.json()["data"]], reply.json()["has_more"]
 
-    assert await page() == (made[:20], True)
-    assert await page(after=made[19]) == (made[20:], False)
-    assert await page(limit=25) == (made, False)
-    assert await page(limit=3, after=made[4]) == (made[5:8], True)
-    for wrong in (0, 101, "x"):
-        assert (await api.http.get("/v1/batches", params={"limit": wrong})).status_code == 400
+    assert await page() == (batch_ids[:20], True)
+    assert await page(after=batch_ids[19]) == (batch_ids[20:], False)
+    assert await page(limit=25) == (batch_ids, False)
+    assert await page(limit=3, after=batch_ids[4]) == (batch_ids[5:8], True)
+    for bad_limit in (0, 101, "x"):
+        assert (await api.http.get("/v1/batches", params={"limit": bad_limit})).status_code == 400
     assert (await api.http.get("/v1/batches", params={"after": "batch_x"})).status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("url", "asked"),
+    ("url", "body"),
     [
         ("/v1/completions", {"model": "gpt-3.5-turbo-instruct", "prompt": "Once upon a time"}),
         ("/v1/embeddings", {"model": "text-embedding-3-small", "input": "a text", "dimensions": 8}),
     ],
 )
-async def test_other_endpoints_accept_batches(api, url, asked):
+async def test_other_endpoints_accept_batches(api, url, body):
     """Result lines hold the synchronous answer."""
-    batch = await api.run_batch([batch_line("a", url, body=asked)], endpoint=url)
+    batch = await api.run_batch([batch_line("a", url, body=body)], endpoint=url)
     (line,) = await api.read_lines(batch["output_file_id"])
-    assert line["response"]["body"] == (await api.http.post(url, json=asked)).json()
+    assert line["response"]["body"] == (await api.http.post(url, json=body)).json()
 
 
 @pytest.mark.parametrize(
@@ -217,21 +217,21 @@ async def test_result_faults_corrupt_one_line(api, kind, output, error):
     await api.add_fault(ResultFault(kind=kind, contains="About a,"))
     batch = await api.run_batch([batch_line("a"), batch_line("b")])
 
-    async def signs(file_id):
+    async def markers_of(file_id):
         if file_id is None:
             return ""
-        signs = ""
+        markers = ""
         for line in (await api.http.get(f"/v1/files/{file_id}/content")).text.split("\n")[:-1]:
             try:
                 name = json.loads(line)["custom_id"]
             except ValueError:
                 name = "!" if line else "_"
-            signs += "?" if name.startswith("nobody") else name
-        return signs
+            markers += "?" if name.startswith("nobody") else name
+        return markers
 
-    assert sorted((await signs(batch["output_file_id"])).replace("b", "")) == sorted(output)
-    assert await signs(batch["error_file_id"]) == error
-    assert "b" in await signs(batch["output_file_id"])
+    assert sorted((await markers_of(batch["output_file_id"])).replace("b", "")) == sorted(output)
+    assert await markers_of(batch["error_file_id"]) == error
+    assert "b" in await markers_of(batch["output_file_id"])
     assert (await api.run_batch([batch_line("a")]))["request_counts"]["completed"] == 1
 
 
@@ -256,8 +256,8 @@ async def test_fault_never_finish_keeps_a_batch_in_progress(api):
     await api.add_fault(BatchFault(kind="never_finish", value=3))
     batch = await api.create_batch(batch_lines(4))
     api.advance_clock(1_000_000)
-    seen = await api.get_batch(batch)
-    assert (seen["status"], seen["request_counts"]["completed"]) == ("in_progress", 3)
+    shown = await api.get_batch(batch)
+    assert (shown["status"], shown["request_counts"]["completed"]) == ("in_progress", 3)
     assert (await api.cancel_batch(batch)).json()["status"] == "cancelled"
     assert len(await api.read_lines((await api.get_batch(batch))["output_file_id"])) == 3
 
@@ -309,9 +309,9 @@ async def test_fault_fail_fails_a_batch(api):
 async def test_batch_faults_corrupt_the_batch_object(api, kind, shown):
     """The fault happens to one batch unless `times` says otherwise."""
     await api.add_fault(BatchFault(kind=kind))
-    batch, sound = await api.run_batch(batch_lines(1)), await api.run_batch(batch_lines(1))
+    batch, normal = await api.run_batch(batch_lines(1)), await api.run_batch(batch_lines(1))
     assert {name: batch[name] for name in shown} == shown
-    assert {name: sound[name] for name in shown} != shown
+    assert {name: normal[name] for name in shown} != shown
 
 
 async def test_fault_empty_files_makes_an_empty_error_file(api):
@@ -333,11 +333,11 @@ async def test_fault_bare_shows_only_common_fields(api):
 async def test_twenty_concurrent_batches_do_not_mix(api):
     """Each batch gets the answers to its own requests."""
 
-    async def job(number):
-        asked = [batch_line(f"j{number}-{index}") for index in range(30)]
-        return number, await api.run_batch(jsonl(asked))
+    async def run_numbered(number):
+        lines = [batch_line(f"j{number}-{index}") for index in range(30)]
+        return number, await api.run_batch(jsonl(lines))
 
-    for number, batch in await asyncio.gather(*(job(number) for number in range(20))):
+    for number, batch in await asyncio.gather(*(run_numbered(number) for number in range(20))):
         names = {line["custom_id"] for line in await api.read_lines(batch["output_file_id"])}
         assert names == {f"j{number}-{index}" for index in range(30)}
 

@@ -30,7 +30,7 @@ def test_default_dialect_changes_nothing():
     }
 
 
-async def azure_batch(api, url: str) -> dict:
+async def run_azure_batch(api, url: str) -> dict:
     await api.configure(dialect="azure")
     api.http.headers = {"api-key": "key"}
     file = {"file": ("in.jsonl", jsonl([batch_line("a", url=url)]))}
@@ -46,7 +46,7 @@ async def azure_batch(api, url: str) -> dict:
 
 async def test_azure_answers_under_its_own_paths(api):
     """The batch starts once the file is processed, has both files, and shows no endpoint."""
-    batch = await azure_batch(api, "/chat/completions")
+    batch = await run_azure_batch(api, "/chat/completions")
     assert (batch["status"], batch["endpoint"]) == ("completed", None)
     assert batch["output_file_id"]
     assert (await api.http.get(AZURE.format(f"files/{batch['error_file_id']}/content"))).content == b""
@@ -54,7 +54,7 @@ async def test_azure_answers_under_its_own_paths(api):
 
 async def test_azure_refuses_openai_endpoints(api):
     """A request for an OpenAI endpoint fails the batch, with Azure's code."""
-    batch = await azure_batch(api, "/v1/chat/completions")
+    batch = await run_azure_batch(api, "/v1/chat/completions")
     assert (batch["status"], batch["output_file_id"]) == ("failed", "")
     assert batch["errors"]["data"][0]["code"] == "url_mismatch"
 

@@ -17,7 +17,7 @@ def upload(client, content=b"{}\n"):
     return client.files.create(file=("in.jsonl", io.BytesIO(content)), purpose="batch")
 
 
-def create(client, file_id):
+def create_batch(client, file_id):
     return client.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="24h")
 
 
@@ -27,7 +27,7 @@ CALLS = {
     "files.retrieve": lambda client: client.files.retrieve("file-x"),
     "files.content": lambda client: client.files.content("file-x"),
     "files.delete": lambda client: client.files.delete("file-x"),
-    "batches.create": lambda client: create(client, "file-x"),
+    "batches.create": lambda client: create_batch(client, "file-x"),
     "batches.list": lambda client: client.batches.list(),
     "batches.retrieve": lambda client: client.batches.retrieve("batch_x"),
     "batches.cancel": lambda client: client.batches.cancel("batch_x"),
@@ -55,7 +55,7 @@ def test_each_call_fails_by_name(sandbox, client, call):
 def test_fault_skips_calls_then_repeats(sandbox, client):
     """`skip` calls pass, then `times` calls fail; `any` matches every call; -1 lasts until the faults are cleared."""
 
-    def fails():
+    def list_fails():
         try:
             client.batches.list()
         except openai.InternalServerError:
@@ -63,11 +63,11 @@ def test_fault_skips_calls_then_repeats(sandbox, client):
         return False
 
     sandbox.add_fault(Fault(call="any", kind="status", skip=2, times=3))
-    assert [fails() for _ in range(7)] == [False, False, True, True, True, False, False]
+    assert [list_fails() for _ in range(7)] == [False, False, True, True, True, False, False]
     sandbox.add_fault(Fault(call="batches.list", kind="status", times=-1))
-    assert all(fails() for _ in range(5))
+    assert all(list_fails() for _ in range(5))
     sandbox.clear_faults()
-    assert not fails()
+    assert not list_fails()
 
 
 def test_error_body_may_be_html_or_json(sandbox, client):
@@ -88,7 +88,7 @@ def test_cut_before_creates_no_batch(sandbox, client):
     file_id = upload(client).id
     sandbox.add_fault(Fault(call="batches.create", kind="cut_before"))
     with pytest.raises(openai.APIConnectionError):
-        create(client, file_id)
+        create_batch(client, file_id)
     assert client.batches.list().data == []
     assert [call.status for call in sandbox.calls("batches.create")] == [0]
 
@@ -98,7 +98,7 @@ def test_cut_after_creates_a_batch(sandbox, client):
     file_id = upload(client).id
     sandbox.add_fault(Fault(call="batches.create", kind="cut_after"))
     with pytest.raises(openai.APIConnectionError):
-        create(client, file_id)
+        create_batch(client, file_id)
     assert len(client.batches.list().data) == 1
 
 
@@ -107,7 +107,7 @@ def test_official_client_creates_duplicates_when_replies_are_lost(sandbox):
     with openai.OpenAI(base_url=sandbox.base_url, api_key="anything", max_retries=2) as client:
         file_id = upload(client).id
         sandbox.add_fault(Fault(call="batches.create", kind="cut_after", times=2))
-        create(client, file_id)
+        create_batch(client, file_id)
         assert len(client.batches.list().data) == 3
 
 
@@ -157,7 +157,7 @@ def test_invalid_fault_is_refused(sandbox):
 
 def test_whole_job_runs_through_the_official_client(sandbox, client):
     """Upload, create, wait and download with typed objects."""
-    batch = create(client, upload(client, jsonl(batch_lines(10))).id)
+    batch = create_batch(client, upload(client, jsonl(batch_lines(10))).id)
     for _ in range(500):
         if batch.status == "completed":
             break
@@ -172,8 +172,8 @@ def test_whole_job_runs_through_the_official_client(sandbox, client):
 def test_share_of_requests_fails_repeatably():
     """The body decides; without `share` every matching request fails, and no other request does."""
     bodies = [f'{{"number":{n}}}'.encode() for n in range(1_000)]
-    some = [RequestFailure(contains="number", share=0.2).matches(body) for body in bodies]
-    assert 150 < sum(some) < 250
-    assert some == [RequestFailure(contains="number", share=0.2).matches(body) for body in bodies]
+    failing = [RequestFailure(contains="number", share=0.2).matches(body) for body in bodies]
+    assert 150 < sum(failing) < 250
+    assert failing == [RequestFailure(contains="number", share=0.2).matches(body) for body in bodies]
     assert all(RequestFailure(contains="number").matches(body) for body in bodies)
     assert not any(RequestFailure(contains="letter").matches(body) for body in bodies)

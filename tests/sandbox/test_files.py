@@ -10,22 +10,22 @@ DAY = 86_400
 async def test_upload_is_returned_unchanged(api):
     """The file object describes the upload; the content is equal byte for byte."""
     content = bytes(range(256)) * 10_000
-    made = (await api.upload(content)).json()
+    uploaded = (await api.upload(content)).json()
     expected = {"object": "file", "bytes": 2_560_000, "filename": "in.jsonl", "purpose": "batch", "status": "processed"}
-    assert {key: made[key] for key in expected} == expected
-    assert made["expires_at"] - made["created_at"] == 30 * DAY
-    assert (await api.http.get(f"/v1/files/{made['id']}")).json() == made
-    assert (await api.http.get(f"/v1/files/{made['id']}/content")).content == content
+    assert {key: uploaded[key] for key in expected} == expected
+    assert uploaded["expires_at"] - uploaded["created_at"] == 30 * DAY
+    assert (await api.http.get(f"/v1/files/{uploaded['id']}")).json() == uploaded
+    assert (await api.http.get(f"/v1/files/{uploaded['id']}/content")).content == content
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("byte_range", "expected"),
     [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=0-99", b"0123456789")],
 )
-async def test_range_returns_part_of_the_content(api, wanted, expected):
+async def test_range_returns_part_of_the_content(api, byte_range, expected):
     """Return 206, so that a client can resume a broken download."""
     file_id = (await api.upload(b"0123456789")).json()["id"]
-    reply = await api.http.get(f"/v1/files/{file_id}/content", headers={"Range": wanted})
+    reply = await api.http.get(f"/v1/files/{file_id}/content", headers={"Range": byte_range})
     assert (reply.status_code, reply.content) == (206, expected)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from distilabel_openai_batch.sandbox.timeline import ScriptedEnd, Timeline, stage_at
 
-# Validated until 10, at work until 110, finalized until 120, out of time at 1,000.
+# Validating until 10, in progress until 110, finalizing until 120; the window closes at 1,000.
 LINE = Timeline(
     created_at=0,
     expires_at=1_000,
@@ -23,7 +23,7 @@ SHORT = replace(LINE, expires_at=60)
 
 
 @pytest.mark.parametrize(
-    ("line", "now", "status", "done"),
+    ("line", "now", "status", "answered_count"),
     [
         (LINE, 0, "validating", 0),
         (LINE, 9.9, "validating", 0),
@@ -44,7 +44,7 @@ SHORT = replace(LINE, expires_at=60)
         (SHORT, 5_000, "expired", 25),
         (replace(LINE, expires_at=5), 4, "validating", 0),
         (replace(LINE, expires_at=5), 5, "expired", 0),
-        # What is finalizing when the window closes is completed.
+        # A batch that is finalizing when the window closes is completed.
         (replace(LINE, expires_at=115), 130, "completed", 50),
         (replace(LINE, cancel_at=60), 60, "cancelling", 25),
         (replace(LINE, cancel_at=60), 65, "cancelled", 25),
@@ -59,14 +59,14 @@ SHORT = replace(LINE, expires_at=60)
         (replace(LINE, scripted_end=ScriptedEnd("failed", 7)), 10, "failed", 7),
     ],
 )
-def test_status_follows_from_the_clock(line, now, status, done):
+def test_status_follows_from_the_clock(line, now, status, answered_count):
     """Durations set the times; worker and window set the end."""
-    found = stage_at(line, now)
-    assert (found.status, found.answered_count) == (status, done)
+    stage = stage_at(line, now)
+    assert (stage.status, stage.answered_count) == (status, answered_count)
 
 
 @pytest.mark.parametrize(
-    ("line", "moments"),
+    ("line", "timestamps"),
     [
         (LINE, {"in_progress_at": 10, "finalizing_at": 110, "completed_at": 120}),
         (SHORT, {"in_progress_at": 10, "expired_at": 60}),
@@ -79,14 +79,14 @@ def test_status_follows_from_the_clock(line, now, status, done):
         ),
     ],
 )
-def test_each_timestamp_is_recorded(line, moments):
+def test_each_timestamp_is_recorded(line, timestamps):
     """Timestamps do not depend on the time of the question."""
-    found = stage_at(line, 9_999)
-    assert found.timestamps == moments
-    assert found.ended_at == max(moments.values())
+    stage = stage_at(line, 9_999)
+    assert stage.timestamps == timestamps
+    assert stage.ended_at == max(timestamps.values())
 
 
 def test_batch_does_not_end_before_it_was_last_seen_unfinished():
     """Shortened durations end a batch now, not in the past."""
-    found = stage_at(replace(LINE, in_progress=0, finalizing=0, seen_at=80), 81)
-    assert (found.status, found.ended_at) == ("completed", 80)
+    stage = stage_at(replace(LINE, in_progress=0, finalizing=0, seen_at=80), 81)
+    assert (stage.status, stage.ended_at) == ("completed", 80)

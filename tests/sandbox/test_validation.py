@@ -9,7 +9,7 @@ from .conftest import batch_line, batch_lines, chat_body, jsonl
 EMBEDDINGS = "/v1/embeddings"
 
 
-def without(name):
+def line_without(name):
     return {key: value for key, value in batch_line("a").items() if key != name}
 
 
@@ -24,7 +24,7 @@ def without(name):
         ),
         *(
             (
-                jsonl([batch_line("first"), without(name)]),
+                jsonl([batch_line("first"), line_without(name)]),
                 ("missing_required_parameter", f"Missing required parameter: '{name}'.", name, 2),
             )
             for name in ("custom_id", "method", "url", "body")
