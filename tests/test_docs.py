@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import openai
 import orjson
@@ -230,12 +231,18 @@ def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
     assert set(sandbox.books().billed.values()) <= {1}
 
 
-def test_the_reference_has_every_field_that_the_package_has():
-    """Of every class that has fields; each of them is described."""
+def import_building() -> ModuleType:
+    """Return `docs/building.py`, which stands in no package."""
     spec = importlib.util.spec_from_file_location("building", ROOT / "docs" / "building.py")
     building = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(building)
-    page = building.on_page_markdown((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), None, None, None)
+    return building
+
+
+def test_the_reference_has_every_field_that_the_package_has():
+    """Of every class that has fields; each of them is described."""
+    building = import_building()
+    page = building.CONFIGURATION.read_text(encoding="utf-8")
     for name in distilabel_openai_batch.__all__:
         model = getattr(distilabel_openai_batch, name)
         for field, about in getattr(model, "model_fields", {}).items():
@@ -244,13 +251,21 @@ def test_the_reference_has_every_field_that_the_package_has():
                 assert about.description, f"{name}.{field}"
 
 
+def test_the_reference_is_current():
+    """The tables of fields in the repository equal the ones that `docs/building.py` writes."""
+    building = import_building()
+    page = building.CONFIGURATION.read_text(encoding="utf-8")
+    assert page.count("<!-- end of fields -->") == len(re.findall("<!-- (?:inherited )?fields of ", page))
+    assert building.with_tables(page) == page, "run `python docs/building.py`"
+
+
 def test_the_site_is_whole_and_its_pages_name_nothing_from_elsewhere(tmp_path):
     """Built strictly, as `make docs` does."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     pages = {page.parent.name: page.read_text(encoding="utf-8") for page in tmp_path.rglob("index.html")}
-    assert {"resuming", "configuration", "examples", "faq"} <= pages.keys()
+    assert {"resuming", "configuration", "examples", "benchmarks", "faq"} <= pages.keys()
     for page in pages.values():
         assert not LOADED.findall(page)
     assert "<!-- fields of" not in pages["configuration"]
