@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -15,9 +16,11 @@ from types import ModuleType
 import openai
 import orjson
 import pytest
+import yaml
 from conftest import ROOT
 from datasets import Dataset, DatasetDict, SplitInfo
 from distilabel.distiset import Distiset
+from distilabel.models.llms import LLM
 from distilabel.pipeline import Pipeline
 from distilabel.steps.generators import huggingface
 from sybil import Document, Example
@@ -50,7 +53,7 @@ INSTRUCTIONS = ROOT / "examples" / "instructions.jsonl"
 NOT_RUN = {
     "pip install .": "it is installed",
     "pip install '.[sandbox]'": "it is installed",
-    "pip install 'distilabel-openai-batch[ray]'": "it is installed where `make test-ray` runs",
+    "pip install '.[ray]'": "it is installed where `make test-ray` runs",
     "export OPENAI_API_KEY=…": "a key is there",
     "export OPENAI_API_KEY=sk-…": "a key is there",
     "unset OPENAI_BASE_URL": "it would lead to OpenAI",
@@ -139,9 +142,14 @@ class Reader:
             PythonEvaluator()(block)
 
     def diff(self, block: Example) -> None:
-        """Runs what is there after the change; what was there before has to be Python too."""
+        """Run the Python after the change; the Python before compiles. In YAML both sides name an LLM."""
         lines = block.parsed.splitlines()
         before, after = ("\n".join(line[1:] for line in lines if line[:1] != sign) for sign in "+-")
+        if "type_info:" in before:
+            for side in (before, after):
+                type_info = yaml.safe_load(side)["llm"]["type_info"]
+                assert issubclass(getattr(importlib.import_module(type_info["module"]), type_info["name"]), LLM)
+            return
         compile(before, block.path, "exec")
         block.namespace["__name__"] = "__main__"
         exec(compile(after, block.path, "exec"), block.namespace)
