@@ -70,7 +70,7 @@ _LINE_OF_TEXT = re.compile(rf'clip-path="url\(#{_ID}-line-(\d+)\)"(?=>)')
 
 
 class Session:
-    """The lines of a terminal, each with the moment when the line appeared."""
+    """A terminal's lines, each with the moment when the line appeared."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._environment = environment
