@@ -47,6 +47,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -54,7 +55,7 @@ format: $(READY)
 
 clean:
 	rm -rf $(VENV) $(VENV)-matrix $(VENV)-ray .venv-bench .nox .interop .bench-quick demo-output site
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew when the dependencies change. `--group` came with pip 25.1.
 $(READY): pyproject.toml

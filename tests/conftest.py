@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hurry import hurry
 
-from distilabel_openai_batch import api, session
+from distilabel_openai_batch.api import client, transport
+from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
@@ -50,14 +51,14 @@ def sandbox(running_sandbox, monkeypatch, tmp_path_factory):
 @pytest.fixture
 def quick_retries(monkeypatch):
     """Pauses between repetitions of a call that last moments, however often it fails."""
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.01)
-    monkeypatch.setattr(api, "CREATION_SECONDS", 0.05)
-    monkeypatch.setattr(api, "RESULTS_VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.01)
+    monkeypatch.setattr(client, "CREATION_SECONDS", 0.05)
+    monkeypatch.setattr(client, "RESULTS_VISIBLE_SECONDS", 0.1)
 
 
 def in_a_new_process(client):
     """Loads an LLM or embeddings as in a process that begins now, with the first number of each question."""
-    session._scopes.clear()
+    calls._scopes.clear()
     client.load()
     return client
 

@@ -17,7 +17,7 @@ import sys
 import distilabel.steps.tasks  # noqa: F401
 from hurry import hurry
 
-import distilabel_openai_batch.llm  # noqa: F401
+import distilabel_openai_batch.plugin.llm  # noqa: F401
 
 
 def fork(command: dict) -> int:

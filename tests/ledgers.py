@@ -7,8 +7,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from distilabel_openai_batch.ledger import FILE_NAME, Ledger, ScopeName
-from distilabel_openai_batch.wire import result_line
+from distilabel_openai_batch.api.outcomes import result_line
+from distilabel_openai_batch.ledger.files import FILE_NAME
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName
 
 START = 1_795_500_000.0
 """When the first job is planned, in seconds since the epoch."""

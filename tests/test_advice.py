@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from distilabel_openai_batch.advice import next_step
-from distilabel_openai_batch.wire import Failure
+from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.display.advice import next_step
 
 CASES = [
     (Failure("Too many requests.", 429, "rate_limit_exceeded"), "only what has no answer is asked."),

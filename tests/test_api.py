@@ -18,16 +18,11 @@ import openai
 import pytest
 import respx
 
-from distilabel_openai_batch import api as api_module
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api import (
-    CREATION_SECONDS,
-    FILE_VISIBLE_SECONDS,
-    KEY,
-    RESULTS_VISIBLE_SECONDS,
-    BatchAPI,
-    Patience,
-)
+from distilabel_openai_batch.api import client as client_module
+from distilabel_openai_batch.api.batches import KEY
+from distilabel_openai_batch.api.client import CREATION_SECONDS, FILE_VISIBLE_SECONDS, RESULTS_VISIBLE_SECONDS, BatchAPI
+from distilabel_openai_batch.api.transport import Patience
 
 BASE_URL = "https://api.example.com/v1"
 API_KEY = "sk-this-key-must-not-leak"
@@ -59,8 +54,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(api_module, "time", clock)
-    monkeypatch.setattr(api_module, "anyio", SimpleNamespace(sleep=clock.sleep))
+    monkeypatch.setattr(client_module, "time", clock)
+    monkeypatch.setattr(client_module, "anyio", SimpleNamespace(sleep=clock.sleep))
     return clock
 
 
@@ -1010,9 +1005,9 @@ async def test_no_more_are_created_in_an_hour_than_the_server_allows(monkeypatch
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr(api_module, "_CREATIONS_AN_HOUR", 3)
-    monkeypatch.setattr(api_module.anyio, "sleep", sleep)
-    monkeypatch.setattr(api_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(client_module, "_CREATIONS_AN_HOUR", 3)
+    monkeypatch.setattr(client_module.anyio, "sleep", sleep)
+    monkeypatch.setattr(client_module.time, "monotonic", lambda: now)
     batch_api = BatchAPI(openai.AsyncOpenAI(api_key="sk-secret"), Patience(), logging.getLogger("api"))
     created_at = []
     for _ in range(7):

@@ -24,14 +24,16 @@ from distilabel_openai_batch import (
     OpenAIBatchLLM,
     RunError,
 )
-from distilabel_openai_batch.jobs import Jobs, JobSettings
-from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
-from distilabel_openai_batch.polling import PollSchedule
-from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.room import Room
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.enqueue_limit import Room
+from distilabel_openai_batch.engine.job_runner import Jobs
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
-from distilabel_openai_batch.wire import Batch, Request, Shard
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(8)]
 DAY = 86_400.0
@@ -107,7 +109,7 @@ def test_no_batch_is_made_of_a_file_that_is_pending(azure):
 def test_a_file_that_is_never_ready_is_an_error(azure, monkeypatch):
     """After a while, and it says which file and what its status is."""
     azure.configure(dialect=DIALECTS["azure"].model_copy(update={"pending_seconds": 3_600.0}))
-    monkeypatch.setattr("distilabel_openai_batch.api._FILE_READY_SECONDS", 0.0)
+    monkeypatch.setattr("distilabel_openai_batch.api.client._FILE_READY_SECONDS", 0.0)
     with pytest.raises(RunError, match=r"Input file file-.* is still pending"):
         ask()
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 
 from distilabel_openai_batch import OpenAIBatchLLM
-from distilabel_openai_batch.ledger import Ledger
+from distilabel_openai_batch.ledger.ledger import Ledger
 
 sys.path.insert(0, str(ROOT))
 
@@ -78,9 +78,9 @@ def generate() -> list:
 
 
 def as_in_a_new_process() -> None:
-    from distilabel_openai_batch import session
+    from distilabel_openai_batch.engine.calls import _scopes
 
-    session._scopes.clear()
+    _scopes.clear()
 
 
 def test_a_request_costs_so_much_work_and_no_more(sandbox, work):

@@ -11,11 +11,16 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
 
-from distilabel_openai_batch import BudgetError, OpenAIBatchEmbeddings, OpenAIBatchLLM, api, prices, session
-from distilabel_openai_batch.budget import Budget
-from distilabel_openai_batch.ledger import Ledger, ScopeName, directory
+from distilabel_openai_batch import BudgetError, OpenAIBatchEmbeddings, OpenAIBatchLLM
+from distilabel_openai_batch.api import transport
+from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.engine import calls
+from distilabel_openai_batch.ledger.files import directory
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.budget import Budget
 from distilabel_openai_batch.sandbox import Fault, RequestFailure
-from distilabel_openai_batch.wire import Request, Shard
 
 pytest.importorskip("genai_prices")
 
@@ -28,12 +33,12 @@ LONGEST = 1_000
 def the_sandbox_bills_as_openai_does(monkeypatch):
     """Its address is that of a server whose prices are known."""
     monkeypatch.setattr(prices, "_PROVIDERS", [(re.compile(r"127\.0\.0\.1"), "openai")])
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.001)
+    monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.001)
 
 
 def loaded(**fields) -> OpenAIBatchLLM:
     """What a process has that begins now."""
-    session._scopes.clear()
+    calls._scopes.clear()
     llm = OpenAIBatchLLM(**{"model": "gpt-4o-mini", "min_poll_interval": 0.02, **fields})
     llm.load()
     return llm

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distilabel_openai_batch.buffer import CallBuffer
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.errors import QuotaError, RequestsFailedError
-from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.wire import Answer, Failure, Outcome, Request
 
 PASSING = Failure("Try again.", 503)
 BAD = Failure("Bad.", 400, "bad")

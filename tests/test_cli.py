@@ -23,15 +23,18 @@ from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedExc
 from ledgers import Books
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__, doctor, tables
+from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__
 from distilabel_openai_batch import sandbox as sandbox_package
-from distilabel_openai_batch.api import KEY
+from distilabel_openai_batch.api.batches import KEY
+from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.cli import app
-from distilabel_openai_batch.history import Ending, histories
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import Job, Ledger, ScopeName
+from distilabel_openai_batch.display import bars
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import Job, ScopeName
+from distilabel_openai_batch.operations import doctor
+from distilabel_openai_batch.report.history import Ending, histories
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
-from distilabel_openai_batch.wire import Request, Shard
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
 COMMANDS = [
@@ -360,8 +363,9 @@ def test_looking_leaves_nothing_behind(directory):
 WRITER = """
 import sys
 from pathlib import Path
-from distilabel_openai_batch.ledger import Ledger, ScopeName
-from distilabel_openai_batch.wire import Request, Shard
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.api.requests import Request, Shard
 
 ledger, written = Ledger(Path(sys.argv[1]), ScopeName("writing", "", "http://127.0.0.1:9/v1/")), 0
 print("writing", flush=True)
@@ -599,7 +603,7 @@ def on_first_look(monkeypatch):
     shown = []
 
     def then(do) -> list:
-        show = tables.Bars.show
+        show = bars.Bars.show
 
         def and_do(self, jobs):
             show(self, jobs)
@@ -607,7 +611,7 @@ def on_first_look(monkeypatch):
             if len(shown) == 1:
                 do()
 
-        monkeypatch.setattr(tables.Bars, "show", and_do)
+        monkeypatch.setattr(bars.Bars, "show", and_do)
         return shown
 
     return then

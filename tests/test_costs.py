@@ -17,12 +17,15 @@ from conftest import API_KEY
 from test_cli import ask, run
 from test_prices import NOVEMBER
 
-from distilabel_openai_batch import prices, session
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import Ledger, ScopeName
-from distilabel_openai_batch.prices import Cost, dollars
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import Answer, decode, result_line
+from distilabel_openai_batch.engine import calls
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.prices import Cost, dollars
 from distilabel_openai_batch.sandbox import Settings
-from distilabel_openai_batch.wire import Answer, Batch, decode, result_line
 
 pytest.importorskip("genai_prices")
 
@@ -46,7 +49,7 @@ def asked(running_sandbox, tmp_path_factory):
         ask(**fields)
         ask([[{"role": "user", "content": f"Say letter {i}."}] for i in range(3)], sync_below=9, **fields)
         monkeypatch.setattr(sys, "argv", ["other.py"])
-        session._scopes.clear()
+        calls._scopes.clear()
         adopt(directory, ScopeName("other.py", "", running_sandbox.base_url + "/"))
     return directory
 

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from conftest import API_KEY
 
-from distilabel_openai_batch import OpenAIBatchLLM, session
-from distilabel_openai_batch.display import PROGRESS_ENV_NAME, display
+from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.display.live import PROGRESS_ENV_NAME, display
+from distilabel_openai_batch.engine import calls
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(6)]
 
@@ -96,7 +97,7 @@ def terminal(monkeypatch, caplog) -> Iterator[Callable[[], Terminal]]:
 
 
 def ask(questions=QUESTIONS, **fields) -> None:
-    session._scopes.clear()
+    calls._scopes.clear()
     llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, **fields)
     llm.load()
     llm.generate(questions)

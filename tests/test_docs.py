@@ -30,10 +30,14 @@ from test_cli import leave, run
 from test_costs import adopt
 
 import distilabel_openai_batch
-from distilabel_openai_batch import OpenAIBatchLLM, client, doctor, session
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import ScopeName, directory
-from distilabel_openai_batch.polling import PollSchedule
+from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.engine import calls
+from distilabel_openai_batch.engine.settings import PollSchedule
+from distilabel_openai_batch.ledger.files import directory
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.operations import doctor
+from distilabel_openai_batch.plugin import base
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 for extra in ("genai_prices", "vl_convert"):
@@ -308,7 +312,7 @@ def named(command: str) -> list[str]:
 
 
 def ask(questions, **fields) -> None:
-    session._scopes.clear()
+    calls._scopes.clear()
     llm = OpenAIBatchLLM(model="gpt-4o-mini", **fields)
     llm.load()
     llm.generate(questions)
@@ -335,7 +339,7 @@ def make_foreign_batch() -> str:
 
 def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch):
     """Run each command in turn, over runs in which the server rejects some requests."""
-    monkeypatch.setattr(client, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
+    monkeypatch.setattr(base, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
     monkeypatch.setattr(doctor, "_is_installed", lambda package: package != "ray")
     sandbox.reset(Settings(failures=[FAILS]))
     ask(QUESTIONS[:10])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from distilabel_openai_batch.estimates import usage
-from distilabel_openai_batch.prices import Usage
+from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.pricing.token_estimates import usage
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 

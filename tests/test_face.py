@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.resources
+import pickle
 import subprocess
 import sys
 
 import pytest
+from distilabel.utils.serialization import _get_module_attr
 
 import distilabel_openai_batch
 from distilabel_openai_batch import errors
@@ -57,10 +59,23 @@ def test_the_exceptions_are_one_tree():
     assert all(issubclass(error, distilabel_openai_batch.OpenAIBatchError) for error in raised)
 
 
-@pytest.mark.parametrize("name", ["OpenAIBatchLLM", "AzureOpenAIBatchLLM"])
-def test_yaml_finds_the_class_where_it_always_was(name):
-    """The class's module is written into every YAML file."""
-    assert getattr(distilabel_openai_batch, name).__module__ == "distilabel_openai_batch"
+PLUGIN_CLASSES = [name for name in FACE if not name.endswith("Error")]
+
+
+@pytest.mark.parametrize("name", PLUGIN_CLASSES)
+def test_yaml_names_the_package_as_a_class_s_module(name):
+    """Every YAML file names the module, so moving the class must not change it."""
+    cls = getattr(distilabel_openai_batch, name)
+    assert cls.__module__ == "distilabel_openai_batch"
+    assert _get_module_attr("distilabel_openai_batch", name) is cls
+
+
+@pytest.mark.parametrize("name", PLUGIN_CLASSES)
+def test_pickle_finds_a_class_at_the_package(name):
+    """Steps are pickled on their way to their processes."""
+    cls = getattr(distilabel_openai_batch, name)
+    assert b"distilabel_openai_batch" in pickle.dumps(cls, protocol=0).split(b"\n")[0]
+    assert pickle.loads(pickle.dumps(cls)) is cls
 
 
 def test_the_package_is_typed():

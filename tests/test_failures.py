@@ -15,11 +15,12 @@ from distilabel_openai_batch import (
     OpenAIBatchLLM,
     StreamBatchResults,
     SubmitBatch,
-    failures,
-    session,
 )
+from distilabel_openai_batch.api.failure_codes import EMPTY, LOST
+from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.engine.calls import _scopes
+from distilabel_openai_batch.hooks.failure_columns import beside, cells
 from distilabel_openai_batch.sandbox import RequestFailure, ResultFault
-from distilabel_openai_batch.wire import Answer, Failure
 
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
 SEVENTH = RequestFailure(contains="number 7.", status=400, code="seventh", message="It is the seventh.")
@@ -159,7 +160,7 @@ def test_a_row_that_is_lost_with_its_group_says_so(sandbox):
     """And the row whose request failed says why."""
     sandbox.configure(failures=[SEVENTH])
     rows = processed(EvolInstruct(name="generate", llm=llm(), num_evolutions=1, input_batch_size=5))
-    assert reasons(rows) == {5: failures.LOST, 6: failures.LOST, 7: "seventh", 8: failures.LOST, 9: failures.LOST}
+    assert reasons(rows) == {5: LOST, 6: LOST, 7: "seventh", 8: LOST, 9: LOST}
     assert all((row["failure_generate"] is None) == (row["evolved_instruction"] is not None) for row in rows)
 
 
@@ -201,10 +202,10 @@ def test_an_answer_without_a_word_says_why():
     client = llm(api_key="sk-unused")
     client.load()
     output = client._output([], 4, {}, Answer.of({"id": "a", "choices": choices}))
-    assert [cell and cell["code"] for cell in failures.cells(output, 4)] == [
+    assert [cell and cell["code"] for cell in cells(output, 4)] == [
         "refusal",
         "content_filter",
-        failures.EMPTY,
+        EMPTY,
         None,
     ]
 
@@ -230,7 +231,7 @@ GIVEN = [{"id": str(number) * 3} for number in range(2)]
 )
 def test_requests_are_laid_beside_rows(found, calls, codes):
     """One by one where they are as many and the rows are those that were given, otherwise as a group."""
-    assert [cell and cell["code"] for cell in failures.beside(GIVEN, found, calls, ["o"])] == codes
+    assert [cell and cell["code"] for cell in beside(GIVEN, found, calls, ["o"])] == codes
 
 
 def run(pipeline: Pipeline) -> list[dict]:
@@ -306,7 +307,7 @@ def test_another_run_asks_what_failed_again_and_nothing_else(sandbox):
     processed(generating())
     sandbox.configure(failures=[])
     # A run in a process of its own begins to count each question anew.
-    session._scopes.clear()
+    _scopes.clear()
 
     rows = processed(generating())
 

@@ -25,10 +25,10 @@ from distilabel_openai_batch import (
     OpenAIBatchLLM,
     QuotaError,
     RunError,
-    boundaries,
-    jobs,
+    failpoints,
 )
-from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch.engine import job_runner
+from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
@@ -305,7 +305,7 @@ def test_a_lost_reply_to_the_creation_is_told(sandbox, caplog):
 
 def test_a_job_that_never_ends_is_cancelled_and_what_it_answered_is_used(sandbox, monkeypatch):
     """An hour past its window; the rest is asked again."""
-    monkeypatch.setattr(jobs, "_OVERDUE_SECONDS", 0.2)
+    monkeypatch.setattr(job_runner, "_OVERDUE_SECONDS", 0.2)
     sandbox.configure(window_seconds=0.3)
     sandbox.add_fault(BatchFault(kind="never_finish"))
     sandbox.add_fault(Fault(call="batches.cancel", kind="status", status=500))
@@ -335,7 +335,7 @@ def test_the_disk_is_full_while_downloading(sandbox, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(boundaries, "reached", reached)
+        patch.setattr(failpoints, "reached", reached)
         with pytest.raises(RunError, match="No space left on device"):
             ask()
 

@@ -18,10 +18,10 @@ from distilabel_openai_batch import (
     OpenAIBatchLLM,
     StreamBatchResults,
     SubmitBatch,
-    forecast,
 )
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.errors import OpenAIBatchError
+from distilabel_openai_batch.operations.estimate import estimate_pipeline
 
 ROWS = 7
 
@@ -101,13 +101,13 @@ def test_what_the_ledger_has_is_not_bought_again(rows, tmp_path, sandbox, monkey
         start >> TextGeneration(name="generate", llm=llm(min_poll_interval=0.02), input_batch_size=3)
         start >> EvolInstruct(name="evolve", llm=llm(min_poll_interval=0.02), num_evolutions=1)
     path = saved(pipeline, tmp_path)
-    before = forecast.of(path, {})
+    before = estimate_pipeline(path, {})
     assert [(it.step, it.rows, it.requests, it.known) for it in before] == [("generate", 7, 7, 0), ("evolve", 7, 7, 0)]
     assert len(sandbox.books().batches) == 0
 
     pipeline.run(use_cache=False)
 
-    assert [(it.requests, it.known) for it in forecast.of(path, {})] == [(7, 7), (7, 7)]
+    assert [(it.requests, it.known) for it in estimate_pipeline(path, {})] == [(7, 7), (7, 7)]
     ran = estimate(path)
     assert "Known requests are answered or under way" in ran.stdout
     # Nothing costs nothing, wherever it is asked.
@@ -115,7 +115,7 @@ def test_what_the_ledger_has_is_not_bought_again(rows, tmp_path, sandbox, monkey
     assert "bills is not known" not in ran.stdout
     more = estimate(path, "--param", "evolve.llm.generation_kwargs.max_new_tokens=9").stdout
     assert f"? What {sandbox.base_url} bills is not known" in more
-    [_, again] = forecast.of(path, {"evolve": {"llm": {"generation_kwargs": {"max_new_tokens": 9}}}})
+    [_, again] = estimate_pipeline(path, {"evolve": {"llm": {"generation_kwargs": {"max_new_tokens": 9}}}})
     assert (again.known, again.usage.tokens_out) == (0, 63)
 
 
@@ -123,11 +123,11 @@ def test_rounds_are_counted_as_far_as_they_can_be(rows, tmp_path):
     """Their later requests hold earlier answers, which may be long."""
     with Pipeline(name="rounds") as pipeline:
         load(rows) >> EvolInstruct(name="evolve", llm=llm(), num_evolutions=3)
-    [about] = forecast.of(saved(pipeline, tmp_path), {})
+    [about] = estimate_pipeline(saved(pipeline, tmp_path), {})
     assert (about.requests, about.asks_in_rounds) == (21, True)
     with Pipeline(name="rounds") as pipeline:
         load(rows) >> EvolInstruct(name="evolve", llm=llm(), num_evolutions=1)
-    [one] = forecast.of(saved(pipeline, tmp_path), {})
+    [one] = estimate_pipeline(saved(pipeline, tmp_path), {})
     assert (one.requests, one.asks_in_rounds) == (7, False)
     assert about.usage.tokens_in > one.usage.tokens_in + 14 * 128
 
@@ -142,7 +142,7 @@ def test_every_way_to_ask_is_there(rows, tmp_path, monkeypatch):
         start >> TextGeneration(name="azure", llm=AzureOpenAIBatchLLM(model="deployed"))
         start >> SubmitBatch(name="submit", task=TextGeneration(name="a", llm=llm()), run_name="run")
         StreamBatchResults(name="stream", task=TextGeneration(name="b", llm=llm()), data=rows)
-    found = {about.step: about for about in forecast.of(saved(pipeline, tmp_path), {})}
+    found = {about.step: about for about in estimate_pipeline(saved(pipeline, tmp_path), {})}
     assert set(found) == {"embed", "azure", "submit", "stream"}
     assert {(about.rows, about.requests) for about in found.values()} == {(7, 7)}
     assert found["embed"].usage.tokens_out == 0
@@ -185,7 +185,7 @@ def test_a_budget_is_no_obstacle(rows, tmp_path):
     """Who asks what it costs need not know the price."""
     with Pipeline(name="budget") as pipeline:
         load(rows) >> TextGeneration(name="generate", llm=llm(budget=1))
-    [about] = forecast.of(saved(pipeline, tmp_path), {})
+    [about] = estimate_pipeline(saved(pipeline, tmp_path), {})
     assert about.requests == 7
 
 
@@ -209,4 +209,4 @@ def test_what_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypatch):
 
     monkeypatch.setattr(KeepColumns, "process_applying_mappings", fail)
     with pytest.raises(OpenAIBatchError, match=r"'kept' fails, and so .*KeyError"):
-        forecast.of(path, {})
+        estimate_pipeline(path, {})

@@ -3,7 +3,7 @@
 import gc
 import threading
 
-from distilabel_openai_batch.garbage import nothing_collected
+from distilabel_openai_batch.gc_pause import nothing_collected
 
 
 def test_the_last_thread_turns_it_on_again():

@@ -9,7 +9,9 @@ from distilabel.pipeline.local import Pipeline
 from distilabel.steps.tasks import TextGeneration, UltraFeedback
 from distilabel.steps.tasks.base import GlobalTask, _Task
 
-from distilabel_openai_batch import OpenAIBatchLLM, hooks
+from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.hooks.install import _check_targets
+from distilabel_openai_batch.hooks.row_groups import _row_groups
 
 
 class UsersTask(TextGeneration):
@@ -34,7 +36,7 @@ def test_a_different_distilabel_is_refused(monkeypatch):
     monkeypatch.setattr(_Task, "is_global", False)
 
     with pytest.raises(ImportError) as raised:
-        hooks._check_targets()
+        _check_targets()
 
     told = str(raised.value)
     assert all(name in told for name in ("DAG.get_steps_load_stages", "Pipeline._error_callback", "_Task.is_global"))
@@ -49,7 +51,7 @@ def test_rows_are_cut_as_distilabel_would_have(task, rows, sizes):
     """Into groups of `input_batch_size`, unless the Task is global by its own nature."""
     task = task(llm=OpenAIBatchLLM(model="gpt-4o-mini"), **({} if task is UsersGlobalTask else {"input_batch_size": 3}))
 
-    groups = hooks._row_groups(task, ([{"instruction": f"{i}"} for i in range(rows)],))
+    groups = _row_groups(task, ([{"instruction": f"{i}"} for i in range(rows)],))
 
     assert [len(group) for (group,) in groups] == sizes
     assert [row["instruction"] for (group,) in groups for row in group] == [f"{i}" for i in range(rows)]

@@ -10,15 +10,19 @@ from pathlib import Path
 import anyio
 import pytest
 
-from distilabel_openai_batch import BatchFailedError, LedgerError, RunError, boundaries
-from distilabel_openai_batch.boundaries import Boundary
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.jobs import Ending, Jobs, JobSettings
-from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
-from distilabel_openai_batch.polling import PollSchedule
-from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.room import Room
-from distilabel_openai_batch.wire import MISSING, Answer, Batch, BatchError, Failure, Request, Shard
+from distilabel_openai_batch import BatchFailedError, LedgerError, RunError, failpoints
+from distilabel_openai_batch.api.batches import Batch, BatchError
+from distilabel_openai_batch.api.failure_codes import MISSING
+from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.enqueue_limit import Room
+from distilabel_openai_batch.engine.job_runner import Ending, Jobs
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
+from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
 
 CHAT = "/v1/chat/completions"
 TOO_MANY_TOKENS = BatchError("Enqueued token limit reached.", "token_limit_exceeded", None)
@@ -226,7 +230,7 @@ def test_a_job_that_never_ends_is_cancelled_when_its_window_is_long_over(ledger,
     server = Server("in_progress")
     job = at(ledger, server, JobState.CREATED, shard())
     long_ago = replace(job, intended_at=time.time() - 30 * 3_600)
-    monkeypatch.setattr("distilabel_openai_batch.jobs._OVERDUE_SECONDS", 0.05)
+    monkeypatch.setattr("distilabel_openai_batch.engine.job_runner._OVERDUE_SECONDS", 0.05)
 
     taken = {}
     anyio.run(make_jobs(server).run, long_ago, taken.update)
@@ -254,7 +258,7 @@ def test_a_job_that_cannot_even_be_cancelled_is_collected(ledger, make_jobs, mon
     """Waiting longer would be waiting for ever."""
     server = Server("in_progress")
     job = at(ledger, server, JobState.CREATED, shard())
-    monkeypatch.setattr("distilabel_openai_batch.jobs._OVERDUE_SECONDS", 0.05)
+    monkeypatch.setattr("distilabel_openai_batch.engine.job_runner._OVERDUE_SECONDS", 0.05)
 
     async def cancel(batch_id: str) -> None:
         server.calls.append("cancel")
@@ -327,7 +331,7 @@ def test_killed_half_way_through_the_record(ledger, make_jobs, monkeypatch):
             raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(boundaries, "reached", reached)
+        patched.setattr(failpoints, "reached", reached)
         with pytest.raises(Killed):
             anyio.run(make_jobs(server).run, job, ignore, questions)
 

@@ -13,11 +13,17 @@ from dataclasses import astuple, replace
 
 import pytest
 
-from distilabel_openai_batch import ledger as ledger_module
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure
+from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.errors import LedgerError
-from distilabel_openai_batch.inventory import Course, Inventory
-from distilabel_openai_batch.ledger import FILE_NAME, OPEN_STATES, TRANSITIONS, JobState, Ledger, ScopeName
-from distilabel_openai_batch.wire import MISSING_RESULT, Answer, Batch, Failure, Request, Shard
+from distilabel_openai_batch.ledger import ledger as ledger_module
+from distilabel_openai_batch.ledger import schema as schema_module
+from distilabel_openai_batch.ledger.entries import Course
+from distilabel_openai_batch.ledger.files import FILE_NAME
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import OPEN_STATES, TRANSITIONS, JobState, ScopeName
 
 SCOPE = ScopeName("pipeline", "task", "https://api.example.com/v1/")
 CHAT = "/v1/chat/completions"
@@ -261,12 +267,12 @@ def overwrite(path):
 
 def test_a_ledger_of_an_older_release_is_brought_up_to_date(tmp_path, monkeypatch):
     """From each version on, with what it has; until a run opens it, its jobs can be looked at all the same."""
-    migrations = ledger_module._MIGRATIONS
+    migrations = schema_module._MIGRATIONS
     for version in range(1, len(migrations)):
         directory = tmp_path / f"{version}"
         directory.mkdir()
         with closing(sqlite3.connect(directory / FILE_NAME)) as database:
-            for statement in ledger_module._statements("".join(migrations[:version])):
+            for statement in schema_module._statements("".join(migrations[:version])):
                 database.execute(statement)
             database.execute("INSERT INTO scopes (id, pipeline, task, base_url) VALUES (1, ?, ?, ?)", astuple(SCOPE))
             database.execute(
@@ -274,7 +280,7 @@ def test_a_ledger_of_an_older_release_is_brought_up_to_date(tmp_path, monkeypatc
                 " (id, scope, key, owner, state, endpoint, model, requests, bytes, intended_at, batch_id)"
                 " VALUES (1, 1, 'k', 'o', 'collected', '/v1/chat/completions', 'm', 1, 1, 1.0, 'batch_1')"
             )
-            database.execute(f"PRAGMA application_id = {ledger_module._APPLICATION_ID}")
+            database.execute(f"PRAGMA application_id = {schema_module._APPLICATION_ID}")
             database.execute(f"PRAGMA user_version = {version}")
             database.commit()
         inventory = Inventory(directory)
@@ -349,7 +355,7 @@ def test_a_file_that_is_no_ledger_is_an_error_and_is_left_as_it_is(tmp_path, cas
 
 def test_a_ledger_that_another_program_holds_is_an_error(tmp_path, monkeypatch):
     """After a while."""
-    monkeypatch.setattr("distilabel_openai_batch.ledger._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("distilabel_openai_batch.ledger.ledger._BUSY_SECONDS", 0.1)
     filled(tmp_path)
     holder = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")

@@ -22,7 +22,7 @@ from distilabel_openai_batch import (
     OpenAIBatchLLM,
     RunError,
 )
-from distilabel_openai_batch.wire import Answer, Failure
+from distilabel_openai_batch.api.outcomes import Answer, Failure
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 CONNECTION = {"model": "gpt-4o-mini", "base_url": "http://127.0.0.1:9/v1", "api_key": "sk-secret"}

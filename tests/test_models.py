@@ -2,7 +2,7 @@
 
 import pytest
 
-from distilabel_openai_batch.models import fitted, token_limit_parameter
+from distilabel_openai_batch.plugin.model_parameters import fitted, token_limit_parameter
 
 SENT = {
     "messages": [],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from distilabel_openai_batch.polling import PollSchedule
+from distilabel_openai_batch.engine.settings import PollSchedule
 
 AGES = st.floats(0, 10 * 86_400)
 SCHEDULES = st.tuples(st.floats(0.001, 600), st.floats(0.001, 600)).map(

@@ -10,8 +10,9 @@ from decimal import Decimal
 
 import pytest
 
-from distilabel_openai_batch import prices
-from distilabel_openai_batch.prices import Cost, Usage
+from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.prices import Cost
 
 pytest.importorskip("genai_prices")
 

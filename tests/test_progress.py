@@ -8,10 +8,12 @@ from datetime import datetime, timezone
 
 import pytest
 
-from distilabel_openai_batch import progress as progress_module
-from distilabel_openai_batch.progress import Progress
-from distilabel_openai_batch.results import Results
-from distilabel_openai_batch.wire import OTHER_BATCH, Answer, Batch, Failure, Request, Shard, result_line
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, result_line
+from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.display import progress as progress_module
+from distilabel_openai_batch.display.progress import Progress
 
 IN_NOVEMBER = datetime(2026, 11, 1, tzinfo=timezone.utc).timestamp()
 

@@ -107,7 +107,7 @@ def test_the_page_about_ray_shows_how(sandbox, tmp_path):
 
 def test_ray_is_imported_by_none_who_does_not_use_it():
     """Also where it is installed."""
-    program = "import sys, distilabel_openai_batch.llm; sys.exit('ray' in sys.modules)"
+    program = "import sys, distilabel_openai_batch.plugin.llm; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

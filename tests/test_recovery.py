@@ -6,7 +6,7 @@ from logging.handlers import QueueListener
 
 from distilabel.utils import logging
 
-from distilabel_openai_batch import recovery
+from distilabel_openai_batch.hooks import stopping
 
 
 def test_a_log_whose_lock_died_with_a_step_does_not_hold_the_end_up(monkeypatch):
@@ -16,9 +16,9 @@ def test_a_log_whose_lock_died_with_a_step_does_not_hold_the_end_up(monkeypatch)
     listener = QueueListener(queue)
     listener.start()
     monkeypatch.setattr(logging, "queue_listener", listener)
-    monkeypatch.setattr(recovery, "_LOG_SECONDS", 0.1)
+    monkeypatch.setattr(stopping, "_LOG_SECONDS", 0.1)
 
-    ending = threading.Thread(target=recovery._stop_logging, daemon=True)
+    ending = threading.Thread(target=stopping._stop_logging, daemon=True)
     ending.start()
     ending.join(timeout=30)
 

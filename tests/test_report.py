@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -15,17 +16,12 @@ from ledgers import START, Books
 from test_tables import COLLECTED
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import cli
-from distilabel_openai_batch.history import (
-    Ending,
-    Phase,
-    Stretch,
-    answers_over_time,
-    crowds,
-    histories,
-)
-from distilabel_openai_batch.inventory import Course, Inventory
-from distilabel_openai_batch.ledger import JobState, Ledger, ScopeName
+from distilabel_openai_batch.cli import app
+from distilabel_openai_batch.ledger.entries import Course
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
+from distilabel_openai_batch.report.history import Ending, Phase, Stretch, answers_over_time, crowds, histories
 
 SCOPE = ScopeName("preferences", "generate", "https://api.openai.com/v1/")
 JOB = replace(
@@ -148,7 +144,7 @@ def drawing():
 def reported(directory, tmp_path, *arguments):
     output = tmp_path / "report.html"
     command = ["report", *arguments, "-o", str(output), "--ledger-dir", str(directory)]
-    result = CliRunner().invoke(cli.app, command)
+    result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     return output
 
@@ -224,14 +220,11 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     books.scope("preferences", "generate")
     books.close()
     arguments = ["report", "-o", str(tmp_path / "r.html"), "--ledger-dir", str(tmp_path)]
-    result = CliRunner().invoke(cli.app, arguments)
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert "pip install 'distilabel-openai-batch[report]'" in result.output
     # What no package would mend comes first.
-    assert (
-        "has no scope nosuch. It has: preferences/generate"
-        in CliRunner().invoke(cli.app, [*arguments, "nosuch"]).output
-    )
+    assert "has no scope nosuch. It has: preferences/generate" in CliRunner().invoke(app, [*arguments, "nosuch"]).output
     assert not (tmp_path / "r.html").exists()
 
 
@@ -239,7 +232,7 @@ def test_a_file_that_cannot_be_written_is_an_error(drawing, tmp_path):
     """By its name."""
     Books(tmp_path / "ledger").close()
     output = tmp_path / "nowhere" / "report.html"
-    result = CliRunner().invoke(cli.app, ["report", "-o", str(output), "--ledger-dir", str(tmp_path / "ledger")])
+    result = CliRunner().invoke(app, ["report", "-o", str(output), "--ledger-dir", str(tmp_path / "ledger")])
     assert result.exit_code == 1
     assert str(output) in result.output
 
@@ -382,7 +375,7 @@ def synchronous(directory):
 def test_a_page_can_be_looked_at(drawing, browser, tmp_path, monkeypatch, ledger):
     """In light and dark, wide and narrow: all is legible, nothing is cut off, nothing is asked of anybody."""
     ledger(tmp_path / "ledger")
-    monkeypatch.setattr(cli.time, "time", lambda: START + 14_600)
+    monkeypatch.setattr(time, "time", lambda: START + 14_600)
     path = reported(tmp_path / "ledger", tmp_path)
     backgrounds = set()
     for scheme in ("light", "dark"):
@@ -407,7 +400,7 @@ def test_a_page_can_be_looked_at(drawing, browser, tmp_path, monkeypatch, ledger
 def test_a_page_says_what_the_ledger_says(drawing, tmp_path, monkeypatch):
     """Its numbers are those of the other commands."""
     ledgers.some(tmp_path / "ledger")
-    monkeypatch.setattr(cli.time, "time", lambda: START + 14_600)
+    monkeypatch.setattr(time, "time", lambda: START + 14_600)
     html = reported(tmp_path / "ledger", tmp_path).read_text()
     scopes = Inventory(tmp_path / "ledger").scopes()
     for number in (sum(scope.answered for scope in scopes), sum(scope.failed for scope in scopes)):

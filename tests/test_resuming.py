@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from distilabel_openai_batch.boundaries import Boundary
+from distilabel_openai_batch.failpoints import Boundary
 from distilabel_openai_batch.sandbox import Fault
 
 PROGRAMS = Path(__file__).parent / "programs"

@@ -8,8 +8,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from distilabel_openai_batch.polling import PollSchedule
-from distilabel_openai_batch.room import Room
+from distilabel_openai_batch.engine.enqueue_limit import Room
+from distilabel_openai_batch.engine.settings import PollSchedule
 
 AT_ONCE = PollSchedule(0.0, 0.0)
 

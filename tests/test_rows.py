@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilabel_openai_batch.rows import survives_json
+from distilabel_openai_batch.hooks.row_storage import survives_json
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.dates()
 VALUES = st.recursive(

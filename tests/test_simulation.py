@@ -19,14 +19,16 @@ import httpx
 import pytest
 from conftest import API_KEY
 
-from distilabel_openai_batch import RunError, api, boundaries, session
-from distilabel_openai_batch.api import Patience
-from distilabel_openai_batch.jobs import JobSettings
-from distilabel_openai_batch.ledger import FILE_NAME, ScopeName
-from distilabel_openai_batch.polling import PollSchedule
+from distilabel_openai_batch import RunError, failpoints
+from distilabel_openai_batch.api import client, transport
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.calls import Call, _scopes
+from distilabel_openai_batch.engine.session_pool import _open
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
+from distilabel_openai_batch.ledger.files import FILE_NAME
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
-from distilabel_openai_batch.session import Call, SessionSettings
-from distilabel_openai_batch.wire import Answer
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -95,10 +97,10 @@ class Life:
 
     async def run(self, questions: list[str], dies_after: int | None, waits: bool = True) -> list[object]:
         """Asks questions as a new process, by several callers, and dies after so many boundaries."""
-        session._scopes.clear()
+        _scopes.clear()
         left = dies_after
 
-        def reached(boundary: boundaries.Boundary) -> None:
+        def reached(boundary: failpoints.Boundary) -> None:
             nonlocal left
             self.steps += 1
             if left is not None:
@@ -106,11 +108,11 @@ class Life:
                 if left < 0:
                     raise Killed(boundary.value)
 
-        boundaries.reached = reached
+        failpoints.reached = reached
         results: list[object] = [None] * len(questions)
         size = self.chance.randrange(1, 12)
         settings = self.settings(waits)
-        async with session._open(
+        async with _open(
             settings,
             lambda base_url: ScopeName("life", "", base_url),
             logging.getLogger("simulation"),
@@ -152,10 +154,10 @@ def unharmed(error: BaseException) -> None:
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     """What a life changes is changed back; pauses last moments."""
-    monkeypatch.setattr(boundaries, "reached", boundaries.reached)
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.005)
-    monkeypatch.setattr(api, "CREATION_SECONDS", 0.02)
-    monkeypatch.setattr(api, "RESULTS_VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(failpoints, "reached", failpoints.reached)
+    monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.005)
+    monkeypatch.setattr(client, "CREATION_SECONDS", 0.02)
+    monkeypatch.setattr(client, "RESULTS_VISIBLE_SECONDS", 0.1)
 
 
 @pytest.mark.parametrize("seed", range(LIVES))

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilabel_openai_batch.spool import Spool
-from distilabel_openai_batch.wire import Request
+from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.engine.scratch import Spool
 
 
 @given(texts=st.lists(st.binary(max_size=50), max_size=20), order=st.randoms())

@@ -33,10 +33,10 @@ from distilabel_openai_batch import (
     StreamBatchResults,
     SubmitBatch,
 )
-from distilabel_openai_batch.inventory import Inventory
-from distilabel_openai_batch.ledger import directory
+from distilabel_openai_batch.ledger.files import directory
+from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.plugin.steps.base import in_batches
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
-from distilabel_openai_batch.steps import in_batches
 
 ROWS = [{"instruction": f"Say number {i}.", "id": i} for i in range(23)]
 IDS = [row["id"] for row in ROWS]
@@ -266,7 +266,8 @@ def test_rows_come_from_the_hub(tmp_path):
     """By a dataset's id. The Hub's address is read when `datasets` is imported, so a process of its own asks it."""
     lines = "\n".join(map(json.dumps, ROWS)).encode()
     program = (
-        "import json; from distilabel_openai_batch.rows import load_rows; print(json.dumps(load_rows('me/rows')[:]))"
+        "import json; from distilabel_openai_batch.plugin.row_sources import load_rows;"
+        " print(json.dumps(load_rows('me/rows')[:]))"
     )
     with hub_with("me/rows", "rows.jsonl", lines) as address:
         environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}

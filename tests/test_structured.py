@@ -33,11 +33,13 @@ from distilabel.steps.tasks import (
 from openai import AsyncOpenAI
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from distilabel_openai_batch import OpenAIBatchLLM, RunError, session
+from distilabel_openai_batch import OpenAIBatchLLM, RunError
+from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.sandbox import RequestFailure, ResultFault
-from distilabel_openai_batch.strictness import strict
-from distilabel_openai_batch.structured import Exchange, Rejection, read
-from distilabel_openai_batch.wire import Answer, Failure
+from distilabel_openai_batch.structured_output.repair import Exchange
+from distilabel_openai_batch.structured_output.schema import Rejection, read
+from distilabel_openai_batch.structured_output.strict import strict
 
 HAS_INSTRUCTOR = importlib.util.find_spec("instructor") is not None
 
@@ -579,7 +581,7 @@ def test_an_answer_that_does_not_fit_is_mended_in_the_next_job(sandbox):
 def test_an_answer_that_never_fits_is_none_with_the_reason(sandbox, caplog, kind, asks, reason):
     """In its own row, after as many retries as were allowed; a refusal is not asked again."""
     sandbox.add_fault(ResultFault(kind=kind, contains="Number 1.", times=-1))
-    session.outcomes_seen.set(seen := [])
+    calls.outcomes_seen.set(seen := [])
     llm = loaded(structured_output={"schema": COUNT, "max_retries": 2})
 
     with caplog.at_level(logging.INFO):
@@ -626,7 +628,7 @@ def test_a_second_run_buys_nothing_again(sandbox):
     inputs = [asking(f"Number {i}.", {"schema": ADDRESS}) for i in range(3)]
     first = loaded().generate(inputs)
     billed = len(sandbox.books().billed)
-    session._scopes.clear()
+    calls._scopes.clear()
 
     assert loaded().generate(inputs) == first
     assert len(sandbox.books().billed) == billed == 4

@@ -10,7 +10,7 @@ from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
 
 from distilabel_openai_batch import AuthenticationError, LedgerError, OpenAIBatchLLM, RequestsFailedError
-from distilabel_openai_batch.ledger import Ledger
+from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(10)]

@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from distilabel_openai_batch import tables
-from distilabel_openai_batch.export import record
-from distilabel_openai_batch.inventory import AnswerEntry, FailureEntry, JobEntry, reasons, remaining
-from distilabel_openai_batch.ledger import JobState, ScopeName
-from distilabel_openai_batch.tables import Bars, Timing, duration, jobs_table, timings
-from distilabel_openai_batch.wire import Answer
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.display import tables
+from distilabel_openai_batch.display.bars import Bars
+from distilabel_openai_batch.display.tables import Timing, jobs_table, remaining, timings
+from distilabel_openai_batch.ledger.entries import AnswerEntry, FailureEntry, JobEntry, reasons
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
+from distilabel_openai_batch.operations.export import record
+from distilabel_openai_batch.text import duration
 
 SCOPE = ScopeName("preferences", "text_generation_0", "http://127.0.0.1:9/v1/")
 JOB = JobEntry(

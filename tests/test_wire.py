@@ -13,24 +13,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.results import Results
-from distilabel_openai_batch.wire import (
-    MALFORMED,
-    MISSING,
-    Answer,
-    Batch,
-    BatchError,
-    Failure,
-    Frame,
-    Request,
-    Shard,
-    cut,
-    decode,
-    digest,
-    encode_body,
-    read_batch,
-    result_line,
-)
+from distilabel_openai_batch.api.batches import Batch, BatchError, read_batch
+from distilabel_openai_batch.api.encoding import encode_body
+from distilabel_openai_batch.api.failure_codes import MALFORMED, MISSING
+from distilabel_openai_batch.api.outcomes import Answer, Failure, decode, result_line
+from distilabel_openai_batch.api.requests import Frame, Request, Shard, cut, digest_body
+from distilabel_openai_batch.api.result_files import Results
 
 CHAT = "/v1/chat/completions"
 BASE_URL = "https://api.openai.com/v1/"
@@ -434,16 +422,16 @@ class Prediction(BaseModel):
 def test_what_the_sdk_can_write_is_written(body, written):
     """As it does: models without their defaults, numbers of any size, and keys that are texts in the end."""
     assert encode_body(body) == written.encode()
-    assert digest(BASE_URL, CHAT, encode_body(body)) == digest(BASE_URL, CHAT, written.encode())
+    assert digest_body(BASE_URL, CHAT, encode_body(body)) == digest_body(BASE_URL, CHAT, written.encode())
     frame = Frame({**body, "messages": []}, "messages")
     whole = {**body, "messages": [{"role": "user", 1: Prediction(content="z")}]}
     assert frame.encode(whole) == encode_body(whole)
-    assert frame.digest(BASE_URL, CHAT, whole) == digest(BASE_URL, CHAT, encode_body(whole))
+    assert frame.digest(BASE_URL, CHAT, whole) == digest_body(BASE_URL, CHAT, encode_body(whole))
 
 
 def test_large_numbers_are_told_apart():
     """A float would be the same for both."""
-    assert len({digest(BASE_URL, CHAT, encode_body({"seed": 2**70 + more})) for more in (0, 1)}) == 2
+    assert len({digest_body(BASE_URL, CHAT, encode_body({"seed": 2**70 + more})) for more in (0, 1)}) == 2
 
 
 @pytest.mark.parametrize("text", ['"\\ud83d and more"', "-Infinity"])
@@ -467,7 +455,7 @@ def _shuffled(value: object, draw: st.DrawFn) -> object:
 def test_the_order_of_keys_does_not_make_another_question(body, data):
     """A rerun that builds the same body in another order finds its answer again."""
     other = _shuffled(body, data.draw)
-    assert digest(BASE_URL, CHAT, encode_body(body)) == digest(BASE_URL, CHAT, encode_body(other))
+    assert digest_body(BASE_URL, CHAT, encode_body(body)) == digest_body(BASE_URL, CHAT, encode_body(other))
 
 
 @given(BODIES, TEXT, JSON, JSON)
@@ -477,7 +465,7 @@ def test_a_frame_makes_what_each_body_alone_would_be(body, name, value, other):
     body = {**body, name: other}
 
     assert frame.encode(body) == encode_body(body)
-    assert frame.digest(BASE_URL, CHAT, body) == digest(BASE_URL, CHAT, encode_body(body))
+    assert frame.digest(BASE_URL, CHAT, body) == digest_body(BASE_URL, CHAT, encode_body(body))
 
 
 def test_a_frame_says_what_is_no_json():
@@ -507,13 +495,13 @@ QUESTION = {"model": "m", "messages": [{"role": "user", "content": "a"}, {"role"
 )
 def test_another_question_has_another_digest(base_url, endpoint, body):
     """Nothing that could change the answer is left out."""
-    assert digest(base_url, endpoint, encode_body(body)) != digest(BASE_URL, CHAT, encode_body(QUESTION))
+    assert digest_body(base_url, endpoint, encode_body(body)) != digest_body(BASE_URL, CHAT, encode_body(QUESTION))
 
 
 @given(BODIES)
 def test_a_digest_leaves_room_for_a_number_within_64_characters(body):
     """Together's limit of a custom_id, with an occurrence number of any size behind the digest."""
-    text = digest(BASE_URL, CHAT, encode_body(body))
+    text = digest_body(BASE_URL, CHAT, encode_body(body))
     assert len(text) == 32
     assert text.isascii()
     assert text.isalnum()

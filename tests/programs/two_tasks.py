@@ -14,14 +14,8 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import GroupColumns, LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import TextGeneration, UltraFeedback
 
-from distilabel_openai_batch import (
-    LoadBatchResults,
-    OpenAIBatchLLM,
-    StreamBatchResults,
-    SubmitBatch,
-    boundaries,
-    hooks,
-)
+from distilabel_openai_batch import LoadBatchResults, OpenAIBatchLLM, StreamBatchResults, SubmitBatch, failpoints
+from distilabel_openai_batch.hooks import step_process
 
 ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
 
@@ -29,12 +23,12 @@ ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
 def kill_at(name: str, step_name: str, group: int, done: Path) -> None:
     """Kills the whole process group when a step reaches a boundary for the first time."""
 
-    def reached(boundary: boundaries.Boundary) -> None:
-        if boundary.name == name and hooks.running_step() == step_name and not done.exists():
+    def reached(boundary: failpoints.Boundary) -> None:
+        if boundary.name == name and step_process.running_step() == step_name and not done.exists():
             done.touch()
             os.killpg(group, signal.SIGKILL)
 
-    boundaries.reached = reached
+    failpoints.reached = reached
 
 
 @step(inputs=["generation"], outputs=["generation"])
