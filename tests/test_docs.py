@@ -284,6 +284,21 @@ def test_the_site_builds_and_loads_nothing_from_other_hosts(tmp_path):
     assert 'class="mermaid"' in pages["design"]
 
 
+def test_the_recording_loads_nothing_from_other_hosts():
+    """The picture refers to its own parts only."""
+    picture = (ROOT / "docs" / "assets" / "recording.svg").read_text(encoding="utf-8")
+    assert set(re.findall(r"url\((.)", picture)) == {"#"}
+    assert not re.search(r"href=|<script|<image", picture)
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(page):
+    """Each relative link of a page names a file of the repository."""
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    built = {"examples.md", "benchmarks.md"}
+    assert [link for link in links if link not in built and not (page.parent / link).exists()] == []
+
+
 def test_each_skipped_line_is_on_a_page():
     """A line that left the pages leaves `NOT_RUN` too."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
