@@ -67,7 +67,7 @@ def test_the_first_tasks_are_known_and_later_ones_depend_on_them(rows, tmp_path,
     """Rows, requests, tokens and dollars of the one; of the other, whose answers it waits for."""
     pytest.importorskip("genai_prices")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
-    with Pipeline(name="forecast") as pipeline:
+    with Pipeline(name="estimate") as pipeline:
         generate = TextGeneration(name="generate", llm=llm(), num_generations=2, group_generations=True)
         kept = KeepColumns(name="kept", columns=["instruction", "generation"])
         judge = UltraFeedback(name="judge", input_mappings={"generations": "generation"}, llm=llm(model="gpt-4o"))
