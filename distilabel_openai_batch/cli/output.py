@@ -22,7 +22,7 @@ from distilabel_openai_batch.ledger.states import LOST, ScopeName, label
 from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import Cost
 from distilabel_openai_batch.pricing.step_estimate import StepEstimate
-from distilabel_openai_batch.text import _few, plural
+from distilabel_openai_batch.text import plural, shortlist
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def _say_interrupted(jobs: Sequence[JobEntry]) -> None:
     """Says what to do about jobs that nobody works on."""
     interrupted = [job for job in jobs if job.is_interrupted]
     if interrupted:
-        scopes = _few((label(job.scope) for job in interrupted), "")
+        scopes = shortlist((label(job.scope) for job in interrupted), "")
         typer.echo(
             f"Interrupted: {plural(len(interrupted), 'job')} of {scopes}. The run was gone before it knew of a batch:"
             " run it again, which finds out and carries on, or `forget` the scope.",
@@ -116,7 +116,7 @@ def _say_lost(jobs: Sequence[JobEntry]) -> None:
     """Says what to do about jobs whose batches the server does not know."""
     if lost := sorted({label(job.scope) for job in jobs if job.status == LOST}):
         typer.echo(
-            f"The server does not know batches of {_few(lost, '')}. Is the key another project's? If they are gone"
+            f"The server does not know batches of {shortlist(lost, '')}. Is the key another project's? If they are gone"
             " for good, `forget SCOPE --lost` frees their requests, to be bought again.",
             err=True,
         )

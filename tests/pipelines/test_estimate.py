@@ -169,7 +169,7 @@ def test_names_that_distilabel_would_drop_are_refused(rows, tmp_path):
     path.write_text(text.replace("budget: 1", "buget: 1").replace("num_generations: 2", "zyx: 2"))
     ran = estimate(path)
     assert ran.exit_code == 1
-    assert "generate.llm: OpenAIBatchLLM has no field `buget`. Is `budget` meant?" in ran.stderr
+    assert "generate.llm: OpenAIBatchLLM has no field `buget`. Did you mean `budget`?" in ran.stderr
     assert "generate: TextGeneration has no field `zyx`.\n" in ran.stderr
     assert ran.stdout == ""
 
@@ -178,7 +178,7 @@ def test_names_that_distilabel_would_drop_are_refused(rows, tmp_path):
     for parameter, meant in parameters.items():
         ran = estimate(path, "--param", parameter)
         assert ran.exit_code == 1
-        assert f"Is `{meant}` meant?" in ran.stderr if meant else "has no runtime parameter `colums`." in ran.stderr
+        assert f"Did you mean `{meant}`?" in ran.stderr if meant else "has no runtime parameter `colums`." in ran.stderr
 
 
 def test_a_budget_is_no_obstacle(rows, tmp_path):
