@@ -31,7 +31,7 @@ interop: $(READY)
 
 # Ray is large, and each of its pipelines takes a quarter of a minute to start: apart from the others.
 test-ray: $(VENV)-ray/.ready
-	$(VENV)-ray/bin/pytest tests/test_ray.py
+	$(VENV)-ray/bin/pytest tests/pipelines/test_ray.py
 
 # Everything side by side, most of an hour of two cores that have nothing else to do: benchmarks/results.md.
 bench: $(READY)

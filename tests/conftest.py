@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from logging.handlers import QueueHandler
-from pathlib import Path
 
 import pytest
-from hurry import hurry
 
 from distilabel_openai_batch.api import client, transport
-from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.sandbox import Sandbox
-
-ROOT = Path(__file__).parent.parent
-API_KEY = "sk-sandbox-key-that-must-not-leak"
+from tests.support.environment import API_KEY, ROOT
+from tests.support.fast_distilabel import hurry
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,13 +50,6 @@ def quick_retries(monkeypatch):
     monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.01)
     monkeypatch.setattr(client, "CREATION_SECONDS", 0.05)
     monkeypatch.setattr(client, "RESULTS_VISIBLE_SECONDS", 0.1)
-
-
-def in_a_new_process(client):
-    """Loads an LLM or embeddings as in a process that begins now, with the first number of each question."""
-    calls._scopes.clear()
-    client.load()
-    return client
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
 from distilabel_openai_batch.ledger.files import DIRECTORY_ENV_NAME, directory
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName, in_full, label
-from distilabel_openai_batch.text import _NAMED, _few
+from distilabel_openai_batch.text import NAMES_SHOWN, shortlist
 
 
 def _complete_scope(incomplete: str) -> list[str]:
@@ -88,7 +88,7 @@ def _scopes(inventory: Inventory, scope: str | None, base_url: str | None) -> li
     meant = [entry for entry in entries if _is_meant(entry.name, scope, base_url)]
     if scope and not meant:
         there = [label(entry.name) for entry in entries]
-        has = f"It has: {_few(there, scope)}" if there else "Nothing was asked through it yet."
+        has = f"It has: {shortlist(there, scope)}" if there else "Nothing was asked through it yet."
         raise OpenAIBatchError(f"The ledger has no scope {scope}{f' at {base_url}' if base_url else ''}. {has}")
     return meant
 
@@ -101,7 +101,7 @@ def _one_scope(inventory: Inventory, scope: str | None, base_url: str | None) ->
         return meant[0]
     if not meant:
         raise OpenAIBatchError(f"The ledger has no scope{f' at {base_url}' if base_url else ''}.")
-    some = meant[-_NAMED:]
+    some = meant[-NAMES_SHOWN:]
     labels = Counter((label(entry.name), entry.name.base_url) for entry in meant)
     listed = "".join(
         f"\n  {in_full(name) if labels[label(name), name.base_url] > 1 else label(name)} --base-url {name.base_url}"
@@ -116,7 +116,7 @@ def _of_batches(entries: Sequence[JobEntry], batch_ids: Sequence[str]) -> list[J
     for batch_id in batch_ids:
         if batch_id not in by_id:
             raise OpenAIBatchError(
-                f"The ledger does not know batch {batch_id}. It knows: {_few(filter(None, by_id), batch_id)}"
+                f"The ledger does not know batch {batch_id}. It knows: {shortlist(filter(None, by_id), batch_id)}"
             )
     return [by_id[batch_id] for batch_id in dict.fromkeys(batch_ids)]
 

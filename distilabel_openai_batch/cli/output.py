@@ -21,8 +21,8 @@ from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.states import LOST, ScopeName, label
 from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import Cost
-from distilabel_openai_batch.pricing.step_estimate import Forecast
-from distilabel_openai_batch.text import _few, plural
+from distilabel_openai_batch.pricing.step_estimate import StepEstimate
+from distilabel_openai_batch.text import plural, shortlist
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -74,21 +74,21 @@ def _costs_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
     return {"scopes": scopes, "total": numbers(entries)}
 
 
-def _forecasts_json(forecasts: Sequence[Forecast]) -> dict[str, Any]:
+def _estimates_json(estimates: Sequence[StepEstimate]) -> dict[str, Any]:
     """Costs and tokens out are bounds, tokens in an estimate."""
-    known = [forecast for forecast in forecasts if not forecast.depends_on]
+    known = [estimate for estimate in estimates if not estimate.depends_on]
     steps = [
-        asdict(forecast)
-        | {"to_buy": forecast.requests - forecast.known}
-        | ({"usage": forecast.usage.counts()} if forecast.usage else {})
-        | _cost_json(forecast.cost)
-        for forecast in forecasts
+        asdict(estimate)
+        | {"to_buy": estimate.requests - estimate.known}
+        | ({"usage": estimate.usage.counts()} if estimate.usage else {})
+        | _cost_json(estimate.cost)
+        for estimate in estimates
     ]
-    total = sum((forecast.cost for forecast in known if forecast.cost), Cost())
+    total = sum((estimate.cost for estimate in known if estimate.cost), Cost())
     return {
         "steps": steps,
-        "is_complete": len(known) == len(forecasts) and all(forecast.cost for forecast in known),
-        "total": _cost_json(total if any(forecast.cost for forecast in known) else None),
+        "is_complete": len(known) == len(estimates) and all(estimate.cost for estimate in known),
+        "total": _cost_json(total if any(estimate.cost for estimate in known) else None),
     }
 
 
@@ -104,7 +104,7 @@ def _say_interrupted(jobs: Sequence[JobEntry]) -> None:
     """Says what to do about jobs that nobody works on."""
     interrupted = [job for job in jobs if job.is_interrupted]
     if interrupted:
-        scopes = _few((label(job.scope) for job in interrupted), "")
+        scopes = shortlist((label(job.scope) for job in interrupted), "")
         typer.echo(
             f"Interrupted: {plural(len(interrupted), 'job')} of {scopes}. The run was gone before it knew of a batch:"
             " run it again, which finds out and carries on, or `forget` the scope.",
@@ -116,7 +116,7 @@ def _say_lost(jobs: Sequence[JobEntry]) -> None:
     """Says what to do about jobs whose batches the server does not know."""
     if lost := sorted({label(job.scope) for job in jobs if job.status == LOST}):
         typer.echo(
-            f"The server does not know batches of {_few(lost, '')}. Is the key another project's? If they are gone"
+            f"The server does not know batches of {shortlist(lost, '')}. Is the key another project's? If they are gone"
             " for good, `forget SCOPE --lost` frees their requests, to be bought again.",
             err=True,
         )

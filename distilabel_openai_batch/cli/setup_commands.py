@@ -13,7 +13,7 @@ import typer
 
 from distilabel_openai_batch.cli.app import app
 from distilabel_openai_batch.cli.arguments import _LedgerDir
-from distilabel_openai_batch.cli.output import _forecasts_json, _may_colour, _print_json, _print_table
+from distilabel_openai_batch.cli.output import _estimates_json, _may_colour, _print_json, _print_table
 
 
 @app.command()
@@ -32,18 +32,18 @@ def estimate(
     """
     # distilabel and what it imports warn of each other, to those who cannot mend it.
     warnings.simplefilter("ignore")
-    from distilabel_openai_batch.display.tables import forecast_notes, forecasts_table
+    from distilabel_openai_batch.display.tables import estimate_notes, estimates_table
     from distilabel_openai_batch.operations.estimate import estimate_pipeline
 
-    forecasts = estimate_pipeline(pipeline, _parameters(param or []), ledger_dir)
+    estimates = estimate_pipeline(pipeline, _parameters(param or []), ledger_dir)
     if as_json:
-        _print_json(_forecasts_json(forecasts))
+        _print_json(_estimates_json(estimates))
         return
-    if not forecasts:
+    if not estimates:
         typer.echo("No step of it asks through the Batch API.")
         return
-    _print_table(forecasts_table, forecasts)
-    for note in forecast_notes(forecasts):
+    _print_table(estimates_table, estimates)
+    for note in estimate_notes(estimates):
         typer.echo(note)
 
 

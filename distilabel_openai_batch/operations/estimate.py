@@ -42,7 +42,7 @@ from distilabel_openai_batch.plugin.steps.stream import StreamBatchResults
 from distilabel_openai_batch.plugin.steps.submit import SubmitBatch
 from distilabel_openai_batch.pricing import prices, token_estimates
 from distilabel_openai_batch.pricing.prices import Cost, Rates
-from distilabel_openai_batch.pricing.step_estimate import Forecast
+from distilabel_openai_batch.pricing.step_estimate import StepEstimate
 
 _Rows = list[dict[str, Any]]
 
@@ -113,7 +113,7 @@ def _choices(body: Mapping[str, Any]) -> int:
     return int(body.get("n") or 1)
 
 
-def estimate_pipeline(path: Path, parameters: Mapping[str, Any], ledger_dir: Path | None = None) -> list[Forecast]:
+def estimate_pipeline(path: Path, parameters: Mapping[str, Any], ledger_dir: Path | None = None) -> list[StepEstimate]:
     """What each step of a pipeline would ask that asks through the Batch API.
 
     Args:
@@ -145,7 +145,7 @@ def estimate_pipeline(path: Path, parameters: Mapping[str, Any], ledger_dir: Pat
         if unknown:
             listed = "".join(f"\n  {sentence}" for sentence in unknown)
             raise OpenAIBatchError(f"distilabel drops what it does not know, and a run would be another one:{listed}")
-        return _Forecasting(pipeline, ledger_dir).forecasts()
+        return _PipelineEstimator(pipeline, ledger_dir).estimates()
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-class _Forecasting:
+class _PipelineEstimator:
     """Runs a pipeline's steps up to the first answers.
 
     Args:
@@ -177,19 +177,19 @@ class _Forecasting:
         self._steps = {name: self._dag.get_step(name)["step"] for name in self._dag}
         self._rows: dict[str, _Rows] = {}
 
-    def forecasts(self) -> list[Forecast]:
+    def estimates(self) -> list[StepEstimate]:
         """For each step that asks, in the order of the pipeline."""
         return [
-            self._forecast(name, step)
+            self._estimate_step(name, step)
             for name, step in self._steps.items()
             if _asks(step) and not isinstance(step, LoadBatchResults)
         ]
 
-    def _forecast(self, name: str, step: Any) -> Forecast:
+    def _estimate_step(self, name: str, step: Any) -> StepEstimate:
         task = _task_of(step)
         client = client_of(task)
         assert client
-        about = Forecast(name, str(client.model), _address(client))
+        about = StepEstimate(name, str(client.model), _address(client))
         if depends_on := self._depends_on(name):
             return replace(about, depends_on=depends_on)
         if step.is_generator and not isinstance(step, StreamBatchResults):

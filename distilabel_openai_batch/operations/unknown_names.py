@@ -11,7 +11,7 @@ from typing import Any
 from distilabel.mixins.runtime_parameters import RuntimeParametersMixin
 from distilabel.utils.serialization import _get_module_attr
 
-from distilabel_openai_batch.text import nearest
+from distilabel_openai_batch.text import did_you_mean
 
 # What distilabel writes into a file beside the fields.
 _OF_DISTILABEL = frozenset({"type_info", "runtime_parameters_info"})
@@ -42,7 +42,7 @@ def _in_fields(value: Any, where: str) -> Iterator[str]:
             aliases = {field.alias for field in fields.values()}
             for name in value:
                 if name not in known.keys() | aliases | _OF_DISTILABEL:
-                    yield f"{where}: {cls.__name__} has no field `{name}`{nearest(name, known)}"
+                    yield f"{where}: {cls.__name__} has no field `{name}`{did_you_mean(name, known)}"
     for name, inner in value.items():
         if name in known and name not in _OF_DISTILABEL:
             yield from _in_fields(inner, f"{where}.{name}")
@@ -57,7 +57,7 @@ def in_parameters(steps: Mapping[str, Any], parameters: Mapping[str, Any]) -> It
     """
     for name, given in parameters.items():
         if name not in steps:
-            yield f"There is no step `{name}`{nearest(name, steps)}"
+            yield f"There is no step `{name}`{did_you_mean(name, steps)}"
         else:
             yield from _in_given(steps[name], given, name)
 
@@ -66,6 +66,6 @@ def _in_given(owner: Any, given: Any, where: str) -> Iterator[str]:
     known = owner.runtime_parameters_names
     for name, value in given.items() if isinstance(given, Mapping) else ():
         if name not in known:
-            yield f"{where}: {type(owner).__name__} has no runtime parameter `{name}`{nearest(name, known)}"
+            yield f"{where}: {type(owner).__name__} has no runtime parameter `{name}`{did_you_mean(name, known)}"
         elif isinstance(inner := getattr(owner, name, None), RuntimeParametersMixin):
             yield from _in_given(inner, value, f"{where}.{name}")

@@ -33,7 +33,7 @@ from distilabel_openai_batch.hooks.step_process import is_dry_run, own_random_nu
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.budget import Budget
-from distilabel_openai_batch.text import nearest
+from distilabel_openai_batch.text import did_you_mean
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ class BatchClient(OpenAIBaseClient):
         """
         known = self.runtime_parameters_names
         for name in [name for name in runtime_parameters if name not in known]:
-            meant = nearest(name, known)
+            meant = did_you_mean(name, known)
             _logger.warning(f"⚠️ {type(self).__name__} has no runtime parameter `{name}`, and it changes nothing{meant}")
         super().set_runtime_parameters(runtime_parameters)
 
