@@ -10,7 +10,7 @@ from distilabel.models.embeddings.base import Embeddings
 from pydantic import Field, PositiveInt
 
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
-from distilabel_openai_batch.api.requests import Frame
+from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.engine.calls import Call
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.plugin.base import BatchClient
@@ -91,10 +91,10 @@ async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | Non
     """
     # Without it the SDK asks for base64, and decodes that: smaller on the wire, but what other servers do not know.
     body = {"model": client.model, "encoding_format": "float"} | ({"dimensions": dimensions} if dimensions else {})
-    frame = Frame({**body, "input": ""}, "input")
+    template = BodyTemplate({**body, "input": ""}, "input")
     session: Session
     async with client.session() as session:
-        outcomes = await session.ask([Call(ENDPOINT, {**body, "input": text}, frame=frame) for text in texts])
+        outcomes = await session.ask([Call(ENDPOINT, {**body, "input": text}, template=template) for text in texts])
     return [_vector(outcome) for outcome in outcomes]
 
 

@@ -27,12 +27,12 @@ from pydantic import (
 
 from distilabel_openai_batch.api.failure_codes import MALFORMED
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
-from distilabel_openai_batch.api.requests import Frame
+from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.engine.calls import Call, outcomes_seen
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
-from distilabel_openai_batch.gc_pause import nothing_collected
+from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.hooks import step_process
 from distilabel_openai_batch.plugin.base import BatchClient
 from distilabel_openai_batch.plugin.embeddings import embed
@@ -391,7 +391,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         session: Session
         async with self.session() as session:
             outcomes = await session.ask(self._calls(inputs, num_generations, kwargs))
-        with nothing_collected():
+        with gc_paused():
             return [
                 self._output(input, num_generations, kwargs, outcome)
                 for input, outcome in zip(inputs, outcomes, strict=True)
@@ -435,7 +435,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
     ) -> Iterator[Call | Failure]:
         """The calls of the API that `agenerate` would make for inputs."""
-        with self._client_replaced_by(_HANDING_OVER), nothing_collected():
+        with self._client_replaced_by(_HANDING_OVER), gc_paused():
             # Chats of one shape get bodies that differ in nothing but the messages: one call is made by `OpenAILLM`,
             # and the others, in a tenth of the time, from that one.
             patterns: dict[tuple[str, ...], Call] = {}
@@ -443,7 +443,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 shape = _shape(messages)
                 if shape in patterns:
                     pattern = patterns[shape]
-                    yield Call(pattern.endpoint, {**pattern.body, "messages": messages}, frame=pattern.frame)
+                    yield Call(pattern.endpoint, {**pattern.body, "messages": messages}, template=pattern.template)
                     continue
                 try:
                     call = self._drive(input, num_generations, kwargs)
@@ -455,7 +455,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 if shape and call.body.get("messages") == messages:
                     # What is no JSON is said of each call.
                     with suppress(ValueError):
-                        patterns[shape] = replace(call, frame=Frame(call.body, "messages"))
+                        patterns[shape] = replace(call, template=BodyTemplate(call.body, "messages"))
                 yield call
 
     def _valid(self, inputs: Sequence[FormattedInput]) -> Sequence[Any]:
