@@ -63,7 +63,7 @@ Examples:
 
 def meaning(text: str) -> str:
     """Return a description on one line, without its default."""
-    return " ".join(text.partition(" Defaults to `")[0].split())
+    return " ".join(text.split()).partition(" Defaults to `")[0]
 
 
 @pytest.mark.parametrize("model", CLASSES, ids=lambda model: model.__name__)
