@@ -163,7 +163,7 @@ def adopt(
 
     A run there takes them for those of its questions that the batch was asked word for word, parameters included.
     """
-    from distilabel_openai_batch.api.batches import KEY
+    from distilabel_openai_batch.api.batches import KEY_METADATA
     from distilabel_openai_batch.operations import import_batch
     from distilabel_openai_batch.operations.server import (
         AT_ONCE,
@@ -189,7 +189,7 @@ def adopt(
     with TemporaryDirectory() as directory:
         batch, outcomes = anyio.run(run, Path(directory))
     with closing(Ledger(inventory.path.parent, name)) as file:
-        if not file.adopt_results(batch, batch.metadata.get(KEY, batch.id), outcomes):
+        if not file.adopt_results(batch, batch.metadata.get(KEY_METADATA, batch.id), outcomes):
             raise OpenAIBatchError(f"The ledger knows batch {batch_id} already.")
     answers = sum(isinstance(outcome, Answer) for _, outcome in outcomes)
     typer.echo(

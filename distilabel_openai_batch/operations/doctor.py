@@ -172,7 +172,7 @@ async def server(access: Access) -> list[Finding]:
     """Whether the server takes the key, by one small call of each kind that costs nothing."""
     async with access.open(AT_ONCE, _SILENT) as api:
         try:
-            lists = await api.lists_batches()
+            lists = await api.can_list_batches()
         except RunError as error:
             return [Finding("batches", str(error), _mend(error, access.base_url))]
         batches = Finding("batches", "The server lists its batches.")

@@ -265,9 +265,9 @@ class _PipelineEstimator:
             task.load()
         except Exception as error:
             raise OpenAIBatchError(f"The step '{name}' cannot be loaded: {error}") from error
-        settings = client._session_settings()
+        settings = client.session_settings()
         recorder = _Recorder(f"{str(settings.base_url).rstrip('/')}/", settings)
-        client._sessions = recorder  # type: ignore[assignment]
+        client.use_sessions(recorder)
         if task is step:
             list(step.process_applying_mappings(*given))
         else:
@@ -302,7 +302,7 @@ def _task_of(step: Any) -> Any:
 
 
 def _address(client: Any) -> str:
-    return str(client._session_settings().base_url if client.api_key else client.base_url or "")
+    return str(client.session_settings().base_url if client.api_key else client.base_url or "")
 
 
 def _processed(step: Any, given: list[_Rows]) -> Iterator[dict[str, Any]]:

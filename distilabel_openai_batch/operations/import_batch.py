@@ -11,7 +11,7 @@ import orjson
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, decode
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, parse_result_line
 from distilabel_openai_batch.api.requests import build_custom_id, digest_body
 from distilabel_openai_batch.errors import OpenAIBatchError
 
@@ -33,7 +33,7 @@ async def read(api: BatchAPI, base_url: str, batch_id: str, directory: Path) -> 
         RunError: the server refuses or could not be reached.
     """
     batch = await api.retrieve(batch_id)
-    if not batch.ended:
+    if not batch.has_ended:
         raise OpenAIBatchError(f"Batch {batch_id} is {batch.status}. It can be adopted when it has ended.")
     if not batch.input_file_id:
         raise OpenAIBatchError(f"The server does not say what batch {batch_id} was asked.")
@@ -46,7 +46,9 @@ async def read(api: BatchAPI, base_url: str, batch_id: str, directory: Path) -> 
         await api.download(file_id, path)
         with path.open("rb") as file:
             results |= {
-                names[decoded[0]]: decoded[1] for line in file if (decoded := decode(line)) and decoded[0] in names
+                names[decoded[0]]: decoded[1]
+                for line in file
+                if (decoded := parse_result_line(line)) and decoded[0] in names
             }
     return batch, list(results.items())
 

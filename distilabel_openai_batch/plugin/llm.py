@@ -27,17 +27,18 @@ from pydantic import (
 
 from distilabel_openai_batch.api.failure_codes import MALFORMED
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
-from distilabel_openai_batch.api.requests import Frame
+from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.engine.calls import Call, outcomes_seen
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
-from distilabel_openai_batch.gc_pause import nothing_collected
+from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.hooks import step_process
 from distilabel_openai_batch.plugin.base import BatchClient
 from distilabel_openai_batch.plugin.embeddings import embed
 from distilabel_openai_batch.plugin.model_parameters import TokenLimitParameter, fitted
 from distilabel_openai_batch.plugin.outputs import _failed, _unsaid, _with_failures
+from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.sdk_stub import _CHAT, _HANDING_OVER, _Client, _read, _Reading
 from distilabel_openai_batch.structured_output.schema import portable, read
 
@@ -65,77 +66,21 @@ class _NoAnswerError(RunError):
         self.failure = failure
 
 
+@public_class
 class OpenAIBatchLLM(BatchClient, OpenAILLM):
-    """OpenAI LLM running through the Batch API, at half the price of the synchronous endpoint.
+    """OpenAI LLM that answers through the Batch API, at half the price of the synchronous endpoint.
 
-    It takes the place of `OpenAILLM` in any pipeline, with no other change: the calls of all rows are gathered,
+    `OpenAIBatchLLM` replaces `OpenAILLM` in any pipeline, with no other change: the calls of all rows are collected,
     submitted as one batch job, and awaited. A row whose request failed for good has `None` for its generations; the log
-    says why.
+    gives the reason.
 
-    Attributes:
-        completion_window: the time within which the server has to answer a job. Defaults to `"24h"`, the only one that
-            OpenAI offers.
-        max_requests_per_job: the requests in one job, at most. Defaults to `50_000`, which is
-            [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits).
-        max_bytes_per_job: the bytes of one job's input file, at most. Defaults to `200_000_000`; OpenAI's limit is
-            200 MB.
-        max_jobs: the jobs in flight at once, at most. Defaults to `50`. Eight are tried before it is known whether the
-            server takes any, and more as it does.
-        max_attempts: how often one request is put into a job before its row is given up. Only failures that may pass
-            are asked again: rate limits, server errors, expiry. Defaults to `3`.
-        min_poll_interval: the seconds between two looks at a job, at least. Defaults to `1.0`.
-        max_poll_interval: the seconds between two looks at a job, at most. Defaults to `65.0`. In between, a job is
-            looked at after each further twentieth of its age.
-        wait: whether to wait for the jobs. Otherwise they are submitted, and the pipeline stops as it does with
-            distilabel's offline batch generation; each further run collects what has been answered and gets one round
-            of calls further. Defaults to `True`.
-        reuse_answers: whether a run takes the answers that earlier runs of the same task of the same pipeline were
-            given. Otherwise it asks anew, except for what was paid for and never handed over. Defaults to `True`.
-        delete_files: whether to remove a job's files from the server once their content is in the ledger. Defaults to
-            `False`.
-        deadline: the seconds after which a job is not waited for any longer: it is cancelled, what it answered is kept,
-            and the rest is asked synchronously, at full price. Counted from when the requests were asked. Defaults to
-            `None`, for never.
-        sync_below: where fewer requests than these are to be asked at once, they are asked synchronously, at full price
-            and without waiting for a job. Defaults to `0`, for never. A dry run of the pipeline does so always.
-        preflight: whether one request of each model is asked synchronously, at full price, before the others are
-            submitted: a wrong model or parameter is known in seconds instead of when the job has ended. Its answer
-            counts. Defaults to `False`.
-        add_failures: whether each row says, in a column `failure_<step name>`, why it has no answer: a dictionary with
-            `message`, `status_code`, `code` and `custom_id`; `None` where it has one. Defaults to `False`.
-        token_limit_parameter: the name under which `max_new_tokens` is sent: `"max_tokens"` or
-            `"max_completion_tokens"`. Defaults to `None`, for the one that OpenAI's model of that name takes.
-        budget: the dollars that may be spent, at most. Before requests are submitted, their cost is estimated: list
-            prices, and each answer as long as `max_new_tokens` allows. Where they may cost more than is left, nothing
-            is submitted, and a `BudgetError` ends the run. It counts from `load` on: for each run of a step anew.
-            Defaults to `None`, for no limit. It needs the extra `prices`.
-        ledger_dir: the directory of the ledger, the file that remembers what was bought. Defaults to
-            `$DISTILABEL_OPENAI_BATCH_DIR`, else `~/.cache/distilabel/openai_batch`.
+    `structured_output` is the same as in `OpenAILLM`: a dictionary with `schema` (a pydantic model or a JSON schema)
+    and optionally `mode` and `max_retries`; `instructor` is not needed. `mode` is `"json_schema"` (the default),
+    `"tools"`, `"json_object"`, or one of instructor's names for them. If an answer does not fit the schema, the model
+    is shown the error and asked again, up to `max_retries` times (1 by default); after that the generation is `None`,
+    and the log gives the reason. Each of `num_generations` is checked.
 
-    `structured_output` is that of `OpenAILLM`: a dictionary with `schema`, a pydantic model or a JSON schema, and maybe
-    `mode` and `max_retries`. It needs no `instructor`. `mode` is `"json_schema"` (the default), `"tools"`,
-    `"json_object"`, or one of instructor's names for them. An answer that does not fit is asked for again, with what is
-    wrong told to the model, up to `max_retries` times (1 by default), and then is `None`; the log says why. Each of
-    `num_generations` is held against the schema.
-
-    Runtime parameters:
-        - `completion_window`: the time within which the server has to answer a job. Defaults to `"24h"`.
-        - `max_requests_per_job`: the requests in one job, at most. Defaults to `50_000`.
-        - `max_bytes_per_job`: the bytes of one job's input file, at most. Defaults to `200_000_000`.
-        - `max_jobs`: the jobs in flight at once, at most. Defaults to `50`.
-        - `max_attempts`: how often one request is put into a job before its row is given up. Defaults to `3`.
-        - `min_poll_interval`: the seconds between two looks at a job, at least. Defaults to `1.0`.
-        - `max_poll_interval`: the seconds between two looks at a job, at most. Defaults to `65.0`.
-        - `wait`: whether to wait for the jobs. Defaults to `True`.
-        - `reuse_answers`: whether to take the answers that earlier runs were given. Defaults to `True`.
-        - `delete_files`: whether to remove a job's files from the server in the end. Defaults to `False`.
-        - `deadline`: the seconds after which what a job has not answered is asked synchronously.
-        - `sync_below`: fewer requests than these are asked synchronously. Defaults to `0`.
-        - `preflight`: whether one request is tried out before the others are submitted. Defaults to `False`.
-        - `add_failures`: whether each row says, in a column of its own, why it has no answer. Defaults to `False`.
-        - `token_limit_parameter`: the name under which `max_new_tokens` is sent.
-        - `budget`: the dollars that may be spent, at most.
-        - `ledger_dir`: the directory of the ledger.
+    {fields}
 
     Icon:
         `:simple-openai:`
@@ -190,7 +135,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
 
     token_limit_parameter: RuntimeParameter[TokenLimitParameter] | None = Field(
         default=None,
-        description="The name under which `max_new_tokens` is sent; else what OpenAI's model of that name takes.",
+        description="Name under which `max_new_tokens` is sent. `None`: the name that OpenAI uses for the model.",
     )
 
     @field_validator("structured_output", mode="before")
@@ -221,13 +166,13 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         super().load()
         self._aclient = _Client(self._answer_one)
 
-    def _waiting(self) -> tuple[bool, PollSchedule]:
+    def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
         """As the fields; distilabel's own switches mean here what they mean there."""
         if not self.use_offline_batch_generation:
-            waiting: tuple[bool, PollSchedule] = super()._waiting()
+            waiting: tuple[bool, PollSchedule] = super()._wait_and_schedule()
             return waiting
         interval = self.offline_batch_generation_block_until_done
-        return interval is not None, PollSchedule(interval, interval) if interval else super()._waiting()[1]
+        return interval is not None, PollSchedule(interval, interval) if interval else super()._wait_and_schedule()[1]
 
     @staticmethod
     def _prepare_structured_output(
@@ -391,7 +336,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         session: Session
         async with self.session() as session:
             outcomes = await session.ask(self._calls(inputs, num_generations, kwargs))
-        with nothing_collected():
+        with gc_paused():
             return [
                 self._output(input, num_generations, kwargs, outcome)
                 for input, outcome in zip(inputs, outcomes, strict=True)
@@ -435,7 +380,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
     ) -> Iterator[Call | Failure]:
         """The calls of the API that `agenerate` would make for inputs."""
-        with self._client_replaced_by(_HANDING_OVER), nothing_collected():
+        with self._client_replaced_by(_HANDING_OVER), gc_paused():
             # Chats of one shape get bodies that differ in nothing but the messages: one call is made by `OpenAILLM`,
             # and the others, in a tenth of the time, from that one.
             patterns: dict[tuple[str, ...], Call] = {}
@@ -443,7 +388,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 shape = _shape(messages)
                 if shape in patterns:
                     pattern = patterns[shape]
-                    yield Call(pattern.endpoint, {**pattern.body, "messages": messages}, frame=pattern.frame)
+                    yield Call(pattern.endpoint, {**pattern.body, "messages": messages}, template=pattern.template)
                     continue
                 try:
                     call = self._drive(input, num_generations, kwargs)
@@ -455,7 +400,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 if shape and call.body.get("messages") == messages:
                     # What is no JSON is said of each call.
                     with suppress(ValueError):
-                        patterns[shape] = replace(call, frame=Frame(call.body, "messages"))
+                        patterns[shape] = replace(call, template=BodyTemplate(call.body, "messages"))
                 yield call
 
     def _valid(self, inputs: Sequence[FormattedInput]) -> Sequence[Any]:
@@ -559,7 +504,3 @@ def _shape(messages: Any) -> tuple[str, ...] | None:
     if not isinstance(messages, list) or not all(isinstance(message["content"], str) for message in messages):
         return None
     return tuple([message["role"] for message in messages])
-
-
-# YAML names the class by its module: this is where it stays, wherever it is defined.
-OpenAIBatchLLM.__module__ = "distilabel_openai_batch"

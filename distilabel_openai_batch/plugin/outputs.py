@@ -21,8 +21,8 @@ def _unsaid(answer: Answer, place: int, generation: str | None) -> Failure | Non
     """Why a generation of an answer is `None`, if it is."""
     if generation is not None:
         return None
-    if answer.rejected and place in answer.rejected:
-        return answer.rejected[place]
+    if answer.choice_failures and place in answer.choice_failures:
+        return answer.choice_failures[place]
     choices = answer.body.get("choices")
     choice = choices[place] if isinstance(choices, list) and place < len(choices) else None
     message = choice.get("message") if isinstance(choice, dict) else None

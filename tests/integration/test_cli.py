@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__
 from distilabel_openai_batch import sandbox as sandbox_package
-from distilabel_openai_batch.api.batches import KEY
+from distilabel_openai_batch.api.batches import KEY_METADATA
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.display import bars
@@ -532,7 +532,7 @@ def test_a_batch_of_an_interrupted_job_is_not_forgotten(sandbox):
         input_file_id=upload.id,
         endpoint="/v1/chat/completions",
         completion_window="24h",
-        metadata={KEY: lost.key},
+        metadata={KEY_METADATA: lost.key},
     )
     sandbox.configure(api_keys=["another"])
     ran = run("forget", "asking.py", "--yes")
