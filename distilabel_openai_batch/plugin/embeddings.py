@@ -1,4 +1,4 @@
-"""`OpenAIBatchEmbeddings`: texts made into vectors through the same Batch API, ledger and jobs."""
+"""`OpenAIBatchEmbeddings`: embeddings through the same jobs and ledger as an LLM's answers."""
 
 from __future__ import annotations
 
@@ -51,27 +51,28 @@ class OpenAIBatchEmbeddings(BatchClient, Embeddings):
     )
 
     def load(self) -> None:
-        """Prepares the calls to the server; none is made yet.
+        """Prepare the calls to the server; no call is made yet.
 
         Raises:
-            MissingSettingError: there is no API key.
+            MissingSettingError: the API key is missing.
+            BudgetError: `budget` is set, and the price of the model is unknown.
         """
         Embeddings.load(self)
         super().load()
 
     @property
     def model_name(self) -> str:
-        """The name of the model."""
+        """Name of the model."""
         return str(self.model)
 
     def encode(self, inputs: list[str]) -> list[list[float] | None]:
-        """Makes texts into vectors, in as few batch jobs as possible.
+        """Embed texts, in as few batch jobs as possible.
 
         Args:
             inputs: the texts.
 
         Returns:
-            A vector for each, in order; `None` where the request failed.
+            The vector of each text, in order; `None` where the request failed.
 
         Raises:
             RunError: the run as a whole cannot go on.
@@ -80,14 +81,17 @@ class OpenAIBatchEmbeddings(BatchClient, Embeddings):
 
 
 async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | None = None) -> list[list[float] | None]:
-    """Makes texts into vectors; `None` where the request failed.
+    """Embed texts through a client's session.
 
     Args:
-        client: loaded, with a model for embeddings.
-        texts: what is embedded.
-        dimensions: the length of the vectors; the model's own if not given.
+        client: a loaded client whose model is for embeddings.
+        texts: the texts.
+        dimensions: length of the vectors; `None` for the model's own length.
+
+    Returns:
+        The vector of each text, in order; `None` where the request failed.
     """
-    # Without it the SDK asks for base64, and decodes that: smaller on the wire, but what other servers do not know.
+    # The SDK would ask for base64, which other servers do not support → ask for numbers.
     body = {"model": client.model, "encoding_format": "float"} | ({"dimensions": dimensions} if dimensions else {})
     template = BodyTemplate({**body, "input": ""}, "input")
     session: Session
@@ -97,6 +101,7 @@ async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | Non
 
 
 def _vector(outcome: Outcome) -> list[float] | None:
+    """Return the vector of an answer; `None` for a failure, or for an answer without a vector."""
     data = outcome.body.get("data") if isinstance(outcome, Answer) else None
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
