@@ -31,7 +31,7 @@ interop: $(READY)
 
 # Ray is large, and each of its pipelines takes a quarter of a minute to start: apart from the others.
 test-ray: $(VENV)-ray/.ready
-	$(VENV)-ray/bin/pytest tests/test_ray.py
+	$(VENV)-ray/bin/pytest tests/pipelines/test_ray.py
 
 # Everything side by side, most of an hour of two cores that have nothing else to do: benchmarks/results.md.
 bench: $(READY)
@@ -47,6 +47,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -54,7 +55,7 @@ format: $(READY)
 
 clean:
 	rm -rf $(VENV) $(VENV)-matrix $(VENV)-ray .venv-bench .nox .interop .bench-quick demo-output site
-	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # Installed anew when the dependencies change. `--group` came with pip 25.1.
 $(READY): pyproject.toml

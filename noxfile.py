@@ -62,7 +62,7 @@ def openai(session: nox.Session, version: str) -> None:
 def instructor(session: nox.Session, versions: str) -> None:
     """What `OpenAILLM` makes of the same answers, where it can make structured output at all."""
     install(session, *versions.split())
-    run_tests(session, "tests/test_structured.py", "-rs")
+    run_tests(session, "tests/integration/test_structured_output.py", "-rs")
 
 
 @nox.session(python="3.11")

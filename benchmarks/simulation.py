@@ -27,13 +27,13 @@ import httpx
 
 from benchmarks.questions import MODEL
 from benchmarks.virtual_server import HOUR, Scenario, VirtualServer
-from distilabel_openai_batch import session
-from distilabel_openai_batch.api import Patience
-from distilabel_openai_batch.jobs import JobSettings
-from distilabel_openai_batch.ledger import ScopeName
-from distilabel_openai_batch.polling import PollSchedule
-from distilabel_openai_batch.session import Call, SessionSettings
-from distilabel_openai_batch.wire import Answer
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.calls import Call
+from distilabel_openai_batch.engine.session import Jobs
+from distilabel_openai_batch.engine.session_pool import _open
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
+from distilabel_openai_batch.ledger.states import ScopeName
 
 _BEGINNING = 1_800_000_000.0
 
@@ -108,7 +108,7 @@ async def _simulate(scenario: Scenario, folder: Path) -> dict[str, Any]:
     ]
     logger = logging.getLogger("simulation")
     logger.setLevel(logging.ERROR)
-    async with session._open(
+    async with _open(
         settings,
         lambda base_url: ScopeName("scale", "", base_url),
         logger,
@@ -143,9 +143,9 @@ def main() -> None:
     really = time.perf_counter()
     anyio.to_thread.run_sync = _run_sync  # type: ignore[assignment]
     # Bound when the module was imported.
-    session.Jobs._in_thread = staticmethod(_run_sync)  # type: ignore[method-assign, assignment]
+    Jobs._in_thread = staticmethod(_run_sync)  # type: ignore[method-assign, assignment]
     # Nobody presses Ctrl+C, and four looks at it a second make days of virtual time long.
-    session._INTERRUPTION_CHECK_SECONDS = HOUR
+    _INTERRUPTION_CHECK_SECONDS = HOUR
     loop: list[_VirtualLoop] = []
 
     def make_loop() -> _VirtualLoop:

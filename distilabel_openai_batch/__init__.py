@@ -6,8 +6,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from distilabel_openai_batch.azure import AzureOpenAIBatchLLM
-    from distilabel_openai_batch.embeddings import OpenAIBatchEmbeddings
     from distilabel_openai_batch.errors import (
         AuthenticationError,
         BatchFailedError,
@@ -21,8 +19,12 @@ if TYPE_CHECKING:
         RequestsFailedError,
         RunError,
     )
-    from distilabel_openai_batch.llm import OpenAIBatchLLM
-    from distilabel_openai_batch.steps import LoadBatchResults, StreamBatchResults, SubmitBatch
+    from distilabel_openai_batch.plugin.azure import AzureOpenAIBatchLLM
+    from distilabel_openai_batch.plugin.embeddings import OpenAIBatchEmbeddings
+    from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
+    from distilabel_openai_batch.plugin.steps.load import LoadBatchResults
+    from distilabel_openai_batch.plugin.steps.stream import StreamBatchResults
+    from distilabel_openai_batch.plugin.steps.submit import SubmitBatch
 
 __all__ = [
     "AuthenticationError",
@@ -48,12 +50,12 @@ __version__ = "0.1.0"
 
 # Where what is no exception is defined.
 _MODULES = {
-    "AzureOpenAIBatchLLM": "azure",
-    "LoadBatchResults": "steps",
-    "OpenAIBatchEmbeddings": "embeddings",
-    "OpenAIBatchLLM": "llm",
-    "StreamBatchResults": "steps",
-    "SubmitBatch": "steps",
+    "AzureOpenAIBatchLLM": "plugin.azure",
+    "LoadBatchResults": "plugin.steps.load",
+    "OpenAIBatchEmbeddings": "plugin.embeddings",
+    "OpenAIBatchLLM": "plugin.llm",
+    "StreamBatchResults": "plugin.steps.stream",
+    "SubmitBatch": "plugin.steps.submit",
 }
 
 

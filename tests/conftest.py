@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from logging.handlers import QueueHandler
-from pathlib import Path
 
 import pytest
-from hurry import hurry
 
-from distilabel_openai_batch import api, session
+from distilabel_openai_batch.api import client, transport
 from distilabel_openai_batch.sandbox import Sandbox
-
-ROOT = Path(__file__).parent.parent
-API_KEY = "sk-sandbox-key-that-must-not-leak"
+from tests.support.environment import API_KEY, ROOT
+from tests.support.fast_distilabel import hurry
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -50,16 +47,9 @@ def sandbox(running_sandbox, monkeypatch, tmp_path_factory):
 @pytest.fixture
 def quick_retries(monkeypatch):
     """Pauses between repetitions of a call that last moments, however often it fails."""
-    monkeypatch.setattr(api.Patience, "pause", lambda self, attempt: 0.01)
-    monkeypatch.setattr(api, "CREATION_SECONDS", 0.05)
-    monkeypatch.setattr(api, "RESULTS_VISIBLE_SECONDS", 0.1)
-
-
-def in_a_new_process(client):
-    """Loads an LLM or embeddings as in a process that begins now, with the first number of each question."""
-    session._scopes.clear()
-    client.load()
-    return client
+    monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.01)
+    monkeypatch.setattr(client, "CREATION_SECONDS", 0.05)
+    monkeypatch.setattr(client, "RESULTS_VISIBLE_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="session")

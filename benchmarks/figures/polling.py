@@ -9,7 +9,7 @@ from itertools import count
 
 from benchmarks.figure import Cell, Figure, Lines, Target
 from benchmarks.runs import Runs
-from distilabel_openai_batch.polling import PollSchedule
+from distilabel_openai_batch.engine.settings import PollSchedule
 
 _DAY = 86_400.0
 _LENGTHS = {"10 s": 10.0, "1 min": 60.0, "10 min": 600.0, "1 h": 3_600.0, "6 h": 21_600.0, "24 h": _DAY}

@@ -1,0 +1,1 @@
+"""Displays of a run: log lines, advice, tables and bars."""

@@ -1,0 +1,1 @@
+"""Operations behind the commands: estimate, import, export, forget, diagnose."""

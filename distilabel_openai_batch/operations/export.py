@@ -1,0 +1,107 @@
+"""Writes answers down for other programs, as JSONL or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from distilabel_openai_batch.errors import OpenAIBatchError
+from distilabel_openai_batch.ledger.entries import AnswerEntry
+
+# Answers in one row group of a Parquet file: some megabytes.
+_ROW_GROUP = 5_000
+
+
+def record(entry: AnswerEntry) -> dict[str, Any]:
+    """An answer as it is written down: what it is known by, the texts in it, what it cost, and the whole response."""
+    body = entry.answer.body
+    tokens_in, tokens_out = entry.answer.tokens
+    return {
+        "custom_id": entry.custom_id,
+        "batch_id": entry.batch_id,
+        "model": str(body.get("model") or ""),
+        "generations": list(_generations(body)),
+        "tokens_in": tokens_in,
+        "tokens_out": tokens_out,
+        "response": body,
+    }
+
+
+def _generations(body: Mapping[str, Any]) -> Iterator[str | None]:
+    """The text of each choice, `None` where it has none, as a refusal. Embeddings have no choices."""
+    choices = body.get("choices")
+    for choice in choices if isinstance(choices, list) else []:
+        message = choice.get("message") if isinstance(choice, dict) else None
+        text = message.get("content") if isinstance(message, dict) else None
+        if text is None and isinstance(choice, dict):
+            text = choice.get("text")
+        yield text if isinstance(text, str) else None
+
+
+def write_jsonl(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
+    """Writes a line for each answer, and returns how many there are."""
+    return sum(bool(file.write(orjson.dumps(record(entry), option=orjson.OPT_APPEND_NEWLINE))) for entry in entries)
+
+
+def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
+    """Writes a row for each answer, its `response` as JSON text, and returns how many there are.
+
+    Raises:
+        OpenAIBatchError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise OpenAIBatchError("Parquet needs `pyarrow`. Install it: pip install pyarrow") from None
+    schema = pyarrow.schema(
+        {
+            "custom_id": pyarrow.string(),
+            "batch_id": pyarrow.string(),
+            "model": pyarrow.string(),
+            "generations": pyarrow.list_(pyarrow.string()),
+            "tokens_in": pyarrow.int64(),
+            "tokens_out": pyarrow.int64(),
+            "response": pyarrow.string(),
+        }
+    )
+    count, remaining = 0, iter(entries)
+    with pyarrow.parquet.ParquetWriter(file, schema) as writer:
+        while records := [record(entry) for entry in islice(remaining, _ROW_GROUP)]:
+            for row in records:
+                row["response"] = orjson.dumps(row["response"]).decode()
+            writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
+            count += len(records)
+    return count
+
+
+_WRITERS = {".jsonl": write_jsonl, ".parquet": write_parquet}
+
+
+def write(entries: Iterable[AnswerEntry], path: Path) -> int:
+    """Writes a file that is whole or not there, JSONL or Parquet, as its name says.
+
+    Returns:
+        How many answers it has.
+
+    Raises:
+        OpenAIBatchError: it cannot be written.
+    """
+    if path.suffix not in _WRITERS:
+        raise OpenAIBatchError(f"{path} cannot be written: its name has to end with {' or '.join(_WRITERS)}")
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            count = _WRITERS[path.suffix](entries, file)
+        unfinished.replace(path)
+    except OSError as error:
+        raise OpenAIBatchError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            unfinished.unlink()
+    return count

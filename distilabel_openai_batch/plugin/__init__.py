@@ -1,0 +1,1 @@
+"""Classes that users hold: LLMs, embeddings and steps."""

@@ -1,0 +1,364 @@
+"""Fields and sessions that the LLMs and the embeddings of the Batch API share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.from_thread
+import greenback
+from distilabel import envs
+from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
+from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
+from distilabel.mixins.runtime_parameters import RuntimeParameter
+from distilabel.models.base_clients.openai import OpenAIBaseClient
+from distilabel.models.llms import MixtureOfAgentsLLM
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
+
+from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.session_pool import Sessions
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, Run, SessionSettings
+from distilabel_openai_batch.errors import MissingSettingError
+from distilabel_openai_batch.hooks.install import install
+from distilabel_openai_batch.hooks.step_process import is_dry_run, own_random_numbers, running_step
+from distilabel_openai_batch.ledger import files
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.pricing.budget import Budget
+from distilabel_openai_batch.text import did_you_mean
+
+T = TypeVar("T")
+
+_logger = logging.getLogger("distilabel.openai_batch")
+
+
+class BatchClient(OpenAIBaseClient):
+    """Base of an `LLM` or an `Embeddings` whose requests go through the Batch API: fields and sessions."""
+
+    model: str = Field(description="Name of the model, for example `gpt-4o-mini` or `text-embedding-3-small`.")
+    completion_window: RuntimeParameter[str] = Field(
+        default="24h", description="Time within which the server has to end a job. OpenAI offers `24h` alone."
+    )
+    max_requests_per_job: RuntimeParameter[PositiveInt] = Field(
+        default=50_000,
+        description=(
+            "Maximum number of requests in one job. 50,000 is"
+            " [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits)."
+        ),
+    )
+    max_bytes_per_job: RuntimeParameter[PositiveInt] = Field(
+        default=200_000_000,
+        description=(
+            "Maximum size of one job's input file, in bytes. 200 MB is"
+            " [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits)."
+        ),
+    )
+    max_jobs: RuntimeParameter[PositiveInt] = Field(
+        default=50,
+        description=(
+            "Maximum number of jobs in progress at the same time. A run begins with 8 and adds one whenever the server"
+            " accepts a job."
+        ),
+    )
+    max_attempts: RuntimeParameter[PositiveInt] = Field(
+        default=3,
+        description=(
+            "Maximum number of jobs that one request is put into before its row gets `None`. Only temporary failures"
+            " are retried: rate limits, server errors, expired batches."
+        ),
+    )
+    min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
+        default=1.0,
+        description=(
+            "Minimum time between two polls of a job, in seconds. Up to `max_poll_interval` the time grows with the"
+            " job's age: a twentieth of it."
+        ),
+    )
+    max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
+        default=65.0,
+        description=(
+            "Maximum time between two polls of a job, in seconds. With 65 seconds a job of 24 hours is polled 1,415"
+            " times."
+        ),
+    )
+    wait: RuntimeParameter[bool] = Field(
+        default=True,
+        description=(
+            "Wait until the jobs have ended. With `False` the run submits its jobs and stops the pipeline, like"
+            " distilabel's offline batch generation; each later run collects the answers and submits the next round."
+        ),
+    )
+    reuse_answers: RuntimeParameter[bool] = Field(
+        default=True,
+        description=(
+            "Reuse the answers that earlier runs of the same task of the same pipeline received. With `False` requests"
+            " are submitted again, except those whose answers were paid for and never delivered."
+        ),
+    )
+    delete_files: RuntimeParameter[bool] = Field(
+        default=False, description="Delete a job's files from the server once the ledger holds their content."
+    )
+    deadline: RuntimeParameter[PositiveFloat] | None = Field(
+        default=None,
+        description=(
+            "Time until jobs are cancelled, in seconds after their requests were planned. Partial results are kept; the"
+            " other requests go to the synchronous endpoint, at full price. `None`: no deadline."
+        ),
+    )
+    sync_below: RuntimeParameter[NonNegativeInt] = Field(
+        default=0,
+        description=(
+            "Number of requests below which a round goes to the synchronous endpoint, at full price and without a job."
+            " With 0 no round does. A dry run of the pipeline always does."
+        ),
+    )
+    preflight: RuntimeParameter[bool] = Field(
+        default=False,
+        description=(
+            "Send one request of each model to the synchronous endpoint, at full price, before the others are"
+            " submitted: a wrong model or parameter is reported within seconds. The answer is used."
+        ),
+    )
+    add_failures: RuntimeParameter[bool] = Field(
+        default=False,
+        description=(
+            "Add a column `failure_<step name>` with the reason of each row without an answer: a dictionary with"
+            " `message`, `status_code`, `code` and `custom_id`; `None` in rows with an answer."
+        ),
+    )
+    budget: RuntimeParameter[NonNegativeFloat] | None = Field(
+        default=None,
+        description=(
+            "Maximum cost of one run of a step, in US dollars. Before a submission the cost is estimated from list"
+            " prices, with answers as long as `max_new_tokens` allows; above the rest of the budget nothing is"
+            " submitted, and a `BudgetError` ends the run. `None`: no limit. Needs the extra `prices`."
+        ),
+    )
+    ledger_dir: RuntimeParameter[str] | None = Field(
+        default=None,
+        description=(
+            "Directory of the ledger, the file that records jobs and answers. `None`: `$DISTILABEL_OPENAI_BATCH_DIR`,"
+            " else `~/.cache/distilabel/openai_batch`."
+        ),
+    )
+
+    _sessions: Sessions | None = PrivateAttr(None)
+    _run: Run | None = PrivateAttr(None)
+
+    @field_validator(
+        "completion_window",
+        "max_requests_per_job",
+        "max_bytes_per_job",
+        "max_jobs",
+        "max_attempts",
+        "min_poll_interval",
+        "max_poll_interval",
+        "wait",
+        "reuse_answers",
+        "delete_files",
+        "sync_below",
+        "preflight",
+        "add_failures",
+        mode="before",
+    )
+    @classmethod
+    def _refuse_none(cls, value: object) -> object:
+        """Refuse `None`, which distilabel's `RuntimeParameter` allows everywhere."""
+        if value is None:
+            raise ValueError("the value cannot be None")
+        return value
+
+    def load(self) -> None:
+        """Prepare the calls to the server; no call is made yet.
+
+        Raises:
+            MissingSettingError: the API key is missing.
+            BudgetError: `budget` is set, and the price of the model is unknown.
+        """
+        if not (self.api_key and self.api_key.get_secret_value()):
+            variable = self._api_key_env_var
+            raise MissingSettingError(
+                f"{type(self).__name__} has no API key. Set the environment variable {variable}"
+                f" (`export {variable}=…`), or pass `api_key=…`."
+            )
+        super().load()
+        settings = self.session_settings()
+        if self.budget is not None and (self._run is None or self._run.buys):
+            budget = Budget(self.budget, settings.base_url or "")
+            budget.check_price(str(self.model))
+            settings = replace(settings, budget=budget)
+        scope_name = partial(_scope_name, self._run)
+        self.use_sessions(Sessions(settings, scope_name, self._logger, _interruption, _not_finished))
+
+    def set_runtime_parameters(self, runtime_parameters: dict[str, Any]) -> None:
+        """Set runtime parameters, and log a warning for each unknown name.
+
+        distilabel ignores unknown names silently: with a misspelt `budget` a run would have none.
+
+        Args:
+            runtime_parameters: values by name.
+        """
+        names = self.runtime_parameters_names
+        for name in [name for name in runtime_parameters if name not in names]:
+            suggestion = did_you_mean(name, names)
+            _logger.warning(
+                f"⚠️ {type(self).__name__} has no runtime parameter `{name}`: the value is ignored{suggestion}"
+            )
+        super().set_runtime_parameters(runtime_parameters)
+
+    def join_submission(self, run: Run) -> None:
+        """Make the client part of a submission. Call this before `load`.
+
+        Args:
+            run: the submission, and the client's part in the submission.
+        """
+        self._run = run
+
+    def unload(self) -> None:
+        """Release the clients and the sessions."""
+        self._sessions = None
+        super().unload()
+
+    def use_sessions(self, sessions: Any) -> None:
+        """Send calls through other sessions, for example through a recorder of an estimate.
+
+        Args:
+            sessions: an object with the method `use` of `Sessions`.
+        """
+        self._sessions = sessions
+
+    def session_settings(self) -> SessionSettings:
+        """Build the settings of a session from the fields, from the environment and from the submission."""
+        wait, schedule = self._wait_and_schedule()
+        wait = self._run.waits if self._run else wait
+        return SessionSettings(
+            base_url=self.base_url,
+            api_key=self.api_key.get_secret_value(),
+            headers=self.default_headers,
+            timeout=self.timeout,
+            patience=Patience(retries=self.max_retries),
+            max_requests=self.max_requests_per_job,
+            max_bytes=self.max_bytes_per_job,
+            max_attempts=self.max_attempts,
+            max_jobs=self.max_jobs,
+            jobs=JobSettings(
+                completion_window=self.completion_window,
+                schedule=schedule,
+                metadata=_metadata(),
+                wait=wait,
+                delete_files=self.delete_files,
+            ),
+            ledger_dir=files.directory(self.ledger_dir),
+            reuse_answers=self.reuse_answers or self._run is not None,
+            deadline=self.deadline,
+            sync_below=self._sync_limit(wait),
+            preflight=self.preflight,
+            run=self._run,
+        )
+
+    def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
+        return self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)
+
+    def _sync_limit(self, wait: bool) -> float:
+        """Return the number of requests below which a round is synchronous; infinity for a dry run.
+
+        A submission that does not wait collects no answers, so no round of such a submission is synchronous.
+        """
+        if self._run and not wait:
+            return 0
+        return float("inf") if is_dry_run() else self.sync_below
+
+    def session(self) -> Any:
+        """Open the session that all calls on the running event loop share.
+
+        Returns:
+            An asynchronous context manager that yields a `Session`.
+        """
+        assert self._sessions is not None, "`load` comes first"
+        return self._sessions.use()
+
+    def wait_for(self, run: Callable[[], Awaitable[T]]) -> T:
+        """Run an asynchronous function to completion, inside or outside an event loop.
+
+        In a row group of a pipeline's step the other row groups go on meanwhile. In a notebook, whose event loop is
+        already running, the function runs on another thread. A script gets an event loop for the call.
+
+        Args:
+            run: a function that opens a `session`.
+        """
+        if greenback.has_portal():
+            with own_random_numbers():
+                return greenback.await_(run())
+        if _in_event_loop():
+            with anyio.from_thread.start_blocking_portal() as portal:
+                return portal.call(run)
+        try:
+            return anyio.run(run)
+        except asyncio.CancelledError:
+            # Ctrl+C on Python 3.10: anyio raises a cancellation → restore the KeyboardInterrupt.
+            raise KeyboardInterrupt from None
+
+
+def _metadata() -> dict[str, str]:
+    """Return the metadata by which people recognise a batch on the server."""
+    metadata = {"description": "distilabel"}
+    if name := envs.DISTILABEL_PIPELINE_NAME:
+        metadata["distilabel_pipeline_name"] = name[:METADATA_VALUE_CHARACTERS]
+    return metadata
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _scope_name(run: Run | None, base_url: str) -> ScopeName:
+    """Name the scope: a submission, a step of a pipeline, or a script, which only its file's name identifies."""
+    if run:
+        return ScopeName(run.name, "", base_url)
+    if pipeline := envs.DISTILABEL_PIPELINE_NAME:
+        return ScopeName(pipeline, running_step(), base_url)
+    return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)
+
+
+def _not_finished(batch_ids: Sequence[str]) -> Exception:
+    """Return the error that ends a step whose jobs are still in progress."""
+    error: Exception = DistilabelOfflineBatchGenerationNotFinishedException(jobs_ids=tuple(batch_ids))
+    return error
+
+
+def _interruption(batch_ids: Sequence[str]) -> Exception | None:
+    """Return the error to raise after Ctrl+C, which distilabel reports to a step's process by a variable."""
+    return _not_finished(batch_ids) if os.getenv(SIGINT_HANDLER_CALLED_ENV_NAME) is not None else None
+
+
+def client_of(step: Any) -> BatchClient | None:
+    """What a step asks through the Batch API with, if it does."""
+    held = (getattr(step, name, None) for name in ("llm", "embeddings"))
+    return next((client for client in held if isinstance(client, BatchClient)), None)
+
+
+def _buyer_of(step: Any) -> BatchClient | None:
+    """What a step, or the Task that it runs, asks through the Batch API with."""
+    return client_of(step) or client_of(getattr(step, "task", None))
+
+
+def _buys(step: Any) -> bool:
+    """Whether anything of a step asks through the Batch API, one of several LLMs that are used as one included."""
+    llm = getattr(step, "llm", None)
+    several = [llm.aggregator_llm, *llm.proposers_llms] if isinstance(llm, MixtureOfAgentsLLM) else []
+    return _buyer_of(step) is not None or any(isinstance(each, BatchClient) for each in several)
+
+
+install(client_of, _buyer_of, _buys)

@@ -1,0 +1,404 @@
+"""`OpenAIBatchLLM`: distilabel's LLM interface to the Batch API."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from distilabel.mixins.runtime_parameters import RuntimeParameter
+from distilabel.models.llms import OpenAILLM
+from distilabel.models.llms.base import merge_responses
+from distilabel.typing import FormattedInput
+from pydantic import Field, ValidationError, field_serializer, field_validator
+
+from distilabel_openai_batch.api.failure_codes import MALFORMED
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.engine.calls import Call, outcomes_seen
+from distilabel_openai_batch.engine.session import Session
+from distilabel_openai_batch.engine.settings import PollSchedule
+from distilabel_openai_batch.errors import InvalidParametersError, RunError
+from distilabel_openai_batch.gc_pause import gc_paused
+from distilabel_openai_batch.hooks import step_process
+from distilabel_openai_batch.plugin.base import BatchClient
+from distilabel_openai_batch.plugin.call_capture import capture_calls, check_parameters, read_completion
+from distilabel_openai_batch.plugin.embeddings import embed
+from distilabel_openai_batch.plugin.model_parameters import TokenLimitParameter, adapt_body
+from distilabel_openai_batch.plugin.outputs import explained_output, failed_output, with_failures
+from distilabel_openai_batch.plugin.public_class import public_class
+from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, ClientStub, CompletionView, view
+from distilabel_openai_batch.structured_output.schema import portable, read
+
+if TYPE_CHECKING:
+    from distilabel.typing import GenerateOutput, StandardInput
+
+_T = TypeVar("_T")
+
+# Number of inputs whose answers are in memory at the same time.
+_INPUTS_PER_PART = 1_000
+
+# Outcome of an input for which a subclass made no request.
+_NO_REQUEST = Answer.of({})
+
+
+class _RequestFailedError(RunError):
+    """Error of an `agenerate` that is awaited on its own and whose request failed."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure), status_code=failure.status_code, code=failure.code)
+        self.failure = failure
+
+
+@public_class
+class OpenAIBatchLLM(BatchClient, OpenAILLM):
+    """OpenAI LLM that answers through the Batch API, at half the price of the synchronous endpoint.
+
+    `OpenAIBatchLLM` replaces `OpenAILLM` in any pipeline, with no other change: the calls of all rows are collected,
+    submitted as one batch job, and awaited. A row whose request failed for good has `None` for its generations; the log
+    gives the reason.
+
+    `structured_output` is the same as in `OpenAILLM`: a dictionary with `schema` (a pydantic model or a JSON schema)
+    and optionally `mode` and `max_retries`; `instructor` is not needed. `mode` is `"json_schema"` (the default),
+    `"tools"`, `"json_object"`, or one of instructor's names for them. If an answer does not fit the schema, the model
+    is shown the error and asked again, up to `max_retries` times (1 by default); after that the generation is `None`,
+    and the log gives the reason. Each of `num_generations` is checked.
+
+    {fields}
+
+    Icon:
+        `:simple-openai:`
+
+    Examples:
+        Run a pipeline through the Batch API:
+
+        ```python
+        from distilabel.pipeline import Pipeline
+        from distilabel.steps import LoadDataFromDicts
+        from distilabel.steps.tasks import TextGeneration
+        from distilabel_openai_batch import OpenAIBatchLLM
+
+        with Pipeline() as pipeline:
+            load = LoadDataFromDicts(data=[{"instruction": "Why is the sky blue?"}])
+            load >> TextGeneration(llm=OpenAIBatchLLM(model="gpt-4o-mini"))
+
+        if __name__ == "__main__":
+            distiset = pipeline.run()
+        ```
+
+        Generate text outside a pipeline:
+
+        ```python
+        from distilabel_openai_batch import OpenAIBatchLLM
+
+        llm = OpenAIBatchLLM(model="gpt-4o-mini")
+
+        llm.load()
+
+        output = llm.generate_outputs(inputs=[[{"role": "user", "content": "Hello world!"}]])
+        ```
+
+        Generate structured data:
+
+        ```python
+        from pydantic import BaseModel
+        from distilabel_openai_batch import OpenAIBatchLLM
+
+        class User(BaseModel):
+            name: str
+            last_name: str
+            id: int
+
+        llm = OpenAIBatchLLM(model="gpt-4o-mini", structured_output={"schema": User})
+
+        llm.load()
+
+        output = llm.generate_outputs(inputs=[[{"role": "user", "content": "Create a user profile for a marathon"}]])
+        ```
+    """
+
+    token_limit_parameter: RuntimeParameter[TokenLimitParameter] | None = Field(
+        default=None,
+        description="Name under which `max_new_tokens` is sent. `None`: the name that OpenAI uses for the model.",
+    )
+
+    @field_validator("structured_output", mode="before")
+    @classmethod
+    def _normalize_structured_output(cls, value: object) -> object:
+        """Parse a schema given as text, and replace a member of `instructor.Mode`: distilabel's types know neither."""
+        if not isinstance(value, dict):
+            return value
+        schema, mode = value.get("schema"), value.get("mode")
+        return {
+            **value,
+            **({"schema": json.loads(schema)} if isinstance(schema, str) else {}),
+            **({"mode": mode.value} if isinstance(mode, enum.Enum) else {}),
+        }
+
+    @field_serializer("structured_output")
+    def _dump_structured_output(self, value: object) -> object:
+        """Write a class as its JSON schema, which any process can read and which changes with the class's fields."""
+        return portable(value)
+
+    def load(self) -> None:
+        """Prepare the calls to the server; no call is made yet.
+
+        Raises:
+            MissingSettingError: the API key is missing.
+            ValueError: the API does not support `structured_output` as given.
+        """
+        super().load()
+        self._aclient = ClientStub(self._complete)
+
+    def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
+        """Return `wait` and the poll intervals; distilabel's own fields for offline batches override both."""
+        if not self.use_offline_batch_generation:
+            wait_and_schedule: tuple[bool, PollSchedule] = super()._wait_and_schedule()
+            return wait_and_schedule
+        interval = self.offline_batch_generation_block_until_done
+        return interval is not None, PollSchedule(interval, interval) if interval else super()._wait_and_schedule()[1]
+
+    @staticmethod
+    def _prepare_structured_output(
+        structured_output: dict[str, Any], client: Any = None, framework: str | None = None
+    ) -> dict[str, Any]:
+        """Check `structured_output`, where `OpenAILLM` would wrap the client in `instructor`.
+
+        Raises:
+            ValueError: the API does not support `structured_output` as given.
+        """
+        read(structured_output)
+        return {"client": client}
+
+    # distilabel shows users the signature and the docstring of `agenerate`: keep those of `OpenAILLM`.
+    @functools.wraps(OpenAILLM.agenerate)
+    async def agenerate(self, input: FormattedInput, *args: Any, **kwargs: Any) -> GenerateOutput:  # noqa: D102
+        own_format = None
+        if isinstance(input, tuple) and len(input) == 2:
+            input, own_format = input
+        structured_output = (self.structured_output or None) if own_format is None else own_format
+        if structured_output is None or isinstance(input, str):
+            return await super().agenerate(input, *args, **kwargs)
+        # `OpenAILLM` handles an ordinary chat: the stub adds the format to the body, and answers arrive checked.
+        plain = self.model_copy(update={"structured_output": None})
+        plain._aclient = ClientStub(self._aclient.answer, read(structured_output))
+        return await OpenAILLM.agenerate(plain, input, *args, **kwargs)
+
+    def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:
+        """Generate `num_generations` responses for each input, in as few batch jobs as possible.
+
+        Several row groups of a pipeline may call this at the same time; so may a script or a notebook.
+
+        Args:
+            inputs: the inputs in chat format, or strings for the completions endpoint.
+            num_generations: the number of generations for each input. Defaults to `1`.
+            **kwargs: the parameters of `OpenAILLM.agenerate`.
+
+        Returns:
+            For each input, in order, its generations and statistics; `None` for each generation whose request failed.
+
+        Raises:
+            RunError: the run as a whole cannot go on: the key, the quota, a batch that the server did not accept, or
+                the same failure of every request.
+        """
+        return self.wait_for(partial(self._agenerate, inputs, num_generations, **kwargs))
+
+    def generate_outputs(
+        self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        """Call `generate`."""
+        return self.generate(inputs, num_generations, **kwargs)
+
+    def get_last_hidden_states(self, inputs: list[StandardInput]) -> list[list[Any]]:
+        """Embed conversations, for the Task `GenerateEmbeddings`; `model` has to be a model for embeddings.
+
+        OpenAI does not publish hidden states. The embedding takes the place of the last hidden state.
+
+        Args:
+            inputs: the conversations; the messages of each are embedded as one text, one line per message.
+
+        Returns:
+            For each conversation a list with one array: the vector, or `None` where the request failed.
+
+        Raises:
+            RunError: the run as a whole cannot go on.
+        """
+        texts = ["\n".join(str(message["content"]) for message in conversation) for conversation in inputs]
+        return [[np.array(vector)] for vector in self.wait_for(partial(embed, self, texts))]
+
+    async def _agenerate(
+        self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
+    ) -> list[GenerateOutput]:
+        if not self._num_generations_param_supported and num_generations > 1:
+            return await self._agenerate_without_n(inputs, num_generations, kwargs)
+        if not self._has_standard_calls:
+            return await self._agenerate_by_subclass(inputs, num_generations, kwargs)
+        check_parameters(self, num_generations, kwargs)
+        if len(inputs) <= _INPUTS_PER_PART:
+            return await self._submit(inputs, num_generations, kwargs)
+        # Each part releases its answers once its outputs are built → the memory of one part's answers at a time.
+        parts = _split(inputs, _INPUTS_PER_PART)
+        async with self.session():
+            logged = await asyncio.gather(
+                *[_with_own_log(partial(self._submit, part, num_generations, kwargs)) for part in parts]
+            )
+        _log_outcomes([outcome for _, outcomes in logged for outcome in outcomes])
+        return [output for outputs, _ in logged for output in outputs]
+
+    @property
+    def _has_standard_calls(self) -> bool:
+        """`False` where a subclass overrides the way from an input to a call, or from an answer to the output."""
+        return (
+            type(self).agenerate is OpenAIBatchLLM.agenerate
+            and type(self)._generate_chat_completion is OpenAILLM._generate_chat_completion
+            and type(self)._generate_completion is OpenAILLM._generate_completion
+        )
+
+    async def _agenerate_without_n(
+        self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
+    ) -> list[GenerateOutput]:
+        """Submit one request per generation, for a subclass whose server does not support `n`."""
+        repeated = [input for input in inputs for _ in range(num_generations)]
+        outputs, outcomes = await _with_own_log(partial(self._agenerate, repeated, 1, **kwargs))
+        _log_outcomes([_first_failure(group) for group in _split(outcomes, num_generations)])
+        # `merge_responses` takes the keys of the first output → give a failed output the keys that it lacks.
+        names = {name for output in outputs for name in output}
+        failures = [next(iter(getattr(output, "failures", ())), None) for output in outputs]
+        completed: list[Any] = [{name: [None] for name in names} | output for output in outputs]
+        return [
+            with_failures(output, group)
+            for output, group in zip(
+                merge_responses(completed, n=num_generations), _split(failures, num_generations), strict=True
+            )
+        ]
+
+    async def _agenerate_by_subclass(
+        self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
+    ) -> list[GenerateOutput]:
+        """Run a subclass's own `agenerate` for all inputs concurrently; each may make any number of calls."""
+        async with self.session():
+            logged = await asyncio.gather(
+                *[_with_own_log(partial(self._agenerate_or_error, input, num_generations, kwargs)) for input in inputs]
+            )
+        errors = [output for output, _ in logged if isinstance(output, Exception)]
+        if errors and len(errors) == len(inputs):
+            if isinstance(errors[0], ValidationError):
+                raise InvalidParametersError(f"The generation parameters are wrong: {errors[0]}") from None
+            raise errors[0]
+        outputs: list[GenerateOutput] = []
+        reasons: list[Outcome] = []
+        for output, outcomes in logged:
+            reason = outcomes[-1] if outcomes else _NO_REQUEST
+            if isinstance(output, Exception):
+                reason = Failure(f"`{type(self).__name__}.agenerate` raised {output!r}")
+                self._logger.warning(f"⚠️ {reason}.")
+                outputs.append(failed_output(reason, num_generations))
+            else:
+                outputs.append(self._explain(output, reason))
+            reasons.append(reason)
+        _log_outcomes(reasons)
+        return outputs
+
+    async def _agenerate_or_error(
+        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any]
+    ) -> GenerateOutput | Exception:
+        """Return the output of `agenerate`, or the error that it raises; raise an error that ends the run."""
+        try:
+            output: GenerateOutput = await self.agenerate(input=input, num_generations=num_generations, **kwargs)
+        except _RequestFailedError as error:
+            return failed_output(error.failure, num_generations)
+        except step_process.STOPS_THE_PIPELINE:
+            raise
+        except Exception as error:
+            return error
+        return output
+
+    async def _submit(
+        self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
+    ) -> list[GenerateOutput]:
+        """Submit one request per input, and build the outputs from the answers."""
+        session: Session
+        async with self.session() as session:
+            outcomes = await session.ask(capture_calls(self, inputs, num_generations, kwargs, self._adapt))
+        with gc_paused():
+            return [
+                self._output(input, num_generations, kwargs, outcome)
+                for input, outcome in zip(inputs, outcomes, strict=True)
+            ]
+
+    def _output(
+        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any], outcome: Outcome
+    ) -> GenerateOutput:
+        """Build distilabel's output from the outcome of a request."""
+        if isinstance(outcome, Failure):
+            return failed_output(outcome, num_generations)
+        completion: CompletionView = view(outcome.body)
+        try:
+            output = read_completion(self, input, num_generations, kwargs, completion)
+        except Exception as error:
+            message = f"The answer {completion.id} is not a completion: {error!r}"
+            self._logger.warning(f"⚠️ {message}.")
+            failure = Failure(message, code=MALFORMED, tokens=outcome.tokens, custom_id=outcome.custom_id)
+            return failed_output(failure, num_generations)
+        return self._explain(output, outcome)
+
+    def _explain(self, output: GenerateOutput, outcome: Outcome) -> GenerateOutput:
+        """Attach the reasons of missing generations, if `add_failures` is set."""
+        if self.add_failures and None in output["generations"] and isinstance(outcome, Answer):
+            return explained_output(output, outcome)
+        return output
+
+    def _adapt(self, call: Call) -> Call:
+        """Change the body of a chat to the parameters that the model takes."""
+        if call.endpoint == CHAT_ENDPOINT:
+            call.body = adapt_body(call.body, self.token_limit_parameter)
+        return call
+
+    async def _complete(self, call: Call) -> CompletionView:
+        """Answer a single call, for an `agenerate` that is awaited on its own.
+
+        Raises:
+            _RequestFailedError: the request failed.
+        """
+        session: Session
+        async with self.session() as session:
+            [outcome] = await session.ask([self._adapt(call)])
+        if isinstance(outcome, Failure):
+            raise _RequestFailedError(outcome)
+        completion: CompletionView = view(outcome.body)
+        return completion
+
+
+async def _with_own_log(answer: Callable[[], Awaitable[_T]]) -> tuple[_T, list[Outcome]]:
+    """Run `answer` with its own outcome log; return its result and the logged outcomes.
+
+    If the caller keeps no log, the list of outcomes is empty. The caller's log stays unchanged: several of these run
+    concurrently, so the caller itself logs their outcomes in order.
+    """
+    outer = outcomes_seen.get()
+    seen: list[list[Outcome]] | None = None if outer is None else []
+    token = outcomes_seen.set(seen)
+    try:
+        answered = await answer()
+    finally:
+        outcomes_seen.reset(token)
+    return answered, [outcome for outcomes in seen or () for outcome in outcomes]
+
+
+def _log_outcomes(outcomes: list[Outcome]) -> None:
+    """Append the outcomes of a call of `generate`, one for each input, to the caller's log."""
+    if (seen := outcomes_seen.get()) is not None:
+        seen.append(outcomes)
+
+
+def _split(values: Sequence[_T], size: int) -> list[Sequence[_T]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def _first_failure(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the first failure; the first outcome if no request failed."""
+    return next((outcome for outcome in outcomes if isinstance(outcome, Failure)), outcomes[0])

@@ -1,0 +1,84 @@
+"""Stub of the SDK's client: passes on the body that `OpenAILLM` would send, and returns an answer to `OpenAILLM`."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Awaitable, Callable, ItemsView
+from typing import Any
+
+from distilabel_openai_batch.engine.calls import Call
+from distilabel_openai_batch.structured_output.schema import StructuredOutput
+
+CHAT_ENDPOINT = "/v1/chat/completions"
+COMPLETIONS_ENDPOINT = "/v1/completions"
+
+# Types of a JSON value that holds others.
+_CONTAINERS = (dict, list)
+
+
+class CompletionView:
+    """View of a completion's JSON through attributes, as `OpenAILLM` reads the SDK's objects.
+
+    A field that the server left out is `None`, as in the SDK's objects. Building the SDK's objects would take twenty
+    times as long as all other work on an answer.
+    """
+
+    def __getattr__(self, name: str) -> None:
+        """Return `None` for a field that the server left out."""
+
+    # A property, because the log probabilities may hold a token `items` → the field would hide a method.
+    @property
+    def items(self) -> Callable[[], ItemsView[str, Any]]:
+        """The method `items` of the dictionary below, which the SDK keeps for the legacy log probabilities."""
+        return vars(self).items
+
+
+def view(value: Any) -> Any:
+    """Turn JSON into views, in place: each dictionary becomes the `__dict__` of a `CompletionView`."""
+    # The JSON parser makes no subclasses → `type` is enough, and `isinstance` would take half as long again.
+    if type(value) is list:
+        return [view(part) for part in value]
+    if type(value) is not dict:
+        return value
+    for name, part in value.items():
+        if type(part) in _CONTAINERS:
+            value[name] = view(part)
+    completion = CompletionView()
+    completion.__dict__ = value
+    return completion
+
+
+class ClientStub:
+    """Replacement of `OpenAILLM`'s `AsyncOpenAI` that passes each call to a function.
+
+    With the stub `OpenAILLM`'s own code builds each body and reads each answer.
+
+    Args:
+        answer: returns the completion for a call.
+        structured_output: the format that chats have to ask for; `None` for plain text.
+    """
+
+    def __init__(
+        self, answer: Callable[[Call], Awaitable[CompletionView]], structured_output: StructuredOutput | None = None
+    ) -> None:
+        self.answer = answer
+        self.chat = types.SimpleNamespace(completions=_EndpointStub(CHAT_ENDPOINT, answer, structured_output))
+        self.completions = _EndpointStub(COMPLETIONS_ENDPOINT, answer)
+
+
+class _EndpointStub:
+    def __init__(
+        self,
+        path: str,
+        answer: Callable[[Call], Awaitable[CompletionView]],
+        structured_output: StructuredOutput | None = None,
+    ) -> None:
+        self._path = path
+        self._answer = answer
+        self._structured_output = structured_output
+
+    async def create(self, *, extra_body: dict[str, Any] | None = None, **body: Any) -> CompletionView:
+        # `extra_body` overrides other parameters, as in the SDK.
+        body |= extra_body or {}
+        body = self._structured_output.asked_for(body) if self._structured_output else body
+        return await self._answer(Call(self._path, body, self._structured_output))

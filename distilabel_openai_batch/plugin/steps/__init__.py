@@ -1,0 +1,1 @@
+"""Steps that do not block a pipeline: stream, submit, load."""

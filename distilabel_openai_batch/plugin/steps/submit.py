@@ -1,0 +1,166 @@
+"""The step that submits a Task's requests and ends."""
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+from anyio.from_thread import start_blocking_portal
+from distilabel import envs
+from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
+from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
+from distilabel.mixins.runtime_parameters import RuntimeParameter
+from distilabel.steps import GlobalStep, StepInput
+from distilabel.typing import StepOutput
+from pydantic import Field
+
+from distilabel_openai_batch.engine.session import Session
+from distilabel_openai_batch.engine.settings import Run
+from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.hooks.row_groups import process_side_by_side
+from distilabel_openai_batch.hooks.row_storage import survives_json
+from distilabel_openai_batch.hooks.step_process import STOPS_THE_PIPELINE, is_dry_run, sends_nothing_more
+from distilabel_openai_batch.plugin.public_class import public_class
+from distilabel_openai_batch.plugin.row_sources import groups
+from distilabel_openai_batch.plugin.steps.base import _JSON, _Rows, _RunsATask
+
+
+def as_json(name: str, columns: Collection[str], row: dict[str, Any]) -> bytes:
+    """A row as it is kept until it is loaded.
+
+    Args:
+        name: of the step that keeps it.
+        columns: those that requests are made of.
+        row: which.
+
+    Raises:
+        RunError: JSON has no such values, or makes others of those that requests are made of.
+    """
+    for column, value in row.items():
+        try:
+            kept = orjson.dumps(value, option=_JSON)
+        except orjson.JSONEncodeError as error:
+            raise RunError(
+                f"'{name}' keeps its rows as JSON, which cannot hold the column '{column}': {error}. Make it text, or"
+                " drop it, in a step before. Nothing was submitted."
+            ) from None
+        if column in columns and not survives_json(value):
+            made = orjson.loads(kept)
+            raise RunError(
+                f"'{name}' keeps its rows as JSON, which makes {made!r:.80} of {value!r:.80} in the column '{column}':"
+                " other requests would be loaded than were submitted. Make it text in a step before. Nothing was"
+                " submitted."
+            )
+    return orjson.dumps(row, option=_JSON)
+
+
+@public_class
+class SubmitBatch(_RunsATask, GlobalStep):
+    """Step that submits a Task's batch jobs for its rows, and ends without waiting for them.
+
+    `LoadBatchResults` collects the answers, in another pipeline, on another day, on another machine. Submitting the
+    same rows again submits no request twice. A Task that calls its LLM in several rounds is submitted round by round:
+    run the pipeline again when the jobs have ended. The rows are kept in the ledger, and on the server beside the input
+    files.
+
+    {fields}
+
+    Input columns:
+        - dynamic (the columns that the Task needs; other columns are kept too).
+
+    Output columns:
+        - run_name (`str`): name of the submission for `LoadBatchResults`, and name of the scope on the command line.
+        - batch_id (`str`): id of the batch on the server.
+        - requests (`int`): number of requests in the job.
+        - bytes (`int`): size of the job's input file.
+        - status (`str`): status of the batch on the server.
+        - base_url (`str`): address of the server.
+
+    Categories:
+        - text-generation
+
+    Examples:
+        Submit now:
+
+        ```python
+        from distilabel.pipeline import Pipeline
+        from distilabel.steps import LoadDataFromDicts
+        from distilabel.steps.tasks import TextGeneration
+        from distilabel_openai_batch import OpenAIBatchLLM, SubmitBatch
+
+        with Pipeline(name="submitting") as pipeline:
+            load = LoadDataFromDicts(data=[{"instruction": "Why is the sky blue?"}])
+            load >> SubmitBatch(task=TextGeneration(llm=OpenAIBatchLLM(model="gpt-4o-mini")), run_name="sky")
+
+        if __name__ == "__main__":
+            jobs = pipeline.run()
+        ```
+    """
+
+    run_name: RuntimeParameter[str] | None = Field(
+        default=None,
+        description=(
+            "Name by which `LoadBatchResults` finds the submission. `None`: the names of the pipeline and of the step,"
+            " with a slash between them."
+        ),
+    )
+
+    @property
+    def inputs(self) -> dict[str, bool]:
+        """The columns that the Task needs."""
+        return dict(self.task.get_inputs())
+
+    @property
+    def outputs(self) -> list[str]:
+        """What is told of each job."""
+        return ["run_name", "batch_id", "requests", "bytes", "status", "base_url"]
+
+    def _run(self) -> Run:
+        return Run(self._name(), waits=False, buys=True)
+
+    def process(self, inputs: StepInput) -> "StepOutput":
+        """Submits jobs.
+
+        Args:
+            inputs: the rows.
+
+        Yields:
+            A row for each job.
+
+        Raises:
+            RunError: the run cannot go on, or a row cannot be kept as it is.
+        """
+        try:
+            with start_blocking_portal() as portal:
+                yield portal.call(self._submit, list(inputs))
+        except STOPS_THE_PIPELINE:
+            sends_nothing_more(self)
+            raise
+
+    async def _submit(self, given: _Rows) -> _Rows:
+        lines = [as_json(str(self.name), self.inputs, row) for row in given]
+        session: Session
+        async with self.task.llm.session() as session:
+            await session.submission.keep_rows(lines, replace=not is_dry_run())
+            try:
+                await process_side_by_side(
+                    self.task, self.task.llm, groups(given, self.task.input_batch_size), lambda *_: None
+                )
+            except DistilabelOfflineBatchGenerationNotFinishedException:
+                if SIGINT_HANDLER_CALLED_ENV_NAME in os.environ:
+                    raise
+            return [
+                {
+                    "run_name": self._name(),
+                    "batch_id": job.batch_id,
+                    "requests": job.requests,
+                    "bytes": job.bytes,
+                    "status": job.status,
+                    "base_url": session.base_url,
+                }
+                for job in await session.submission.jobs()
+            ]
+
+    def _name(self) -> str:
+        pipeline = envs.DISTILABEL_PIPELINE_NAME
+        return self.run_name or (f"{pipeline}/{self.name}" if pipeline else str(self.name))

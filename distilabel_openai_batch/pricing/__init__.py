@@ -1,0 +1,1 @@
+"""Prices of tokens, estimates of requests, costs of jobs, and budgets."""

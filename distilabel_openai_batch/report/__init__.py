@@ -1,0 +1,1 @@
+"""The report: a page of charts without a script."""

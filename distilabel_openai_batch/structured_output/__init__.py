@@ -1,0 +1,1 @@
+"""Structured output: schemas in requests, checks of answers, and requests that repair answers."""

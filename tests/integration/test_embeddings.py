@@ -1,0 +1,78 @@
+"""Texts made into vectors, through the same jobs and ledger."""
+
+import pytest
+from distilabel.models.embeddings.base import Embeddings
+from distilabel.pipeline import Pipeline
+from distilabel.steps import EmbeddingGeneration, LoadDataFromDicts
+from distilabel.steps.tasks import GenerateEmbeddings
+from openai import OpenAI
+
+from distilabel_openai_batch import OpenAIBatchEmbeddings, OpenAIBatchLLM
+from distilabel_openai_batch.sandbox import RequestFailure
+from tests.support.environment import API_KEY, in_a_new_process
+
+MODEL = "text-embedding-3-small"
+TEXTS = [f"Number {i}." for i in range(7)]
+ROWS = [{"text": text} for text in TEXTS]
+FAILS = RequestFailure(contains="Number 3.", status=400, message="Not this one.")
+
+
+def embeddings(**fields) -> OpenAIBatchEmbeddings:
+    return OpenAIBatchEmbeddings(model=MODEL, **{"min_poll_interval": 0.05, **fields})
+
+
+def encoded(**fields) -> list:
+    """What a process is given that begins now."""
+    return in_a_new_process(embeddings(**fields)).encode(TEXTS)
+
+
+def test_the_vectors_are_the_models(sandbox):
+    """Those that the synchronous endpoint gives, in order, bought once."""
+    client = OpenAI(base_url=sandbox.base_url, api_key=API_KEY)
+    theirs = client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="float")
+    assert encoded() == [pytest.approx(item.embedding) for item in theirs.data]
+    assert encoded(max_poll_interval=9.0) == encoded()
+    books = sandbox.books()
+    assert len(books.batches) == 1
+    assert books.batches[0]["endpoint"] == "/v1/embeddings"
+    assert set(books.billed.values()) == {1}
+
+
+def test_a_failed_text_has_no_vector(sandbox):
+    """And its neighbours have theirs."""
+    sandbox.configure(failures=[FAILS])
+    assert [i for i, vector in enumerate(encoded()) if vector is None] == [3]
+
+
+def test_vectors_may_be_shorter(sandbox):
+    """As long as `dimensions` says."""
+    assert {len(vector) for vector in encoded(dimensions=8)} == {8}
+
+
+def test_all_rows_of_a_step_are_one_job(sandbox, tmp_path):
+    """`EmbeddingGeneration` is given them at once, in YAML too; the key is not written down."""
+    with Pipeline(name="embedding", cache_dir=tmp_path) as pipeline:
+        embed = EmbeddingGeneration(name="embed", embeddings=embeddings(), input_batch_size=2)
+        LoadDataFromDicts(name="load", data=ROWS, batch_size=3) >> embed
+    pipeline.save(tmp_path / "pipeline.yaml", format="yaml")
+    assert API_KEY not in (tmp_path / "pipeline.yaml").read_text(encoding="utf-8")
+    read = Pipeline.from_yaml(tmp_path / "pipeline.yaml").dag.get_step("embed")["step"]
+    assert isinstance(read.embeddings, OpenAIBatchEmbeddings)
+    assert isinstance(read.embeddings, Embeddings)
+
+    rows = pipeline.run(use_cache=False)["default"]["train"].to_list()
+    assert [row["text"] for row in rows] == TEXTS
+    assert all(row["embedding"] and row["model_name"] == MODEL for row in rows)
+    assert len(sandbox.books().batches) == 1
+
+
+def test_generate_embeddings_is_served_too(sandbox):
+    """By an `OpenAIBatchLLM` with a model for embeddings; a row that failed is `None`, and the others are not."""
+    sandbox.configure(failures=[FAILS])
+    step = GenerateEmbeddings(name="embed", llm=OpenAIBatchLLM(model=MODEL, min_poll_interval=0.05), input_batch_size=2)
+    step.load()
+    rows = next(step.process_applying_mappings([dict(row) for row in ROWS]))
+    step.unload()
+    assert [row["embedding"] is None for row in rows] == [i == 3 for i in range(7)]
+    assert [row["embedding"] for row in rows[:3]] == encoded()[:3]
+    assert len(sandbox.books().batches) == 2

@@ -1,0 +1,189 @@
+"""Random interleavings of runs, faults, kills and restarts: the promises hold in all of them.
+
+Each seed is a life of one ledger and one server. A run asks some of a fixed list of questions, by several callers at
+once, while the server misbehaves, and dies at a random failpoint; at the end one run is left in peace. A seed that
+fails fails again: `pytest tests/integration/test_simulation.py -k 17`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sqlite3
+import sys
+from collections import Counter
+
+import anyio
+import httpx
+import pytest
+
+from distilabel_openai_batch import RunError, failpoints
+from distilabel_openai_batch.api import client, transport
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.calls import Call, _scopes
+from distilabel_openai_batch.engine.session_pool import _open
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
+from distilabel_openai_batch.ledger.files import FILE_NAME
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
+from tests.support.environment import API_KEY
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup
+
+CHAT = "/v1/chat/completions"
+LIVES = int(os.environ.get("SIMULATED_LIVES", "12"))
+RUNS_IN_A_LIFE = 25
+
+# Not among them: results that the server loses, which have to be paid for again.
+FAULTS = [
+    *(
+        Fault(call=call, **kind)
+        for call in ("files.create", "batches.create", "batches.retrieve", "batches.list", "files.content")
+        for kind in (
+            {"kind": "status", "status": 503},
+            {"kind": "status", "status": 429, "headers": {"Retry-After": "0.01"}},
+            {"kind": "cut_before"},
+            {"kind": "cut_after", "times": 2},
+            {"kind": "status", "status": 401},
+        )
+    ),
+    Fault(call="files.content", kind="truncate", times=2),
+    *(BatchFault(kind=kind) for kind in ("expire", "cancel", "upper_case", "null_counts", "empty_file_ids", "bare")),
+    BatchFault(kind="status", value="SCHEDULING", looks=2),
+    BatchFault(kind="fail", value={"code": "token_limit_exceeded", "message": "Enqueued token limit reached."}),
+    *(ResultFault(kind=kind, times=3) for kind in ("double", "unknown", "blank", "string_body", "to_error_file")),
+]
+
+
+class Killed(BaseException):
+    """The process is dead."""
+
+
+class Life:
+    """One ledger, one server, and a list of questions.
+
+    Args:
+        seed: decides everything.
+        sandbox: the server.
+        folder: where the ledger lies.
+    """
+
+    def __init__(self, seed: int, sandbox, folder) -> None:
+        self.chance = random.Random(seed)
+        self.sandbox = sandbox
+        self.folder = folder
+        self.steps = 0
+        # Some questions are asked more than once.
+        self.questions = [f"Say {self.chance.randrange(20)}." for _ in range(30)]
+
+    def settings(self, waits: bool) -> SessionSettings:
+        return SessionSettings(
+            base_url=self.sandbox.base_url,
+            api_key=API_KEY,
+            headers=None,
+            timeout=5.0,
+            patience=Patience(retries=8),
+            max_requests=self.chance.choice([3, 10, 1_000]),
+            max_bytes=200_000_000,
+            max_attempts=5,
+            max_jobs=self.chance.choice([1, 3, 20]),
+            jobs=JobSettings("24h", PollSchedule(0.005, 0.01), {}, wait=waits),
+            ledger_dir=self.folder,
+            reuse_answers=True,
+        )
+
+    async def run(self, questions: list[str], dies_after: int | None, waits: bool = True) -> list[object]:
+        """Asks questions as a new process, by several callers, and dies after so many failpoints."""
+        _scopes.clear()
+        left = dies_after
+
+        def reached(failpoint: failpoints.Failpoint) -> None:
+            nonlocal left
+            self.steps += 1
+            if left is not None:
+                left -= 1
+                if left < 0:
+                    raise Killed(failpoint.value)
+
+        failpoints.reached = reached
+        results: list[object] = [None] * len(questions)
+        size = self.chance.randrange(1, 12)
+        settings = self.settings(waits)
+        async with _open(
+            settings,
+            lambda base_url: ScopeName("life", "", base_url),
+            logging.getLogger("simulation"),
+            lambda batch_ids: None,
+            lambda batch_ids: InterruptedError(str(batch_ids)),
+        ) as opened:
+
+            async def ask(start: int) -> None:
+                chat = [[{"role": "user", "content": question}] for question in questions[start : start + size]]
+                calls = [Call(CHAT, {"model": "gpt-4o-mini", "messages": messages}) for messages in chat]
+                results[start : start + size] = await opened.ask(calls)
+
+            async with anyio.create_task_group() as task_group:
+                for start in range(0, len(questions), size):
+                    task_group.start_soon(ask, start)
+        return results
+
+    def misfortune(self) -> None:
+        """What one run has to live with."""
+        self.sandbox.clear_faults()
+        for fault in self.chance.sample(FAULTS, self.chance.randrange(4)):
+            self.sandbox.add_fault(fault)
+        if self.chance.random() < 0.1:
+            # Another machine, or a ledger that was moved away.
+            for path in self.folder.glob(f"{FILE_NAME}*"):
+                path.unlink()
+
+
+def unharmed(error: BaseException) -> None:
+    """Looks that a run died of what it was meant to die of."""
+    causes = error.exceptions if isinstance(error, BaseExceptionGroup) else (error,)
+    for cause in causes:
+        if isinstance(cause, BaseExceptionGroup):
+            unharmed(cause)
+        else:
+            assert isinstance(cause, (Killed, InterruptedError, RunError)), repr(cause)
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch):
+    """What a life changes is changed back; pauses last moments."""
+    monkeypatch.setattr(failpoints, "reached", failpoints.reached)
+    monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.005)
+    monkeypatch.setattr(client, "CREATION_SECONDS", 0.02)
+    monkeypatch.setattr(client, "RESULTS_VISIBLE_SECONDS", 0.1)
+
+
+@pytest.mark.parametrize("seed", range(LIVES))
+def test_the_promises_hold(sandbox, tmp_path, seed):
+    """Every row its own answer, each request bought once, nothing paid for lost, and it ends."""
+    life = Life(seed, sandbox, tmp_path / "ledger")
+    for _ in range(RUNS_IN_A_LIFE):
+        life.misfortune()
+        asked = life.questions[: life.chance.randrange(1, len(life.questions) + 1)]
+        try:
+            anyio.run(life.run, asked, life.chance.choice([None, *range(40)]), life.chance.random() < 0.8)
+        except BaseException as error:
+            unharmed(error)
+    sandbox.clear_faults()
+    outcomes = anyio.run(life.run, life.questions, None)
+
+    client = httpx.Client(base_url=sandbox.base_url, headers={"Authorization": f"Bearer {API_KEY}"})
+    for question, outcome in zip(life.questions, outcomes, strict=True):
+        body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": question}]}
+        right = client.post("/chat/completions", json=body).json()
+        assert isinstance(outcome, Answer)
+        assert outcome.body["choices"] == right["choices"]
+    billed = sandbox.books().billed
+    assert set(billed.values()) == {1}
+    assert Counter(custom_id.partition("-")[0] for custom_id in billed).total() == len(life.questions)
+    with sqlite3.connect(life.folder / FILE_NAME) as database:
+        answered = {row[0] for row in database.execute("SELECT custom_id FROM requests WHERE state = 'answered'")}
+    assert answered == set(billed)
+    assert life.steps > 5

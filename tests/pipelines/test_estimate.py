@@ -1,0 +1,212 @@
+"""What a pipeline would ask and pay, said before it does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from distilabel.pipeline import Pipeline, sample_n_steps
+from distilabel.steps import EmbeddingGeneration, KeepColumns, LoadDataFromFileSystem
+from distilabel.steps.tasks import EvolInstruct, TextGeneration, UltraFeedback
+from typer.testing import CliRunner
+
+from distilabel_openai_batch import (
+    AzureOpenAIBatchLLM,
+    OpenAIBatchEmbeddings,
+    OpenAIBatchLLM,
+    StreamBatchResults,
+    SubmitBatch,
+)
+from distilabel_openai_batch.cli import app
+from distilabel_openai_batch.errors import OpenAIBatchError
+from distilabel_openai_batch.operations.estimate import estimate_pipeline
+
+ROWS = 7
+
+
+@pytest.fixture
+def rows(tmp_path) -> str:
+    """A file that a YAML can name."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"instruction": f"Say number {i}."}) + "\n" for i in range(ROWS)))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch, tmp_path):
+    """No key, no address that answers, and an empty ledger."""
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / "ledger"))
+    for name in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+
+
+def llm(**fields) -> OpenAIBatchLLM:
+    return OpenAIBatchLLM(**{"model": "gpt-4o-mini", **fields})
+
+
+def saved(pipeline: Pipeline, tmp_path: Path) -> Path:
+    path = tmp_path / "pipeline.yaml"
+    pipeline.save(path, overwrite=True, format="yaml")
+    return path
+
+
+def load(rows: str) -> LoadDataFromFileSystem:
+    return LoadDataFromFileSystem(name="load", data_files=rows, filetype="json")
+
+
+def estimate(*arguments: object):
+    ran = CliRunner().invoke(app, ["estimate", *map(str, arguments)])
+    assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.exception
+    return ran
+
+
+def test_the_first_tasks_are_known_and_later_ones_depend_on_them(rows, tmp_path, monkeypatch):
+    """Rows, requests, tokens and dollars of the one; of the other, whose answers it waits for."""
+    pytest.importorskip("genai_prices")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
+    with Pipeline(name="estimate") as pipeline:
+        generate = TextGeneration(name="generate", llm=llm(), num_generations=2, group_generations=True)
+        kept = KeepColumns(name="kept", columns=["instruction", "generation"])
+        judge = UltraFeedback(name="judge", input_mappings={"generations": "generation"}, llm=llm(model="gpt-4o"))
+        load(rows) >> generate >> kept >> judge
+    path = saved(pipeline, tmp_path)
+
+    ran = estimate(path)
+    [_, first, second, *notes] = ran.stdout.splitlines()
+    # 4 tokens of text and 7 around it in, twice 128 out.
+    assert first.split()[:8] == ["generate", "gpt-4o-mini", "7", "7", "0", "7", "~77", "≤"]
+    assert first.split("≤ ")[1:] == ["1,792  ", "$0.0005  ", "$0.0011"]
+    assert second.split() == ["judge", "gpt-4o", *"????????"]
+    assert "Not in the estimate: judge, which asks what depends on the answers of generate." in notes
+
+    about = json.loads(estimate(path, "--json").stdout)
+    assert about["is_complete"] is False
+    assert about["steps"][0]["usage"] == {"tokens_in": 77, "tokens_out": 1_792, "tokens_cached": 0}
+    assert about["steps"][0]["cost"] == about["total"]["cost"] == pytest.approx((77 * 0.075 + 1_792 * 0.3) / 1e6)
+    assert about["steps"][1]["depends_on"] == ["generate"]
+
+    parameters = ["--param", "generate.llm.generation_kwargs.max_new_tokens=1", "--param", "generate.llm.sync_below=8"]
+    about = json.loads(estimate(path, "--json", *parameters).stdout)
+    assert about["steps"][0]["usage"]["tokens_out"] == 14
+    assert about["steps"][0]["saved"] == 0
+
+
+def test_what_the_ledger_has_is_not_bought_again(rows, tmp_path, sandbox, monkeypatch):
+    """The requests are word for word those of the run, whatever the Task draws; a price is not known here."""
+    with Pipeline(name="known") as pipeline:
+        start = load(rows)
+        start >> TextGeneration(name="generate", llm=llm(min_poll_interval=0.02), input_batch_size=3)
+        start >> EvolInstruct(name="evolve", llm=llm(min_poll_interval=0.02), num_evolutions=1)
+    path = saved(pipeline, tmp_path)
+    before = estimate_pipeline(path, {})
+    assert [(it.step, it.rows, it.requests, it.known) for it in before] == [("generate", 7, 7, 0), ("evolve", 7, 7, 0)]
+    assert len(sandbox.books().batches) == 0
+
+    pipeline.run(use_cache=False)
+
+    assert [(it.requests, it.known) for it in estimate_pipeline(path, {})] == [(7, 7), (7, 7)]
+    ran = estimate(path)
+    assert "Known requests are answered or under way" in ran.stdout
+    # Nothing costs nothing, wherever it is asked.
+    assert all(line.split()[-5:] == ["0", "0", "0", "$0.00", "$0.00"] for line in ran.stdout.splitlines()[1:3])
+    assert "bills is not known" not in ran.stdout
+    more = estimate(path, "--param", "evolve.llm.generation_kwargs.max_new_tokens=9").stdout
+    assert f"? What {sandbox.base_url} bills is not known" in more
+    [_, again] = estimate_pipeline(path, {"evolve": {"llm": {"generation_kwargs": {"max_new_tokens": 9}}}})
+    assert (again.known, again.usage.tokens_out) == (0, 63)
+
+
+def test_rounds_are_counted_as_far_as_they_can_be(rows, tmp_path):
+    """Their later requests hold earlier answers, which may be long."""
+    with Pipeline(name="rounds") as pipeline:
+        load(rows) >> EvolInstruct(name="evolve", llm=llm(), num_evolutions=3)
+    [about] = estimate_pipeline(saved(pipeline, tmp_path), {})
+    assert (about.requests, about.asks_in_rounds) == (21, True)
+    with Pipeline(name="rounds") as pipeline:
+        load(rows) >> EvolInstruct(name="evolve", llm=llm(), num_evolutions=1)
+    [one] = estimate_pipeline(saved(pipeline, tmp_path), {})
+    assert (one.requests, one.asks_in_rounds) == (7, False)
+    assert about.usage.tokens_in > one.usage.tokens_in + 14 * 128
+
+
+def test_every_way_to_ask_is_there(rows, tmp_path, monkeypatch):
+    """Embeddings, Azure, what streams and what submits."""
+    with Pipeline(name="ways") as pipeline:
+        start = load(rows)
+        start >> EmbeddingGeneration(
+            name="embed", input_mappings={"text": "instruction"}, embeddings=OpenAIBatchEmbeddings(model="mine")
+        )
+        start >> TextGeneration(name="azure", llm=AzureOpenAIBatchLLM(model="deployed"))
+        start >> SubmitBatch(name="submit", task=TextGeneration(name="a", llm=llm()), run_name="run")
+        StreamBatchResults(name="stream", task=TextGeneration(name="b", llm=llm()), data=rows)
+    found = {about.step: about for about in estimate_pipeline(saved(pipeline, tmp_path), {})}
+    assert set(found) == {"embed", "azure", "submit", "stream"}
+    assert {(about.rows, about.requests) for about in found.values()} == {(7, 7)}
+    assert found["embed"].usage.tokens_out == 0
+    assert found["azure"].cost is None
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="distilabel cannot write `sample_n_steps` into a YAML there")
+def test_a_part_of_the_rows_is_a_bound(rows, tmp_path):
+    """Nobody knows which branch a routing function will choose."""
+    with Pipeline(name="parted") as pipeline:
+        branches = [TextGeneration(name=name, llm=llm()) for name in ("left", "right")]
+        load(rows) >> sample_n_steps(1) >> branches
+    ran = estimate(saved(pipeline, tmp_path))
+    assert "left is given a part of these rows by a routing function: its numbers are bounds." in ran.stdout
+
+
+def test_names_that_distilabel_would_drop_are_refused(rows, tmp_path):
+    """Each with where it stands, and with the one that is probably meant."""
+    with Pipeline(name="misspelt") as pipeline:
+        generate = TextGeneration(name="generate", llm=llm(budget=1), num_generations=2)
+        load(rows) >> generate >> KeepColumns(name="kept", columns=["generation"])
+    path = saved(pipeline, tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("budget: 1", "buget: 1").replace("num_generations: 2", "zyx: 2"))
+    ran = estimate(path)
+    assert ran.exit_code == 1
+    assert "generate.llm: OpenAIBatchLLM has no field `buget`. Did you mean `budget`?" in ran.stderr
+    assert "generate: TextGeneration has no field `zyx`.\n" in ran.stderr
+    assert ran.stdout == ""
+
+    path.write_text(text)
+    parameters = {"generat.llm.budget=1": "generate", "generate.llm.max_job=1": "max_jobs", "kept.colums=1": None}
+    for parameter, meant in parameters.items():
+        ran = estimate(path, "--param", parameter)
+        assert ran.exit_code == 1
+        assert f"Did you mean `{meant}`?" in ran.stderr if meant else "has no runtime parameter `colums`." in ran.stderr
+
+
+def test_a_budget_is_no_obstacle(rows, tmp_path):
+    """Who asks what it costs need not know the price."""
+    with Pipeline(name="budget") as pipeline:
+        load(rows) >> TextGeneration(name="generate", llm=llm(budget=1))
+    [about] = estimate_pipeline(saved(pipeline, tmp_path), {})
+    assert about.requests == 7
+
+
+def test_what_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypatch):
+    """No pipeline, no rows, no parameter; without a Task of ours there is nothing to say."""
+    assert "cannot be loaded as a pipeline" in estimate(tmp_path / "none.yaml").stderr
+    path = tmp_path / "odd.yaml"
+    path.write_text("a: 1")
+    assert "cannot be loaded as a pipeline" in estimate(path).stderr
+    with Pipeline(name="nothing") as pipeline:
+        load(rows) >> KeepColumns(name="kept", columns=["instruction"])
+    path = saved(pipeline, tmp_path)
+    assert estimate(path).stdout == "No step of it asks through the Batch API.\n"
+    assert estimate(path, "--param", "kept").exit_code == 2
+    with Pipeline(name="failing") as pipeline:
+        load(rows) >> KeepColumns(name="kept", columns=["instruction"]) >> TextGeneration(name="generate", llm=llm())
+    path = saved(pipeline, tmp_path)
+
+    def fail(self, *inputs):
+        raise KeyError("instruction")
+
+    monkeypatch.setattr(KeepColumns, "process_applying_mappings", fail)
+    with pytest.raises(OpenAIBatchError, match=r"'kept' fails, and so .*KeyError"):
+        estimate_pipeline(path, {})

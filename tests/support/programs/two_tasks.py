@@ -1,0 +1,108 @@
+"""A pipeline of two Tasks in a row, or of another shape, that dies where it is told to, or writes its dataset as JSON.
+
+two_tasks.py OUTPUT CACHE [--kill BOUNDARY:STEP] [--no-cache] [--shape SHAPE] [--no-wait] [--synchronous]
+    [--ray ADDRESS]
+"""
+
+import argparse
+import json
+import os
+import signal
+from pathlib import Path
+
+from distilabel.pipeline import Pipeline
+from distilabel.steps import GroupColumns, LoadDataFromDicts, StepInput, step
+from distilabel.steps.tasks import TextGeneration, UltraFeedback
+
+from distilabel_openai_batch import LoadBatchResults, OpenAIBatchLLM, StreamBatchResults, SubmitBatch, failpoints
+from distilabel_openai_batch.hooks import step_process
+
+ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
+
+
+def kill_at(name: str, step_name: str, group: int, done: Path) -> None:
+    """Kills the whole process group when a step reaches a failpoint for the first time."""
+
+    def reached(failpoint: failpoints.Failpoint) -> None:
+        if failpoint.name == name and step_process.running_step() == step_name and not done.exists():
+            done.touch()
+            os.killpg(group, signal.SIGKILL)
+
+    failpoints.reached = reached
+
+
+@step(inputs=["generation"], outputs=["generation"])
+def Pass(inputs: StepInput):
+    """An ordinary step."""
+    yield inputs
+
+
+def build(shape: str, cache: Path, **fields) -> Pipeline:
+    """A pipeline of a shape."""
+
+    def llm(**more) -> OpenAIBatchLLM:
+        return OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05, max_poll_interval=0.3, **fields, **more)
+
+    def generating(name: str, **more) -> TextGeneration:
+        return TextGeneration(name=name, llm=llm(), system_prompt=name, input_batch_size=5, **more)
+
+    def judging(**more) -> UltraFeedback:
+        return UltraFeedback(name="judge", llm=llm(), input_batch_size=5, **more)
+
+    def in_jobs_of_four() -> dict:
+        return {"name": shape, "task": TextGeneration(name="task", llm=llm(max_requests_per_job=4))}
+
+    with Pipeline(name=f"killed-{shape}", cache_dir=cache) as pipeline:
+        if shape == "stream":
+            StreamBatchResults(data=ROWS, batch_size=4, **in_jobs_of_four()) >> Pass(name="pass", input_batch_size=3)
+            return pipeline
+        if shape == "load":
+            made = LoadBatchResults(run_name="killed", batch_size=4, **in_jobs_of_four())
+            made >> Pass(name="pass", input_batch_size=3)
+            return pipeline
+        load = LoadDataFromDicts(data=ROWS, batch_size=4)
+        if shape == "submit":
+            load >> SubmitBatch(run_name="killed", **in_jobs_of_four())
+        elif shape == "leaf":
+            load >> generating("generate")
+        elif shape == "row":
+            two = generating("generate", num_generations=2, group_generations=True)
+            load >> two >> judging(input_mappings={"generations": "generation"})
+        elif shape == "before":
+            load >> generating("generate") >> Pass(name="pass", input_batch_size=3)
+        elif shape == "siblings":
+            load >> [generating(name) for name in ("one", "two", "three")]
+        elif shape == "behind":
+            group = GroupColumns(name="group", columns=["generation"], output_columns=["generations"])
+            load >> [generating(name) for name in ("one", "two", "three")] >> group >> judging()
+    return pipeline
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", type=Path)
+    parser.add_argument("cache", type=Path)
+    parser.add_argument("--kill", default="")
+    parser.add_argument("--shape", default="row")
+    parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("--no-wait", action="store_true")
+    parser.add_argument("--synchronous", action="store_true")
+    parser.add_argument("--ray", default="", help="a Ray cluster to run on")
+    arguments = parser.parse_args()
+    if arguments.kill:
+        name, _, step_name = arguments.kill.partition(":")
+        kill_at(name, step_name, os.getpgrp(), arguments.output.with_suffix(f".{step_name}"))
+    pipeline = build(
+        arguments.shape,
+        arguments.cache,
+        wait=not arguments.no_wait,
+        sync_below=1_000 if arguments.synchronous else 0,
+        ledger_dir=os.environ["DISTILABEL_OPENAI_BATCH_DIR"],
+    )
+    if arguments.ray:
+        pipeline = pipeline.ray(ray_init_kwargs={"address": arguments.ray})
+    print("begins", flush=True)
+    distiset = pipeline.run(use_cache=not arguments.no_cache)
+    arguments.output.write_text(
+        json.dumps({name: split["train"].to_list() for name, split in distiset.items()}), encoding="utf-8"
+    )

@@ -1,0 +1,39 @@
+"""What the end of the log says to do next."""
+
+from __future__ import annotations
+
+import pytest
+
+from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.display.advice import next_step
+
+CASES = [
+    (Failure("Too many requests.", 429, "rate_limit_exceeded"), "only what has no answer is asked."),
+    (Failure("Oops.", 503), "only what has no answer is asked."),
+    (Failure("Not in time.", code="batch_expired"), "window closed"),
+    (Failure("The job's files do not mention it.", code="missing_result"), "Run again"),
+    (Failure("Filtered.", 400, "content_filter"), "reword these rows"),
+    (Failure("The model refused: no.", code="refusal"), "reword these rows"),
+    (Failure("At most 128000 tokens.", 400, "context_length_exceeded"), "Shorten these rows"),
+    (Failure("max_tokens is too large: 99999.", 400, "invalid_value"), "Lower `max_new_tokens`"),
+    (Failure("Cut.", code="truncated"), "Raise `max_new_tokens`"),
+    (Failure("Does not fit.", code="invalid_structured_output"), "Raise `max_retries`"),
+    (Failure("No such model.", 404, "model_not_found"), "Check `model`"),
+    (Failure("No such parameter.", 400, "unsupported_parameter"), "Check `generation_kwargs`"),
+    (Failure("No job of this run asked it.", code="not_submitted"), "that were submitted"),
+    (Failure("Something else.", 400), "Mend these rows"),
+]
+
+
+@pytest.mark.parametrize(("failure", "advice"), CASES, ids=lambda value: getattr(value, "message", None))
+def test_each_kind_of_failure_has_its_advice(failure, advice):
+    """One that would mend it, in a line."""
+    said = next_step(failure, "a-0")
+    assert advice in said
+    assert "\n" not in said
+    assert len(said) < 120
+
+
+def test_a_row_of_which_no_request_could_be_made_is_to_be_mended():
+    """No server has seen it."""
+    assert "Nothing was sent" in next_step(Failure("The input cannot be made into a request."), None)

@@ -1,0 +1,87 @@
+"""When a job is looked at."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from distilabel_openai_batch.engine.settings import PollSchedule
+
+AGES = st.floats(0, 10 * 86_400)
+SCHEDULES = st.tuples(st.floats(0.001, 600), st.floats(0.001, 600)).map(
+    lambda bounds: PollSchedule(min(bounds), max(bounds))
+)
+
+
+def looks(schedule: PollSchedule, ends_at: float) -> list[float]:
+    """The ages at which a job is looked at, the last of which finds it ended."""
+    ages = [0.0]
+    while ages[-1] < ends_at:
+        ages.append(ages[-1] + schedule.interval(ages[-1]))
+    return ages[1:]
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"),
+    [
+        (-5.0, 1.0),
+        (0.0, 1.0),
+        (19.0, 1.0),
+        (20.0, 1.0),
+        (40.0, 2.0),
+        (600.0, 30.0),
+        (1_200.0, 60.0),
+        (1_300.0, 65.0),
+        (86_400.0, 65.0),
+    ],
+)
+def test_the_interval_is_a_twentieth_of_the_age_between_a_second_and_65(age, seconds):
+    """The defaults, at their borders and between them."""
+    assert PollSchedule().interval(age) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "age", "seconds"),
+    [
+        (PollSchedule(5.0, 5.0), 10_000.0, 5.0),
+        (PollSchedule(0.0, 60.0), 0.0, 0.0),
+        (PollSchedule(10.0, 2.0), 0.0, 10.0),
+        (PollSchedule(10.0, 2.0), 10_000.0, 10.0),
+        (PollSchedule(1.0, 600.0), 6_000.0, 300.0),
+    ],
+    ids=["one interval", "no pause at first", "contradiction, young", "contradiction, old", "rarely"],
+)
+def test_both_bounds_are_the_users(schedule, age, seconds):
+    """Each field counts, and the shortest interval counts where the two contradict."""
+    assert schedule.interval(age) == pytest.approx(seconds)
+
+
+@given(SCHEDULES, AGES)
+def test_the_interval_stays_within_its_bounds(schedule, age):
+    """Never faster than the server bears, never slower than the user does."""
+    assert schedule.shortest <= schedule.interval(age) <= schedule.longest
+
+
+@given(SCHEDULES, AGES, AGES)
+def test_the_interval_never_shrinks(schedule, one, other):
+    """An older job is not looked at more often."""
+    assert schedule.interval(min(one, other)) <= schedule.interval(max(one, other))
+
+
+@given(st.floats(0, 2 * 86_400))
+def test_an_end_is_noticed_late_by_a_twentieth_at_most(ends_at):
+    """The price of not looking: 5 % of the time that it took, 65 s at most; a second for the very short ones."""
+    assume(ends_at > 0)
+    late = looks(PollSchedule(), ends_at)[-1] - ends_at
+    assert late <= max(1.0, min(65.0, 0.05 * ends_at)) + 1e-6
+
+
+def test_a_day_of_waiting_costs_less_than_1500_looks():
+    """A look a minute would be 1,440, and the eager first minutes come on top of them."""
+    assert len(looks(PollSchedule(), 86_400.0)) <= 1_500
+
+
+def test_a_job_of_a_minute_is_looked_at_a_few_dozen_times():
+    """Eagerness has its limit too."""
+    assert len(looks(PollSchedule(), 60.0)) <= 60
