@@ -224,7 +224,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "pip install 'distilabel-openai-batch[report]'" in result.output
     # What no package would mend comes first.
-    assert "has no scope nosuch. It has: preferences/generate" in CliRunner().invoke(app, [*arguments, "nosuch"]).output
+    assert "has no scope nosuch. Its scopes: preferences/generate" in CliRunner().invoke(app, [*arguments, "nosuch"]).output
     assert not (tmp_path / "r.html").exists()
 
 
