@@ -208,5 +208,5 @@ def test_what_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypatch):
         raise KeyError("instruction")
 
     monkeypatch.setattr(KeepColumns, "process_applying_mappings", fail)
-    with pytest.raises(OpenAIBatchError, match=r"'kept' fails, and so .*KeyError"):
+    with pytest.raises(OpenAIBatchError, match=r"'kept' fails, so .*KeyError"):
         estimate_pipeline(path, {})
