@@ -770,7 +770,7 @@ SICK = {
     "brackets that do not close": ({"OPENAI_BASE_URL": "http://[::1"}, "is no valid address", "Use an address like"),
     "port that is none": ({"OPENAI_BASE_URL": "http://127.0.0.1:v1"}, "is no valid address", "Use an address like"),
     "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed listing the batches", "Check the base URL"),
-    "no version of Azure": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to send one"),
+    "no Azure key": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to send one"),
 }
 
 
