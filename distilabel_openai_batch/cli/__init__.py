@@ -1,4 +1,4 @@
-"""Command line `distilabel-openai-batch`."""
+"""The command line."""
 
 from distilabel_openai_batch.cli.main import app
 

@@ -1,6 +1,6 @@
-"""The application with all commands registered."""
+"""The application with its commands."""
 
 from distilabel_openai_batch.cli import ledger_commands, server_commands, setup_commands  # noqa: F401
-from distilabel_openai_batch.cli.application import app
+from distilabel_openai_batch.cli.app import app
 
 __all__ = ["app"]

@@ -1,1 +1,1 @@
-"""Operations behind the commands: estimate, import, export, forget, diagnose, poll."""
+"""Operations behind the commands: estimate, import, export, forget, diagnose."""
