@@ -22,7 +22,7 @@ import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from distilabel_openai_batch import errors, failpoints
-from distilabel_openai_batch.api.batches import KEY, Batch, read_batch
+from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.transport import (
     _NO_SUCH_PATH,
@@ -39,7 +39,7 @@ from distilabel_openai_batch.api.transport import (
     _shortened,
     _without_credentials,
 )
-from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.failpoints import Failpoint
 
 T = TypeVar("T")
 
@@ -198,7 +198,7 @@ class BatchAPI:
                 input_file_id=input_file_id,
                 endpoint=endpoint,  # type: ignore[arg-type]
                 completion_window=completion_window,  # type: ignore[arg-type]
-                metadata={KEY: key, **metadata},
+                metadata={KEY_METADATA: key, **metadata},
             )
             return read_batch(_object(created))
 
@@ -228,7 +228,7 @@ class BatchAPI:
         batch = await self._patiently("creating a batch", attempt)
         if maybe_created > 1:
             batch = await self._only_one(batch, key, input_file_id, since=started)
-        if KEY not in batch.metadata:
+        if KEY_METADATA not in batch.metadata:
             self._warn(
                 "This server drops a batch's metadata: jobs that this machine's ledger does not know cannot be found on"
                 " it, and would be bought again."
@@ -284,7 +284,7 @@ class BatchAPI:
         async for batch in self._all_since(since):
             # Where metadata is dropped: its file has been in no other batch, but for those that were refused.
             its = input_file_id and not batch.metadata and batch.input_file_id == input_file_id
-            if batch.metadata.get(KEY) == key or (its and batch.status != "failed"):
+            if batch.metadata.get(KEY_METADATA) == key or (its and batch.status != "failed"):
                 yield batch
 
     async def _only_one(self, batch: Batch, key: str, input_file_id: str, since: float) -> Batch:
@@ -312,7 +312,7 @@ class BatchAPI:
             self._logger.warning(f"Batch {kept.id} may have been created twice: {error}")
         return kept
 
-    async def list_since_a_month(self) -> list[Batch]:
+    async def list_last_month(self) -> list[Batch]:
         """Lists the batches that are young enough to have their files, where the server lists any.
 
         Raises:
@@ -361,7 +361,7 @@ class BatchAPI:
             self._lists = False
             return []
 
-    async def lists_batches(self) -> bool:
+    async def can_list_batches(self) -> bool:
         """Whether the server lists its batches, by one call.
 
         Raises:
@@ -478,7 +478,7 @@ class BatchAPI:
                 with path.open("ab" if carried_on else "wb") as file:
                     async for chunk in response.iter_bytes():
                         file.write(chunk)
-                        failpoints.reached(Boundary.DOWNLOADING)
+                        failpoints.reached(Failpoint.DOWNLOADING)
         except openai.APIStatusError as error:
             if error.status_code != 416 or not have:
                 raise
@@ -487,7 +487,7 @@ class BatchAPI:
                 raise _Passing(f"The server has no byte {have:,} of the file.") from None
             # It broke off behind its last byte.
 
-    async def ask(self, endpoint: str, body: bytes) -> Outcome:
+    async def request(self, endpoint: str, body: bytes) -> Outcome:
         """Asks one request at its synchronous endpoint, at full price.
 
         A rate limit and a server that is not reached are waited out for hours, any other failure that may pass for as
@@ -516,10 +516,10 @@ class BatchAPI:
                 status_code, code, message = error.status_code, _code(error), _message(error)
                 if _is_no_endpoint(status_code, code, message):
                     raise NoSuchEndpointError(f"The server has no synchronous endpoint {path}.") from None
-                may_pass = errors.passes(status_code, code) and (
+                may_pass = errors.is_transient(status_code, code) and (
                     status_code == 429 or attempts <= self._patience.retries
                 )
-                if may_pass or errors.is_refused(status_code) or errors.is_out_of_quota(code):
+                if may_pass or errors.is_key_rejected(status_code) or errors.is_out_of_quota(code):
                     raise
                 return Failure(_shortened(self._without_key(message)), status_code, code)
             if not isinstance(answer, dict):
@@ -615,9 +615,9 @@ class BatchAPI:
         kind = errors.RunError
         if errors.is_out_of_quota(code):
             kind = errors.QuotaError
-        elif errors.is_refused(status_code):
+        elif errors.is_key_rejected(status_code):
             kind = errors.AuthenticationError
-        elif errors.passes(status_code, code) and not errors.is_over_token_limit(code):
+        elif errors.is_transient(status_code, code) and not errors.is_over_token_limit(code):
             retry_after = _seconds(error.response.headers.get("retry-after"))
             return _Passing(about, retry_after=retry_after, refused=status_code == 429)
         refusal = kind(about, status_code=status_code, code=code)

@@ -16,10 +16,10 @@ from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
-from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Failure, Outcome, Take
+from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.display.progress import Progress
-from distilabel_openai_batch.gc_pause import nothing_collected
+from distilabel_openai_batch.gc_pause import gc_paused
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +64,7 @@ class CallBuffer:
 
     def __init__(
         self,
-        answer: Callable[[Sequence[Request], Take, float | None], Awaitable[Sequence[str]]],
+        answer: Callable[[Sequence[Request], Deliver, float | None], Awaitable[Sequence[str]]],
         is_full: Callable[[int, int], bool],
         max_attempts: int,
         not_finished: Callable[[Sequence[str]], Exception],
@@ -116,7 +116,7 @@ class CallBuffer:
         slot = _Slot([None] * len(requests), len(requests))
         self._progress.asked(len(requests))
         now = time.time()
-        with nothing_collected():
+        with gc_paused():
             for index, request in enumerate(requests):
                 asked = _Asked(request, slot, index, now)
                 self._waiting[request.custom_id] = asked
@@ -218,7 +218,7 @@ class CallBuffer:
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
                 return
             elif outcome == OVERDUE or (
-                errors.passes(outcome.status_code, outcome.code) and asked.attempts < self._max_attempts
+                errors.is_transient(outcome.status_code, outcome.code) and asked.attempts < self._max_attempts
             ):
                 again += 1
                 asked.overdue = asked.overdue or outcome == OVERDUE
@@ -238,7 +238,7 @@ class CallBuffer:
         self._rejected = [(asked, failure) for asked, failure in self._rejected if self._is_waited_for(asked)]
         kinds = {(failure.status_code, failure.code) for _, failure in self._rejected}
         nothing_else = not self._progress.answers and not self._under_way and len(kinds) == 1
-        hopeless = nothing_else and not errors.passes(*next(iter(kinds)))
+        hopeless = nothing_else and not errors.is_transient(*next(iter(kinds)))
         # Who loads what another Task submitted would be told to buy it all again.
         if hopeless and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if not self._flushes_out and not self._pending:

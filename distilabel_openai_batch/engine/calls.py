@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distilabel_openai_batch.api.encoding import encode_body
 from distilabel_openai_batch.api.outcomes import Outcome
-from distilabel_openai_batch.api.requests import Frame, build_custom_id, digest_body
+from distilabel_openai_batch.api.requests import BodyTemplate, build_custom_id, digest_body
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.structured_output.schema import StructuredOutput
 
@@ -26,13 +26,13 @@ class Call:
         endpoint: its path (`"/v1/chat/completions"`).
         body: what the SDK would have sent there.
         wanted: what the answer has to look like, if anything.
-        frame: of the body, where there are others like it.
+        template: of the body, where there are others like it.
     """
 
     endpoint: str
     body: Mapping[str, object]
     wanted: StructuredOutput | None = None
-    frame: Frame | None = None
+    template: BodyTemplate | None = None
 
     def encode(self) -> bytes:
         """The body as JSON.
@@ -40,7 +40,7 @@ class Call:
         Raises:
             ValueError: it holds something that JSON cannot, with the reason.
         """
-        return self.frame.encode(self.body) if self.frame else encode_body(self.body)
+        return self.template.encode(self.body) if self.template else encode_body(self.body)
 
     def digest(self, base_url: str, endpoint: str, body: bytes) -> str:
         """What tells the question from others.
@@ -50,8 +50,8 @@ class Call:
             endpoint: what that calls the endpoint.
             body: as `encode` made it.
         """
-        if self.frame:
-            return self.frame.digest(base_url, endpoint, self.body)
+        if self.template:
+            return self.template.digest(base_url, endpoint, self.body)
         return digest_body(base_url, endpoint, body)
 
 

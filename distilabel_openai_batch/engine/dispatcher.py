@@ -15,14 +15,14 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.client import NoSuchEndpointError
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
-from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Answer, Failure, Outcome, Take
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Answer, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.adoption import Adoption
 from distilabel_openai_batch.engine.enqueue_limit import Room
 from distilabel_openai_batch.engine.job_runner import Ended, Ending, Jobs
 from distilabel_openai_batch.engine.sync_runner import Synchronous
-from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import OPEN_STATES, Job, JobState
 from distilabel_openai_batch.pricing.budget import UNLIMITED, Unlimited
@@ -129,7 +129,7 @@ class Broker:
         """Whether jobs wait for others to end before they are made."""
         return self._capacity.statistics().tasks_waiting > 0
 
-    async def answer(self, requests: Sequence[Request], take: Take, since: float | None) -> list[str]:
+    async def answer(self, requests: Sequence[Request], take: Deliver, since: float | None) -> list[str]:
         """Has requests answered, from the ledger or by the server.
 
         Args:
@@ -153,7 +153,7 @@ class Broker:
         except OSError as error:
             raise errors.RunError(f"A file of a job could not be written or read: {error}") from None
 
-    async def _members(self, requests: Sequence[Request], take: Take) -> Sequence[Request]:
+    async def _members(self, requests: Sequence[Request], take: Deliver) -> Sequence[Request]:
         """Those of the requests that are, or were, in one of the batches asked for."""
         custom_ids = [request.custom_id for request in requests]
         batches = await anyio.to_thread.run_sync(self._ledger.batches_of, custom_ids)
@@ -165,7 +165,7 @@ class Broker:
         take(others)
         return [request for request in requests if request.custom_id not in others]
 
-    async def _answer(self, requests: Sequence[Request], take: Take, deadline: float, new: bool) -> list[str]:
+    async def _answer(self, requests: Sequence[Request], take: Deliver, deadline: float, new: bool) -> list[str]:
         """As `answer`. Where they are not `new`, a failure is what their job has just come to, not an earlier run."""
         # One after another, so that jobs are made in the order in which their requests were asked.
         async with self._sorting:
@@ -190,7 +190,7 @@ class Broker:
             ]
         )
 
-    async def _try_out(self, requests: Sequence[Request], take: Take) -> list[Request]:
+    async def _try_out(self, requests: Sequence[Request], take: Deliver) -> list[Request]:
         """Tries one request of each model at the synchronous endpoint, a few where the first ones are refused.
 
         Returns:
@@ -215,7 +215,7 @@ class Broker:
                     self._progress.not_tried_out(str(error))
                     break
                 outcome = outcomes.get(request.custom_id)
-                if not isinstance(outcome, Failure) or errors.passes(outcome.status_code, outcome.code):
+                if not isinstance(outcome, Failure) or errors.is_transient(outcome.status_code, outcome.code):
                     break
                 refusals.append(outcome)
             if len(refusals) == _TRIALS and len({(refusal.status_code, refusal.code) for refusal in refusals}) == 1:
@@ -228,7 +228,7 @@ class Broker:
         take(outcomes)
         return [request for request in requests if request.custom_id not in outcomes]
 
-    async def _ask_now(self, shard: Shard, take: Take) -> list[str]:
+    async def _ask_now(self, shard: Shard, take: Deliver) -> list[str]:
         """Asks requests at the synchronous endpoint; in a batch where the server has none."""
         try:
             others = await self._at_once(shard, take)
@@ -238,7 +238,7 @@ class Broker:
             return await self._buy(shard, take, _NEVER)
         return await self._answer(others, take, _PASSED, new=False)
 
-    async def _at_once(self, shard: Shard, take: Take) -> Sequence[Request]:
+    async def _at_once(self, shard: Shard, take: Deliver) -> Sequence[Request]:
         """Asks requests at the synchronous endpoint.
 
         Returns:
@@ -248,7 +248,7 @@ class Broker:
             NoSuchEndpointError: there is none.
         """
         job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard, JobState.SYNCHRONOUS)
-        mine, others = shard.parted(set(claimed))
+        mine, others = shard.split_by_ids(set(claimed))
         if mine:
             with self._reserved(job.id):
                 await self._synchronous.run(job, mine, take)
@@ -262,7 +262,7 @@ class Broker:
         self._budget.let_go(requests)
         return requests
 
-    async def _look_up(self, requests: Sequence[Request], take: Take, new: bool) -> _Found:
+    async def _look_up(self, requests: Sequence[Request], take: Deliver, new: bool) -> _Found:
         """Sorts requests by what the ledger knows of them, and hands over the outcomes, a few thousand at a time."""
         found = _Found()
         for start in range(0, len(requests), _LOOKED_UP_AT_ONCE):
@@ -290,7 +290,7 @@ class Broker:
         dropped = self._ledger.came_to_nothing(custom_ids)
         return {custom_id: failed.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids}
 
-    async def _buy(self, shard: Shard, take: Take, deadline: float) -> list[str]:
+    async def _buy(self, shard: Shard, take: Deliver, deadline: float) -> list[str]:
         others: Shard | None = None
         async with AsyncExitStack() as places:
             with anyio.move_on_after(deadline - time.time()) as waiting:
@@ -301,16 +301,16 @@ class Broker:
             if self._room.is_too_large(len(shard.requests)):
                 ended = None
             else:
-                failpoints.reached(Boundary.BEFORE_INTENT)
+                failpoints.reached(Failpoint.BEFORE_INTENT)
                 job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard)
-                mine, others = shard.parted(set(claimed))
+                mine, others = shard.split_by_ids(set(claimed))
                 if mine:
                     shard = mine
                 ended = await self._run(job, shard, take, deadline, tried) if mine else await self._dropped(job)
         under_way: list[str] = []
         if ended is None or ended.ending is Ending.TOO_LARGE:
             assert self._room.size
-            parts = shard.parts(self._room.size)
+            parts = shard.split(self._room.size)
             under_way += await _side_by_side([partial(self._buy, part, take, deadline) for part in parts])
         elif ended.ending is Ending.OVERDUE:
             self._late(shard, take)
@@ -320,7 +320,7 @@ class Broker:
             under_way += await self._answer(left, take, deadline, new=False)
         return under_way
 
-    def _late(self, shard: Shard, take: Take) -> list[str]:
+    def _late(self, shard: Shard, take: Deliver) -> list[str]:
         """The deadline has passed before the server took a job."""
         self._progress.overdue(len(shard.requests))
         take({request.custom_id: OVERDUE for request in shard.requests})
@@ -330,7 +330,7 @@ class Broker:
         """A job for which another process left nothing to do."""
         return Ended(Ending.DROPPED, await anyio.to_thread.run_sync(self._ledger.dropped, job))
 
-    async def _run(self, job: Job, shard: Shard, take: Take, deadline: float, tried: Callable[[], None]) -> Ended:
+    async def _run(self, job: Job, shard: Shard, take: Deliver, deadline: float, tried: Callable[[], None]) -> Ended:
         with self._reserved(job.id):
             return await self._jobs.run(
                 job, lambda outcomes: take(_overdue(outcomes, deadline)), shard, deadline, tried
@@ -345,7 +345,7 @@ class Broker:
         finally:
             self._running.pop(job_id).set()
 
-    async def _wait_for(self, job_id: int, requests: Sequence[Request], take: Take, deadline: float) -> list[str]:
+    async def _wait_for(self, job_id: int, requests: Sequence[Request], take: Deliver, deadline: float) -> list[str]:
         """Waits for a job that was begun before: by this session, by another process, or by one that died."""
         while (job := await anyio.to_thread.run_sync(self._ledger.job, job_id)).state in OPEN_STATES:
             if job_id in self._running:
@@ -376,13 +376,13 @@ def _overdue(outcomes: Mapping[str, Outcome], deadline: float) -> Mapping[str, O
         return outcomes
     return {
         custom_id: OVERDUE
-        if isinstance(outcome, Failure) and errors.passes(outcome.status_code, outcome.code)
+        if isinstance(outcome, Failure) and errors.is_transient(outcome.status_code, outcome.code)
         else outcome
         for custom_id, outcome in outcomes.items()
     }
 
 
-def _only_answers(take: Take) -> Take:
+def _only_answers(take: Deliver) -> Deliver:
     """Hands over answers; what else becomes of requests is to be looked up."""
     return lambda outcomes: take({name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Answer)})
 

@@ -105,9 +105,9 @@ class Session:
                 if isinstance(outcome, Failure):
                     outcomes[index] = failure
                 else:
-                    outcome.rejected = {
+                    outcome.choice_failures = {
                         place: replace(rejected, custom_id=request.custom_id)
-                        for place, rejected in (outcome.rejected or {}).items()
+                        for place, rejected in (outcome.choice_failures or {}).items()
                     }
         if (seen := outcomes_seen.get()) is not None:
             seen.append(reasons)

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 import anyio.to_thread
 import orjson
 
-from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN, SCOPE
+from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN_METADATA, SCOPE_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.requests import cut, digest_body
+from distilabel_openai_batch.api.requests import cut_shards, digest_body
 from distilabel_openai_batch.api.transport import sdk_client
 from distilabel_openai_batch.display.live import display
 from distilabel_openai_batch.display.progress import Progress
@@ -76,11 +76,11 @@ async def _open(
         closing(Spool(Path(temporary) / "bodies")) as spool,
     ):
         directory = Path(temporary)
-        scope_key = (SCOPE, digest_body(base_url, "", orjson.dumps([name.pipeline, name.task])))
+        scope_key = (SCOPE_METADATA, digest_body(base_url, "", orjson.dumps([name.pipeline, name.task])))
         metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
         run = settings.run
         if run:
-            metadata[RUN] = run.name[:METADATA_VALUE_CHARACTERS]
+            metadata[RUN_METADATA] = run.name[:METADATA_VALUE_CHARACTERS]
         jobs_settings = replace(settings.jobs, metadata=metadata)
         async with client, anyio.create_task_group() as task_group:
             api = BatchAPI(client, settings.patience, logger)
@@ -107,7 +107,7 @@ async def _open(
                 jobs=jobs,
                 room=room,
                 adoption=adoption,
-                cut=partial(cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
+                cut=partial(cut_shards, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
                 max_jobs=settings.max_jobs,
                 progress=progress,
                 synchronous=Synchronous(api, ledger, progress),

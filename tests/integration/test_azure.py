@@ -211,7 +211,7 @@ class LateServer:
 def test_a_job_that_takes_longer_than_a_day_goes_on_at_azure(llm_class, tmp_path):
     """OpenAI ends it when its window closes, and cancels one that is left; Azure works on, and has it paid for."""
     llm = llm_class(model="m", base_url="http://127.0.0.1:9", api_key="sk-secret")
-    settings = replace(llm._session_settings().jobs, schedule=PollSchedule(0.001, 0.001))
+    settings = replace(llm.session_settings().jobs, schedule=PollSchedule(0.001, 0.001))
     server = LateServer()
     ledger = Ledger(tmp_path / "ledger", ScopeName("pipeline", "task", "http://127.0.0.1:9"))
     job, _ = ledger.plan(Shard([Request(f"{0:032x}-0", "/chat/completions", "m", b"{}")], 9))
@@ -265,7 +265,7 @@ def test_everything_azureopenaillm_takes_is_taken():
 def test_azures_limits_are_the_defaults():
     """100,000 requests a job, and no look sooner than a minute after the last."""
     llm = AzureOpenAIBatchLLM(model="a-deployment")
-    schedule = llm._session_settings().jobs.schedule
+    schedule = llm.session_settings().jobs.schedule
     assert llm.max_requests_per_job == 100_000
     assert [schedule.interval(age) for age in (0.0, 60.0, DAY)] == [60.0, 60.0, 65.0]
 

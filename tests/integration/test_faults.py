@@ -27,7 +27,7 @@ from distilabel_openai_batch import (
     failpoints,
 )
 from distilabel_openai_batch.engine import job_runner
-from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 from tests.support.environment import API_KEY, in_a_new_process
 
@@ -330,8 +330,8 @@ def test_a_request_that_the_account_cannot_pay_ends_the_run(sandbox, code):
 def test_the_disk_is_full_while_downloading(sandbox, monkeypatch):
     """The run ends with the reason, and the next one downloads again what was paid for."""
 
-    def reached(boundary):
-        if boundary is Boundary.DOWNLOADING:
+    def reached(failpoint):
+        if failpoint is Failpoint.DOWNLOADING:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -1,8 +1,8 @@
 """Random interleavings of runs, faults, kills and restarts: the promises hold in all of them.
 
 Each seed is a life of one ledger and one server. A run asks some of a fixed list of questions, by several callers at
-once, while the server misbehaves, and dies at a random boundary; at the end one run is left in peace. A seed that fails
-fails again: `pytest tests/integration/test_simulation.py -k 17`.
+once, while the server misbehaves, and dies at a random failpoint; at the end one run is left in peace. A seed that
+fails fails again: `pytest tests/integration/test_simulation.py -k 17`.
 """
 
 from __future__ import annotations
@@ -96,17 +96,17 @@ class Life:
         )
 
     async def run(self, questions: list[str], dies_after: int | None, waits: bool = True) -> list[object]:
-        """Asks questions as a new process, by several callers, and dies after so many boundaries."""
+        """Asks questions as a new process, by several callers, and dies after so many failpoints."""
         _scopes.clear()
         left = dies_after
 
-        def reached(boundary: failpoints.Boundary) -> None:
+        def reached(failpoint: failpoints.Failpoint) -> None:
             nonlocal left
             self.steps += 1
             if left is not None:
                 left -= 1
                 if left < 0:
-                    raise Killed(boundary.value)
+                    raise Killed(failpoint.value)
 
         failpoints.reached = reached
         results: list[object] = [None] * len(questions)

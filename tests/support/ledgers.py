@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from distilabel_openai_batch.api.outcomes import result_line
+from distilabel_openai_batch.api.outcomes import build_result_line
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -107,7 +107,7 @@ class Books:
             " tokens_out) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
             map(request, range(requests)),
         )
-        line = result_line("", {"model": model, "choices": [{"message": {"content": "A SECRET ANSWER"}}]})
+        line = build_result_line("", {"model": model, "choices": [{"message": {"content": "A SECRET ANSWER"}}]})
         self._database.execute(
             "INSERT INTO answers (request, line)"
             " SELECT id, ? FROM requests WHERE job = ? AND state = 'answered' LIMIT 1",

@@ -20,7 +20,7 @@ import respx
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api import client as client_module
-from distilabel_openai_batch.api.batches import KEY
+from distilabel_openai_batch.api.batches import KEY_METADATA
 from distilabel_openai_batch.api.client import CREATION_SECONDS, FILE_VISIBLE_SECONDS, RESULTS_VISIBLE_SECONDS, BatchAPI
 from distilabel_openai_batch.api.transport import Patience
 
@@ -195,7 +195,7 @@ async def test_a_creation_carries_the_key_by_which_it_is_found(api, server):
         "input_file_id": "file-1",
         "endpoint": CHAT,
         "completion_window": "24h",
-        "metadata": {KEY: "the-key", "project": "demo"},
+        "metadata": {KEY_METADATA: "the-key", "project": "demo"},
     }
 
 
@@ -624,8 +624,8 @@ def made(server) -> list[str]:
 async def test_a_batch_whose_reply_was_lost_is_found_by_its_key(api, server, caplog, fault):
     """It is created once, and bought once."""
     create = CALLS["create"].route(server).mock(side_effect=[fault])
-    others = [batch(f"other_{n}", metadata={KEY: f"other-{n}"}) for n in range(3)]
-    CALLS["list"].route(server).mock(return_value=listing(*others, batch("found", metadata={KEY: "the-key"})))
+    others = [batch(f"other_{n}", metadata={KEY_METADATA: f"other-{n}"}) for n in range(3)]
+    CALLS["list"].route(server).mock(return_value=listing(*others, batch("found", metadata={KEY_METADATA: "the-key"})))
     with caplog.at_level(logging.WARNING, LOGGER.name):
         assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
     assert create.call_count == 1
@@ -636,7 +636,7 @@ async def test_a_lost_batch_is_looked_for_on_every_page(api, server):
     """Newest first, page after page, from the last batch of the one before."""
     create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out")])
     pages = [[batch(f"other_{page}_{n}", input_file_id="file-other") for n in range(100)] for page in range(2)]
-    pages.append([batch("found", metadata={KEY: "the-key"})])
+    pages.append([batch("found", metadata={KEY_METADATA: "the-key"})])
     route = CALLS["list"].route(server).mock(side_effect=[listing(*page, has_more=True) for page in pages])
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
     assert create.call_count == 1
@@ -658,8 +658,8 @@ async def test_a_lost_batch_is_not_looked_for_in_the_distant_past(api, server):
 async def test_a_lost_batch_is_found_where_the_oldest_are_listed_first(api, server):
     """The end of such a list has the newest."""
     CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
-    old = [batch(f"old_{n}", created_at=int(NOW) - 9_000 + n, metadata={KEY: "other"}) for n in range(3)]
-    pages = [listing(*old, has_more=True), listing(batch("found", metadata={KEY: "the-key"}))]
+    old = [batch(f"old_{n}", created_at=int(NOW) - 9_000 + n, metadata={KEY_METADATA: "other"}) for n in range(3)]
+    pages = [listing(*old, has_more=True), listing(batch("found", metadata={KEY_METADATA: "the-key"}))]
     CALLS["list"].route(server).mock(side_effect=pages)
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
 
@@ -687,7 +687,7 @@ async def test_a_batch_is_created_again_only_when_there_is_none(api, server, clo
 async def test_a_batch_that_a_gateway_creates_late_is_found(api, server, clock):
     """It said that it had given up, and had not."""
     create = CALLS["create"].route(server).mock(side_effect=[refused(504)])
-    late = batch("late", metadata={KEY: "the-key"})
+    late = batch("late", metadata={KEY_METADATA: "the-key"})
     CALLS["list"].route(server).mock(side_effect=lambda request: listing(*[late] * (clock.now > 20)))
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "late"
     assert create.call_count == 1
@@ -696,9 +696,9 @@ async def test_a_batch_that_a_gateway_creates_late_is_found(api, server, clock):
 @pytest.mark.parametrize("lost", [[refused(504)], [refused(504), refused(504)]], ids=["once", "twice"])
 async def test_of_two_batches_with_a_key_the_newer_one_is_cancelled(api, server, clock, caplog, lost):
     """The first one came to be so late that it was created again."""
-    first = batch("first", metadata={KEY: "the-key"}, created_at=int(NOW) + 50)
-    second = batch("second", metadata={KEY: "the-key"}, created_at=int(NOW) + 90)
-    refused_one = batch("refused", "failed", metadata={KEY: "the-key"})
+    first = batch("first", metadata={KEY_METADATA: "the-key"}, created_at=int(NOW) + 50)
+    second = batch("second", metadata={KEY_METADATA: "the-key"}, created_at=int(NOW) + 90)
+    refused_one = batch("refused", "failed", metadata={KEY_METADATA: "the-key"})
     create = CALLS["create"].route(server).mock(side_effect=[*lost, httpx.Response(200, json=second)])
     CALLS["list"].route(server).mock(
         side_effect=lambda request: listing(*[second, first, refused_one] * (create.call_count == 2))
@@ -724,7 +724,7 @@ async def test_a_batch_is_kept_where_it_cannot_be_seen_whether_there_are_two(api
 async def test_of_two_batches_with_a_key_the_one_that_goes_on_is_found(api, server):
     """A run that died may have cancelled one of them."""
     statuses = {"second": "cancelled", "first": "in_progress"}
-    batches = [batch(batch_id, status, metadata={KEY: "the-key"}) for batch_id, status in statuses.items()]
+    batches = [batch(batch_id, status, metadata={KEY_METADATA: "the-key"}) for batch_id, status in statuses.items()]
     CALLS["list"].route(server).mock(return_value=listing(*batches))
     found = await api.find("the-key", "file-1", since=NOW)
     assert found is not None
@@ -820,7 +820,7 @@ async def test_a_creation_refused_with_429_is_just_repeated(api, server, clock):
 async def test_once_a_reply_was_lost_even_a_429_is_followed_by_a_search(api, server):
     """The batch of the first attempt may still turn up."""
     create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), refused(429)])
-    found = batch("found", metadata={KEY: "the-key"})
+    found = batch("found", metadata={KEY_METADATA: "the-key"})
     CALLS["list"].route(server).mock(side_effect=lambda request: listing(*[found] * (create.call_count == 2)))
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
 

@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 import pytest
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, result_line
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, build_result_line
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.display import progress as progress_module
 from distilabel_openai_batch.display.progress import Progress
 
@@ -52,10 +52,10 @@ def running(completed: int, failed: int = 0, status: str = "in_progress") -> Bat
     return Batch("batch_1", status, completed=completed, failed=failed, total=1_000)
 
 
-def answers(requests: int, model: str = "m") -> Results:
+def answers(requests: int, model: str = "m") -> JobResults:
     usage = {"prompt_tokens": 1_000, "completion_tokens": 10}
-    lines = [result_line(f"{n}", {"model": model, "usage": usage}) for n in range(requests)]
-    return Results([f"{n}" for n in range(requests)], [io.BytesIO(b"".join(lines))])
+    lines = [build_result_line(f"{n}", {"model": model, "usage": usage}) for n in range(requests)]
+    return JobResults([f"{n}" for n in range(requests)], [io.BytesIO(b"".join(lines))])
 
 
 def test_nothing_asked_is_nothing_said(progress, caplog):
@@ -184,7 +184,7 @@ def test_what_is_odd_about_a_job_is_told(progress, caplog):
     progress.created(running(0), shard(3))
     caplog.clear()
     progress.lost("file-9")
-    progress.collected(running(1, status="expired"), Results([], [io.BytesIO(b"?\n" * 4)]))
+    progress.collected(running(1, status="expired"), JobResults([], [io.BytesIO(b"?\n" * 4)]))
     assert caplog.messages == [
         "⚠️ The server does not have file file-9 any more; what it said is asked again.",
         "Batch batch_1 ended as expired; what it answered is used.",

@@ -19,7 +19,7 @@ from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.enqueue_limit import Room
 from distilabel_openai_batch.engine.job_runner import Ending, Jobs
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
-from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
@@ -326,8 +326,8 @@ def test_killed_half_way_through_the_record(ledger, make_jobs, monkeypatch):
     class Killed(BaseException):
         pass
 
-    def reached(boundary: Boundary) -> None:
-        if boundary is Boundary.RECORDING:
+    def reached(failpoint: Failpoint) -> None:
+        if failpoint is Failpoint.RECORDING:
             raise Killed
 
     with monkeypatch.context() as patched:

@@ -223,8 +223,9 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert "pip install 'distilabel-openai-batch[report]'" in result.output
-    # What no package would mend comes first.
-    assert "has no scope nosuch. It has: preferences/generate" in CliRunner().invoke(app, [*arguments, "nosuch"]).output
+    # A scope that does not exist is reported before a missing package, which would not help.
+    result = CliRunner().invoke(app, [*arguments, "nosuch"])
+    assert "has no scope nosuch. Its scopes: preferences/generate" in result.output
     assert not (tmp_path / "r.html").exists()
 
 
