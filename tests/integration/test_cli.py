@@ -34,7 +34,7 @@ from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.report.history import Ending, histories
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 from tests.support.environment import API_KEY, ROOT, in_a_new_process
-from tests.support.ledgers import Books
+from tests.support.ledgers import LedgerWriter
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
 COMMANDS = [
@@ -193,9 +193,9 @@ def test_a_command_may_have_no_stdout(sandbox):
 def test_whole_lines_go_into_a_pipe(tmp_path):
     """However long names and messages are."""
     pipeline, message = "pipeline_" + "load_data_from_hub_0_" * 20, "This is too long, by far. " * 20
-    with closing(Books(tmp_path)) as books:
-        scope = books.scope(pipeline, "text_generation_0")
-        books.job(scope, 0.0, requests=3, answered=2, failures=[(400, "bad_prompt", message)])
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope(pipeline, "text_generation_0")
+        writer.job(scope, 0.0, requests=3, answered=2, failures=[(400, "bad_prompt", message)])
     [job] = Inventory(tmp_path).jobs()
     for command, words in {
         "jobs": (f"{pipeline}/text_generation_0", job.batch_id, "completed", "2/3"),
@@ -412,9 +412,9 @@ def test_a_scope_is_chosen_by_its_name(tmp_path):
 
 def test_of_two_scopes_that_look_alike_one_can_be_chosen(tmp_path):
     """A pipeline's Task and a submission may have one name: as it is listed each can be asked for."""
-    with closing(Books(tmp_path)) as books:
+    with closing(LedgerWriter(tmp_path)) as writer:
         for number, name in enumerate((("p", "s"), ("p/s", "")), 1):
-            books.job(books.scope(*name), 0.0, requests=number)
+            writer.job(writer.scope(*name), 0.0, requests=number)
     there = ["--ledger-dir", tmp_path]
     for command in ("results", "forget"):
         ran = run(command, "p/s", *there)
