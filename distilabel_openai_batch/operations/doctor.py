@@ -196,7 +196,7 @@ async def check_server(access: ServerAccess) -> list[Finding]:
                 " got no reply cannot be found again.",
             )
         try:
-            await api.list_file()
+            await api.files.check_list()
         except RunError as error:
             if error.status_code == 404 and not lists_batches:
                 text = f"{access.base_url} has neither batches nor files: it answers 404."

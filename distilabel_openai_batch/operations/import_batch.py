@@ -40,12 +40,12 @@ async def read_results(
     if not batch.input_file_id:
         raise OpenAIBatchError(f"The server names no input file of batch {batch_id}, so its requests are unknown.")
     path = directory / "input"
-    await api.download(batch.input_file_id, path)
+    await api.files.download(batch.input_file_id, path)
     custom_ids = _custom_ids(path, batch, base_url)
     outcomes: dict[str, Outcome] = dict.fromkeys(custom_ids.values(), MISSING_RESULT)
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         path = directory / "results"
-        await api.download(file_id, path)
+        await api.files.download(file_id, path)
         with path.open("rb") as file:
             outcomes |= {
                 custom_ids[result[0]]: result[1]

@@ -769,7 +769,7 @@ SICK = {
     "no address": ({"OPENAI_BASE_URL": "api.openai.com"}, "is no valid address", "Use an address like"),
     "brackets that do not close": ({"OPENAI_BASE_URL": "http://[::1"}, "is no valid address", "Use an address like"),
     "port that is none": ({"OPENAI_BASE_URL": "http://127.0.0.1:v1"}, "is no valid address", "Use an address like"),
-    "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed listing the batches", "Check the base URL"),
+    "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed to list the batches", "Check the base URL"),
     "no Azure key": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to send one"),
 }
 
