@@ -64,6 +64,11 @@ class Batch:
         return self.status in FINAL_STATUSES
 
     @property
+    def is_cancelled(self) -> bool:
+        """Return whether the batch was cancelled, or is being cancelled."""
+        return self.status in ("cancelling", "cancelled", "canceled")
+
+    @property
     def reasons(self) -> str:
         """Why it failed, in the server's words; of many reasons the first three."""
         first = "; ".join(str(error) for error in self.errors[:3]) or "the server gave no reason"

@@ -118,7 +118,7 @@ class Adoption:
             return []
         path = self._directory / f"adopted-{batch.id}.jsonl"
         try:
-            await self._api.download(batch.input_file_id, path)
+            await self._api.files.download(batch.input_file_id, path)
             return await anyio.to_thread.run_sync(_read_custom_ids, path)
         except errors.RunError as error:
             if error.status_code not in (403, 404):

@@ -20,7 +20,8 @@ import anyio.to_thread
 
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.client import FILE_VISIBLE_SECONDS, BatchAPI, is_file_not_visible
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, is_file_not_visible
 from distilabel_openai_batch.api.outcomes import (
     MISSING_RESULT,
     Answer,
@@ -232,7 +233,7 @@ class Jobs:
         if error.did_nothing:
             # Where nobody answers, there is nothing to remove.
             if error.status_code:
-                await self._api.delete_uploads(_file_name(job.key))
+                await self._api.files.delete_by_name(_file_name(job.key))
             await self._in_thread(self._ledger.dropped, job, str(error))
 
     async def _gone_before(
@@ -278,7 +279,7 @@ class Jobs:
             with path.open("wb") as file:
                 for request in shard.requests:
                     file.write(request.line())
-            file_id = await self._api.upload(path)
+            file_id = await self._api.files.upload(path)
         failpoints.reached(Failpoint.UPLOAD_TO_RECORD)
         return await self._in_thread(self._ledger.uploaded, job, file_id)
 
@@ -332,7 +333,7 @@ class Jobs:
                 noted = batch
                 await self._in_thread(self._note, job, batch)
             if batch.output_file_id and not batch.has_ended:
-                await self._api.download_more(batch.output_file_id, growing.path)
+                await self._api.files.download_more(batch.output_file_id, growing.path)
                 early = await self._in_thread(self._record_growth, job, growing)
                 self._progress.took_early(batch, len(early))
                 growing.take(early)
@@ -490,12 +491,12 @@ class Jobs:
         if self._settings.delete_files:
             for file_id in (batch.input_file_id or input_file_id, batch.output_file_id, batch.error_file_id):
                 if file_id:
-                    await self._api.delete(file_id)
+                    await self._api.files.delete(file_id)
 
     async def _download(self, file_id: str, path: Path, *, is_new: bool) -> None:
         """Downloads a file; one that is gone tells of no request, and will not come back."""
         try:
-            await self._api.download(file_id, path, is_new=is_new)
+            await self._api.files.download(file_id, path, is_new=is_new)
         except errors.RunError as error:
             if error.status_code != 404:
                 raise
@@ -538,7 +539,7 @@ async def settle(api: BatchAPI, ledger: Ledger, job: Job) -> tuple[Job, Batch | 
     """
     if batch := await api.find(job.key, job.input_file_id, since=job.intended_at):
         return await anyio.to_thread.run_sync(ledger.created, job, batch), batch
-    await api.delete_uploads(_file_name(job.key))
+    await api.files.delete_by_name(_file_name(job.key))
     return await anyio.to_thread.run_sync(ledger.dropped, job), None
 
 

@@ -73,7 +73,7 @@ class Submission:
         path = self._directory / f"distilabel-rows-{self._ledger.owner}.jsonl"
         try:
             await anyio.to_thread.run_sync(path.write_bytes, b"".join(line + b"\n" for line in lines))
-            return await self._api.upload(path)
+            return await self._api.files.upload(path)
         except RunError as error:
             self._logger.warning(
                 f"⚠️ The rows could not be put on the server: {error} Only this machine's ledger has them."
@@ -106,7 +106,7 @@ class Submission:
             return [], None
         path = self._directory / "rows.jsonl"
         try:
-            await self._api.download(file_ids[-1], path)
+            await self._api.files.download(file_ids[-1], path)
             lines = [line for line in path.read_bytes().split(b"\n") if line]
         finally:
             path.unlink(missing_ok=True)

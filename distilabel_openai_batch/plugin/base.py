@@ -20,7 +20,6 @@ from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.base_clients.openai import OpenAIBaseClient
-from distilabel.models.llms import MixtureOfAgentsLLM
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
@@ -29,7 +28,7 @@ from distilabel_openai_batch.engine.session_pool import Sessions
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, Run, SessionSettings
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.hooks.install import install
-from distilabel_openai_batch.hooks.step_process import is_dry_run, own_random_numbers, running_step
+from distilabel_openai_batch.hooks.step_process import is_dry_run, random_state_preserved, running_step
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.budget import Budget
@@ -295,7 +294,7 @@ class BatchClient(OpenAIBaseClient):
             run: a function that opens a `session`.
         """
         if greenback.has_portal():
-            with own_random_numbers():
+            with random_state_preserved():
                 return greenback.await_(run())
         if _in_event_loop():
             with anyio.from_thread.start_blocking_portal() as portal:
@@ -343,22 +342,5 @@ def _interruption(batch_ids: Sequence[str]) -> Exception | None:
     return _not_finished(batch_ids) if os.getenv(SIGINT_HANDLER_CALLED_ENV_NAME) is not None else None
 
 
-def client_of(step: Any) -> BatchClient | None:
-    """What a step asks through the Batch API with, if it does."""
-    held = (getattr(step, name, None) for name in ("llm", "embeddings"))
-    return next((client for client in held if isinstance(client, BatchClient)), None)
-
-
-def _buyer_of(step: Any) -> BatchClient | None:
-    """What a step, or the Task that it runs, asks through the Batch API with."""
-    return client_of(step) or client_of(getattr(step, "task", None))
-
-
-def _buys(step: Any) -> bool:
-    """Whether anything of a step asks through the Batch API, one of several LLMs that are used as one included."""
-    llm = getattr(step, "llm", None)
-    several = [llm.aggregator_llm, *llm.proposers_llms] if isinstance(llm, MixtureOfAgentsLLM) else []
-    return _buyer_of(step) is not None or any(isinstance(each, BatchClient) for each in several)
-
-
-install(client_of, _buyer_of, _buys)
+# Importing this module patches distilabel, see `install`. A step's process imports this module to unpickle the step.
+install(BatchClient)

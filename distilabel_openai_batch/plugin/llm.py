@@ -311,7 +311,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             output: GenerateOutput = await self.agenerate(input=input, num_generations=num_generations, **kwargs)
         except _RequestFailedError as error:
             return failed_output(error.failure, num_generations)
-        except step_process.STOPS_THE_PIPELINE:
+        except step_process.PIPELINE_STOPPING_ERRORS:
             raise
         except Exception as error:
             return error

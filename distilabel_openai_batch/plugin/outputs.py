@@ -8,12 +8,12 @@ from distilabel.typing import GenerateOutput
 
 from distilabel_openai_batch.api.failure_codes import EMPTY, REFUSAL
 from distilabel_openai_batch.api.outcomes import Answer, Failure
-from distilabel_openai_batch.hooks.failure_columns import Output
+from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
 
 
 def with_failures(output: GenerateOutput, failures: Sequence[Failure | None]) -> GenerateOutput:
     """Attach to an output the failure of each generation, `None` for a generation that is present."""
-    annotated = Output(output)
+    annotated = OutputWithFailures(output)
     annotated.failures = failures
     return annotated
 

@@ -109,7 +109,7 @@ def test_no_batch_is_made_of_a_file_that_is_pending(azure):
 def test_a_file_that_is_never_ready_is_an_error(azure, monkeypatch):
     """After a while, and it says which file and what its status is."""
     azure.configure(dialect=DIALECTS["azure"].model_copy(update={"pending_seconds": 3_600.0}))
-    monkeypatch.setattr("distilabel_openai_batch.api.client._FILE_READY_SECONDS", 0.0)
+    monkeypatch.setattr("distilabel_openai_batch.api.files._FILE_READY_SECONDS", 0.0)
     with pytest.raises(RunError, match=r"Input file file-.* is still pending"):
         ask()
 
@@ -184,6 +184,7 @@ class LateServer:
     def __init__(self) -> None:
         self.looks = 3
         self.cancelled = False
+        self.files = self
 
     async def retrieve(self, batch_id: str) -> Batch:
         self.looks -= 1

@@ -269,7 +269,7 @@ def test_a_batch_that_the_server_forgets_is_an_error_that_names_it(sandbox):
     """Another key, or another project?"""
     sandbox.add_fault(Fault(call="batches.retrieve", kind="status", status=404, times=-1))
 
-    with pytest.raises(RunError, match=r"does not know batch batch_.*key of another project"):
+    with pytest.raises(RunError, match=r"does not know batch batch_.*key belong to another project"):
         ask()
 
 
@@ -300,7 +300,7 @@ def test_a_lost_reply_to_the_creation_is_told(sandbox, caplog):
         assert ask() == answers()
 
     assert len(sandbox.books().batches) == 1
-    assert "was found again" in caplog.text
+    assert "creation was lost; found batch" in caplog.text
 
 
 def test_a_job_that_never_ends_is_cancelled_and_what_it_answered_is_used(sandbox, monkeypatch):

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from distilabel_openai_batch import RunError, failpoints
-from distilabel_openai_batch.api import client, transport
+from distilabel_openai_batch.api import creation, files, transport
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.calls import Call, _scopes
@@ -156,8 +156,8 @@ def restored(monkeypatch):
     """What a life changes is changed back; pauses last moments."""
     monkeypatch.setattr(failpoints, "reached", failpoints.reached)
     monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.005)
-    monkeypatch.setattr(client, "CREATION_SECONDS", 0.02)
-    monkeypatch.setattr(client, "RESULTS_VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(creation, "CREATION_SECONDS", 0.02)
+    monkeypatch.setattr(files, "RESULTS_VISIBLE_SECONDS", 0.1)
 
 
 @pytest.mark.parametrize("seed", range(LIVES))

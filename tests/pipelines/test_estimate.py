@@ -198,7 +198,7 @@ def test_what_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypatch):
     with Pipeline(name="nothing") as pipeline:
         load(rows) >> KeepColumns(name="kept", columns=["instruction"])
     path = saved(pipeline, tmp_path)
-    assert estimate(path).stdout == "No step of it asks through the Batch API.\n"
+    assert estimate(path).stdout == "No step of the pipeline uses the Batch API.\n"
     assert estimate(path, "--param", "kept").exit_code == 2
     with Pipeline(name="failing") as pipeline:
         load(rows) >> KeepColumns(name="kept", columns=["instruction"]) >> TextGeneration(name="generate", llm=llm())
@@ -208,5 +208,5 @@ def test_what_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypatch):
         raise KeyError("instruction")
 
     monkeypatch.setattr(KeepColumns, "process_applying_mappings", fail)
-    with pytest.raises(OpenAIBatchError, match=r"'kept' fails, and so .*KeyError"):
+    with pytest.raises(OpenAIBatchError, match=r"'kept' fails, so .*KeyError"):
         estimate_pipeline(path, {})

@@ -326,7 +326,7 @@ def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(forker, undisturbed
     told = process.told()
     # Three seconds are promised; the machine may be busy, and the interpreter has to end too.
     assert time.monotonic() - interrupted_at < 10, told
-    assert "Run it again: it carries on" in " ".join(told.split())
+    assert "Run the pipeline again to continue" in " ".join(told.split())
     assert_nobody_stays(process.pid)
 
     sandbox.configure(in_progress_seconds=0.0)

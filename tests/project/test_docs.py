@@ -355,7 +355,7 @@ def make_foreign_batch() -> str:
 def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch):
     """Run each command in turn, over runs in which the server rejects some requests."""
     monkeypatch.setattr(base, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
-    monkeypatch.setattr(doctor, "_is_installed", lambda package: package != "ray")
+    monkeypatch.setattr(doctor, "is_installed", lambda package: package != "ray")
     sandbox.reset(Settings(failures=[FAILS]))
     ask(QUESTIONS[:10])
     sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)

@@ -137,11 +137,11 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
 
     def _with_texts(self, found: _Rows) -> _Rows:
         """Makes a text of why each row has no answer, and leaves out the rows of other batches."""
-        column = failure_columns.column(self.task.name) if self.task.llm.add_failures else None
+        column = failure_columns.column_name(self.task.name) if self.task.llm.add_failures else None
         return [
             row
             | ({column: row[FAILURE_COLUMN]} if column else {})
-            | {FAILURE_COLUMN: failure_columns.text(row[FAILURE_COLUMN])}
+            | {FAILURE_COLUMN: failure_columns.cell_text(row[FAILURE_COLUMN])}
             for row in found
             if not (row[FAILURE_COLUMN] and row[FAILURE_COLUMN]["code"] == OTHER_BATCH.code)
         ]

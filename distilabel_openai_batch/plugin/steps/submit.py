@@ -19,7 +19,7 @@ from distilabel_openai_batch.engine.settings import Run
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.row_groups import process_side_by_side
 from distilabel_openai_batch.hooks.row_storage import survives_json
-from distilabel_openai_batch.hooks.step_process import STOPS_THE_PIPELINE, is_dry_run, sends_nothing_more
+from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, is_dry_run, mark_stopped
 from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.row_sources import groups
 from distilabel_openai_batch.plugin.steps.base import _JSON, _Rows, _RunsATask
@@ -133,8 +133,8 @@ class SubmitBatch(_RunsATask, GlobalStep):
         try:
             with start_blocking_portal() as portal:
                 yield portal.call(self._submit, list(inputs))
-        except STOPS_THE_PIPELINE:
-            sends_nothing_more(self)
+        except PIPELINE_STOPPING_ERRORS:
+            mark_stopped(self)
             raise
 
     async def _submit(self, given: _Rows) -> _Rows:

@@ -45,6 +45,11 @@ class Server:
         self.uploaded: list[bytes] = []
         self.batches: dict[str, str] = {}
 
+    @property
+    def files(self) -> Server:
+        """Return this object, which has the methods of `FilesAPI` too."""
+        return self
+
     def batch(self, batch_id: str) -> Batch:
         """The batch as it is shown now."""
         status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
@@ -96,7 +101,7 @@ class Server:
     async def delete(self, file_id: str) -> None:
         self.calls.append(f"delete {file_id}")
 
-    async def delete_uploads(self, name: str, but: str | None = None) -> None:
+    async def delete_by_name(self, name: str, keep: str | None = None) -> None:
         self.calls.append("delete the uploads")
 
 
@@ -372,6 +377,11 @@ def test_an_error_leaves_the_job_where_it_was(ledger, make_jobs):
 
 class Counting(Server):
     """A server of one batch that is done with one request more at each look."""
+
+    @property
+    def files(self) -> Server:
+        """Return this object, which has the methods of `FilesAPI` too."""
+        return self
 
     def batch(self, batch_id: str) -> Batch:
         batch = super().batch(batch_id)
