@@ -29,7 +29,7 @@ from benchmarks.questions import MODEL
 from benchmarks.virtual_server import HOUR, Scenario, VirtualServer
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.engine.calls import Call
+from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.engine.session import Jobs
 from distilabel_openai_batch.engine.session_pool import _open
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
@@ -103,7 +103,7 @@ async def _simulate(scenario: Scenario, folder: Path) -> dict[str, Any]:
     )
     httpx.AsyncClient = Client  # type: ignore[misc]
     calls = [
-        Call("/v1/chat/completions", {"model": MODEL, "messages": [{"role": "user", "content": str(number)}]})
+        APICall("/v1/chat/completions", {"model": MODEL, "messages": [{"role": "user", "content": str(number)}]})
         for number in range(scenario.requests // scenario.stands_for)
     ]
     logger = logging.getLogger("simulation")

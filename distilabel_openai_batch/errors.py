@@ -112,7 +112,7 @@ class LedgerError(RunError):
     """The ledger is damaged, locked, read-only, full, or no ledger. It was not overwritten."""
 
 
-def passes(status_code: int | None, code: str | None) -> bool:
+def is_transient(status_code: int | None, code: str | None) -> bool:
     """Whether the same request, asked again later, may succeed.
 
     Args:
@@ -141,6 +141,6 @@ def is_over_token_limit(code: str | None) -> bool:
     return code == "token_limit_exceeded"
 
 
-def is_refused(status_code: int | None) -> bool:
+def is_key_rejected(status_code: int | None) -> bool:
     """Whether a status code says that the key is wrong, or may not do this."""
     return status_code in (401, 403)

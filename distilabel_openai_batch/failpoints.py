@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Boundary(Enum):
+class Failpoint(Enum):
     """A moment in a job's life."""
 
     BEFORE_INTENT = "before the intent is written"
@@ -22,12 +22,12 @@ class Boundary(Enum):
     DOWNLOAD_TO_RECORD = "between the download and the record"
     RECORDING = "half-way through the record"
     ANSWER_TO_RECORD = "between a synchronous answer and its record"
-    RECORD_TO_HAND_OVER = "between the record and the hand-over"
+    RECORD_TO_DELIVERY = "between the record and the hand-over"
 
 
-def reached(boundary: Boundary) -> None:
+def reached(failpoint: Failpoint) -> None:
     """Does nothing.
 
     Args:
-        boundary: the moment that has come.
+        failpoint: the moment that has come.
     """

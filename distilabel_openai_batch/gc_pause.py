@@ -13,7 +13,7 @@ _was_enabled = False
 
 
 @contextmanager
-def nothing_collected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Puts the search for reference cycles off while many objects are made, and none of them in a cycle.
 
     It would begin anew after each few hundred of them, and now and then look at all that the process holds: a quarter

@@ -1,4 +1,4 @@
-"""Short texts that several layers need: plurals, durations, lists, near names."""
+"""Short texts that several folders share: plurals, durations, lists of names, suggestions for a misspelt name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def plural(number: int, noun: str) -> str:
-    """How many of something: `1 job`, `2,000 jobs`."""
+    """Return a number with its noun: `1 job`, `2,000 jobs`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -15,7 +15,7 @@ _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them, in two units at most: `2 h 05 min`."""
+    """Return seconds in at most two units, `2 h 05 min`; a dash for `None`."""
     if seconds is None:
         return "–"
     whole = round(seconds)
@@ -25,19 +25,19 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """How a sentence ends that says that nobody knows a name: with the one that was meant, if one is like it."""
-    close = get_close_matches(name, list(known), n=1)
-    return f". Is `{close[0]}` meant?" if close else "."
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: ". Did you mean `x`?", or "." if no choice is similar."""
+    close = get_close_matches(name, list(choices), n=1)
+    return f". Did you mean `{close[0]}`?" if close else "."
 
 
-# So many are named where what was named is not there.
-_NAMED = 5
+NAMES_SHOWN = 5
+"""Number of names that an error lists before it only counts the rest."""
 
 
-def _few(names: Iterable[str], wanted: str) -> str:
-    """A handful of names, those first that somebody may have meant, then the latest."""
-    known = list(dict.fromkeys(reversed(list(names))))
-    some = list(dict.fromkeys([*get_close_matches(wanted, known), *known]))[:_NAMED]
-    more = f" and {len(known) - len(some):,} more" if len(known) > len(some) else ""
-    return (", ".join(some) + more) or "none"
+def shortlist(names: Iterable[str], similar_to: str) -> str:
+    """Return up to `NAMES_SHOWN` names as a text: first the names similar to `similar_to`, then the latest ones."""
+    distinct = list(dict.fromkeys(reversed(list(names))))
+    shown = list(dict.fromkeys([*get_close_matches(similar_to, distinct), *distinct]))[:NAMES_SHOWN]
+    more = f" and {len(distinct) - len(shown):,} more" if len(distinct) > len(shown) else ""
+    return (", ".join(shown) + more) or "none"

@@ -1,4 +1,8 @@
-"""What `mkdocs build` does besides: the configuration reference from the fields, and the examples as a page."""
+"""Build the generated parts of the documentation: the tables of fields, and the page of examples.
+
+Run `python docs/building.py` to rewrite the tables in `docs/configuration.md` from `Field(description=…)`; a test fails
+while they differ. `mkdocs build` loads this file as a hook and adds the page of examples.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +21,55 @@ from pydantic_core import PydanticUndefined
 
 import distilabel_openai_batch
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+CONFIGURATION = ROOT / "docs" / "configuration.md"
+BENCHMARKS = ROOT / "benchmarks"
+EXAMPLES = ROOT / "examples"
 PACKAGE = distilabel_openai_batch.__name__
 
-# `<!-- fields of CLASS -->`, `<!-- fields of CLASS besides CLASS -->`, `<!-- inherited fields of CLASS -->`
-_MARKER = re.compile(r"<!-- (inherited )?fields of (\w+)(?: besides (\w+))? -->")
+# A table stands between two comments. The first one is `fields of CLASS`, `fields of CLASS besides CLASS` or
+# `inherited fields of CLASS`, the second one `end of fields`.
+_TABLE = re.compile(
+    r"(?P<start><!-- (?P<inherited>inherited )?fields of (?P<name>\w+)(?: besides (?P<besides>\w+))? -->\n)"
+    r"(?P<table>.*?)(?P<end><!-- end of fields -->)",
+    re.DOTALL,
+)
 _EXAMPLE = re.compile(r"\| \[`(\w+)`\]")
+# The site consists of `docs/` alone: each file outside has another address there.
+_ADDRESSES = {
+    "](../examples/README.md)": "](examples.md)",
+    "](../benchmarks/results.md": "](benchmarks.md",
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the examples: their table, and each of them in Python and in YAML."""
+    """Add the pages whose sources stand outside `docs/`: the examples, and the figures of the benchmarks."""
     files.append(File.generated(config, "examples.md", content=examples_page()))
+    files.append(File.generated(config, "benchmarks.md", abs_src_path=str(BENCHMARKS / "results.md")))
+    for plot in sorted((BENCHMARKS / "plots").glob("*.svg")):
+        files.append(File.generated(config, f"plots/{plot.name}", abs_src_path=str(plot)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts tables of fields where a page asks for them."""
-    markdown = markdown.replace("](../examples/README.md)", "](examples.md)")
-    return _MARKER.sub(lambda found: fields_table(found[2], found[3], inherited=bool(found[1])), markdown)
+    """Replace the addresses of files that the site has elsewhere, and leave out the comments around tables."""
+    for address, on_site in _ADDRESSES.items():
+        markdown = markdown.replace(address, on_site)
+    return _TABLE.sub(lambda found: found["table"], markdown)
+
+
+def with_tables(markdown: str) -> str:
+    """Return a page with each table of fields as the classes define the fields now."""
+
+    def table(found: re.Match[str]) -> str:
+        fields = fields_table(found["name"], found["besides"], inherited=bool(found["inherited"]))
+        return f"{found['start']}\n{fields}\n\n{found['end']}"
+
+    return _TABLE.sub(table, markdown)
 
 
 def examples_page() -> str:
-    """The README of the examples, with the files that it names below it."""
+    """Return the README of the examples, followed by the files that its table lists."""
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     names = _EXAMPLE.findall(readme)
     readme = re.sub(r"\]\((\w+)\.(?:py|yaml)\)", r"](#\1)", readme)
@@ -56,12 +87,12 @@ def _example(name: str) -> str:
 
 
 def fields_table(name: str, besides: str | None = None, *, inherited: bool = False) -> str:
-    """The fields of a class as a table.
+    """Return the fields of a class as a Markdown table.
 
     Args:
-        name: the class, by its name in the package.
-        besides: a class whose fields are left out where they are the same.
-        inherited: whether those that distilabel describes are listed, instead of those of the package.
+        name: The class's name in the package.
+        besides: Name of a class whose fields are left out where default and description are equal.
+        inherited: Whether the table lists the fields that distilabel describes, instead of the package's own.
     """
     others = getattr(distilabel_openai_batch, besides).model_fields if besides else {}
     model = getattr(distilabel_openai_batch, name)
@@ -76,7 +107,7 @@ def fields_table(name: str, besides: str | None = None, *, inherited: bool = Fal
 
 
 def is_ours(model: type[BaseModel], field: str) -> bool:
-    """Whether the package defines a field, or defines it anew."""
+    """Return whether a class of the package defines or redefines a field."""
     owner = next(owner for owner in model.__mro__ if field in vars(owner).get("__annotations__", {}))
     return owner.__module__.startswith(PACKAGE)
 
@@ -98,11 +129,11 @@ def _quoted(value: object) -> str:
 
 
 def shown_type(annotation: object, metadata: typing.Sequence[object] = ()) -> str:
-    """A type as a reader wants it: with its bounds, and without the `None` that each runtime parameter may be.
+    """Return a type for readers: with bounds, and without the `None` that each runtime parameter allows.
 
     Args:
-        annotation: the type.
-        metadata: what pydantic was told about it besides.
+        annotation: The type.
+        metadata: The constraints that pydantic keeps beside the type.
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
@@ -120,3 +151,12 @@ def shown_type(annotation: object, metadata: typing.Sequence[object] = ()) -> st
         if isinstance(bound, annotated_types.Gt | annotated_types.Ge)
     )
     return f"`{name.replace('typing.', '').replace('_Task', 'Task')}`{bounds}"
+
+
+def main() -> None:
+    """Rewrite the tables in `docs/configuration.md`."""
+    CONFIGURATION.write_text(with_tables(CONFIGURATION.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
-"""What `make demo` runs: `pipeline.yaml` against the sandbox, without a key and without a network.
+"""Run `pipeline.yaml` against the sandbox, without a key and without a network: `make demo`.
 
-A batch takes minutes to hours at OpenAI; here it is given a few seconds, so that its course can be watched.
+A batch takes minutes to hours at OpenAI. The sandbox takes eight seconds, so that the log shows each status.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ LEDGER = OUTPUT / "ledger"
 
 
 def run(sandbox: Sandbox) -> Distiset:
-    """Runs the pipeline as `distilabel pipeline run --config examples/pipeline.yaml` would."""
+    """Run the pipeline as `distilabel pipeline run --config examples/pipeline.yaml` does."""
     os.environ["OPENAI_BASE_URL"] = sandbox.base_url
     os.environ["OPENAI_API_KEY"] = "the-sandbox-takes-any-key"
-    # What was asked here is of no interest beside your own jobs.
+    # Keep the demo's jobs out of the user's ledger.
     os.environ.setdefault("DISTILABEL_OPENAI_BATCH_DIR", str(LEDGER))
     pipeline = Pipeline.from_yaml(ROOT / "examples" / "pipeline.yaml")
     quick = {"llm": {"min_poll_interval": 0.5}}
@@ -33,7 +33,7 @@ def run(sandbox: Sandbox) -> Distiset:
 
 
 def show(distiset: Distiset, books: Books) -> None:
-    """Prints a few rows, what the server was asked, and where the dataset is."""
+    """Print three rows, the numbers of jobs and requests, and the dataset's path."""
     dataset = distiset["default"]["train"]
     distiset.save_to_disk(str(OUTPUT))
     console = Console()
@@ -53,7 +53,7 @@ def show(distiset: Distiset, books: Books) -> None:
 
 
 def main() -> None:
-    """Starts the sandbox, runs the pipeline, and shows what came out."""
+    """Start the sandbox, run the pipeline, and show the dataset."""
     with Sandbox(Settings(validating_seconds=1.0, in_progress_seconds=6.0, finalizing_seconds=1.0)) as sandbox:
         if distiset := run(sandbox):
             show(distiset, sandbox.books())

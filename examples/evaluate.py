@@ -1,4 +1,4 @@
-"""Evaluates a model offline: it answers the questions, and a judge scores each answer from 1 to 5 by a rubric.
+"""Evaluate a model offline: the model answers the questions, and a judge scores each answer from 1 to 5 by a rubric.
 
     OPENAI_API_KEY=… python examples/evaluate.py
 
@@ -6,7 +6,7 @@ Two requests for each row: 1,000 questions are 2,000 requests in 2 jobs. To eval
 questions, change `model` in `answer` (or pass `--param answer.llm.model=…` to the YAML).
 
 Against the sandbox, start `distilabel-openai-batch serve` first and set OPENAI_BASE_URL=http://127.0.0.1:8000/v1.
-For a dataset on the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
+To read a dataset from the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
 """
 
 from pathlib import Path
@@ -35,6 +35,6 @@ with Pipeline(name="batch-evaluate") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         scores = distiset["default"]["train"].to_pandas()["result"]
         print(f"Mean score {scores.mean():.2f} over {scores.count()} answers; {scores.isna().sum()} without a score.")

@@ -1,12 +1,12 @@
-"""Evolves instructions in two rounds, and has the evolved ones answered.
+"""Evolve instructions in two rounds, and answer the evolved instructions.
 
     OPENAI_API_KEY=… python examples/evol.py
 
-Three requests for each row, each about what the one before it answered: 10,000 rows are 30,000 requests in 3 jobs, one
-after another. Each of them may take up to a day.
+Three requests for each row, each about the previous answer: 10,000 rows are 30,000 requests in 3 jobs, one after
+another. Each job may take up to a day.
 
 Against the sandbox, start `distilabel-openai-batch serve` first and set OPENAI_BASE_URL=http://127.0.0.1:8000/v1.
-For a dataset on the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
+To read a dataset from the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
 """
 
 from pathlib import Path
@@ -32,5 +32,5 @@ with Pipeline(name="batch-evol") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         print(distiset["default"]["train"].to_pandas()[["instruction", "evolved_instruction", "answer"]])

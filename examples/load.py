@@ -1,4 +1,4 @@
-"""Loads what `submit.py` submitted, on the same machine or on another one.
+"""Load the answers to the requests of `submit.py`, on the same machine or on another machine.
 
     OPENAI_API_KEY=… python examples/load.py
 
@@ -21,5 +21,5 @@ with Pipeline(name="batch-load") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         print(distiset["default"]["train"].to_pandas())

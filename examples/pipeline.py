@@ -1,4 +1,4 @@
-"""Two answers to each instruction, and a judgement of both, at half the price.
+"""Generate two answers to each instruction, and rate both, at half the price.
 
     OPENAI_API_KEY=… python examples/pipeline.py
 
@@ -27,5 +27,5 @@ with Pipeline(name="batch-demo") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         print(distiset["default"]["train"].to_pandas()[["instruction", "generation", "ratings"]])

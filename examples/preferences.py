@@ -1,13 +1,13 @@
-"""Preference data: two models answer each instruction, a third one rates the answers, and the rows are ready for DPO.
+"""Make preference data: two models answer each instruction, a third model rates both answers, and rows fit DPO.
 
     OPENAI_API_KEY=… python examples/preferences.py
 
-Three requests for each row: 10,000 rows are 30,000 requests in 3 jobs. The two models' jobs run side by side, the
-judge's begins when both have ended. Where two answers are rated alike, `chosen` and `rejected` are one and the same
-answer: such rows are left out below.
+Three requests for each row: 10,000 rows are 30,000 requests in 3 jobs. The two models' jobs run side by side, and the
+judge's job begins when both have ended. If two answers have the same rating, `chosen` and `rejected` are the same
+answer: the last lines drop such rows.
 
 Against the sandbox, start `distilabel-openai-batch serve` first and set OPENAI_BASE_URL=http://127.0.0.1:8000/v1.
-For a dataset on the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
+To read a dataset from the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ with Pipeline(name="batch-preferences") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         rows = distiset["default"]["train"].to_pandas()
         pairs = rows[rows["chosen_rating"] > rows["rejected_rating"]]
         print(pairs[["prompt", "chosen_model", "chosen_rating", "rejected_rating"]])

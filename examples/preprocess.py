@@ -1,12 +1,12 @@
-"""Preprocesses a large dataset: each prompt as real people type them is rewritten into one that can be trained on.
+"""Preprocess a large dataset: rewrite each prompt, as people type prompts, into a prompt for training.
 
     OPENAI_API_KEY=… python examples/preprocess.py
 
-A request for each row: 200,000 rows are 200,000 requests in 4 jobs of 50,000. A row whose request failed for good has
-`None`; `pipeline.run(use_cache=False)` asks for those again, and buys nothing else.
+One request for each row: 200,000 rows are 200,000 requests in 4 jobs of 50,000. A row whose request failed for good has
+`None`; `pipeline.run(use_cache=False)` submits these requests again, and no others.
 
 Against the sandbox, start `distilabel-openai-batch serve` first and set OPENAI_BASE_URL=http://127.0.0.1:8000/v1.
-For a dataset on the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
+To read a dataset from the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
 """
 
 from pathlib import Path
@@ -33,5 +33,5 @@ with Pipeline(name="batch-preprocess") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         print(distiset["default"]["train"].to_pandas())

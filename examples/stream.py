@@ -1,4 +1,4 @@
-"""Rows reach the next step as their jobs end, while later jobs are still running.
+"""Pass rows to the next step as their jobs end, while later jobs are in progress.
 
     OPENAI_API_KEY=… python examples/stream.py
 
@@ -26,5 +26,5 @@ with Pipeline(name="batch-stream") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         print(distiset["default"]["train"].to_pandas())

@@ -1,12 +1,12 @@
-"""Labels each row in a fixed form: every answer fits a schema, or is `None` with a recorded reason.
+"""Label each row in a fixed form: every answer fits a schema, or is `None` with a recorded reason.
 
     OPENAI_API_KEY=… python examples/structured.py
 
-A request for each row, and one more for each answer that does not fit: 20,000 rows are 20,000 requests in 1 job, and
-those few in another. OpenAI holds its models to the schema, so there are none as a rule.
+One request for each row, and a retry for each answer that does not fit: 20,000 rows are 20,000 requests in 1 job, and
+the retries are another job. OpenAI enforces the schema, so there are no retries as a rule.
 
 Against the sandbox, start `distilabel-openai-batch serve` first and set OPENAI_BASE_URL=http://127.0.0.1:8000/v1.
-For a dataset on the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
+To read a dataset from the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ INSTRUCTIONS = Path(__file__).with_name("instructions.jsonl")
 
 
 class Label(BaseModel):
-    """What an instruction is."""
+    """Kind and difficulty of an instruction."""
 
     kind: Literal["writing", "explanation", "code", "mathematics", "advice", "other"]
     difficulty: int = Field(ge=1, le=5)
@@ -42,6 +42,6 @@ with Pipeline(name="batch-structured") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         rows = distiset["default"]["train"]
         print([Label.model_validate_json(label) for label in rows["label"] if label][:10])

@@ -1,4 +1,4 @@
-"""Submits jobs and ends; `load.py` collects what they answer.
+"""Submit jobs and end; `load.py` collects the answers.
 
     OPENAI_API_KEY=… python examples/submit.py
 
@@ -26,5 +26,5 @@ with Pipeline(name="batch-submit") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         print(distiset["default"]["train"].to_pandas()[["run_name", "batch_id", "requests", "status"]])

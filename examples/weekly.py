@@ -1,16 +1,15 @@
-"""Augments a dataset every week: run it again when the file has grown, and only the new rows are bought.
+"""Augment a dataset every week: run the script again when the file has grown, to submit only the new rows.
 
     OPENAI_API_KEY=… python examples/weekly.py
 
-A request for each new row, which asks for two paraphrases: 50,000 rows and then 1,000 more a week are 50,000 requests
-in 1 job at first, and 1,000 requests in 1 job in each week after that. The dataset has all rows each time.
+One request for each new row, for two paraphrases: 50,000 rows and then 1,000 more a week are 50,000 requests in 1 job
+at first, and 1,000 requests in 1 job in each further week. The dataset has all rows each time.
 
-`use_cache=False` has it look at the rows themselves: distilabel's own cache knows a file by its name and the number of
-its rows. What was bought stands in the ledger, which knows the questions, by the names of the pipeline and of the step:
-keep those.
+With `use_cache=False` distilabel reads the rows again: its own cache identifies a file by name and number of rows. The
+ledger identifies a request by the names of pipeline and Task, the server and the body: keep both names.
 
 Against the sandbox, start `distilabel-openai-batch serve` first and set OPENAI_BASE_URL=http://127.0.0.1:8000/v1.
-For a dataset on the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
+To read a dataset from the Hub: load = LoadDataFromHub(name="load", repo_id="…", output_mappings={"…": "instruction"})
 """
 
 from pathlib import Path
@@ -37,5 +36,5 @@ with Pipeline(name="batch-weekly") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run(use_cache=False)
-    if distiset:  # It is empty after Ctrl+C: run it again, nothing is lost.
+    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
         print(distiset["default"]["train"].to_pandas()[["instruction", "paraphrases"]])

@@ -8,7 +8,7 @@ from logging.handlers import QueueHandler
 
 import pytest
 
-from distilabel_openai_batch.api import client, transport
+from distilabel_openai_batch.api import creation, files, transport
 from distilabel_openai_batch.sandbox import Sandbox
 from tests.support.environment import API_KEY, ROOT
 from tests.support.fast_distilabel import hurry
@@ -48,8 +48,8 @@ def sandbox(running_sandbox, monkeypatch, tmp_path_factory):
 def quick_retries(monkeypatch):
     """Pauses between repetitions of a call that last moments, however often it fails."""
     monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.01)
-    monkeypatch.setattr(client, "CREATION_SECONDS", 0.05)
-    monkeypatch.setattr(client, "RESULTS_VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(creation, "CREATION_SECONDS", 0.05)
+    monkeypatch.setattr(files, "RESULTS_VISIBLE_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="session")

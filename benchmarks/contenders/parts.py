@@ -15,12 +15,12 @@ from benchmarks.meter import Meter, Task, measured
 from benchmarks.questions import MODEL
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, result_line
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, build_result_line
 from distilabel_openai_batch.api.requests import Request, Shard, build_custom_id
-from distilabel_openai_batch.api.result_files import Results
-from distilabel_openai_batch.engine.calls import Call
+from distilabel_openai_batch.api.result_files import JobResults
+from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.engine.scratch import Spool
-from distilabel_openai_batch.gc_pause import nothing_collected
+from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
 
@@ -59,7 +59,7 @@ def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | N
         def record() -> list[tuple[str, Outcome]]:
             kept: list[tuple[str, Outcome]] = []
             members = ledger.members(job)
-            results = iter(Results(list(members), [file]))
+            results = iter(JobResults(list(members), [file]))
             while some := list(islice(results, _AT_ONCE)):
                 ledger.record(members, dict(some))
                 kept += some
@@ -68,7 +68,7 @@ def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | N
             return kept
 
         with meter:
-            calls: list[Call] = part("`OpenAILLM` makes its calls", lambda: list(llm._calls(inputs, 1, {})))
+            calls: list[APICall] = part("`OpenAILLM` makes its calls", lambda: list(llm._calls(inputs, 1, {})))
             asked = part("JSON, digests, bodies to the disk", requests)
             shard = Shard.of(asked)
             job, _ = part("the ledger: intent", lambda: ledger.plan(shard))
@@ -99,11 +99,11 @@ def _write(shard: Shard, path: Path) -> None:
 def _write_results(requests: Sequence[Request], completion: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:
         for request in requests:
-            file.write(result_line(request.custom_id, completion))
+            file.write(build_result_line(request.custom_id, completion))
 
 
 def _read(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[Any]:
-    with nothing_collected():
+    with gc_paused():
         return [llm._output(input, 1, {}, outcome) for input, (_, outcome) in zip(inputs, outcomes, strict=True)]
 
 

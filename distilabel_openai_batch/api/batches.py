@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from distilabel_openai_batch.api.encoding import _count
+from distilabel_openai_batch.api.encoding import read_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,14 @@ class Batch:
     finished_at: float | None = None
 
     @property
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
         """Whether its status will not change any more."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Return whether the batch was cancelled, or is being cancelled."""
+        return self.status in ("cancelling", "cancelled", "canceled")
 
     @property
     def reasons(self) -> str:
@@ -92,9 +97,9 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
         input_file_id=batch.get("input_file_id") or None,
         output_file_id=batch.get("output_file_id") or None,
         error_file_id=batch.get("error_file_id") or None,
-        completed=_count(counts.get("completed")),
-        failed=_count(counts.get("failed")),
-        total=_count(counts.get("total")),
+        completed=read_count(counts.get("completed")),
+        failed=read_count(counts.get("failed")),
+        total=read_count(counts.get("total")),
         errors=tuple(_batch_errors(batch.get("errors"))),
         metadata=metadata if isinstance(metadata, dict) else {},
         created_at=_seconds(batch.get("created_at")),
@@ -120,11 +125,11 @@ def _seconds(value: object) -> float | None:
     return value if isinstance(value, (int, float)) else None
 
 
-RUN = "distilabel_openai_batch_run"
+RUN_METADATA = "distilabel_openai_batch_run"
 """The metadata key under which a batch names the run that submitted it."""
 
 
-ROWS = "distilabel_openai_batch_rows"
+ROWS_METADATA = "distilabel_openai_batch_rows"
 """The metadata key under which a batch names the file that has its run's rows."""
 
 
@@ -132,9 +137,9 @@ ROWS = "distilabel_openai_batch_rows"
 METADATA_VALUE_CHARACTERS = 512
 
 
-SCOPE = "distilabel_openai_batch_scope"
+SCOPE_METADATA = "distilabel_openai_batch_scope"
 """The metadata key that a scope's batches are found by on a machine that has no ledger."""
 
 
-KEY = "distilabel_openai_batch_key"
+KEY_METADATA = "distilabel_openai_batch_key"
 """The metadata key that a batch is found by when the reply to its creation was lost."""

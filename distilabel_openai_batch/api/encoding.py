@@ -17,10 +17,15 @@ def encode_body(body: Mapping[str, Any]) -> bytes:
         ValueError: it holds something that JSON cannot, with the reason.
     """
     # Copied: orjson leaves kilobytes behind what it returns, which a request would keep.
-    return b"%b" % _encode(body)
+    return b"%b" % encode_json(body)
 
 
-def _encode(value: object) -> bytes:
+def encode_json(value: object) -> bytes:
+    """Write a value as JSON.
+
+    Raises:
+        ValueError: JSON cannot hold the value.
+    """
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -41,7 +46,7 @@ def _plain(value: object) -> object:
     return orjson.loads(orjson.dumps(value))
 
 
-def _encode_sorted(value: object) -> bytes:
+def encode_canonical_json(value: object) -> bytes:
     """The same for the same value, however its keys are ordered."""
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
@@ -50,7 +55,7 @@ def _encode_sorted(value: object) -> bytes:
         return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _decode(text: bytes | str) -> Any:
+def decode_json(text: bytes | str) -> Any:
     """What JSON says, also where it is the JSON of `json`: halves of surrogate pairs, and numbers that are none.
 
     Raises:
@@ -66,5 +71,6 @@ def _decode(text: bytes | str) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def _count(value: object) -> int:
+def read_count(value: object) -> int:
+    """Return `value` if it is an integer, and 0 otherwise."""
     return value if isinstance(value, int) else 0

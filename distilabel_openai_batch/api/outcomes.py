@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from distilabel_openai_batch.api.encoding import _count, _decode
+from distilabel_openai_batch.api.encoding import decode_json, read_count
 from distilabel_openai_batch.api.failure_codes import MALFORMED, MISSING
 
 
@@ -28,39 +28,39 @@ class Answer:
     Attributes:
         line: the line of an output file that says it.
         tokens: tokens billed, in and out; 0 where the server does not say.
-        cached: those of the tokens in that the server had in its cache, which may be cheaper.
-        rejected: why some of its choices say nothing, by their places; `None` where that is not known or asked for.
+        cached_tokens: those of the tokens in that the server had in its cache, which may be cheaper.
+        choice_failures: the failures of unusable choices, by their index; `None` if nothing checked the choices.
     """
 
-    __slots__ = ("cached", "line", "rejected", "tokens")
+    __slots__ = ("cached_tokens", "choice_failures", "line", "tokens")
 
     def __init__(
         self,
         line: bytes,
         tokens: tuple[int, int],
-        cached: int = 0,
-        rejected: Mapping[int, Failure] | None = None,
+        cached_tokens: int = 0,
+        choice_failures: Mapping[int, Failure] | None = None,
     ) -> None:
         self.line = line
         self.tokens = tokens
-        self.cached = cached
-        self.rejected = rejected
+        self.cached_tokens = cached_tokens
+        self.choice_failures = choice_failures
 
     @classmethod
-    def of(cls, body: dict[str, Any], rejected: Mapping[int, Failure] | None = None) -> Answer:
+    def of(cls, body: dict[str, Any], choice_failures: Mapping[int, Failure] | None = None) -> Answer:
         """Makes an answer that no output file has."""
-        return cls(result_line("", body), _tokens(body), _cached(body), rejected)
+        return cls(build_result_line("", body), _tokens(body), _cached(body), choice_failures)
 
     @property
     def custom_id(self) -> str | None:
         """Whose result it is, where its line says so."""
-        return _decode(self.line)["custom_id"] or None
+        return decode_json(self.line)["custom_id"] or None
 
     @property
     def body(self) -> dict[str, Any]:
         """The body that the synchronous endpoint would have answered with."""
-        body: Any = _decode(self.line)["response"]["body"]
-        return _decode(body) if isinstance(body, str) else body  # type: ignore[no-any-return]
+        body: Any = decode_json(self.line)["response"]["body"]
+        return decode_json(body) if isinstance(body, str) else body  # type: ignore[no-any-return]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Answer) and self.body == other.body
@@ -93,17 +93,17 @@ class Failure:
 
 
 Outcome = Answer | Failure
-Take = Callable[[Mapping[str, Outcome]], None]
+Deliver = Callable[[Mapping[str, Outcome]], None]
 
 
-def decode(line: bytes) -> tuple[str, Outcome] | None:
+def parse_result_line(line: bytes) -> tuple[str, Outcome] | None:
     """Reads a line of an output or error file.
 
     Returns:
         The `custom_id` and what became of its request; `None` where the line cannot be attributed to any.
     """
     try:
-        result = _decode(line)
+        result = decode_json(line)
     except ValueError:
         return None
     if not isinstance(result, dict):
@@ -112,7 +112,7 @@ def decode(line: bytes) -> tuple[str, Outcome] | None:
     return (custom_id, _outcome(result, line)) if isinstance(custom_id, str) else None
 
 
-def result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
+def build_result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
     """What a batch's output file would have said of a request that was answered otherwise, line feed included."""
     response = {"status_code": 200, "request_id": None, "body": body}
     line = {"id": None, "custom_id": custom_id, "response": response, "error": None}
@@ -135,7 +135,7 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
     body = response.get("body")
     if isinstance(body, str):
         try:
-            body = _decode(body)
+            body = decode_json(body)
         except ValueError:
             if refused and status_code:
                 return _failure(result.get("error") or body, status_code, body)
@@ -156,13 +156,13 @@ def _tokens(body: Mapping[str, Any]) -> tuple[int, int]:
     usage = body.get("usage")
     if not isinstance(usage, dict):
         return 0, 0
-    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    return read_count(usage.get("prompt_tokens")), read_count(usage.get("completion_tokens"))
 
 
 def _cached(body: Mapping[str, Any]) -> int:
     usage = body.get("usage")
     details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
-    return _count(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    return read_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
 
 
 def _failure(error: object, status_code: int | None, otherwise: str) -> Failure:

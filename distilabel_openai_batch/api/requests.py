@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import orjson
 
-from distilabel_openai_batch.api.encoding import _encode, _encode_sorted, encode_body
+from distilabel_openai_batch.api.encoding import encode_body, encode_canonical_json, encode_json
 
 _LINE = b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n'
 
@@ -67,14 +67,14 @@ def digest_body(base_url: str, endpoint: str, body: bytes) -> str:
     """
     # Of a number that is too large for it, orjson makes a float that others share.
     value = json.loads(body) if _LARGE_NUMBER.search(body) else orjson.loads(body)
-    return _digest(base_url, endpoint, _encode_sorted(value))
+    return _digest(base_url, endpoint, encode_canonical_json(value))
 
 
 def _digest(base_url: str, endpoint: str, canonical: bytes) -> str:
     return blake2b(b"\0".join((base_url.encode(), endpoint.encode(), canonical)), digest_size=16).hexdigest()
 
 
-class Frame:
+class BodyTemplate:
     """What bodies have in common that differ in one field alone: their JSON around its value, made once for all.
 
     Args:
@@ -89,17 +89,17 @@ class Frame:
         marked = {**body, name: mark}
         self._name = name
         self._encoded = _around(mark, encode_body(marked))
-        self._canonical = _around(mark, _encode_sorted(marked))
+        self._canonical = _around(mark, encode_canonical_json(marked))
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """As `encode_body`."""
         before, after = self._encoded
-        return b"%b%b%b" % (before, _encode(body[self._name]), after)
+        return b"%b%b%b" % (before, encode_json(body[self._name]), after)
 
     def digest(self, base_url: str, endpoint: str, body: Mapping[str, Any]) -> str:
         """As `digest` of the encoded body."""
         before, after = self._canonical
-        return _digest(base_url, endpoint, b"%b%b%b" % (before, _encode_sorted(body[self._name]), after))
+        return _digest(base_url, endpoint, b"%b%b%b" % (before, encode_canonical_json(body[self._name]), after))
 
 
 def _around(mark: str, text: bytes) -> tuple[bytes, bytes]:
@@ -142,7 +142,7 @@ class Shard:
         """The path that all its requests go to."""
         return self.requests[0].endpoint
 
-    def parted(self, custom_ids: Set[str]) -> tuple[Shard | None, Shard | None]:
+    def split_by_ids(self, custom_ids: Set[str]) -> tuple[Shard | None, Shard | None]:
         """Itself in two shards: the requests that are named, and the others; `None` where there are none."""
         parts: tuple[list[Request], list[Request]] = [], []
         for request in self.requests:
@@ -152,7 +152,7 @@ class Shard:
         named, others = (Shard.of(part) if part else None for part in parts)
         return named, others
 
-    def parts(self, size: int) -> list[Shard]:
+    def split(self, size: int) -> list[Shard]:
         """Itself in shards of about as many requests each.
 
         Args:
@@ -163,7 +163,7 @@ class Shard:
         return [Shard.of(self.requests[start:end]) for start, end in pairwise(edges)]
 
 
-def cut(requests: Iterable[Request], max_requests: int, max_bytes: int) -> Iterator[Shard]:
+def cut_shards(requests: Iterable[Request], max_requests: int, max_bytes: int) -> Iterator[Shard]:
     """Cuts requests into shards that each fit an input file.
 
     Args:

@@ -10,11 +10,11 @@ from array import array
 from collections.abc import Iterator, Sequence
 from io import BufferedReader, BytesIO, RawIOBase
 
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome, decode
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome, parse_result_line
 from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 
 
-class Results:
+class JobResults:
     """Joins a job's requests with the lines of its files.
 
     Of two lines that name a request the first counts, but an answer counts more than a failure. A request that no line
@@ -31,15 +31,15 @@ class Results:
         # For each request the file, the place and the length of its line, and tokens: 48 bytes.
         self._lines = array("q", [-1, 0, 0, 0, 0, 0]) * len(custom_ids)
         self._is_answer = bytearray(len(custom_ids))
-        self.strays = 0
+        self.stray_lines = 0
         """Lines that belong to none of the requests, or make no sense."""
         self.answers = 0
         """Requests that have an answer."""
         self.tokens = (0, 0)
         """Tokens billed for the answers, in and out."""
-        self.cached = 0
+        self.cached_tokens = 0
         """Those of the tokens in that the server had in its cache."""
-        self.long: list[Usage] = []
+        self.long_prompts: list[Usage] = []
         """Those of each answer to a prompt that may have a price of its own."""
         self.model = ""
         """The model that answered, by the name that the first answer has for it."""
@@ -53,7 +53,7 @@ class Results:
             if self._is_answer[place]:
                 yield custom_id, Answer(line, (tokens_in, tokens_out), cached)
             else:
-                decoded = decode(line)
+                decoded = parse_result_line(line)
                 yield custom_id, decoded[1] if decoded else MISSING_RESULT
 
     def _line(self, number: int, start: int, length: int) -> bytes:
@@ -67,10 +67,10 @@ class Results:
             for start, line in _lines(file):
                 if not line.strip():
                     continue
-                decoded = decode(line)
+                decoded = parse_result_line(line)
                 place = places.get(decoded[0]) if decoded else None
                 if decoded is None or place is None:
-                    self.strays += 1
+                    self.stray_lines += 1
                     continue
                 self._note(place, decoded[1], (number, start, len(line)))
 
@@ -84,11 +84,11 @@ class Results:
             if not self.answers:
                 self.model = str(outcome.body.get("model") or "")
             self.answers += 1
-            self.cached += outcome.cached
+            self.cached_tokens += outcome.cached_tokens
             if tokens_in > LONG_PROMPT:
-                self.long.append(Usage(tokens_in, tokens_out, outcome.cached))
+                self.long_prompts.append(Usage(tokens_in, tokens_out, outcome.cached_tokens))
             self.tokens = (self.tokens[0] + tokens_in, self.tokens[1] + tokens_out)
-            self._lines[6 * place : 6 * place + 6] = array("q", (*line, tokens_in, tokens_out, outcome.cached))
+            self._lines[6 * place : 6 * place + 6] = array("q", (*line, tokens_in, tokens_out, outcome.cached_tokens))
         elif self._lines[6 * place] < 0:
             self._lines[6 * place : 6 * place + 3] = array("q", line)
 

@@ -1,33 +1,44 @@
-"""The client of a server, how long its failures are waited for, and the words of its errors."""
+"""Calls to one server: the SDK's client, retries, and the mapping of the SDK's errors to ours.
+
+Transient failures (a cut connection, a 503, a 429) are retried here; any other failure is raised as a `RunError` that
+quotes the API. The SDK's own retries are off: the SDK would repeat a create whose reply was lost, and so buy the batch
+twice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio
 import httpx
 import openai
 import orjson
-from tenacity import RetryCallState
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-# A proxy's page need not be told in full; the API's own messages are shorter than this.
-_LONGEST_MESSAGE = 1_000
+from distilabel_openai_batch import errors
 
+T = TypeVar("T")
 
-# What a server says that does not have the path it is asked at.
-_NO_SUCH_PATH = frozenset({404, 405, 501})
+# Characters of an error message that are shown: the API's own messages are shorter, a proxy's page is longer.
+_MESSAGE_CHARACTERS = 1_000
+
+PATH_UNKNOWN = frozenset({404, 405, 501})
+"""Status codes with which a server answers if it does not have the requested path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to wait for a server that fails.
+    """Pauses between the attempts of a call, and their end.
 
     Attributes:
-        first: seconds before the first repetition; each further pause is twice as long.
-        longest: seconds between two repetitions, at most, unless the server asks for more with `Retry-After`.
+        first: seconds before the second attempt; each further pause is twice as long.
+        longest: maximum of seconds between two attempts, unless the server asks for more with `Retry-After`.
         total: seconds after which a call is given up, if the server was ever reached in this run.
-        retries: repetitions before the server was ever reached: a wrong address is an error soon.
+        retries: retries before the server was ever reached, so that a wrong address is reported soon.
     """
 
     first: float = 0.5
@@ -36,19 +47,23 @@ class Patience:
     retries: int = 6
 
     def pause(self, attempt: int) -> float:
-        """Seconds to wait after the failure of attempt number `attempt`, the first of which is 1."""
-        # 2.0**64 is beyond any cap and far from overflowing, which a night of retries would come to.
+        """Return the seconds to wait after the failure of attempt number `attempt`, which counts from 1."""
+        # 2.0**64 exceeds every `longest`; the exponent of a night of retries would overflow.
         return min(self.longest, self.first * 2.0 ** min(attempt - 1, 64))
 
 
-class _Passing(Exception):
-    """The call failed in a way that may be over soon."""
+class TransientError(Exception):
+    """A failure of a call that may succeed if it is repeated.
 
-    def __init__(self, reason: str, *, retry_after: float | None = None, refused: bool = False) -> None:
+    Attributes:
+        retry_after: seconds that the server asks to wait, `None` if it does not ask.
+        did_nothing: whether the server certainly did nothing. If `False`, a call that creates may have created.
+    """
+
+    def __init__(self, reason: str, *, retry_after: float | None = None, did_nothing: bool = False) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
-        self.refused = refused
-        """The server did nothing, as it said; without that, a call that creates may have created."""
+        self.did_nothing = did_nothing
 
 
 def sdk_client(
@@ -59,22 +74,22 @@ def sdk_client(
     headers: Mapping[str, str] | None = None,
     azure_api_version: str | None = None,
 ) -> openai.AsyncOpenAI:
-    """Makes the SDK's client, for every call to a server.
+    """Create the SDK's client for all calls to one server.
 
     Args:
-        base_url: the server's address, `/v1` included; `None` for the SDK's default. On Azure `/openai` stands in the
-            place of `/v1`.
+        base_url: the server's address, `/v1` included; `None` for the SDK's default. An address on Azure ends in
+            `/openai` instead of `/v1`.
         api_key: sent to the server and nowhere else.
         timeout: seconds that the server may be silent.
         headers: sent with every call.
-        azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's.
+        azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's API.
     """
-    # 3.x wants an httpx2 client, and takes this one.
+    # The SDK's version 3 is typed for an httpx2 client, and accepts this one.
     http_client: Any = httpx.AsyncClient(timeout=timeout, follow_redirects=True)
     if azure_api_version:
         assert base_url is not None
-        # Not by `azure_endpoint`, whose last slash 1.x keeps. Without `azure_deployment`, which 1.x would put into the
-        # paths of files and batches. Into those of synchronous calls the SDK puts the model by itself.
+        # `azure_endpoint` keeps a trailing slash in 1.x, and `azure_deployment` enters the paths of files and batches
+        # there → pass neither. The SDK itself puts the model into the paths of synchronous calls.
         return openai.AsyncAzureOpenAI(
             base_url=base_url,
             api_version=azure_api_version,
@@ -85,15 +100,178 @@ def sdk_client(
     return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, default_headers=headers, http_client=http_client)
 
 
-def _error_of(state: RetryCallState) -> _Passing:
+class Transport:
+    """The calls to one server, with retries and one error boundary, so that callers need no `try`.
+
+    Args:
+        client: the SDK's client, used with its own retries switched off.
+        patience: pauses and number of the attempts.
+        logger: the logger of failed attempts.
+
+    Attributes:
+        client: the SDK's client without retries.
+        raw: the same client; it returns responses unparsed, because the SDK's objects of a hundred batches cost
+            milliseconds per poll.
+    """
+
+    def __init__(self, client: openai.AsyncOpenAI, patience: Patience, logger: logging.Logger) -> None:
+        self.client = client.with_options(max_retries=0)
+        self.raw = self.client.with_raw_response
+        self.patience = patience
+        self.logger = logger
+        self._was_reached = False
+
+    @property
+    def address(self) -> str:
+        """Return the server's base URL without credentials."""
+        return _without_credentials(self.client.base_url)
+
+    async def retry(self, action: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a call until it succeeds, fails for good, or the patience ends.
+
+        Args:
+            action: the infinitive that logs and errors name ("upload an input file").
+            attempt: makes one call and returns its result.
+
+        Raises:
+            RunError: the server refuses, or could not be reached. `did_nothing` is set if no attempt had an effect.
+        """
+        started = time.monotonic()
+        did_nothing = True
+
+        def is_exhausted(state: RetryCallState) -> bool:
+            if not self._was_reached:
+                return state.attempt_number > self.patience.retries
+            return time.monotonic() - started > self.patience.total
+
+        def pause(state: RetryCallState) -> float:
+            return max(_error_of(state).retry_after or 0.0, self.patience.pause(state.attempt_number))
+
+        def note_failure(state: RetryCallState) -> None:
+            nonlocal did_nothing
+            did_nothing = did_nothing and _error_of(state).did_nothing
+            self._log_failure(action, state)
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            stop=is_exhausted,
+            wait=pause,
+            before_sleep=note_failure,
+            sleep=anyio.sleep,
+            reraise=True,
+        )
+        try:
+            result: T = await retrying(self.call, attempt)
+        except TransientError as error:
+            hint = "" if self._was_reached else " Is the address right, and is the server up?"
+            failure = errors.ConnectionFailedError(
+                f"Failed to {action} at {self.address}: {error}{hint} All answers are kept; run again to continue."
+            )
+            failure.did_nothing = did_nothing and error.did_nothing
+            raise failure from None
+        except errors.RunError as error:
+            error.did_nothing = error.did_nothing and did_nothing
+            raise
+        return result
+
+    async def call(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make one call and map the SDK's exceptions to ours.
+
+        Raises:
+            TransientError: the call may succeed if it is repeated.
+            RunError: the server refuses the call.
+        """
+        try:
+            result = await call()
+        except openai.APIStatusError as error:
+            self._was_reached = True
+            raise self._mapped(error) from None
+        except (openai.APIConnectionError, httpx.TransportError) as error:
+            cause = error.__cause__ or error
+            reason = str(cause) or str(error) or type(error).__name__
+            never_sent = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
+            raise TransientError(f"{self.mask_key(reason).rstrip('.')}.", did_nothing=never_sent) from None
+        except (openai.OpenAIError, ValueError) as error:
+            # The reply is no JSON or not of this API, such as a proxy's error page with status 200 → retry.
+            raise TransientError(self.mask_key(str(error))) from None
+        self._was_reached = True
+        return result
+
+    def mask_key(self, text: str) -> str:
+        """Return a text with the API key replaced by `***`."""
+        return text.replace(self.client.api_key, "***") if self.client.api_key else text
+
+    def message_of(self, error: openai.APIStatusError) -> str:
+        """Return the API's message, or the page of a proxy, shortened and without the API key."""
+        message = error.body.get("message") if isinstance(error.body, dict) else None
+        words = " ".join(self.mask_key(str(message or error.body or error.message)).split())
+        return words if len(words) <= _MESSAGE_CHARACTERS else f"{words[:_MESSAGE_CHARACTERS]}…"
+
+    def _log_failure(self, action: str, state: RetryCallState) -> None:
+        # Log attempts 1, 2, 4, 8, … so that a long outage does not flood the log.
+        if state.attempt_number & (state.attempt_number - 1) == 0:
+            until = f", for at most {self._time_limit()}" if state.attempt_number == 1 else ""
+            self.logger.warning(
+                f"Failed to {action} at {self.address}: {_error_of(state)} Retrying in {state.upcoming_sleep:.1f} s"
+                f"{until}."
+            )
+
+    def _time_limit(self) -> str:
+        patience = self.patience
+        if self._was_reached:
+            return _duration(patience.total)
+        return _duration(sum(patience.pause(attempt) for attempt in range(1, patience.retries + 1)))
+
+    def _mapped(self, error: openai.APIStatusError) -> Exception:
+        code, status_code = error_code(error), error.status_code
+        text = f"{self.message_of(error)} (HTTP {status_code}{f', {code}' if code else ''})"
+        if status_code in PATH_UNKNOWN and _is_collection(error.request.method, error.request.url.path):
+            text = f"{error.request.method} {_without_credentials(error.request.url)} was answered: {text}"
+            if not (isinstance(self.client, openai.AsyncAzureOpenAI) or self.address.endswith("/v1")):
+                text += ". Is the base URL right? The base URL of a server with OpenAI's API usually ends in /v1."
+        kind = errors.RunError
+        if errors.is_out_of_quota(code):
+            kind = errors.QuotaError
+        elif errors.is_key_rejected(status_code):
+            kind = errors.AuthenticationError
+        elif errors.is_transient(status_code, code) and not errors.is_over_token_limit(code):
+            retry_after = _seconds(error.response.headers.get("retry-after"))
+            return TransientError(text, retry_after=retry_after, did_nothing=status_code == 429)
+        refusal = kind(text, status_code=status_code, code=code)
+        refusal.did_nothing = True
+        return refusal
+
+
+def json_object(response: Any) -> dict[str, Any]:
+    """Return the JSON object in a raw response of the SDK.
+
+    Raises:
+        ValueError: the response is no JSON object; it may be a proxy's page with status 200.
+    """
+    try:
+        content = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError("The server's answer is not of this API.")
+    return content
+
+
+def error_code(error: openai.APIStatusError) -> str | None:
+    """Return the API's error code, or the error's type if there is no code."""
+    body = error.body if isinstance(error.body, dict) else {}
+    code = body.get("code") or body.get("type")
+    return str(code) if code else None
+
+
+def _error_of(state: RetryCallState) -> TransientError:
     assert state.outcome is not None
     error = state.outcome.exception()
-    assert isinstance(error, _Passing)
+    assert isinstance(error, TransientError)
     return error
 
 
 def _without_credentials(url: object) -> str:
-    """An address as it can be shown."""
     shown = httpx.URL(str(url)).copy_with(username=None, password=None, query=None, fragment=None)
     return str(shown).rstrip("/")
 
@@ -103,49 +281,12 @@ def _duration(seconds: float) -> str:
 
 
 def _is_collection(method: str, path: str) -> bool:
-    """Whether a call is about no file and no batch in particular: the path itself may be what is not found."""
+    """Return whether a call names no particular file or batch, so that a 404 means that the path is unknown."""
     return method == "POST" and path.endswith(("/files", "/batches"))
 
 
-def _is_no_endpoint(status_code: int, code: str | None, message: str) -> bool:
-    """Whether a refusal says that there is no such path, rather than no such model."""
-    return status_code in (405, 501) or (status_code == 404 and (code is None or "invalid url" in message.lower()))
-
-
-def _object(response: Any) -> dict[str, Any]:
-    """The JSON object that a raw response of the SDK is.
-
-    Raises:
-        ValueError: it is none: a proxy's page with status 200, perhaps.
-    """
-    try:
-        answer = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        answer = None
-    if not isinstance(answer, dict):
-        raise ValueError("The server's answer is not of this API.")
-    return answer
-
-
-def _message(error: openai.APIStatusError) -> str:
-    """The API's own words, or the page of whoever answered in its place."""
-    told = error.body.get("message") if isinstance(error.body, dict) else None
-    return str(told) if told else str(error.body or error.message)
-
-
-def _code(error: openai.APIStatusError) -> str | None:
-    body = error.body if isinstance(error.body, dict) else {}
-    code = body.get("code") or body.get("type")
-    return str(code) if code else None
-
-
-def _shortened(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= _LONGEST_MESSAGE else f"{words[:_LONGEST_MESSAGE]}…"
-
-
 def _seconds(retry_after: str | None) -> float | None:
-    """What `Retry-After` asks for, where it is a number of seconds that somebody could wait for."""
+    """Return the seconds of a `Retry-After` header; `None` if the header is no finite, non-negative number."""
     try:
         seconds = float(retry_after) if retry_after else None
     except ValueError:

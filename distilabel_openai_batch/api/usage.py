@@ -19,27 +19,27 @@ class Usage:
         tokens_in: those of prompts, cached ones included.
         tokens_out: those of answers, reasoning included.
         tokens_cached: those of the prompts that the server had in its cache.
-        long: those of each request among them whose prompt is longer than `LONG_PROMPT`. A job's file has no room for
-            more than some hundred.
+        long_prompts: the usage of each request whose prompt is longer than `LONG_PROMPT`. A job's file has no room
+            for more than some hundred.
     """
 
     tokens_in: int
     tokens_out: int
     tokens_cached: int = 0
-    long: tuple[Usage, ...] = ()
+    long_prompts: tuple[Usage, ...] = ()
 
     @classmethod
     def of_request(cls, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> Usage:
         """Those of one request."""
         usage = cls(tokens_in, tokens_out, tokens_cached)
-        return replace(usage, long=(usage,)) if tokens_in > LONG_PROMPT else usage
+        return replace(usage, long_prompts=(usage,)) if tokens_in > LONG_PROMPT else usage
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             self.tokens_in + other.tokens_in,
             self.tokens_out + other.tokens_out,
             self.tokens_cached + other.tokens_cached,
-            self.long + other.long,
+            self.long_prompts + other.long_prompts,
         )
 
     def counts(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The command line."""
+"""Command line `distilabel-openai-batch`."""
 
 from distilabel_openai_batch.cli.main import app
 

@@ -1,145 +1,203 @@
-"""Arguments that several commands share, and the jobs and scopes that they select."""
+"""Arguments and options that several commands share, and the jobs and scopes that they select."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 import typer
 
-from distilabel_openai_batch.cli.output import _LOGGER
+from distilabel_openai_batch.cli.output import LOGGER
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
 from distilabel_openai_batch.ledger.files import DIRECTORY_ENV_NAME, directory
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName, in_full, label
-from distilabel_openai_batch.text import _NAMED, _few
+from distilabel_openai_batch.text import NAMES_SHOWN, shortlist
 
 
-def _complete_scope(incomplete: str) -> list[str]:
+def complete_scope(incomplete: str) -> list[str]:
+    """Return the names of scopes that begin with `incomplete`; none if the ledger cannot be read."""
     try:
-        return [name for entry in _inventory(None).scopes() if (name := label(entry.name)).startswith(incomplete)]
+        scopes = open_inventory(None).scopes()
     except OpenAIBatchError:
         return []
+    return [name for entry in scopes if (name := label(entry.name)).startswith(incomplete)]
 
 
-def _complete_batch(incomplete: str) -> list[str]:
+def complete_batch(incomplete: str) -> list[str]:
+    """Return the ids of batches that begin with `incomplete`; none if the ledger cannot be read."""
     try:
-        return [job.batch_id for job in _inventory(None).jobs() if job.batch_id and job.batch_id.startswith(incomplete)]
+        jobs = open_inventory(None).jobs()
     except OpenAIBatchError:
         return []
+    return [job.batch_id for job in jobs if job.batch_id and job.batch_id.startswith(incomplete)]
 
 
-_LedgerDir = Annotated[
+SCOPE_HELP = "Name of a pipeline, of a `pipeline/task` or of a script, as `jobs` shows it."
+
+ScopeArgument = Annotated[str, typer.Argument(help=SCOPE_HELP, autocompletion=complete_scope)]
+
+OptionalScopeArgument = Annotated[
+    str | None, typer.Argument(help=SCOPE_HELP, autocompletion=complete_scope, show_default="all scopes")
+]
+
+BatchIdArgument = Annotated[str, typer.Argument(help="Batch id, as `jobs` shows it.", autocompletion=complete_batch)]
+
+LedgerDirOption = Annotated[
     Path | None,
     typer.Option(
         "--ledger-dir",
-        help=f"The ledger's directory; else ${DIRECTORY_ENV_NAME}, else ~/.cache/distilabel/openai_batch.",
+        help=f"Directory of the ledger. Default: ${DIRECTORY_ENV_NAME}, else ~/.cache/distilabel/openai_batch.",
         show_default=False,
     ),
 ]
 
-
-_BaseUrl = Annotated[
+BaseUrlOption = Annotated[
     str | None,
-    typer.Option("--base-url", help="Only what was asked there, where several servers were.", show_default=False),
+    typer.Option("--base-url", help="Select only scopes at this server address.", show_default=False),
+]
+
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+
+PollOption = Annotated[
+    bool,
+    typer.Option("--look", help="Poll the server for the status of open jobs. Default: the status a run saw last."),
 ]
 
 
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+def open_inventory(ledger_dir: Path | None) -> Inventory:
+    """Return a reader of the ledger in `ledger_dir`, or in the default directory.
 
-_Look = Annotated[
-    bool, typer.Option("--look", help="Ask the server how open jobs are now. Otherwise: as a run saw them last.")
-]
-
-
-_BatchId = Annotated[str, typer.Argument(help="A batch's id, as `jobs` shows it.", autocompletion=_complete_batch)]
-_SCOPE_HELP = "A pipeline's name, `pipeline/task`, or a script's name, as `jobs` shows it."
-_OneScope = Annotated[str, typer.Argument(help=_SCOPE_HELP, autocompletion=_complete_scope)]
-
-_AnyScope = Annotated[
-    str | None, typer.Argument(help=_SCOPE_HELP, autocompletion=_complete_scope, show_default="all scopes")
-]
-
-
-def _inventory(ledger_dir: Path | None) -> Inventory:
+    Raises:
+        LedgerError: if no directory is given and there is no home directory.
+    """
     return Inventory(directory(ledger_dir))
 
 
-def _is_meant(name: ScopeName, scope: str | None, base_url: str | None) -> bool:
-    is_at = base_url is None or base_url.rstrip("/") == name.base_url.rstrip("/")
-    return is_at and (scope is None or scope in (label(name), name.pipeline, in_full(name)))
+def is_selected(name: ScopeName, scope: str | None, base_url: str | None) -> bool:
+    """Return whether a scope has the given name (label, pipeline or full name) and server; `None` selects any."""
+    is_at_server = base_url is None or base_url.rstrip("/") == name.base_url.rstrip("/")
+    return is_at_server and (scope is None or scope in (label(name), name.pipeline, in_full(name)))
 
 
-def _jobs(inventory: Inventory, scope: str | None, base_url: str | None) -> list[JobEntry]:
-    """The jobs that are meant, of which there may be none in a scope that there is."""
-    meant = [job for job in inventory.jobs() if _is_meant(job.scope, scope, base_url)]
-    if scope and not meant:
-        _scopes(inventory, scope, base_url)
-    return meant
+def select_jobs(inventory: Inventory, scope: str | None, base_url: str | None) -> list[JobEntry]:
+    """Return the jobs of the selected scopes; a scope without jobs has none.
+
+    Raises:
+        OpenAIBatchError: if the ledger has no scope of the given name.
+    """
+    jobs = [job for job in inventory.jobs() if is_selected(job.scope, scope, base_url)]
+    if scope and not jobs:
+        select_scopes(inventory, scope, base_url)
+    return jobs
 
 
-def _scopes(inventory: Inventory, scope: str | None, base_url: str | None) -> list[ScopeEntry]:
-    """The scopes that are meant; at least one where one is named."""
+def select_scopes(inventory: Inventory, scope: str | None, base_url: str | None) -> list[ScopeEntry]:
+    """Return the selected scopes.
+
+    Raises:
+        OpenAIBatchError: if the ledger has no scope of the given name.
+    """
     entries = inventory.scopes()
-    meant = [entry for entry in entries if _is_meant(entry.name, scope, base_url)]
-    if scope and not meant:
-        there = [label(entry.name) for entry in entries]
-        has = f"It has: {_few(there, scope)}" if there else "Nothing was asked through it yet."
-        raise OpenAIBatchError(f"The ledger has no scope {scope}{f' at {base_url}' if base_url else ''}. {has}")
-    return meant
+    selected = [entry for entry in entries if is_selected(entry.name, scope, base_url)]
+    if scope and not selected:
+        names = [label(entry.name) for entry in entries]
+        hint = f"Its scopes: {shortlist(names, scope)}" if names else "The ledger is empty."
+        raise OpenAIBatchError(f"The ledger has no scope {scope}{_at(base_url)}. {hint}")
+    return selected
 
 
-def _one_scope(inventory: Inventory, scope: str | None, base_url: str | None) -> ScopeEntry:
-    meant = _scopes(inventory, scope, base_url)
-    # A pipeline's name may be that of a script, too.
-    meant = [entry for entry in meant if label(entry.name) == scope] or meant
-    if len(meant) == 1:
-        return meant[0]
-    if not meant:
-        raise OpenAIBatchError(f"The ledger has no scope{f' at {base_url}' if base_url else ''}.")
-    some = meant[-_NAMED:]
-    labels = Counter((label(entry.name), entry.name.base_url) for entry in meant)
+def select_one_scope(inventory: Inventory, scope: str | None, base_url: str | None) -> ScopeEntry:
+    """Return the one selected scope. A scope with exactly the given name is preferred to the Tasks of that pipeline.
+
+    Raises:
+        OpenAIBatchError: if no scope is selected, or more than one.
+    """
+    selected = select_scopes(inventory, scope, base_url)
+    # A script may have the name of a pipeline → prefer the exact name.
+    selected = [entry for entry in selected if label(entry.name) == scope] or selected
+    if not selected:
+        raise OpenAIBatchError(f"The ledger has no scope{_at(base_url)}.")
+    if len(selected) > 1:
+        raise OpenAIBatchError(_ambiguous_scope([entry.name for entry in selected]))
+    return selected[0]
+
+
+def _at(base_url: str | None) -> str:
+    return f" at {base_url}" if base_url else ""
+
+
+def _ambiguous_scope(names: Sequence[ScopeName]) -> str:
+    shown = names[-NAMES_SHOWN:]
+    uses = Counter((label(name), name.base_url) for name in names)
     listed = "".join(
-        f"\n  {in_full(name) if labels[label(name), name.base_url] > 1 else label(name)} --base-url {name.base_url}"
-        for name in (entry.name for entry in some)
+        f"\n  {in_full(name) if uses[label(name), name.base_url] > 1 else label(name)} --base-url {name.base_url}"
+        for name in shown
     )
-    more = f"\nand {len(meant) - len(some):,} before these." if len(meant) > len(some) else ""
-    raise OpenAIBatchError(f"Which scope is meant? There are:{listed}{more}")
+    more = f"\nand {len(names) - len(shown):,} earlier scopes." if len(names) > len(shown) else ""
+    return f"Several scopes match. Choose one:{listed}{more}"
 
 
-def _of_batches(entries: Sequence[JobEntry], batch_ids: Sequence[str]) -> list[JobEntry]:
-    by_id = {job.batch_id: job for job in entries}
+def select_batches(jobs: Sequence[JobEntry], batch_ids: Sequence[str]) -> list[JobEntry]:
+    """Return the jobs of the given batches, each once.
+
+    Raises:
+        OpenAIBatchError: if no job has one of the batches.
+    """
+    by_id = {job.batch_id: job for job in jobs}
     for batch_id in batch_ids:
         if batch_id not in by_id:
-            raise OpenAIBatchError(
-                f"The ledger does not know batch {batch_id}. It knows: {_few(filter(None, by_id), batch_id)}"
-            )
+            known_ids = shortlist(filter(None, by_id), batch_id)
+            raise OpenAIBatchError(f"The ledger has no batch {batch_id}. Its batches: {known_ids}")
     return [by_id[batch_id] for batch_id in dict.fromkeys(batch_ids)]
 
 
-def _looked_at(entries: list[JobEntry]) -> list[JobEntry]:
-    """The jobs as they are at the server, where it knows more of them than the ledger."""
+def poll(jobs: list[JobEntry]) -> list[JobEntry]:
+    """Return jobs with the status and counts that the server reports for open batches.
+
+    Raises:
+        OpenAIBatchError: if the jobs are at several servers, or the server cannot be reached.
+    """
     from distilabel_openai_batch.operations.server import (
-        AT_ONCE,
-        Access,
-        can_be_looked_at,
-        looked_at,
-        server_of,
+        SHORT_PATIENCE,
+        ServerAccess,
+        is_pollable,
+        poll_jobs,
+        single_server,
     )
 
-    there = [job for job in entries if can_be_looked_at(job)]
-    server = server_of(there)
-    if server is None:
-        return entries
-    access = Access.to(server)
+    pollable = [job for job in jobs if is_pollable(job)]
+    base_url = single_server(pollable)
+    if base_url is None:
+        return jobs
+    access = ServerAccess.from_environment(base_url)
 
     async def run() -> list[JobEntry]:
-        async with access.open(AT_ONCE, _LOGGER) as api:
-            return await looked_at(api, there)
+        async with access.open(SHORT_PATIENCE, LOGGER) as api:
+            return await poll_jobs(api, pollable)
 
-    seen = {job.batch_id: job for job in anyio.run(run)}
-    return [seen.get(job.batch_id, job) if job.batch_id else job for job in entries]
+    polled = {job.batch_id: job for job in anyio.run(run)}
+    return [polled.get(job.batch_id, job) if job.batch_id else job for job in jobs]
+
+
+def parse_parameters(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return `step.llm.parameter=value` texts as the nested dictionary that `Pipeline.run` takes.
+
+    Raises:
+        typer.BadParameter: if a text has no step, no parameter or no `=`.
+    """
+    parameters: dict[str, Any] = {}
+    for assignment in assignments:
+        name, is_given, value = assignment.partition("=")
+        *steps, parameter = name.split(".")
+        if not is_given or not steps:
+            raise typer.BadParameter(f"{assignment!r} is not `step.parameter=value`.", param_hint="--param")
+        owner = parameters
+        for step in steps:
+            owner = owner.setdefault(step, {})
+        owner[parameter] = value
+    return parameters

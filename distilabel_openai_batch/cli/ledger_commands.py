@@ -1,4 +1,4 @@
-"""Commands that read the ledger."""
+"""Commands that read the ledger: jobs, costs, report, failures, show, results."""
 
 from __future__ import annotations
 
@@ -6,123 +6,132 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
-from distilabel_openai_batch.cli.app import app
+from distilabel_openai_batch.cli.application import app
 from distilabel_openai_batch.cli.arguments import (
-    _SCOPE_HELP,
-    _AnyScope,
-    _BaseUrl,
-    _BatchId,
-    _complete_scope,
-    _inventory,
-    _is_meant,
-    _jobs,
-    _LedgerDir,
-    _Look,
-    _looked_at,
-    _of_batches,
-    _one_scope,
-    _scopes,
+    SCOPE_HELP,
+    BaseUrlOption,
+    BatchIdArgument,
+    LedgerDirOption,
+    OptionalScopeArgument,
+    PollOption,
+    complete_scope,
+    is_selected,
+    open_inventory,
+    poll,
+    select_batches,
+    select_jobs,
+    select_one_scope,
+    select_scopes,
 )
 from distilabel_openai_batch.cli.output import (
-    _console,
-    _costs_json,
-    _job_json,
-    _moment,
-    _print_json,
-    _print_table,
-    _say_interrupted,
-    _say_why_unknown,
+    console,
+    local_time,
+    note_interrupted,
+    note_unknown_costs,
+    print_json,
+    print_table,
 )
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import reasons
 from distilabel_openai_batch.ledger.states import label
-from distilabel_openai_batch.text import plural
+from distilabel_openai_batch.text import duration, plural
+
+if TYPE_CHECKING:
+    from distilabel_openai_batch.display.tables import Timing
+    from distilabel_openai_batch.ledger.entries import JobEntry
 
 
 @app.command()
 def jobs(
-    scope: _AnyScope = None,
-    look: _Look = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON list with all that is known of each job.")] = False,
-    base_url: _BaseUrl = None,
-    ledger_dir: _LedgerDir = None,
+    scope: OptionalScopeArgument = None,
+    look: PollOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list with every field of each job.")] = False,
+    base_url: BaseUrlOption = None,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """List the jobs: scope, batch, status, answered of all requests, failed, cost, what was saved, age, and time.
+    """List the jobs of the ledger: scope, batch, status, answered and failed requests, cost, saving, age, duration.
 
-    The age counts from when a job was planned. What it took stands there when it has ended, the ETA before.
+    The age counts from when the job was planned. The last column is the duration of an ended job, or the ETA of an
+    open one.
     """
+    from distilabel_openai_batch.cli.json_output import job_json
     from distilabel_openai_batch.display.tables import is_to_come, jobs_table, timings
 
-    entries = _jobs(_inventory(ledger_dir), scope, base_url)
+    entries = select_jobs(open_inventory(ledger_dir), scope, base_url)
     if look:
-        entries = _looked_at(entries)
+        entries = poll(entries)
     rows = list(zip(entries, timings(entries, time.time()), strict=True))
     if as_json:
-        _print_json([_job_json(*row) for row in rows])
+        print_json([job_json(*row) for row in rows])
     elif rows:
-        _print_table(jobs_table, rows)
-        _say_why_unknown([job for job in entries if not is_to_come(job)])
-        _say_interrupted(entries)
+        print_table(jobs_table, rows)
+        note_unknown_costs([job for job in entries if not is_to_come(job)])
+        note_interrupted(entries)
         if not look and any(job.is_open and job.batch_id for job in entries):
-            typer.echo("Open jobs stand as a run saw them last; `jobs --look` asks the server.", err=True)
+            typer.echo("Open jobs have the status that a run saw last; `jobs --look` polls the server.", err=True)
     else:
         typer.echo("No jobs.")
 
 
 @app.command()
 def costs(
-    scope: _AnyScope = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object.")] = False,
-    base_url: _BaseUrl = None,
-    ledger_dir: _LedgerDir = None,
+    scope: OptionalScopeArgument = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    base_url: BaseUrlOption = None,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Say what the answers in the ledger cost, and what they would have cost at once, by scope and model.
+    """List the cost of the answers in the ledger, and their cost without the Batch API, by scope and model.
 
-    Prices are OpenAI's and Azure's list prices of the day. What is not listed is unknown.
+    Prices are OpenAI's and Azure's list prices on the day of each job. The cost of a model without a list price is
+    unknown.
     """
+    from distilabel_openai_batch.cli.json_output import costs_json
     from distilabel_openai_batch.display.tables import costs_table
     from distilabel_openai_batch.pricing.job_costs import by_model
 
-    meant = _jobs(_inventory(ledger_dir), scope, base_url)
-    entries = by_model(meant)
+    selected = select_jobs(open_inventory(ledger_dir), scope, base_url)
+    entries = by_model(selected)
     if as_json:
-        _print_json(_costs_json(entries))
+        print_json(costs_json(entries))
     elif entries:
-        _print_table(costs_table, entries)
-        _say_why_unknown(meant)
+        print_table(costs_table, entries)
+        note_unknown_costs(selected)
     else:
         typer.echo("No answers.")
 
 
 @app.command()
 def report(
-    scope: _AnyScope = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
-    base_url: _BaseUrl = None,
-    ledger_dir: _LedgerDir = None,
+    scope: OptionalScopeArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path("report.html"),
+    base_url: BaseUrlOption = None,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Write a page to be looked at in a browser: jobs and answers over time, failures, tokens, and what was saved.
+    """Write an HTML page about the ledger: jobs and answers over time, failures, tokens and savings.
 
-    It is one file that loads nothing, and has no questions and no answers in it.
+    The page is one file that loads nothing else. It contains no prompts and no answers.
     """
     from distilabel_openai_batch.report import charts, page
     from distilabel_openai_batch.report.history import histories
 
-    inventory, now = _inventory(ledger_dir), time.time()
-    # Jobs are only added: what is read first has no more of them.
+    inventory, now = open_inventory(ledger_dir), time.time()
+    # The ledger only gains jobs → every job read here has a scope and a course in the reads below.
     entries = inventory.jobs()
-    scopes = _scopes(inventory, scope, base_url)
+    scopes = select_scopes(inventory, scope, base_url)
     if not page.is_installed():
-        raise OpenAIBatchError(f"A report needs something to draw with. Install it: {charts.HOW_TO_INSTALL}")
-    found = histories(entries, inventory.courses(), now)
+        raise OpenAIBatchError(f"`report` needs a drawing library. Install it: {charts.HOW_TO_INSTALL}")
     facts = page.Facts(
         title=label(scopes[0].name) if len(scopes) == 1 else (scope or "All scopes"),
-        histories=[history for history in found if _is_meant(history.job.scope, scope, base_url)],
+        histories=[
+            history
+            for history in histories(entries, inventory.courses(), now)
+            if is_selected(history.job.scope, scope, base_url)
+        ],
         reasons=reasons(inventory.failures(scopes)),
         answered=sum(entry.answered for entry in scopes),
         failed=sum(entry.failed for entry in scopes),
@@ -133,56 +142,64 @@ def report(
         output.write_text(page.render(facts), encoding="utf-8")
     except OSError as error:
         raise OpenAIBatchError(f"The report cannot be written: {error}") from None
-    typer.echo(f"{len(facts.histories):,} jobs in {output}")
+    typer.echo(f"{plural(len(facts.histories), 'job')} in {output}")
 
 
 @app.command()
 def failures(
-    scope: _AnyScope = None,
-    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="A line of JSON for each failed request.")] = False,
-    base_url: _BaseUrl = None,
-    ledger_dir: _LedgerDir = None,
+    scope: OptionalScopeArgument = None,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each failed request.")] = False,
+    base_url: BaseUrlOption = None,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """List the requests that have no answer by reason, the most frequent one first."""
+    """List the failed requests of the ledger by reason, the most frequent reason first."""
     from distilabel_openai_batch.display.tables import reasons_table
 
-    inventory = _inventory(ledger_dir)
-    found = inventory.failures(_scopes(inventory, scope, base_url))
+    inventory = open_inventory(ledger_dir)
+    entries = inventory.failures(select_scopes(inventory, scope, base_url))
     if as_jsonl:
-        for failure in found:
-            about = asdict(failure) | {"scope": label(failure.scope), "base_url": failure.scope.base_url}
-            typer.echo(orjson.dumps(about).decode())
-    elif by_reason := reasons(found):
-        _print_table(reasons_table, by_reason)
+        for failure in entries:
+            fields = asdict(failure) | {"scope": label(failure.scope), "base_url": failure.scope.base_url}
+            typer.echo(orjson.dumps(fields).decode())
+    elif by_reason := reasons(entries):
+        print_table(reasons_table, by_reason)
     else:
         typer.echo("No failed requests.")
 
 
 @app.command()
 def show(
-    batch_id: _BatchId,
-    look: _Look = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object.")] = False,
-    ledger_dir: _LedgerDir = None,
+    batch_id: BatchIdArgument,
+    look: PollOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Show all that is known of one job."""
-    from distilabel_openai_batch.display.tables import facts_table, is_to_come, money, timings
-    from distilabel_openai_batch.pricing.job_costs import of_job
-    from distilabel_openai_batch.text import duration
+    """Show every field of one job in the ledger."""
+    from distilabel_openai_batch.cli.json_output import job_json
+    from distilabel_openai_batch.display.tables import facts_table, timings
 
-    entries = _inventory(ledger_dir).jobs()
-    place = entries.index(_of_batches(entries, [batch_id])[0])
+    entries = open_inventory(ledger_dir).jobs()
+    place = entries.index(select_batches(entries, [batch_id])[0])
     if look:
-        entries[place : place + 1] = _looked_at(entries[place : place + 1])
-    # The scope's other jobs tell how long this one may take.
+        entries[place : place + 1] = poll(entries[place : place + 1])
+    # The ETA of a job follows from the durations of the scope's other jobs → compute the timings of all jobs.
     job, timing = entries[place], timings(entries, time.time())[place]
     if as_json:
-        _print_json(_job_json(job, timing))
+        print_json(job_json(job, timing))
         return
+    console().print(facts_table((name, value) for name, value in _job_facts(job, timing).items() if value))
+    note_unknown_costs([job])
+
+
+def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
+    """Return the lines that `show` prints about a job; a line without a value is empty."""
+    from distilabel_openai_batch.display.tables import is_to_come, money
+    from distilabel_openai_batch.pricing.job_costs import of_job
+
     cached = f" ({job.tokens_cached:,} of them cached)" if job.tokens_cached else ""
     spent, saved = money(of_job(job))
-    facts = {
-        "batch": batch_id,
+    return {
+        "batch": job.batch_id or "",
         "scope": label(job.scope),
         "server": job.scope.base_url,
         "status": f"{job.status}; in the ledger: {job.state.value}",
@@ -193,36 +210,36 @@ def show(
         "tokens": "" if is_to_come(job) else f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
         "cost": "" if is_to_come(job) else f"{spent}; saved {saved}",
         "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
-        "planned": f"{_moment(job.created_at)}, {duration(timing.age)} ago",
-        "ended": f"{_moment(job.ended_at)}, after {duration(timing.took)}" if job.ended_at else "",
+        "planned": f"{local_time(job.created_at)}, {duration(timing.age)} ago",
+        "ended": f"{local_time(job.ended_at)}, after {duration(timing.took)}" if job.ended_at else "",
         "ETA": duration(timing.eta) if timing.eta is not None else "",
         "error": job.error or "",
     }
-    _console().print(facts_table((name, value) for name, value in facts.items() if value))
-    _say_why_unknown([job])
 
 
 @app.command()
 def results(
     scope: Annotated[
         str | None,
-        typer.Argument(help=_SCOPE_HELP, autocompletion=_complete_scope, show_default="the only one there is"),
+        typer.Argument(help=SCOPE_HELP, autocompletion=complete_scope, show_default="the only scope of the ledger"),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A file, `.jsonl` or `.parquet`.", show_default="JSONL to the terminal"),
+        typer.Option(
+            "--output", "-o", help="File to write: `.jsonl` or `.parquet`.", show_default="JSONL to the terminal"
+        ),
     ] = None,
-    base_url: _BaseUrl = None,
-    ledger_dir: _LedgerDir = None,
+    base_url: BaseUrlOption = None,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Write out the answers of a scope: custom_id, batch, model, generations, tokens, and the API's whole response.
+    """Write the answers of a scope: custom_id, batch, model, generations, tokens, and the whole API response.
 
-    The ledger keeps answers, not questions: a `custom_id` is a hash of its question.
+    The ledger keeps answers but no prompts: a `custom_id` is a hash of its request.
     """
     from distilabel_openai_batch.operations import export
 
-    inventory = _inventory(ledger_dir)
-    answers = inventory.answers(_one_scope(inventory, scope, base_url))
+    inventory = open_inventory(ledger_dir)
+    answers = inventory.answers(select_one_scope(inventory, scope, base_url))
     if output is None:
         if sys.stdout is None:
             raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")

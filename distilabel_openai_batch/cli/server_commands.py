@@ -1,4 +1,4 @@
-"""Commands that call the server, or change the ledger."""
+"""Commands that call a server or write to the ledger: watch, cancel, adopt, forget."""
 
 from __future__ import annotations
 
@@ -6,71 +6,69 @@ import os
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
-from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import Answer, Outcome
-from distilabel_openai_batch.cli.app import app
+from distilabel_openai_batch.cli.application import app
 from distilabel_openai_batch.cli.arguments import (
-    _AnyScope,
-    _BaseUrl,
-    _complete_batch,
-    _inventory,
-    _is_meant,
-    _jobs,
-    _LedgerDir,
-    _of_batches,
-    _one_scope,
-    _OneScope,
-    _Yes,
+    BaseUrlOption,
+    LedgerDirOption,
+    OptionalScopeArgument,
+    ScopeArgument,
+    YesOption,
+    complete_batch,
+    is_selected,
+    open_inventory,
+    select_batches,
+    select_jobs,
+    select_one_scope,
 )
-from distilabel_openai_batch.cli.output import _LOGGER, _console, _say_interrupted, _say_lost
+from distilabel_openai_batch.cli.output import LOGGER, console, note_interrupted, note_lost
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.ledger.entries import JobEntry
+from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
 from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import LOST, ScopeName, in_full, label
 from distilabel_openai_batch.text import plural
+
+if TYPE_CHECKING:
+    from distilabel_openai_batch.api.batches import Batch
+    from distilabel_openai_batch.api.outcomes import Outcome
 
 _SHORTEST_INTERVAL_SECONDS = 0.05
 
 
 @app.command()
 def watch(
-    scope: _AnyScope = None,
-    base_url: _BaseUrl = None,
-    interval: Annotated[float, typer.Option(help="Seconds between two looks at the server, 0.05 at least.")] = 5.0,
-    ledger_dir: _LedgerDir = None,
+    scope: OptionalScopeArgument = None,
+    base_url: BaseUrlOption = None,
+    interval: Annotated[float, typer.Option(help="Seconds between two polls of the server, at least 0.05.")] = 5.0,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Watch open jobs at the server until they end, and those that a run makes meanwhile.
+    """Watch the open jobs of the ledger at the server until they end, including jobs that a run adds meanwhile.
 
-    Ctrl+C ends the watching alone: the jobs go on.
+    Ctrl+C stops only the watching: the jobs continue.
     """
     from distilabel_openai_batch.display.bars import Bars
-    from distilabel_openai_batch.operations.server import (
-        FOR_LONG,
-        Access,
-        server_of,
-        watch_jobs,
-    )
+    from distilabel_openai_batch.operations.server import LONG_PATIENCE, ServerAccess, single_server, watch_jobs
 
-    inventory = _inventory(ledger_dir)
+    inventory = open_inventory(ledger_dir)
 
     def open_jobs() -> list[JobEntry]:
-        return [job for job in _jobs(inventory, scope, base_url) if job.is_open]
+        return [job for job in select_jobs(inventory, scope, base_url) if job.is_open]
 
-    server = server_of(open_jobs())
+    server = single_server(open_jobs())
     if server is None:
         typer.echo("No open jobs.")
-        _say_interrupted(_jobs(inventory, scope, base_url))
+        note_interrupted(select_jobs(inventory, scope, base_url))
         return
-    access = Access.to(server)
-    with Bars(_console()) as bars:
+    access = ServerAccess.from_environment(server)
+    with Bars(console()) as bars:
 
         async def run() -> list[JobEntry]:
-            async with access.open(FOR_LONG, _LOGGER) as api:
+            async with access.open(LONG_PATIENCE, LOGGER) as api:
                 return await watch_jobs(
                     api,
                     lambda: [job for job in open_jobs() if job.scope.base_url == server],
@@ -79,15 +77,15 @@ def watch(
                     inventory.is_in_use,
                 )
 
-        seen = {job.batch_id: job for job in anyio.run(run)}
-    if failed := sum(job.failed for job in seen.values()):
-        typer.echo(f"{plural(failed, 'request')} failed: `failures` lists them once they are collected.")
-    left_open = [seen[job.batch_id] for job in open_jobs() if job.batch_id in seen]
-    _say_lost(left_open)
-    if left := sorted({label(job.scope) for job in left_open if job.status != LOST}):
+        watched = {job.batch_id: job for job in anyio.run(run)}
+    if failed := sum(job.failed for job in watched.values()):
+        typer.echo(f"{plural(failed, 'request')} failed: `failures` lists them after a run has collected them.")
+    uncollected = [watched[job.batch_id] for job in open_jobs() if job.batch_id in watched]
+    note_lost(uncollected)
+    if scopes := sorted({label(job.scope) for job in uncollected if job.status != LOST}):
         typer.echo(
-            f"Ended, and not collected yet: {', '.join(left)}. A pipeline that runs does that now; otherwise run it"
-            " again."
+            f"Ended but not collected yet: {', '.join(scopes)}. A running pipeline collects these jobs now; otherwise"
+            " run the pipeline again."
         )
 
 
@@ -95,155 +93,175 @@ def watch(
 def cancel(
     batch_ids: Annotated[
         list[str] | None,
-        typer.Argument(help="Batches' ids, as `jobs` shows them.", autocompletion=_complete_batch, show_default=False),
+        typer.Argument(help="Batch ids, as `jobs` shows them.", autocompletion=complete_batch, show_default=False),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All open jobs.")] = False,
-    yes: _Yes = False,
-    base_url: _BaseUrl = None,
-    ledger_dir: _LedgerDir = None,
+    every: Annotated[bool, typer.Option("--all", help="Cancel all open jobs.")] = False,
+    yes: YesOption = False,
+    base_url: BaseUrlOption = None,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Cancel jobs at the server. What they answered until then is billed, and kept by the next run."""
+    """Cancel open jobs of the ledger at the server.
+
+    Requests answered until then are billed, and the next run uses the answers.
+    """
     from distilabel_openai_batch.operations.server import (
-        AT_ONCE,
-        Access,
-        can_be_looked_at,
-        looked_at,
-        server_of,
+        SHORT_PATIENCE,
+        ServerAccess,
+        is_pollable,
+        poll_jobs,
+        single_server,
     )
 
     if bool(batch_ids) == every:
-        raise typer.BadParameter("Give the ids of batches, or --all.")
-    entries = _jobs(_inventory(ledger_dir), None, base_url)
-    meant = entries if every else _of_batches(entries, batch_ids or [])
-    chosen = [job for job in meant if can_be_looked_at(job)]
-    server = server_of(chosen)
+        raise typer.BadParameter("Give batch ids or --all.")
+    entries = select_jobs(open_inventory(ledger_dir), None, base_url)
+    selected = entries if every else select_batches(entries, batch_ids or [])
+    open_jobs = [job for job in selected if is_pollable(job)]
+    server = single_server(open_jobs)
     if not every:
-        for job in meant:
-            if job not in chosen:
-                typer.echo(f"{job.batch_id} has ended: it is {job.status}.")
+        for job in selected:
+            if job not in open_jobs:
+                typer.echo(f"{job.batch_id} has ended already: it is {job.status}.")
     if server is None:
         if every:
             typer.echo("No open jobs at a server.")
-            _say_interrupted(entries)
+            note_interrupted(entries)
         return
-    access = Access.to(server)
-    for job in chosen:
+    access = ServerAccess.from_environment(server)
+    for job in open_jobs:
         typer.echo(f"{job.batch_id} of {label(job.scope)}: {plural(job.requests, 'request')}", err=True)
     typer.echo(
-        "A pipeline that waits for them asks again what they do not answer: end it first, if that is not wanted.",
+        "A running pipeline submits the unanswered requests of a cancelled job again: to prevent that, stop the"
+        " pipeline first.",
         err=True,
     )
     if not yes:
-        typer.confirm(f"Cancel {plural(len(chosen), 'job')}?", abort=True, err=True)
+        typer.confirm(f"Cancel {plural(len(open_jobs), 'job')}?", abort=True, err=True)
 
     async def run() -> list[JobEntry]:
-        async with access.open(AT_ONCE, _LOGGER) as api:
-            for job in chosen:
+        async with access.open(SHORT_PATIENCE, LOGGER) as api:
+            for job in open_jobs:
                 assert job.batch_id
                 await api.cancel(job.batch_id)
-            return await looked_at(api, chosen)
+            return await poll_jobs(api, open_jobs)
 
-    now = anyio.run(run)
-    for job in now:
+    cancelled = anyio.run(run)
+    for job in cancelled:
         typer.echo(f"{job.batch_id} is {job.status}.")
-    _say_lost(now)
+    note_lost(cancelled)
 
 
 @app.command()
 def adopt(
-    batch_id: Annotated[str, typer.Argument(help="The batch's id at the server.")],
-    scope: _OneScope,
+    batch_id: Annotated[str, typer.Argument(help="Id of the batch at the server.")],
+    scope: ScopeArgument,
     base_url: Annotated[
         str | None,
-        typer.Option("--base-url", help="The server it is at.", show_default="the scope's, $OPENAI_BASE_URL, OpenAI's"),
+        typer.Option(
+            "--base-url",
+            help="Address of the batch's server.",
+            show_default="the scope's, else $OPENAI_BASE_URL, else OpenAI's",
+        ),
     ] = None,
-    ledger_dir: _LedgerDir = None,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Take the answers of a batch made elsewhere into a scope, known to the ledger or new.
+    """Import the answers of a batch that was made elsewhere into a scope of the ledger, which may be a new scope.
 
-    A run there takes them for those of its questions that the batch was asked word for word, parameters included.
+    A run in that scope uses an imported answer if its own request is the same word for word, parameters included.
     """
-    from distilabel_openai_batch.api.batches import KEY
-    from distilabel_openai_batch.operations import import_batch
-    from distilabel_openai_batch.operations.server import (
-        AT_ONCE,
-        DEFAULT_BASE_URL,
-        Access,
-    )
+    from distilabel_openai_batch.api.batches import KEY_METADATA
+    from distilabel_openai_batch.api.outcomes import Answer
+    from distilabel_openai_batch.operations.import_batch import read_results
+    from distilabel_openai_batch.operations.server import SHORT_PATIENCE, ServerAccess
 
-    inventory = _inventory(ledger_dir)
-    known = [entry.name for entry in inventory.scopes()] if inventory.path.exists() else []
-    name = next(
-        (name for name in known if scope in (label(name), in_full(name)) and _is_meant(name, scope, base_url)), None
-    )
-    if name is None:
-        pipeline, _, task = scope.partition("//" if "//" in scope else "/")
-        address = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-        name = ScopeName(pipeline, task, f"{address.rstrip('/')}/")
-    access = Access.to(name.base_url)
+    inventory = open_inventory(ledger_dir)
+    name = _scope_for_import(inventory, scope, base_url)
+    access = ServerAccess.from_environment(name.base_url)
 
     async def run(directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
-        async with access.open(AT_ONCE, _LOGGER) as api:
-            return await import_batch.read(api, name.base_url, batch_id, directory)
+        async with access.open(SHORT_PATIENCE, LOGGER) as api:
+            return await read_results(api, name.base_url, batch_id, directory)
 
     with TemporaryDirectory() as directory:
         batch, outcomes = anyio.run(run, Path(directory))
-    with closing(Ledger(inventory.path.parent, name)) as file:
-        if not file.adopt_results(batch, batch.metadata.get(KEY, batch.id), outcomes):
-            raise OpenAIBatchError(f"The ledger knows batch {batch_id} already.")
+    with closing(Ledger(inventory.path.parent, name)) as ledger:
+        if not ledger.adopt_results(batch, batch.metadata.get(KEY_METADATA, batch.id), outcomes):
+            raise OpenAIBatchError(f"The ledger has batch {batch_id} already.")
     answers = sum(isinstance(outcome, Answer) for _, outcome in outcomes)
     typer.echo(
-        f"{label(name)} at {name.base_url}: took {plural(answers, 'answer')}; {len(outcomes) - answers:,} without one."
+        f"{label(name)} at {name.base_url}: imported {plural(answers, 'answer')};"
+        f" {plural(len(outcomes) - answers, 'request')} without an answer."
     )
+
+
+def _scope_for_import(inventory: Inventory, scope: str, base_url: str | None) -> ScopeName:
+    """Return the scope of the ledger with the given name and server, or a new one."""
+    from distilabel_openai_batch.operations.server import DEFAULT_BASE_URL
+
+    names = [entry.name for entry in inventory.scopes()] if inventory.path.exists() else []
+    for name in names:
+        if scope in (label(name), in_full(name)) and is_selected(name, scope, base_url):
+            return name
+    pipeline, _, task = scope.partition("//" if "//" in scope else "/")
+    address = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+    return ScopeName(pipeline, task, f"{address.rstrip('/')}/")
 
 
 @app.command()
 def forget(
-    scope: _OneScope,
-    lost: Annotated[bool, typer.Option("--lost", help="Also the jobs whose batches the server does not know.")] = False,
-    yes: _Yes = False,
-    base_url: _BaseUrl = None,
-    ledger_dir: _LedgerDir = None,
+    scope: ScopeArgument,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="Also release the jobs whose batches the server does not know.")
+    ] = False,
+    yes: YesOption = False,
+    base_url: BaseUrlOption = None,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Drop what became of a scope's requests, and its interrupted jobs, so that the next run buys them again.
+    """Drop a scope's answers, failures and interrupted jobs from the ledger, so that the next run submits them again.
 
-    Jobs under way stay, and so do the batches and files at the server. It is asked where an interrupted job may have a
-    batch there. A batch may be unknown to it because the key is another project's: that is no loss.
+    Jobs in progress stay in the ledger; batches and files stay at the server. If an interrupted job may have a batch,
+    the server is called first. With the key of another project the server does not know a batch either: do not use
+    --lost then.
     """
-    from distilabel_openai_batch.operations.forget import settle_interrupted, settle_lost
+    from distilabel_openai_batch.operations.forget import release_interrupted_jobs, release_lost_jobs
 
-    inventory = _inventory(ledger_dir)
-    entry = _one_scope(inventory, scope, base_url)
+    inventory = open_inventory(ledger_dir)
+    entry = select_one_scope(inventory, scope, base_url)
     jobs = [job for job in inventory.jobs() if job.scope == entry.name]
     interrupted = [job for job in jobs if job.is_interrupted]
-    under_way = sum(job.asked for job in jobs if job.is_open)
-    cost = f", which cost {entry.tokens_in:,} tokens in and {entry.tokens_out:,} out"
-    parts = [
-        f"{plural(entry.answered, 'answer')}{cost}" if entry.answered else "",
-        plural(entry.failed, "failed request") if entry.failed else "",
-        f"{plural(sum(job.asked for job in interrupted), 'request')} of interrupted jobs" if interrupted else "",
-        f"{plural(under_way, 'request')} under way, which stay{' where the server knows their batch' if lost else ''}"
-        if under_way
-        else "",
-    ]
-    there = "; ".join(filter(None, parts)) or "nothing"
-    typer.echo(f"{label(entry.name)} at {entry.name.base_url}: {there}.", err=True)
-    if not (entry.answered + entry.failed or interrupted or (lost and under_way)):
+    in_progress = sum(job.asked for job in jobs if job.is_open)
+    content = _scope_content(entry, sum(job.asked for job in interrupted), in_progress, lost)
+    typer.echo(f"{label(entry.name)} at {entry.name.base_url}: {content}.", err=True)
+    if not (entry.answered + entry.failed or interrupted or (lost and in_progress)):
         typer.echo("Nothing to forget.")
         return
     if not yes:
-        typer.confirm("Forget them? A run that needs them has to buy them again.", abort=True, err=True)
-    with closing(Ledger(inventory.path.parent, entry.name)) as file:
-        settled = settle_interrupted(file, entry.name.base_url, _LOGGER)
-        gone = settle_lost(file, entry.name.base_url, _LOGGER) if lost else 0
-        forgotten = file.forget()
-    typer.echo(f"Forgot what became of {plural(forgotten, 'request')}.")
+        question = "Forget them? A run that needs them has to submit and pay for them again."
+        typer.confirm(question, abort=True, err=True)
+    with closing(Ledger(inventory.path.parent, entry.name)) as ledger:
+        release = release_interrupted_jobs(ledger, entry.name.base_url, LOGGER)
+        lost_count = release_lost_jobs(ledger, entry.name.base_url, LOGGER) if lost else 0
+        forgotten = ledger.forget()
+    typer.echo(f"Forgot the outcomes of {plural(forgotten, 'request')}.")
     if lost:
-        typer.echo(f"{plural(gone, 'job')} had a batch that the server does not know.")
-    for batch in settled.found:
-        typer.echo(f"Batch {batch.id} was found at the server: its requests were bought, and stay.")
-    if settled.unknown:
+        typer.echo(f"Released {plural(lost_count, 'job')} with a batch that the server does not know.")
+    for batch in release.found_batches:
+        typer.echo(f"Batch {batch.id} was found at the server: its requests are billed and stay in progress.")
+    if release.unresolved:
         raise OpenAIBatchError(
-            f"{plural(settled.unknown, 'interrupted job')} may have a batch at the server, and stays:"
-            f" {settled.why_unknown}"
+            f"{plural(release.unresolved, 'interrupted job')} may have a batch at the server, and stays:"
+            f" {release.error}"
         )
+
+
+def _scope_content(entry: ScopeEntry, interrupted: int, in_progress: int, lost: bool) -> str:
+    """Return the numbers of a scope's requests that `forget` drops or keeps, as a text."""
+    cost = f", which cost {entry.tokens_in:,} tokens in and {entry.tokens_out:,} out"
+    condition = " if the server knows their batch" if lost else ""
+    parts = [
+        f"{plural(entry.answered, 'answer')}{cost}" if entry.answered else "",
+        plural(entry.failed, "failed request") if entry.failed else "",
+        f"{plural(interrupted, 'request')} of interrupted jobs" if interrupted else "",
+        f"{plural(in_progress, 'request')} in progress, which stay{condition}" if in_progress else "",
+    ]
+    return "; ".join(filter(None, parts)) or "nothing"

@@ -3,47 +3,48 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
 import typer
 
-from distilabel_openai_batch.cli.app import app
-from distilabel_openai_batch.cli.arguments import _LedgerDir
-from distilabel_openai_batch.cli.output import _forecasts_json, _may_colour, _print_json, _print_table
+from distilabel_openai_batch.cli.application import app
+from distilabel_openai_batch.cli.arguments import LedgerDirOption, parse_parameters
+from distilabel_openai_batch.cli.output import may_colour, print_json, print_table
 
 
 @app.command()
 def estimate(
-    pipeline: Annotated[Path, typer.Argument(help="The pipeline's YAML or JSON file.")],
+    pipeline: Annotated[Path, typer.Argument(help="YAML or JSON file of the pipeline.")],
     param: Annotated[
         list[str] | None,
-        typer.Option(help="A runtime parameter, as for `distilabel pipeline run`: `step.llm.max_jobs=5`."),
+        typer.Option(help="Runtime parameter, as for `distilabel pipeline run`: `step.llm.max_jobs=5`."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object.")] = False,
-    ledger_dir: _LedgerDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Say how much a pipeline would ask through the Batch API and what that may cost. Nothing is sent, or bought.
+    """Estimate the requests that a pipeline would send to the Batch API, and their cost. Nothing is sent or billed.
 
-    The steps before the first Tasks are run, here. What the ledger has answered, or under way, is not bought again.
+    The steps before the first Tasks run on this machine. Requests that the ledger has as answered or in progress are
+    counted as known: a run does not submit them again.
     """
-    # distilabel and what it imports warn of each other, to those who cannot mend it.
+    # distilabel and its dependencies warn about each other → the user cannot fix these warnings.
     warnings.simplefilter("ignore")
-    from distilabel_openai_batch.display.tables import forecast_notes, forecasts_table
+    from distilabel_openai_batch.cli.json_output import estimates_json
+    from distilabel_openai_batch.display.tables import estimate_notes, estimates_table
     from distilabel_openai_batch.operations.estimate import estimate_pipeline
 
-    forecasts = estimate_pipeline(pipeline, _parameters(param or []), ledger_dir)
+    estimates = estimate_pipeline(pipeline, parse_parameters(param or []), ledger_dir)
     if as_json:
-        _print_json(_forecasts_json(forecasts))
+        print_json(estimates_json(estimates))
         return
-    if not forecasts:
-        typer.echo("No step of it asks through the Batch API.")
+    if not estimates:
+        typer.echo("No step of the pipeline uses the Batch API.")
         return
-    _print_table(forecasts_table, forecasts)
-    for note in forecast_notes(forecasts):
+    print_table(estimates_table, estimates)
+    for note in estimate_notes(estimates):
         typer.echo(note)
 
 
@@ -51,44 +52,44 @@ def estimate(
 def doctor(
     base_url: Annotated[
         str | None,
-        typer.Option("--base-url", envvar="OPENAI_BASE_URL", help="The server's address.", show_default="OpenAI's"),
+        typer.Option("--base-url", envvar="OPENAI_BASE_URL", help="Address of the server.", show_default="OpenAI's"),
     ] = None,
-    ledger_dir: _LedgerDir = None,
+    ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Check versions, ledger, base URL and key, and the server by two small calls that cost nothing."""
+    """Check the versions, the ledger, the base URL, the key, and the server by two small calls that cost nothing."""
     from distilabel_openai_batch.operations.doctor import diagnose
-    from distilabel_openai_batch.operations.server import (
-        DEFAULT_BASE_URL,
-    )
+    from distilabel_openai_batch.operations.server import DEFAULT_BASE_URL
 
     findings = anyio.run(partial(diagnose, ledger_dir, base_url or DEFAULT_BASE_URL))
     for finding in findings:
-        sign, colour = ("✗ ", "red") if finding.mend else ("✓ ", "green")
-        typer.secho(sign, fg=colour, nl=False, color=_may_colour())
-        typer.echo(f"{finding.subject}: {finding.says}")
-        if finding.mend:
-            typer.echo(f"  → {finding.mend}")
-    if any(finding.mend for finding in findings):
+        sign, colour = ("✗ ", "red") if finding.fix else ("✓ ", "green")
+        typer.secho(sign, fg=colour, nl=False, color=may_colour())
+        typer.echo(f"{finding.subject}: {finding.text}")
+        if finding.fix:
+            typer.echo(f"  → {finding.fix}")
+    if any(finding.fix for finding in findings):
         raise typer.Exit(1)
 
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)] = 8000,
-    in_progress_seconds: Annotated[float, typer.Option(help="Seconds that each job takes.", min=0)] = 0.0,
-    seconds_per_request: Annotated[float, typer.Option(help="Seconds more for each of its requests.", min=0)] = 0.0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 picks a free port.", min=0, max=65535)] = 8000,
+    in_progress_seconds: Annotated[float, typer.Option(help="Seconds that each batch stays in progress.", min=0)] = 0.0,
+    seconds_per_request: Annotated[
+        float, typer.Option(help="Additional seconds for each request of a batch.", min=0)
+    ] = 0.0,
     window_seconds: Annotated[
-        float, typer.Option(help="Seconds after which a job expires, with what was answered by then.", min=0)
+        float, typer.Option(help="Seconds after which a batch expires with the answers that it has by then.", min=0)
     ] = 86_400.0,
     fail_share: Annotated[
-        float, typer.Option(help="The share of the requests that fail, the same ones each time.", min=0, max=1)
+        float, typer.Option(help="Share of requests that fail. The same requests fail each time.", min=0, max=1)
     ] = 0.0,
-    fail_status: Annotated[int, typer.Option(help="The HTTP status that they fail with.", min=400, max=599)] = 400,
+    fail_status: Annotated[int, typer.Option(help="HTTP status of failed requests.", min=400, max=599)] = 400,
 ) -> None:
-    """Serve the sandbox: a local server that speaks the Batch API, for trying pipelines without a key or money.
+    """Serve the sandbox: a local server with the Batch API, for trying pipelines without a key and without cost.
 
-    It answers at once and without thought, unless it is told to take its time, or to fail.
+    The sandbox answers at once and with placeholder texts, unless options set delays or failures.
     """
     try:
         from distilabel_openai_batch.sandbox import RequestFailure, Settings
@@ -108,20 +109,7 @@ def serve(
         )
         serve_sandbox(settings, host=host, port=port)
     except OSError as error:
-        typer.echo(f"{host}:{port} cannot be listened on: {error.strerror}. Choose another --port; 0 is any.", err=True)
+        typer.echo(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port; 0 picks a free port.", err=True
+        )
         raise typer.Exit(1) from None
-
-
-def _parameters(params: Sequence[str]) -> dict[str, Any]:
-    """Runtime parameters as `Pipeline.run` takes them."""
-    parameters: dict[str, Any] = {}
-    for param in params:
-        name, is_given, value = param.partition("=")
-        *steps, last = name.split(".")
-        if not is_given or not steps:
-            raise typer.BadParameter(f"{param!r} is not `step.parameter=value`.", param_hint="--param")
-        place = parameters
-        for step in steps:
-            place = place.setdefault(step, {})
-        place[last] = value
-    return parameters

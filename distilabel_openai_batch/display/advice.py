@@ -50,7 +50,7 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
     code, message = failure.code, failure.message
     if code == "batch_expired":
         return f"The window closed before their turn. {AGAIN}"
-    if errors.passes(failure.status_code, code):
+    if errors.is_transient(failure.status_code, code):
         return f"That passes. {AGAIN}"
     if code in (REFUSAL, *_POLICY_CODES):
         return "Asking again changes little: reword these rows, or leave them out."

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Shard
-from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display.advice import next_step
 from distilabel_openai_batch.display.bars import Bar, counted
@@ -166,25 +166,27 @@ class Progress(Observer):
         """So many answers were taken from a batch that is under way, and says itself how many it has."""
         self._early[batch.id] += answers
 
-    def on_collected(self, batch: Batch, results: Results) -> None:
+    def on_collected(self, batch: Batch, results: JobResults) -> None:
         """A job's results are here."""
         # Before its answers are counted one by one.
         self._show(batch, ended=True)
         self._live.pop(batch.id, None)
         if results.answers:
-            usage = Usage(*results.tokens, results.cached, tuple(results.long))
+            usage = Usage(*results.tokens, results.cached_tokens, tuple(results.long_prompts))
             self._billed(results.model, self._models.pop(batch.id, ""), usage, asked_now=False)
         if batch.status != "completed":
             reasons = f": {batch.reasons}" if batch.errors else ""
             self._logger.warning(f"Batch {batch.id} ended as {batch.status}{reasons}; what it answered is used.")
-        if results.strays:
-            self._logger.warning(f"Batch {batch.id} has {results.strays:,} result lines that belong to no request.")
+        if results.stray_lines:
+            self._logger.warning(
+                f"Batch {batch.id} has {results.stray_lines:,} result lines that belong to no request."
+            )
 
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
         """A request of a model was asked synchronously, and is billed in full if it was answered."""
         self._asked_now += 1
         if isinstance(outcome, Answer):
-            usage = Usage.of_request(*outcome.tokens, outcome.cached)
+            usage = Usage.of_request(*outcome.tokens, outcome.cached_tokens)
             self._billed(str(outcome.body.get("model") or ""), model, usage, asked_now=True)
         self._show()
 
@@ -289,8 +291,8 @@ class Progress(Observer):
             since = self._bars_since.setdefault(batch.id, now)
             total = requests if requests is not None else self._bars[batch.id].total if batch.id in self._bars else 0
             done = total if ended else min(total, batch.completed + batch.failed)
-            eta = None if batch.ended or ended else remaining(now - since, done, total)
-            self._bars[batch.id] = Bar(batch.id, "", done, total, batch.status, batch.ended or ended, eta)
+            eta = None if batch.has_ended or ended else remaining(now - since, done, total)
+            self._bars[batch.id] = Bar(batch.id, "", done, total, batch.status, batch.has_ended or ended, eta)
         done = min(self._requests, self._done() + self._failed())
         self._display.show(list(self._bars.values()), done, self._requests)
 

@@ -21,7 +21,7 @@ from distilabel_openai_batch.pricing.prices import Cost, dollars
 from distilabel_openai_batch.text import duration
 
 if TYPE_CHECKING:
-    from distilabel_openai_batch.pricing.step_estimate import Forecast
+    from distilabel_openai_batch.pricing.step_estimate import StepEstimate
 
 _COLOURS = {
     "completed": "green",
@@ -252,29 +252,29 @@ def reasons_table(reasons: Iterable[Reason], room: int = _WIDE) -> Table:
     return table
 
 
-def forecasts_table(forecasts: Sequence[Forecast], room: int = _WIDE) -> Table:
+def estimates_table(estimates: Sequence[StepEstimate], room: int = _WIDE) -> Table:
     """A row for each step that asks, and one for all of which something is known.
 
     Args:
-        forecasts: in the order of the pipeline.
+        estimates: in the order of the pipeline.
         room: the terminal's columns.
     """
     names = ("step", "model", "rows", "requests", "known", "to buy", "tokens in", "tokens out", "cost", "at once")
-    known = [forecast for forecast in forecasts if not forecast.depends_on]
-    rows = [(escape(it.step), escape(it.model), *_forecast_columns(it)) for it in forecasts]
+    known = [estimate for estimate in estimates if not estimate.depends_on]
+    rows = [(escape(it.step), escape(it.model), *_estimate_columns(it)) for it in estimates]
     sums: tuple[str, ...] = ()
-    if len(known) > 1 and all(forecast.cost for forecast in known):
-        total = job_costs.total(forecast.cost for forecast in known)
-        name = "total" if len(known) == len(forecasts) else "total of these"
+    if len(known) > 1 and all(estimate.cost for estimate in known):
+        total = job_costs.total(estimate.cost for estimate in known)
+        name = "total" if len(known) == len(estimates) else "total of these"
         sums = (name, *[""] * 7, _at_most(total.spent), _at_most(total.at_once))
     return _fitting(names, rows, sums, room, is_number=names[2:], spare=("rows", "at once", "known", "tokens in"))
 
 
-def _forecast_columns(forecast: Forecast) -> list[str]:
-    if forecast.depends_on:
+def _estimate_columns(estimate: StepEstimate) -> list[str]:
+    if estimate.depends_on:
         return ["?"] * 8
-    numbers = (forecast.rows, forecast.requests, forecast.known, forecast.requests - forecast.known)
-    usage, cost = forecast.usage, forecast.cost
+    numbers = (estimate.rows, estimate.requests, estimate.known, estimate.requests - estimate.known)
+    usage, cost = estimate.usage, estimate.cost
     return [
         *(f"{number:,}" for number in numbers),
         _about("~", f"{usage.tokens_in:,}", "0") if usage else "?",
@@ -292,28 +292,28 @@ def _at_most(amount: Decimal) -> str:
     return _about("≤ ", dollars(amount), dollars(Decimal(0)))
 
 
-def forecast_notes(forecasts: Sequence[Forecast]) -> Iterator[str]:
-    """What is to be said of a forecast's numbers, so that none is taken for more than it is."""
+def estimate_notes(estimates: Sequence[StepEstimate]) -> Iterator[str]:
+    """What is to be said of an estimate's numbers, so that none is taken for more than it is."""
     yield (
         "Tokens in (~) are estimated from the lengths of the texts. Tokens out and costs (≤) are what they are where"
         " each answer is as long as its request allows: most are shorter."
     )
-    if any(forecast.known for forecast in forecasts):
+    if any(estimate.known for estimate in estimates):
         yield "Known requests are answered or under way, says the ledger: they are not bought again."
-    for forecast in forecasts:
-        if forecast.depends_on == (forecast.step,):
-            yield f"Not in the estimate: {forecast.step}, which makes its own requests as it goes, out of its answers."
-        elif forecast.depends_on:
-            behind = ", ".join(forecast.depends_on)
-            yield f"Not in the estimate: {forecast.step}, which asks what depends on the answers of {behind}."
-        if forecast.asks_in_rounds:
+    for estimate in estimates:
+        if estimate.depends_on == (estimate.step,):
+            yield f"Not in the estimate: {estimate.step}, which makes its own requests as it goes, out of its answers."
+        elif estimate.depends_on:
+            behind = ", ".join(estimate.depends_on)
+            yield f"Not in the estimate: {estimate.step}, which asks what depends on the answers of {behind}."
+        if estimate.asks_in_rounds:
             yield (
-                f"{forecast.step} asks in rounds, which depend on its answers: it may ask more, or less. Each later"
+                f"{estimate.step} asks in rounds, which depend on its answers: it may ask more, or less. Each later"
                 " request is taken to hold one answer of full length."
             )
-        if forecast.is_parted:
-            yield f"{forecast.step} is given a part of these rows by a routing function: its numbers are bounds."
-    unknown = {(it.model, it.base_url): None for it in forecasts if not it.depends_on and it.cost is None}
+        if estimate.is_parted:
+            yield f"{estimate.step} is given a part of these rows by a routing function: its numbers are bounds."
+    unknown = {(it.model, it.base_url): None for it in estimates if not it.depends_on and it.cost is None}
     for model, base_url in unknown:
         if not prices.rates(model, base_url, time.time()):
             yield f"? {prices.why_unknown(model, base_url)}"

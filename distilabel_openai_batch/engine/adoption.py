@@ -10,9 +10,9 @@ import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.batches import KEY, Batch
+from distilabel_openai_batch.api.batches import KEY_METADATA, Batch
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.outcomes import decode
+from distilabel_openai_batch.api.outcomes import parse_result_line
 from distilabel_openai_batch.api.requests import is_custom_id
 from distilabel_openai_batch.engine.job_runner import Jobs
 from distilabel_openai_batch.engine.observer import Observer
@@ -75,7 +75,7 @@ class Adoption:
         async with self._one_at_a_time:
             if self.due:
                 for key, batch in await self._unknown():
-                    if batch.ended:
+                    if batch.has_ended:
                         await self._jobs.adopt(key, batch, partial(self._custom_ids, batch))
                     else:
                         await self._adopt_under_way(key, batch)
@@ -91,17 +91,19 @@ class Adoption:
         found = {batch_id: await self._api.retrieve(batch_id) for batch_id in self._only}
         if self._all_others:
             name, value = self._scope_key
-            listed = await self._api.list_since_a_month()
+            listed = await self._api.list_last_month()
             found |= {
-                batch.id: batch for batch in listed if batch.metadata.get(name) == value and KEY in batch.metadata
+                batch.id: batch
+                for batch in listed
+                if batch.metadata.get(name) == value and KEY_METADATA in batch.metadata
             }
         return list(found.values())
 
     async def _unknown(self) -> list[tuple[str, Batch]]:
-        batches = {batch.metadata.get(KEY, batch.id): batch for batch in await self.batches()}
+        batches = {batch.metadata.get(KEY_METADATA, batch.id): batch for batch in await self.batches()}
         known = await anyio.to_thread.run_sync(self._ledger.knows, list(batches))
         unknown = [(key, batch) for key, batch in batches.items() if key not in known]
-        return sorted(unknown, key=lambda item: (not item[1].ended, item[1].created_at or 0.0))
+        return sorted(unknown, key=lambda item: (not item[1].has_ended, item[1].created_at or 0.0))
 
     async def _adopt_under_way(self, key: str, batch: Batch) -> None:
         custom_ids = await self._custom_ids(batch)
@@ -116,7 +118,7 @@ class Adoption:
             return []
         path = self._directory / f"adopted-{batch.id}.jsonl"
         try:
-            await self._api.download(batch.input_file_id, path)
+            await self._api.files.download(batch.input_file_id, path)
             return await anyio.to_thread.run_sync(_read_custom_ids, path)
         except errors.RunError as error:
             if error.status_code not in (403, 404):
@@ -128,4 +130,4 @@ class Adoption:
 
 def _read_custom_ids(path: Path) -> list[str]:
     with path.open("rb") as file:
-        return [decoded[0] for line in file if (decoded := decode(line)) and is_custom_id(decoded[0])]
+        return [decoded[0] for line in file if (decoded := parse_result_line(line)) and is_custom_id(decoded[0])]

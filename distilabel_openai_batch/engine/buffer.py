@@ -16,10 +16,10 @@ from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
-from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Failure, Outcome, Take
+from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.gc_pause import nothing_collected
+from distilabel_openai_batch.gc_pause import gc_paused
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +73,7 @@ class CallBuffer:
 
     def __init__(
         self,
-        answer: Callable[[Sequence[Request], Take, float | None], Awaitable[Sequence[str]]],
+        answer: Callable[[Sequence[Request], Deliver, float | None], Awaitable[Sequence[str]]],
         is_full: Callable[[int, int], bool],
         max_attempts: int,
         not_finished: Callable[[Sequence[str]], Exception],
@@ -126,7 +126,7 @@ class CallBuffer:
         caller = _Caller([None] * len(requests), len(requests))
         self._observer.on_submitted(len(requests))
         now = time.time()
-        with nothing_collected():
+        with gc_paused():
             for index, request in enumerate(requests):
                 pending = _PendingRequest(request, caller, index, now)
                 self._waiting[request.custom_id] = pending
@@ -227,7 +227,7 @@ class CallBuffer:
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
                 break
             elif outcome == OVERDUE or (
-                errors.passes(outcome.status_code, outcome.code) and pending.attempts < self._max_attempts
+                errors.is_transient(outcome.status_code, outcome.code) and pending.attempts < self._max_attempts
             ):
                 retries += 1
                 pending.overdue = pending.overdue or outcome == OVERDUE
@@ -250,7 +250,7 @@ class CallBuffer:
         self._failed = [(pending, failure) for pending, failure in self._failed if self._has_waiting_caller(pending)]
         kinds = {(failure.status_code, failure.code) for _, failure in self._failed}
         only_failures = not self._answers and not self._batches_in_progress and len(kinds) == 1
-        permanent = only_failures and not errors.passes(*next(iter(kinds)))
+        permanent = only_failures and not errors.is_transient(*next(iter(kinds)))
         # Loading what another Task submitted finds no request: without the error its advice would be to buy all again.
         if permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if not self._running_flushes and not self._pending:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from distilabel_openai_batch.api.encoding import encode_body
 from distilabel_openai_batch.api.outcomes import Outcome
-from distilabel_openai_batch.api.requests import Frame, build_custom_id, digest_body
+from distilabel_openai_batch.api.requests import BodyTemplate, build_custom_id, digest_body
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.structured_output.schema import StructuredOutput
 
 
 @dataclass(slots=True)
-class Call:
+class APICall:
     """One call of an endpoint.
 
     Attributes:
@@ -30,7 +30,7 @@ class Call:
     endpoint: str
     body: Mapping[str, object]
     schema: StructuredOutput | None = None
-    template: Frame | None = None
+    template: BodyTemplate | None = None
 
     def encode(self) -> bytes:
         """Return the body as JSON.

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Failure, Outcome, Take
+from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Deliver, Failure, Outcome
 
 
-def deliver_answers(deliver: Take) -> Take:
+def deliver_answers(deliver: Deliver) -> Deliver:
     """Return a `deliver` that passes answers on and drops failures, which a later look-up finds in the ledger."""
 
     def deliver_answers_only(outcomes: Mapping[str, Outcome]) -> None:
@@ -18,7 +18,7 @@ def deliver_answers(deliver: Take) -> Take:
     return deliver_answers_only
 
 
-def deliver_until(deadline: float, deliver: Take) -> Take:
+def deliver_until(deadline: float, deliver: Deliver) -> Deliver:
     """Return a `deliver` that turns transient failures into `OVERDUE` once the deadline has passed.
 
     Args:
@@ -35,7 +35,7 @@ def deliver_until(deadline: float, deliver: Take) -> Take:
 def _mark_overdue(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     return {
         custom_id: OVERDUE
-        if isinstance(outcome, Failure) and errors.passes(outcome.status_code, outcome.code)
+        if isinstance(outcome, Failure) and errors.is_transient(outcome.status_code, outcome.code)
         else outcome
         for custom_id, outcome in outcomes.items()
     }

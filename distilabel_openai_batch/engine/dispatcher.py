@@ -15,7 +15,7 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.client import NoSuchEndpointError
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
-from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Failure, Outcome, Take
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.engine.adoption import Adoption
 from distilabel_openai_batch.engine.delivery import deliver_answers, deliver_until
@@ -24,7 +24,7 @@ from distilabel_openai_batch.engine.job_runner import Ended, Ending, Jobs
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.settings import DispatchSettings
 from distilabel_openai_batch.engine.sync_runner import Synchronous
-from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import OPEN_STATES, Job, JobState
 from distilabel_openai_batch.pricing.budget import UNLIMITED, Unlimited
@@ -116,7 +116,7 @@ class Dispatcher:
         """Whether jobs wait for others to end before they are created."""
         return self._capacity.statistics().tasks_waiting > 0
 
-    async def answer(self, requests: Sequence[Request], deliver: Take, since: float | None) -> list[str]:
+    async def answer(self, requests: Sequence[Request], deliver: Deliver, since: float | None) -> list[str]:
         """Answer requests from the ledger or by the server.
 
         Args:
@@ -140,7 +140,7 @@ class Dispatcher:
         except OSError as error:
             raise errors.RunError(f"A file of a job could not be written or read: {error}") from None
 
-    async def _select_members(self, requests: Sequence[Request], deliver: Take) -> Sequence[Request]:
+    async def _select_members(self, requests: Sequence[Request], deliver: Deliver) -> Sequence[Request]:
         """Return the requests that are, or were, in one of the selected batches; fail the others."""
         only = self._settings.only_batches
         custom_ids = [request.custom_id for request in requests]
@@ -151,7 +151,9 @@ class Dispatcher:
         deliver(others)
         return [request for request in requests if request.custom_id not in others]
 
-    async def _answer(self, requests: Sequence[Request], deliver: Take, deadline: float, is_first: bool) -> list[str]:
+    async def _answer(
+        self, requests: Sequence[Request], deliver: Deliver, deadline: float, is_first: bool
+    ) -> list[str]:
         """Answer requests.
 
         Args:
@@ -186,7 +188,7 @@ class Dispatcher:
         ]
         return await _run_concurrently([*waits, *submissions])
 
-    async def _look_up(self, requests: Sequence[Request], deliver: Take, is_first: bool) -> _LookUp:
+    async def _look_up(self, requests: Sequence[Request], deliver: Deliver, is_first: bool) -> _LookUp:
         """Sort requests by their entries in the ledger, and deliver known outcomes in chunks."""
         found = _LookUp()
         for start in range(0, len(requests), _LOOK_UP_CHUNK):
@@ -216,7 +218,7 @@ class Dispatcher:
             custom_id: failures.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids
         }
 
-    async def _try_models(self, requests: Sequence[Request], deliver: Take) -> list[Request]:
+    async def _try_models(self, requests: Sequence[Request], deliver: Deliver) -> list[Request]:
         """Submit one request of each model synchronously, and a few more if the first ones are refused.
 
         Returns:
@@ -247,7 +249,7 @@ class Dispatcher:
                 self._observer.on_preflight_skipped(str(error))
                 return
             outcome = outcomes.get(request.custom_id)
-            if not isinstance(outcome, Failure) or errors.passes(outcome.status_code, outcome.code):
+            if not isinstance(outcome, Failure) or errors.is_transient(outcome.status_code, outcome.code):
                 return
             refusals.append(outcome)
         if len(refusals) == _TRIALS and len({(refusal.status_code, refusal.code) for refusal in refusals}) == 1:
@@ -258,7 +260,7 @@ class Dispatcher:
                 code=refusals[0].code,
             )
 
-    async def _submit_sync(self, shard: Shard, deliver: Take) -> list[str]:
+    async def _submit_sync(self, shard: Shard, deliver: Deliver) -> list[str]:
         """Submit a shard synchronously, or in a batch if the server has no synchronous endpoint."""
         try:
             others = await self._run_sync(shard, deliver)
@@ -268,7 +270,7 @@ class Dispatcher:
             return await self._submit(shard, deliver, _NEVER)
         return await self._answer(others, deliver, _PASSED, is_first=False)
 
-    async def _run_sync(self, shard: Shard, deliver: Take) -> Sequence[Request]:
+    async def _run_sync(self, shard: Shard, deliver: Deliver) -> Sequence[Request]:
         """Submit a shard synchronously.
 
         Returns:
@@ -278,7 +280,7 @@ class Dispatcher:
             NoSuchEndpointError: the server has no synchronous endpoint.
         """
         job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard, JobState.SYNCHRONOUS)
-        mine, others = shard.parted(set(claimed))
+        mine, others = shard.split_by_ids(set(claimed))
         if mine:
             with self._mark_running(job.id):
                 await self._sync_runner.run(job, mine, deliver)
@@ -286,7 +288,7 @@ class Dispatcher:
             await self._drop(job)
         return self._release(others)
 
-    async def _submit(self, shard: Shard, deliver: Take, deadline: float) -> list[str]:
+    async def _submit(self, shard: Shard, deliver: Deliver, deadline: float) -> list[str]:
         """Submit a shard in a batch."""
         others: Shard | None = None
         async with AsyncExitStack() as places:
@@ -298,9 +300,9 @@ class Dispatcher:
             if self._limit.is_too_large(len(shard.requests)):
                 ended = None
             else:
-                failpoints.reached(Boundary.BEFORE_INTENT)
+                failpoints.reached(Failpoint.BEFORE_INTENT)
                 job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard)
-                mine, others = shard.parted(set(claimed))
+                mine, others = shard.split_by_ids(set(claimed))
                 if mine:
                     shard = mine
                     with self._mark_running(job.id):
@@ -310,7 +312,7 @@ class Dispatcher:
         in_progress: list[str] = []
         if ended is None or ended.ending is Ending.TOO_LARGE:
             assert self._limit.size
-            parts = shard.parts(self._limit.size)
+            parts = shard.split(self._limit.size)
             in_progress += await _run_concurrently([partial(self._submit, part, deliver, deadline) for part in parts])
         elif ended.ending is Ending.OVERDUE:
             self._deliver_overdue(shard, deliver)
@@ -326,7 +328,7 @@ class Dispatcher:
         self._budget.let_go(requests)
         return requests
 
-    def _deliver_overdue(self, shard: Shard, deliver: Take) -> list[str]:
+    def _deliver_overdue(self, shard: Shard, deliver: Deliver) -> list[str]:
         """Deliver `OVERDUE` for a shard whose deadline passed before the server accepted its batch."""
         self._observer.on_deadline_passed(len(shard.requests))
         deliver({request.custom_id: OVERDUE for request in shard.requests})
@@ -346,7 +348,7 @@ class Dispatcher:
             self._running.pop(job_id).set()
 
     async def _wait_for_job(
-        self, job_id: int, requests: Sequence[Request], deliver: Take, deadline: float
+        self, job_id: int, requests: Sequence[Request], deliver: Deliver, deadline: float
     ) -> list[str]:
         """Wait for a job that this session, another process, or a process that died has begun."""
         while (job := await anyio.to_thread.run_sync(self._ledger.job, job_id)).state in OPEN_STATES:

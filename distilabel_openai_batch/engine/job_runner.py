@@ -20,16 +20,24 @@ import anyio.to_thread
 
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.client import FILE_VISIBLE_SECONDS, BatchAPI, is_file_not_visible
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome, Take, batch_failure, decode
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, is_file_not_visible
+from distilabel_openai_batch.api.outcomes import (
+    MISSING_RESULT,
+    Answer,
+    Deliver,
+    Outcome,
+    batch_failure,
+    parse_result_line,
+)
 from distilabel_openai_batch.api.requests import Shard, is_custom_id
-from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.enqueue_limit import Room
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.settings import JobSettings
-from distilabel_openai_batch.failpoints import Boundary
-from distilabel_openai_batch.gc_pause import nothing_collected
+from distilabel_openai_batch.failpoints import Failpoint
+from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
 
@@ -46,7 +54,7 @@ _NOTES_PER_JOB = 50
 _DOWNLOADS = 3
 _BETWEEN_DOWNLOADS = Patience(first=2.0)
 
-# Results written down in one transaction.
+# JobResults written down in one transaction.
 _RECORDED_AT_ONCE = 1_000
 
 
@@ -85,7 +93,7 @@ class _Growing:
     """
 
     path: Path
-    take: Take
+    take: Deliver
     read: int = 0
     taken: int = 0
 
@@ -138,7 +146,7 @@ class Jobs:
     async def run(
         self,
         job: Job,
-        take: Take,
+        take: Deliver,
         shard: Shard | None = None,
         deadline: float = float("inf"),
         tried: Callable[[], None] = lambda: None,
@@ -196,7 +204,7 @@ class Jobs:
                     if batch is None:
                         batch = await self._api.retrieve(job.batch_id)
                         self._observer.on_job_resumed(batch, job.requests)
-                    if not (self._settings.wait or batch.ended):
+                    if not (self._settings.wait or batch.has_ended):
                         self._room.leave(job.id, was_taken=True)
                         return Ended(Ending.UNDER_WAY, job)
                     batch = await self._watch(job, batch, take, deadline, tried)
@@ -225,7 +233,7 @@ class Jobs:
         if error.did_nothing:
             # Where nobody answers, there is nothing to remove.
             if error.status_code:
-                await self._api.delete_uploads(_file_name(job.key))
+                await self._api.files.delete_by_name(_file_name(job.key))
             await self._in_thread(self._ledger.dropped, job, str(error))
 
     async def _gone_before(
@@ -266,25 +274,25 @@ class Jobs:
         return _is_file_missing(batch) and time.monotonic() - uploaded_at < FILE_VISIBLE_SECONDS
 
     async def _upload(self, job: Job, shard: Shard) -> Job:
-        failpoints.reached(Boundary.INTENT_TO_UPLOAD)
+        failpoints.reached(Failpoint.INTENT_TO_UPLOAD)
         with self._file(_file_name(job.key)) as path:
             with path.open("wb") as file:
                 for request in shard.requests:
                     file.write(request.line())
-            file_id = await self._api.upload(path)
-        failpoints.reached(Boundary.UPLOAD_TO_RECORD)
+            file_id = await self._api.files.upload(path)
+        failpoints.reached(Failpoint.UPLOAD_TO_RECORD)
         return await self._in_thread(self._ledger.uploaded, job, file_id)
 
     async def _create(self, job: Job) -> tuple[Job, Batch]:
         assert job.input_file_id
-        failpoints.reached(Boundary.UPLOAD_TO_CREATE)
+        failpoints.reached(Failpoint.UPLOAD_TO_CREATE)
         batch = await self._api.create(
             job.input_file_id, job.endpoint, self._settings.completion_window, job.key, self._settings.metadata
         )
-        failpoints.reached(Boundary.CREATE_TO_RECORD)
+        failpoints.reached(Failpoint.CREATE_TO_RECORD)
         return await self._in_thread(self._ledger.created, job, batch), batch
 
-    async def _watch(self, job: Job, batch: Batch, take: Take, deadline: float, tried: Callable[[], None]) -> Batch:
+    async def _watch(self, job: Job, batch: Batch, take: Deliver, deadline: float, tried: Callable[[], None]) -> Batch:
         self._room.enter(job.id, job.requests)
         self._live.add(batch.id)
         try:
@@ -304,12 +312,12 @@ class Jobs:
         overdue_at = max(seen_at, created_at + self._settings.window_seconds(batch) + _OVERDUE_SECONDS)
         cancelled = is_taken = False
         noted = batch
-        while not batch.ended:
+        while not batch.has_ended:
             if not is_taken and batch.status != "validating":
                 is_taken = True
                 tried()
                 self._room.accept()
-            failpoints.reached(Boundary.POLLING)
+            failpoints.reached(Failpoint.POLLING)
             late = time.time() >= deadline
             if seen_at > overdue_at or (late and not cancelled):
                 if cancelled:
@@ -324,8 +332,8 @@ class Jobs:
             if _is_worth_noting(noted, batch, job.requests):
                 noted = batch
                 await self._in_thread(self._note, job, batch)
-            if batch.output_file_id and not batch.ended:
-                await self._api.download_more(batch.output_file_id, growing.path)
+            if batch.output_file_id and not batch.has_ended:
+                await self._api.files.download_more(batch.output_file_id, growing.path)
                 early = await self._in_thread(self._record_growth, job, growing)
                 self._observer.on_early_answers(batch, len(early))
                 growing.take(early)
@@ -345,7 +353,7 @@ class Jobs:
         noted = [
             decoded
             for line in growing.new_lines()
-            if (decoded := decode(line)) and decoded[0] in members and isinstance(decoded[1], Answer)
+            if (decoded := parse_result_line(line)) and decoded[0] in members and isinstance(decoded[1], Answer)
         ]
         # The last one is left, so that somebody waits for the job's end.
         noted = noted[: max(0, len(members) - 1 - growing.taken)]
@@ -368,7 +376,7 @@ class Jobs:
                     self._observer.on_polled(seen)
             return self._seen[batch.id], self._seen_at
 
-    async def _collect(self, job: Job, batch: Batch, take: Take) -> Ended | None:
+    async def _collect(self, job: Job, batch: Batch, take: Deliver) -> Ended | None:
         """Downloads, writes down and hands over what a batch has answered, however it ended.
 
         Returns:
@@ -381,7 +389,7 @@ class Jobs:
                 refused = batch.status == "failed" and not await self._in_thread(self._was_worked_on, job, batch, paths)
                 if refused and (is_last or not batch.completed):
                     return None
-                failpoints.reached(Boundary.DOWNLOAD_TO_RECORD)
+                failpoints.reached(Failpoint.DOWNLOAD_TO_RECORD)
                 if recorded := await self._record(job, paths, take, 0 if is_last else batch.completed):
                     break
             await anyio.sleep(_BETWEEN_DOWNLOADS.pause(download))
@@ -391,13 +399,13 @@ class Jobs:
         self._observer.on_collected(batch, results)
         if results.answers >= min(batch.completed, job.requests):
             await self._delete_files(batch, job.input_file_id)
-        failpoints.reached(Boundary.RECORD_TO_HAND_OVER)
+        failpoints.reached(Failpoint.RECORD_TO_DELIVERY)
         take(left)
         return Ended(Ending.COLLECTED, job)
 
     async def _record(
-        self, job: Job, paths: Sequence[Path], take: Take, expected: int
-    ) -> tuple[Results, dict[str, Outcome]] | None:
+        self, job: Job, paths: Sequence[Path], take: Deliver, expected: int
+    ) -> tuple[JobResults, dict[str, Outcome]] | None:
         """Writes down what a job's files say, and hands over its answers.
 
         Args:
@@ -417,7 +425,7 @@ class Jobs:
             with ExitStack() as stack:
                 files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
                 custom_ids, numbers = await self._in_thread(self._numbered, job)
-                results = await self._in_thread(Results, custom_ids, files)
+                results = await self._in_thread(JobResults, custom_ids, files)
                 if results.answers < min(expected, len(custom_ids)):
                     return None
                 outcomes = zip(numbers, results, strict=True)
@@ -425,7 +433,7 @@ class Jobs:
                     take(answers)
                     answers = {name: outcome for name, outcome in some.items() if isinstance(outcome, Answer)}
                     failures |= {name: some[name] for name in some.keys() - answers.keys()}
-                    failpoints.reached(Boundary.RECORDING)
+                    failpoints.reached(Failpoint.RECORDING)
         return results, answers | failures
 
     def _numbered(self, job: Job) -> tuple[list[str], array[int]]:
@@ -435,7 +443,7 @@ class Jobs:
 
     def _record_some(self, outcomes: Iterator[tuple[int, tuple[str, Outcome]]]) -> dict[str, Outcome]:
         """Writes down the next few outcomes of a job."""
-        with nothing_collected():
+        with gc_paused():
             some = list(islice(outcomes, _RECORDED_AT_ONCE))
             named = dict(outcome for _, outcome in some)
             if some:
@@ -460,7 +468,7 @@ class Jobs:
             if answers >= batch.completed or download == _DOWNLOADS:
                 break
             await anyio.sleep(_BETWEEN_DOWNLOADS.pause(download))
-        failpoints.reached(Boundary.DOWNLOAD_TO_RECORD)
+        failpoints.reached(Failpoint.DOWNLOAD_TO_RECORD)
         if not results or len(results) < batch.total:
             named = {custom_id for custom_id, _ in results}
             why = batch_failure(batch.id, batch.reasons) if batch.status == "failed" else MISSING_RESULT
@@ -483,12 +491,12 @@ class Jobs:
         if self._settings.delete_files:
             for file_id in (batch.input_file_id or input_file_id, batch.output_file_id, batch.error_file_id):
                 if file_id:
-                    await self._api.delete(file_id)
+                    await self._api.files.delete(file_id)
 
     async def _download(self, file_id: str, path: Path, *, is_new: bool) -> None:
         """Downloads a file; one that is gone tells of no request, and will not come back."""
         try:
-            await self._api.download(file_id, path, is_new=is_new)
+            await self._api.files.download(file_id, path, is_new=is_new)
         except errors.RunError as error:
             if error.status_code != 404:
                 raise
@@ -500,7 +508,7 @@ class Jobs:
         return any(
             decoded[0] in members and (isinstance(decoded[1], Answer) or not batch.errors)
             for line in _lines(paths)
-            if (decoded := decode(line))
+            if (decoded := parse_result_line(line))
         )
 
     @contextmanager
@@ -531,7 +539,7 @@ async def settle(api: BatchAPI, ledger: Ledger, job: Job) -> tuple[Job, Batch | 
     """
     if batch := await api.find(job.key, job.input_file_id, since=job.intended_at):
         return await anyio.to_thread.run_sync(ledger.created, job, batch), batch
-    await api.delete_uploads(_file_name(job.key))
+    await api.files.delete_by_name(_file_name(job.key))
     return await anyio.to_thread.run_sync(ledger.dropped, job), None
 
 
@@ -539,7 +547,7 @@ def _is_worth_noting(before: Batch, now: Batch, requests: int) -> bool:
     """Whether a batch that is under way has got on by enough to be written down: its course in some fifty steps."""
     step = max(1, requests // _NOTES_PER_JOB)
     gained = now.completed + now.failed - before.completed - before.failed
-    return not now.ended and (gained >= step or now.status != before.status)
+    return not now.has_ended and (gained >= step or now.status != before.status)
 
 
 async def _before(deadline: float, wait: Callable[[], Awaitable[bool]]) -> bool | None:
@@ -562,7 +570,7 @@ def _lines(paths: Sequence[Path]) -> Iterator[bytes]:
 
 def _read_all(paths: Sequence[Path]) -> list[tuple[str, Outcome]]:
     """What the lines of a job say whose requests nobody remembers."""
-    return [decoded for line in _lines(paths) if (decoded := decode(line)) and is_custom_id(decoded[0])]
+    return [decoded for line in _lines(paths) if (decoded := parse_result_line(line)) and is_custom_id(decoded[0])]
 
 
 def _result_file_ids(batch: Batch) -> list[str]:

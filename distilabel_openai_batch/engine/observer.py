@@ -5,7 +5,7 @@ from __future__ import annotations
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Failure, Outcome
 from distilabel_openai_batch.api.requests import Shard
-from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.api.result_files import JobResults
 
 
 class Observer:
@@ -56,7 +56,7 @@ class Observer:
     def on_early_answers(self, batch: Batch, answers: int) -> None:
         """Record answers that were read from the growing output file of a batch in progress."""
 
-    def on_collected(self, batch: Batch, results: Results) -> None:
+    def on_collected(self, batch: Batch, results: JobResults) -> None:
         """Record the results of a batch that ended."""
 
     def on_batch_refused(self, batch: Batch) -> None:

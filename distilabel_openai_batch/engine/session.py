@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.buffer import CallBuffer
-from distilabel_openai_batch.engine.calls import Call, CallLog, ScopeMemory
+from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import Spool
 from distilabel_openai_batch.engine.settings import SessionSettings
@@ -64,7 +64,7 @@ class Session:
         self._memory = parts.memory
         self._bodies = parts.bodies
 
-    async def submit(self, calls: Iterable[Call | Failure]) -> list[Outcome]:
+    async def submit(self, calls: Iterable[APICall | Failure]) -> list[Outcome]:
         """Wait until each call has an outcome; submit a call again if its answer does not fit its schema.
 
         Args:
@@ -77,7 +77,7 @@ class Session:
             RunError: the run cannot go on.
         """
         submitted: list[Request | Failure] = []
-        with_schema: dict[int, Call] = {}
+        with_schema: dict[int, APICall] = {}
         try:
             outcomes = await self._submit_once(_noting_schemas(calls, with_schema), submitted)
             exchanges = {
@@ -86,7 +86,7 @@ class Session:
                 if call.schema and isinstance(outcome := outcomes[index], Answer)
             }
             while repairs := [
-                (exchange, place, Call(with_schema[index].endpoint, body))
+                (exchange, place, APICall(with_schema[index].endpoint, body))
                 for index, exchange in exchanges.items()
                 for place, body in exchange.due()
             ]:
@@ -120,12 +120,14 @@ class Session:
         failure = replace(failure, custom_id=custom_id)
         if isinstance(outcome, Failure):
             return failure, failure
-        outcome.rejected = {
-            place: replace(rejected, custom_id=custom_id) for place, rejected in (outcome.rejected or {}).items()
+        outcome.choice_failures = {
+            place: replace(rejected, custom_id=custom_id) for place, rejected in (outcome.choice_failures or {}).items()
         }
         return outcome, failure
 
-    async def _submit_once(self, calls: Iterable[Call | Failure], submitted: list[Request | Failure]) -> list[Outcome]:
+    async def _submit_once(
+        self, calls: Iterable[APICall | Failure], submitted: list[Request | Failure]
+    ) -> list[Outcome]:
         """Wait until each call has an outcome, and append the requests to `submitted`."""
         requests = [call if isinstance(call, Failure) else self._build_request(call) for call in calls]
         submitted += requests
@@ -136,7 +138,7 @@ class Session:
         outcomes = iter(await self._buffer.submit([request for request in requests if isinstance(request, Request)]))
         return [request if isinstance(request, Failure) else next(outcomes) for request in requests]
 
-    def _build_request(self, call: Call) -> Request | Failure:
+    def _build_request(self, call: APICall) -> Request | Failure:
         try:
             body = call.encode()
         except ValueError as error:
@@ -157,9 +159,9 @@ class Session:
         return 0 if self._settings.reuse_answers else self._ledger.handed_over(digest)
 
 
-def _noting_schemas(calls: Iterable[Call | Failure], with_schema: dict[int, Call]) -> Iterator[Call | Failure]:
+def _noting_schemas(calls: Iterable[APICall | Failure], with_schema: dict[int, APICall]) -> Iterator[APICall | Failure]:
     """Yield the calls, and keep those with a schema by index; calls without a schema need not stay in memory."""
     for index, call in enumerate(calls):
-        if isinstance(call, Call) and call.schema:
+        if isinstance(call, APICall) and call.schema:
             with_schema[index] = call
         yield call

@@ -17,9 +17,9 @@ import anyio.to_thread
 import orjson
 from anyio.abc import TaskGroup
 
-from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN, SCOPE
+from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN_METADATA, SCOPE_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.requests import cut, digest_body
+from distilabel_openai_batch.api.requests import cut_shards, digest_body
 from distilabel_openai_batch.api.transport import sdk_client
 from distilabel_openai_batch.engine.adoption import Adoption
 from distilabel_openai_batch.engine.buffer import CallBuffer
@@ -126,10 +126,10 @@ class _Builder:
     def session(self, base_url: str, task_group: TaskGroup) -> Session:
         """Return a session whose jobs run in the task group."""
         settings, run = self.settings, self.settings.run
-        scope_key = (SCOPE, digest_body(base_url, "", orjson.dumps([self.scope.pipeline, self.scope.task])))
+        scope_key = (SCOPE_METADATA, digest_body(base_url, "", orjson.dumps([self.scope.pipeline, self.scope.task])))
         metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
         if run:
-            metadata[RUN] = run.name[:METADATA_VALUE_CHARACTERS]
+            metadata[RUN_METADATA] = run.name[:METADATA_VALUE_CHARACTERS]
         job_settings = replace(settings.jobs, metadata=metadata)
         limit = Room(job_settings.schedule, settings.max_requests, self._jobs_beside)
         jobs = Jobs(self.api, self.ledger, job_settings, self.directory, self.observer, limit)
@@ -152,7 +152,7 @@ class _Builder:
             limit=limit,
             adoption=self.adoption,
             sync_runner=Synchronous(self.api, self.ledger, self.observer),
-            cut=partial(cut, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
+            cut=partial(cut_shards, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
             observer=self.observer,
             budget=settings.budget,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from distilabel_openai_batch.api.batches import ROWS, RUN
+from distilabel_openai_batch.api.batches import ROWS_METADATA, RUN_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.engine.adoption import Adoption
 from distilabel_openai_batch.errors import RunError
@@ -67,13 +67,13 @@ class Submission:
             file_id = await self._upload(lines)
             await anyio.to_thread.run_sync(self._ledger.keep_rows, lines, file_id)
         if file_id:
-            self._metadata[ROWS] = file_id
+            self._metadata[ROWS_METADATA] = file_id
 
     async def _upload(self, lines: Sequence[bytes]) -> str | None:
         path = self._directory / f"distilabel-rows-{self._ledger.owner}.jsonl"
         try:
             await anyio.to_thread.run_sync(path.write_bytes, b"".join(line + b"\n" for line in lines))
-            return await self._api.upload(path)
+            return await self._api.files.upload(path)
         except RunError as error:
             self._logger.warning(
                 f"⚠️ The rows could not be put on the server: {error} Only this machine's ledger has them."
@@ -101,12 +101,12 @@ class Submission:
         if lines:
             return lines, file_id
         batches = sorted(await self._adoption.batches(), key=lambda batch: batch.created_at or 0.0)
-        file_ids = [batch.metadata[ROWS] for batch in batches if ROWS in batch.metadata]
+        file_ids = [batch.metadata[ROWS_METADATA] for batch in batches if ROWS_METADATA in batch.metadata]
         if not file_ids:
             return [], None
         path = self._directory / "rows.jsonl"
         try:
-            await self._api.download(file_ids[-1], path)
+            await self._api.files.download(file_ids[-1], path)
             lines = [line for line in path.read_bytes().split(b"\n") if line]
         finally:
             path.unlink(missing_ok=True)
@@ -118,8 +118,10 @@ class Submission:
         here = await anyio.to_thread.run_sync(self._ledger.submissions)
         if elsewhere := [base_url for name, base_url in here if name == self._name]:
             return f"It was submitted to {elsewhere[-1]}: is that what `base_url` says?"
-        batches = await self._api.list_since_a_month()
-        names = {name for name, _ in here} | {batch.metadata[RUN] for batch in batches if RUN in batch.metadata}
+        batches = await self._api.list_last_month()
+        names = {name for name, _ in here} | {
+            batch.metadata[RUN_METADATA] for batch in batches if RUN_METADATA in batch.metadata
+        }
         if not names:
             return "No others are there either. Is the key that of the project that submitted it?"
         nearest = difflib.get_close_matches(self._name, names, n=_NAMES_TOLD, cutoff=0.0)
@@ -138,7 +140,7 @@ class Submission:
             RunError: nobody knows it, or the server could not be reached.
         """
         name = await anyio.to_thread.run_sync(self._ledger.pipeline_of, batch_id)
-        name = name or (await self._api.retrieve(batch_id)).metadata.get(RUN)
+        name = name or (await self._api.retrieve(batch_id)).metadata.get(RUN_METADATA)
         if not name:
             raise RunError(
                 f"Batch {batch_id} does not say which run submitted it, and the ledger does not know it. Was it made by"

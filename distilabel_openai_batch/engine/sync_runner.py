@@ -12,10 +12,10 @@ import anyio.to_thread
 
 from distilabel_openai_batch import failpoints
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Take
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Deliver
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job
 
@@ -39,7 +39,7 @@ class Synchronous:
         self._observer = observer
         self._capacity = anyio.CapacityLimiter(_AT_ONCE)
 
-    async def run(self, job: Job, shard: Shard, take: Take) -> None:
+    async def run(self, job: Job, shard: Shard, take: Deliver) -> None:
         """Asks the requests of a job, some at a time.
 
         Args:
@@ -60,8 +60,8 @@ class Synchronous:
                     # Those that were asked already may be answered and billed: they are waited for.
                     if failures:
                         return
-                    outcome = await self._api.ask(request.endpoint, bytes(request.body))
-                failpoints.reached(Boundary.ANSWER_TO_RECORD)
+                    outcome = await self._api.request(request.endpoint, bytes(request.body))
+                failpoints.reached(Failpoint.ANSWER_TO_RECORD)
                 result = {request.custom_id: outcome}
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(self._ledger.record, members, result)

@@ -1,10 +1,14 @@
-"""Files of the dataset, written whole and with one type a column."""
+"""Write the files of a dataset completely, and each column with one type.
+
+Replaced: `write_json` and `write_yaml`, which write a pipeline's state; `_setup_write_buffer` and
+`_WriteBuffer._write`, which write the rows of the last steps as Parquet files.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,82 +19,96 @@ from distilabel.pipeline.base import BasePipeline
 from distilabel.pipeline.write_buffer import _WriteBuffer
 from distilabel.utils import serialization
 
-from distilabel_openai_batch.hooks.stopping import _running
+from distilabel_openai_batch.hooks import failure_columns
+from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client, task_batch_client
+from distilabel_openai_batch.hooks.registry import patch
+from distilabel_openai_batch.hooks.stopping import running_pipelines
 
 
-def _write_leaves(pipeline: Any, stored: dict[str, list[Any]], own_columns: list[str]) -> None:
-    """Writes the dataset's files anew: a kill may have lost their last rows, or have had some written twice."""
+@patch(serialization, "write_json", parameters=["filename", "data"])
+@patch(serialization, "write_yaml", parameters=["filename", "data"])
+def _write_whole_file(original: Any, filename: Path, data: Any) -> None:
+    """Write a file beside its place and move the finished file there, while a pipeline with a client runs.
+
+    distilabel writes in place: a process that dies meanwhile would leave half a file.
+    """
+    if not running_pipelines:
+        original(filename, data)
+        return
+    unfinished = filename.with_name(f".{filename.name}.{os.getpid()}")
+    original(unfinished, data)
+    unfinished.replace(filename)
+
+
+@patch(BasePipeline, "_setup_write_buffer", parameters=["self", "use_cache"])
+def _setup_write_buffer(original: Any, self: Any, use_cache: bool = True) -> None:
+    """Tell the write buffer which failure columns the pipeline's steps add, see `_write`."""
+    original(self, use_cache)
+    if pipeline_uses_batch_client(self):
+        self._write_buffer._openai_batch_columns = _pipeline_failure_columns(self)
+
+
+@patch(_WriteBuffer, "_write", parameters=["self", "step_name"])
+def _write(original: Any, self: Any, step_name: str) -> None:
+    """Write buffered rows whose failure columns are empty or missing.
+
+    distilabel writes fifty rows at a time, and takes the column types of the first fifty for all: if a column is `None`
+    there and a text later, Arrow ends the pipeline with an error. Failures are rare, and a routed row has the failure
+    columns of only the Tasks on its way. So the replacement adds missing failure columns, and afterwards widens the
+    remembered types to those that were written.
+    """
+    columns: list[str] | None = getattr(self, "_openai_batch_columns", None)
+    if columns is None:
+        original(self, step_name)
+        return
+    schemas = self._buffer_last_schema
+    earlier_schema = _add_missing_columns(self._buffers[step_name], columns, schemas.get(step_name))
+    if earlier_schema is not None:
+        schemas[step_name] = earlier_schema
+    original(self, step_name)
+    file = self._path / step_name / f"{self._buffers_last_file[step_name] - 1:05}.parquet"
+    written_schema = pq.read_schema(file)
+    if earlier_schema is not None and set(earlier_schema.names) == set(written_schema.names):
+        schemas[step_name] = pa.unify_schemas([earlier_schema, written_schema], promote_options="permissive")
+
+
+def _add_missing_columns(rows: list[dict[str, Any]], columns: Sequence[str], schema: Any) -> Any:
+    """Add each of some columns that any row or the schema has to all rows, and return the schema with these columns."""
+    present = {name for row in rows for name in columns if name in row}.union(schema.names if schema else ())
+    added = [name for name in columns if name in present]
+    for row in rows:
+        for name in added:
+            row.setdefault(name, None)
+    if schema is not None:
+        for name in added:
+            if name not in schema.names:
+                schema = schema.append(pa.field(name, pa.null()))
+    return schema
+
+
+def rewrite_dataset(pipeline: Any, stored: dict[str, list[Any]]) -> None:
+    """Write the dataset's files again from cached batches: a killed run may have lost or repeated its last rows.
+
+    Args:
+        pipeline: the pipeline, about to run.
+        stored: the cached output batches of each finished step.
+    """
     path = pipeline._cache_location["data"] / constants.STEPS_OUTPUTS_PATH
     shutil.rmtree(path, ignore_errors=True)
-    leaves = pipeline.dag.leaf_steps
-    buffer = _WriteBuffer(path, leaves, steps_cached=dict.fromkeys(pipeline.dag, True))
-    buffer._openai_batch_columns = own_columns
-    for name in leaves:
+    leaf_steps = pipeline.dag.leaf_steps
+    buffer = _WriteBuffer(path, leaf_steps, steps_cached=dict.fromkeys(pipeline.dag, True))
+    buffer._openai_batch_columns = _pipeline_failure_columns(pipeline)
+    for name in leaf_steps:
         for batch in stored.get(name, []):
             buffer.add_batch(batch)
     buffer.close()
 
 
-def _write_whole_files() -> None:
-    """What distilabel writes about a pipeline of ours is there as a whole or not at all, whenever it dies."""
-    for name in ("write_json", "write_yaml"):
-        _write_whole(name, getattr(serialization, name))
-
-
-def _columns_of(pipeline: Any, own_columns: Callable[[Any], list[str]]) -> list[str]:
-    """The columns of ours that a pipeline's steps add."""
-    each = (own_columns(pipeline.dag.get_step(name)["step"]) for name in pipeline.dag)
-    return list(dict.fromkeys(column for columns in each for column in columns))
-
-
-def _write_columns_of_one_type(holds_ours: Callable[[Any], bool], own_columns: Callable[[Any], list[str]]) -> None:
-    """A dataset can be written whose first rows have nothing in a column, or not all of its columns.
-
-    distilabel writes a leaf's rows some at a time, and takes the types of the first for those of all: a column that is
-    `None` fifty times and a text then ends the pipeline with an error of Arrow's. Failures are rare, and so are their
-    columns' values; of routed rows each has the columns of those Tasks alone that it went through.
-    """
-    setup_write_buffer, write_rows = BasePipeline._setup_write_buffer, _WriteBuffer._write
-
-    def setting_up(self: Any, use_cache: bool = True) -> None:
-        setup_write_buffer(self, use_cache)
-        if holds_ours(self):
-            self._write_buffer._openai_batch_columns = _columns_of(self, own_columns)
-
-    def writing(self: Any, step_name: str) -> None:
-        columns: list[str] | None = getattr(self, "_openai_batch_columns", None)
-        if columns is None:
-            write_rows(self, step_name)
-            return
-        buffered, schemas = self._buffers[step_name], self._buffer_last_schema
-        before = schemas.get(step_name)
-        known = {name for row in buffered for name in columns if name in row}.union(before.names if before else ())
-        for row in buffered:
-            for name in columns:
-                if name in known:
-                    row.setdefault(name, None)
-        if before is not None:
-            for name in columns:
-                if name in known and name not in before.names:
-                    before = before.append(pa.field(name, pa.null()))
-            schemas[step_name] = before
-        write_rows(self, step_name)
-        file = self._path / step_name / f"{self._buffers_last_file[step_name] - 1:05}.parquet"
-        written = pq.read_schema(file)
-        if before is not None and set(before.names) == set(written.names):
-            schemas[step_name] = pa.unify_schemas([before, written], promote_options="permissive")
-
-    BasePipeline._setup_write_buffer = setting_up
-    _WriteBuffer._write = writing
-
-
-def _write_whole(name: str, write: Callable[[Path, Any], None]) -> None:
-    def wrapped(filename: Path, data: Any) -> None:
-        if not _running:
-            write(filename, data)
-            return
-        unfinished = filename.with_name(f".{filename.name}.{os.getpid()}")
-        write(unfinished, data)
-        unfinished.replace(filename)
-
-    setattr(serialization, name, wrapped)
+def _pipeline_failure_columns(pipeline: Any) -> list[str]:
+    columns = []
+    for name in pipeline.dag:
+        step = pipeline.dag.get_step(name)["step"]
+        client = task_batch_client(step)
+        if client and client.add_failures:
+            columns.append(failure_columns.column_name(getattr(step, "task", step).name))
+    return list(dict.fromkeys(columns))

@@ -1,10 +1,13 @@
-"""Why a row has no answer, in a column of its own: what stands there, and which of a row's failures it is. Pure.
+"""Build the failure column: a cell for each row that says why the row has no answer. Touches nothing of distilabel.
 
-What a request came to is known where the answer is read, and rows are made by Tasks that know nothing of it. So it is
-tied to its row in one of two ways. A Task that gives each output of the LLM to distilabel's `_format_outputs`, as most
-do, has it tied there, generation by generation. For any other the calls that a row group has made are laid beside its
-rows, where both are as many, and a row still has the columns that it came with; where they are not, a row is told of
-its group.
+A failure is known where an answer is read, and rows are made by Tasks that know nothing of failures. A failure finds
+its row in one of two ways:
+
+1. Most Tasks pass each output of the LLM to distilabel's `_format_outputs`: `OutputWithFailures` carries the failures
+   there, one for each generation (`output_cells`).
+2. For other Tasks the outcomes of a row group's calls are matched with the group's rows by position, if there are as
+   many outcomes as rows and each row still has its input columns (`match_failures`). Otherwise each row without an
+   answer gets a message about the whole group.
 """
 
 from __future__ import annotations
@@ -21,23 +24,23 @@ Row = dict[str, Any]
 Cell = dict[str, Any] | None
 
 
-class Output(dict[str, Any]):
-    """What an LLM gives for one input, where some of it failed.
+class OutputWithFailures(dict[str, Any]):
+    """An output of an LLM for one input, of which some generations are missing.
 
     Attributes:
-        failures: why a generation is `None`, for each of them.
+        failures: the reason for each generation that is `None`; `None` for the others.
     """
 
     failures: Sequence[Failure | None] = ()
 
 
-def column(step_name: str) -> str:
-    """The name of the column of a step's failures."""
+def column_name(step_name: str) -> str:
+    """Return the name of a step's failure column."""
     return f"failure_{step_name}"
 
 
-def cell(failure: Failure | None) -> Cell:
-    """What stands in the column. Its keys are always the same, so that the column has one type."""
+def build_cell(failure: Failure | None) -> Cell:
+    """Return the cell for a failure, always with the same keys, so that the column has one type."""
     if failure is None:
         return None
     return {
@@ -48,82 +51,104 @@ def cell(failure: Failure | None) -> Cell:
     }
 
 
-def text(of: Cell) -> str | None:
-    """What stands in the column, as a text."""
-    return str(Failure(of["message"], of["status_code"], of["code"])) if of else None
+def cell_text(cell: Cell) -> str | None:
+    """Return a cell as one line of text."""
+    return str(Failure(cell["message"], cell["status_code"], cell["code"])) if cell else None
 
 
-def cells(output: Mapping[str, Any], generations: int) -> list[Cell]:
-    """What stands in the rows that are made of an output, one for each generation."""
-    failures = output.failures if isinstance(output, Output) else ()
-    return [cell(failures[place] if place < len(failures) else None) for place in range(generations)]
+def output_cells(output: Mapping[str, Any], generations: int) -> list[Cell]:
+    """Return the cells for the rows of one output, one for each generation."""
+    failures = output.failures if isinstance(output, OutputWithFailures) else ()
+    return [build_cell(failures[place] if place < len(failures) else None) for place in range(generations)]
 
 
-def grouped(found: object) -> object:
-    """What stands in a row that holds several generations: the first failure, and of how many it is."""
-    if not isinstance(found, list):
-        return found
-    failed = [each for each in found if each]
-    if not failed or len(failed) == len(found):
+def merge_generations(cells: object) -> object:
+    """Return one cell for a row that holds several generations: the first failure, and the number of failures."""
+    if not isinstance(cells, list):
+        return cells
+    failed = [cell for cell in cells if cell]
+    if not failed or len(failed) == len(cells):
         return failed[0] if failed else None
-    return failed[0] | {"message": f"{len(failed)} of {len(found)} generations: {failed[0]['message']}"}
+    return failed[0] | {"message": f"{len(failed)} of {len(cells)} generations: {failed[0]['message']}"}
 
 
-def beside(
-    given: Sequence[Row] | None,
-    found: Sequence[Row],
+def match_failures(
+    input_rows: Sequence[Row] | None,
+    rows: Sequence[Row],
     calls: Sequence[Sequence[Outcome]],
-    made: Sequence[str],
-    lost: Exception | None = None,
+    step_outputs: Sequence[str],
+    group_error: Exception | None = None,
 ) -> list[Cell]:
-    """What stands in rows of which it is not known what they were made of.
+    """Return the cells for a row group whose Task did not use `_format_outputs`.
 
     Args:
-        given: the rows of the group; `None` for a step that makes its own.
-        found: the rows that the step made of them.
-        calls: what each of its calls came to.
-        made: the columns that the step adds.
-        lost: why it could not go on, if it could not; then there is a row for each of `given`.
+        input_rows: the group's input rows; `None` for a generator step.
+        rows: the group's output rows.
+        calls: the outcomes of each call that the group made.
+        step_outputs: the columns that the step adds.
+        group_error: the error of the step, if the step raised; then `rows` has a row for each of `input_rows`.
     """
-    failed = [outcome for call in calls for outcome in call if isinstance(outcome, Failure)]
-    owners = _owners(len(found) if given is None else len(given), given, found, calls, made)
-    if owners is not None:
-        own = [next((call[place] for call in calls if isinstance(call[place], Failure)), None) for place in owners]
-    else:
-        own = [None] * len(found)
-    told: Failure | None = None
-    if lost is not None:
-        told = Failure(f"It was lost with its row group: {lost!r}.{_of_the_group(failed)}", code=LOST)
-    elif failed and owners is None:
-        first = failed[0]
-        told = Failure(_of_the_group(failed).strip(), first.status_code, first.code, custom_id=first.custom_id)
-        empty = [any(row.get(name) is None for name in made) for row in found]
-        # If each row has something, nobody can say which of them lacks a part.
-        return [cell(told) if is_empty or not any(empty) else None for is_empty in empty]
-    return [cell(failure or told) for failure in own]  # type: ignore[arg-type]
+    failures = [outcome for call in calls for outcome in call if isinstance(outcome, Failure)]
+    places = _input_places(len(rows) if input_rows is None else len(input_rows), input_rows, rows, calls, step_outputs)
+    if group_error is None and failures and places is None:
+        return _group_cells(failures, rows, step_outputs)
+    group_failure = None
+    if group_error is not None:
+        message = f"The row was lost with its row group: {group_error!r}."
+        group_failure = Failure(f"{message} {_group_message(failures)}".strip(), code=LOST)
+    if places is None:
+        return [build_cell(group_failure) for _ in rows]
+    return [build_cell(_first_failure(calls, place) or group_failure) for place in places]
 
 
-def _of_the_group(failed: Sequence[Failure]) -> str:
-    return f" In its row group {len(failed)} requests failed, the first: {failed[0]}" if failed else ""
+def _group_cells(failures: Sequence[Failure], rows: Sequence[Row], step_outputs: Sequence[str]) -> list[Cell]:
+    first = failures[0]
+    message = _group_message(failures)
+    cell = build_cell(Failure(message, first.status_code, first.code, custom_id=first.custom_id))
+    is_empty = [any(row.get(name) is None for name in step_outputs) for row in rows]
+    # If every row has all columns, no row can be told to lack a part: each row gets the message.
+    return [cell if empty or not any(is_empty) else None for empty in is_empty]
 
 
-def _owners(
+def _group_message(failures: Sequence[Failure]) -> str:
+    if not failures:
+        return ""
+    return f"In the row's group {len(failures)} requests failed, the first: {failures[0]}"
+
+
+def _first_failure(calls: Sequence[Sequence[Outcome]], place: int) -> Failure | None:
+    outcomes = (call[place] for call in calls)
+    return next((outcome for outcome in outcomes if isinstance(outcome, Failure)), None)
+
+
+def _input_places(
     size: int,
-    given: Sequence[Row] | None,
-    found: Sequence[Row],
+    input_rows: Sequence[Row] | None,
+    rows: Sequence[Row],
     calls: Sequence[Sequence[Outcome]],
-    made: Sequence[str],
+    step_outputs: Sequence[str],
 ) -> list[int] | None:
-    """The place of the row that each row was made of, where every call asked once for each row, in their order."""
-    if not size or len(found) % size or any(len(call) != size for call in calls):
+    """Return each output row's position in the input, if every call made one request for each row in the same order.
+
+    Args:
+        size: the number of input rows.
+        input_rows: see `match_failures`.
+        rows: see `match_failures`.
+        calls: see `match_failures`.
+        step_outputs: see `match_failures`.
+
+    Returns:
+        The positions, or `None` if a row's position is not certain.
+    """
+    if not size or len(rows) % size or any(len(call) != size for call in calls):
         return None
-    places = [index // (len(found) // size) for index in range(len(found))]
-    if given is None:
+    places = [index // (len(rows) // size) for index in range(len(rows))]
+    if input_rows is None:
         return places
-    for row, place in zip(found, places, strict=True):
-        before = given[place]
-        # A row is passed on with the very values that it came with.
-        own = (name for name in before if name not in made and name != DISTILABEL_METADATA_KEY)
-        if any(name in row and row[name] is not before[name] for name in own):
+    for row, place in zip(rows, places, strict=True):
+        input_row = input_rows[place]
+        # A Task passes on the very objects of the input row: an object that differs shows another order.
+        passed_on = (name for name in input_row if name not in step_outputs and name != DISTILABEL_METADATA_KEY)
+        if any(name in row and row[name] is not input_row[name] for name in passed_on):
             return None
     return places

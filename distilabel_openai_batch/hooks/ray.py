@@ -1,10 +1,13 @@
-"""How a pipeline that holds Tasks of ours runs on a Ray cluster: touches of distilabel's `RayPipeline`, each with why.
+"""Run a pipeline with a client on a Ray cluster.
 
-distilabel 1.5.3 starts an actor for each step and never asks what becomes of it: a step that fails, and one whose
-machine goes away, leave a pipeline that waits for ever, or an empty Distiset. Here somebody waits for each actor, and
-what it comes to goes where a local `Pipeline` takes it.
+distilabel 1.5.3 starts an actor for each step and never waits for the actor's result: after a step's error, or the end
+of a machine, the pipeline waits for ever or returns an empty Distiset. Here a thread waits for each actor, and passes
+the actor's error to `Pipeline._error_callback`, as a local pipeline does.
 
-Ray is imported where a `RayPipeline` runs, and nowhere else.
+Replaced: methods of `RayPipeline`: `run` and `QueueClass`, `_run_step`, `_send_batch_to_step`, the two loops
+`_output_queue_loop` and `_run_load_queue_loop`, and `_set_steps_not_loaded_exception`.
+
+Ray is imported inside functions, so that only a `RayPipeline` imports Ray.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ import functools
 import threading
 import time
 import types
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -25,59 +27,31 @@ from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 from distilabel.utils.logging import setup_logging, stop_logging
 
 from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
+from distilabel_openai_batch.hooks.registry import patch, patch_property, require
+from distilabel_openai_batch.hooks.scheduling import tasks_count_as_ordinary
 
-# For the actor's own words, once its step has said that it could not be loaded.
 _LOAD_ERROR_SECONDS = 10.0
+"""Seconds to wait for an actor's error after the actor's step has reported that it could not be loaded."""
 
-# For Ray to forget the names of actors that have ended.
 _NAMES_SECONDS = 5.0
+"""Seconds to wait until Ray has released the names of ended actors."""
 
-_RUN_AGAIN = (
-    "Run the same pipeline again: its batch jobs go on at the server, and what they answer is not bought a second time."
-)
+_RUN_AGAIN = "Run the same pipeline again: its batch jobs continue at the server, and no request is submitted twice."
 
-TARGETS: dict[tuple[Any, str], list[str]] = {
-    (RayPipeline, "run"): [
-        "self",
-        "parameters",
-        "load_groups",
-        "use_cache",
-        "storage_parameters",
-        "use_fs_to_pass_data",
-        "dataset",
-        "dataset_batch_size",
-        "logging_handlers",
-    ],
-    (RayPipeline, "_run_step"): ["self", "step", "input_queue", "replica"],
-    (RayPipeline, "_create_vllm_placement_group"): ["self", "step"],
-    (RayPipeline, "_output_queue_loop"): ["self"],
-    (RayPipeline, "_run_load_queue_loop"): ["self"],
-    (RayPipeline, "_set_steps_not_loaded_exception"): ["self"],
-}
-"""What the wraps rely on: the parameters that their targets had in distilabel 1.5.3."""
-
-
-def install(holds_ours: Callable[[Any], bool]) -> None:
-    """Wraps what has to be wrapped.
-
-    Args:
-        holds_ours: whether a pipeline is concerned.
-    """
-    _leave_nothing_behind(holds_ours)
-    _wait_for_each_actor(holds_ours)
-    _raise_what_ends_a_loop(holds_ours)
-    _raise_failed_loads(holds_ours)
+require(RayPipeline, "_create_vllm_placement_group", parameters=["self", "step"])
 
 
 class _StepActor:
-    """A step in a process of its own, somewhere in the cluster.
+    """A step in a process of the cluster.
 
-    Defined here and not within a function, so that whoever runs it has imported this package, or says that it cannot.
+    The class stands at module level: a worker imports this package to unpickle the class, or fails with an error that
+    says so.
 
     Args:
-        step_wrapper: the step, and its queues.
-        log_queue: where its log goes.
-        pipeline_name: who asks, for the ledger too.
+        step_wrapper: the step and its queues.
+        log_queue: the queue for log records.
+        pipeline_name: the pipeline's name, which is part of the ledger's scope.
         pipeline_cache_id: the pipeline's signature.
     """
 
@@ -87,41 +61,41 @@ class _StepActor:
         self._pipeline = pipeline_name, pipeline_cache_id
 
     def run(self) -> None:
-        """Runs the step to its end."""
+        """Run the step until the step ends."""
         setup_logging(log_queue=self._log_queue)
         set_pipeline_running_env_variables(*self._pipeline)
         self._step_wrapper.run()
 
 
 class _Actors:
-    """The actors of one run of a pipeline, its queues' among them, and what became of its steps'.
+    """The actors of one run of a pipeline: those of its queues, and those of its steps with their errors.
 
     Args:
-        pipeline: which one.
+        pipeline: the pipeline.
     """
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
-        self._living: set[Any] = set()
+        self._running_actors: set[Any] = set()
         self._names: set[str] = set()
         self._load_error: Exception | None = None
         self._has_load_error = threading.Event()
         self._ended = False
 
-    def queue(self, kind: Any, actor_options: dict[str, Any]) -> Any:
-        """Makes a queue, and remembers its actor.
+    def queue(self, queue_class: Any, actor_options: dict[str, Any]) -> Any:
+        """Return a new queue, and keep the queue's actor for `end`.
 
         Args:
-            kind: its class.
-            actor_options: its actor's name.
+            queue_class: Ray's class of queues.
+            actor_options: options of the queue's actor, with its `name`.
         """
-        queue = kind(actor_options=actor_options)
-        self._living.add(queue.actor)
+        queue = queue_class(actor_options=actor_options)
+        self._running_actors.add(queue.actor)
         self._names.add(actor_options["name"])
         return queue
 
     def start(self, step: Any, input_queue: Any, replica: int) -> None:
-        """Starts a replica of a step, and a thread that waits for it."""
+        """Start a replica of a step, and a thread that waits for the replica to end."""
         import ray
 
         pipeline = self._pipeline
@@ -135,9 +109,9 @@ class _Actors:
             ray_pipeline=True,
         )
         name = f"distilabel-{pipeline.name}-{step.name}-{replica}"
-        actor_class = ray.remote(_StepActor).options(name=name, **_resources(pipeline, step))
+        actor_class = ray.remote(_StepActor).options(name=name, **_actor_options(pipeline, step))
         actor = actor_class.remote(step_wrapper, pipeline._log_queue, pipeline.name, pipeline.signature)
-        self._living.add(actor)
+        self._running_actors.add(actor)
         self._names.add(name)
         threading.Thread(
             target=self._wait_for,
@@ -152,19 +126,19 @@ class _Actors:
         try:
             ray.get(actor.run.remote())
         except Exception as error:
-            ray.kill(actor)  # one that could not even be made keeps its name otherwise
+            ray.kill(actor)  # otherwise an actor that failed in its constructor keeps its name
             if not self._ended:
-                self._tell(step, getattr(error, "cause", None), error)
+                self._report(step, getattr(error, "cause", None), error)
         finally:
-            self._living.discard(actor)
+            self._running_actors.discard(actor)
 
-    def _tell(self, step: Any, cause: Any, error: Exception) -> None:
-        """Tells the pipeline how an actor ended, as a local one is told of its steps' processes.
+    def _report(self, step: Any, cause: Any, error: Exception) -> None:
+        """Report an actor's error to the pipeline, as a local pipeline is given the error of a step's process.
 
         Args:
-            step: its name, and whether it is global.
-            cause: what the step raised, if it did.
-            error: what Ray says.
+            step: an object with the step's `name` and `is_global`.
+            cause: the step's own error; `None` if the actor died.
+            error: Ray's error.
         """
         if not isinstance(cause, _StepWrapperException):
             died = RunError(f"The Ray worker of step '{step.name}' died. {_RUN_AGAIN} Ray says: {error}")
@@ -176,128 +150,138 @@ class _Actors:
             Pipeline._error_callback(self._pipeline, cause)
 
     def load_error(self) -> Exception | None:
-        """Why a step could not be loaded, which Ray may say a moment after the step did."""
+        """Return the error of a step that could not be loaded: Ray may report the error after the step has."""
         self._has_load_error.wait(_LOAD_ERROR_SECONDS)
         return self._load_error
 
     def end(self) -> None:
-        """Ends those that still live, and waits until the names of all are free."""
+        """Kill all actors that still run, and wait until Ray has released all names."""
         import ray
 
         self._ended = True
-        for actor in list(self._living):
+        for actor in list(self._running_actors):
             ray.kill(actor)
         deadline = time.monotonic() + _NAMES_SECONDS
         while self._names & set(ray.util.list_named_actors()) and time.monotonic() < deadline:
             time.sleep(0.02)
 
 
-def _resources(pipeline: Any, step: Any) -> dict[str, Any]:
+def _actor_options(pipeline: Any, step: Any) -> dict[str, Any]:
     if isinstance(getattr(step, "llm", None), vLLM):
         return {"scheduling_strategy": pipeline._create_vllm_placement_group(step)}
-    wanted = step.resources
-    asked = {
-        "num_cpus": wanted.cpus,
-        "num_gpus": wanted.gpus,
-        "memory": wanted.memory,
-        "resources": wanted.resources,
+    resources = step.resources
+    options = {
+        "num_cpus": resources.cpus,
+        "num_gpus": resources.gpus,
+        "memory": resources.memory,
+        "resources": resources.resources,
     }
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def _leave_nothing_behind(holds_ours: Callable[[Any], bool]) -> None:
-    """When a run has ended, however it did, so have its actors and its queues.
+@patch(
+    RayPipeline,
+    "run",
+    parameters=[
+        "self",
+        "parameters",
+        "load_groups",
+        "use_cache",
+        "storage_parameters",
+        "use_fs_to_pass_data",
+        "dataset",
+        "dataset_batch_size",
+        "logging_handlers",
+    ],
+)
+def _run(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """End all actors and queues when a run ends, with or without an error.
 
-    Queues have names, and distilabel's stay for as long as somebody holds the pipeline: the next run in the same
-    process would be told that theirs are taken.
+    Queues have names in the cluster, and distilabel's queues live as long as the pipeline object: the next run in the
+    same process would fail because the names are taken.
     """
-    run = RayPipeline.run
-
-    @functools.wraps(run)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not holds_ours(self):
-            return run(self, *args, **kwargs)
-        self._openai_batch_actors = actors = _Actors(self)
-        try:
-            return run(self, *args, **kwargs)
-        except Exception:
-            if self._exception is None:
-                raise
-            # Winding up may have failed too, for the same reason.
-            raise self._exception  # noqa: B904
-        finally:
-            with suppress(Exception):  # the log's queue may have died
-                stop_logging()
-            actors.end()
-
-    RayPipeline.run = wrapped
-
-    queue_class = RayPipeline.QueueClass.fget
-
-    def queue_class_wrapped(self: Any) -> Any:
-        kind = queue_class(self)
-        return functools.partial(self._openai_batch_actors.queue, kind) if holds_ours(self) else kind
-
-    RayPipeline.QueueClass = property(queue_class_wrapped)
+    if not pipeline_uses_batch_client(self):
+        return original(self, *args, **kwargs)
+    self._openai_batch_actors = actors = _Actors(self)
+    try:
+        return original(self, *args, **kwargs)
+    except Exception:
+        if self._exception is None:
+            raise
+        # The end of the run may have failed for the same reason: raise the first error.
+        raise self._exception  # noqa: B904
+    finally:
+        with suppress(Exception):  # the log's queue may have died
+            stop_logging()
+        actors.end()
 
 
-def _wait_for_each_actor(holds_ours: Callable[[Any], bool]) -> None:
-    """How an actor ended is told to the pipeline. What would say so, distilabel drops."""
-    run_step = RayPipeline._run_step
-
-    def wrapped(self: Any, step: Any, input_queue: Any, replica: int) -> None:
-        if holds_ours(self):
-            self._openai_batch_actors.start(step, input_queue, replica)
-        else:
-            run_step(self, step, input_queue, replica)
-
-    RayPipeline._run_step = wrapped
+@patch_property(RayPipeline, "QueueClass")
+def _queue_class(original: Any, self: Any) -> Any:
+    """Let `_Actors` keep each queue that the pipeline makes."""
+    queue_class = original(self)
+    if not pipeline_uses_batch_client(self):
+        return queue_class
+    return functools.partial(self._openai_batch_actors.queue, queue_class)
 
 
-def _raise_what_ends_a_loop(holds_ours: Callable[[Any], bool]) -> None:
-    """`pipeline.run` raises what ends one of its loops, such as a queue that died with its machine.
+@patch(RayPipeline, "_run_step", parameters=["self", "step", "input_queue", "replica"])
+def _run_step(original: Any, self: Any, step: Any, input_queue: Any, replica: int) -> None:
+    """Start a step's actor with a thread that waits for the actor: distilabel drops the actor's result."""
+    if pipeline_uses_batch_client(self):
+        self._openai_batch_actors.start(step, input_queue, replica)
+    else:
+        original(self, step, input_queue, replica)
 
-    distilabel would wait for ever, or return what has been written by then as if it were the whole dataset.
+
+@patch(RayPipeline, "_send_batch_to_step", parameters=["self", "batch"])
+def _send_batch_to_step(original: Any, self: Any, batch: Any) -> None:
+    """Send a Task with a client its rows through the queue, as an ordinary step.
+
+    distilabel sends a global step a path to the rows, on a disk that the step's machine may not have.
     """
-    output_queue_loop, run_load_queue_loop = RayPipeline._output_queue_loop, RayPipeline._run_load_queue_loop
-
-    def wrapped_output_queue_loop(self: Any) -> None:
-        try:
-            output_queue_loop(self)
-        except Exception as error:
-            if not holds_ours(self):
-                raise
-            self._exception = self._exception or _cannot_go_on(error)
-
-    def wrapped_run_load_queue_loop(self: Any) -> None:
-        try:
-            run_load_queue_loop(self)
-        except Exception as error:
-            if not holds_ours(self):
-                raise
-            self._exception = self._exception or _cannot_go_on(error)
-            self._stop()
-
-    RayPipeline._output_queue_loop = wrapped_output_queue_loop
-    RayPipeline._run_load_queue_loop = wrapped_run_load_queue_loop
+    with tasks_count_as_ordinary():
+        original(self, batch)
 
 
-def _cannot_go_on(error: Exception) -> RunError:
-    return RunError(f"The pipeline cannot go on. {_RUN_AGAIN} Ray says: {error}")
+@patch(RayPipeline, "_output_queue_loop", parameters=["self"])
+def _output_queue_loop(original: Any, self: Any) -> None:
+    """Make `pipeline.run` raise an error of the loop, such as a queue that died with its machine.
 
-
-def _raise_failed_loads(holds_ours: Callable[[Any], bool]) -> None:
-    """`pipeline.run` raises that a step could not be loaded, and why, as a local one does.
-
-    A `RayPipeline` returns an empty Distiset.
+    distilabel would return the rows written so far as if the dataset were complete.
     """
-    set_steps_not_loaded_exception = RayPipeline._set_steps_not_loaded_exception
+    try:
+        original(self)
+    except Exception as error:
+        if not pipeline_uses_batch_client(self):
+            raise
+        self._exception = self._exception or _loop_error(error)
 
-    def wrapped(self: Any) -> None:
-        if not holds_ours(self):
-            set_steps_not_loaded_exception(self)
-        elif not (self._stop_called or self._exception):
-            self._exception = RuntimeError("Failed to load all the steps. Could not run pipeline.")
-            self._exception.__cause__ = self._openai_batch_actors.load_error()
 
-    RayPipeline._set_steps_not_loaded_exception = wrapped
+@patch(RayPipeline, "_run_load_queue_loop", parameters=["self"])
+def _run_load_queue_loop(original: Any, self: Any) -> None:
+    """Stop the pipeline at an error of the loop, and make `pipeline.run` raise the error.
+
+    distilabel would wait for ever.
+    """
+    try:
+        original(self)
+    except Exception as error:
+        if not pipeline_uses_batch_client(self):
+            raise
+        self._exception = self._exception or _loop_error(error)
+        self._stop()
+
+
+def _loop_error(error: Exception) -> RunError:
+    return RunError(f"The pipeline cannot continue. {_RUN_AGAIN} Ray says: {error}")
+
+
+@patch(RayPipeline, "_set_steps_not_loaded_exception", parameters=["self"])
+def _set_steps_not_loaded_exception(original: Any, self: Any) -> None:
+    """Make `pipeline.run` raise the error of a step that could not be loaded: distilabel returns an empty Distiset."""
+    if not pipeline_uses_batch_client(self):
+        original(self)
+    elif not (self._stop_called or self._exception):
+        self._exception = RuntimeError("Failed to load all the steps. Could not run pipeline.")
+        self._exception.__cause__ = self._openai_batch_actors.load_error()

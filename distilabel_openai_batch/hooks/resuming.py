@@ -1,19 +1,17 @@
-"""How a pipeline that holds Tasks of ours stops, and comes back: touches of distilabel's internals, each with why.
+"""Continue a pipeline from the steps that an earlier run completed.
 
-distilabel 1.5.3 stops by waiting for its steps in ways that can last for ever, and after a `kill -9` its cache says
-that rows were sent and has forgotten them. Here a pipeline stops bluntly, and the next run is built anew from what each
-step is known to have finished. What was being worked on is done again; what the Batch API has answered comes from the
-ledger.
+After a `kill -9`, distilabel's cache says that rows were sent to a step and no longer has these rows. A pipeline with a
+client therefore starts from the steps whose whole output is cached, and repeats all other steps: answers of the Batch
+API come from the ledger.
 
-Only pipelines that hold an `OpenAIBatchLLM` are concerned.
+Replaced: `_load_batch_manager`, which reads the cached state; `_teardown`, which ends a run; and
+`_ready_to_create_batch`, which decides whether a step gets a batch.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,105 +20,69 @@ from distilabel.pipeline.base import BasePipeline
 from distilabel.pipeline.batch_manager import _BatchManager, _BatchManagerStep
 from distilabel.pipeline.local import Pipeline
 from distilabel.pipeline.ray import RayPipeline
-from distilabel.pipeline.write_buffer import _WriteBuffer
-from distilabel.utils import serialization
 
-from distilabel_openai_batch.hooks import ray
-from distilabel_openai_batch.hooks.dataset_files import (
-    _columns_of,
-    _write_columns_of_one_type,
-    _write_leaves,
-    _write_whole_files,
-)
-from distilabel_openai_batch.hooks.row_storage import _rows_directory, _store_rows_as_they_are, _stored_batches
-from distilabel_openai_batch.hooks.stopping import (
-    _answer_signals,
-    _end_pool,
-    _end_when_orphaned,
-    _raise_run_errors,
-    _running,
-    _stop_bluntly,
-    _stop_logging,
-)
+from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
+from distilabel_openai_batch.hooks.dataset_files import rewrite_dataset
+from distilabel_openai_batch.hooks.registry import patch
+from distilabel_openai_batch.hooks.row_storage import read_stored_batches, rows_directory
+from distilabel_openai_batch.hooks.stopping import running_pipelines, stop_log_listener, terminate_pool
 
-# In the directory of a pipeline's execution: its dataset is complete, and distilabel's cache may be believed.
 _COMPLETE = "distilabel_openai_batch.complete"
+"""A file in the directory of a pipeline's execution: the dataset is complete, and distilabel's cache can be used."""
 
 
-TARGETS: dict[tuple[Any, str], list[str]] = {
-    (Pipeline, "_error_callback"): ["self", "e"],
-    (Pipeline, "_set_steps_not_loaded_exception"): ["self"],
-    (Pipeline, "_stop"): ["self", "acquire_lock"],
-    (Pipeline, "_teardown"): ["self"],
-    (RayPipeline, "_stop"): ["self"],
-    (RayPipeline, "_teardown"): ["self"],
-    (BasePipeline, "_handle_keyboard_interrupt"): ["self"],
-    (BasePipeline, "_load_batch_manager"): ["self", "use_cache"],
-    (BasePipeline, "_setup_write_buffer"): ["self", "use_cache"],
-    (_BatchManager, "write_batch_data"): ["self", "batch", "steps_data_path"],
-    (_BatchManagerStep, "_ready_to_create_batch"): ["self"],
-    (_WriteBuffer, "_write"): ["self", "step_name"],
-    (serialization, "write_json"): ["filename", "data"],
-    (serialization, "write_yaml"): ["filename", "data"],
-    **ray.TARGETS,
-}
-"""What the wraps rely on: the parameters that their targets had in distilabel 1.5.3."""
+@patch(Pipeline, "_teardown", parameters=["self"])
+@patch(RayPipeline, "_teardown", parameters=["self"])
+def _teardown(original: Any, self: Any) -> None:
+    """Mark a complete dataset, and restore the signal handlers.
 
-
-def install(is_ours: Callable[[Any], bool], own_columns: Callable[[Any], list[str]]) -> None:
-    """Wraps what has to be wrapped.
-
-    Args:
-        is_ours: whether a step is a Task that holds an `OpenAIBatchLLM`, or holds one.
-        own_columns: the columns that a step adds which are no Task's but ours.
+    distilabel's cache says that a dataset is complete before the last rows are on the disk: the mark is made after the
+    original has closed the write buffer.
     """
+    if self not in running_pipelines:
+        original(self)
+        return
+    stopped = self._openai_batch_stop is not None
+    complete = not (stopped or self._exception or self._dry_run or self._batch_manager.can_generate())
+    if stopped:
+        if isinstance(self, Pipeline):
+            terminate_pool(self)
+        # Steps that were stopped while loading count as steps that could not be loaded: drop that error.
+        if isinstance(self._exception, RuntimeError) and self._exception.__cause__ is None:
+            self._exception = None
+    try:
+        original(self)
+        if stopped or self._exception:
+            stop_log_listener()
+        if complete:
+            (_execution_directory(self) / _COMPLETE).touch()
+    finally:
+        for number, handler in self._openai_batch_handlers.items():
+            signal.signal(number, handler)
+        running_pipelines.remove(self)
 
-    def holds_ours(pipeline: Any) -> bool:
-        return any(is_ours(pipeline.dag.get_step(name)["step"]) for name in pipeline.dag)
 
-    for kind in (Pipeline, RayPipeline):
-        _stop_bluntly(kind, holds_ours, is_ours)
-        _remember_what_is_complete(kind)
-    _raise_run_errors(holds_ours)
-    _answer_signals()
-    _begin_where_steps_are_complete(holds_ours, own_columns)
-    _store_rows_as_they_are()
-    _write_whole_files()
-    _write_columns_of_one_type(holds_ours, own_columns)
-    _end_without_rows()
-    ray.install(holds_ours)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_end_when_orphaned)
+@patch(BasePipeline, "_load_batch_manager", parameters=["self", "use_cache"])
+def _load_batch_manager(original: Any, self: Any, use_cache: bool = True) -> None:
+    """Begin a run with the cache from the steps whose output is cached to the last batch, and repeat the others.
 
-
-def _remember_what_is_complete(kind: Any) -> None:
-    """A dataset is complete once its last rows are on the disk, which is after distilabel's cache says so."""
-    teardown = kind._teardown
-
-    def wrapped(self: Any) -> None:
-        if self not in _running:
-            teardown(self)
-            return
-        stopped = self._openai_batch_stop is not None
-        complete = not (stopped or self._exception or self._dry_run or self._batch_manager.can_generate())
-        if stopped:
-            if isinstance(self, Pipeline):
-                _end_pool(self)
-            # It was stopped while its steps were loading, which is no failure to load them.
-            if isinstance(self._exception, RuntimeError) and self._exception.__cause__ is None:
-                self._exception = None
-        try:
-            teardown(self)
-            if stopped or self._exception:
-                _stop_logging()
-            if complete:
-                (_execution_directory(self) / _COMPLETE).touch()
-        finally:
-            for number, handler in self._openai_batch_handlers.items():
-                signal.signal(number, handler)
-            _running.remove(self)
-
-    kind._teardown = wrapped
+    distilabel would trust its last saved state: rows that were sent to a step are lost with the step, and the first
+    batches of a step's output are taken for all of them.
+    """
+    complete = _execution_directory(self) / _COMPLETE
+    if not pipeline_uses_batch_client(self):
+        original(self, use_cache)
+        return
+    if self._dry_run or not use_cache or complete.exists():
+        original(self, use_cache)
+    else:
+        _rebuild_batch_manager(self)
+    if isinstance(self, (Pipeline, RayPipeline)) and self._batch_manager.can_generate():
+        self._openai_batch_stop = None
+        self._openai_batch_waits_for_submissions = False
+        running_pipelines[:] = [self]
+        if not self._dry_run:
+            complete.unlink(missing_ok=True)
 
 
 def _execution_directory(pipeline: Any) -> Path:
@@ -128,66 +90,49 @@ def _execution_directory(pipeline: Any) -> Path:
     return directory
 
 
-def _begin_where_steps_are_complete(holds_ours: Callable[[Any], bool], own_columns: Callable[[Any], list[str]]) -> None:
-    """A run with the cache begins with the steps whose outputs are stored to the last batch, and does the others anew.
-
-    distilabel would believe its last state, in which rows that were sent to a step are lost with the step, or take the
-    first few of a step's outputs for all of them.
-    """
-    load_batch_manager = BasePipeline._load_batch_manager
-
-    def wrapped(self: Any, use_cache: bool = True) -> None:
-        complete = _execution_directory(self) / _COMPLETE
-        if not holds_ours(self) or self._dry_run or not use_cache or complete.exists():
-            load_batch_manager(self, use_cache)
-        else:
-            _rebuild(self, _columns_of(self, own_columns))
-        if holds_ours(self) and isinstance(self, (Pipeline, RayPipeline)) and self._batch_manager.can_generate():
-            self._openai_batch_stop = None
-            self._openai_batch_patient = False
-            _running[:] = [self]
-            if not self._dry_run:
-                complete.unlink(missing_ok=True)
-
-    BasePipeline._load_batch_manager = wrapped
-
-
-def _rebuild(pipeline: Any, own_columns: list[str]) -> None:
-    dag, steps_data = pipeline.dag, Path(pipeline._cache_location["steps_data"])
-    manager = _BatchManager.from_dag(dag=dag, use_cache=False)
-    stored: dict[str, list[Any]] = {}
-    for name in dag:
-        directory = steps_data / manager._steps[name].signature
-        batches = _stored_batches(directory) if _may_be_complete(dag, name, stored) else None
-        if batches is None:
-            # What is there of it would be mixed with what comes now.
-            shutil.rmtree(directory, ignore_errors=True)
-            shutil.rmtree(_rows_directory(directory), ignore_errors=True)
-            continue
-        stored[name] = batches
+def _rebuild_batch_manager(pipeline: Any) -> None:
+    """Give a pipeline a new batch manager that knows the completed steps and their cached batches."""
+    manager = _BatchManager.from_dag(dag=pipeline.dag, use_cache=False)
+    stored = _completed_steps(pipeline, manager)
+    for name, batches in stored.items():
         manager._last_batch_received[name] = manager._last_batch_sent[name] = batches[-1]
         manager._received_batch_seq_nos[name] = [batch.seq_no for batch in batches]
         manager._last_batch_flag_sent_to.append(name)
-    for name in dag:
+    for name in pipeline.dag:
         if name in stored:
             continue
-        for predecessor in dag.get_step_predecessors(name):
+        for predecessor in pipeline.dag.get_step_predecessors(name):
             for batch in stored.get(predecessor, []):
                 manager.add_batch(name, batch.copy())
     pipeline._batch_manager = manager
     stages, last_steps = pipeline._get_steps_load_stages()
-    begun = [stage for stage, steps in enumerate(stages) if any(name not in stored for name in steps)]
-    pipeline._current_stage = begun[0] if begun else len(stages) - 1
+    unfinished_stages = [stage for stage, steps in enumerate(stages) if any(name not in stored for name in steps)]
+    pipeline._current_stage = unfinished_stages[0] if unfinished_stages else len(stages) - 1
     pipeline._stages_last_batch = [sorted(name for name in steps if name in stored) for steps in last_steps]
-    _write_leaves(pipeline, stored, own_columns)
+    rewrite_dataset(pipeline, stored)
     if stored:
-        pipeline._logger.info(f"💾 Carrying on from the stored outputs of: {', '.join(stored)}.")
+        pipeline._logger.info(f"💾 Continuing from the cached outputs of: {', '.join(stored)}.")
+
+
+def _completed_steps(pipeline: Any, manager: Any) -> dict[str, list[Any]]:
+    """Return the cached batches of each completed step, and delete the cached batches of all other steps."""
+    stored: dict[str, list[Any]] = {}
+    for name in pipeline.dag:
+        directory = Path(pipeline._cache_location["steps_data"]) / manager._steps[name].signature
+        batches = read_stored_batches(directory) if _may_be_complete(pipeline.dag, name, stored) else None
+        if batches is not None:
+            stored[name] = batches
+            continue
+        # Otherwise the old batches would be mixed with those of this run.
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.rmtree(rows_directory(directory), ignore_errors=True)
+    return stored
 
 
 def _may_be_complete(dag: Any, name: str, stored: dict[str, list[Any]]) -> bool:
-    """Whether a step's stored outputs count: its predecessors' do, and nothing says that they must not be used.
+    """Return whether the cached output of a step may be used: all its predecessors are complete, and it has no routing.
 
-    Where batches were routed, their files do not say to whom.
+    A cached batch does not say which of several steps the batch was routed to.
     """
     predecessors = list(dag.get_step_predecessors(name))
     return (
@@ -198,18 +143,14 @@ def _may_be_complete(dag: Any, name: str, stored: dict[str, list[Any]]) -> bool:
     )
 
 
-def _end_without_rows() -> None:
-    """A step whose predecessors yielded no rows is given none, and the pipeline comes to its end.
+@patch(_BatchManagerStep, "_ready_to_create_batch", parameters=["self"])
+def _ready_to_create_batch(original: Any, self: Any) -> bool:
+    """Give a step an empty batch if all its predecessors have yielded no rows.
 
-    distilabel never gives it anything, and waits for it for ever, whatever the LLM is.
+    distilabel would send such a step nothing, with any LLM, and the pipeline would wait for the step for ever.
     """
-    ready_to_create_batch = _BatchManagerStep._ready_to_create_batch
-
-    def wrapped(self: Any) -> bool:
-        if _running and not self.convergence_step and self.data and self.seq_no == 0:
-            no_rows = not any(batch.data[0] for batches in self.data.values() for batch in batches)
-            if no_rows and all(name in self.last_batch_received for name in self.data):
-                return True
-        return bool(ready_to_create_batch(self))
-
-    _BatchManagerStep._ready_to_create_batch = wrapped
+    if running_pipelines and not self.convergence_step and self.data and self.seq_no == 0:
+        has_rows = any(batch.data[0] for batches in self.data.values() for batch in batches)
+        if not has_rows and all(name in self.last_batch_received for name in self.data):
+            return True
+    return bool(original(self))

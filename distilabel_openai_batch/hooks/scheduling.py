@@ -1,8 +1,15 @@
-"""The place of a Task in distilabel's schedule: a global step that shares its stage."""
+"""Schedule a Task with a client as a global step that shares its load stage.
+
+Replaced: `is_global`, by which a step is given all rows in one call; `get_steps_load_stages`, which orders the steps in
+stages; `process_applying_mappings`, which calls a step's `process`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -12,94 +19,101 @@ from distilabel.steps import GlobalStep, Step
 from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 
-from distilabel_openai_batch.hooks.row_groups import _process_applying_mappings, _row_groups, process_side_by_side
-from distilabel_openai_batch.hooks.step_process import (
-    STOPS_THE_PIPELINE,
-    _as_ordinary_steps,
-    _logger,
-    _stopped_steps,
-    sends_nothing_more,
-)
+from distilabel_openai_batch.hooks.clients import batch_client
+from distilabel_openai_batch.hooks.registry import patch, patch_property
+from distilabel_openai_batch.hooks.row_groups import process_side_by_side, split_into_row_groups
+from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, is_stopped, mark_stopped
 
-# Tasks of ours that cannot have the whole dataset at once, by `id`, in the pipeline's process.
-_fed_batch_by_batch: WeakValueDictionary[int, Any] = WeakValueDictionary()
+_logger = logging.getLogger("distilabel.openai_batch")
+
+_counts_as_ordinary: ContextVar[bool] = ContextVar("counts_as_ordinary", default=False)
+
+_routed_tasks: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""Tasks with a client whose routed batches another step joins, by `id`; filled in the pipeline's process."""
 
 
-def _hand_over_whole_dataset(is_ours: Callable[[Any], bool]) -> None:
-    """A Task of ours counts as a global step, which is given all rows in one call.
+@contextmanager
+def tasks_count_as_ordinary() -> Iterator[None]:
+    """Let `is_global` of a Task with a client be `False` inside the block, unless the Task is a `GlobalStep`."""
+    token = _counts_as_ordinary.set(True)
+    try:
+        yield
+    finally:
+        _counts_as_ordinary.reset(token)
 
-    So does any step that was stopped, since only a global step's error ends the run. A generator asks for its next
-    batch only when the step's output has arrived: a normal step would never have more than one batch in flight. The
-    property is looked up on the class, so that the wrap reaches the user's own Tasks too, unlike one of
-    `model_post_init`, which pydantic has captured in each subclass.
+
+# A patched property of the base class reaches each Task class that a user writes. A patched `model_post_init` would
+# not: pydantic copies that method into each subclass.
+@patch_property(_Step, "is_global")
+@patch_property(_Task, "is_global")
+def _is_global(original: Any, self: Any) -> bool:
+    """Make a Task with a client a global step, which is given all rows in one call; and so a stopped step.
+
+    distilabel's generator makes the next batch when the step's output has arrived: an ordinary step would have one
+    batch in progress at a time, and so one small job after another.
+
+    distilabel ends the run on an error of a global step only: for an ordinary step the run would continue with `None`s.
     """
-    for owner in (_Step, _Task):
-        owner.is_global = _global_for_us(owner.is_global.fget, is_ours)
+    if is_stopped(self):
+        return True
+    if batch_client(self) is not None and not self.is_generator and _routed_tasks.get(id(self)) is not self:
+        return isinstance(self, GlobalStep) or not _counts_as_ordinary.get()
+    return bool(original(self))
 
 
-def _global_for_us(is_global: Callable[[Any], Any], is_ours: Callable[[Any], bool]) -> property:
-    def wrapped(self: Any) -> bool:
-        if id(self) in _stopped_steps:
-            return True
-        if is_ours(self) and not self.is_generator and _fed_batch_by_batch.get(id(self)) is not self:
-            return isinstance(self, GlobalStep) or not _as_ordinary_steps.get()
-        return bool(is_global(self))
+@patch(DAG, "get_steps_load_stages", parameters=["self", "load_groups"])
+def _get_steps_load_stages(original: Any, self: Any, load_groups: Any = None) -> Any:
+    """Put Tasks with a client into the load stage of their neighbours.
 
-    return property(wrapped)
-
-
-def _share_a_stage(is_ours: Callable[[Any], bool]) -> None:
-    """A Task of ours shares its load stage with its neighbours.
-
-    distilabel gives each global step a stage of its own, one after another: three sibling Tasks would wait three days.
-    So, while the stages are arranged, ours say that they are not global.
-
-    This is also the first call of a run that comes after the validation, where a step that joins what a
-    `routing_batch_function` has parted is marked as a convergence step. It wants its batches back one by one, as they
-    were routed, and would wait for ever for a Task that makes one of them all.
+    distilabel gives each global step a stage of its own: three sibling Tasks would run one after another, for up to a
+    day each. While stages are arranged, Tasks with a client count as ordinary steps.
     """
-    get_steps_load_stages = DAG.get_steps_load_stages
-
-    def wrapped(self: Any, load_groups: Any = None) -> Any:
-        for name in self:
-            task = self.get_step(name)["step"]
-            if is_ours(task) and any(self.is_convergence_step(follower) for follower in self.get_step_successors(name)):
-                if id(task) not in _fed_batch_by_batch:
-                    _logger.warning(
-                        f"⚠️ '{name}' is given routed batches that another step joins again: each of them is a batch job"
-                        " of its own, one after another. A larger `batch_size` before the routing makes fewer."
-                    )
-                _fed_batch_by_batch[id(task)] = task
-        token = _as_ordinary_steps.set(True)
-        try:
-            return get_steps_load_stages(self, load_groups)
-        finally:
-            _as_ordinary_steps.reset(token)
-
-    DAG.get_steps_load_stages = wrapped
+    _find_routed_tasks(self)
+    with tasks_count_as_ordinary():
+        return original(self, load_groups)
 
 
-def _process_row_groups_side_by_side(client_of: Callable[[Any], Any]) -> None:
-    """A Task of ours processes its rows in the groups that it would have had anyway, all groups side by side.
+def _find_routed_tasks(dag: Any) -> None:
+    """Let a Task stay an ordinary step if another step joins routed batches behind the Task.
 
-    Another one may ask through us all the same, behind an LLM that is made of several.
+    The joining step expects each routed batch by itself: a global Task would merge the batches, and the joining step
+    would wait for ever. distilabel marks joining steps in its validation; `get_steps_load_stages` is the first call of
+    a run after the validation.
     """
+    for name in dag:
+        task = dag.get_step(name)["step"]
+        if batch_client(task) is None:
+            continue
+        if not any(dag.is_convergence_step(follower) for follower in dag.get_step_successors(name)):
+            continue
+        if id(task) not in _routed_tasks:
+            _logger.warning(
+                f"⚠️ '{name}' receives routed batches that another step joins again, so each batch becomes a job of its"
+                " own, one after another. Use a larger `batch_size` before the routing to get fewer jobs."
+            )
+        _routed_tasks[id(task)] = task
 
-    def side_by_side(self: Any, client: Any, args: Any) -> list[dict[str, Any]]:
-        results: dict[int, list[dict[str, Any]]] = {}
-        groups = _row_groups(self, args)
-        anyio.run(process_side_by_side, self, client, groups, results.__setitem__)
-        return [row for index in range(len(groups)) for row in results[index]]
 
-    def wrapped(self: Any, *args: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        client = client_of(self)
-        try:
-            if client is None:
-                yield from _process_applying_mappings(self, *args)
-            else:
-                yield side_by_side(self, client, args)
-        except STOPS_THE_PIPELINE:
-            sends_nothing_more(self)
-            raise
+@patch(Step, "process_applying_mappings", parameters=["self", "args"])
+def _process_applying_mappings(original: Any, self: Any, *args: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Process the rows of a step with a client in row groups, all groups at the same time, see `row_groups`.
 
-    Step.process_applying_mappings = wrapped
+    Another step may still reach a client, through an LLM that is made of several: an error that stops the pipeline
+    marks any step as stopped.
+    """
+    client = batch_client(self)
+    try:
+        if client is None:
+            yield from original(self, *args)
+        else:
+            yield _process_all_groups(self, client, args)
+    except PIPELINE_STOPPING_ERRORS:
+        mark_stopped(self)
+        raise
+
+
+def _process_all_groups(step: Any, client: Any, args: tuple[list[dict[str, Any]], ...]) -> list[dict[str, Any]]:
+    results: dict[int, list[dict[str, Any]]] = {}
+    groups = split_into_row_groups(step, args)
+    anyio.run(process_side_by_side, step, client, groups, results.__setitem__)
+    return [row for index in range(len(groups)) for row in results[index]]

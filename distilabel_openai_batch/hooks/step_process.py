@@ -1,14 +1,15 @@
-"""A step's process: its name, its dry run, its random numbers, and the end of its messages after a stop."""
+"""Run a step in a process of its own: the step's name, seeded random numbers, and no batch after a stop.
+
+Replaced: `_StepWrapper.run`, the entry point of a step's process, and `_StepWrapper._send_batch`, which sends a
+finished batch to the pipeline's process.
+"""
 
 from __future__ import annotations
 
-import contextvars
-import functools
-import logging
 import random
 import types
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,79 +18,96 @@ from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedExc
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 
 from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.hooks.clients import batch_client
+from distilabel_openai_batch.hooks.registry import patch
+from distilabel_openai_batch.hooks.row_storage import pickles_rows
 
-STOPS_THE_PIPELINE = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
-_logger = logging.getLogger("distilabel.openai_batch")
-_as_they_are = contextvars.ContextVar("as_they_are", default=False)
-_as_ordinary_steps = contextvars.ContextVar("as_ordinary_steps", default=False)
+PIPELINE_STOPPING_ERRORS = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
+"""Errors that stop the whole pipeline; any other error of a row group fills the group with `None`s."""
+
 _stopped_steps: set[int] = set()
-_formatted = contextvars.ContextVar[list[int] | None]("formatted", default=None)
-_reasons_column = contextvars.ContextVar[str | None]("reasons_column", default=None)
+"""The `id` of each stopped step of this process."""
+
 _running_step = ""
 _dry_run = False
 
 
 def running_step() -> str:
-    """The name of the step that this process runs; empty outside a pipeline."""
+    """Return the name of the step that this process runs; empty outside a pipeline."""
     return _running_step
 
 
 def is_dry_run() -> bool:
-    """Whether the pipeline whose step this process runs is only tried out."""
+    """Return whether this process runs a step of `Pipeline.dry_run`."""
     return _dry_run
 
 
-def sends_nothing_more(step: Any) -> None:
-    """Says that a step was stopped, and what it has is not its result."""
+def mark_stopped(step: Any) -> None:
+    """Record that an error stopped a step, so that no batch of the step is sent any more."""
     _stopped_steps.add(id(step))
 
 
-def _know_the_running_step(is_ours: Callable[[Any], bool]) -> None:
-    """An LLM is not told which step holds it, and two steps that ask the same question are two buyers.
+def is_stopped(step: Any) -> bool:
+    """Return whether `mark_stopped` was called for a step."""
+    return id(step) in _stopped_steps
 
-    What stops the pipeline is sent to its process without the step and its rows: they are not needed there, may be
-    large, and cannot be sent at all where a step of the pipeline was defined within a function.
+
+@patch(_StepWrapper, "run", parameters=["self"])
+def _run(original: Any, self: Any) -> Any:
+    """Record the step's name, and send an error that stops the pipeline without the step and its rows.
+
+    distilabel does not tell an LLM which step holds it: equal requests of two steps would count as one. The name is
+    part of the ledger's scope.
+
+    distilabel sends an error together with the step and its rows: both may be large, and a step whose class was defined
+    inside a function cannot be pickled. The replacement sends only the step's name and `is_global`.
     """
-    run = _StepWrapper.run
-
-    # It is sent to the step's process by its name.
-    @functools.wraps(run)
-    def wrapped(self: Any) -> Any:
-        global _running_step, _dry_run
-        _running_step, _dry_run = self.step.name, self.dry_run
-        if is_ours(self.step):
-            _seed(self.step)
-            _as_they_are.set(True)
-        try:
-            return run(self)
-        except _StepWrapperException as error:
-            if isinstance(error.subprocess_exception, STOPS_THE_PIPELINE):
-                step = types.SimpleNamespace(name=self.step.name, is_global=self.step.is_global)
-                bare = _StepWrapperException("", step, error.code, error.subprocess_exception)
-                # It is whole already: what is passed is made longer.
-                bare.message = error.message
-                raise bare from None
+    global _running_step, _dry_run
+    _running_step, _dry_run = self.step.name, self.dry_run
+    if batch_client(self.step) is not None:
+        seed_random_numbers(self.step)
+        pickles_rows.set(True)
+    try:
+        return original(self)
+    except _StepWrapperException as error:
+        if not isinstance(error.subprocess_exception, PIPELINE_STOPPING_ERRORS):
             raise
+        step = types.SimpleNamespace(name=self.step.name, is_global=self.step.is_global)
+        small = _StepWrapperException("", step, error.code, error.subprocess_exception)
+        # The constructor appends a link to the message, which already ends with that link: set the message afterwards.
+        small.message = error.message
+        raise small from None
 
-    _StepWrapper.run = wrapped
 
+@patch(_StepWrapper, "_send_batch", parameters=["self", "batch"])
+def _send_batch(original: Any, self: Any, batch: Any) -> None:
+    """Send no batch of a stopped step.
 
-def _seed(step: Any, row_group: int | None = None) -> None:
-    """A step that draws at random draws in the next run what it drew in this one, and so asks the same questions.
-
-    distilabel's `EvolInstruct` and `Magpie` draw from generators that nobody seeds.
+    When a step raises, distilabel still sends an empty batch in a `finally` block, and caches that batch as the step's
+    result: the next run would lose every row, or hang.
     """
-    named = f"{step.name}/{getattr(step, 'seed', None)}/{row_group}"
-    seed = zlib.crc32(named.encode())
+    if not is_stopped(self.step):
+        original(self, batch)
+
+
+def seed_random_numbers(step: Any, row_group: int | None = None) -> None:
+    """Seed `random` and NumPy by a step's name, the step's `seed` and a row group's number.
+
+    `EvolInstruct` and `Magpie` draw parts of their prompts from generators that distilabel does not seed: each run
+    would draw other prompts, and submit other requests.
+    """
+    seeded_by = f"{step.name}/{getattr(step, 'seed', None)}/{row_group}"
+    seed = zlib.crc32(seeded_by.encode())
     random.seed(seed)
     np.random.seed(seed)
 
 
 @contextmanager
-def own_random_numbers() -> Iterator[None]:
-    """Whoever waits finds the random number generators as they were, whatever was drawn from them meanwhile.
+def random_state_preserved() -> Iterator[None]:
+    """Restore the state of `random` and NumPy when the block ends.
 
-    Row groups that are processed side by side draw as if each were alone, in whichever order they are answered.
+    Row groups run concurrently. A group that waits inside the block draws the same numbers afterwards, in whichever
+    order the groups are answered.
     """
     python, numpy = random.getstate(), np.random.get_state()
     try:
@@ -97,18 +115,3 @@ def own_random_numbers() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-
-
-def _send_nothing_after_a_stop() -> None:
-    """A step that was stopped sends no batch.
-
-    distilabel's loop sends in its `finally` an empty last batch even then, which is cached as the step's result: the
-    next run would lose every row, or hang.
-    """
-    send_batch = _StepWrapper._send_batch
-
-    def wrapped(self: Any, batch: Any) -> None:
-        if id(self.step) not in _stopped_steps:
-            send_batch(self, batch)
-
-    _StepWrapper._send_batch = wrapped

@@ -1,12 +1,19 @@
-"""The end of a pipeline: signals, errors of the run, orphaned processes."""
+"""Stop a pipeline: on signals, on errors that end the run, and when the main process is gone.
+
+distilabel 1.5.3 stops by waiting for the steps, which can last for ever. A pipeline with a client stops without waiting
+for locks or for ordinary steps: jobs continue at the server, and the next run repeats any other work.
+
+Replaced: `_stop`; `_error_callback` and `_set_steps_not_loaded_exception`, which receive the errors of steps;
+`_handle_keyboard_interrupt`, which installs signal handlers.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -17,40 +24,42 @@ from distilabel.pipeline.ray import RayPipeline
 from distilabel.utils import logging
 
 from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client, uses_batch_client
+from distilabel_openai_batch.hooks.registry import patch
 
-# After a signal: for the steps to come to their end, for their processes to, and for the whole pipeline. Nothing is
-# lost by cutting them short.
+# Seconds to wait after a signal: for the steps to end, then for their processes, then for the log. The whole pipeline
+# is killed after `_WIND_UP_SECONDS`. A wait that is cut short loses no answer.
 _STEPS_SECONDS = 1.0
-
-
 _POOL_SECONDS = 1.0
-_WIND_UP_SECONDS = 2.8
 _LOG_SECONDS = 1.0
+_WIND_UP_SECONDS = 2.8
+
 _ORPHAN_CHECK_SECONDS = 0.5
 
 _RUN_AGAIN = (
-    "Run it again: it carries on, and collects what its jobs have answered meanwhile. Until then its dataset is empty."
+    "Run the pipeline again to continue and to collect the answers of its jobs. Until then the dataset is empty."
 )
 
+running_pipelines: list[Any] = []
+"""The pipeline with a client that this process runs: at most one."""
 
-_running: list[Any] = []
-"""The pipeline of ours that this process runs, if it runs one."""
 
+class PipelineStop:
+    """A thread that ends one run of a pipeline.
 
-class _Stop:
-    """The stopping of one run of a pipeline.
+    Attributes:
+        reported: whether a log line has already said why the pipeline stops.
+        calls: the number of calls of `Pipeline._stop`.
 
     Args:
-        pipeline: which one.
-        is_ours: whether a step is a Task of ours.
-        patient: whether to wait for Tasks that are still submitting.
+        pipeline: the running pipeline.
+        waits_for_submissions: whether to wait until the other Tasks have submitted their jobs.
     """
 
-    def __init__(self, pipeline: Any, is_ours: Callable[[Any], bool], patient: bool) -> None:
+    def __init__(self, pipeline: Any, waits_for_submissions: bool) -> None:
         self._pipeline = pipeline
-        self._is_ours = is_ours
-        self._patient = patient
-        # Steps on a cluster hear no signal, and so come to no end of their own.
+        self._waits_for_submissions = waits_for_submissions
+        # Steps on a Ray cluster receive no signal and so do not end by themselves: do not wait for them.
         self._deadline = time.monotonic() + (0.0 if isinstance(pipeline, RayPipeline) else _STEPS_SECONDS)
         self._ended_steps: set[str] = set()
         self.reported = False
@@ -59,19 +68,19 @@ class _Stop:
         self._thread.start()
 
     def hurry(self) -> None:
-        """Waits no longer for anybody."""
-        self._patient = False
+        """End the pipeline now, without waiting for steps."""
+        self._waits_for_submissions = False
         self._deadline = time.monotonic()
 
-    def ended(self, step_name: str) -> None:
-        """A step has raised, and so come to its end."""
+    def mark_ended(self, step_name: str) -> None:
+        """Record that a step has raised and so has ended."""
         self._ended_steps.add(step_name)
 
     def _is_busy(self, name: str) -> bool:
         pipeline, manager = self._pipeline, self._pipeline._batch_manager
         sent, received = manager._last_batch_sent.get(name), manager._last_batch_received.get(name)
         return (
-            self._is_ours(pipeline.dag.get_step(name)["step"])
+            uses_batch_client(pipeline.dag.get_step(name)["step"])
             and name not in self._ended_steps
             and sent is not None
             and (received is None or received.seq_no < sent.seq_no)
@@ -79,23 +88,114 @@ class _Stop:
 
     def _run(self) -> None:
         pipeline = self._pipeline
-        if not self._patient:
+        if not self._waits_for_submissions:
             _signal_steps(pipeline, signal.SIGINT)
         while any(self._is_busy(name) for name in pipeline.dag) and (
-            self._patient or time.monotonic() < self._deadline
+            self._waits_for_submissions or time.monotonic() < self._deadline
         ):
             time.sleep(0.05)
         if not (self.reported or pipeline._exception):
             pipeline._logger.info(f"⏹️ The pipeline stopped. {_RUN_AGAIN}")
-        # distilabel's loop waits until each step says that it has ended, and for queues that nobody empties any more.
-        # What the steps still hold is done again by the next run, so for the loop they have ended.
-        with suppress(Exception):  # on a cluster it may have died with its machine
+        self._end_loops()
+
+    def _end_loops(self) -> None:
+        """Make distilabel's loops end.
+
+        distilabel's loop waits until each step reports its end, and for queues that no process empties any more. The
+        next run repeats the work of unfinished steps, so all steps count as unloaded here.
+        """
+        pipeline = self._pipeline
+        with suppress(Exception):  # on a cluster the queue may have died with its machine
             pipeline._load_queue.put(None)
             pipeline._load_steps_thread.join(timeout=_STEPS_SECONDS)
         with pipeline._steps_load_status_lock:
             for name in pipeline.dag:
                 pipeline._steps_load_status[name] = _STEP_UNLOADED_CODE
         pipeline._output_queue.put(None)
+
+
+@patch(Pipeline, "_stop", parameters=["self", "acquire_lock"])
+@patch(RayPipeline, "_stop", parameters=["self"])
+def _stop(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+    """Stop a pipeline without waiting for a lock or for ordinary steps; kill the pipeline at the third call.
+
+    distilabel's `_stop` returns without releasing its lock when called a second time: the main loop then waits for that
+    lock for ever.
+    """
+    if not pipeline_uses_batch_client(self):
+        original(self, *args, **kwargs)
+        return
+    stop: PipelineStop | None = getattr(self, "_openai_batch_stop", None)
+    if stop is None:
+        self._stop_called = True
+        self._logger.info("🛑 Stopping pipeline. Submitted batch jobs continue at the server.")
+        waits_for_submissions = bool(getattr(self, "_openai_batch_waits_for_submissions", False))
+        self._openai_batch_stop = PipelineStop(self, waits_for_submissions)
+        return
+    stop.calls += 1
+    stop.hurry()
+    if stop.calls == 2:
+        self._logger.warning("🛑 Press again to force the pipeline to stop.")
+    else:
+        _kill_pipeline(self)
+
+
+@patch(Pipeline, "_error_callback", parameters=["self", "e"])
+def _error_callback(original: Any, self: Any, e: BaseException) -> None:
+    """Make `pipeline.run` raise a step's `RunError`, and stop the pipeline for any Task that does not wait.
+
+    distilabel logs a `RunError`, stops, and returns an empty Distiset. If the step has no successors and is not in the
+    last level of the graph, distilabel ignores both the `RunError` and the stop of a Task with `wait=False`.
+    """
+    error = getattr(e, "subprocess_exception", None)
+    is_load_error = getattr(e, "is_load_error", False)
+    does_not_wait = isinstance(error, DistilabelOfflineBatchGenerationNotFinishedException)
+    if isinstance(error, RunError) and is_load_error:
+        # Raise the error itself, not distilabel's "could not be loaded" error, and without the traceback of the step's
+        # process, which distilabel prints over hundreds of lines.
+        original(self, e)
+        self._exception = error.with_traceback(None)
+        return
+    if not pipeline_uses_batch_client(self) or not (does_not_wait or isinstance(error, RunError)) or is_load_error:
+        original(self, e)
+        return
+    name = e.step.name  # type: ignore[attr-defined]
+    stop: PipelineStop | None = getattr(self, "_openai_batch_stop", None)
+    if does_not_wait:
+        self._logger.info(f"⏹️ '{name}' does not wait for its jobs, so the pipeline stops. {_RUN_AGAIN}")
+        self._openai_batch_waits_for_submissions = True
+    else:
+        self._logger.error(f"❌ Step '{name}' cannot continue: {error}")
+        self._exception = self._exception or error
+    if stop is None:
+        self._stop()
+        stop = self._openai_batch_stop
+    stop.reported = True
+    stop.mark_ended(name)
+
+
+@patch(Pipeline, "_set_steps_not_loaded_exception", parameters=["self"])
+def _set_steps_not_loaded_exception(original: Any, self: Any) -> None:
+    """Keep a `RunError` that `_error_callback` has set: distilabel would overwrite the error with a general one."""
+    if not isinstance(self._exception, RunError):
+        original(self)
+
+
+@patch(BasePipeline, "_handle_keyboard_interrupt", parameters=["self"])
+def _handle_keyboard_interrupt(original: Any, self: Any) -> Any:
+    """Stop a pipeline on SIGTERM as on SIGINT; `resuming` restores both handlers when the pipeline has ended."""
+    sigint_handler = original(self)
+    if self in running_pipelines:
+
+        def handle(number: int, frame: Any) -> None:
+            if self._openai_batch_stop is None:
+                _kill_after(_WIND_UP_SECONDS, self)
+            self._stop()
+
+        signal.signal(signal.SIGINT, handle)
+        sigterm_handler = signal.signal(signal.SIGTERM, handle)
+        self._openai_batch_handlers = {signal.SIGINT: sigint_handler, signal.SIGTERM: sigterm_handler}
+    return sigint_handler
 
 
 def _signal_steps(pipeline: Any, number: int) -> None:
@@ -105,40 +205,8 @@ def _signal_steps(pipeline: Any, number: int) -> None:
             os.kill(process.pid, number)
 
 
-def _stop_bluntly(kind: Any, holds_ours: Callable[[Any], bool], is_ours: Callable[[Any], bool]) -> None:
-    """Stopping waits for no lock and for no ordinary step.
-
-    distilabel's `_stop` returns without releasing its lock when it is called a second time, and its loop, which wants
-    the lock, waits for ever.
-    """
-    stop = kind._stop
-
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
-        if not holds_ours(self):
-            stop(self, *args, **kwargs)
-            return
-        stopping: _Stop | None = getattr(self, "_openai_batch_stop", None)
-        if stopping is None:
-            self._stop_called = True
-            self._logger.info("🛑 Stopping pipeline. Batch jobs that were submitted go on without it.")
-            self._openai_batch_stop = _Stop(self, is_ours, patient=_is_patient(self))
-            return
-        stopping.calls += 1
-        stopping.hurry()
-        if stopping.calls == 2:
-            self._logger.warning("🛑 Press again to force the pipeline to stop.")
-        else:
-            _end_at_once(self)
-
-    kind._stop = wrapped
-
-
-def _is_patient(pipeline: Any) -> bool:
-    """Whether the pipeline stops because a Task does not wait for its jobs: the others are to submit theirs too."""
-    return bool(getattr(pipeline, "_openai_batch_patient", False))
-
-
-def _end_at_once(pipeline: Any) -> None:
+def _kill_pipeline(pipeline: Any) -> None:
+    """Kill the steps' processes and the queues' process, and exit."""
     pipeline._logger.warning("🛑 Forcing pipeline interruption.")
     _signal_steps(pipeline, signal.SIGKILL)
     if (process := getattr(getattr(pipeline, "_manager", None), "_process", None)) is not None:
@@ -146,90 +214,33 @@ def _end_at_once(pipeline: Any) -> None:
     os._exit(1)
 
 
-def _raise_run_errors(holds_ours: Callable[[Any], bool]) -> None:
-    """`pipeline.run` raises a `RunError` of a step, and a Task that does not wait stops the pipeline wherever it is.
+def _kill_after(seconds: float, pipeline: Any) -> None:
+    """Kill the pipeline if still running after some seconds: a process that died may have held a queue's lock."""
 
-    distilabel would log the one, stop, and return an empty Distiset; and ignore both where a step has no successors.
-    """
-    error_callback = Pipeline._error_callback
-
-    def wrapped(self: Any, e: BaseException) -> None:
-        error = getattr(e, "subprocess_exception", None)
-        is_stop = isinstance(error, DistilabelOfflineBatchGenerationNotFinishedException)
-        if isinstance(error, RunError) and e.is_load_error:  # type: ignore[attr-defined]
-            # Logged, and then raised as it is, not as a step that could not be loaded. Where it was raised in the
-            # step's process, which distilabel shows over hundreds of lines, helps nobody.
-            error_callback(self, e)
-            self._exception = error.with_traceback(None)
-            return
-        if not holds_ours(self) or not (is_stop or isinstance(error, RunError)) or e.is_load_error:  # type: ignore[attr-defined]
-            error_callback(self, e)
-            return
-        name = e.step.name  # type: ignore[attr-defined]
-        stopping: _Stop | None = getattr(self, "_openai_batch_stop", None)
-        if is_stop:
-            self._logger.info(f"⏹️ '{name}' stopped, and with it the pipeline. {_RUN_AGAIN}")
-            self._openai_batch_patient = True
-        else:
-            self._logger.error(f"❌ Step '{name}' cannot go on: {error}")
-            self._exception = self._exception or error
-        if stopping is None:
-            self._stop()
-            stopping = self._openai_batch_stop
-        stopping.reported = True
-        stopping.ended(name)
-
-    Pipeline._error_callback = wrapped
-    set_exception = Pipeline._set_steps_not_loaded_exception
-
-    def set_unless_known(self: Any) -> None:
-        if not isinstance(self._exception, RunError):
-            set_exception(self)
-
-    Pipeline._set_steps_not_loaded_exception = set_unless_known
-
-
-def _end_after(seconds: float, pipeline: Any) -> None:
-    """Ends the process if the pipeline has not ended by then: a queue's lock may have died with who held it."""
-
-    def end() -> None:
+    def kill() -> None:
         time.sleep(seconds)
-        if pipeline in _running:
-            _end_at_once(pipeline)
+        if pipeline in running_pipelines:
+            _kill_pipeline(pipeline)
 
-    threading.Thread(target=end, name="distilabel-openai-batch-end", daemon=True).start()
-
-
-def _answer_signals() -> None:
-    """SIGTERM stops a pipeline as SIGINT does. Both are what they were when it has ended."""
-    handle_keyboard_interrupt = BasePipeline._handle_keyboard_interrupt
-
-    def wrapped(self: Any) -> Any:
-        before = handle_keyboard_interrupt(self)
-        if self in _running:
-
-            def handle(number: int, frame: Any) -> None:
-                if self._openai_batch_stop is None:
-                    _end_after(_WIND_UP_SECONDS, self)
-                self._stop()
-
-            signal.signal(signal.SIGINT, handle)
-            terminated = signal.signal(signal.SIGTERM, handle)
-            self._openai_batch_handlers = {signal.SIGINT: before, signal.SIGTERM: terminated}
-        return before
-
-    BasePipeline._handle_keyboard_interrupt = wrapped
+    threading.Thread(target=kill, name="distilabel-openai-batch-end", daemon=True).start()
 
 
-def _end_when_orphaned() -> None:
-    """Ends a child of a running pipeline when its parent is gone.
+@functools.cache
+def watch_forks() -> None:
+    """Let `exit_when_orphaned` run in each process that is forked from this one, where the system can fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=exit_when_orphaned)
 
-    After a `kill -9` of the main process, distilabel's steps and queues would stay for ever.
+
+def exit_when_orphaned() -> None:
+    """Start a thread that exits this child of a running pipeline when the parent process is gone.
+
+    After a `kill -9` of the main process, distilabel's steps and queues would run for ever.
     """
-    if not _running:
+    if not running_pipelines:
         return
-    _running.clear()
-    # A worker that is forked while the pipeline runs has its handler too.
+    running_pipelines.clear()
+    # A worker that is forked while the pipeline runs inherits the pipeline's handler.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = os.getppid()
 
@@ -241,22 +252,25 @@ def _end_when_orphaned() -> None:
     threading.Thread(target=watch, name="distilabel-openai-batch-orphan", daemon=True).start()
 
 
-def _end_pool(pipeline: Any) -> None:
-    """Ends the steps' processes, and waits for none: it could be for a lock that died with one of them."""
+def terminate_pool(pipeline: Any) -> None:
+    """End the steps' processes, and kill each that has not ended after a second.
+
+    `pool.terminate` may wait for ever for a lock that died with one of the processes, so it runs in a thread.
+    """
     pool, pipeline._pool = pipeline._pool, None
-    ending = threading.Thread(target=pool.terminate, daemon=True)
-    ending.start()
-    ending.join(timeout=_POOL_SECONDS)
+    terminating = threading.Thread(target=pool.terminate, daemon=True)
+    terminating.start()
+    terminating.join(timeout=_POOL_SECONDS)
     for process in list(pool._pool):
         if process.is_alive():
             process.kill()
 
 
-def _stop_logging() -> None:
-    """Stops what writes the log, where distilabel does not: it does so only where it returns a dataset.
+def stop_log_listener() -> None:
+    """Stop distilabel's log listener, which distilabel stops only where `run` returns a dataset.
 
-    A step whose process was ended may have died with the lock of the log's queue: nothing comes through it any more,
-    and distilabel would wait for that for ever.
+    A killed process may have died with the lock of the log's queue: no record passes the queue any more, and
+    `listener.stop` waits for ever, so it runs in a thread.
     """
     listener, logging.queue_listener = logging.queue_listener, None
     if listener is None:

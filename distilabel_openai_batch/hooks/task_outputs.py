@@ -1,8 +1,12 @@
-"""Structured output without instructor, and columns of failures."""
+"""Give a Task structured output without instructor, and a column that explains each missing answer.
+
+Replaced: `_set_default_structured_output`; and `get_outputs`, `_format_outputs` and the `process_applying_mappings` of
+generator steps, which the failure column of `add_failures` needs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from distilabel.steps import GeneratorStep
@@ -11,72 +15,71 @@ from distilabel.steps.tasks.base import _Task
 
 from distilabel_openai_batch.engine.calls import CallLog
 from distilabel_openai_batch.hooks import failure_columns
-from distilabel_openai_batch.hooks.row_groups import _with_reasons
-from distilabel_openai_batch.hooks.step_process import _formatted, _reasons_column
+from distilabel_openai_batch.hooks.clients import batch_client
+from distilabel_openai_batch.hooks.registry import patch
+from distilabel_openai_batch.hooks.row_groups import add_failure_column, failure_column, formatted_outputs
 
 
-def _ask_for_structured_output_without_instructor(is_ours: Callable[[Any], bool]) -> None:
-    """A Task of ours that asks for structured output by default does so without `instructor`.
+@patch(_Task, "_set_default_structured_output", parameters=["self"])
+def _set_default_structured_output(original: Any, self: Any) -> None:
+    """Set a Task's default output schema without `instructor`.
 
-    distilabel refuses to load it where that is not installed, and none can be beside today's openai.
+    distilabel refuses to load a Task that has such a schema if `instructor` is not installed, and no release of
+    `instructor` installs beside openai 3.3.1 or newer. The client itself sends the schema.
     """
-    set_default_structured_output = _Task._set_default_structured_output
-
-    def wrapped(self: Any) -> None:
-        if not is_ours(self):
-            set_default_structured_output(self)
-            return
-        schema = self.get_structured_output()
-        if schema and self.use_default_structured_output and not self.llm.structured_output:
-            self.llm.structured_output = {"schema": schema, "format": "json"}
-
-    _Task._set_default_structured_output = wrapped
+    if batch_client(self) is None:
+        original(self)
+        return
+    schema = self.get_structured_output()
+    if schema and self.use_default_structured_output and not self.llm.structured_output:
+        self.llm.structured_output = {"schema": schema, "format": "json"}
 
 
-def _say_why_rows_failed(client_of: Callable[[Any], Any]) -> None:
-    """With `add_failures`, the rows of a step of ours have a column that says why they have no answer.
+@patch(_Step, "get_outputs", parameters=["self"])
+def _get_outputs(original: Any, self: Any) -> dict[str, bool]:
+    """Add the failure column to a step's output columns, so that later steps may name the column as an input."""
+    outputs: dict[str, bool] = original(self)
+    if _adds_failures(self) and failure_column.get() is None:
+        return outputs | {failure_columns.column_name(self.name): True}
+    return outputs
 
-    distilabel has a Task make rows of each output of its LLM by `_format_outputs`: there it is known which generation
-    of which row failed. A step that comes to be asked for its output columns names this one too, so that steps after
-    it may ask for it.
+
+@patch(_Task, "_format_outputs", parameters=["self", "outputs", "input"])
+def _format_outputs(original: Any, self: Any, outputs: Any, input: Any = None) -> list[dict[str, Any]]:
+    """Add the failure column to the rows that distilabel makes of one output of an LLM.
+
+    Only here both the row and the failure of each of its generations are known.
     """
-    get_outputs, format_outputs = _Step.get_outputs, _Task._format_outputs
-    process_applying_mappings = GeneratorStep.process_applying_mappings
+    rows: list[dict[str, Any]] = original(self, outputs, input)
+    if _adds_failures(self):
+        column = failure_column.get() or failure_columns.column_name(self.name)
+        for row, cell in zip(rows, failure_columns.output_cells(outputs, len(rows)), strict=True):
+            row[column] = cell
+        if (formatted := formatted_outputs.get()) is not None:
+            formatted.append(len(rows))
+    return rows
 
-    def adds(step: Any) -> bool:
-        client = client_of(step)
-        return client is not None and client.add_failures
 
-    def naming(self: Any) -> dict[str, bool]:
-        outputs: dict[str, bool] = get_outputs(self)
-        named_apart = _reasons_column.get() is not None
-        return outputs | {failure_columns.column(self.name): True} if adds(self) and not named_apart else outputs
-
-    def formatting(self: Any, outputs: Any, input: Any = None) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = format_outputs(self, outputs, input)
-        if adds(self):
-            column = _reasons_column.get() or failure_columns.column(self.name)
-            for row, cell in zip(rows, failure_columns.cells(outputs, len(rows)), strict=True):
-                row[column] = cell
-            if (formatted := _formatted.get()) is not None:
-                formatted.append(len(rows))
-        return rows
-
-    def generating(self: Any, offset: int = 0) -> Iterator[tuple[list[dict[str, Any]], bool]]:
-        batches = process_applying_mappings(self, offset)
-        if not adds(self):
-            yield from batches
+@patch(GeneratorStep, "process_applying_mappings", parameters=["self", "offset"])
+def _process_applying_mappings(
+    original: Any, self: Any, offset: int = 0
+) -> Iterator[tuple[list[dict[str, Any]], bool]]:
+    """Add the failure column to the rows of a generator step with a client."""
+    batches = original(self, offset)
+    if not _adds_failures(self):
+        yield from batches
+        return
+    while True:
+        log = CallLog()
+        formatted_outputs.set([])
+        with log.activate():
+            batch = next(batches, None)
+        if batch is None:
             return
-        while True:
-            log = CallLog()
-            _formatted.set([])
-            with log.activate():
-                batch = next(batches, None)
-            if batch is None:
-                return
-            rows, is_last = batch
-            yield _with_reasons(self, failure_columns.column(self.name), log, None, rows), is_last
+        rows, is_last = batch
+        yield add_failure_column(self, failure_columns.column_name(self.name), log, None, rows), is_last
 
-    _Step.get_outputs = naming
-    _Task._format_outputs = formatting
-    GeneratorStep.process_applying_mappings = generating
+
+def _adds_failures(step: Any) -> bool:
+    client = batch_client(step)
+    return client is not None and client.add_failures

@@ -374,7 +374,7 @@ class Ledger:
                 " tokens_cached = excluded.tokens_cached,"
                 # A job that is under way keeps its members.
                 " job = CASE state WHEN 'asked' THEN job ELSE excluded.job END WHERE state != 'answered'",
-                [(self._scope, custom_id, job, *answer.tokens, answer.cached) for custom_id, answer in answers],
+                [(self._scope, custom_id, job, *answer.tokens, answer.cached_tokens) for custom_id, answer in answers],
             )
             database.executemany(
                 "INSERT OR IGNORE INTO answers (request, line)"
@@ -419,7 +419,7 @@ class Ledger:
                 batch.completed,
                 batch.failed,
                 batch.total,
-                now if batch.ended else None,
+                now if batch.has_ended else None,
                 *_moments(batch).values(),
             ),
         ).lastrowid
@@ -654,7 +654,7 @@ class Ledger:
             database.executemany(
                 "UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, tokens_cached = ?,"
                 " status_code = 200, code = NULL, error = NULL WHERE id = ? AND state != 'answered'",
-                ((*answer.tokens, answer.cached, members[name]) for name, answer in answers.items()),
+                ((*answer.tokens, answer.cached_tokens, members[name]) for name, answer in answers.items()),
             )
             database.executemany(
                 "UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ? WHERE id = ?"

@@ -1,1 +1,1 @@
-"""Operations behind the commands: estimate, import, export, forget, diagnose."""
+"""Operations behind the commands: estimate, import, export, forget, diagnose, poll."""

@@ -1,4 +1,4 @@
-"""Looks for what keeps a pipeline from running, and says how to mend it."""
+"""Check for problems that keep a pipeline from running, and name their fixes."""
 
 from __future__ import annotations
 
@@ -21,76 +21,77 @@ from distilabel_openai_batch.errors import (
 )
 from distilabel_openai_batch.ledger.files import directory as directory_of
 from distilabel_openai_batch.ledger.reader import Inventory
-from distilabel_openai_batch.operations.server import AT_ONCE, Access
+from distilabel_openai_batch.operations.server import SHORT_PATIENCE, ServerAccess
 from distilabel_openai_batch.pricing import prices
 
-# What is told of them helps whoever reads a report of a problem.
 _PACKAGES = ("distilabel-openai-batch", "distilabel", "openai")
+"""Packages whose versions belong into a bug report."""
 
-# hooks.py knows its insides.
-_DISTILABEL = "1.5."
+_DISTILABEL_VERSION = "1.5."
+"""Prefix of the distilabel versions whose internals the hooks patch."""
 
-# What can be installed besides, and what it is for.
-_EXTRAS = {
-    "prices": "what answers cost, and `budget`",
+EXTRAS = {
+    "prices": "costs of answers, and `budget`",
     "ray": "pipelines on Ray",
     "report": "`report`",
     "sandbox": "`serve`",
 }
+"""Extras that a user may install, with their purpose."""
 
-_OF_EXTRA = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
+_EXTRA_REQUIREMENT = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
 
-_LOCAL = re.compile(r"localhost|.*\.localhost|127\..*|::1|0\.0\.0\.0")
+_LOCAL_HOST = re.compile(r"localhost|.*\.localhost|127\..*|::1|0\.0\.0\.0")
 
-_SILENT = logging.getLogger(f"{__name__}.silent")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
+_SILENT_LOGGER = logging.getLogger(f"{__name__}.silent")
+_SILENT_LOGGER.addHandler(logging.NullHandler())
+_SILENT_LOGGER.propagate = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found out about one thing.
+    """Result of one check.
 
     Attributes:
-        subject: what was looked at.
-        says: how it is.
-        mend: what to do about it; empty where it is well.
+        subject: name of the checked thing.
+        text: state of the checked thing.
+        fix: action that fixes the problem; empty if there is no problem.
     """
 
     subject: str
-    says: str
-    mend: str = ""
+    text: str
+    fix: str = ""
 
 
-def versions() -> Finding:
-    """What is installed."""
+def check_versions() -> Finding:
+    """Return the installed versions, with a fix if distilabel is not the supported release."""
     try:
-        found = {package: importlib.metadata.version(package) for package in _PACKAGES}
+        versions = {package: importlib.metadata.version(package) for package in _PACKAGES}
     except importlib.metadata.PackageNotFoundError as error:
         return Finding("versions", f"{error.name} is not installed.", "pip install distilabel-openai-batch")
-    says = ", ".join(f"{package} {version}" for package, version in found.items())
-    says += f", Python {platform.python_version()}"
-    if not found["distilabel"].startswith(_DISTILABEL):
-        return Finding("versions", says, "Only distilabel 1.5 is known to work: pip install 'distilabel>=1.5.3,<1.6'")
-    return Finding("versions", says)
+    text = ", ".join(f"{package} {version}" for package, version in versions.items())
+    text += f", Python {platform.python_version()}"
+    if not versions["distilabel"].startswith(_DISTILABEL_VERSION):
+        return Finding("versions", text, "Only distilabel 1.5 is supported: pip install 'distilabel>=1.5.3,<1.6'")
+    return Finding("versions", text)
 
 
-def extras() -> Finding:
-    """Which extras are installed, and how the others are. A pipeline runs without any."""
+def check_extras() -> Finding:
+    """Return the installed extras, and the commands that install the others. A missing extra is no problem."""
     missing: dict[str, None] = {}
     for requirement in importlib.metadata.requires("distilabel-openai-batch") or ():
-        if (match := _OF_EXTRA.match(requirement)) and not _is_installed(match[1]):
+        if (match := _EXTRA_REQUIREMENT.match(requirement)) and not is_installed(match[1]):
             missing[match[2]] = None
-    installed = ", ".join(extra for extra in _EXTRAS if extra not in missing) or "none"
+    installed = ", ".join(extra for extra in EXTRAS if extra not in missing) or "none"
     lines = [
-        f"\n    {extra}, for {use}: pip install 'distilabel-openai-batch[{extra}]'"
-        for extra, use in _EXTRAS.items()
+        f"\n    {extra}, for {purpose}: pip install 'distilabel-openai-batch[{extra}]'"
+        for extra, purpose in EXTRAS.items()
         if extra in missing
     ]
     return Finding("extras", f"{installed}{'; not installed:' if lines else ''}{''.join(lines)}")
 
 
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Return whether a distribution is installed."""
     try:
         importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -98,44 +99,52 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-def ledger(chosen: Path | None) -> Finding:
-    """Whether the ledger can be read and written."""
+def check_ledger(chosen: Path | None) -> Finding:
+    """Check that the ledger can be read and written.
+
+    Args:
+        chosen: directory that the user named; `None` for the default directory.
+    """
     try:
         directory = directory_of(chosen)
     except LedgerError as error:
         return Finding("ledger", str(error), "Set one of these, or HOME.")
     inventory = Inventory(directory)
-    choose = "Make the directory writable, or choose another one: --ledger-dir here, `ledger_dir` of the LLM."
+    fix = "Make the directory writable, or choose another one: --ledger-dir here, `ledger_dir` of the LLM."
     existing = next((path for path in (inventory.path, *inventory.path.parents) if os.path.exists(path)), Path("/"))
     if existing != inventory.path:
         if not os.access(existing, os.W_OK | os.X_OK):
-            return Finding("ledger", f"There is none in {directory}, and {existing} is not writable.", choose)
-        return Finding("ledger", f"There is none in {directory} yet; the first run makes it.")
+            return Finding("ledger", f"There is no ledger in {directory}, and {existing} is not writable.", fix)
+        return Finding("ledger", f"There is no ledger in {directory} yet; the first run creates it.")
     try:
-        scopes, jobs = inventory.scopes(), inventory.jobs()
+        text = _ledger_content(inventory)
     except LedgerError as error:
         return Finding("ledger", str(error), "Move the file away, or choose another directory.")
+    if not (os.access(inventory.path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)):
+        return Finding("ledger", f"{text} The file is not writable.", fix)
+    return Finding("ledger", text)
+
+
+def _ledger_content(inventory: Inventory) -> str:
+    scopes, jobs = inventory.scopes(), inventory.jobs()
     interrupted = sum(job.is_interrupted for job in jobs)
-    says = (
+    return (
         f"{inventory.path}; scopes: {len(scopes):,}, jobs: {len(jobs):,}, of them open:"
         f" {sum(job.is_open for job in jobs):,}{f', interrupted: {interrupted:,}' if interrupted else ''}, answers:"
         f" {sum(scope.answered for scope in scopes):,}."
     )
-    if not (os.access(inventory.path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)):
-        return Finding("ledger", f"{says} It cannot be written.", choose)
-    return Finding("ledger", says)
 
 
-def base_url(address: str) -> Finding:
-    """Whether the server's address can be one."""
+def check_base_url(address: str) -> Finding:
+    """Check that an address is an HTTP URL with a host."""
     try:
         parts = urlsplit(address)
-        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        # Its brackets do not close, or its port is no number.
-        is_address = False
-    if not is_address:
-        return Finding("base URL", f"{address} is no address.", "It looks like https://api.openai.com/v1")
+        # A bracket is not closed, or the port is no number → the address is invalid.
+        is_valid = False
+    if not is_valid:
+        return Finding("base URL", f"{address} is no valid address.", "Use an address like https://api.openai.com/v1")
     return Finding("base URL", address)
 
 
@@ -144,85 +153,94 @@ def _has_no_version(address: str) -> bool:
 
 
 def _is_local(address: str) -> bool:
-    return _LOCAL.fullmatch(urlsplit(address).hostname or "") is not None
+    return _LOCAL_HOST.fullmatch(urlsplit(address).hostname or "") is not None
 
 
-def key(address: str) -> tuple[Finding, Access | None]:
-    """Whether there is a key, which is never shown."""
+def check_key(address: str) -> tuple[Finding, ServerAccess | None]:
+    """Check that the environment has a well-formed key for a server. The key itself is never shown.
+
+    Returns:
+        The finding, and the access to the server; `None` if there is no key.
+    """
     try:
-        access = Access.to(address)
+        access = ServerAccess.from_environment(address)
     except OpenAIBatchError as error:
-        return Finding("key", str(error), _where_keys_are(address)), None
+        return Finding("key", str(error), _source_of_keys(address)), None
     raw = os.environ[access.key_variable]
     if raw != access.key or access.key[0] in "\"'" or not access.key.isascii() or any(map(str.isspace, access.key)):
-        says = f"{access.key_variable} has spaces, quotes or foreign characters in it or around it."
-        return Finding("key", says, "Set it anew, to the key and nothing else."), access
+        text = f"{access.key_variable} has spaces, quotes or non-ASCII characters in it or around it."
+        return Finding("key", text, "Set it to the key only, without quotes or spaces."), access
     return Finding("key", f"{access.key_variable} is set."), access
 
 
-def _where_keys_are(address: str) -> str:
+def _source_of_keys(address: str) -> str:
     if _is_local(address):
-        return "A server on this machine may not look at it, but one has to be sent: export OPENAI_API_KEY=anything"
+        return "A local server may ignore the key, but the SDK has to send one: export OPENAI_API_KEY=anything"
     if prices.provider(address) == "openai":
-        return "Keys are made at https://platform.openai.com/api-keys"
-    return "Whoever runs the server has one for you."
+        return "Create a key at https://platform.openai.com/api-keys"
+    return "Ask the operator of the server for a key."
 
 
-async def server(access: Access) -> list[Finding]:
-    """Whether the server takes the key, by one small call of each kind that costs nothing."""
-    async with access.open(AT_ONCE, _SILENT) as api:
+async def check_server(access: ServerAccess) -> list[Finding]:
+    """Check that the server accepts the key, by listing batches and files once each, which costs nothing."""
+    async with access.open(SHORT_PATIENCE, _SILENT_LOGGER) as api:
         try:
-            lists = await api.lists_batches()
+            lists_batches = await api.can_list_batches()
         except RunError as error:
-            return [Finding("batches", str(error), _mend(error, access.base_url))]
+            return [Finding("batches", str(error), fix_of(error, access.base_url))]
         batches = Finding("batches", "The server lists its batches.")
-        if not lists:
+        if not lists_batches:
             batches = Finding(
                 "batches",
-                "The server does not list its batches. If it is the right one: it works, but a batch whose creation's"
-                " reply is lost cannot be found again.",
+                "The server does not list its batches. If the address is right, runs work, but a batch whose creation"
+                " got no reply cannot be found again.",
             )
         try:
-            await api.list_file()
+            await api.files.check_list()
         except RunError as error:
-            if error.status_code == 404 and not lists:
-                says = f"{access.base_url} has neither batches nor files: it answers 404."
-                return [Finding("batches", says, _mend(error, access.base_url))]
-            return [batches, Finding("files", str(error), _mend(error, access.base_url))]
+            if error.status_code == 404 and not lists_batches:
+                text = f"{access.base_url} has neither batches nor files: it answers 404."
+                return [Finding("batches", text, fix_of(error, access.base_url))]
+            return [batches, Finding("files", str(error), fix_of(error, access.base_url))]
         return [batches, Finding("files", "The server lists its files.")]
 
 
-def _mend(error: RunError, address: str) -> str:
-    with_version = f"{address.rstrip('/')}/v1"
+def fix_of(error: RunError, address: str) -> str:
+    """Return the most likely fix of an error that a server returned.
+
+    Args:
+        error: error of a call.
+        address: address of the server.
+    """
     match error:
         case RunError(status_code=404) if _has_no_version(address):
-            return f"The base URL lacks its version: set it to {with_version}"
+            return f"The base URL lacks its version: set it to {address.rstrip('/')}/v1"
         case AuthenticationError(status_code=403):
-            return "This key may not do that: give it the rights to read and write batches and files."
+            return "The key lacks permissions: grant it reading and writing of batches and files."
         case AuthenticationError():
-            return "The server does not take this key: make a new one, or set the base URL of the server it is for."
+            return "The server rejects this key: create a new key, or set the base URL of the key's own server."
         case QuotaError():
             return "The account has run out of money: add credit."
         case ConnectionFailedError():
-            return "Is the base URL right, the server up, and the network or proxy open?"
+            return "Check the base URL, that the server runs, and that the network or proxy lets the call through."
         case _:
-            return "Is the base URL that of a server with a Batch API?"
+            return "Check that the base URL is that of a server with a Batch API."
 
 
 async def diagnose(chosen: Path | None, address: str) -> list[Finding]:
-    """All that can be found out.
+    """Run all checks; a check that an earlier problem makes impossible is left out.
 
     Args:
-        chosen: the ledger's directory, as the user said.
-        address: the server's.
+        chosen: directory of the ledger that the user named; `None` for the default directory.
+        address: address of the server.
     """
-    of_address = base_url(address)
-    found = [versions(), extras(), ledger(chosen), of_address]
-    if of_address.mend:
-        # It says which key is needed.
-        return found
-    of_key, access = key(address)
-    found.append(of_key)
-    if access and not of_key.mend:
-        found += await server(access)
-    return found
+    base_url = check_base_url(address)
+    findings = [check_versions(), check_extras(), check_ledger(chosen), base_url]
+    if base_url.fix:
+        # The address determines the key → without a valid address no key can be checked.
+        return findings
+    key, access = check_key(address)
+    findings.append(key)
+    if access and not key.fix:
+        findings += await check_server(access)
+    return findings

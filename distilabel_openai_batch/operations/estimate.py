@@ -1,7 +1,7 @@
-"""What a pipeline would ask and pay: its steps are run here up to the first answers, and nothing is sent.
+"""Estimate the requests and the cost of a pipeline: run its steps up to the first answers without sending anything.
 
-Tasks are run with what takes their requests down in the place of the connection, and so build them as they would in a
-run. What depends on answers cannot be known before.
+Each Task runs with a recorder in place of its sessions, so it builds the same requests as in a run. Steps whose rows
+depend on answers cannot be estimated.
 """
 
 from __future__ import annotations
@@ -28,64 +28,65 @@ from pydantic import SecretStr
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.engine.calls import Call, CallLog
+from distilabel_openai_batch.engine.calls import APICall, CallLog
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.hooks import row_groups
+from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.operations import unknown_names
+from distilabel_openai_batch.operations.unknown_names import unknown_fields, unknown_parameters
 from distilabel_openai_batch.plugin import row_sources
-from distilabel_openai_batch.plugin.base import BatchClient, client_of
+from distilabel_openai_batch.plugin.base import BatchClient
 from distilabel_openai_batch.plugin.steps.load import LoadBatchResults
 from distilabel_openai_batch.plugin.steps.stream import StreamBatchResults
 from distilabel_openai_batch.plugin.steps.submit import SubmitBatch
 from distilabel_openai_batch.pricing import prices, token_estimates
 from distilabel_openai_batch.pricing.prices import Cost, Rates
-from distilabel_openai_batch.pricing.step_estimate import Forecast
+from distilabel_openai_batch.pricing.step_estimate import StepEstimate
 
 _Rows = list[dict[str, Any]]
 
-# Nothing is sent, so any will do where the environment has none.
-_NO_KEY = SecretStr("none")
-_NO_AZURE = {"base_url": "https://unknown.openai.azure.com", "api_version": "unknown"}
+# Nothing is sent → without settings in the environment any value will do.
+_PLACEHOLDER_KEY = SecretStr("none")
+_AZURE_PLACEHOLDERS = {"base_url": "https://unknown.openai.azure.com", "api_version": "unknown"}
 
 
 @dataclass(slots=True)
-class _Recorder:
-    """Stands where a client has its sessions, and takes down what is asked.
+class _RequestRecorder:
+    """Replacement of a client's sessions that records requests instead of sending them.
 
     Attributes:
-        base_url: the server's address, as the ledger has it.
-        settings: the session's.
-        asked: the `custom_id` and tokens of each request.
-        in_rounds: whether any was asked after an answer.
+        base_url: address of the server, as the ledger has it.
+        settings: settings of the client's sessions.
+        requests: `custom_id` and estimated tokens of each request.
+        in_rounds: whether a request followed an answer in the same row group.
     """
 
     base_url: str
     settings: Any
-    asked: list[tuple[str, Usage | None]] = field(default_factory=list)
+    requests: list[tuple[str, Usage | None]] = field(default_factory=list)
     in_rounds: bool = False
-    _numbers: Counter[str] = field(default_factory=Counter)
+    _occurrences: Counter[str] = field(default_factory=Counter)
 
     @asynccontextmanager
-    async def use(self) -> AsyncIterator[_Recorder]:
-        """A session that sends nothing."""
+    async def use(self) -> AsyncIterator[_RequestRecorder]:
+        """Yield the recorder as a session."""
         yield self
 
-    async def submit(self, calls: Iterable[Call | Failure]) -> list[Outcome]:
-        """Takes calls down, and answers each with next to nothing."""
+    async def submit(self, calls: Iterable[APICall | Failure]) -> list[Outcome]:
+        """Record calls and return a placeholder answer for each."""
         log = CallLog.active()
-        is_later = bool(log and log.calls)
-        outcomes = [call if isinstance(call, Failure) else self._note(call, is_later) for call in calls]
-        self.in_rounds = self.in_rounds or is_later
-        # Those that are asked at the same time are one round.
+        is_later_round = bool(log and log.calls)
+        outcomes = [call if isinstance(call, Failure) else self._record(call, is_later_round) for call in calls]
+        self.in_rounds = self.in_rounds or is_later_round
+        # Calls made at the same time are one round → record all of them before an outcome becomes visible.
         await anyio.lowlevel.checkpoint()
         if log:
             log.add(outcomes)
         return outcomes
 
-    def _note(self, call: Call, is_later: bool) -> Outcome:
+    def _record(self, call: APICall, is_later_round: bool) -> Outcome:
         endpoint = self.settings.endpoint(call.endpoint)
         try:
             body = call.encode()
@@ -93,81 +94,87 @@ class _Recorder:
             return Failure(str(error))
         digest = call.digest(self.base_url, endpoint, body)
         usage = token_estimates.usage(endpoint, call.body)
-        if usage and is_later:
-            # An earlier answer that it may be made of, as long as this one may be.
-            longer = usage.tokens_in + usage.tokens_out // _choices(call.body)
-            usage = Usage.of_request(longer, usage.tokens_out)
-        self.asked.append((build_custom_id(digest, self._numbers[digest]), usage))
-        self._numbers[digest] += 1
-        return _next_to_nothing(call.body)
+        if usage and is_later_round:
+            # A later request may contain an earlier answer → add the tokens of one answer of full length.
+            tokens_in = usage.tokens_in + usage.tokens_out // _choice_count(call.body)
+            usage = Usage.of_request(tokens_in, usage.tokens_out)
+        self.requests.append((build_custom_id(digest, self._occurrences[digest]), usage))
+        self._occurrences[digest] += 1
+        return _placeholder_answer(call.body)
 
 
-def _next_to_nothing(body: Mapping[str, Any]) -> Answer:
-    """An answer that tells whoever reads it nothing, and is one all the same."""
+def _placeholder_answer(body: Mapping[str, Any]) -> Answer:
+    """Return a valid answer to a request whose choices are an ellipsis each."""
     choice = {"text": "…", "message": {"role": "assistant", "content": "…"}, "finish_reason": "stop"}
-    choices = [{**choice, "index": index} for index in range(_choices(body))]
+    choices = [{**choice, "index": index} for index in range(_choice_count(body))]
     return Answer.of({"id": "none", "object": "none", "model": body["model"], "choices": choices})
 
 
-def _choices(body: Mapping[str, Any]) -> int:
+def _choice_count(body: Mapping[str, Any]) -> int:
     return int(body.get("n") or 1)
 
 
-def estimate_pipeline(path: Path, parameters: Mapping[str, Any], ledger_dir: Path | None = None) -> list[Forecast]:
-    """What each step of a pipeline would ask that asks through the Batch API.
+def estimate_pipeline(path: Path, parameters: Mapping[str, Any], ledger_dir: Path | None = None) -> list[StepEstimate]:
+    """Estimate each step of a pipeline that uses the Batch API.
 
     Args:
-        path: the pipeline's YAML or JSON file.
+        path: YAML or JSON file of the pipeline.
         parameters: runtime parameters, as `Pipeline.run` takes them.
-        ledger_dir: the ledger's directory, where it is not to be that of each LLM.
+        ledger_dir: directory of the ledger; `None` for the `ledger_dir` of each LLM.
 
     Returns:
-        In the order of the pipeline.
+        The estimates in the order of the pipeline's steps.
 
     Raises:
-        OpenAIBatchError: the file is no pipeline, has a name in it that nobody knows, or a step fails that its rows
-            come through.
+        OpenAIBatchError: if the file is no pipeline, if it or the parameters have an unknown name, or if a step fails
+            that comes before a Task.
     """
     with _quiet():
-        try:
-            pipeline = Pipeline.from_file(path)
-            steps = {name: pipeline.dag.get_step(name)["step"] for name in pipeline.dag}
-            content = (read_json if path.suffix == ".json" else read_yaml)(path)
-            unknown = [
-                *unknown_names.in_steps(content["pipeline"]["steps"]),
-                *unknown_names.in_parameters(steps, parameters),
-            ]
-            pipeline._set_runtime_parameters(parameters)
-            pipeline._set_pipeline_name()
-            pipeline.dag.validate()
-        except Exception as error:
-            raise OpenAIBatchError(f"{path} cannot be loaded as a pipeline: {error}") from None
-        if unknown:
-            listed = "".join(f"\n  {sentence}" for sentence in unknown)
-            raise OpenAIBatchError(f"distilabel drops what it does not know, and a run would be another one:{listed}")
-        return _Forecasting(pipeline, ledger_dir).forecasts()
+        return _PipelineEstimator(_load_pipeline(path, parameters), ledger_dir).estimates()
+
+
+def _load_pipeline(path: Path, parameters: Mapping[str, Any]) -> Pipeline:
+    """Return the validated pipeline of a file with its runtime parameters set.
+
+    Raises:
+        OpenAIBatchError: if the file is no pipeline, or if it or the parameters have an unknown name.
+    """
+    try:
+        pipeline = Pipeline.from_file(path)
+        steps = {name: pipeline.dag.get_step(name)["step"] for name in pipeline.dag}
+        content = (read_json if path.suffix == ".json" else read_yaml)(path)
+        unknown = [*unknown_fields(content["pipeline"]["steps"]), *unknown_parameters(steps, parameters)]
+        pipeline._set_runtime_parameters(parameters)
+        pipeline._set_pipeline_name()
+        pipeline.dag.validate()
+    except Exception as error:
+        raise OpenAIBatchError(f"{path} cannot be loaded as a pipeline: {error}") from None
+    if unknown:
+        listed = "".join(f"\n  {sentence}" for sentence in unknown)
+        raise OpenAIBatchError(f"distilabel ignores unknown names, so a run would not do what was written:{listed}")
+    return pipeline
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What Tasks make of answers that say nothing is not worth a warning."""
-    before, no_bars = logging.root.manager.disable, datasets.are_progress_bars_disabled()
+    """Turn off warnings and progress bars: a Task's warnings about placeholder answers mean nothing."""
+    disabled_level, had_no_bars = logging.root.manager.disable, datasets.are_progress_bars_disabled()
     logging.disable(logging.ERROR)
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        logging.disable(before)
-        if not no_bars:
+        logging.disable(disabled_level)
+        if not had_no_bars:
             datasets.enable_progress_bars()
 
 
-class _Forecasting:
-    """Runs a pipeline's steps up to the first answers.
+class _PipelineEstimator:
+    """Estimator of one pipeline, which runs the steps before the first Tasks.
 
     Args:
-        pipeline: validated.
-        ledger_dir: the ledger's directory, if one is chosen.
+        pipeline: validated pipeline.
+        ledger_dir: directory of the ledger; `None` for the `ledger_dir` of each LLM.
     """
 
     def __init__(self, pipeline: Any, ledger_dir: Path | None) -> None:
@@ -175,126 +182,130 @@ class _Forecasting:
         self._ledger_dir = ledger_dir
         self._dag = pipeline.dag
         self._steps = {name: self._dag.get_step(name)["step"] for name in self._dag}
-        self._rows: dict[str, _Rows] = {}
+        self._outputs: dict[str, _Rows] = {}
 
-    def forecasts(self) -> list[Forecast]:
-        """For each step that asks, in the order of the pipeline."""
+    def estimates(self) -> list[StepEstimate]:
+        """Return an estimate of each step that submits requests, in the order of the pipeline."""
         return [
-            self._forecast(name, step)
+            self._estimate_step(name, step)
             for name, step in self._steps.items()
-            if _asks(step) and not isinstance(step, LoadBatchResults)
+            if _uses_batch_api(step) and not isinstance(step, LoadBatchResults)
         ]
 
-    def _forecast(self, name: str, step: Any) -> Forecast:
+    def _estimate_step(self, name: str, step: Any) -> StepEstimate:
         task = _task_of(step)
-        client = client_of(task)
+        client = batch_client(task)
         assert client
-        about = Forecast(name, str(client.model), _address(client))
+        estimate = StepEstimate(name, str(client.model), _address(client))
         if depends_on := self._depends_on(name):
-            return replace(about, depends_on=depends_on)
+            return replace(estimate, depends_on=depends_on)
         if step.is_generator and not isinstance(step, StreamBatchResults):
-            # It makes its own questions, as many as it needs answers.
-            return replace(about, depends_on=(name,))
-        given = self._given(name)
-        recorder = self._run(name, step, task, client, given)
-        count = sum(map(len, given[:1]))
-        scope = ScopeName(self._pipeline.name, name, recorder.base_url)
-        if isinstance(step, SubmitBatch):
-            scope = ScopeName(step.run_name or f"{self._pipeline.name}/{name}", "", recorder.base_url)
-        known = self._known(client, scope, [custom_id for custom_id, _ in recorder.asked])
-        usages = [usage for custom_id, usage in recorder.asked if custom_id not in known]
-        usage = sum((it for it in usages if it), Usage(0, 0)) if all(usages) else None
-        rates = prices.rates(about.model, about.base_url, time.time())
+            # A generator makes its own requests, and its number of requests depends on its answers.
+            return replace(estimate, depends_on=(name,))
+        inputs = self._inputs(name)
+        recorder = self._run_task(name, step, task, client, inputs)
+        custom_ids = [custom_id for custom_id, _ in recorder.requests]
+        known = self._known_requests(client, self._scope_of(name, step, recorder.base_url), custom_ids)
+        usages = [usage for custom_id, usage in recorder.requests if custom_id not in known]
+        usage = sum((usage for usage in usages if usage), Usage(0, 0)) if all(usages) else None
+        rates = prices.rates(estimate.model, estimate.base_url, time.time())
         return replace(
-            about,
-            rows=count,
-            requests=len(recorder.asked),
+            estimate,
+            rows=sum(map(len, inputs[:1])),
+            requests=len(recorder.requests),
             known=len(known),
             usage=usage,
-            cost=_cost(rates, usage, len(usages) < client.sync_below),
+            cost=_cost(rates, usage, is_synchronous=len(usages) < client.sync_below),
             asks_in_rounds=recorder.in_rounds,
             is_parted=self._is_parted(name),
         )
 
+    def _scope_of(self, name: str, step: Any, base_url: str) -> ScopeName:
+        if isinstance(step, SubmitBatch):
+            return ScopeName(step.run_name or f"{self._pipeline.name}/{name}", "", base_url)
+        return ScopeName(self._pipeline.name, name, base_url)
+
     def _depends_on(self, name: str) -> tuple[str, ...]:
-        """The nearest steps before it whose output is made of answers."""
+        """Return the nearest predecessors of a step whose output depends on answers."""
         found: dict[str, None] = {}
-        for before in self._dag.get_step_predecessors(name):
-            step = self._steps[before]
-            is_made_of_answers = _asks(step) or isinstance(step, _Task)
-            found |= dict.fromkeys([before] if is_made_of_answers else self._depends_on(before))
+        for predecessor in self._dag.get_step_predecessors(name):
+            step = self._steps[predecessor]
+            has_answers = _uses_batch_api(step) or isinstance(step, _Task)
+            found |= dict.fromkeys([predecessor] if has_answers else self._depends_on(predecessor))
         return tuple(found)
 
     def _is_parted(self, name: str) -> bool:
+        """Return whether a routing function gives a step only a part of the rows."""
         return any(
-            self._dag.get_step(before).get(ROUTING_BATCH_FUNCTION_ATTR_NAME) or self._is_parted(before)
-            for before in self._dag.get_step_predecessors(name)
+            self._dag.get_step(predecessor).get(ROUTING_BATCH_FUNCTION_ATTR_NAME) or self._is_parted(predecessor)
+            for predecessor in self._dag.get_step_predecessors(name)
         )
 
-    def _given(self, name: str) -> list[_Rows]:
-        """The rows that a step is given, from each of the steps before it."""
+    def _inputs(self, name: str) -> list[_Rows]:
+        """Return the rows that a step receives from each of its predecessors."""
         step = self._steps[name]
         if isinstance(step, StreamBatchResults):
             return [list(step._rows())]
-        return [self._rows_of(before) for before in self._dag.get_step_predecessors(name)]
+        return [self._output(predecessor) for predecessor in self._dag.get_step_predecessors(name)]
 
-    def _rows_of(self, name: str) -> _Rows:
-        """The rows that an ordinary step puts out."""
-        if name not in self._rows:
+    def _output(self, name: str) -> _Rows:
+        """Run a step without answers, once, and return its rows."""
+        if name not in self._outputs:
             step = self._steps[name]
-            given = [] if step.is_generator else self._given(name)
+            inputs = [] if step.is_generator else self._inputs(name)
             try:
                 step.load()
-                self._rows[name] = list(_processed(step, given))
+                self._outputs[name] = list(_process(step, inputs))
                 step.unload()
             except Exception as error:
                 raise OpenAIBatchError(
-                    f"The step '{name}' fails, and so it is not known what the steps after it are given: {error!r}"
+                    f"The step '{name}' fails, so the input of the steps after it is unknown: {error!r}"
                 ) from error
-        return self._rows[name]
+        return self._outputs[name]
 
-    def _run(self, name: str, step: Any, task: Any, client: BatchClient, given: list[_Rows]) -> _Recorder:
-        """Has a Task make its requests."""
+    def _run_task(self, name: str, step: Any, task: Any, client: BatchClient, inputs: list[_Rows]) -> _RequestRecorder:
+        """Run a Task on its input rows and return the recorder of its requests."""
         client.budget = None
         if not client.api_key:
-            client.api_key = _NO_KEY
-        for missing, value in _NO_AZURE.items():
-            if hasattr(client, "api_version") and not getattr(client, missing):
-                setattr(client, missing, value)
+            client.api_key = _PLACEHOLDER_KEY
+        for attribute, placeholder in _AZURE_PLACEHOLDERS.items():
+            if hasattr(client, "api_version") and not getattr(client, attribute):
+                setattr(client, attribute, placeholder)
         try:
             task.load()
         except Exception as error:
             raise OpenAIBatchError(f"The step '{name}' cannot be loaded: {error}") from error
-        settings = client._session_settings()
-        recorder = _Recorder(f"{str(settings.base_url).rstrip('/')}/", settings)
-        client._sessions = recorder  # type: ignore[assignment]
+        settings = client.session_settings()
+        recorder = _RequestRecorder(f"{str(settings.base_url).rstrip('/')}/", settings)
+        client.use_sessions(recorder)
         if task is step:
-            list(step.process_applying_mappings(*given))
+            list(step.process_applying_mappings(*inputs))
         else:
             size = task.input_batch_size
             if isinstance(step, StreamBatchResults):
                 size = min(size, client.max_requests_per_job)
             anyio.run(
-                row_groups.process_side_by_side, task, client, row_sources.groups(given[0], size), lambda *_: None
+                row_groups.process_side_by_side, task, client, row_sources.groups(inputs[0], size), lambda *_: None
             )
         return recorder
 
-    def _known(self, client: BatchClient, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
+    def _known_requests(self, client: BatchClient, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
+        """Return the requests that the ledger has as answered or in progress, which a run does not submit again."""
         inventory = Inventory(self._ledger_dir or files.directory(client.ledger_dir))
         if not inventory.path.exists() or not client.reuse_answers:
             return set()
         return inventory.bought(scope, custom_ids)
 
 
-def _cost(rates: Rates | None, usage: Usage | None, asked_now: bool) -> Cost | None:
-    """What tokens cost, if that is known; none cost nothing, whatever they would."""
+def _cost(rates: Rates | None, usage: Usage | None, is_synchronous: bool) -> Cost | None:
+    """Return the cost of tokens, `None` if unknown. No tokens cost nothing, even without rates."""
     if usage == Usage(0, 0):
         return Cost()
-    return rates.cost(usage, asked_now) if rates and usage else None
+    return rates.cost(usage, is_synchronous) if rates and usage else None
 
 
-def _asks(step: Any) -> bool:
-    return client_of(_task_of(step)) is not None
+def _uses_batch_api(step: Any) -> bool:
+    return batch_client(_task_of(step)) is not None
 
 
 def _task_of(step: Any) -> Any:
@@ -302,15 +313,16 @@ def _task_of(step: Any) -> Any:
 
 
 def _address(client: Any) -> str:
-    return str(client._session_settings().base_url if client.api_key else client.base_url or "")
+    return str(client.session_settings().base_url if client.api_key else client.base_url or "")
 
 
-def _processed(step: Any, given: list[_Rows]) -> Iterator[dict[str, Any]]:
+def _process(step: Any, inputs: list[_Rows]) -> Iterator[dict[str, Any]]:
+    """Yield the output rows of a loaded step, which gets its input in batches as in a run."""
     if step.is_generator:
-        for some, _ in step.process_applying_mappings(0):
-            yield from some
+        for batch, _ in step.process_applying_mappings(0):
+            yield from batch
         return
-    size = max(map(len, given)) if isinstance(step, GlobalStep) else step.input_batch_size
-    for start in range(0, max(map(len, given)), max(1, size)):
-        for some in step.process_applying_mappings(*(some_rows[start : start + size] for some_rows in given)):
-            yield from some
+    size = max(map(len, inputs)) if isinstance(step, GlobalStep) else step.input_batch_size
+    for start in range(0, max(map(len, inputs)), max(1, size)):
+        for batch in step.process_applying_mappings(*(rows[start : start + size] for rows in inputs)):
+            yield from batch

@@ -1,4 +1,4 @@
-"""Writes answers down for other programs, as JSONL or Parquet."""
+"""Export answers to JSONL or Parquet files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import orjson
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import AnswerEntry
 
-# Answers in one row group of a Parquet file: some megabytes.
-_ROW_GROUP = 5_000
+_ROW_GROUP_SIZE = 5_000
+"""Number of answers in one row group of a Parquet file: a few megabytes."""
 
 
 def record(entry: AnswerEntry) -> dict[str, Any]:
-    """An answer as it is written down: what it is known by, the texts in it, what it cost, and the whole response."""
+    """Return the exported fields of an answer: its ids, model, texts, tokens, and the whole response."""
     body = entry.answer.body
     tokens_in, tokens_out = entry.answer.tokens
     return {
@@ -33,7 +33,7 @@ def record(entry: AnswerEntry) -> dict[str, Any]:
 
 
 def _generations(body: Mapping[str, Any]) -> Iterator[str | None]:
-    """The text of each choice, `None` where it has none, as a refusal. Embeddings have no choices."""
+    """Yield the text of each choice, `None` for a choice without text (a refusal). Embeddings have no choices."""
     choices = body.get("choices")
     for choice in choices if isinstance(choices, list) else []:
         message = choice.get("message") if isinstance(choice, dict) else None
@@ -44,15 +44,15 @@ def _generations(body: Mapping[str, Any]) -> Iterator[str | None]:
 
 
 def write_jsonl(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
-    """Writes a line for each answer, and returns how many there are."""
+    """Write a line for each answer and return the number of lines."""
     return sum(bool(file.write(orjson.dumps(record(entry), option=orjson.OPT_APPEND_NEWLINE))) for entry in entries)
 
 
 def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
-    """Writes a row for each answer, its `response` as JSON text, and returns how many there are.
+    """Write a row for each answer, with `response` as JSON text, and return the number of rows.
 
     Raises:
-        OpenAIBatchError: pyarrow is not installed.
+        OpenAIBatchError: if pyarrow is not installed.
     """
     try:
         import pyarrow
@@ -72,7 +72,7 @@ def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
     )
     count, remaining = 0, iter(entries)
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        while records := [record(entry) for entry in islice(remaining, _ROW_GROUP)]:
+        while records := [record(entry) for entry in islice(remaining, _ROW_GROUP_SIZE)]:
             for row in records:
                 row["response"] = orjson.dumps(row["response"]).decode()
             writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
@@ -84,13 +84,13 @@ _WRITERS = {".jsonl": write_jsonl, ".parquet": write_parquet}
 
 
 def write(entries: Iterable[AnswerEntry], path: Path) -> int:
-    """Writes a file that is whole or not there, JSONL or Parquet, as its name says.
+    """Write answers to a JSONL or Parquet file, by its suffix. The file is complete or not there at all.
 
     Returns:
-        How many answers it has.
+        The number of answers in the file.
 
     Raises:
-        OpenAIBatchError: it cannot be written.
+        OpenAIBatchError: if the file cannot be written.
     """
     if path.suffix not in _WRITERS:
         raise OpenAIBatchError(f"{path} cannot be written: its name has to end with {' or '.join(_WRITERS)}")

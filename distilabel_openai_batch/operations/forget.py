@@ -1,4 +1,4 @@
-"""Lets go of the jobs that nobody works on: those whose run is gone, and of which no batch is known."""
+"""Release the requests of jobs that no run works on: interrupted jobs, and jobs whose batch the server has lost."""
 
 from __future__ import annotations
 
@@ -12,80 +12,84 @@ from distilabel_openai_batch.engine.job_runner import settle
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
-from distilabel_openai_batch.operations.server import AT_ONCE, Access, found
+from distilabel_openai_batch.operations.server import SHORT_PATIENCE, ServerAccess, retrieve_batches
 
 
 @dataclass(slots=True)
-class Settled:
-    """What became of interrupted jobs.
+class InterruptedRelease:
+    """Result of releasing interrupted jobs.
 
     Attributes:
-        found: the batches that the server has of some; these are under way.
-        unknown: how many stay as they are.
-        why_unknown: what kept the server from being asked of these.
+        found_batches: batches that the server has of interrupted jobs; these jobs are in progress now.
+        unresolved: number of jobs that stay, because the server could not be asked for their batch.
+        error: message of the error that kept the server from being asked; empty if none did.
     """
 
-    found: list[Batch] = field(default_factory=list)
-    unknown: int = 0
-    why_unknown: str = ""
+    found_batches: list[Batch] = field(default_factory=list)
+    unresolved: int = 0
+    error: str = ""
 
 
-def settle_interrupted(ledger: Ledger, base_url: str, logger: logging.Logger) -> Settled:
-    """Frees the requests of a scope's interrupted jobs, unless they may have been bought.
+def release_interrupted_jobs(ledger: Ledger, base_url: str, logger: logging.Logger) -> InterruptedRelease:
+    """Release the requests of a scope's interrupted jobs, unless a batch was made of them.
 
-    That a batch is about to be created is on the disk before the server hears of it. So a job that had not got as far
-    has none, and of the others the server knows.
+    The ledger records an upload before the batch is created. So a job without an upload has no batch, and for a job
+    with an upload the server is asked.
 
     Args:
-        ledger: opened for the scope.
-        base_url: the server's address.
-        logger: is told of calls that have to be repeated.
+        ledger: ledger opened for the scope.
+        base_url: address of the scope's server.
+        logger: logger of retried calls.
     """
-    settled = Settled()
-    mine = [own for job in ledger.open_jobs() if not job.batch_id and (own := ledger.take_over(job))]
-    begun = [job for job in mine if job.state is JobState.UPLOADED and not job.batch_id]
-    for job in mine:
+    release = InterruptedRelease()
+    jobs = [own for job in ledger.open_jobs() if not job.batch_id and (own := ledger.take_over(job))]
+    uploaded = [job for job in jobs if job.state is JobState.UPLOADED and not job.batch_id]
+    for job in jobs:
         if job.state in (JobState.PLANNED, JobState.SYNCHRONOUS):
             ledger.dropped(job)
-    if begun:
+    if uploaded:
         try:
-            anyio.run(_ask, ledger, begun, Access.to(base_url), logger, settled)
+            anyio.run(_settle_uploaded, ledger, uploaded, ServerAccess.from_environment(base_url), logger, release)
         except OpenAIBatchError as error:
-            settled.why_unknown = str(error)
-            settled.unknown = sum(ledger.job(job.id).state is JobState.UPLOADED for job in begun)
-    return settled
+            release.error = str(error)
+            release.unresolved = sum(ledger.job(job.id).state is JobState.UPLOADED for job in uploaded)
+    return release
 
 
-def settle_lost(ledger: Ledger, base_url: str, logger: logging.Logger) -> int:
-    """Frees the requests of a scope's jobs whose batches the server does not know.
-
-    Args:
-        ledger: opened for the scope.
-        base_url: the server's address.
-        logger: is told of calls that have to be repeated.
-
-    Returns:
-        How many jobs were let go.
-
-    Raises:
-        OpenAIBatchError: the server could not be asked.
-    """
-    mine = [own for job in ledger.open_jobs() if job.batch_id and (own := ledger.take_over(job))]
-    return anyio.run(_let_go_of_lost, ledger, mine, Access.to(base_url), logger) if mine else 0
-
-
-async def _let_go_of_lost(ledger: Ledger, jobs: list[Job], access: Access, logger: logging.Logger) -> int:
-    async with access.open(AT_ONCE, logger) as api:
-        _, lost = await found(api, {job.batch_id for job in jobs if job.batch_id})
-    for job in jobs:
-        if job.batch_id in lost:
-            ledger.lost(job)
-    return len(lost)
-
-
-async def _ask(ledger: Ledger, jobs: list[Job], access: Access, logger: logging.Logger, settled: Settled) -> None:
-    async with access.open(AT_ONCE, logger) as api:
+async def _settle_uploaded(
+    ledger: Ledger, jobs: list[Job], access: ServerAccess, logger: logging.Logger, release: InterruptedRelease
+) -> None:
+    async with access.open(SHORT_PATIENCE, logger) as api:
         for job in jobs:
             _, batch = await settle(api, ledger, job)
             if batch:
-                settled.found.append(batch)
+                release.found_batches.append(batch)
+
+
+def release_lost_jobs(ledger: Ledger, base_url: str, logger: logging.Logger) -> int:
+    """Release the requests of a scope's jobs whose batches the server does not know.
+
+    Args:
+        ledger: ledger opened for the scope.
+        base_url: address of the scope's server.
+        logger: logger of retried calls.
+
+    Returns:
+        The number of released jobs.
+
+    Raises:
+        OpenAIBatchError: if the server cannot be asked.
+    """
+    jobs = [own for job in ledger.open_jobs() if job.batch_id and (own := ledger.take_over(job))]
+    if not jobs:
+        return 0
+    return anyio.run(_release_lost, ledger, jobs, ServerAccess.from_environment(base_url), logger)
+
+
+async def _release_lost(ledger: Ledger, jobs: list[Job], access: ServerAccess, logger: logging.Logger) -> int:
+    async with access.open(SHORT_PATIENCE, logger) as api:
+        _, missing = await retrieve_batches(api, {job.batch_id for job in jobs if job.batch_id})
+    for job in jobs:
+        if job.batch_id in missing:
+            ledger.lost(job)
+    return len(missing)

@@ -1,4 +1,4 @@
-"""What a batch has answered that no run of ours made, as a run would know it that asks the same questions."""
+"""Read the results of a batch that was made elsewhere, under the `custom_id`s that a run gives the same requests."""
 
 from __future__ import annotations
 
@@ -11,59 +11,64 @@ import orjson
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, decode
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, parse_result_line
 from distilabel_openai_batch.api.requests import build_custom_id, digest_body
 from distilabel_openai_batch.errors import OpenAIBatchError
 
 
-async def read(api: BatchAPI, base_url: str, batch_id: str, directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
-    """Finds out what a batch has answered that has ended.
+async def read_results(
+    api: BatchAPI, base_url: str, batch_id: str, directory: Path
+) -> tuple[Batch, list[tuple[str, Outcome]]]:
+    """Download an ended batch's input and results.
 
     Args:
-        api: the server.
-        base_url: the server's address, as the scope has it.
-        batch_id: the batch's.
-        directory: for its files.
+        api: Batch API of the batch's server.
+        base_url: address of the server, as the scope has it.
+        batch_id: id of the batch.
+        directory: directory for the downloaded files.
 
     Returns:
-        The batch, and what became of its requests, by the `custom_id`s that a run would give them.
+        The batch, and the outcome of each request by the `custom_id` that a run gives the request.
 
     Raises:
-        OpenAIBatchError: the batch is under way, or nobody knows what it was asked.
-        RunError: the server refuses or could not be reached.
+        OpenAIBatchError: if the batch is in progress, or the server does not name its input file.
+        RunError: if the server refuses a call or cannot be reached.
     """
     batch = await api.retrieve(batch_id)
-    if not batch.ended:
+    if not batch.has_ended:
         raise OpenAIBatchError(f"Batch {batch_id} is {batch.status}. It can be adopted when it has ended.")
     if not batch.input_file_id:
-        raise OpenAIBatchError(f"The server does not say what batch {batch_id} was asked.")
+        raise OpenAIBatchError(f"The server names no input file of batch {batch_id}, so its requests are unknown.")
     path = directory / "input"
-    await api.download(batch.input_file_id, path)
-    names = _names(path, batch, base_url)
-    results: dict[str, Outcome] = dict.fromkeys(names.values(), MISSING_RESULT)
+    await api.files.download(batch.input_file_id, path)
+    custom_ids = _custom_ids(path, batch, base_url)
+    outcomes: dict[str, Outcome] = dict.fromkeys(custom_ids.values(), MISSING_RESULT)
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         path = directory / "results"
-        await api.download(file_id, path)
+        await api.files.download(file_id, path)
         with path.open("rb") as file:
-            results |= {
-                names[decoded[0]]: decoded[1] for line in file if (decoded := decode(line)) and decoded[0] in names
+            outcomes |= {
+                custom_ids[result[0]]: result[1]
+                for line in file
+                if (result := parse_result_line(line)) and result[0] in custom_ids
             }
-    return batch, list(results.items())
+    return batch, list(outcomes.items())
 
 
-def _names(path: Path, batch: Batch, base_url: str) -> dict[str, str]:
-    """What the requests of an input file are called there, and what a run calls the same questions."""
-    names: dict[str, str] = {}
-    asked: Counter[str] = Counter()
+def _custom_ids(path: Path, batch: Batch, base_url: str) -> dict[str, str]:
+    """Return a run's `custom_id` of each request in an input file, by the request's `custom_id` in the file."""
+    custom_ids: dict[str, str] = {}
+    occurrences: Counter[str] = Counter()
     for request in _requests(path):
         endpoint = batch.endpoint or str(request.get("url"))
         digest = digest_body(base_url, endpoint, orjson.dumps(request["body"]))
-        names[request["custom_id"]] = build_custom_id(digest, asked[digest])
-        asked[digest] += 1
-    return names
+        custom_ids[request["custom_id"]] = build_custom_id(digest, occurrences[digest])
+        occurrences[digest] += 1
+    return custom_ids
 
 
 def _requests(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the requests of an input file; lines that are no request are skipped."""
     with path.open("rb") as file:
         for line in file:
             try:

@@ -1,4 +1,4 @@
-"""How jobs are doing at the server, asked by somebody else than the pipeline that made them."""
+"""Access to a server from outside a run: open its API, poll jobs, watch jobs until they end."""
 
 from __future__ import annotations
 
@@ -18,27 +18,33 @@ from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.states import LOST, JobState
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
-"""The SDK's own."""
+"""Server address that the SDK uses by default."""
 
-# A server that is silent for longer does not answer somebody who sits before the terminal.
 _TIMEOUT_SECONDS = 30.0
+"""Timeout of one call: a user waits at the terminal, so it is far shorter than a run's."""
 
-AT_ONCE = Patience(first=0.2, total=20.0, retries=2)
-"""For somebody who waits for the prompt."""
+SHORT_PATIENCE = Patience(first=0.2, total=20.0, retries=2)
+"""Retries of a command that the user waits for."""
 
-FOR_LONG = Patience(retries=3)
-"""For somebody who watches: once the server was reached, an outage is waited out."""
+LONG_PATIENCE = Patience(retries=3)
+"""Retries of `watch`: after a first successful call, an outage is waited out."""
+
+_IDLE_POLLS = 3
+"""Number of polls without an open job and without a run before watching stops.
+
+Between two Tasks of a pipeline there is a moment without either.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """What leads to a server.
+class ServerAccess:
+    """Address and key of a server.
 
     Attributes:
-        base_url: its address.
-        key_variable: the environment variable that the key is in.
-        key: the key.
-        azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's.
+        base_url: address of the server.
+        key_variable: environment variable that holds the key.
+        key: API key.
+        azure_api_version: version of Azure's API; `None` for a server with OpenAI's API.
     """
 
     base_url: str
@@ -47,72 +53,73 @@ class Access:
     azure_api_version: str | None = None
 
     @classmethod
-    def to(cls, base_url: str) -> Access:
-        """What the environment says of a server.
+    def from_environment(cls, base_url: str) -> ServerAccess:
+        """Return the access to a server with the key in the environment.
 
         Raises:
-            AuthenticationError: it has no key for it.
+            AuthenticationError: if the environment has no key for the server.
+            OpenAIBatchError: if the server is Azure's and the environment has no API version.
         """
-        azure = base_url.rstrip("/").endswith("/openai")
-        variable = "AZURE_OPENAI_API_KEY" if azure else "OPENAI_API_KEY"
-        version = os.getenv("OPENAI_API_VERSION") if azure else None
+        is_azure = base_url.rstrip("/").endswith("/openai")
+        variable = "AZURE_OPENAI_API_KEY" if is_azure else "OPENAI_API_KEY"
+        version = os.getenv("OPENAI_API_VERSION") if is_azure else None
         if not (key := os.getenv(variable, "").strip()):
             raise AuthenticationError(f"There is no key for {base_url}: set the environment variable {variable}.")
-        if azure and not version:
+        if is_azure and not version:
             raise OpenAIBatchError(
-                f"{base_url} is Azure's: set the environment variable OPENAI_API_VERSION, as `2024-10-21`."
+                f"{base_url} is an Azure server: set the environment variable OPENAI_API_VERSION, such as `2024-10-21`."
             )
         return cls(base_url, variable, key, version)
 
     @asynccontextmanager
     async def open(self, patience: Patience, logger: logging.Logger) -> AsyncIterator[BatchAPI]:
-        """The server's Batch API, for as long as the context lasts."""
+        """Yield the server's Batch API; its connections close at the end of the context.
+
+        Args:
+            patience: number and pauses of retries.
+            logger: logger of retried calls.
+        """
         async with sdk_client(
             self.base_url, self.key, timeout=_TIMEOUT_SECONDS, azure_api_version=self.azure_api_version
         ) as client:
             yield BatchAPI(client, patience, logger)
 
 
-def server_of(jobs: Iterable[JobEntry]) -> str | None:
-    """The one server that some jobs are at, since one key is not for several.
-
-    Args:
-        jobs: those that are meant.
-
-    Returns:
-        Its address as the ledger has it; `None` where there are no jobs.
+def single_server(jobs: Iterable[JobEntry]) -> str | None:
+    """Return the address of the one server of all jobs, as the ledger has it; `None` if there are no jobs.
 
     Raises:
-        OpenAIBatchError: there are several.
+        OpenAIBatchError: if the jobs are at several servers, because one key is not valid for all of them.
     """
     servers = sorted({job.scope.base_url for job in jobs})
     if len(servers) > 1:
         raise OpenAIBatchError(
-            f"There are jobs at {len(servers)} servers, and one key is not for all of them. Choose with --base-url:"
+            f"There are jobs at {len(servers)} servers, and a key is valid for one server. Choose with --base-url:"
             f" {', '.join(servers)}"
         )
     return servers[0] if servers else None
 
 
-def can_be_looked_at(job: JobEntry) -> bool:
-    """Whether the server knows more of a job than the ledger."""
+def is_pollable(job: JobEntry) -> bool:
+    """Return whether the server may know a later status of a job than the ledger."""
     return job.state is JobState.CREATED and job.batch_id is not None
 
 
-async def looked_at(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
-    """Jobs as they are at the server now.
+async def poll_jobs(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
+    """Return jobs with the status, counts and errors that the server reports now.
 
     Args:
-        api: the server.
-        jobs: any; those that the server knows no more of are returned as they are, and one that it has lost as `LOST`.
+        api: Batch API of the jobs' server.
+        jobs: jobs in any state. Jobs that cannot be polled are returned unchanged; a job whose batch the server does
+            not know gets the status `LOST`.
 
     Raises:
-        RunError: the server refuses, or could not be reached.
+        RunError: if the server refuses the call or cannot be reached.
     """
-    batches, lost = await found(api, {job.batch_id for job in jobs if can_be_looked_at(job) and job.batch_id})
-    seen = []
+    batches, missing = await retrieve_batches(api, {job.batch_id for job in jobs if is_pollable(job) and job.batch_id})
+    polled = []
     for job in jobs:
-        if job.batch_id in lost:
+        if job.batch_id in missing:
             job = replace(job, status=LOST)
         elif batch := batches.get(job.batch_id or ""):
             job = replace(
@@ -122,63 +129,61 @@ async def looked_at(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
                 failed=max(job.failed, batch.failed),
                 error=job.error or (batch.reasons if batch.errors else None),
             )
-        seen.append(job)
-    return seen
+        polled.append(job)
+    return polled
 
 
-async def found(api: BatchAPI, batch_ids: set[str]) -> tuple[dict[str, Batch], set[str]]:
-    """The batches that the server knows, and the ids of those that it does not."""
+async def retrieve_batches(api: BatchAPI, batch_ids: set[str]) -> tuple[dict[str, Batch], set[str]]:
+    """Return the batches by id, and the ids that the server does not know.
+
+    Raises:
+        RunError: if the server refuses the call or cannot be reached.
+    """
     try:
         return await api.retrieve_many(batch_ids), set()
     except RunError as error:
         if error.status_code != 404 or not error.batch_id:
             raise
-        batches, lost = await found(api, batch_ids - {error.batch_id})
-        return batches, lost | {error.batch_id}
-
-
-# Looks that find nothing under way, and no run, before whoever watched a run stops: between two Tasks of a pipeline
-# there is a moment without either.
-_QUIET_LOOKS = 3
+        batches, missing = await retrieve_batches(api, batch_ids - {error.batch_id})
+        return batches, missing | {error.batch_id}
 
 
 async def watch_jobs(
     api: BatchAPI,
-    jobs: Callable[[], list[JobEntry]],
+    open_jobs: Callable[[], list[JobEntry]],
     show: Callable[[list[JobEntry]], None],
     interval: float,
     is_in_use: Callable[[], bool],
 ) -> list[JobEntry]:
-    """Looks at jobs until all have ended at the server, and no run is there to make more.
+    """Poll jobs until all have ended at the server and no run can add more.
 
     Args:
-        api: the server.
-        jobs: the jobs there that are open in the ledger now.
-        show: is given all jobs so far after each look.
-        interval: seconds between two looks.
-        is_in_use: whether a run has the ledger open, and may make more of them.
+        api: Batch API of the jobs' server.
+        open_jobs: returns the server's jobs that are open in the ledger now.
+        show: displays all jobs watched so far; called after each poll.
+        interval: seconds between two polls.
+        is_in_use: returns whether a run has the ledger open and may add jobs.
 
     Returns:
-        All jobs, as they ended.
+        All watched jobs with their last status.
 
     Raises:
-        RunError: the server refuses, or could not be reached.
+        RunError: if the server refuses the call or cannot be reached.
     """
-    known: dict[str, JobEntry] = {}
-    quiet_looks = _QUIET_LOOKS
+    watched: dict[str, JobEntry] = {}
+    idle_polls = _IDLE_POLLS
     while True:
-        may_become_more = is_in_use()
-        known |= {job.batch_id: job for job in jobs() if job.batch_id and job.batch_id not in known}
-        # The pipeline may collect a job between two looks: it is looked at all the same.
-        under_way = [job for job in known.values() if not job.has_ended]
-        for job in await looked_at(api, under_way):
+        may_add_jobs = is_in_use()
+        watched |= {job.batch_id: job for job in open_jobs() if job.batch_id and job.batch_id not in watched}
+        # A run may collect a job between two polls → poll the watched jobs, not only the jobs open in the ledger.
+        for job in await poll_jobs(api, [job for job in watched.values() if not job.has_ended]):
             assert job.batch_id
-            known[job.batch_id] = job
-        show(list(known.values()))
-        if may_become_more:
-            quiet_looks = 0
-        elif all(job.has_ended for job in known.values()):
-            quiet_looks += 1
-            if quiet_looks > _QUIET_LOOKS:
-                return list(known.values())
+            watched[job.batch_id] = job
+        show(list(watched.values()))
+        if may_add_jobs:
+            idle_polls = 0
+        elif all(job.has_ended for job in watched.values()):
+            idle_polls += 1
+            if idle_polls > _IDLE_POLLS:
+                return list(watched.values())
         await anyio.sleep(interval)

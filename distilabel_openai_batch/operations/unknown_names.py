@@ -1,6 +1,6 @@
-"""Finds names in a pipeline's file, and among its runtime parameters, that nobody knows.
+"""Find misspelt names in a pipeline's file and among its runtime parameters.
 
-distilabel drops what it does not know without a word, a misspelt `budget` too. In Python it is an error.
+distilabel ignores an unknown name in a file silently, a misspelt `budget` included; in Python the name is an error.
 """
 
 from __future__ import annotations
@@ -11,61 +11,61 @@ from typing import Any
 from distilabel.mixins.runtime_parameters import RuntimeParametersMixin
 from distilabel.utils.serialization import _get_module_attr
 
-from distilabel_openai_batch.text import nearest
+from distilabel_openai_batch.text import did_you_mean
 
-# What distilabel writes into a file beside the fields.
-_OF_DISTILABEL = frozenset({"type_info", "runtime_parameters_info"})
+_DISTILABEL_KEYS = frozenset({"type_info", "runtime_parameters_info"})
+"""Keys that distilabel writes into a file beside the fields."""
 
 
-def in_steps(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """A sentence for each name in a file that is no field where it stands.
+def unknown_fields(steps: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a sentence for each name in a pipeline's file that is no field of its object.
 
     Args:
-        steps: as a pipeline's file has them.
+        steps: steps in the format of a pipeline's file, each with `name` and `step`.
     """
     for step in steps:
-        yield from _in_fields(step["step"], str(step["name"]))
+        yield from _unknown_in_value(step["step"], str(step["name"]))
 
 
-def _in_fields(value: Any, where: str) -> Iterator[str]:
+def _unknown_in_value(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _in_fields(item, f"{where}.{number}")
+            yield from _unknown_in_value(item, f"{path}.{number}")
     if not isinstance(value, dict):
         return
-    known: Mapping[str, Any] = value
+    fields: Mapping[str, Any] = value
     if (type_info := value.get("type_info")) and "module" in type_info:
         cls = _get_module_attr(type_info["module"], type_info["name"])
-        fields = getattr(cls, "model_fields", None)
-        if fields and cls.model_config.get("extra") != "allow":
-            known = fields
+        model_fields = getattr(cls, "model_fields", None)
+        if model_fields and cls.model_config.get("extra") != "allow":
+            fields = model_fields
             aliases = {field.alias for field in fields.values()}
             for name in value:
-                if name not in known.keys() | aliases | _OF_DISTILABEL:
-                    yield f"{where}: {cls.__name__} has no field `{name}`{nearest(name, known)}"
+                if name not in fields.keys() | aliases | _DISTILABEL_KEYS:
+                    yield f"{path}: {cls.__name__} has no field `{name}`{did_you_mean(name, fields)}"
     for name, inner in value.items():
-        if name in known and name not in _OF_DISTILABEL:
-            yield from _in_fields(inner, f"{where}.{name}")
+        if name in fields and name not in _DISTILABEL_KEYS:
+            yield from _unknown_in_value(inner, f"{path}.{name}")
 
 
-def in_parameters(steps: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each runtime parameter that is none.
+def unknown_parameters(steps: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each name that is no step or no runtime parameter.
 
     Args:
-        steps: a pipeline's, by their names.
-        parameters: as `Pipeline.run` takes them.
+        steps: steps of the pipeline by name.
+        parameters: runtime parameters, as `Pipeline.run` takes them.
     """
-    for name, given in parameters.items():
+    for name, values in parameters.items():
         if name not in steps:
-            yield f"There is no step `{name}`{nearest(name, steps)}"
+            yield f"There is no step `{name}`{did_you_mean(name, steps)}"
         else:
-            yield from _in_given(steps[name], given, name)
+            yield from _unknown_in_parameters(steps[name], values, name)
 
 
-def _in_given(owner: Any, given: Any, where: str) -> Iterator[str]:
-    known = owner.runtime_parameters_names
-    for name, value in given.items() if isinstance(given, Mapping) else ():
-        if name not in known:
-            yield f"{where}: {type(owner).__name__} has no runtime parameter `{name}`{nearest(name, known)}"
+def _unknown_in_parameters(owner: Any, values: Any, path: str) -> Iterator[str]:
+    names = owner.runtime_parameters_names
+    for name, value in values.items() if isinstance(values, Mapping) else ():
+        if name not in names:
+            yield f"{path}: {type(owner).__name__} has no runtime parameter `{name}`{did_you_mean(name, names)}"
         elif isinstance(inner := getattr(owner, name, None), RuntimeParametersMixin):
-            yield from _in_given(inner, value, f"{where}.{name}")
+            yield from _unknown_in_parameters(inner, value, f"{path}.{name}")

@@ -1,4 +1,4 @@
-"""`AzureOpenAIBatchLLM`: the same through Azure OpenAI, whose Batch API differs in more than its address."""
+"""`AzureOpenAIBatchLLM`: Azure OpenAI, whose Batch API has its own paths, key header, version and limits."""
 
 from __future__ import annotations
 
@@ -11,36 +11,22 @@ from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
+from distilabel_openai_batch.plugin.public_class import public_class
 
 _ENDPOINT = "AZURE_OPENAI_ENDPOINT"
 _API_KEY = "AZURE_OPENAI_API_KEY"
 _API_VERSION = "OPENAI_API_VERSION"
 
 
-# Not a subclass of distilabel's `AzureOpenAILLM`, whose `load` fails in 1.5.3: it patches a module that is not there.
+# distilabel 1.5.3's `AzureOpenAILLM.load` patches a missing module and fails → no subclass of it.
+@public_class
 class AzureOpenAIBatchLLM(OpenAIBatchLLM):
-    """Azure OpenAI LLM running through Azure's Batch API.
+    """Azure OpenAI LLM that answers through Azure's Batch API.
 
-    It takes the place of `AzureOpenAILLM` as `OpenAIBatchLLM` takes that of `OpenAILLM`. The deployment must be one for
-    batches (Global Batch or Data Zone Batch).
+    `AzureOpenAIBatchLLM` replaces `AzureOpenAILLM` as `OpenAIBatchLLM` replaces `OpenAILLM`. The deployment must be of
+    a batch type (Global Batch or Data Zone Batch).
 
-    Attributes:
-        model: the name of the deployment.
-        base_url: the endpoint of the Azure OpenAI resource (`"https://….openai.azure.com"`). Defaults to
-            `$AZURE_OPENAI_ENDPOINT`.
-        api_key: the key of the resource. Defaults to `$AZURE_OPENAI_API_KEY`.
-        api_version: the version of the API (`"2024-10-21"`). Defaults to `$OPENAI_API_VERSION`.
-        max_requests_per_job: the requests in one job, at most. Defaults to `100_000`, which is
-            [Azure's limit](https://learn.microsoft.com/azure/ai-services/openai/how-to/batch#error-codes).
-        min_poll_interval: the seconds between two looks at a job, at least. Defaults to `60.0`, which is
-            [what Azure asks for](https://learn.microsoft.com/azure/ai-services/openai/how-to/batch#track-batch-job-progress).
-
-    Runtime parameters:
-        - `base_url`: the endpoint of the Azure OpenAI resource. Defaults to `$AZURE_OPENAI_ENDPOINT`.
-        - `api_key`: the key of the resource. Defaults to `$AZURE_OPENAI_API_KEY`.
-        - `api_version`: the version of the API. Defaults to `$OPENAI_API_VERSION`.
-        - `max_requests_per_job`: the requests in one job, at most. Defaults to `100_000`.
-        - `min_poll_interval`: the seconds between two looks at a job, at least. Defaults to `60.0`.
+    {fields}
 
     Icon:
         `:material-microsoft-azure:`
@@ -59,31 +45,46 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
         ```
     """
 
+    model: str = Field(description="Name of the deployment.")
     base_url: RuntimeParameter[str] | None = Field(
-        default_factory=lambda: os.getenv(_ENDPOINT), description="The endpoint of the Azure OpenAI resource."
+        default_factory=lambda: os.getenv(_ENDPOINT),
+        description=(
+            "Endpoint of the Azure OpenAI resource, for example `https://my-resource.openai.azure.com`. Defaults to"
+            " `$AZURE_OPENAI_ENDPOINT`."
+        ),
     )
     api_key: RuntimeParameter[SecretStr] | None = Field(
-        default_factory=lambda: os.getenv(_API_KEY), description="The key of the Azure OpenAI resource."
+        default_factory=lambda: os.getenv(_API_KEY),
+        description="Key of the Azure OpenAI resource. Defaults to `$AZURE_OPENAI_API_KEY`.",
     )
     api_version: RuntimeParameter[str] | None = Field(
-        default_factory=lambda: os.getenv(_API_VERSION), description="The version of Azure's API."
+        default_factory=lambda: os.getenv(_API_VERSION),
+        description="Version of Azure's API, for example `2024-10-21`. Defaults to `$OPENAI_API_VERSION`.",
     )
     max_requests_per_job: RuntimeParameter[PositiveInt] = Field(
-        default=100_000, description="The requests in one job, at most."
+        default=100_000,
+        description=(
+            "Maximum number of requests in one job. 100,000 is"
+            " [Azure's limit](https://learn.microsoft.com/azure/ai-services/openai/how-to/batch#error-codes)."
+        ),
     )
     min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
-        default=60.0, description="The seconds between two looks at a job, at least."
+        default=60.0,
+        description=(
+            "Minimum time between two polls of a job, in seconds. Azure asks for"
+            " [60 seconds](https://learn.microsoft.com/azure/ai-services/openai/how-to/batch#track-batch-job-progress)."
+        ),
     )
 
     _base_url_env_var: str = PrivateAttr(_ENDPOINT)
     _api_key_env_var: str = PrivateAttr(_API_KEY)
 
     def load(self) -> None:
-        """Prepares the calls to the server; none is made yet.
+        """Prepare the calls to the server; no call is made yet.
 
         Raises:
-            MissingSettingError: there is no endpoint, no API key or no API version.
-            ValueError: `structured_output` cannot be asked for.
+            MissingSettingError: the endpoint, the API key or the API version is missing.
+            ValueError: the API does not support `structured_output` as given.
         """
         for name, variable in (("base_url", _ENDPOINT), ("api_version", _API_VERSION)):
             if not getattr(self, name):
@@ -93,16 +94,14 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
                 )
         super().load()
 
-    def _session_settings(self) -> SessionSettings:
-        settings = super()._session_settings()
+    def session_settings(self) -> SessionSettings:
+        """Build the settings of a session with Azure's address, API version and open-ended window."""
+        settings = super().session_settings()
         return replace(
             settings,
-            # However the endpoint is written, its questions are the same.
+            # With or without a slash at its end, the endpoint is the same server → requests keep their digests.
             base_url=f"{str(self.base_url).rstrip('/')}/openai",
             azure_api_version=self.api_version,
-            # Azure aims at 24 hours, and does not end the jobs that take longer.
+            # Azure aims at 24 hours and lets longer jobs go on → they are not cancelled.
             jobs=replace(settings.jobs, window_binds=False),
         )
-
-
-AzureOpenAIBatchLLM.__module__ = "distilabel_openai_batch"

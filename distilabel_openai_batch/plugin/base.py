@@ -1,4 +1,4 @@
-"""What every client of the Batch API has, whatever distilabel takes it for: its fields, and its sessions."""
+"""Fields and sessions that the LLMs and the embeddings of the Batch API share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.base_clients.openai import OpenAIBaseClient
-from distilabel.models.llms import MixtureOfAgentsLLM
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
 
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
@@ -32,11 +31,11 @@ from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.hooks.install import install
-from distilabel_openai_batch.hooks.step_process import is_dry_run, own_random_numbers, running_step
+from distilabel_openai_batch.hooks.step_process import is_dry_run, random_state_preserved, running_step
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName, label
 from distilabel_openai_batch.pricing.budget import Budget
-from distilabel_openai_batch.text import nearest
+from distilabel_openai_batch.text import did_you_mean
 
 T = TypeVar("T")
 
@@ -44,55 +43,113 @@ _logger = logging.getLogger("distilabel.openai_batch")
 
 
 class BatchClient(OpenAIBaseClient):
-    """The fields and sessions of an `LLM` or an `Embeddings` that asks through the Batch API."""
+    """Base of an `LLM` or an `Embeddings` whose requests go through the Batch API: fields and sessions."""
 
+    model: str = Field(description="Name of the model, for example `gpt-4o-mini` or `text-embedding-3-small`.")
     completion_window: RuntimeParameter[str] = Field(
-        default="24h", description="The time within which the server has to answer a job."
+        default="24h", description="Time within which the server has to end a job. OpenAI offers `24h` alone."
     )
     max_requests_per_job: RuntimeParameter[PositiveInt] = Field(
-        default=50_000, description="The requests in one job, at most."
+        default=50_000,
+        description=(
+            "Maximum number of requests in one job. 50,000 is"
+            " [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits)."
+        ),
     )
     max_bytes_per_job: RuntimeParameter[PositiveInt] = Field(
-        default=200_000_000, description="The bytes of one job's input file, at most."
+        default=200_000_000,
+        description=(
+            "Maximum size of one job's input file, in bytes. 200 MB is"
+            " [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits)."
+        ),
     )
-    max_jobs: RuntimeParameter[PositiveInt] = Field(default=50, description="The jobs in flight at once, at most.")
+    max_jobs: RuntimeParameter[PositiveInt] = Field(
+        default=50,
+        description=(
+            "Maximum number of jobs in progress at the same time. A run begins with 8 and adds one whenever the server"
+            " accepts a job."
+        ),
+    )
     max_attempts: RuntimeParameter[PositiveInt] = Field(
-        default=3, description="How often one request is put into a job before its row is given up."
+        default=3,
+        description=(
+            "Maximum number of jobs that one request is put into before its row gets `None`. Only temporary failures"
+            " are retried: rate limits, server errors, expired batches."
+        ),
     )
     min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
-        default=1.0, description="The seconds between two looks at a job, at least."
+        default=1.0,
+        description=(
+            "Minimum time between two polls of a job, in seconds. Up to `max_poll_interval` the time grows with the"
+            " job's age: a twentieth of it."
+        ),
     )
     max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
-        default=65.0, description="The seconds between two looks at a job, at most."
+        default=65.0,
+        description=(
+            "Maximum time between two polls of a job, in seconds. With 65 seconds a job of 24 hours is polled 1,415"
+            " times."
+        ),
     )
     wait: RuntimeParameter[bool] = Field(
-        default=True, description="Whether to wait for the jobs, or to stop the pipeline until a later run collects."
+        default=True,
+        description=(
+            "Wait until the jobs have ended. With `False` the run submits its jobs and stops the pipeline, like"
+            " distilabel's offline batch generation; each later run collects the answers and submits the next round."
+        ),
     )
     reuse_answers: RuntimeParameter[bool] = Field(
-        default=True, description="Whether to take the answers that earlier runs of this task were given."
+        default=True,
+        description=(
+            "Reuse the answers that earlier runs of the same task of the same pipeline received. With `False` requests"
+            " are submitted again, except those whose answers were paid for and never delivered."
+        ),
     )
     delete_files: RuntimeParameter[bool] = Field(
-        default=False, description="Whether to remove a job's files from the server once the ledger has their content."
+        default=False, description="Delete a job's files from the server once the ledger holds their content."
     )
     deadline: RuntimeParameter[PositiveFloat] | None = Field(
         default=None,
-        description="The seconds after which what a job has not answered is asked synchronously, at full price.",
+        description=(
+            "Time until jobs are cancelled, in seconds after their requests were planned. Partial results are kept; the"
+            " other requests go to the synchronous endpoint, at full price. `None`: no deadline."
+        ),
     )
     sync_below: RuntimeParameter[NonNegativeInt] = Field(
-        default=0, description="Fewer requests than these are asked synchronously: at once, and at full price."
+        default=0,
+        description=(
+            "Number of requests below which a round goes to the synchronous endpoint, at full price and without a job."
+            " With 0 no round does. A dry run of the pipeline always does."
+        ),
     )
     preflight: RuntimeParameter[bool] = Field(
-        default=False, description="Whether one request of each model is tried out before the others are submitted."
+        default=False,
+        description=(
+            "Send one request of each model to the synchronous endpoint, at full price, before the others are"
+            " submitted: a wrong model or parameter is reported within seconds. The answer is used."
+        ),
     )
     add_failures: RuntimeParameter[bool] = Field(
-        default=False, description="Whether each row says, in a column of its own, why it has no answer."
+        default=False,
+        description=(
+            "Add a column `failure_<step name>` with the reason of each row without an answer: a dictionary with"
+            " `message`, `status_code`, `code` and `custom_id`; `None` in rows with an answer."
+        ),
     )
     budget: RuntimeParameter[NonNegativeFloat] | None = Field(
-        default=None, description="The dollars that may be spent, at most; nothing is submitted that may cost more."
+        default=None,
+        description=(
+            "Maximum cost of one run of a step, in US dollars. Before a submission the cost is estimated from list"
+            " prices, with answers as long as `max_new_tokens` allows; above the rest of the budget nothing is"
+            " submitted, and a `BudgetError` ends the run. `None`: no limit. Needs the extra `prices`."
+        ),
     )
     ledger_dir: RuntimeParameter[str] | None = Field(
         default=None,
-        description="Where the ledger is; else `$DISTILABEL_OPENAI_BATCH_DIR` or `~/.cache/distilabel/openai_batch`.",
+        description=(
+            "Directory of the ledger, the file that records jobs and answers. `None`: `$DISTILABEL_OPENAI_BATCH_DIR`,"
+            " else `~/.cache/distilabel/openai_batch`."
+        ),
     )
 
     _sessions: SessionPool | None = PrivateAttr(None)
@@ -115,18 +172,18 @@ class BatchClient(OpenAIBaseClient):
         mode="before",
     )
     @classmethod
-    def _is_set(cls, value: object) -> object:
-        """Refuses `None`, which distilabel's `RuntimeParameter` allows everywhere."""
+    def _refuse_none(cls, value: object) -> object:
+        """Refuse `None`, which distilabel's `RuntimeParameter` allows everywhere."""
         if value is None:
-            raise ValueError("it cannot be None")
+            raise ValueError("the value cannot be None")
         return value
 
     def load(self) -> None:
-        """Prepares the calls to the server; none is made yet.
+        """Prepare the calls to the server; no call is made yet.
 
         Raises:
-            MissingSettingError: there is no API key.
-            BudgetError: there is a budget, and the price of the model is not known.
+            MissingSettingError: the API key is missing.
+            BudgetError: `budget` is set, and the price of the model is unknown.
         """
         if not (self.api_key and self.api_key.get_secret_value()):
             variable = self._api_key_env_var
@@ -135,7 +192,7 @@ class BatchClient(OpenAIBaseClient):
                 f" (`export {variable}=…`), or pass `api_key=…`."
             )
         super().load()
-        settings = self._session_settings()
+        settings = self.session_settings()
         if self.budget is not None and (self._run is None or self._run.submits):
             budget = Budget(self.budget, settings.base_url or "")
             budget.check_price(str(self.model))
@@ -147,39 +204,48 @@ class BatchClient(OpenAIBaseClient):
             interruption=_interruption,
             not_finished=_not_finished,
         )
-        self._sessions = SessionPool(settings, host)
+        self.use_sessions(SessionPool(settings, host))
 
     def set_runtime_parameters(self, runtime_parameters: dict[str, Any]) -> None:
-        """As distilabel's, which passes over a name that it does not know without a word: a misspelt `budget` is none.
+        """Set runtime parameters, and log a warning for each unknown name.
+
+        distilabel ignores unknown names silently: with a misspelt `budget` a run would have none.
 
         Args:
-            runtime_parameters: their values, by name.
+            runtime_parameters: values by name.
         """
-        known = self.runtime_parameters_names
-        for name in [name for name in runtime_parameters if name not in known]:
-            meant = nearest(name, known)
-            _logger.warning(f"⚠️ {type(self).__name__} has no runtime parameter `{name}`, and it changes nothing{meant}")
+        names = self.runtime_parameters_names
+        for name in [name for name in runtime_parameters if name not in names]:
+            suggestion = did_you_mean(name, names)
+            _logger.warning(
+                f"⚠️ {type(self).__name__} has no runtime parameter `{name}`: the value is ignored{suggestion}"
+            )
         super().set_runtime_parameters(runtime_parameters)
 
-    def takes_part_in(self, run: SubmissionRun) -> None:
-        """Says, before `load`, that what is asked belongs to a submission.
+    def join_submission(self, run: SubmissionRun) -> None:
+        """Make the client part of a submission. Call this before `load`.
 
         Args:
-            run: which, and how.
+            run: the submission, and the client's part in the submission.
         """
         self._run = run
 
     def unload(self) -> None:
-        """Lets go of the clients."""
+        """Release the clients and the sessions."""
         self._sessions = None
         super().unload()
 
-    def _waiting(self) -> tuple[bool, PollSchedule]:
-        """Whether jobs are waited for, and when to look at them."""
-        return self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)
+    def use_sessions(self, sessions: Any) -> None:
+        """Send calls through other sessions, for example through a recorder of an estimate.
 
-    def _session_settings(self) -> SessionSettings:
-        wait, schedule = self._waiting()
+        Args:
+            sessions: an object with the method `use` of `SessionPool`.
+        """
+        self._sessions = sessions
+
+    def session_settings(self) -> SessionSettings:
+        """Build the settings of a session from the fields, from the environment and from the submission."""
+        wait, schedule = self._wait_and_schedule()
         wait = self._run.waits if self._run else wait
         return SessionSettings(
             base_url=self.base_url,
@@ -201,50 +267,56 @@ class BatchClient(OpenAIBaseClient):
             ledger_dir=files.directory(self.ledger_dir),
             reuse_answers=self.reuse_answers or self._run is not None,
             deadline=self.deadline,
-            sync_below=self._sync_below(waits=wait),
+            sync_below=self._sync_limit(wait),
             preflight=self.preflight,
             run=self._run,
         )
 
-    def _sync_below(self, waits: bool) -> float:
-        """As the field; a dry run is to answer at once. What is only submitted is not to be answered here."""
-        if self._run and not waits:
+    def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
+        return self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)
+
+    def _sync_limit(self, wait: bool) -> float:
+        """Return the number of requests below which a round is synchronous; infinity for a dry run.
+
+        A submission that does not wait collects no answers, so no round of such a submission is synchronous.
+        """
+        if self._run and not wait:
             return 0
         return float("inf") if is_dry_run() else self.sync_below
 
     def session(self) -> Any:
-        """The connection that calls made on the running event loop share, for as long as the context lasts.
+        """Open the session that all calls on the running event loop share.
 
         Returns:
-            An asynchronous context manager.
+            An asynchronous context manager that yields a `Session`.
         """
         assert self._sessions is not None, "`load` comes first"
         return self._sessions.use()
 
     def wait_for(self, run: Callable[[], Awaitable[T]]) -> T:
-        """Runs something asynchronous to its end, wherever the caller is.
+        """Run an asynchronous function to completion, inside or outside an event loop.
 
-        In a row group of a pipeline's step the others go on meanwhile. A script has an event loop made for it.
+        In a row group of a pipeline's step the other row groups go on meanwhile. In a notebook, whose event loop is
+        already running, the function runs on another thread. A script gets an event loop for the call.
 
         Args:
-            run: what opens a `session`.
+            run: a function that opens a `session`.
         """
         if greenback.has_portal():
-            with own_random_numbers():
+            with random_state_preserved():
                 return greenback.await_(run())
         if _in_event_loop():
-            # A notebook: its own event loop runs already, and another one has to wait elsewhere.
             with anyio.from_thread.start_blocking_portal() as portal:
                 return portal.call(run)
         try:
             return anyio.run(run)
         except asyncio.CancelledError:
-            # What anyio makes of Ctrl+C on Python 3.10.
+            # Ctrl+C on Python 3.10: anyio raises a cancellation → restore the KeyboardInterrupt.
             raise KeyboardInterrupt from None
 
 
 def _metadata() -> dict[str, str]:
-    """What a batch shows of where it comes from."""
+    """Return the metadata by which people recognise a batch on the server."""
     metadata = {"description": "distilabel"}
     if name := envs.DISTILABEL_PIPELINE_NAME:
         metadata["distilabel_pipeline_name"] = name[:METADATA_VALUE_CHARACTERS]
@@ -260,7 +332,7 @@ def _in_event_loop() -> bool:
 
 
 def _scope_name(run: SubmissionRun | None, base_url: str) -> ScopeName:
-    """Who asks: a submission, a step of a pipeline, or a script, which has no other name than its file's."""
+    """Name the scope: a submission, a step of a pipeline, or a script, which only its file's name identifies."""
     if run:
         return ScopeName(run.name, "", base_url)
     if pipeline := envs.DISTILABEL_PIPELINE_NAME:
@@ -271,7 +343,8 @@ def _scope_name(run: SubmissionRun | None, base_url: str) -> ScopeName:
 def _observer(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeName) -> Observer:
     """Return the observer of a session: log lines, and bars outside a pipeline.
 
-    A pipeline's steps have a task's name or take part in a submission; their processes share one terminal.
+    Within a pipeline, where the scope has a task or the session takes part in a submission, several processes share one
+    terminal, so no bars are drawn.
     """
     bars = None if scope.task or run else display(logger)
     return Progress(logger, scope.base_url, bars, label(scope), _retry_advice(run))
@@ -288,32 +361,15 @@ def _retry_advice(run: SubmissionRun | None) -> str:
 
 
 def _not_finished(batch_ids: Sequence[str]) -> Exception:
-    """What ends a step whose jobs go on without it."""
+    """Return the error that ends a step whose jobs are still in progress."""
     error: Exception = DistilabelOfflineBatchGenerationNotFinishedException(jobs_ids=tuple(batch_ids))
     return error
 
 
 def _interruption(batch_ids: Sequence[str]) -> Exception | None:
-    """What to raise once Ctrl+C was pressed, which distilabel tells a step's process through the environment."""
+    """Return the error to raise after Ctrl+C, which distilabel reports to a step's process by a variable."""
     return _not_finished(batch_ids) if os.getenv(SIGINT_HANDLER_CALLED_ENV_NAME) is not None else None
 
 
-def client_of(step: Any) -> BatchClient | None:
-    """What a step asks through the Batch API with, if it does."""
-    held = (getattr(step, name, None) for name in ("llm", "embeddings"))
-    return next((client for client in held if isinstance(client, BatchClient)), None)
-
-
-def _buyer_of(step: Any) -> BatchClient | None:
-    """What a step, or the Task that it runs, asks through the Batch API with."""
-    return client_of(step) or client_of(getattr(step, "task", None))
-
-
-def _buys(step: Any) -> bool:
-    """Whether anything of a step asks through the Batch API, one of several LLMs that are used as one included."""
-    llm = getattr(step, "llm", None)
-    several = [llm.aggregator_llm, *llm.proposers_llms] if isinstance(llm, MixtureOfAgentsLLM) else []
-    return _buyer_of(step) is not None or any(isinstance(each, BatchClient) for each in several)
-
-
-install(client_of, _buyer_of, _buys)
+# Importing this module patches distilabel, see `install`. A step's process imports this module to unpickle the step.
+install(BatchClient)

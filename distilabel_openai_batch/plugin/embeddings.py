@@ -1,4 +1,4 @@
-"""`OpenAIBatchEmbeddings`: texts made into vectors through the same Batch API, ledger and jobs."""
+"""`OpenAIBatchEmbeddings`: embeddings through the same jobs and ledger as an LLM's answers."""
 
 from __future__ import annotations
 
@@ -10,28 +10,23 @@ from distilabel.models.embeddings.base import Embeddings
 from pydantic import Field, PositiveInt
 
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
-from distilabel_openai_batch.api.requests import Frame
-from distilabel_openai_batch.engine.calls import Call
+from distilabel_openai_batch.api.requests import BodyTemplate
+from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.plugin.base import BatchClient
+from distilabel_openai_batch.plugin.public_class import public_class
 
 ENDPOINT = "/v1/embeddings"
 
 
+@public_class
 class OpenAIBatchEmbeddings(BatchClient, Embeddings):
     """OpenAI embeddings through the Batch API, at half the price of the synchronous endpoint.
 
-    For `EmbeddingGeneration`. All rows of the step go into one job, however small its `input_batch_size` is. A row
-    whose request failed for good has `None` for its embedding; the log says why. The other fields are those of
-    `OpenAIBatchLLM`.
+    Use this class with `EmbeddingGeneration`. All rows of the step go into one job, however small `input_batch_size`
+    is. A row whose request failed for good has `None` for its embedding; the log gives the reason.
 
-    Attributes:
-        model: the name of the model (`"text-embedding-3-small"`).
-        dimensions: the length of the vectors, for models that can shorten them. Defaults to `None`, for the model's
-            own.
-
-    Runtime parameters:
-        - `dimensions`: the length of the vectors.
+    {fields}
 
     Examples:
         Generate embeddings:
@@ -50,30 +45,34 @@ class OpenAIBatchEmbeddings(BatchClient, Embeddings):
         ```
     """
 
-    dimensions: RuntimeParameter[PositiveInt] | None = Field(default=None, description="The length of the vectors.")
+    dimensions: RuntimeParameter[PositiveInt] | None = Field(
+        default=None,
+        description="Length of the vectors, for models that can shorten them. `None`: the model's own length.",
+    )
 
     def load(self) -> None:
-        """Prepares the calls to the server; none is made yet.
+        """Prepare the calls to the server; no call is made yet.
 
         Raises:
-            MissingSettingError: there is no API key.
+            MissingSettingError: the API key is missing.
+            BudgetError: `budget` is set, and the price of the model is unknown.
         """
         Embeddings.load(self)
         super().load()
 
     @property
     def model_name(self) -> str:
-        """The name of the model."""
+        """Name of the model."""
         return str(self.model)
 
     def encode(self, inputs: list[str]) -> list[list[float] | None]:
-        """Makes texts into vectors, in as few batch jobs as possible.
+        """Embed texts, in as few batch jobs as possible.
 
         Args:
             inputs: the texts.
 
         Returns:
-            A vector for each, in order; `None` where the request failed.
+            The vector of each text, in order; `None` where the request failed.
 
         Raises:
             RunError: the run as a whole cannot go on.
@@ -82,27 +81,30 @@ class OpenAIBatchEmbeddings(BatchClient, Embeddings):
 
 
 async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | None = None) -> list[list[float] | None]:
-    """Makes texts into vectors; `None` where the request failed.
+    """Embed texts through a client's session.
 
     Args:
-        client: loaded, with a model for embeddings.
-        texts: what is embedded.
-        dimensions: the length of the vectors; the model's own if not given.
+        client: a loaded client whose model is for embeddings.
+        texts: the texts.
+        dimensions: length of the vectors; `None` for the model's own length.
+
+    Returns:
+        The vector of each text, in order; `None` where the request failed.
     """
-    # Without it the SDK asks for base64, and decodes that: smaller on the wire, but what other servers do not know.
+    # The SDK would ask for base64, which other servers do not support → ask for numbers.
     body = {"model": client.model, "encoding_format": "float"} | ({"dimensions": dimensions} if dimensions else {})
-    frame = Frame({**body, "input": ""}, "input")
+    template = BodyTemplate({**body, "input": ""}, "input")
     session: Session
     async with client.session() as session:
-        outcomes = await session.submit([Call(ENDPOINT, {**body, "input": text}, template=frame) for text in texts])
+        outcomes = await session.submit(
+            [APICall(ENDPOINT, {**body, "input": text}, template=template) for text in texts]
+        )
     return [_vector(outcome) for outcome in outcomes]
 
 
 def _vector(outcome: Outcome) -> list[float] | None:
+    """Return the vector of an answer; `None` for a failure, or for an answer without a vector."""
     data = outcome.body.get("data") if isinstance(outcome, Answer) else None
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
     return vector if isinstance(vector, list) else None
-
-
-OpenAIBatchEmbeddings.__module__ = "distilabel_openai_batch"

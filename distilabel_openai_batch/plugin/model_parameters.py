@@ -1,4 +1,4 @@
-"""What today's models take, where `OpenAILLM` sends what they refuse. Pure."""
+"""Parameters that today's models accept, where `OpenAILLM` sends parameters that they refuse. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from typing import Any, Literal
 
 TokenLimitParameter = Literal["max_tokens", "max_completion_tokens"]
 
-# Those that reason, fine-tuned ones and gateways' names for them included: the o-series, and GPT from 5 on but for its
-# chat models. https://platform.openai.com/docs/guides/reasoning
-# GPT-3.5 is `gpt-35` on Azure: https://learn.microsoft.com/azure/ai-services/openai/concepts/models
+# Names of reasoning models, with a fine-tune's or a gateway's prefix: the o-series, and GPT from 5 on except its chat
+# models. https://platform.openai.com/docs/guides/reasoning
+# Azure writes GPT-3.5 as `gpt-35`: https://learn.microsoft.com/azure/ai-services/openai/concepts/models
 _REASONING = re.compile(r"(.*[:/])?(o[1-9]|gpt-(?!35\b)([5-9]|[1-9]\d)(?!.*chat))")
 
-# What means the same when it is left out. Some of these models refuse the parameter, whatever its value is.
+# Values that equal the default. Some reasoning models refuse the parameter with any value → leave such a value out.
 _NEUTRAL = {"temperature": 1, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0, "logprobs": False}
 
 
 @functools.cache
 def token_limit_parameter(model: str) -> TokenLimitParameter:
-    """The name under which a model of OpenAI takes the limit of its answer's tokens.
+    """Return the parameter by which a model of OpenAI takes the token limit of its answer.
 
     Args:
-        model: its name. That of an Azure deployment, or of another server's model, says nothing.
+        model: name of the model. Azure deployments and models of other servers get `"max_tokens"`, unless their name
+            looks like the name of a reasoning model of OpenAI.
     """
     return "max_completion_tokens" if _REASONING.match(model) else "max_tokens"
 
 
-def fitted(body: Mapping[str, Any], limit: TokenLimitParameter | None = None) -> Mapping[str, Any]:
-    """A chat completion's body as its model takes it.
+def adapt_body(body: Mapping[str, Any], limit: TokenLimitParameter | None = None) -> Mapping[str, Any]:
+    """Return the body of a chat completion with the parameters that its model accepts.
 
     Args:
-        body: as `OpenAILLM` makes it.
-        limit: the name of the token limit, where the model's name does not tell.
+        body: a body that `OpenAILLM` built.
+        limit: parameter for the token limit; `None`: the one that the model's name suggests.
     """
     limit = limit or token_limit_parameter(body["model"])
     if limit == "max_tokens":

@@ -11,7 +11,7 @@ from decimal import Decimal
 import anyio.lowlevel
 import orjson
 
-from distilabel_openai_batch.api.outcomes import Answer, Outcome, Take
+from distilabel_openai_batch.api.outcomes import Answer, Deliver, Outcome
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.errors import BudgetError
@@ -57,7 +57,7 @@ class Unlimited:
     def let_go(self, requests: Iterable[Request]) -> None:
         """Another process buys these."""
 
-    def settling(self, take: Take) -> Take:
+    def settling(self, take: Deliver) -> Deliver:
         """Counts what requests were billed, as their outcomes are handed over."""
         return take
 
@@ -123,14 +123,14 @@ class Budget(Unlimited):
         for request in requests:
             self._settle(request.custom_id)
 
-    def settling(self, take: Take) -> Take:
+    def settling(self, take: Deliver) -> Deliver:
         """As declared."""
 
         def settle(outcomes: Mapping[str, Outcome]) -> None:
             for custom_id, outcome in outcomes.items():
                 if (expected := self._settle(custom_id)) and isinstance(outcome, Answer):
                     # A server that does not say what it billed has billed what was expected.
-                    usage = Usage.of_request(*outcome.tokens, outcome.cached)
+                    usage = Usage.of_request(*outcome.tokens, outcome.cached_tokens)
                     billed = expected.rates.cost(usage, expected.at_once).spent
                     self._spent += billed if any(outcome.tokens) else expected.dollars
             take(outcomes)

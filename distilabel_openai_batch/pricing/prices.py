@@ -91,7 +91,7 @@ class Rates:
     def _parts(self, usage: Usage) -> Iterator[tuple[Rates, Usage]]:
         """Each part of the tokens, with the prices that it is billed at."""
         rest = usage
-        for request in usage.long if self.above else ():
+        for request in usage.long_prompts if self.above else ():
             rest = rest + Usage(-request.tokens_in, -request.tokens_out, -request.tokens_cached)
             yield [self, *(rates for start, rates in self.above if request.tokens_in > start)][-1], request
         yield self, rest

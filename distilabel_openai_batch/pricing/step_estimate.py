@@ -9,7 +9,7 @@ from distilabel_openai_batch.pricing.prices import Cost
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class StepEstimate:
     """What a step would ask.
 
     Attributes:

@@ -1,14 +1,23 @@
-"""A local server that speaks the OpenAI Batch API, for tests, demos and benchmarks.
+"""Local server that speaks the OpenAI Batch API, for tests, demos and benchmarks.
 
-It answers nothing by thought: every answer is a function of the request. What it is faithful to is how the API behaves:
-how batches are validated, progress, end and fail. Whatever goes wrong with the real one can be made to go wrong here.
+Every answer is a function of the request: no model runs. The server is faithful to the behaviour of the API: how
+batches are validated, progress, end and fail. Every failure of the real server can be ordered here.
+
+The modules, each importing only modules below:
+
+- `__main__`, `process`: start in the foreground, start in a process of its own.
+- `server`, `app`, `middleware`: HTTP.
+- `organization`: the account that is served; `batch_worker`, `batch_store`, `file_store`: its threads and its stores.
+- `batches`, `files`, `results`, `validation`, `timeline`: one batch, one file, and their rules.
+- `fault_schedule`, `faults`, `settings`, `dialect`, `records`, `errors`: inputs and outputs of a test.
+- `model/`: the answers.
 """
 
 from .app import create_app
-from .books import Books, Call, Interval
 from .dialect import Dialect
 from .faults import AnyFault, BatchFault, Fault, ResultFault
-from .handle import Sandbox
+from .process import Sandbox
+from .records import Books, Call, Interval
 from .server import serve
 from .settings import RequestFailure, Settings
 

@@ -1,4 +1,4 @@
-"""The ASGI application: the routes of the API under `/v1`, and those that steer the sandbox under `/sandbox`."""
+"""ASGI application: routes of the API under `/v1`, and control routes of the sandbox under `/sandbox`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from .answers import Answer
 from .errors import ApiError
-from .exchange import Exchange
 from .faults import AnyFault
 from .files import StoredFile
+from .middleware import SandboxMiddleware
 from .organization import Organization
 from .settings import Settings
 
@@ -34,26 +33,30 @@ _Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(settings: Settings | None = None, clock: Callable[[], float] = time.time) -> Starlette:
-    """Returns a sandbox as an ASGI application.
+    """Return a sandbox as an ASGI application.
 
     Args:
-        settings: how it behaves; the defaults of `Settings` if not given.
-        clock: tells the time, in seconds since the epoch.
+        settings: settings of the sandbox; `None` for the defaults of `Settings`.
+        clock: function that returns the time, in seconds since the epoch.
     """
-    api = Api(Settings() if settings is None else settings, clock)
+    handlers = SandboxHandlers(Settings() if settings is None else settings, clock)
     return Starlette(
-        routes=api.routes(),
-        middleware=[Middleware(Exchange, organization=lambda: api.organization)],
-        exception_handlers={ApiError: _refuse, HTTPException: _refuse_http, ClientDisconnect: _hung_up},
-        lifespan=api.lifespan,
+        routes=handlers.routes(),
+        middleware=[Middleware(SandboxMiddleware, organization=lambda: handlers.organization)],
+        exception_handlers={
+            ApiError: _reply_api_error,
+            HTTPException: _reply_http_error,
+            ClientDisconnect: _reply_to_disconnected,
+        },
+        lifespan=handlers.lifespan,
     )
 
 
-class Api:
-    """The handlers. They translate between HTTP and the organization, and decide nothing.
+class SandboxHandlers:
+    """Handlers of the routes: they translate between HTTP and the organization, and hold no rule of the API.
 
     Attributes:
-        organization: the account served; another one after a reset.
+        organization: organization that is served; a reset replaces the organization.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
@@ -62,12 +65,12 @@ class Api:
 
     @asynccontextmanager
     async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        """Closes the organization when the server stops."""
+        """Close the organization when the server stops."""
         yield
         self.organization.close()
 
     def routes(self) -> list[Route]:
-        """Returns every route."""
+        """Return every route."""
         routes: list[tuple[str, str, _Handler]] = [
             ("POST", "/v1/files", self.create_file),
             ("GET", "/v1/files", self.list_files),
@@ -92,14 +95,14 @@ class Api:
         ]
         return [Route(path, handler, methods=[method]) for method, path, handler in routes]
 
-    def _owner(self, request: Request) -> str:
-        return self.organization.owner(request.headers.get("authorization"))
+    def _authenticate(self, request: Request) -> str:
+        return self.organization.authenticate(request.headers.get("authorization"))
 
     # /v1/files
 
     async def create_file(self, request: Request) -> Response:
-        """Stores an upload. The form parser spools it to disk as it comes in."""
-        owner = self._owner(request)
+        """Store an upload; the form parser spools the content to disk."""
+        owner = self._authenticate(request)
         async with request.form(max_files=1) as form:
             upload = form.get("file")
             if not isinstance(upload, UploadFile):
@@ -111,87 +114,92 @@ class Api:
                 upload.file,
                 "" if upload.filename is None else upload.filename,
                 purpose if isinstance(purpose, str) else None,
-                _expiry(form),
+                _expires_after(form),
                 owner,
             )
-        return _json(self._file(file))
+        return _json(self._file_object(file))
 
-    def _file(self, file: StoredFile) -> dict[str, Any]:
-        return self.organization.settings.dialect.file(file.as_json(), self.organization.clock() - file.created_at)
+    def _file_object(self, file: StoredFile) -> dict[str, Any]:
+        state = self.organization.state
+        return state.settings.dialect.file_object(file.as_json(), state.clock() - file.created_at)
 
     async def list_files(self, request: Request) -> Response:
-        """Lists files, newest first."""
-        files = self.organization.files(self._owner(request), request.query_params.get("purpose"))
+        """List files, newest first unless the query says `order=asc`."""
+        files = self.organization.list_files(self._authenticate(request), request.query_params.get("purpose"))
         if request.query_params.get("order") == "asc":
             files.reverse()
         after = request.query_params.get("after")
         if after is not None:
-            places = [place for place, file in enumerate(files) if file.id == after]
-            files = files[places[0] + 1 :] if places else []
-        limit = _limit(request, default=10_000, most=10_000)
-        return _page([self._file(file) for file in files[:limit]], len(files) > limit)
+            positions = [position for position, file in enumerate(files) if file.id == after]
+            files = files[positions[0] + 1 :] if positions else []
+        limit = _limit(request, default=10_000, maximum=10_000)
+        return _page([self._file_object(file) for file in files[:limit]], len(files) > limit)
 
     async def retrieve_file(self, request: Request) -> Response:
-        """Shows a file."""
-        return _json(self._file(self.organization.file(request.path_params["id"], self._owner(request))))
+        """Return a file object."""
+        return _json(
+            self._file_object(self.organization.get_file(request.path_params["id"], self._authenticate(request)))
+        )
 
     async def file_content(self, request: Request) -> Response:
-        """Sends the bytes of a file, or the range asked for."""
-        file = self.organization.file(request.path_params["id"], self._owner(request))
+        """Send the content of a file, or the range that the header `Range` names."""
+        file = self.organization.get_file(request.path_params["id"], self._authenticate(request))
         return FileResponse(file.path, media_type="application/octet-stream", filename=file.filename)
 
     async def delete_file(self, request: Request) -> Response:
-        """Deletes a file."""
+        """Delete a file."""
         file_id = request.path_params["id"]
-        self.organization.delete_file(file_id, self._owner(request))
+        self.organization.delete_file(file_id, self._authenticate(request))
         return _json({"id": file_id, "object": "file", "deleted": True})
 
     # /v1/batches
 
     async def create_batch(self, request: Request) -> Response:
-        """Creates a batch."""
-        owner = self._owner(request)
+        """Create a batch."""
+        owner = self._authenticate(request)
         return _json(self.organization.create_batch(await _body(request), owner))
 
     async def list_batches(self, request: Request) -> Response:
-        """Lists batches, newest first."""
-        owner = self._owner(request)
-        if not self.organization.settings.dialect.lists:
+        """List batches, newest first."""
+        owner = self._authenticate(request)
+        if not self.organization.state.settings.dialect.lists:
             raise ApiError(405, "Method Not Allowed")
-        batches, more = self.organization.batches(owner, request.query_params.get("after"), _limit(request, 20, 100))
-        return _page(batches, more)
+        limit = _limit(request, default=20, maximum=100)
+        batches, has_more = self.organization.list_batches(owner, request.query_params.get("after"), limit)
+        return _page(batches, has_more)
 
     async def retrieve_batch(self, request: Request) -> Response:
-        """Shows a batch."""
-        return _json(self.organization.batch(request.path_params["id"], self._owner(request)))
+        """Return a batch object."""
+        return _json(self.organization.get_batch(request.path_params["id"], self._authenticate(request)))
 
     async def cancel_batch(self, request: Request) -> Response:
-        """Cancels a batch."""
-        return _json(self.organization.cancel_batch(request.path_params["id"], self._owner(request)))
+        """Cancel a batch."""
+        return _json(self.organization.cancel_batch(request.path_params["id"], self._authenticate(request)))
 
-    # The synchronous calls
+    # Synchronous calls
 
     async def answer(self, request: Request) -> Response:
-        """Answers at once what a line of a batch would be answered with."""
-        self._owner(request)
-        reply: Answer = self.organization.answer(request.url.path, await _body(request))
-        return _json(reply.body, reply.status, reply.headers)
+        """Answer a synchronous call, with the same answer as in a batch."""
+        self._authenticate(request)
+        answer = self.organization.answer(request.url.path, await _body(request))
+        return _json(answer.body, answer.status, answer.headers)
 
     # /sandbox
 
     async def settings(self, request: Request) -> Response:
-        """Shows the settings, without the keys."""
-        return _json(self.organization.settings.model_dump(mode="json", exclude={"api_keys"}))
+        """Return the settings, without the keys."""
+        return _json(self.organization.state.settings.model_dump(mode="json", exclude={"api_keys"}))
 
     async def configure(self, request: Request) -> Response:
-        """Changes some settings while running."""
+        """Change some settings."""
         changes = await _body(request)
-        settings = _validated(lambda: Settings.model_validate(self.organization.settings.model_dump() | changes))
+        current = self.organization.state.settings.model_dump()
+        settings = _validated(lambda: Settings.model_validate(current | changes))
         self.organization.configure(settings)
         return _json({})
 
     async def reset(self, request: Request) -> Response:
-        """Forgets everything; the body holds the new settings."""
+        """Replace the organization by an empty one; the body holds the new settings."""
         body = await _body(request)
         settings = _validated(lambda: Settings.model_validate(body))
         old, self.organization = self.organization, Organization(settings, self._clock)
@@ -199,43 +207,43 @@ class Api:
         return _json({})
 
     async def add_fault(self, request: Request) -> Response:
-        """Appends a fault to the script."""
+        """Add a fault to the schedule."""
         body = await _body(request)
-        self.organization.script.add(_validated(lambda: _FAULT.validate_python(body)))
+        self.organization.state.schedule.add(_validated(lambda: _FAULT.validate_python(body)))
         return _json({})
 
     async def clear_faults(self, request: Request) -> Response:
-        """Forgets every fault."""
-        self.organization.script.clear()
+        """Remove every fault."""
+        self.organization.state.schedule.clear()
         return _json({})
 
     async def settle(self, request: Request) -> Response:
-        """Returns once the threads have nothing left to do: for tests that hand in their own clock."""
-        await asyncio.gather(*(asyncio.wrap_future(work) for work in self.organization.pending()))
+        """Wait until the threads have finished all work, whatever the clock of the test says."""
+        await asyncio.gather(*(asyncio.wrap_future(work) for work in self.organization.worker.pending_work()))
         return _json({})
 
     async def calls(self, request: Request) -> Response:
-        """Lists the calls of the API so far."""
+        """List the calls of the API so far."""
         return _json([asdict(call) for call in self.organization.calls])
 
     async def books(self, request: Request) -> Response:
-        """Shows the books."""
+        """Return the fields of `Books`."""
         return _json(await run_in_threadpool(self.organization.books))
 
 
-def _expiry(form: FormData) -> dict[str, Any] | None:
-    """Returns the `expires_after` of an upload, which a form spells `expires_after[anchor]`."""
-    found = {match[1]: value for key, value in form.items() if (match := re.fullmatch(r"expires_after\[(\w+)\]", key))}
-    return found if found else None
+def _expires_after(form: FormData) -> dict[str, Any] | None:
+    """Return the `expires_after` object of an upload, or `None`; the form fields are named `expires_after[…]`."""
+    fields = {match[1]: value for key, value in form.items() if (match := re.fullmatch(r"expires_after\[(\w+)\]", key))}
+    return fields if fields else None
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(orjson.dumps(value), status, headers, media_type="application/json")
 
 
-def _page(data: list[dict[str, Any]], more: bool) -> Response:
+def _page(data: list[dict[str, Any]], has_more: bool) -> Response:
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    return _json({"object": "list", "data": data, **ends, "has_more": more})
+    return _json({"object": "list", "data": data, **ends, "has_more": has_more})
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -248,28 +256,29 @@ async def _body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _limit(request: Request, default: int, most: int) -> int:
+def _limit(request: Request, default: int, maximum: int) -> int:
     text = request.query_params.get("limit", str(default))
-    if not text.isdigit() or not 1 <= int(text) <= most:
-        message = f"Invalid 'limit': expected an integer between 1 and {most}, but got '{text}' instead."
+    if not text.isdigit() or not 1 <= int(text) <= maximum:
+        message = f"Invalid 'limit': expected an integer between 1 and {maximum}, but got '{text}' instead."
         raise ApiError(400, message, param="limit", code="invalid_value")
     return int(text)
 
 
-def _validated(read: Callable[[], Any]) -> Any:
+def _validated(parse: Callable[[], Any]) -> Any:
+    """Return the result of `parse`; answer 422 if pydantic refuses the input."""
     try:
-        return read()
+        return parse()
     except ValidationError as error:
         raise ApiError(422, str(error)) from error
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
+async def _reply_api_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
         raise error
     return _json(error.body(), error.status, error.headers)
 
 
-async def _refuse_http(request: Request, error: Exception) -> Response:
+async def _reply_http_error(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 404:
         message = f"Invalid URL ({request.method} {request.url.path})"
@@ -278,6 +287,6 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
     return _json(ApiError(status, message).body(), status)
 
 
-async def _hung_up(request: Request, error: Exception) -> Response:
-    # Nobody will read it; without it the server would report an error of its own.
+async def _reply_to_disconnected(request: Request, error: Exception) -> Response:
+    # No client reads this reply, but without a reply the server would log an error.
     return Response(status_code=400)

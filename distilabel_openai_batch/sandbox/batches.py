@@ -1,54 +1,61 @@
-"""One batch: what was asked, how far it is, and the object that the API shows of it."""
+"""One batch: its stored state, the batch object that the API shows, and the checks at its creation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from .answers import snapshot
-from .dialect import Dialect, bare
+from .dialect import Dialect, drop_optional_fields
 from .errors import ApiError
-from .examination import Examination, Problem
 from .faults import BatchFault
 from .files import StoredFile
-from .parameters import ENDPOINTS
-from .results import Results
+from .model.parameters import ENDPOINTS
+from .model.snapshots import snapshot_name
+from .results import StoredResults
 from .settings import Settings
-from .timeline import Halt, Stage, Timeline, stage
+from .timeline import ScriptedEnd, Stage, Timeline, stage_at
+from .validation import Problem, Validation
 
-_MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
-_HALTS = {"expire": "expired", "cancel": "cancelled", "never_finish": "in_progress"}
+_TIMESTAMPS = tuple(
+    f"{name}_at" for name in ("in_progress", "finalizing", "completed", "failed", "expired", "cancelling", "cancelled")
+)
+# Kinds of faults, and the status at which they halt a batch.
+_SCRIPTED_STATUSES = {"expire": "expired", "cancel": "cancelled", "never_finish": "in_progress"}
+# Limits from https://platform.openai.com/docs/api-reference/batch/create.
+_MAX_METADATA_PAIRS = 16
+_MAX_METADATA_KEY = 64
+_MAX_METADATA_VALUE = 512
 
 
 @dataclass
-class Batch:
-    """A batch. The thread that works on it and the event loop write its fields under the organization's lock.
+class StoredBatch:
+    """Batch of an organization. The event loop and the worker thread change the fields under the shared lock.
 
     Attributes:
-        id: its id.
-        input_file: its input file, or `None` if that could not be seen at creation.
-        input_file_id: the id that was asked for.
-        endpoint: the endpoint of its requests.
-        metadata: as given.
-        created_at: when it was created, in seconds since the epoch.
-        expires_at: when its window closes, in seconds since the epoch.
-        output_seconds: how long its files are kept.
-        owner: whose it is.
-        faults: what goes wrong with it.
-        dialect: how it is shown.
-        completion_window: as given.
-        examination: what validation found, once it has.
-        examined_at: when it had, in seconds since the epoch.
-        results: its answers, once there are any.
-        answered_at: when there were all of them, in seconds since the epoch.
-        cancel_at: when it was asked to cancel.
-        seen_at: when it was last seen unfinished.
-        looks: how often it was shown.
-        final: where it ended, once it has.
-        output_file: its output file, if it ended with one.
-        error_file: its error file, if it ended with one.
-        valid: whether validation let it through.
-        problems: what its `errors` say once it has failed.
+        id: id of the batch.
+        input_file: input file; `None` if the file was not visible at the creation.
+        input_file_id: id of the input file that the request named.
+        endpoint: endpoint of the requests.
+        metadata: metadata of the request.
+        created_at: creation time, in seconds since the epoch.
+        expires_at: time at which the completion window closes, in seconds since the epoch.
+        output_seconds: lifetime of the result files, in seconds.
+        owner: owner that `Organization.authenticate` returned.
+        faults: faults of the batch, by kind.
+        dialect: dialect at the creation.
+        completion_window: completion window of the request.
+        validation: result of the validation; `None` until the worker has read the input file.
+        read_at: time at which the worker had read the input file, in seconds since the epoch.
+        results: result files; `None` until validation has passed.
+        answered_at: time at which the worker had written all answers, in seconds since the epoch.
+        cancel_at: time of the request to cancel, in seconds since the epoch.
+        seen_at: last time at which the batch was seen unfinished, in seconds since the epoch.
+        reply_count: number of replies that showed the batch.
+        final_stage: stage with which the batch ended; `None` while the batch is unfinished.
+        output_file: output file, once the batch shows one.
+        error_file: error file, once the batch shows one.
+        is_valid: `False` if validation failed.
+        problems: entries of `errors`, shown once the batch has failed.
     """
 
     id: str
@@ -63,179 +70,177 @@ class Batch:
     faults: dict[str, BatchFault]
     dialect: Dialect
     completion_window: str
-    examination: Examination | None = None
-    examined_at: float | None = None
-    results: Results | None = None
+    validation: Validation | None = None
+    read_at: float | None = None
+    results: StoredResults | None = None
     answered_at: float | None = None
     cancel_at: float | None = None
     seen_at: float = 0.0
-    looks: int = 0
-    final: Stage | None = None
+    reply_count: int = 0
+    final_stage: Stage | None = None
     output_file: StoredFile | None = None
     error_file: StoredFile | None = None
-    valid: bool = True
+    is_valid: bool = True
     problems: list[Problem] = field(default_factory=list)
 
     @property
-    def requests(self) -> int:
-        """How many requests it has, as far as they have been counted."""
-        return 0 if self.examination is None else len(self.examination.starts)
+    def request_count(self) -> int:
+        """Number of requests; 0 until the worker has read the input file."""
+        return 0 if self.validation is None else len(self.validation.starts)
 
-    def stage(self, settings: Settings, now: float) -> Stage:
-        """Returns where it stands."""
-        if self.final is not None:
-            return self.final
-        line = Timeline(
+    def stage_at(self, settings: Settings, now: float) -> Stage:
+        """Return the stage of the batch at the time `now`, in seconds since the epoch."""
+        if self.final_stage is not None:
+            return self.final_stage
+        timeline = Timeline(
             created_at=self.created_at,
             expires_at=self.expires_at if self.dialect.expires else float("inf"),
             validating=settings.validating_seconds,
-            in_progress=settings.in_progress_seconds + settings.seconds_per_request * self.requests,
+            in_progress=settings.in_progress_seconds + settings.seconds_per_request * self.request_count,
             finalizing=settings.finalizing_seconds,
             cancelling=settings.cancelling_seconds,
-            requests=self.requests,
-            valid=self.valid,
-            examined_at=self.examined_at,
+            request_count=self.request_count,
+            is_valid=self.is_valid,
+            read_at=self.read_at,
             answered_at=self.answered_at,
             cancel_at=self.cancel_at,
-            halt=self._halt(),
+            scripted_end=self._scripted_end(),
             seen_at=self.seen_at,
         )
-        return stage(line, now)
+        return stage_at(timeline, now)
 
-    def _halt(self) -> Halt | None:
-        for kind, status in _HALTS.items():
+    def _scripted_end(self) -> ScriptedEnd | None:
+        for kind, status in _SCRIPTED_STATUSES.items():
             if kind in self.faults:
                 value = self.faults[kind].value
-                return Halt(status, value if isinstance(value, int) else self.requests // 2)
-        failure = self.failure()
-        return Halt("failed", failure["done"]) if failure is not None and "done" in failure else None
+                return ScriptedEnd(status, value if isinstance(value, int) else self.request_count // 2)
+        failure = self.scripted_failure()
+        return ScriptedEnd("failed", failure["done"]) if failure is not None and "done" in failure else None
 
-    def failure(self) -> dict[str, Any] | None:
-        """Returns the error that it is to fail with by script."""
+    def scripted_failure(self) -> dict[str, Any] | None:
+        """Return the error of the fault `fail`, or `None` without such a fault."""
         if "fail" not in self.faults:
             return None
         value = self.faults["fail"].value
         return value if isinstance(value, dict) else {}
 
-    def as_json(self, now: Stage) -> dict[str, Any]:
-        """Returns the batch object of the API, as it should be.
+    def as_json(self, stage: Stage) -> dict[str, Any]:
+        """Return the batch object of OpenAI's API, without faults.
 
         Args:
-            now: where the batch stands.
+            stage: stage of the batch.
         """
-        done = 0 if self.results is None else min(now.done, self.results.done)
-        completed = 0 if self.results is None else self.results.completed(done)
-        prompt, completion = (0, 0) if self.results is None else self.results.tokens(done)
-        begun = "in_progress_at" in now.moments
-        model = None if self.examination is None else self.examination.model
+        answered = completed = prompt_tokens = completion_tokens = 0
+        if self.results is not None:
+            answered = min(stage.answered_count, self.results.answered_count)
+            completed = self.results.count_completed(answered)
+            prompt_tokens, completion_tokens = self.results.count_tokens(answered)
+        has_begun = "in_progress_at" in stage.timestamps
+        model = None if self.validation is None else self.validation.model
+        errors = {"object": "list", "data": [vars(problem) for problem in self.problems]}
         return {
             "id": self.id,
             "object": "batch",
             "endpoint": self.endpoint,
-            "model": None if model is None else snapshot(model),
-            "errors": {"object": "list", "data": [vars(problem) for problem in self.problems]}
-            if now.status == "failed"
-            else None,
+            "model": None if model is None else snapshot_name(model),
+            "errors": errors if stage.status == "failed" else None,
             "input_file_id": self.input_file_id,
             "completion_window": self.completion_window,
-            "status": now.status,
+            "status": stage.status,
             "output_file_id": None if self.output_file is None else self.output_file.id,
             "error_file_id": None if self.error_file is None else self.error_file.id,
             "created_at": int(self.created_at),
             "expires_at": int(self.expires_at),
-            **{
-                f"{name}_at": int(now.moments[f"{name}_at"]) if f"{name}_at" in now.moments else None
-                for name in _MOMENTS
-            },
+            **{name: int(stage.timestamps[name]) if name in stage.timestamps else None for name in _TIMESTAMPS},
             "request_counts": {
-                "total": self.requests if begun else 0,
+                "total": self.request_count if has_begun else 0,
                 "completed": completed,
-                "failed": done - completed,
+                "failed": answered - completed,
             },
             "usage": {
-                "input_tokens": prompt,
+                "input_tokens": prompt_tokens,
                 "input_tokens_details": {"cached_tokens": 0},
-                "output_tokens": completion,
+                "output_tokens": completion_tokens,
                 "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": prompt + completion,
+                "total_tokens": prompt_tokens + completion_tokens,
             },
             "metadata": self.metadata,
         }
 
-    def shown(self, now: Stage) -> dict[str, Any]:
-        """Returns the batch object with whatever is wrong with it, and counts the look.
+    def show(self, stage: Stage) -> dict[str, Any]:
+        """Return the batch object for a reply, in the server's dialect and with faults, and count the reply.
 
         Args:
-            now: where the batch stands.
+            stage: stage of the batch.
         """
-        self.looks += 1
-        return distort(self.dialect.batch(self.as_json(now)), self.faults, self.looks)
+        self.reply_count += 1
+        return corrupt_batch(self.dialect.batch_object(self.as_json(stage)), self.faults, self.reply_count)
 
 
-def distort(batch: dict[str, Any], faults: dict[str, BatchFault], looks: int) -> dict[str, Any]:
-    """Returns a batch object as a faulty server shows it.
+def corrupt_batch(batch: dict[str, Any], faults: dict[str, BatchFault], reply_count: int) -> dict[str, Any]:
+    """Return a batch object with faults.
 
     Args:
-        batch: the object as it should be.
-        faults: what is wrong, by kind.
-        looks: how often the batch was shown, this time included.
+        batch: batch object without faults.
+        faults: faults of the batch, by kind.
+        reply_count: number of replies that have shown the batch, this reply included.
     """
     batch = dict(batch)
-    files = ("output_file_id", "error_file_id")
-    if "status" in faults and (faults["status"].looks == -1 or looks <= faults["status"].looks):
+    file_ids = ("output_file_id", "error_file_id")
+    if "status" in faults and (faults["status"].looks == -1 or reply_count <= faults["status"].looks):
         batch["status"] = faults["status"].value
     if "upper_case" in faults:
         batch["status"] = str(batch["status"]).upper()
     if "no_files" in faults:
-        batch |= dict.fromkeys(files)
+        batch |= dict.fromkeys(file_ids)
     if "lost_files" in faults:
-        batch |= {name: "file-lost" for name in files if batch[name] is not None}
+        batch |= {name: "file-lost" for name in file_ids if batch[name] is not None}
     if "empty_file_ids" in faults:
-        batch |= {name: "" for name in files if batch[name] is None}
+        batch |= {name: "" for name in file_ids if batch[name] is None}
     if "null_counts" in faults:
         batch["request_counts"] = None
     if "bare" in faults:
-        batch = bare(batch)
+        batch = drop_optional_fields(batch)
     return batch
 
 
 def check_metadata(metadata: Any) -> list[str]:
-    """Returns what is wrong with metadata: it is at most 16 pairs of strings, keys up to 64, values up to 512 long."""
+    """Return a message for each broken rule: at most 16 pairs of strings, keys up to 64, values up to 512 long."""
     if metadata is None:
         return []
     if not isinstance(metadata, dict):
         return ["Invalid type for 'metadata': expected an object."]
-    wrong = []
-    if len(metadata) > 16:
-        wrong.append(
+    errors = []
+    if len(metadata) > _MAX_METADATA_PAIRS:
+        errors.append(
             "Invalid 'metadata': too many properties. Expected an object with at most 16 properties, "
             f"but got an object with {len(metadata)} properties instead."
         )
     for key, value in metadata.items():
         if not isinstance(value, str):
-            wrong.append(f"Invalid type for 'metadata.{key}': expected a string.")
-        elif len(value) > 512:
-            wrong.append(
+            errors.append(f"Invalid type for 'metadata.{key}': expected a string.")
+        elif len(value) > _MAX_METADATA_VALUE:
+            errors.append(
                 f"Invalid 'metadata.{key}': string too long. Expected a string with maximum length 512, "
                 f"but got a string with length {len(value)} instead."
             )
-        if len(key) > 64:
-            wrong.append(
+        if len(key) > _MAX_METADATA_KEY:
+            errors.append(
                 "Invalid 'metadata': property name too long. Expected a property name with maximum length 64, "
                 f"but got one with length {len(key)} instead."
             )
-    return wrong
+    return errors
 
 
 def check_creation(body: dict[str, Any], completion_windows: list[str]) -> None:
-    """Checks the body of a call that creates a batch.
+    """Check the body of a call that creates a batch.
 
     Args:
-        body: the body.
-        completion_windows: those that are taken.
+        body: body of the call.
+        completion_windows: accepted completion windows.
 
     Raises:
-        ApiError: as the API refuses it at once; what is wrong inside the file it finds later.
+        ApiError: if a parameter is missing or invalid. Problems inside the input file are found by validation, later.
     """
     for name in ("input_file_id", "endpoint", "completion_window"):
         if body.get(name) is None:
@@ -248,6 +253,8 @@ def check_creation(body: dict[str, Any], completion_windows: list[str]) -> None:
             listed = ", ".join(f"'{value}'" for value in supported)
             message = f"Invalid value: '{body[name]}'. Supported values are: {listed}."
             raise ApiError(400, message, param=name, code="invalid_value")
-    wrong = check_metadata(body.get("metadata"))
-    if wrong:
-        raise ApiError(400, wrong[0], param="metadata", code="invalid_type" if "type" in wrong[0] else "invalid_value")
+    errors = check_metadata(body.get("metadata"))
+    if errors:
+        raise ApiError(
+            400, errors[0], param="metadata", code="invalid_type" if "type" in errors[0] else "invalid_value"
+        )

@@ -1,4 +1,4 @@
-"""The error that every refusal of the API is, and the shape it has on the wire."""
+"""Errors of the API, with the JSON shape that OpenAI gives them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """A refusal, in the words and the shape of the OpenAI API.
+    """Refusal of a call, with the wording and the shape of the OpenAI API.
 
     Attributes:
-        status: the HTTP status.
-        message: what went wrong, in the API's own words where they are known.
-        type: the API's `error.type`.
-        param: the parameter at fault, if one is.
-        code: the API's `error.code`, if it gives one.
+        status: HTTP status.
+        message: `error.message`, in OpenAI's own words where they are known.
+        type: `error.type`.
+        param: `error.param`: name of the parameter at fault; `None` if no parameter is.
+        code: `error.code`; `None` if the API gives no code.
         headers: extra headers of the reply, such as `Retry-After`.
     """
 
@@ -36,5 +36,5 @@ class ApiError(Exception):
         self.headers = headers
 
     def body(self) -> dict[str, Any]:
-        """Returns what stands in the body of the reply."""
+        """Return the body of the reply."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}

@@ -1,4 +1,4 @@
-"""What can be made to go wrong: with a call, with a line of the results, with a batch."""
+"""Faults that a test can order: for calls, for result lines, for batches."""
 
 from __future__ import annotations
 
@@ -23,53 +23,53 @@ CallName = Literal[
 
 
 class Fault(BaseModel):
-    """Makes the next calls go wrong.
+    """Fault of the next calls.
 
-    Attributes:
-        call: the call concerned, or `any`.
-        kind: `status` answers with an error and has no effect; `cut_before` closes the connection before the call has
-            had its effect, `cut_after` when it has; `truncate` sends half of the body and closes; `hang` never answers.
-        status: for `status`: the HTTP status.
-        headers: for `status`: headers of the reply.
-        body: for `status`: the body; `None` for an error in OpenAI's shape, a string is sent as an HTML page.
-        times: how many calls go wrong, -1 for all from now on.
-        skip: how many calls are let through first.
+    The kinds of faults:
+
+    - `status`: reply with an error; the call has no effect.
+    - `cut_before`: close the connection before the call has had its effect.
+    - `cut_after`: close the connection after the call has had its effect.
+    - `truncate`: send half of the reply's body, then close the connection.
+    - `hang`: never reply.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    call: CallName | Literal["any"]
-    kind: Literal["status", "cut_before", "cut_after", "truncate", "hang"]
-    status: int = Field(default=500, ge=200, le=599)
-    headers: dict[str, str] = {}
-    body: JsonValue = None
-    times: int = Field(default=1, ge=-1)
-    skip: int = Field(default=0, ge=0)
+    call: CallName | Literal["any"] = Field(description="Name of the call, or `any` for every call.")
+    kind: Literal["status", "cut_before", "cut_after", "truncate", "hang"] = Field(
+        description="Kind of fault, see the list above."
+    )
+    status: int = Field(default=500, ge=200, le=599, description="With kind `status`: HTTP status of the reply.")
+    headers: dict[str, str] = Field(default={}, description="With kind `status`: extra headers of the reply.")
+    body: JsonValue = Field(
+        default=None,
+        description="With kind `status`: body of the reply. `None` sends an error in OpenAI's shape, a string an HTML "
+        "page, any other value JSON.",
+    )
+    times: int = Field(default=1, ge=-1, description="Number of calls that fail; -1 for every call from now on.")
+    skip: int = Field(default=0, ge=0, description="Number of calls that pass before the first one fails.")
 
 
 class ResultFault(BaseModel):
-    """Makes lines of the results of batches go wrong.
+    """Fault of lines in the result files of batches.
 
-    Attributes:
-        kind: what is wrong with the line:
+    The kinds of faults:
 
-            - `lose`: it is left out.
-            - `double`: it stands there twice.
-            - `malform`: it is cut in the middle.
-            - `unknown`: before it stands a line with a `custom_id` that nobody asked for.
-            - `blank`: before it stands an empty line.
-            - `string_body`: its body is a JSON string, as llama-stack writes it.
-            - `null_response`: it has neither a response nor an error.
-            - `null_body`: its response has no body.
-            - `status_zero`: its `status_code` is 0.
-            - `server_error`: it has an error and no response, as aibrix writes it.
-            - `bare_error`: its error has no `code`, and there is no key `response`, as llama-stack writes it.
-            - `refuse`: the model refuses to answer, in every choice.
-            - `ramble`: the model says something in words, whatever it was to say.
-            - `to_error_file`, `to_output_file`: it stands in that file, wherever it belongs.
-
-        contains: a substring of the request's body, serialised as JSON with sorted keys and without spaces; "" for any.
-        times: how many lines go wrong, -1 for all from now on.
+    - `lose`: leave the line out.
+    - `double`: write the line twice.
+    - `malform`: cut the line in the middle.
+    - `unknown`: insert, before the line, a line with a `custom_id` that no request has.
+    - `blank`: insert, before the line, an empty line.
+    - `string_body`: write the response's body as a JSON string, as llama-stack does.
+    - `null_response`: write neither a response nor an error.
+    - `null_body`: write a response without a body.
+    - `status_zero`: write 0 as `status_code`.
+    - `server_error`: write an error and no response, as aibrix does.
+    - `bare_error`: write an error without `code` and without the key `response`, as llama-stack does.
+    - `refuse`: let the model refuse to answer, in every choice.
+    - `ramble`: let the model answer in prose, whatever format the request demands.
+    - `to_error_file`, `to_output_file`: write the line to this file, whichever file is the right one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,34 +90,34 @@ class ResultFault(BaseModel):
         "ramble",
         "to_error_file",
         "to_output_file",
-    ]
-    contains: str = ""
-    times: int = Field(default=1, ge=-1)
+    ] = Field(description="Kind of fault, see the list above.")
+    contains: str = Field(
+        default="",
+        description='Substring of the request\'s body, serialised as JSON with sorted keys and without spaces; "" '
+        "matches every request.",
+    )
+    times: int = Field(default=1, ge=-1, description="Number of lines with the fault; -1 for every line from now on.")
 
 
 class BatchFault(BaseModel):
-    """Makes the next batches that are created go wrong. A batch takes one of each kind.
+    """Fault of the next batches that are created. A batch takes at most one fault of each kind.
 
-    Attributes:
-        kind: what the batch does:
+    The kinds of faults:
 
-            - `never_finish`: stays `in_progress` with `value` requests answered (half by default), past expiry too.
-            - `status`: shows `value` as its status for its first `looks` looks, -1 for ever.
-            - `upper_case`: shows its status in capitals.
-            - `fail`: fails with the error `value` (`code`, `message`, `param`, `line`); with `done` in it, it fails
-              once so many requests were answered, and their results exist.
-            - `expire`, `cancel`: ends expired or cancelled at once, with `value` requests answered (half by default).
-            - `no_files`: shows no output and no error file.
-            - `lost_files`: names files that do not exist.
-            - `empty_file_ids`: has `""` where a file id would be null.
-            - `empty_files`: has files without a byte where a file id would be null.
-            - `null_counts`: shows no `request_counts`.
-            - `bare`: shows only what every compatible server shows: no `usage`, `model`, `errors`, `expires_at`, and
-              none of the moments but `created_at`.
-
-        value: see above.
-        looks: see above.
-        times: how many batches go wrong, -1 for all from now on.
+    - `never_finish`: stay `in_progress` with `value` requests answered (half by default), even past the expiry.
+    - `status`: show `value` as the status for the first `looks` replies; -1 for every reply.
+    - `upper_case`: show the status in capitals.
+    - `fail`: fail with the error `value` (keys `code`, `message`, `param`, `line`). With the key `done`, fail after
+      that number of requests has been answered, and keep their results.
+    - `expire`, `cancel`: end as expired or cancelled right after validation, with `value` requests answered (half by
+      default).
+    - `no_files`: show neither an output nor an error file.
+    - `lost_files`: show ids of files that do not exist.
+    - `empty_file_ids`: show `""` instead of a null file id.
+    - `empty_files`: show an empty file instead of a null file id.
+    - `null_counts`: show no `request_counts`.
+    - `bare`: show only the fields that every compatible server shows: no `usage`, `model`, `errors`, `expires_at`, and
+      no timestamp but `created_at`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -135,10 +135,16 @@ class BatchFault(BaseModel):
         "empty_files",
         "null_counts",
         "bare",
-    ]
-    value: JsonValue = None
-    looks: int = Field(default=1, ge=-1)
-    times: int = Field(default=1, ge=-1)
+    ] = Field(description="Kind of fault, see the list above.")
+    value: JsonValue = Field(default=None, description="Parameter of the kind, see the list above.")
+    looks: int = Field(
+        default=1,
+        ge=-1,
+        description="With kind `status`: number of replies, the one to the creation included, that show `value`.",
+    )
+    times: int = Field(
+        default=1, ge=-1, description="Number of batches with the fault; -1 for every batch from now on."
+    )
 
 
 AnyFault: TypeAlias = Fault | ResultFault | BatchFault

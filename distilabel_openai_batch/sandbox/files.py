@@ -1,4 +1,4 @@
-"""Files as the API keeps them: bytes on disk, and what is known about them."""
+"""File objects of the API, and the checks of an upload."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 
 from .errors import ApiError
 
-# Files for batches are kept 30 days unless the upload says otherwise; `expires_after` may be an hour to 30 days.
+# https://platform.openai.com/docs/api-reference/files/create: files for batches expire after 30 days by default,
+# `expires_after` takes an hour to 30 days, and a file holds at most 512 MB.
 BATCH_FILE_SECONDS = 2_592_000
-_LEAST_EXPIRY_SECONDS = 3_600
-# https://platform.openai.com/docs/api-reference/files/create
-MOST_FILE_BYTES = 512 * 1024 * 1024
+_MIN_EXPIRY_SECONDS = 3_600
+_MAX_FILE_BYTES = 512 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file.
+    """File of an organization; the content is on disk.
 
     Attributes:
-        id: its id.
-        path: where its bytes are.
-        size: how many there are.
-        created_at: when it was stored, in seconds since the epoch.
-        filename: its name.
-        purpose: such as `batch` or `batch_output`.
-        expires_at: when it vanishes, in seconds since the epoch, or `None`.
-        owner: whose it is.
+        id: id of the file.
+        path: path of the content.
+        size: size of the content, in bytes.
+        created_at: time of the upload, in seconds since the epoch.
+        filename: name that the upload gave.
+        purpose: purpose, such as `batch` or `batch_output`.
+        expires_at: time of expiry, in seconds since the epoch; `None` for never.
+        owner: owner that `Organization.authenticate` returned.
     """
 
     id: str
@@ -40,7 +40,7 @@ class StoredFile:
     owner: str
 
     def as_json(self) -> dict[str, Any]:
-        """Returns the file object of the API."""
+        """Return the file object of the API."""
         return {
             "id": self.id,
             "object": "file",
@@ -55,19 +55,19 @@ class StoredFile:
 
 
 def no_such_file(file_id: str) -> ApiError:
-    """Returns what the API says of a file that it does not have."""
+    """Return the error for an unknown file id."""
     return ApiError(404, f"No such File object: {file_id}", param="id")
 
 
 def check_expiry(expires_after: Any, param: str) -> int | None:
-    """Returns the seconds of an `expires_after`, or `None` if none was given.
+    """Return the seconds of an `expires_after` object, or `None` without one.
 
     Args:
         expires_after: `{"anchor": "created_at", "seconds": …}`, or `None`.
-        param: the name to complain about.
+        param: name of the parameter, for the message.
 
     Raises:
-        ApiError: if it is not one that the API takes.
+        ApiError: if the object is malformed or the seconds are out of bounds.
     """
     if expires_after is None:
         return None
@@ -78,19 +78,24 @@ def check_expiry(expires_after: Any, param: str) -> int | None:
         seconds = int(expires_after["seconds"])
     except (KeyError, TypeError, ValueError):
         seconds = 0
-    if not _LEAST_EXPIRY_SECONDS <= seconds <= BATCH_FILE_SECONDS:
+    if not _MIN_EXPIRY_SECONDS <= seconds <= BATCH_FILE_SECONDS:
         message = (
-            f"Invalid '{param}.seconds': expected an integer between {_LEAST_EXPIRY_SECONDS} and {BATCH_FILE_SECONDS}."
+            f"Invalid '{param}.seconds': expected an integer between {_MIN_EXPIRY_SECONDS} and {BATCH_FILE_SECONDS}."
         )
         raise ApiError(400, message, param=f"{param}.seconds", code="invalid_value")
     return seconds
 
 
 def check_upload(filename: str, purpose: str | None, size: int) -> None:
-    """Checks an upload.
+    """Check an upload.
+
+    Args:
+        filename: name of the file.
+        purpose: purpose of the file; `None` or "" if the upload gave none.
+        size: size in bytes.
 
     Raises:
-        ApiError: as the API refuses it.
+        ApiError: if the purpose is missing, the name is not `.jsonl`, or the file is too large.
     """
     if not purpose:
         raise ApiError(
@@ -98,7 +103,7 @@ def check_upload(filename: str, purpose: str | None, size: int) -> None:
         )
     if purpose == "batch" and not filename.endswith(".jsonl"):
         raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
-    if size > MOST_FILE_BYTES:
+    if size > _MAX_FILE_BYTES:
         raise ApiError(
-            413, f"Maximum content size limit ({MOST_FILE_BYTES}) exceeded ({size} bytes read)", type="server_error"
+            413, f"Maximum content size limit ({_MAX_FILE_BYTES}) exceeded ({size} bytes read)", type="server_error"
         )

@@ -1,8 +1,7 @@
-"""The results of a batch: every request answered once, its line written to the output or the error file."""
+"""Result files of a batch: one line per request, in the output file or in the error file."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 from array import array
@@ -13,20 +12,24 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from .answers import Answer, answer, canonical
 from .dialect import Dialect
 from .errors import ApiError
-from .examination import Examination
+from .fault_schedule import FaultSchedule
 from .faults import ResultFault
-from .script import Script
+from .model.answers import ModelAnswer, answer_request
+from .model.hashing import body_digest, canonical_json
 from .settings import RequestFailure, Settings
+from .validation import Validation
 
-_SAYINGS = {
+_BUFFER_BYTES = 1 << 20
+_LINES_PER_PAUSE = 256
+
+_SCRIPTED_MESSAGES = {
     "refuse": {"refusal": "I'm sorry, I can't assist with that."},
     "ramble": {"content": "I would rather say it in words."},
 }
-# Why a request that was never worked on has no response, in the words of the API.
-_UNREACHED = {
+# Code and message, in OpenAI's words, of a request that had no answer when the batch ended.
+_UNANSWERED = {
     "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
     "cancelled": ("batch_cancelled", "This request was not executed because the batch was cancelled."),
     "failed": ("batch_failed", "This request was not executed because the batch failed."),
@@ -34,227 +37,248 @@ _UNREACHED = {
 
 
 @dataclass(frozen=True)
-class Line:
-    """What a request adds to the results.
+class ResultLine:
+    """Contribution of one request to the result files.
 
     Attributes:
         output: bytes for the output file.
         error: bytes for the error file.
-        billed: the SHA-256 of the canonical body if it was answered with 200, else `None`.
-        prompt_tokens: tokens of its prompt, if it was answered.
-        completion_tokens: tokens of its answer, if it was answered.
+        billed_digest: SHA-256 of the canonical body if the request was answered with 200, else `None`.
+        prompt_tokens: tokens of the prompt; 0 without an answer.
+        completion_tokens: tokens of the answer; 0 without an answer.
     """
 
     output: bytes
     error: bytes
-    billed: str | None
+    billed_digest: str | None
     prompt_tokens: int
     completion_tokens: int
 
 
-class Results:
-    """The results of one batch, written in the order in which the requests are worked on.
+class StoredResults:
+    """Result files of one batch, written in the order in which the requests are answered.
 
-    All lines are written at once, however long the batch is to take. Since the files grow in the order of the work, the
-    results of a batch that ended early are the first so many bytes of them.
+    All lines are written at once, whatever the duration of the batch. The files are in the order of the work, so the
+    results of a batch that ended early are a prefix of the files.
+
+    Args:
+        batch_id: id of the batch.
+        endpoint: endpoint of the requests.
+        validation: offsets and custom ids of the requests.
+        directory: directory of the result files.
+        dialect: dialect of the result lines.
 
     Attributes:
-        output_path: the output file.
-        error_path: the error file.
-        done: how many requests are answered so far.
+        output_path: path of the output file.
+        error_path: path of the error file.
+        answered_count: number of requests whose lines are written.
     """
 
-    def __init__(
-        self, batch_id: str, endpoint: str, examination: Examination, directory: Path, dialect: Dialect
-    ) -> None:
+    def __init__(self, batch_id: str, endpoint: str, validation: Validation, directory: Path, dialect: Dialect) -> None:
         self._dialect = dialect
         self._batch_id = batch_id
         self._endpoint = endpoint
-        self._examination = examination
+        self._validation = validation
         self.output_path = directory / f"{batch_id}_output.jsonl"
         self.error_path = directory / f"{batch_id}_error.jsonl"
-        self.done = 0
+        self.answered_count = 0
         self._order: list[int] = []
-        self._billed: list[str | None] = []
-        # Totals after so many requests: place 0 is before the first.
+        self._billed_digests: list[str | None] = []
+        # Running totals: index n holds the total over the first n requests in `_order`.
         self._totals = {name: array("q", [0]) for name in ("output", "error", "completed", "prompt", "completion")}
 
-    def write(self, input_path: Path, settings: Settings, script: Script, stopped: Callable[[], bool]) -> None:
-        """Answers every request.
+    def write(self, input_path: Path, settings: Settings, schedule: FaultSchedule, pause: Callable[[], bool]) -> None:
+        """Answer every request and write the lines.
 
         Args:
-            input_path: the input file.
-            settings: order and models.
-            script: failures and faults.
-            stopped: asked now and then whether to give up.
+            input_path: path of the input file.
+            settings: order of the lines, and models.
+            schedule: failures and faults.
+            pause: function called every 256 lines; writing stops early if the function returns `True`.
         """
-        self._order = list(range(len(self._examination.starts)))
+        self._order = list(range(len(self._validation.starts)))
         if settings.shuffle:
-            # Repeatable, not secret.
+            # The order must be repeatable, not secret.
             random.Random(settings.seed).shuffle(self._order)  # noqa: S311
         with (
-            self.output_path.open("wb", buffering=1 << 20) as output,
-            self.error_path.open("wb", buffering=1 << 20) as error,
+            self.output_path.open("wb", buffering=_BUFFER_BYTES) as output,
+            self.error_path.open("wb", buffering=_BUFFER_BYTES) as error,
         ):
-            for index, request in self._requests(input_path):
-                line = self._line(index, request, settings, script)
+            for index, request in self._read_requests(input_path):
+                line = self._answer(index, request, settings, schedule)
                 self._append(line, output, error)
-                if self.done % 256 == 0 and stopped():
+                if self.answered_count % _LINES_PER_PAUSE == 0 and pause():
                     return
 
-    def _requests(self, input_path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        starts, lengths = self._examination.starts, self._examination.lengths
+    def _read_requests(self, input_path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        starts, lengths = self._validation.starts, self._validation.lengths
         with input_path.open("rb", buffering=0) as file:
             for index in self._order:
                 file.seek(starts[index])
                 yield index, orjson.loads(file.read(lengths[index]))
 
-    def _append(self, line: Line, output: BinaryIO, error: BinaryIO) -> None:
+    def _append(self, line: ResultLine, output: BinaryIO, error: BinaryIO) -> None:
         output.write(line.output)
         error.write(line.error)
-        self._billed.append(line.billed)
+        self._billed_digests.append(line.billed_digest)
         totals = self._totals
         totals["output"].append(totals["output"][-1] + len(line.output))
         totals["error"].append(totals["error"][-1] + len(line.error))
-        totals["completed"].append(totals["completed"][-1] + (line.billed is not None))
+        totals["completed"].append(totals["completed"][-1] + (line.billed_digest is not None))
         totals["prompt"].append(totals["prompt"][-1] + line.prompt_tokens)
         totals["completion"].append(totals["completion"][-1] + line.completion_tokens)
-        # Last, as other threads read the totals up to here.
-        self.done += 1
+        # Other threads read the totals up to `answered_count`, so increment the count last.
+        self.answered_count += 1
 
-    def _line(self, index: int, request: dict[str, Any], settings: Settings, script: Script) -> Line:
+    def _answer(self, index: int, request: dict[str, Any], settings: Settings, schedule: FaultSchedule) -> ResultLine:
+        """Answer one request, and return the request's line."""
         body = request["body"]
-        serialised = canonical(body)
-        failure = script.for_request(serialised, "batch")
-        reply = answer(self._endpoint, body, settings.knows, serialised) if failure is None else fail(failure)
-        identity = f"{self._batch_id[6:]}{index:08x}"
+        serialised = canonical_json(body)
+        failure = schedule.take_failure(serialised, "batch")
+        if failure is None:
+            answer = answer_request(self._endpoint, body, settings.has_model, serialised)
+        else:
+            answer = failure_answer(failure)
+        suffix = self._id_suffix(index)
         entry = {
-            "id": f"batch_req_{identity}",
+            "id": f"batch_req_{suffix}",
             "custom_id": request["custom_id"],
-            "response": {"status_code": reply.status, "request_id": f"req_{identity}", "body": reply.body},
+            "response": {"status_code": answer.status, "request_id": f"req_{suffix}", "body": answer.body},
             "error": None,
         }
-        paid = reply.status == 200
-        fault = script.for_result(serialised)
+        is_billed = answer.status == 200
+        fault = schedule.take_result_fault(serialised)
         if fault is not None:
-            output, error, paid = distort(entry, paid, fault)
+            output, error, is_billed = corrupt_line(entry, is_billed, fault)
         else:
-            written = orjson.dumps(self._dialect.line(entry), option=orjson.OPT_APPEND_NEWLINE)
-            output, error = (written, b"") if paid else (b"", written)
-        usage = reply.body.get("usage", {}) if paid else {}
-        return Line(
+            line = self._serialise(entry)
+            output, error = (line, b"") if is_billed else (b"", line)
+        usage = answer.body.get("usage", {}) if is_billed else {}
+        return ResultLine(
             output,
             error,
-            hashlib.sha256(serialised).hexdigest() if paid else None,
+            body_digest(serialised) if is_billed else None,
             usage.get("prompt_tokens", 0),
             usage.get("completion_tokens", 0),
         )
 
-    def completed(self, done: int) -> int:
-        """Returns how many of the first `done` requests were answered with 200."""
-        return self._totals["completed"][done]
+    def _id_suffix(self, index: int) -> str:
+        return f"{self._batch_id.removeprefix('batch_')}{index:08x}"
 
-    def tokens(self, done: int) -> tuple[int, int]:
-        """Returns the tokens of the prompts and of the answers of the first `done` requests."""
-        return self._totals["prompt"][done], self._totals["completion"][done]
+    def _serialise(self, entry: dict[str, Any]) -> bytes:
+        return orjson.dumps(self._dialect.result_line(entry), option=orjson.OPT_APPEND_NEWLINE)
 
-    def billed(self, done: int) -> Iterator[tuple[str, str]]:
-        """Yields `custom_id` and hash of the body of each of the first `done` requests that was answered with 200."""
-        for place in range(done):
-            digest = self._billed[place]
-            if digest is not None:
-                yield self._examination.custom_ids[self._order[place]], digest
+    def count_completed(self, answered_count: int) -> int:
+        """Return the number of requests answered with 200 among the first `answered_count`."""
+        return self._totals["completed"][answered_count]
 
-    def grow(self, done: int) -> Path:
-        """Returns a file with the output lines of the first `done` requests, which was there before with fewer."""
-        path = self.output_path.with_suffix(".growing")
-        with self.output_path.open("rb") as whole, path.open("ab") as growing:
-            whole.seek(growing.tell())
-            growing.write(whole.read(max(0, self._totals["output"][done] - growing.tell())))
-        return path
+    def count_tokens(self, answered_count: int) -> tuple[int, int]:
+        """Return the prompt tokens and the completion tokens of the first `answered_count` requests."""
+        return self._totals["prompt"][answered_count], self._totals["completion"][answered_count]
 
-    def close(self, status: str, done: int) -> None:
-        """Cuts the files to what was done when the batch ended, and says of the rest why it was not.
+    def billed_requests(self, answered_count: int) -> Iterator[tuple[str, str]]:
+        """Yield `custom_id` and SHA-256 of the body of each request answered with 200.
 
         Args:
-            status: how the batch ended.
-            done: how many requests were answered by then.
+            answered_count: number of requests, from the first, that are considered.
         """
-        if done == self.done:
+        for position in range(answered_count):
+            digest = self._billed_digests[position]
+            if digest is not None:
+                yield self._validation.custom_ids[self._order[position]], digest
+
+    def extend_partial_output(self, answered_count: int) -> Path:
+        """Extend the file of partial output to the first `answered_count` requests, and return the file's path."""
+        path = self.output_path.with_suffix(".growing")
+        with self.output_path.open("rb") as output, path.open("ab") as partial:
+            output.seek(partial.tell())
+            partial.write(output.read(max(0, self._totals["output"][answered_count] - partial.tell())))
+        return path
+
+    def finish(self, status: str, answered_count: int) -> None:
+        """Cut the files to the answered requests, and write an error line for each of the others.
+
+        Args:
+            status: status with which the batch ended.
+            answered_count: number of requests answered by the end.
+        """
+        if answered_count == self.answered_count:
             return
-        os.truncate(self.output_path, self._totals["output"][done])
-        os.truncate(self.error_path, self._totals["error"][done])
-        code, message = _UNREACHED[status]
-        with self.error_path.open("ab", buffering=1 << 20) as error:
-            for index in self._order[done:]:
+        os.truncate(self.output_path, self._totals["output"][answered_count])
+        os.truncate(self.error_path, self._totals["error"][answered_count])
+        code, message = _UNANSWERED[status]
+        with self.error_path.open("ab", buffering=_BUFFER_BYTES) as error:
+            for index in self._order[answered_count:]:
                 entry = {
-                    "id": f"batch_req_{self._batch_id[6:]}{index:08x}",
-                    "custom_id": self._examination.custom_ids[index],
+                    "id": f"batch_req_{self._id_suffix(index)}",
+                    "custom_id": self._validation.custom_ids[index],
                     "response": None,
                     "error": {"code": code, "message": message},
                 }
-                error.write(orjson.dumps(self._dialect.line(entry), option=orjson.OPT_APPEND_NEWLINE))
+                error.write(self._serialise(entry))
 
 
-def fail(failure: RequestFailure) -> Answer:
-    """Returns the answer to a request that is to fail."""
+def failure_answer(failure: RequestFailure) -> ModelAnswer:
+    """Return the answer to a request that the settings let fail."""
     headers = None if failure.retry_after is None else {"Retry-After": f"{failure.retry_after:g}"}
     error = ApiError(failure.status, failure.message, type=failure.type, code=failure.code)
-    return Answer(failure.status, error.body(), headers)
+    return ModelAnswer(failure.status, error.body(), headers)
 
 
-def _say(body: dict[str, Any], **message: str) -> dict[str, Any]:
-    """Returns a completion whose choices say something else."""
-    said = {"role": "assistant", "content": None, "refusal": None} | message
-    return body | {"choices": [choice | {"message": said} for choice in body.get("choices", [])]}
-
-
-def distort(entry: dict[str, Any], paid: bool, fault: ResultFault) -> tuple[bytes, bytes, bool]:
-    """Writes a result line wrongly.
+def corrupt_line(entry: dict[str, Any], is_billed: bool, fault: ResultFault) -> tuple[bytes, bytes, bool]:
+    """Write a result line with a fault.
 
     Args:
-        entry: the line as it should be.
-        paid: whether the request was answered with 200.
-        fault: what is wrong.
+        entry: line without the fault.
+        is_billed: `True` if the request was answered with 200.
+        fault: fault of the line.
 
     Returns:
-        The bytes for the output file, those for the error file, and whether the request was answered with 200
-        nevertheless.
+        Bytes for the output file, bytes for the error file, and `is_billed` after the fault.
     """
     kind = fault.kind
-    to_output = paid
-    entry = dict(entry)
-    response = dict(entry["response"])
-    if kind == "string_body":
-        entry["response"] = response | {"body": orjson.dumps(response["body"]).decode()}
-    elif kind == "null_body":
-        entry["response"] = response | {"body": None}
-    elif kind == "status_zero":
-        entry["response"] = response | {"status_code": 0}
-    elif kind == "null_response":
-        entry["response"] = None
-    elif kind == "server_error":
-        entry |= {"response": None, "error": {"code": "inference_failed", "message": "The engine did not answer."}}
-        paid = to_output = False
-    elif kind == "bare_error":
-        del entry["response"]
-        entry["error"] = {"type": "server_error", "message": "The engine did not answer."}
-        paid = to_output = False
-    elif kind in ("refuse", "ramble"):
-        entry["response"] = response | {"body": _say(response["body"], **_SAYINGS[kind])}
-    elif kind in ("to_error_file", "to_output_file"):
-        to_output = kind == "to_output_file"
-
-    written = orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+    if kind in ("server_error", "bare_error"):
+        is_billed = False
+    to_output = kind == "to_output_file" if kind in ("to_error_file", "to_output_file") else is_billed
+    content = _corrupt_entry(entry, kind)
+    line = orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
     if kind == "lose":
-        written = b""
+        line = b""
     elif kind == "double":
-        written *= 2
+        line *= 2
     elif kind == "malform":
-        written = written[: len(written) // 2] + b"\n"
+        line = line[: len(line) // 2] + b"\n"
     elif kind == "blank":
-        written = b"\n" + written
+        line = b"\n" + line
     elif kind == "unknown":
-        stranger = entry | {"custom_id": f"nobody-asked-{entry['id']}"}
-        written = orjson.dumps(stranger, option=orjson.OPT_APPEND_NEWLINE) + written
-    return (written, b"", paid) if to_output else (b"", written, paid)
+        unknown = content | {"custom_id": f"nobody-asked-{content['id']}"}
+        line = orjson.dumps(unknown, option=orjson.OPT_APPEND_NEWLINE) + line
+    return (line, b"", is_billed) if to_output else (b"", line, is_billed)
+
+
+def _corrupt_entry(entry: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return the content of a result line with a fault of the given kind."""
+    response = entry["response"]
+    if kind == "string_body":
+        return entry | {"response": response | {"body": orjson.dumps(response["body"]).decode()}}
+    if kind == "null_body":
+        return entry | {"response": response | {"body": None}}
+    if kind == "status_zero":
+        return entry | {"response": response | {"status_code": 0}}
+    if kind == "null_response":
+        return entry | {"response": None}
+    if kind == "server_error":
+        error = {"code": "inference_failed", "message": "The engine did not answer."}
+        return entry | {"response": None, "error": error}
+    if kind == "bare_error":
+        error = {"type": "server_error", "message": "The engine did not answer."}
+        return {"id": entry["id"], "custom_id": entry["custom_id"], "error": error}
+    if kind in _SCRIPTED_MESSAGES:
+        return entry | {"response": response | {"body": _replace_message(response["body"], _SCRIPTED_MESSAGES[kind])}}
+    return entry
+
+
+def _replace_message(body: dict[str, Any], message: dict[str, str]) -> dict[str, Any]:
+    """Return a chat completion in which every choice has the given message."""
+    replaced = {"role": "assistant", "content": None, "refusal": None} | message
+    return body | {"choices": [choice | {"message": replaced} for choice in body.get("choices", [])]}

@@ -1,4 +1,4 @@
-"""The server process: a socket, uvicorn, and the application."""
+"""Server process: socket, uvicorn and application."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import create_app
-from .exchange import ABORT, CLOSE
+from .middleware import ABORT, CLOSE
 from .settings import Settings
 
 _BACKLOG = 2_048
+_PARENT_CHECK_SECONDS = 0.2
 
 
 class _CuttableProtocol(H11Protocol):
-    """HTTP over a connection that the application may close: ASGI has no word for that, and faults need one."""
+    """HTTP protocol that lets the application close the connection; faults need this, and ASGI has no such message."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
-        """Wraps the application so that each request carries the means to close this connection."""
+        """Add to each request the functions that close the connection."""
         super().connection_made(transport)
         app: Any = self.app
 
-        async def with_means(scope: Scope, receive: Receive, send: Send) -> None:
-            # `abort` drops what is still to be sent, `close` sends it first.
+        async def app_with_close(scope: Scope, receive: Receive, send: Send) -> None:
+            # `abort` drops unsent data, `close` sends the data first.
             scope.setdefault("extensions", {}).update({ABORT: transport.abort, CLOSE: transport.close})
             await app(scope, receive, send)
 
-        self.app = with_means
+        self.app = app_with_close
 
 
 def serve(
@@ -47,14 +48,17 @@ def serve(
     announce: bool = False,
     parent: int | None = None,
 ) -> None:
-    """Serves a sandbox until it is interrupted.
+    """Serve a sandbox until the process is interrupted.
 
     Args:
-        settings: how it behaves; the defaults of `Settings` if not given.
-        host: where to listen.
-        port: where to listen; 0 for any free port.
-        announce: print one line of JSON with the `base_url` instead of words, for programs.
-        parent: id of a process; the server stops when that one is no longer its parent.
+        settings: settings of the sandbox; `None` for the defaults of `Settings`.
+        host: address to listen at.
+        port: port to listen at; 0 for any free port.
+        announce: print one line of JSON with the `base_url` instead of a text.
+        parent: id of the parent process; the server stops when the parent is gone. `None` for no such check.
+
+    Raises:
+        OSError: if the port is taken.
     """
     app = create_app(settings)
     with socket.create_server((host, port), backlog=_BACKLOG, family=_family(host)) as listener:
@@ -68,12 +72,12 @@ def serve(
             log_level="warning",
             access_log=False,
             backlog=_BACKLOG,
-            # Connections that are made to hang would hold the server up for ever.
+            # The fault `hang` holds connections open, so wait only a second for them at shutdown.
             timeout_graceful_shutdown=1,
         )
         if parent is not None:
-            threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-        print(json.dumps({"base_url": base_url}) if announce else _welcome(base_url), flush=True)
+            threading.Thread(target=_stop_without_parent, args=(parent,), daemon=True).start()
+        print(json.dumps({"base_url": base_url}) if announce else _greeting(base_url), flush=True)
         asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
 
 
@@ -81,17 +85,17 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _welcome(base_url: str) -> str:
+def _greeting(base_url: str) -> str:
     return (
-        f"The sandbox is listening at {base_url}. Nothing it answers costs anything. To use it:\n\n"
+        f"The sandbox is listening at {base_url}. Answers cost nothing. To use the sandbox:\n\n"
         f"    export OPENAI_BASE_URL={base_url}\n"
         "    export OPENAI_API_KEY=anything\n\n"
-        "Stop it with Ctrl+C."
+        "Stop the sandbox with Ctrl+C."
     )
 
 
-def _follow(parent: int) -> None:
-    """Stops this process once its parent is gone, however that went: a killed parent closes nothing itself."""
+def _stop_without_parent(parent: int) -> None:
+    """Stop this process when its parent is gone; a killed parent cannot stop its children."""
     while os.getppid() == parent:
-        time.sleep(0.2)
+        time.sleep(_PARENT_CHECK_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -109,7 +109,7 @@ def test_no_batch_is_made_of_a_file_that_is_pending(azure):
 def test_a_file_that_is_never_ready_is_an_error(azure, monkeypatch):
     """After a while, and it says which file and what its status is."""
     azure.configure(dialect=DIALECTS["azure"].model_copy(update={"pending_seconds": 3_600.0}))
-    monkeypatch.setattr("distilabel_openai_batch.api.client._FILE_READY_SECONDS", 0.0)
+    monkeypatch.setattr("distilabel_openai_batch.api.files._FILE_READY_SECONDS", 0.0)
     with pytest.raises(RunError, match=r"Input file file-.* is still pending"):
         ask()
 
@@ -184,6 +184,7 @@ class LateServer:
     def __init__(self) -> None:
         self.looks = 3
         self.cancelled = False
+        self.files = self
 
     async def retrieve(self, batch_id: str) -> Batch:
         self.looks -= 1
@@ -211,7 +212,7 @@ class LateServer:
 def test_a_job_that_takes_longer_than_a_day_goes_on_at_azure(llm_class, tmp_path):
     """OpenAI ends it when its window closes, and cancels one that is left; Azure works on, and has it paid for."""
     llm = llm_class(model="m", base_url="http://127.0.0.1:9", api_key="sk-secret")
-    settings = replace(llm._session_settings().jobs, schedule=PollSchedule(0.001, 0.001))
+    settings = replace(llm.session_settings().jobs, schedule=PollSchedule(0.001, 0.001))
     server = LateServer()
     ledger = Ledger(tmp_path / "ledger", ScopeName("pipeline", "task", "http://127.0.0.1:9"))
     job, _ = ledger.plan(Shard([Request(f"{0:032x}-0", "/chat/completions", "m", b"{}")], 9))
@@ -265,7 +266,7 @@ def test_everything_azureopenaillm_takes_is_taken():
 def test_azures_limits_are_the_defaults():
     """100,000 requests a job, and no look sooner than a minute after the last."""
     llm = AzureOpenAIBatchLLM(model="a-deployment")
-    schedule = llm._session_settings().jobs.schedule
+    schedule = llm.session_settings().jobs.schedule
     assert llm.max_requests_per_job == 100_000
     assert [schedule.interval(age) for age in (0.0, 60.0, DAY)] == [60.0, 60.0, 65.0]
 

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError, __version__
 from distilabel_openai_batch import sandbox as sandbox_package
-from distilabel_openai_batch.api.batches import KEY
+from distilabel_openai_batch.api.batches import KEY_METADATA
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.display import bars
@@ -34,7 +34,7 @@ from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.report.history import Ending, histories
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 from tests.support.environment import API_KEY, ROOT, in_a_new_process
-from tests.support.ledgers import Books
+from tests.support.ledgers import LedgerWriter
 
 COMMAND = Path(sys.executable).with_name("distilabel-openai-batch")
 COMMANDS = [
@@ -193,9 +193,9 @@ def test_a_command_may_have_no_stdout(sandbox):
 def test_whole_lines_go_into_a_pipe(tmp_path):
     """However long names and messages are."""
     pipeline, message = "pipeline_" + "load_data_from_hub_0_" * 20, "This is too long, by far. " * 20
-    with closing(Books(tmp_path)) as books:
-        scope = books.scope(pipeline, "text_generation_0")
-        books.job(scope, 0.0, requests=3, answered=2, failures=[(400, "bad_prompt", message)])
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope(pipeline, "text_generation_0")
+        writer.job(scope, 0.0, requests=3, answered=2, failures=[(400, "bad_prompt", message)])
     [job] = Inventory(tmp_path).jobs()
     for command, words in {
         "jobs": (f"{pipeline}/text_generation_0", job.batch_id, "completed", "2/3"),
@@ -221,7 +221,7 @@ def test_a_batch_that_is_not_known_is_said_so(directory):
     for command in (["show", "batch_9"], ["cancel", "batch_9"]):
         ran = run(*command)
         assert ran.exit_code == 1
-        assert "does not know batch batch_9" in ran.stderr
+        assert "has no batch batch_9" in ran.stderr
         assert all(batch in ran.stderr for batch in batches)
 
 
@@ -406,15 +406,15 @@ def test_a_scope_is_chosen_by_its_name(tmp_path):
     for command in (["jobs"], ["watch"], ["costs"], ["report"], ["failures"], ["results"], ["forget"]):
         ran = run(*command, "nobody", "--ledger-dir", tmp_path)
         assert ran.exit_code == 1
-        assert "has no scope nobody. It has: q/a, p/b, p/a" in ran.stderr
+        assert "has no scope nobody. Its scopes: q/a, p/b, p/a" in ran.stderr
     assert run("results", "q", "--base-url", "http://two/v1", "--ledger-dir", tmp_path).exit_code == 0
 
 
 def test_of_two_scopes_that_look_alike_one_can_be_chosen(tmp_path):
     """A pipeline's Task and a submission may have one name: as it is listed each can be asked for."""
-    with closing(Books(tmp_path)) as books:
+    with closing(LedgerWriter(tmp_path)) as writer:
         for number, name in enumerate((("p", "s"), ("p/s", "")), 1):
-            books.job(books.scope(*name), 0.0, requests=number)
+            writer.job(writer.scope(*name), 0.0, requests=number)
     there = ["--ledger-dir", tmp_path]
     for command in ("results", "forget"):
         ran = run(command, "p/s", *there)
@@ -423,7 +423,7 @@ def test_of_two_scopes_that_look_alike_one_can_be_chosen(tmp_path):
         assert listed == ["p//s", "p/s//"]
     requests = [job["requests"] for scope in listed for job in json.loads(run("jobs", scope, "--json", *there).stdout)]
     assert requests == [1, 2]
-    assert "Forgot what became of 2 requests" in run("forget", "p/s//", "--yes", *there).stdout
+    assert "Forgot the outcomes of 2 requests" in run("forget", "p/s//", "--yes", *there).stdout
     assert [run("results", scope, *there).exit_code for scope in listed] == [0, 0]
     assert run("results", "p/s//", *there).stdout == ""
     assert "1 answer" in run("forget", "p//s", *there, input="n\n").stderr
@@ -433,10 +433,10 @@ def test_of_many_scopes_a_handful_is_named(tmp_path):
     """The one that was meant first, then the latest."""
     for number in range(9):
         scope_of(tmp_path, "judge" if number == 1 else f"p{number}", "", "http://one/v1/")
-    assert "It has: judge, p8, p7, p6, p5 and 4 more" in run("jobs", "jugde", "--ledger-dir", tmp_path).stderr
+    assert "Its scopes: judge, p8, p7, p6, p5 and 4 more" in run("jobs", "jugde", "--ledger-dir", tmp_path).stderr
     several = run("results", "--ledger-dir", tmp_path).stderr
     assert several.count("--base-url") == 5
-    assert "and 4 before these" in several
+    assert "and 4 earlier scopes" in several
 
 
 def interrupted(directory: Path, base_url: str, uploaded: str | None = None) -> Job:
@@ -473,7 +473,7 @@ def test_a_job_that_a_run_is_submitting_is_open(sandbox):
         assert job["status"] == "planned"
         assert "of them open: 1, answers" in run("doctor").stdout
         said = run("forget", "asking.py", "--yes")
-        assert "1 request under way, which stay" in said.stderr
+        assert "1 request in progress, which stay" in said.stderr
         assert "Nothing to forget" in said.stdout
     assert json.loads(run("jobs", "--json").stdout)[0]["status"] == "interrupted"
 
@@ -486,7 +486,7 @@ def test_a_job_without_an_upload_is_forgotten_without_asking_anybody(sandbox, mo
     ran = run("forget", "asking.py", "--yes")
     assert ran.exit_code == 0
     assert "3 requests of interrupted jobs" in ran.stderr
-    assert "Forgot what became of 3 requests" in ran.stdout
+    assert "Forgot the outcomes of 3 requests" in ran.stdout
     assert [job["status"] for job in json.loads(run("jobs", "--json").stdout)] == ["dropped"]
 
 
@@ -508,11 +508,11 @@ def test_a_job_whose_batch_is_gone_is_let_go_of(sandbox):
     assert ran.stdout == "batch_gone is not found.\n"
     assert "`forget SCOPE --lost`" in ran.stderr
 
-    assert "12 requests under way, which stay." in run("forget", "asking.py", "--yes").stderr
+    assert "12 requests in progress, which stay." in run("forget", "asking.py", "--yes").stderr
     assert {job["state"] for job in json.loads(run("jobs", "--json").stdout)} == {"created"}
     ran = run("forget", "asking.py", "--lost", "--yes")
     assert ran.exit_code == 0
-    assert "1 job had a batch that the server does not know." in ran.stdout
+    assert "Released 1 job with a batch that the server does not know." in ran.stdout
     jobs = {job["batch_id"]: (job["state"], job["status"]) for job in json.loads(run("jobs", "--json").stdout)}
     assert jobs == {"batch_gone": ("dropped", "not found"), there: ("created", "validating")}
 
@@ -532,7 +532,7 @@ def test_a_batch_of_an_interrupted_job_is_not_forgotten(sandbox):
         input_file_id=upload.id,
         endpoint="/v1/chat/completions",
         completion_window="24h",
-        metadata={KEY: lost.key},
+        metadata={KEY_METADATA: lost.key},
     )
     sandbox.configure(api_keys=["another"])
     ran = run("forget", "asking.py", "--yes")
@@ -555,7 +555,7 @@ def test_a_scope_that_was_forgotten_is_bought_again(sandbox):
     assert refused.exit_code == 1
     tokens_in, tokens_out = (sum(job[name] for job in json.loads(run("jobs", "--json").stdout)) for name in TOKENS)
     assert f"12 answers, which cost {tokens_in:,} tokens in and {tokens_out:,} out" in refused.stderr
-    assert run("forget", "asking.py", "--yes").stdout == "Forgot what became of 12 requests.\n"
+    assert run("forget", "asking.py", "--yes").stdout == "Forgot the outcomes of 12 requests.\n"
     assert run("results").stdout == ""
 
     assert ask() == answers
@@ -569,7 +569,7 @@ def test_jobs_under_way_are_not_forgotten(sandbox):
     """The next run collects them as ever, and buys only what was answered before."""
     ask(QUESTIONS[:4])
     leave()
-    assert "8 requests under way, which stay" in run("forget", "asking.py", "--yes").stderr
+    assert "8 requests in progress, which stay" in run("forget", "asking.py", "--yes").stderr
     assert None not in ask()
     assert sorted(batch["request_counts"]["total"] for batch in sandbox.books().batches) == [4, 4, 8]
 
@@ -588,10 +588,10 @@ def test_a_batch_made_elsewhere_is_adopted(sandbox, tmp_path):
     assert "can be adopted when it has ended" in run("adopt", made.id, "asking.py").stderr
     sandbox.configure(in_progress_seconds=0.0)
     sandbox.settle()
-    assert "took 13 answers; 0 without one" in run("adopt", made.id, "asking.py").stdout
-    assert "knows batch" in run("adopt", made.id, "asking.py").stderr
+    assert "imported 13 answers; 0 requests without an answer" in run("adopt", made.id, "asking.py").stdout
+    assert f"has batch {made.id} already" in run("adopt", made.id, "asking.py").stderr
     assert run("adopt", "batch_9", "another").exit_code == 1
-    assert "It has: asking.py" in run("failures", "another").stderr
+    assert "Its scopes: asking.py" in run("failures", "another").stderr
 
     assert ask([*QUESTIONS, QUESTIONS[0]]) == answers
     assert len(sandbox.books().batches) == 1
@@ -746,7 +746,7 @@ def test_without_a_key_that_is_said(sandbox, monkeypatch):
 
 def test_the_doctor_finds_nothing_wrong(sandbox, monkeypatch):
     """With two calls, neither of which costs anything."""
-    monkeypatch.setattr(doctor, "_is_installed", lambda package: True)
+    monkeypatch.setattr(doctor, "is_installed", lambda package: True)
     ran = run("doctor")
     assert ran.exit_code == 0, ran.output
     assert [line[2:].partition(":")[0] for line in ran.stdout.splitlines()] == [
@@ -762,15 +762,15 @@ def test_the_doctor_finds_nothing_wrong(sandbox, monkeypatch):
 
 
 SICK = {
-    "wrong key": ({"OPENAI_API_KEY": "sk-wrong-one"}, "Incorrect API key provided", "make a new one"),
-    "no key": ({"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "https://api.openai.com/v1"}, "no key", "Keys are made at"),
+    "wrong key": ({"OPENAI_API_KEY": "sk-wrong-one"}, "Incorrect API key provided", "create a new key"),
+    "no key": ({"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "https://api.openai.com/v1"}, "no key", "Create a key at"),
     "no key for a local one": ({"OPENAI_API_KEY": ""}, "There is no key", "OPENAI_API_KEY=anything"),
-    "key with a line feed": ({"OPENAI_API_KEY": "sk-good\n"}, "has spaces, quotes", "Set it anew"),
-    "no address": ({"OPENAI_BASE_URL": "api.openai.com"}, "is no address", "It looks like"),
-    "brackets that do not close": ({"OPENAI_BASE_URL": "http://[::1"}, "is no address", "It looks like"),
-    "port that is none": ({"OPENAI_BASE_URL": "http://127.0.0.1:v1"}, "is no address", "It looks like"),
-    "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed listing the batches", "Is the base URL"),
-    "no version of Azure": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to be sent"),
+    "key with a line feed": ({"OPENAI_API_KEY": "sk-good\n"}, "has spaces, quotes", "Set it to the key only"),
+    "no address": ({"OPENAI_BASE_URL": "api.openai.com"}, "is no valid address", "Use an address like"),
+    "brackets that do not close": ({"OPENAI_BASE_URL": "http://[::1"}, "is no valid address", "Use an address like"),
+    "port that is none": ({"OPENAI_BASE_URL": "http://127.0.0.1:v1"}, "is no valid address", "Use an address like"),
+    "nobody there": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed to list the batches", "Check the base URL"),
+    "no Azure key": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to send one"),
 }
 
 
@@ -819,8 +819,8 @@ def test_who_wants_no_colours_gets_none(directory):
 def test_the_doctor_tells_of_extras(sandbox, monkeypatch):
     """All that the project has; how to install those that are missing, which is no illness."""
     extras = re.findall(r"^(\w+) = ", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]\n")[1], re.M)
-    assert set(doctor._EXTRAS) == set(extras[:4])
-    monkeypatch.setattr(doctor, "_is_installed", lambda package: package not in ("genai-prices", "ray"))
+    assert set(doctor.EXTRAS) == set(extras[:4])
+    monkeypatch.setattr(doctor, "is_installed", lambda package: package not in ("genai-prices", "ray"))
     ran = run("doctor")
     assert ran.exit_code == 0
     assert "✓ extras: report, sandbox; not installed:\n" in ran.stdout

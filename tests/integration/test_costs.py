@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import Answer, decode, result_line
+from distilabel_openai_batch.api.outcomes import Answer, build_result_line, parse_result_line
 from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
@@ -59,10 +59,10 @@ CACHED = {"prompt_tokens": 2_000, "completion_tokens": 5, "prompt_tokens_details
 
 def adopt(directory, scope: ScopeName, model="mine", usage=CACHED, batch_id="batch_mine") -> None:
     """A batch of another machine with one answer; if nothing else is said, of a model that nobody lists."""
-    line = result_line(f"{'a' * 32}-0", {"model": model, "usage": usage})
+    line = build_result_line(f"{'a' * 32}-0", {"model": model, "usage": usage})
     batch = Batch(batch_id, "completed", total=1, created_at=time.time())
     with closing(Ledger(directory, scope)) as ledger:
-        ledger.adopt_results(batch, batch_id, [decode(line)])
+        ledger.adopt_results(batch, batch_id, [parse_result_line(line)])
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from distilabel_openai_batch import (
     failpoints,
 )
 from distilabel_openai_batch.engine import job_runner
-from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 from tests.support.environment import API_KEY, in_a_new_process
 
@@ -269,7 +269,7 @@ def test_a_batch_that_the_server_forgets_is_an_error_that_names_it(sandbox):
     """Another key, or another project?"""
     sandbox.add_fault(Fault(call="batches.retrieve", kind="status", status=404, times=-1))
 
-    with pytest.raises(RunError, match=r"does not know batch batch_.*key of another project"):
+    with pytest.raises(RunError, match=r"does not know batch batch_.*key belong to another project"):
         ask()
 
 
@@ -300,7 +300,7 @@ def test_a_lost_reply_to_the_creation_is_told(sandbox, caplog):
         assert ask() == answers()
 
     assert len(sandbox.books().batches) == 1
-    assert "was found again" in caplog.text
+    assert "creation was lost; found batch" in caplog.text
 
 
 def test_a_job_that_never_ends_is_cancelled_and_what_it_answered_is_used(sandbox, monkeypatch):
@@ -330,8 +330,8 @@ def test_a_request_that_the_account_cannot_pay_ends_the_run(sandbox, code):
 def test_the_disk_is_full_while_downloading(sandbox, monkeypatch):
     """The run ends with the reason, and the next one downloads again what was paid for."""
 
-    def reached(boundary):
-        if boundary is Boundary.DOWNLOADING:
+    def reached(failpoint):
+        if failpoint is Failpoint.DOWNLOADING:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:

@@ -1,8 +1,8 @@
 """Random interleavings of runs, faults, kills and restarts: the promises hold in all of them.
 
 Each seed is a life of one ledger and one server. A run asks some of a fixed list of questions, by several callers at
-once, while the server misbehaves, and dies at a random boundary; at the end one run is left in peace. A seed that fails
-fails again: `pytest tests/integration/test_simulation.py -k 17`.
+once, while the server misbehaves, and dies at a random failpoint; at the end one run is left in peace. A seed that
+fails fails again: `pytest tests/integration/test_simulation.py -k 17`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import httpx
 import pytest
 
 from distilabel_openai_batch import RunError, failpoints
-from distilabel_openai_batch.api import client, transport
+from distilabel_openai_batch.api import creation, files, transport
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.engine.calls import Call, scope_memories
+from distilabel_openai_batch.engine.calls import APICall, scope_memories
 from distilabel_openai_batch.engine.session_pool import _open
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.ledger.files import FILE_NAME
@@ -100,13 +100,13 @@ class Life:
         scope_memories.clear()
         left = dies_after
 
-        def reached(boundary: failpoints.Boundary) -> None:
+        def reached(failpoint: failpoints.Failpoint) -> None:
             nonlocal left
             self.steps += 1
             if left is not None:
                 left -= 1
                 if left < 0:
-                    raise Killed(boundary.value)
+                    raise Killed(failpoint.value)
 
         failpoints.reached = reached
         results: list[object] = [None] * len(questions)
@@ -122,7 +122,7 @@ class Life:
 
             async def ask(start: int) -> None:
                 chat = [[{"role": "user", "content": question}] for question in questions[start : start + size]]
-                calls = [Call(CHAT, {"model": "gpt-4o-mini", "messages": messages}) for messages in chat]
+                calls = [APICall(CHAT, {"model": "gpt-4o-mini", "messages": messages}) for messages in chat]
                 results[start : start + size] = await opened.ask(calls)
 
             async with anyio.create_task_group() as task_group:
@@ -156,8 +156,8 @@ def restored(monkeypatch):
     """What a life changes is changed back; pauses last moments."""
     monkeypatch.setattr(failpoints, "reached", failpoints.reached)
     monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.005)
-    monkeypatch.setattr(client, "CREATION_SECONDS", 0.02)
-    monkeypatch.setattr(client, "RESULTS_VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(creation, "CREATION_SECONDS", 0.02)
+    monkeypatch.setattr(files, "RESULTS_VISIBLE_SECONDS", 0.1)
 
 
 @pytest.mark.parametrize("seed", range(LIVES))

@@ -67,7 +67,7 @@ def test_the_first_tasks_are_known_and_later_ones_depend_on_them(rows, tmp_path,
     """Rows, requests, tokens and dollars of the one; of the other, whose answers it waits for."""
     pytest.importorskip("genai_prices")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
-    with Pipeline(name="forecast") as pipeline:
+    with Pipeline(name="estimate") as pipeline:
         generate = TextGeneration(name="generate", llm=llm(), num_generations=2, group_generations=True)
         kept = KeepColumns(name="kept", columns=["instruction", "generation"])
         judge = UltraFeedback(name="judge", input_mappings={"generations": "generation"}, llm=llm(model="gpt-4o"))
@@ -169,7 +169,7 @@ def test_names_that_distilabel_would_drop_are_refused(rows, tmp_path):
     path.write_text(text.replace("budget: 1", "buget: 1").replace("num_generations: 2", "zyx: 2"))
     ran = estimate(path)
     assert ran.exit_code == 1
-    assert "generate.llm: OpenAIBatchLLM has no field `buget`. Is `budget` meant?" in ran.stderr
+    assert "generate.llm: OpenAIBatchLLM has no field `buget`. Did you mean `budget`?" in ran.stderr
     assert "generate: TextGeneration has no field `zyx`.\n" in ran.stderr
     assert ran.stdout == ""
 
@@ -178,7 +178,7 @@ def test_names_that_distilabel_would_drop_are_refused(rows, tmp_path):
     for parameter, meant in parameters.items():
         ran = estimate(path, "--param", parameter)
         assert ran.exit_code == 1
-        assert f"Is `{meant}` meant?" in ran.stderr if meant else "has no runtime parameter `colums`." in ran.stderr
+        assert f"Did you mean `{meant}`?" in ran.stderr if meant else "has no runtime parameter `colums`." in ran.stderr
 
 
 def test_a_budget_is_no_obstacle(rows, tmp_path):
@@ -198,7 +198,7 @@ def test_what_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypatch):
     with Pipeline(name="nothing") as pipeline:
         load(rows) >> KeepColumns(name="kept", columns=["instruction"])
     path = saved(pipeline, tmp_path)
-    assert estimate(path).stdout == "No step of it asks through the Batch API.\n"
+    assert estimate(path).stdout == "No step of the pipeline uses the Batch API.\n"
     assert estimate(path, "--param", "kept").exit_code == 2
     with Pipeline(name="failing") as pipeline:
         load(rows) >> KeepColumns(name="kept", columns=["instruction"]) >> TextGeneration(name="generate", llm=llm())
@@ -208,5 +208,5 @@ def test_what_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypatch):
         raise KeyError("instruction")
 
     monkeypatch.setattr(KeepColumns, "process_applying_mappings", fail)
-    with pytest.raises(OpenAIBatchError, match=r"'kept' fails, and so .*KeyError"):
+    with pytest.raises(OpenAIBatchError, match=r"'kept' fails, so .*KeyError"):
         estimate_pipeline(path, {})

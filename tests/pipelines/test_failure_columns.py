@@ -17,9 +17,9 @@ from distilabel_openai_batch import (
     SubmitBatch,
 )
 from distilabel_openai_batch.api.failure_codes import EMPTY, LOST
-from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.engine.calls import scope_memories
-from distilabel_openai_batch.hooks.failure_columns import beside, cells
+from distilabel_openai_batch.hooks.failure_columns import output_cells
 from distilabel_openai_batch.sandbox import RequestFailure, ResultFault
 
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
@@ -153,7 +153,7 @@ def test_where_the_row_is_not_known_its_group_is_named(sandbox):
     rows = processed(Sorted(name="generate", llm=llm(), input_batch_size=5))
     assert reasons(rows) == {7: "seventh"}
     [failed] = [row["failure_generate"] for row in rows if row["failure_generate"]]
-    assert failed["message"].startswith("In its row group 2 requests failed, the first: It is the seventh.")
+    assert failed["message"].startswith("In the row's group 2 requests failed, the first: It is the seventh.")
 
 
 def test_a_row_that_is_lost_with_its_group_says_so(sandbox):
@@ -202,36 +202,12 @@ def test_an_answer_without_a_word_says_why():
     client = llm(api_key="sk-unused")
     client.load()
     output = client._output([], 4, {}, Answer.of({"id": "a", "choices": choices}))
-    assert [cell and cell["code"] for cell in cells(output, 4)] == [
+    assert [cell and cell["code"] for cell in output_cells(output, 4)] == [
         "refusal",
         "content_filter",
         EMPTY,
         None,
     ]
-
-
-BAD, GOOD = Failure("No.", 400, "bad", custom_id="a-0"), Answer.of({})
-GIVEN = [{"id": str(number) * 3} for number in range(2)]
-
-
-@pytest.mark.parametrize(
-    ("found", "calls", "codes"),
-    [
-        pytest.param([{**GIVEN[0]}, {**GIVEN[1]}], [[GOOD, BAD]], [None, "bad"], id="one each"),
-        pytest.param(
-            [GIVEN[0], GIVEN[0], GIVEN[1], GIVEN[1]], [[BAD, GOOD]], ["bad", "bad", None, None], id="two each"
-        ),
-        pytest.param(GIVEN, [[GOOD, GOOD], [GOOD, BAD]], [None, "bad"], id="the second round"),
-        pytest.param([{**GIVEN[1], "o": 1}, {**GIVEN[0], "o": None}], [[BAD, GOOD]], [None, "bad"], id="another order"),
-        pytest.param([{**GIVEN[0], "o": 1}], [[BAD, GOOD]], ["bad"], id="nothing is missing, but something failed"),
-        pytest.param(GIVEN, [[GOOD, GOOD, BAD]], ["bad", "bad"], id="three requests for two rows"),
-        pytest.param(GIVEN, [[GOOD, GOOD, GOOD]], [None, None], id="nothing failed"),
-        pytest.param(GIVEN, [], [None, None], id="nothing was asked"),
-    ],
-)
-def test_requests_are_laid_beside_rows(found, calls, codes):
-    """One by one where they are as many and the rows are those that were given, otherwise as a group."""
-    assert [cell and cell["code"] for cell in beside(GIVEN, found, calls, ["o"])] == codes
 
 
 def run(pipeline: Pipeline) -> list[dict]:

@@ -177,7 +177,7 @@ def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(sandbox, cluster, t
         told = driver.communicate()[0].decode()
     # Three seconds are promised; the machine may be busy, and the interpreter has to end too.
     assert time.monotonic() - interrupted_at < 10, told
-    assert "Run it again: it carries on" in " ".join(told.split())
+    assert "Run the pipeline again to continue" in " ".join(told.split())
 
     sandbox.configure(in_progress_seconds=0.0)
     (tmp_path / "dataset.json").unlink(missing_ok=True)

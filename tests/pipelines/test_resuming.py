@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.sandbox import Fault
 from tests.support.environment import ROOT
 
@@ -173,19 +173,19 @@ def assert_nobody_stays(group: int):
     assert not processes_of(group)
 
 
-BOUNDARIES = [boundary for boundary in Boundary if boundary is not Boundary.ANSWER_TO_RECORD]
+FAILPOINTS = [failpoint for failpoint in Failpoint if failpoint is not Failpoint.ANSWER_TO_RECORD]
 """Those of a batch."""
 
 
-@pytest.mark.parametrize("boundary", BOUNDARIES, ids=lambda boundary: boundary.value)
-def test_killed_at_a_boundary(forker, undisturbed, sandbox, tmp_path, boundary):
+@pytest.mark.parametrize("failpoint", FAILPOINTS, ids=lambda failpoint: failpoint.value)
+def test_killed_at_a_boundary(forker, undisturbed, sandbox, tmp_path, failpoint):
     """The whole process group, in the first Task and then in the second one, with distilabel's cache on and off."""
     dataset = undisturbed(sandbox, "row")
     script = Script(forker, tmp_path)
-    cache = ["--no-cache"] if BOUNDARIES.index(boundary) % 2 else []
+    cache = ["--no-cache"] if FAILPOINTS.index(failpoint) % 2 else []
 
     for task in ("generate", "judge"):
-        code, told = script.run("--kill", f"{boundary.name}:{task}", *cache)
+        code, told = script.run("--kill", f"{failpoint.name}:{task}", *cache)
         assert code == -signal.SIGKILL, told
         assert not script.output.exists()
     code, told = script.run(*cache)
@@ -198,7 +198,7 @@ def test_killed_at_a_boundary(forker, undisturbed, sandbox, tmp_path, boundary):
 def test_killed_while_asking_synchronously(forker, sandbox, tmp_path):
     """What stands in the ledger is kept. What was on its way is asked again, which no ledger can help."""
     script = Script(forker, tmp_path, "leaf")
-    code, told = script.run("--kill", f"{Boundary.ANSWER_TO_RECORD.name}:generate", "--synchronous")
+    code, told = script.run("--kill", f"{Failpoint.ANSWER_TO_RECORD.name}:generate", "--synchronous")
     assert code == -signal.SIGKILL, told
     code, told = script.run("--synchronous")
     assert code == 0, told
@@ -217,19 +217,19 @@ def assert_all_rows(script: Script):
 
 @pytest.mark.parametrize("cache", [(), ("--no-cache",)])
 @pytest.mark.parametrize(
-    "boundary",
+    "failpoint",
     [
-        Boundary.UPLOAD_TO_RECORD,
-        Boundary.CREATE_TO_RECORD,
-        Boundary.DOWNLOAD_TO_RECORD,
-        Boundary.RECORD_TO_HAND_OVER,
+        Failpoint.UPLOAD_TO_RECORD,
+        Failpoint.CREATE_TO_RECORD,
+        Failpoint.DOWNLOAD_TO_RECORD,
+        Failpoint.RECORD_TO_DELIVERY,
     ],
-    ids=lambda boundary: boundary.value,
+    ids=lambda failpoint: failpoint.value,
 )
-def test_a_stream_is_killed(forker, sandbox, tmp_path, boundary, cache):
+def test_a_stream_is_killed(forker, sandbox, tmp_path, failpoint, cache):
     """Its rows are all there in the next run, each once, and none is bought twice."""
     script = Script(forker, tmp_path, "stream")
-    code, told = script.run("--kill", f"{boundary.name}:stream", *cache)
+    code, told = script.run("--kill", f"{failpoint.name}:stream", *cache)
     assert code == -signal.SIGKILL, told
     code, told = script.run(*cache)
     assert code == 0, told
@@ -240,19 +240,19 @@ def test_a_stream_is_killed(forker, sandbox, tmp_path, boundary, cache):
 @pytest.mark.parametrize(
     ("in_submit", "in_load"),
     [
-        (Boundary.INTENT_TO_UPLOAD, Boundary.POLLING),
-        (Boundary.UPLOAD_TO_CREATE, Boundary.DOWNLOADING),
-        (Boundary.CREATE_TO_RECORD, Boundary.RECORD_TO_HAND_OVER),
+        (Failpoint.INTENT_TO_UPLOAD, Failpoint.POLLING),
+        (Failpoint.UPLOAD_TO_CREATE, Failpoint.DOWNLOADING),
+        (Failpoint.CREATE_TO_RECORD, Failpoint.RECORD_TO_DELIVERY),
     ],
-    ids=lambda boundary: boundary.value,
+    ids=lambda failpoint: failpoint.value,
 )
 def test_submitting_and_loading_are_killed(forker, sandbox, tmp_path, in_submit, in_load):
     """Each in its middle, and started again."""
-    for shape, boundary in (("submit", in_submit), ("load", in_load)):
+    for shape, failpoint in (("submit", in_submit), ("load", in_load)):
         # Nothing has ended while it is submitted, nor while it is watched.
-        sandbox.configure(in_progress_seconds=600.0 if shape == "submit" or boundary is Boundary.POLLING else 0.0)
+        sandbox.configure(in_progress_seconds=600.0 if shape == "submit" or failpoint is Failpoint.POLLING else 0.0)
         script = Script(forker, tmp_path, shape)
-        code, told = script.run("--kill", f"{boundary.name}:{shape}")
+        code, told = script.run("--kill", f"{failpoint.name}:{shape}")
         assert code == -signal.SIGKILL, told
         sandbox.configure(in_progress_seconds=600.0 if shape == "submit" else 0.0)
         code, told = script.run()
@@ -326,7 +326,7 @@ def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(forker, undisturbed
     told = process.told()
     # Three seconds are promised; the machine may be busy, and the interpreter has to end too.
     assert time.monotonic() - interrupted_at < 10, told
-    assert "Run it again: it carries on" in " ".join(told.split())
+    assert "Run the pipeline again to continue" in " ".join(told.split())
     assert_nobody_stays(process.pid)
 
     sandbox.configure(in_progress_seconds=0.0)

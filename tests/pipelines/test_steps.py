@@ -603,7 +603,7 @@ def test_a_row_that_is_lost_with_its_group_says_why(sandbox):
     assert [row["id"] for row in rows if row["evolved_instruction"] is None] == [4, 5, 6, 7]
     assert [row["id"] for row in rows if row["batch_failure"]] == [4, 5, 6, 7]
     assert "It is the seventh. (400, " in rows[7]["batch_failure"]
-    assert rows[6]["batch_failure"].startswith("It was lost with its row group")
+    assert rows[6]["batch_failure"].startswith("The row was lost with its row group")
 
 
 def test_of_two_generations_the_one_that_fits_says_nothing(sandbox):

@@ -1,7 +1,8 @@
-"""Every code block of the documentation, as a reader would run it, against the sandbox."""
+"""Run every code block of the documentation as a reader would, against the sandbox."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 import os
@@ -10,12 +11,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import openai
 import orjson
 import pytest
+import yaml
 from datasets import Dataset, DatasetDict, SplitInfo
 from distilabel.distiset import Distiset
+from distilabel.models.llms import LLM
 from distilabel.pipeline import Pipeline
 from distilabel.steps.generators import huggingface
 from sybil import Document, Example
@@ -37,9 +41,9 @@ from tests.integration.test_costs import adopt
 from tests.support.environment import ROOT
 
 for extra in ("genai_prices", "vl_convert"):
-    pytest.importorskip(extra, reason="the pages show what every extra does")
+    pytest.importorskip(extra, reason="the pages show the output of every extra")
 
-# One answer's, as many as of thousands.
+# Usage of a single answer, in the size of thousands of answers.
 MANY = {"prompt_tokens": 1_680_000, "completion_tokens": 920_000}
 
 CLI = ROOT / "docs" / "cli.md"
@@ -49,35 +53,35 @@ LOADED = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:
 SAVED = re.compile(r"[Ss]ave this as `([\w.]+)`")
 INSTRUCTIONS = ROOT / "examples" / "instructions.jsonl"
 
-# Lines that are not run, and why.
+# Lines that the tests skip, each with the reason.
 NOT_RUN = {
-    "pip install .": "it is installed",
-    "pip install '.[sandbox]'": "it is installed",
-    "pip install 'distilabel-openai-batch[ray]'": "it is installed where `make test-ray` runs",
-    "export OPENAI_API_KEY=…": "a key is there",
-    "export OPENAI_API_KEY=sk-…": "a key is there",
-    "unset OPENAI_BASE_URL": "it would lead to OpenAI",
+    "pip install .": "the package is installed",
+    "pip install '.[sandbox]'": "the package is installed",
+    "pip install '.[ray]'": "`make test-ray` runs with Ray installed",
+    "export OPENAI_API_KEY=…": "the fixture `sandbox` sets a key",
+    "export OPENAI_API_KEY=sk-…": "the fixture `sandbox` sets a key",
+    "unset OPENAI_BASE_URL": "the script would call OpenAI",
     "distilabel-openai-batch serve": "the sandbox is running",
-    """python -m distilabel_openai_batch.sandbox --settings '{"dialect": "azure"}'""": "it is running, and speaks so",
-    "make demo": "tests/project/test_examples.py runs what it runs",
-    "make test": "it is what runs this",
+    """python -m distilabel_openai_batch.sandbox --settings '{"dialect": "azure"}'""": "the sandbox has this dialect",
+    "make demo": "tests/project/test_examples.py runs the demo",
+    "make test": "the command would run this test",
     "distilabel pipeline run --config examples/pipeline.yaml": "tests/project/test_examples.py runs it",
     "distilabel pipeline run --config examples/preferences.yaml": "tests/project/test_examples.py runs it",
     "python examples/preferences.py": "tests/project/test_examples.py runs it",
 }
 
-# Where the pages say that a server is: the sandbox's address takes their place.
+# Addresses of servers on the pages, which the sandbox's address replaces.
 ADDRESSES = ("http://127.0.0.1:8000", "https://my-resource.openai.azure.com")
 
-# On a page for Ray the Python is only compiled; tests/pipelines/test_ray.py runs it, in `make test-ray`.
+# The page about Ray: its Python is only compiled here. `make test-ray` runs it.
 RAY = "ray.md"
 
 
 @pytest.fixture
 def desk(sandbox, tmp_path, monkeypatch) -> Path:
-    """The directory that a reader works in: the project's examples, and a Hub of one dataset.
+    """Return a reader's working directory, with the project's examples and a Hub of one dataset.
 
-    It has the split and the columns that `HuggingFaceH4/instruction-dataset` has.
+    The dataset has the split and the columns of `HuggingFaceH4/instruction-dataset`.
     """
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "instructions.jsonl").write_bytes(b"".join(INSTRUCTIONS.read_bytes().splitlines(keepends=True)[:5]))
@@ -103,20 +107,20 @@ def desk(sandbox, tmp_path, monkeypatch) -> Path:
 
 
 class Reader:
-    """Somebody who does what a page says, from its top to its bottom.
+    """A reader who runs the code blocks of a page from top to bottom.
 
     Args:
-        address: the sandbox's.
-        monkeypatch: gives back the environment in the end.
+        address: Base URL of the sandbox.
+        monkeypatch: Restores the environment after the test.
     """
 
     def __init__(self, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
         self._origin = address.removesuffix("/v1")
         self._monkeypatch = monkeypatch
-        self._told = ""
+        self._output = ""
 
     def read(self, page: Path) -> Document:
-        """The page, and what is to be done with its blocks."""
+        """Return the page with an evaluator for each of its blocks."""
         languages: dict[str, Callable[[Example], None]] = {
             "python": self.python,
             "diff": self.diff,
@@ -124,14 +128,14 @@ class Reader:
             "sh": self.shell,
             "console": self.console,
             "text": self.text,
-            # A drawing, which a browser makes.
+            # A browser draws these.
             "mermaid": lambda block: None,
         }
         parsers = [CodeBlockParser(language, evaluate) for language, evaluate in languages.items()]
         return Document.parse(str(page), *parsers)
 
     def python(self, block: Example) -> None:
-        """Runs it as a script, after those before it; or saves it, where it is to be saved."""
+        """Run a block as a script that continues the earlier blocks; or save the block if the page says so."""
         before = block.document.text[: block.start].rpartition("```")[2]
         if saved := SAVED.search(before):
             Path(saved[1]).write_text(block.parsed, encoding="utf-8")
@@ -142,20 +146,25 @@ class Reader:
             PythonEvaluator()(block)
 
     def diff(self, block: Example) -> None:
-        """Runs what is there after the change; what was there before has to be Python too."""
+        """Run the Python after the change; the Python before compiles. In YAML both sides name an LLM."""
         lines = block.parsed.splitlines()
         before, after = ("\n".join(line[1:] for line in lines if line[:1] != sign) for sign in "+-")
+        if "type_info:" in before:
+            for side in (before, after):
+                type_info = yaml.safe_load(side)["llm"]["type_info"]
+                assert issubclass(getattr(importlib.import_module(type_info["module"]), type_info["name"]), LLM)
+            return
         compile(before, block.path, "exec")
         block.namespace["__name__"] = "__main__"
         exec(compile(after, block.path, "exec"), block.namespace)
 
     def yaml(self, block: Example) -> None:
-        """Runs a pipeline."""
+        """Run a pipeline."""
         Path("pipeline.yaml").write_text(block.parsed, encoding="utf-8")
         block.namespace[f"yaml_{block.line}"] = Pipeline.from_yaml("pipeline.yaml").run(use_cache=False)
 
     def shell(self, block: Example) -> None:
-        """Runs it; what it exports holds for the blocks after it."""
+        """Run the lines of a block; exported variables stay set for later blocks."""
         lines = [line for line in block.parsed.splitlines() if line.partition("  #")[0].strip() not in NOT_RUN]
         script = "\n".join(lines)
         for address in ADDRESSES:
@@ -165,27 +174,27 @@ class Reader:
         ran = subprocess.run(
             command, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=240, check=False
         )
-        self._told = ran.stdout + ran.stderr
-        assert ran.returncode == 0, self._told
+        self._output = ran.stdout + ran.stderr
+        assert ran.returncode == 0, self._output
         exported = dict(entry.partition("=")[::2] for entry in Path("environment").read_text().split("\0") if entry)
         for name in re.findall(r"\b([A-Z_]+)=", "".join(line for line in lines if line.startswith("export"))):
             self._monkeypatch.setenv(name, exported[name])
 
     def console(self, block: Example) -> None:
-        """Runs it, and sees what the page shows, wherever its lines are broken."""
+        """Run a command, and compare its output with the page, without line breaks."""
         command, _, shown = block.parsed.partition("\n")
         printed = run(*command.removeprefix("$ distilabel-openai-batch ").split()).output
         assert " ".join(shapes(printed)) == " ".join(shapes(shown))
 
     def text(self, block: Example) -> None:
-        """Looks for it in what the last command printed."""
-        printed = " ".join(shapes(self._told))
+        """Find each line of a block in the output of the last command."""
+        printed = " ".join(shapes(self._output))
         for line in shapes(block.parsed):
             assert line in printed
 
 
 def shapes(text: str) -> list[str]:
-    """The lines of a text, with what differs from one run to the next replaced: ids, numbers, times, white space."""
+    """Return the lines of a text, with placeholders for ids, numbers, times and white space."""
     for pattern, shape in (
         (r"(batch_|file-)[0-9a-f]+", r"\1ID"),
         (r"\b[0-9a-f]{32}-\d+", "ID"),
@@ -193,7 +202,7 @@ def shapes(text: str) -> list[str]:
         (r"https?://127\S*", "ADDRESS"),
         (r"/\S*/ledger\.", "LEDGER."),
         (r"\d[\d,.]*", "N"),
-        # A job that takes no time has no pace to estimate from.
+        # A job without duration has no pace, and so no ETA.
         (r"(?m)(ETA N s|–)$", "ETA"),
     ):
         text = re.sub(pattern, shape, text)
@@ -208,23 +217,23 @@ def datasets_in(namespace: dict[str, object]) -> Iterator[Dataset]:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != CLI], ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
-    """From top to bottom; no pipeline gives a `None` for an answer, and nothing is bought twice."""
+    """Run from top to bottom: no pipeline returns a `None` answer, and no request is billed twice."""
     if page.name == "servers.md":
         sandbox.reset(Settings(dialect="azure"))
     if page.name == "failures.md":
         filtered = RequestFailure(contains="bomb", message="The prompt was filtered.", code="content_filter")
         sandbox.configure(failures=[filtered])
-        # Log lines are not cut in two.
+        # So wide that the log wraps no line.
         monkeypatch.setenv("COLUMNS", "500")
     if page.name == "costs.md":
-        # Nothing is sent there.
+        # `estimate` sends nothing, so OpenAI's address is safe.
         monkeypatch.delenv("OPENAI_BASE_URL")
         for task, model in (("generate", "gpt-4o-mini-2024-07-18"), ("judge", "gpt-4o-2024-08-06")):
             scope = ScopeName("preferences", task, "https://api.openai.com/v1/")
             adopt(directory(None), scope, model, MANY, f"batch_{task}")
     document = Reader(sandbox.base_url, monkeypatch).read(page)
     blocks = list(document.examples())
-    assert len(blocks) == len(BLOCK.findall(document.text)), "a block in a language that nobody runs"
+    assert len(blocks) == len(BLOCK.findall(document.text)), "a block in a language without evaluator"
     for block in blocks:
         block.evaluate()
     for dataset in datasets_in(document.namespace):
@@ -234,12 +243,18 @@ def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
     assert set(sandbox.books().billed.values()) <= {1}
 
 
-def test_the_reference_has_every_field_that_the_package_has():
-    """Of every class that has fields; each of them is described."""
+def import_building() -> ModuleType:
+    """Return `docs/building.py`, which stands in no package."""
     spec = importlib.util.spec_from_file_location("building", ROOT / "docs" / "building.py")
     building = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(building)
-    page = building.on_page_markdown((ROOT / "docs" / "configuration.md").read_text(encoding="utf-8"), None, None, None)
+    return building
+
+
+def test_the_reference_has_every_field_that_the_package_has():
+    """Every class with fields is covered, and every field has a description."""
+    building = import_building()
+    page = building.CONFIGURATION.read_text(encoding="utf-8")
     for name in distilabel_openai_batch.__all__:
         model = getattr(distilabel_openai_batch, name)
         for field, about in getattr(model, "model_fields", {}).items():
@@ -248,21 +263,44 @@ def test_the_reference_has_every_field_that_the_package_has():
                 assert about.description, f"{name}.{field}"
 
 
-def test_the_site_is_whole_and_its_pages_name_nothing_from_elsewhere(tmp_path):
-    """Built strictly, as `make docs` does."""
+def test_the_reference_is_current():
+    """The tables of fields in the repository equal the ones that `docs/building.py` writes."""
+    building = import_building()
+    page = building.CONFIGURATION.read_text(encoding="utf-8")
+    assert page.count("<!-- end of fields -->") == len(re.findall("<!-- (?:inherited )?fields of ", page))
+    assert building.with_tables(page) == page, "run `python docs/building.py`"
+
+
+def test_the_site_builds_and_loads_nothing_from_other_hosts(tmp_path):
+    """The build is strict, as in `make docs`."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     pages = {page.parent.name: page.read_text(encoding="utf-8") for page in tmp_path.rglob("index.html")}
-    assert {"resuming", "configuration", "examples", "faq"} <= pages.keys()
+    assert {"resuming", "configuration", "examples", "benchmarks", "faq"} <= pages.keys()
     for page in pages.values():
         assert not LOADED.findall(page)
     assert "<!-- fields of" not in pages["configuration"]
     assert 'class="mermaid"' in pages["design"]
 
 
-def test_what_is_not_run_is_on_a_page():
-    """A line that is gone from the pages is gone from the list."""
+def test_the_recording_loads_nothing_from_other_hosts():
+    """The picture refers to its own parts only."""
+    picture = (ROOT / "docs" / "assets" / "recording.svg").read_text(encoding="utf-8")
+    assert set(re.findall(r"url\((.)", picture)) == {"#"}
+    assert not re.search(r"href=|<script|<image", picture)
+
+
+@pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(page):
+    """Each relative link of a page names a file of the repository."""
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    built = {"examples.md", "benchmarks.md"}
+    assert [link for link in links if link not in built and not (page.parent / link).exists()] == []
+
+
+def test_each_skipped_line_is_on_a_page():
+    """A line that left the pages leaves `NOT_RUN` too."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert [line for line in NOT_RUN if line not in text] == []
 
@@ -272,14 +310,14 @@ FAILS = RequestFailure(contains="number 3", code="bad_prompt", message="No three
 
 
 OTHERS = [[{"role": "user", "content": f"Say letter {i}."}] for i in range(20)]
-# What is typed where a command asks.
+# Replies to the confirmations of commands.
 ANSWERS = {"cancel --all": "y\n", "forget preferences": "n\n"}
-# What prints the JSON that is shown below a command.
+# Commands that print the JSON below another command's block.
 JSON = {"jobs --look": "jobs --json", "failures": "failures --jsonl"}
 
 
 def named(command: str) -> list[str]:
-    """A command's words, with batches that there are."""
+    """Return a command's words, with ids of existing batches."""
     words = command.split()
     if words[0] == "adopt":
         words[1] = make_foreign_batch()
@@ -296,7 +334,7 @@ def ask(questions, **fields) -> None:
 
 
 def make_foreign_batch() -> str:
-    """A batch that another program made, and that has ended."""
+    """Create a batch without this package, and return its id."""
     with openai.OpenAI() as theirs:
         body = {"model": "gpt-4o-mini"}
         lines = [
@@ -315,9 +353,9 @@ def make_foreign_batch() -> str:
 
 
 def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch):
-    """Each command in turn, over runs of a pipeline some of whose requests are refused."""
+    """Run each command in turn, over runs in which the server rejects some requests."""
     monkeypatch.setattr(base, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
-    monkeypatch.setattr(doctor, "_is_installed", lambda package: package != "ray")
+    monkeypatch.setattr(doctor, "is_installed", lambda package: package != "ray")
     sandbox.reset(Settings(failures=[FAILS]))
     ask(QUESTIONS[:10])
     sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)
@@ -359,7 +397,7 @@ def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch)
                 if command.startswith(start):
                     happens()
             printed = run(*named(command), input=ANSWERS.get(command)).output
-            # In a terminal `watch` draws bars.
+            # `watch` draws bars in terminals only.
             assert command == "watch" or set(shapes(printed)) == set(shapes(shown)), command
         elif command == "watch":
             assert shapes(printed)[-2:] == shapes(block)[-2:]

@@ -1,4 +1,4 @@
-"""What the README tells people to run."""
+"""Run the examples and the demo."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ BIN = Path(sys.executable).parent
 
 
 def run(*command: str | Path, cwd: Path, home: Path) -> str:
-    """Runs a command as a user would, with a home directory of its own, and returns what it printed."""
+    """Run a command as a user would, with its own home directory, and return its output."""
     environment = os.environ | {"HOME": str(home), "COLUMNS": "200"}
     ran = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout + ran.stderr
 
 
-def test_the_demos_rows_are_worth_looking_at():
-    """Sixty or more, and none twice."""
+def test_the_demo_has_sixty_distinct_rows():
+    """No row is empty, and no row occurs twice."""
     rows = [json.loads(line)["instruction"] for line in (EXAMPLES / "instructions.jsonl").open(encoding="utf-8")]
 
     assert len(rows) == len(set(rows)) >= 60
@@ -41,7 +41,7 @@ def test_the_demos_rows_are_worth_looking_at():
 
 
 def test_the_yaml_runs_from_distilabels_command_line(sandbox, tmp_path):
-    """By itself, against the server that OPENAI_BASE_URL names; `--param` sets the LLM's own fields."""
+    """OPENAI_BASE_URL names the server, and `--param` sets the LLM's own fields."""
     run(
         BIN / "distilabel", "pipeline", "run", "--config", "examples/pipeline.yaml",
         "--param", "generate.llm.max_requests_per_job=40", "--param", "generate.llm.min_poll_interval=0.1",
@@ -55,22 +55,22 @@ def test_the_yaml_runs_from_distilabels_command_line(sandbox, tmp_path):
 
 
 def import_example(name: str) -> ModuleType:
-    """An example in Python, of which nothing was run yet."""
+    """Import an example without running its pipeline."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     example = importlib.util.module_from_spec(spec)
-    # Where its classes are looked for.
+    # pydantic and pickle look up the example's classes here.
     sys.modules[spec.name] = example
     spec.loader.exec_module(example)
     return example
 
 
 def read_example(name: str) -> Pipeline:
-    """The pipeline of an example in Python."""
+    """Return the pipeline of an example in Python."""
     return import_example(name).pipeline
 
 
-def test_the_other_ways_to_run_run(sandbox, monkeypatch):
-    """Streaming, and submitting with the Python to load with the YAML, and the other way round."""
+def test_the_examples_of_streaming_submitting_and_loading_run(sandbox, monkeypatch):
+    """Submissions of the Python are loaded by the YAML, and the other way round."""
     monkeypatch.chdir(ROOT)
     names = ("stream", "submit", "load")
     both = {name: (read_example(name), Pipeline.from_yaml(EXAMPLES / f"{name}.yaml")) for name in names}
@@ -90,12 +90,12 @@ def test_the_other_ways_to_run_run(sandbox, monkeypatch):
 
 @dataclass(frozen=True)
 class Example:
-    """What an example's docstring says of it.
+    """The numbers in an example's docstring.
 
     Attributes:
-        requests: for each row.
-        jobs: for as many rows as fit into one.
-        columns: those of which none is empty in any row.
+        requests: Requests for each row.
+        jobs: Jobs for up to 50,000 rows.
+        columns: Columns without an empty value.
     """
 
     requests: int
@@ -114,7 +114,7 @@ BY_NAME = {
 
 
 def run_over(pipeline: Pipeline, rows: Path) -> Distiset:
-    """What a pipeline makes of a file's rows, without waiting a second for each of its jobs."""
+    """Run a pipeline over a file's rows, with a short poll interval."""
     steps = [pipeline.dag.get_step(name)["step"] for name in pipeline.dag]
     quick = {step.name: {"llm": {"min_poll_interval": 0.1}} for step in steps if hasattr(step, "llm")}
     return pipeline.run(parameters={"load": {"data_files": str(rows)}, **quick}, use_cache=False)
@@ -125,14 +125,14 @@ def rows_of(distiset: Distiset) -> list[dict]:
 
 
 def show(example: ModuleType, distiset: Distiset) -> None:
-    """What an example does with its dataset: all that stands after the run."""
+    """Run the lines of an example after `pipeline.run`."""
     tree = ast.parse(Path(example.__file__).read_text(encoding="utf-8"))
     shows = ast.Module(tree.body[-1].body[1:], type_ignores=[])
     exec(compile(shows, example.__file__, "exec"), vars(example) | {"distiset": distiset})
 
 
 def texts(value: object) -> Iterator[object]:
-    """What stands in a column."""
+    """Yield the texts of a column's value."""
     if isinstance(value, list):
         for item in value:
             yield from texts(item)
@@ -141,15 +141,15 @@ def texts(value: object) -> Iterator[object]:
 
 
 def some_rows(path: Path, count: int) -> Path:
-    """A file with the first of the examples' rows."""
+    """Write the first rows of the examples to a file, and return its path."""
     lines = (EXAMPLES / "instructions.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join(lines[:count]), encoding="utf-8")
     return path
 
 
 @pytest.mark.parametrize("name", BY_NAME)
-def test_each_example_does_what_it_says(name, sandbox, tmp_path, capsys):
-    """In Python; the YAML then gives the same rows, for which nothing more is bought."""
+def test_each_example_matches_its_docstring(name, sandbox, tmp_path, capsys):
+    """The YAML then returns the same rows, and submits nothing."""
     example, path = BY_NAME[name], some_rows(tmp_path / "rows.jsonl", 5)
     program = import_example(name)
     distiset = run_over(program.pipeline, path)
@@ -169,8 +169,8 @@ def test_each_example_does_what_it_says(name, sandbox, tmp_path, capsys):
     assert books.sync == 0
 
 
-def test_the_weekly_example_buys_only_what_is_new(sandbox, tmp_path):
-    """With three rows more, three requests; the first rows are those of the week before."""
+def test_the_weekly_example_submits_only_new_rows(sandbox, tmp_path):
+    """Three further rows are three requests; the first rows equal the rows of the week before."""
     first = rows_of(run_over(read_example("weekly"), some_rows(tmp_path / "rows.jsonl", 4)))
     second = rows_of(run_over(read_example("weekly"), some_rows(tmp_path / "rows.jsonl", 7)))
 
@@ -181,7 +181,7 @@ def test_the_weekly_example_buys_only_what_is_new(sandbox, tmp_path):
 
 @pytest.mark.parametrize("name", ["pipeline", "stream", "submit", "load", *BY_NAME])
 def test_the_python_and_the_yaml_are_one_pipeline(name, sandbox, tmp_path):
-    """Written out, both have the same steps, and neither the key."""
+    """Both dumps have the same steps, and no key."""
     written = []
     for number, pipeline in enumerate([read_example(name), Pipeline.from_yaml(EXAMPLES / f"{name}.yaml")]):
         path = tmp_path / f"{number}.yaml"
@@ -197,17 +197,17 @@ def test_the_python_and_the_yaml_are_one_pipeline(name, sandbox, tmp_path):
 
 
 def test_the_examples_are_listed():
-    """Each of them, with links to both of its files."""
+    """The README links both files of each example."""
     listed = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     for name in {path.stem for path in EXAMPLES.glob("*.yaml")}:
         assert f"]({name}.py)" in listed, name
         assert f"]({name}.yaml)" in listed, name
 
 
-def test_the_demo_shows_what_was_done(tmp_path):
-    """It ends by itself, without a key, and leaves the dataset where it says."""
-    told = run(sys.executable, EXAMPLES / "demo.py", cwd=tmp_path, home=tmp_path)
+def test_the_demo_prints_rows_and_billing(tmp_path):
+    """The demo ends without a key, and saves the dataset at the printed path."""
+    output = run(sys.executable, EXAMPLES / "demo.py", cwd=tmp_path, home=tmp_path)
 
-    assert "64 of 64 requests answered, 0 failed" in " ".join(told.split())
-    assert "2 jobs with 128 requests answered the 64 rows of 2 Tasks; 0 requests were billed twice" in told
+    assert "64 of 64 requests answered, 0 failed" in " ".join(output.split())
+    assert "2 jobs with 128 requests answered the 64 rows of 2 Tasks; 0 requests were billed twice" in output
     assert (tmp_path / "demo-output" / "default").is_dir()

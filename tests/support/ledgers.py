@@ -1,4 +1,4 @@
-"""Ledgers of runs that never were, for whoever draws them."""
+"""Ledgers of runs that never happened, for tests of the report and of the commands."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from distilabel_openai_batch.api.outcomes import result_line
+from distilabel_openai_batch.api.outcomes import build_result_line
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
 
 START = 1_795_500_000.0
-"""When the first job is planned, in seconds since the epoch."""
+"""Time at which the first job is planned, in seconds since the epoch."""
 
 OPENAI = "https://api.openai.com/v1/"
 REASONS = [
@@ -24,8 +24,8 @@ REASONS = [
 ]
 
 
-class Books:
-    """A ledger that is written by hand."""
+class LedgerWriter:
+    """Writer of a ledger file, row by row, without a run."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -34,6 +34,7 @@ class Books:
         self._database = sqlite3.connect(directory / FILE_NAME, isolation_level=None)
 
     def scope(self, pipeline: str, task: str, base_url: str = OPENAI) -> int:
+        """Write a scope and return its id."""
         names = (pipeline, task, base_url)
         self._database.execute("INSERT OR IGNORE INTO scopes (pipeline, task, base_url) VALUES (?, ?, ?)", names)
         where = "pipeline = ? AND task = ? AND base_url = ?"
@@ -56,7 +57,14 @@ class Books:
         failures: list[tuple[int | None, str | None, str]] | None = None,
         rows: bool = True,
     ) -> int:
-        """A job, `planned` seconds after the beginning, of which each look and each moment is known, or none."""
+        """Write a job and return its id.
+
+        Args:
+            planned: seconds from `START` to the planning of the job.
+            known: whether the server reported the times of the job's phases.
+            looks: number of recorded polls.
+            rows: whether the job's requests are written too.
+        """
         planned += START
         is_open = status in ("validating", "in_progress", "finalizing")
         state = "created" if is_open else ("dropped" if status == "failed" else "collected")
@@ -107,7 +115,7 @@ class Books:
             " tokens_out) VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
             map(request, range(requests)),
         )
-        line = result_line("", {"model": model, "choices": [{"message": {"content": "A SECRET ANSWER"}}]})
+        line = build_result_line("", {"model": model, "choices": [{"message": {"content": "A SECRET ANSWER"}}]})
         self._database.execute(
             "INSERT INTO answers (request, line)"
             " SELECT id, ? FROM requests WHERE job = ? AND state = 'answered' LIMIT 1",
@@ -119,37 +127,37 @@ class Books:
         self._database.close()
 
 
-def some(directory: Path) -> None:
-    """An afternoon of two Tasks: of each ending one, and some under way."""
-    with closing(Books(directory)) as books:
-        generate, judge = books.scope("preferences", "generate"), books.scope("preferences", "judge")
-        books.job(generate, 0, requests=2_000, answered=1_962)
-        books.job(generate, 40, requests=2_000, answered=1_990, took=4_500)
-        books.job(generate, 85, requests=1_500, answered=1_120, status="expired", took=9_900)
-        books.job(generate, 130, requests=600, status="failed", answered=0, queued=200, took=20, known=False,
+def write_example_ledger(directory: Path) -> None:
+    """Write an afternoon of two Tasks: jobs of every ending, and jobs in progress."""
+    with closing(LedgerWriter(directory)) as ledger:
+        generate, judge = ledger.scope("preferences", "generate"), ledger.scope("preferences", "judge")
+        ledger.job(generate, 0, requests=2_000, answered=1_962)
+        ledger.job(generate, 40, requests=2_000, answered=1_990, took=4_500)
+        ledger.job(generate, 85, requests=1_500, answered=1_120, status="expired", took=9_900)
+        ledger.job(generate, 130, requests=600, status="failed", answered=0, queued=200, took=20, known=False,
                   error="model_not_found: The provided model is not supported by the Batch API.")  # fmt: skip
-        books.job(generate, 10_400, requests=380, answered=371, took=2_300)
-        books.job(judge, 5_200, requests=1_900, answered=1_899, model="gpt-4o", took=5_000)
-        books.job(judge, 5_260, requests=1_100, answered=640, status="cancelled", model="gpt-4o", took=3_000)
-        books.job(judge, 9_100, requests=460, answered=455, model="gpt-4o", took=3_600, queued=900)
-        books.job(judge, 12_000, requests=900, answered=410, status="in_progress", model="gpt-4o", took=4_000)
-        books.job(judge, 13_900, requests=700, answered=0, status="validating", model="gpt-4o")
+        ledger.job(generate, 10_400, requests=380, answered=371, took=2_300)
+        ledger.job(judge, 5_200, requests=1_900, answered=1_899, model="gpt-4o", took=5_000)
+        ledger.job(judge, 5_260, requests=1_100, answered=640, status="cancelled", model="gpt-4o", took=3_000)
+        ledger.job(judge, 9_100, requests=460, answered=455, model="gpt-4o", took=3_600, queued=900)
+        ledger.job(judge, 12_000, requests=900, answered=410, status="in_progress", model="gpt-4o", took=4_000)
+        ledger.job(judge, 13_900, requests=700, answered=0, status="validating", model="gpt-4o")
 
 
-def many(directory: Path, jobs: int = 2_000) -> None:
-    """A day and a half of twenty jobs at a time, most of them good."""
+def write_large_ledger(directory: Path, jobs: int = 2_000) -> None:
+    """Write a day and a half of twenty jobs at a time, most of them completed."""
     endings = random.Random(3)
-    with closing(Books(directory)) as books:
-        books._database.execute("PRAGMA synchronous = OFF")
-        books._database.execute("BEGIN")
-        scopes = [books.scope("corpus", task) for task in ("generate", "judge", "evolve")]
-        books._database.execute("COMMIT")
+    with closing(LedgerWriter(directory)) as ledger:
+        ledger._database.execute("PRAGMA synchronous = OFF")
+        ledger._database.execute("BEGIN")
+        scopes = [ledger.scope("corpus", task) for task in ("generate", "judge", "evolve")]
+        ledger._database.execute("COMMIT")
         for number in range(jobs):
             ending = endings.choices(["completed", "expired", "cancelled", "failed"], [93, 3, 2, 2])[0]
             planned, took = number * 64.0, endings.uniform(600, 2_400)
             if number > jobs - 16:
                 ending = "in_progress"
-            books.job(
+            ledger.job(
                 scopes[number % 3], planned, ending, requests=1_000, looks=6, took=took,
                 answered=0 if ending == "failed" else endings.randint(600, 1_000), rows=number % 50 == 0,
             )  # fmt: skip

@@ -26,7 +26,7 @@ RUN_ERRORS = [
 @pytest.mark.parametrize("code", [None, "rate_limit_exceeded"])
 def test_time_outs_conflicts_rate_limits_and_server_errors_pass(status_code, code):
     """What is nobody's fault for long is asked again."""
-    assert errors.passes(status_code, code)
+    assert errors.is_transient(status_code, code)
 
 
 @pytest.mark.parametrize(
@@ -44,21 +44,21 @@ def test_time_outs_conflicts_rate_limits_and_server_errors_pass(status_code, cod
 @pytest.mark.parametrize("status_code", [None, 200, 400])
 def test_a_request_that_was_not_reached_or_whose_result_was_lost_passes(status_code, code):
     """The code decides where the status code says nothing, or something else."""
-    assert errors.passes(status_code, code)
+    assert errors.is_transient(status_code, code)
 
 
 @pytest.mark.parametrize(("status_code", "passes"), [(None, True), (200, True), (404, False), (400, False)])
 @pytest.mark.parametrize("code", ["server_error", "request_failed"])
 def test_a_servers_error_passes_unless_the_status_code_says_otherwise(status_code, passes, code):
     """As the type of a refusal it says nothing."""
-    assert errors.passes(status_code, code) is passes
+    assert errors.is_transient(status_code, code) is passes
 
 
 @pytest.mark.parametrize("status_code", [None, 200, 400, 401, 403, 404, 413, 422, 499])
 @pytest.mark.parametrize("code", [None, "", "invalid_request_error", "context_length_exceeded"])
 def test_a_fault_of_the_request_does_not_pass(status_code, code):
     """Asking the same again would cost the same again."""
-    assert not errors.passes(status_code, code)
+    assert not errors.is_transient(status_code, code)
 
 
 @pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"])
@@ -66,7 +66,7 @@ def test_a_fault_of_the_request_does_not_pass(status_code, code):
 def test_an_empty_account_does_not_pass(status_code, code):
     """A 429 that no waiting mends is not waited for."""
     assert errors.is_out_of_quota(code)
-    assert not errors.passes(status_code, code)
+    assert not errors.is_transient(status_code, code)
 
 
 def test_a_rate_limit_is_not_an_empty_account():
@@ -80,7 +80,7 @@ def test_a_rate_limit_is_not_an_empty_account():
 )
 def test_the_key_is_refused_by_401_and_403(status_code, refused):
     """The two ways to say that this key may not."""
-    assert errors.is_refused(status_code) is refused
+    assert errors.is_key_rejected(status_code) is refused
 
 
 @pytest.mark.parametrize("error", RUN_ERRORS)

@@ -3,7 +3,7 @@
 import gc
 import threading
 
-from distilabel_openai_batch.gc_pause import nothing_collected
+from distilabel_openai_batch.gc_pause import gc_paused
 
 
 def test_the_last_thread_turns_it_on_again():
@@ -11,12 +11,12 @@ def test_the_last_thread_turns_it_on_again():
     entered, leave = threading.Event(), threading.Event()
 
     def other():
-        with nothing_collected():
+        with gc_paused():
             entered.set()
             leave.wait()
 
     thread = threading.Thread(target=other)
-    with nothing_collected():
+    with gc_paused():
         thread.start()
         entered.wait()
         assert not gc.isenabled()
@@ -30,7 +30,7 @@ def test_who_turned_it_off_finds_it_off():
     """It is not ours to turn on."""
     gc.disable()
     try:
-        with nothing_collected():
+        with gc_paused():
             pass
         assert not gc.isenabled()
     finally:

@@ -84,7 +84,7 @@ def test_the_package_is_typed():
 
 
 def test_the_version_is_the_installed_one():
-    """One number, in two places."""
+    """The build reads `__version__` from the package."""
     assert distilabel_openai_batch.__version__ == importlib.metadata.version("distilabel-openai-batch")
 
 

@@ -63,7 +63,12 @@ def check_columns(name: str, task: _Task, found: Sequence[str]) -> None:
 class _RunsATask(_Step):
     """What runs a Task that is no step of the pipeline by itself."""
 
-    task: _Task = Field(description="The Task, with an `OpenAIBatchLLM`; it is no step of the pipeline by itself.")
+    task: _Task = Field(
+        description=(
+            "Task to run, with an `OpenAIBatchLLM`. The Task's columns, mappings and `input_batch_size` apply. The"
+            " pipeline does not run the Task as a step of its own."
+        )
+    )
 
     _is_a_batch_task = field_validator("task")(batch_task)
 
@@ -76,7 +81,7 @@ class _RunsATask(_Step):
         """Loads the Task, with its LLM."""
         super().load()
         if run := self._run():
-            self.task.llm.takes_part_in(run)
+            self.task.llm.join_submission(run)
         self.task.load()
 
     def unload(self) -> None:

@@ -19,6 +19,7 @@ from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.hooks import failure_columns
 from distilabel_openai_batch.hooks.step_process import is_dry_run
+from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.row_sources import columns, first, groups
 from distilabel_openai_batch.plugin.steps.base import _Rows, _RunsATask, check_columns, in_batches, results
 
@@ -29,31 +30,19 @@ FAILURE_COLUMN = "batch_failure"
 """The column of `LoadBatchResults` that says why a row has no answer; `None` where it has one."""
 
 
+@public_class
 class LoadBatchResults(_RunsATask, GeneratorStep):
-    """Yields the rows that `SubmitBatch` submitted, with the Task's output columns, as their jobs end.
+    """Step that yields the rows of `SubmitBatch`, with the Task's output columns, as their jobs end.
 
-    The rows and answers come from the ledger, and from the server where the ledger does not know them: on another
-    machine. Nothing is bought. Loading again yields the same rows.
+    The Task must be the one that the rows were submitted for. Rows and answers come from the ledger; on another
+    machine, where the ledger lacks them, they come from the server. Loading buys nothing, unless `resubmit` is set.
+    Loading again yields the same rows.
 
-    Attributes:
-        task: the Task that the rows were submitted for, with an `OpenAIBatchLLM`. It has to be the same one.
-        run_name: the `run_name` of `SubmitBatch`. Defaults to `None`.
-        batch_ids: the ids of some of its jobs, instead: only their rows are yielded. Defaults to `None`.
-        resubmit: whether requests without an answer are asked again, in new jobs that are waited for. Otherwise their
-            rows have `None`s. Defaults to `False`.
-        ordered: whether rows come in the order in which they were submitted. Otherwise those that are there first come
-            first. Defaults to `True`.
-
-    Runtime parameters:
-        - `batch_size`: the number of rows that are yielded at once. Defaults to `50`.
-        - `run_name`: the `run_name` of `SubmitBatch`.
-        - `batch_ids`: the ids of some of its jobs.
-        - `resubmit`: whether requests without an answer are asked again. Defaults to `False`.
-        - `ordered`: whether rows come in the order in which they were submitted. Defaults to `True`.
+    {fields}
 
     Output columns:
         - dynamic (the columns of the rows, and the Task's output columns).
-        - batch_failure (`str`): why a row has no answer; `None` where it has one.
+        - batch_failure (`str`): reason for a missing answer; `None` in rows with an answer.
 
     Categories:
         - load
@@ -77,18 +66,24 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
         ```
     """
 
-    run_name: RuntimeParameter[str] | None = Field(default=None, description="The `run_name` of `SubmitBatch`.")
+    run_name: RuntimeParameter[str] | None = Field(
+        default=None, description="The `run_name` of `SubmitBatch`. Required without `batch_ids`."
+    )
     # distilabel takes `list[str]` for a class on Python 3.10.
     batch_ids: RuntimeParameter[List[str]] | None = Field(  # noqa: UP006
-        default=None, description="The ids of some of its jobs, instead of `run_name`."
+        default=None,
+        description="Batch ids of the submission, in place of `run_name`: only the rows of these jobs are yielded.",
     )
     resubmit: RuntimeParameter[bool] = Field(
         default=False,
-        description="Whether requests without an answer are asked again, and waited for; else their rows have `None`s.",
+        description=(
+            "Submit requests without an answer again, in new jobs that are awaited. With `False` their rows have"
+            " `None`s."
+        ),
     )
     ordered: RuntimeParameter[bool] = Field(
         default=True,
-        description="Whether rows come in the order in which they were submitted; else as they are answered.",
+        description="Yield rows in the order of their submission. With `False` rows are yielded as jobs end.",
     )
 
     _loaded_rows: _Rows | None = PrivateAttr(None)
@@ -142,11 +137,11 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
 
     def _with_texts(self, found: _Rows) -> _Rows:
         """Makes a text of why each row has no answer, and leaves out the rows of other batches."""
-        column = failure_columns.column(self.task.name) if self.task.llm.add_failures else None
+        column = failure_columns.column_name(self.task.name) if self.task.llm.add_failures else None
         return [
             row
             | ({column: row[FAILURE_COLUMN]} if column else {})
-            | {FAILURE_COLUMN: failure_columns.text(row[FAILURE_COLUMN])}
+            | {FAILURE_COLUMN: failure_columns.cell_text(row[FAILURE_COLUMN])}
             for row in found
             if not (row[FAILURE_COLUMN] and row[FAILURE_COLUMN]["code"] == OTHER_BATCH.code)
         ]
@@ -171,7 +166,9 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
     def _ask(self, run_name: str, question: Callable[[Session], Any]) -> Any:
         """Asks a session of one's own: the columns are wanted before anything is loaded."""
         llm = self.task.llm.model_copy()
-        llm.takes_part_in(SubmissionRun(run_name, waits=False, submits=False, only_batches=tuple(self.batch_ids or ())))
+        llm.join_submission(
+            SubmissionRun(run_name, waits=False, submits=False, only_batches=tuple(self.batch_ids or ()))
+        )
         llm.load()
 
         async def ask() -> Any:
@@ -180,7 +177,3 @@ class LoadBatchResults(_RunsATask, GeneratorStep):
 
         with start_blocking_portal() as portal:
             return portal.call(ask)
-
-
-# YAML names the module of a class, so the module stays the package wherever the class is defined.
-LoadBatchResults.__module__ = "distilabel_openai_batch"

@@ -13,31 +13,19 @@ from distilabel.typing import GeneratorStepOutput
 from pydantic import Field, PrivateAttr
 
 from distilabel_openai_batch.hooks.step_process import is_dry_run
+from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.row_sources import columns, first, groups, load_rows
 from distilabel_openai_batch.plugin.steps.base import _JSON, _RunsATask, check_columns, in_batches, results
 
 
+@public_class
 class StreamBatchResults(_RunsATask, GeneratorStep):
-    """Runs a Task over rows in batch jobs, and yields the results of each job as soon as it has ended.
+    """Step that runs a Task over rows in batch jobs, and yields the results of each job as soon as the job has ended.
 
-    The steps after it work while other jobs are still under way. `max_requests_per_job` of the Task's LLM sets how many
-    rows come at once. Whatever dies, the next run takes what was answered from the ledger, as with `OpenAIBatchLLM`.
+    Later steps work while other jobs are still in progress. `max_requests_per_job` of the Task's LLM sets the number of
+    rows that arrive together. After a crash the next run takes the answers from the ledger, as with `OpenAIBatchLLM`.
 
-    Attributes:
-        task: the Task, with an `OpenAIBatchLLM`. Its columns, mappings and `input_batch_size` apply. It is no step of
-            the pipeline by itself.
-        data: the rows: a list of dictionaries, a `datasets.Dataset`, the path of a JSONL, CSV or Parquet file, or the
-            id of a dataset on the Hub. Only a path or an id is written to a pipeline's YAML.
-        config: the configuration of a dataset on the Hub. Defaults to `None`.
-        split: the split of a dataset on the Hub. Defaults to `"train"`.
-        ordered: whether rows come in the order of `data`. Otherwise those that are there first come first. Defaults to
-            `True`.
-
-    Runtime parameters:
-        - `batch_size`: the number of rows that are yielded at once. Defaults to `50`.
-        - `config`: the configuration of a dataset on the Hub.
-        - `split`: the split of a dataset on the Hub. Defaults to `"train"`.
-        - `ordered`: whether rows come in the order of `data`. Defaults to `True`.
+    {fields}
 
     Output columns:
         - dynamic (the columns of `data`, and the Task's output columns).
@@ -67,14 +55,19 @@ class StreamBatchResults(_RunsATask, GeneratorStep):
         ```
     """
 
-    # Excluded, as distilabel takes from a new pipeline what its cache leaves out.
+    # Excluded from the dump: distilabel's cached pipeline lacks the rows → the new pipeline's rows are used.
     data: Any = Field(
-        default=None, exclude=True, description="The rows, their file's path, or their dataset's id on the Hub."
+        default=None,
+        exclude=True,
+        description=(
+            "Rows: a list of dictionaries, a `datasets.Dataset`, the path of a JSONL, CSV or Parquet file, or the id of"
+            " a dataset on the Hub. A pipeline's YAML holds a path or an id only."
+        ),
     )
-    config: RuntimeParameter[str] | None = Field(default=None, description="The configuration of a dataset on the Hub.")
-    split: RuntimeParameter[str] = Field(default="train", description="The split of a dataset on the Hub.")
+    config: RuntimeParameter[str] | None = Field(default=None, description="Configuration of a dataset on the Hub.")
+    split: RuntimeParameter[str] = Field(default="train", description="Split of a dataset on the Hub.")
     ordered: RuntimeParameter[bool] = Field(
-        default=True, description="Whether rows come in the order of `data`; else as they are answered."
+        default=True, description="Yield rows in the order of `data`. With `False` rows are yielded as jobs end."
     )
 
     _loaded_rows: Sequence[dict[str, Any]] | None = PrivateAttr(None)
@@ -134,7 +127,3 @@ def _digest(source: Sequence[dict[str, Any]]) -> str:
     for row in source:
         digest.update(orjson.dumps(row, default=repr, option=_JSON))
     return digest.hexdigest()
-
-
-# YAML names the module of a class, so the module stays the package wherever the class is defined.
-StreamBatchResults.__module__ = "distilabel_openai_batch"

@@ -19,7 +19,8 @@ from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.row_groups import process_side_by_side
 from distilabel_openai_batch.hooks.row_storage import survives_json
-from distilabel_openai_batch.hooks.step_process import STOPS_THE_PIPELINE, is_dry_run, sends_nothing_more
+from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, is_dry_run, mark_stopped
+from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.row_sources import groups
 from distilabel_openai_batch.plugin.steps.base import _JSON, _Rows, _RunsATask
 
@@ -53,32 +54,27 @@ def as_json(name: str, columns: Collection[str], row: dict[str, Any]) -> bytes:
     return orjson.dumps(row, option=_JSON)
 
 
+@public_class
 class SubmitBatch(_RunsATask, GlobalStep):
-    """Submits a Task's batch jobs for its rows, and returns at once.
+    """Step that submits a Task's batch jobs for its rows, and ends without waiting for them.
 
-    Nobody waits for them: `LoadBatchResults` collects what they answer, in another pipeline, on another day, on another
-    machine. Submitting the same rows again submits nothing that was submitted before. The rows are kept in the ledger,
-    and on the server beside the jobs' input files.
+    `LoadBatchResults` collects the answers, in another pipeline, on another day, on another machine. Submitting the
+    same rows again submits no request twice. A Task that calls its LLM in several rounds is submitted round by round:
+    run the pipeline again when the jobs have ended. The rows are kept in the ledger, and on the server beside the input
+    files.
 
-    Attributes:
-        task: the Task, with an `OpenAIBatchLLM`. One that asks its LLM in several rounds is submitted round by round:
-            run it again when its jobs have ended. It is no step of the pipeline by itself.
-        run_name: the name by which the results are loaded. Defaults to the pipeline's and the step's names with a slash
-            between them.
-
-    Runtime parameters:
-        - `run_name`: the name by which the results are loaded.
+    {fields}
 
     Input columns:
-        - dynamic (those that the Task needs; the others are kept too).
+        - dynamic (the columns that the Task needs; other columns are kept too).
 
     Output columns:
-        - run_name (`str`): the name by which the results are loaded, and the scope's on the command line.
-        - batch_id (`str`): the server's id of a job.
-        - requests (`int`): the requests in it.
-        - bytes (`int`): the size of its input file.
-        - status (`str`): what the server said of it.
-        - base_url (`str`): the server's address.
+        - run_name (`str`): name of the submission for `LoadBatchResults`, and name of the scope on the command line.
+        - batch_id (`str`): id of the batch on the server.
+        - requests (`int`): number of requests in the job.
+        - bytes (`int`): size of the job's input file.
+        - status (`str`): status of the batch on the server.
+        - base_url (`str`): address of the server.
 
     Categories:
         - text-generation
@@ -102,7 +98,11 @@ class SubmitBatch(_RunsATask, GlobalStep):
     """
 
     run_name: RuntimeParameter[str] | None = Field(
-        default=None, description="The name by which the results are loaded; else the pipeline's and the step's."
+        default=None,
+        description=(
+            "Name by which `LoadBatchResults` finds the submission. `None`: the names of the pipeline and of the step,"
+            " with a slash between them."
+        ),
     )
 
     @property
@@ -133,8 +133,8 @@ class SubmitBatch(_RunsATask, GlobalStep):
         try:
             with start_blocking_portal() as portal:
                 yield portal.call(self._submit, list(inputs))
-        except STOPS_THE_PIPELINE:
-            sends_nothing_more(self)
+        except PIPELINE_STOPPING_ERRORS:
+            mark_stopped(self)
             raise
 
     async def _submit(self, given: _Rows) -> _Rows:
@@ -164,7 +164,3 @@ class SubmitBatch(_RunsATask, GlobalStep):
     def _name(self) -> str:
         pipeline = envs.DISTILABEL_PIPELINE_NAME
         return self.run_name or (f"{pipeline}/{self.name}" if pipeline else str(self.name))
-
-
-# YAML names the module of a class, so the module stays the package wherever the class is defined.
-SubmitBatch.__module__ = "distilabel_openai_batch"

@@ -21,10 +21,10 @@ ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
 
 
 def kill_at(name: str, step_name: str, group: int, done: Path) -> None:
-    """Kills the whole process group when a step reaches a boundary for the first time."""
+    """Kills the whole process group when a step reaches a failpoint for the first time."""
 
-    def reached(boundary: failpoints.Boundary) -> None:
-        if boundary.name == name and step_process.running_step() == step_name and not done.exists():
+    def reached(failpoint: failpoints.Failpoint) -> None:
+        if failpoint.name == name and step_process.running_step() == step_name and not done.exists():
             done.touch()
             os.killpg(group, signal.SIGKILL)
 

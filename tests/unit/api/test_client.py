@@ -19,9 +19,11 @@ import pytest
 import respx
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api import client as client_module
-from distilabel_openai_batch.api.batches import KEY
-from distilabel_openai_batch.api.client import CREATION_SECONDS, FILE_VISIBLE_SECONDS, RESULTS_VISIBLE_SECONDS, BatchAPI
+from distilabel_openai_batch.api import client, creation, files, transport
+from distilabel_openai_batch.api.batches import KEY_METADATA
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.creation import CREATION_SECONDS, CreationLimit
+from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, RESULTS_VISIBLE_SECONDS
 from distilabel_openai_batch.api.transport import Patience
 
 BASE_URL = "https://api.example.com/v1"
@@ -54,8 +56,10 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(client_module, "time", clock)
-    monkeypatch.setattr(client_module, "anyio", SimpleNamespace(sleep=clock.sleep))
+    for module in (client, creation, files, transport):
+        monkeypatch.setattr(module, "time", clock)
+    for module in (creation, files, transport):
+        monkeypatch.setattr(module, "anyio", SimpleNamespace(sleep=clock.sleep))
     return clock
 
 
@@ -133,7 +137,7 @@ CALLS = {
     "upload": Call(
         "POST",
         "/files",
-        lambda api, path: api.upload(path),
+        lambda api, path: api.files.upload(path),
         httpx.Response(200, json={"id": "file-1", "object": "file", "purpose": "batch"}),
     ),
     "create": Call(
@@ -157,7 +161,7 @@ CALLS = {
     "download": Call(
         "GET",
         "/files/file-2/content",
-        lambda api, path: api.download("file-2", path.with_name("output.jsonl")),
+        lambda api, path: api.files.download("file-2", path.with_name("output.jsonl")),
         httpx.Response(200, content=INPUT),
     ),
 }
@@ -177,7 +181,7 @@ def call(request, server) -> Call:
 async def test_an_upload_sends_the_file_for_a_batch(api, server, input_file):
     """Bytes unchanged, a name that ends in .jsonl, and the purpose that the API asks for."""
     route = CALLS["upload"].route(server).mock(return_value=CALLS["upload"].good)
-    assert await api.upload(input_file) == "file-1"
+    assert await api.files.upload(input_file) == "file-1"
     request = route.calls.last.request
     assert request.headers["content-type"].startswith("multipart/form-data")
     assert request.headers["authorization"] == f"Bearer {API_KEY}"
@@ -195,7 +199,7 @@ async def test_a_creation_carries_the_key_by_which_it_is_found(api, server):
         "input_file_id": "file-1",
         "endpoint": CHAT,
         "completion_window": "24h",
-        "metadata": {KEY: "the-key", "project": "demo"},
+        "metadata": {KEY_METADATA: "the-key", "project": "demo"},
     }
 
 
@@ -399,7 +403,7 @@ async def test_a_server_that_was_reached_is_waited_for(clock, server, call, inpu
         with pytest.raises(errors.ConnectionFailedError) as caught:
             await call.make(api, input_file)
     assert 7_200.0 < clock.now <= 7_200.0 + 60.0
-    assert "run it again" in str(caught.value)
+    assert "run again" in str(caught.value)
 
 
 async def test_a_refusal_counts_as_reached(clock, server):
@@ -429,8 +433,8 @@ async def test_the_first_failure_says_where_and_how_long_it_is_tried(clock, serv
             with pytest.raises(errors.ConnectionFailedError, match="Is the address right") as caught:
                 await api.retrieve("batch_1")
     assert caplog.messages[0] == (
-        f"Failed looking at batch batch_1 at {BASE_URL}: All connection attempts failed. Trying again in 0.5 s, and for"
-        " 4 s at most."
+        f"Failed to poll batch batch_1 at {BASE_URL}: All connection attempts failed. Retrying in 0.5 s, for at most"
+        " 4 s."
     )
     assert "secret" not in f"{caught.value}{caplog.text}"
 
@@ -624,8 +628,8 @@ def made(server) -> list[str]:
 async def test_a_batch_whose_reply_was_lost_is_found_by_its_key(api, server, caplog, fault):
     """It is created once, and bought once."""
     create = CALLS["create"].route(server).mock(side_effect=[fault])
-    others = [batch(f"other_{n}", metadata={KEY: f"other-{n}"}) for n in range(3)]
-    CALLS["list"].route(server).mock(return_value=listing(*others, batch("found", metadata={KEY: "the-key"})))
+    others = [batch(f"other_{n}", metadata={KEY_METADATA: f"other-{n}"}) for n in range(3)]
+    CALLS["list"].route(server).mock(return_value=listing(*others, batch("found", metadata={KEY_METADATA: "the-key"})))
     with caplog.at_level(logging.WARNING, LOGGER.name):
         assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
     assert create.call_count == 1
@@ -636,7 +640,7 @@ async def test_a_lost_batch_is_looked_for_on_every_page(api, server):
     """Newest first, page after page, from the last batch of the one before."""
     create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out")])
     pages = [[batch(f"other_{page}_{n}", input_file_id="file-other") for n in range(100)] for page in range(2)]
-    pages.append([batch("found", metadata={KEY: "the-key"})])
+    pages.append([batch("found", metadata={KEY_METADATA: "the-key"})])
     route = CALLS["list"].route(server).mock(side_effect=[listing(*page, has_more=True) for page in pages])
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
     assert create.call_count == 1
@@ -658,8 +662,8 @@ async def test_a_lost_batch_is_not_looked_for_in_the_distant_past(api, server):
 async def test_a_lost_batch_is_found_where_the_oldest_are_listed_first(api, server):
     """The end of such a list has the newest."""
     CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].good])
-    old = [batch(f"old_{n}", created_at=int(NOW) - 9_000 + n, metadata={KEY: "other"}) for n in range(3)]
-    pages = [listing(*old, has_more=True), listing(batch("found", metadata={KEY: "the-key"}))]
+    old = [batch(f"old_{n}", created_at=int(NOW) - 9_000 + n, metadata={KEY_METADATA: "other"}) for n in range(3)]
+    pages = [listing(*old, has_more=True), listing(batch("found", metadata={KEY_METADATA: "the-key"}))]
     CALLS["list"].route(server).mock(side_effect=pages)
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
 
@@ -687,7 +691,7 @@ async def test_a_batch_is_created_again_only_when_there_is_none(api, server, clo
 async def test_a_batch_that_a_gateway_creates_late_is_found(api, server, clock):
     """It said that it had given up, and had not."""
     create = CALLS["create"].route(server).mock(side_effect=[refused(504)])
-    late = batch("late", metadata={KEY: "the-key"})
+    late = batch("late", metadata={KEY_METADATA: "the-key"})
     CALLS["list"].route(server).mock(side_effect=lambda request: listing(*[late] * (clock.now > 20)))
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "late"
     assert create.call_count == 1
@@ -696,9 +700,9 @@ async def test_a_batch_that_a_gateway_creates_late_is_found(api, server, clock):
 @pytest.mark.parametrize("lost", [[refused(504)], [refused(504), refused(504)]], ids=["once", "twice"])
 async def test_of_two_batches_with_a_key_the_newer_one_is_cancelled(api, server, clock, caplog, lost):
     """The first one came to be so late that it was created again."""
-    first = batch("first", metadata={KEY: "the-key"}, created_at=int(NOW) + 50)
-    second = batch("second", metadata={KEY: "the-key"}, created_at=int(NOW) + 90)
-    refused_one = batch("refused", "failed", metadata={KEY: "the-key"})
+    first = batch("first", metadata={KEY_METADATA: "the-key"}, created_at=int(NOW) + 50)
+    second = batch("second", metadata={KEY_METADATA: "the-key"}, created_at=int(NOW) + 90)
+    refused_one = batch("refused", "failed", metadata={KEY_METADATA: "the-key"})
     create = CALLS["create"].route(server).mock(side_effect=[*lost, httpx.Response(200, json=second)])
     CALLS["list"].route(server).mock(
         side_effect=lambda request: listing(*[second, first, refused_one] * (create.call_count == 2))
@@ -707,7 +711,7 @@ async def test_of_two_batches_with_a_key_the_newer_one_is_cancelled(api, server,
     with caplog.at_level(logging.WARNING, LOGGER.name):
         assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "first"
     assert (create.call_count, cancel.call_count) == (2, 1)
-    assert "batch second asks the same and is cancelled" in caplog.text
+    assert "batch second, which has the same requests, is cancelled" in caplog.text
 
 
 async def test_a_batch_is_kept_where_it_cannot_be_seen_whether_there_are_two(api, server, caplog):
@@ -724,7 +728,7 @@ async def test_a_batch_is_kept_where_it_cannot_be_seen_whether_there_are_two(api
 async def test_of_two_batches_with_a_key_the_one_that_goes_on_is_found(api, server):
     """A run that died may have cancelled one of them."""
     statuses = {"second": "cancelled", "first": "in_progress"}
-    batches = [batch(batch_id, status, metadata={KEY: "the-key"}) for batch_id, status in statuses.items()]
+    batches = [batch(batch_id, status, metadata={KEY_METADATA: "the-key"}) for batch_id, status in statuses.items()]
     CALLS["list"].route(server).mock(return_value=listing(*batches))
     found = await api.find("the-key", "file-1", since=NOW)
     assert found is not None
@@ -776,7 +780,7 @@ async def test_an_upload_that_is_pending_is_waited_for(api, server, clock, input
     """With growing pauses, until the server has another word for it."""
     CALLS["upload"].route(server).mock(return_value=file("pending"))
     server.get("/files/file-1").mock(side_effect=[file("pending"), httpx.Response(503), file("running"), file("ready")])
-    assert await api.upload(input_file) == "file-1"
+    assert await api.files.upload(input_file) == "file-1"
     assert clock.slept == [0.5, 1.0, 0.5, 2.0]
 
 
@@ -786,7 +790,7 @@ async def test_an_upload_that_the_server_cannot_use_is_an_error(api, server, inp
     CALLS["upload"].route(server).mock(return_value=file("pending"))
     server.get("/files/file-1").mock(return_value=file(status, status_details="There is a byte-order mark."))
     with pytest.raises(errors.RunError, match=f"file-1, its status is {status}: There is a byte-order mark."):
-        await api.upload(input_file)
+        await api.files.upload(input_file)
 
 
 async def test_an_upload_is_not_waited_for_for_ever(api, server, clock, input_file):
@@ -794,7 +798,7 @@ async def test_an_upload_is_not_waited_for_for_ever(api, server, clock, input_fi
     CALLS["upload"].route(server).mock(return_value=file("pending"))
     server.get("/files/file-1").mock(return_value=file("pending"))
     with pytest.raises(errors.RunError, match="file-1 is still pending 1,800 s after its upload"):
-        await api.upload(input_file)
+        await api.files.upload(input_file)
     assert 1_800 <= clock.now <= 1_900
 
 
@@ -805,7 +809,7 @@ async def test_a_file_whose_upload_was_not_told_is_removed(api, server, input_fi
     files = [{"id": file_id, "object": "file", "filename": name} for file_id, name in names.items()]
     server.get("/files").mock(return_value=httpx.Response(200, json={"object": "list", "data": files}))
     server.delete("/files/file-0").mock(return_value=httpx.Response(200, json={"id": "file-0", "deleted": True}))
-    assert await api.upload(input_file) == "file-1"
+    assert await api.files.upload(input_file) == "file-1"
     assert made(server)[-1] == "DELETE /files/file-0"
 
 
@@ -820,7 +824,7 @@ async def test_a_creation_refused_with_429_is_just_repeated(api, server, clock):
 async def test_once_a_reply_was_lost_even_a_429_is_followed_by_a_search(api, server):
     """The batch of the first attempt may still turn up."""
     create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), refused(429)])
-    found = batch("found", metadata={KEY: "the-key"})
+    found = batch("found", metadata={KEY_METADATA: "the-key"})
     CALLS["list"].route(server).mock(side_effect=lambda request: listing(*[found] * (create.call_count == 2)))
     assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "found"
 
@@ -883,7 +887,7 @@ async def test_a_download_is_the_file(api, server, tmp_path):
     path = tmp_path / "output.jsonl"
     path.write_bytes(b"left over")
     CALLS["download"].route(server).mock(return_value=httpx.Response(200, content=CONTENT))
-    await api.download("file-2", path)
+    await api.files.download("file-2", path)
     assert path.read_bytes() == CONTENT
     assert "range" not in server.calls.last.request.headers
 
@@ -892,13 +896,13 @@ async def test_a_new_file_that_is_not_visible_yet_is_waited_for(api, server, clo
     """For a short while, with growing pauses; then it is gone."""
     route = CALLS["download"].route(server)
     route.mock(side_effect=[refused(404), refused(404), httpx.Response(200, content=CONTENT)])
-    await api.download("file-2", tmp_path / "output", is_new=True)
+    await api.files.download("file-2", tmp_path / "output", is_new=True)
     assert (tmp_path / "output").read_bytes() == CONTENT
     assert clock.slept == [0.5, 1.0]
 
     route.mock(side_effect=None, return_value=refused(404))
     with pytest.raises(errors.RunError) as caught:
-        await api.download("file-2", tmp_path / "output", is_new=True)
+        await api.files.download("file-2", tmp_path / "output", is_new=True)
     assert caught.value.status_code == 404
     assert RESULTS_VISIBLE_SECONDS <= clock.now <= 2 * RESULTS_VISIBLE_SECONDS + 60
 
@@ -907,14 +911,14 @@ async def test_an_old_file_that_is_not_found_is_gone(api, server, clock, tmp_pat
     """At once."""
     CALLS["download"].route(server).mock(return_value=refused(404))
     with pytest.raises(errors.RunError):
-        await api.download("file-2", tmp_path / "output")
+        await api.files.download("file-2", tmp_path / "output")
     assert not clock.slept
 
 
 async def test_an_empty_file_is_downloaded(api, server, tmp_path):
     """Some servers have a file of no bytes where others have none."""
     CALLS["download"].route(server).mock(return_value=httpx.Response(200, content=b""))
-    await api.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl")
     assert (tmp_path / "output.jsonl").read_bytes() == b""
 
 
@@ -936,7 +940,7 @@ async def test_a_download_that_breaks_off_is_carried_on(api, server, tmp_path):
             httpx.Response(206, content=CONTENT[1_500:]),
         ]
     )
-    await api.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl")
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
     ranges = [call.request.headers.get("range") for call in route.calls]
     assert ranges == [None, "bytes=1000-", "bytes=1000-", "bytes=1500-", "bytes=1500-"]
@@ -948,7 +952,7 @@ async def test_a_download_from_a_server_without_ranges_begins_again(api, server,
     CALLS["download"].route(server).mock(
         side_effect=[broken(CONTENT[:1_000]), broken(CONTENT[:300]), httpx.Response(200, content=CONTENT)]
     )
-    await api.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl")
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
 
 
@@ -962,7 +966,7 @@ async def test_a_download_that_broke_off_at_its_very_end_is_not_lost(api, server
         return broken(CONTENT) if route.call_count == 0 else httpx.Response(200, content=CONTENT)
 
     route.mock(side_effect=answer)
-    await api.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl")
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
 
 
@@ -984,7 +988,7 @@ async def test_a_file_that_is_shorter_than_announced_is_not_taken_for_whole(cloc
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with connected(f"http://127.0.0.1:{port}/v1") as api:
-            await api.download("file-2", tmp_path / "output.jsonl")
+            await api.files.download("file-2", tmp_path / "output.jsonl")
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
     assert asked == [None, "4000-", "8000-"]
 
@@ -993,7 +997,7 @@ async def test_a_disk_that_is_full_is_not_the_servers_fault(api, server, clock, 
     """An error of the disk is raised as it is, and not waited for."""
     CALLS["download"].route(server).mock(return_value=httpx.Response(200, content=CONTENT))
     with pytest.raises(OSError, match="No such file"):
-        await api.download("file-2", tmp_path / "missing" / "output.jsonl")
+        await api.files.download("file-2", tmp_path / "missing" / "output.jsonl")
     assert clock.slept == []
 
 
@@ -1005,12 +1009,12 @@ async def test_no_more_are_created_in_an_hour_than_the_server_allows(monkeypatch
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr(client_module, "_CREATIONS_AN_HOUR", 3)
-    monkeypatch.setattr(client_module.anyio, "sleep", sleep)
-    monkeypatch.setattr(client_module.time, "monotonic", lambda: now)
-    batch_api = BatchAPI(openai.AsyncOpenAI(api_key="sk-secret"), Patience(), logging.getLogger("api"))
+    monkeypatch.setattr(creation, "_CREATIONS_PER_HOUR", 3)
+    monkeypatch.setattr(creation.anyio, "sleep", sleep)
+    monkeypatch.setattr(creation.time, "monotonic", lambda: now)
+    limit = CreationLimit()
     created_at = []
     for _ in range(7):
-        await batch_api._may_create()
+        await limit.wait()
         created_at.append(now)
     assert created_at == [1_000.0] * 3 + [4_600.0] * 3 + [8_200.0]

@@ -16,9 +16,9 @@ from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batches import Batch, BatchError, read_batch
 from distilabel_openai_batch.api.encoding import encode_body
 from distilabel_openai_batch.api.failure_codes import MALFORMED, MISSING
-from distilabel_openai_batch.api.outcomes import Answer, Failure, decode, result_line
-from distilabel_openai_batch.api.requests import Frame, Request, Shard, cut, digest_body
-from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.api.outcomes import Answer, Failure, build_result_line, parse_result_line
+from distilabel_openai_batch.api.requests import BodyTemplate, Request, Shard, cut_shards, digest_body
+from distilabel_openai_batch.api.result_files import JobResults
 
 CHAT = "/v1/chat/completions"
 BASE_URL = "https://api.openai.com/v1/"
@@ -50,10 +50,10 @@ def line(custom_id: object, response: object = None, error: object = None) -> by
     return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
-def results_of(custom_ids: list[str], lines: list[bytes]) -> Results:
+def results_of(custom_ids: list[str], lines: list[bytes]) -> JobResults:
     """What two files say that have the lines between them."""
     half = len(lines) // 2
-    return Results(custom_ids, [io.BytesIO(b"".join(part)) for part in (lines[:half], lines[half:])])
+    return JobResults(custom_ids, [io.BytesIO(b"".join(part)) for part in (lines[:half], lines[half:])])
 
 
 def response(body: object, status_code: object = 200) -> dict[str, object]:
@@ -86,7 +86,7 @@ ANSWERED = {
 @pytest.mark.parametrize("text", ANSWERED.values(), ids=ANSWERED.keys())
 def test_an_answer_is_read(text):
     """However a server writes it, the body is what the synchronous endpoint would have answered with."""
-    match decode(text):
+    match parse_result_line(text):
         case ("a", Answer(body=body)):
             assert {key: body[key] for key in COMPLETION} == COMPLETION
         case other:
@@ -170,7 +170,7 @@ FAILED = {
 @pytest.mark.parametrize(("text", "failure"), FAILED.values(), ids=FAILED.keys())
 def test_a_failure_says_what_the_server_said(text, failure):
     """Message, status code and code are the API's own, wherever the server puts them."""
-    assert decode(text) == ("a", failure)
+    assert parse_result_line(text) == ("a", failure)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_a_failure_says_what_the_server_said(text, failure):
 )
 def test_a_refusal_in_plain_text_is_a_refusal(text):
     """A 400 whose body is no JSON is not asked, and paid for, again, and its message is not swallowed."""
-    match decode(text):
+    match parse_result_line(text):
         case ("a", Failure(message, 400, code)):
             assert "Prompt not accepted." in message
-            assert not errors.passes(400, code)
+            assert not errors.is_transient(400, code)
         case other:
             pytest.fail(f"{other}")
 
@@ -212,7 +212,7 @@ UNATTRIBUTABLE = {
 @pytest.mark.parametrize("text", UNATTRIBUTABLE.values(), ids=UNATTRIBUTABLE.keys())
 def test_a_line_that_names_no_request_is_nobodys(text):
     """It is given to no request, and does no harm."""
-    assert decode(text) is None
+    assert parse_result_line(text) is None
 
 
 @pytest.mark.parametrize(
@@ -251,10 +251,10 @@ def test_tokens_are_counted_where_the_server_says(usage, tokens):
 def test_cached_tokens_are_counted_where_the_server_says(details, cached):
     """In an answer, and in a job's results, which also say which model it was."""
     body = {"model": "m-2024", "usage": {"prompt_tokens": 9, "prompt_tokens_details": details}}
-    assert Answer.of(body).cached == cached
-    results = Results(["a", "b"], [io.BytesIO(result_line("b", body) + result_line("a", body))])
-    assert (results.cached, results.model) == (2 * cached, "m-2024")
-    assert [answer.cached for _, answer in results] == [cached, cached]
+    assert Answer.of(body).cached_tokens == cached
+    results = JobResults(["a", "b"], [io.BytesIO(build_result_line("b", body) + build_result_line("a", body))])
+    assert (results.cached_tokens, results.model) == (2 * cached, "m-2024")
+    assert [answer.cached_tokens for _, answer in results] == [cached, cached]
 
 
 # A job's files.
@@ -273,7 +273,7 @@ def test_a_failed_request_leaves_its_neighbours_in_place():
         Failure("Bad.", 400, "bad"),
         Answer.of({"text": "third"}),
     ]
-    assert results.strays == 0
+    assert results.stray_lines == 0
 
 
 @pytest.mark.parametrize("lines", [[], [b"\n", b"  \n", b"\r\n"]], ids=["no lines", "blank lines"])
@@ -281,8 +281,8 @@ def test_a_request_that_no_line_names_is_missing(lines):
     """Empty files leave every request with a failure that may be asked again."""
     results = results_of(["a", "b"], lines)
     assert [outcome.code for outcome in dict(results).values()] == [MISSING, MISSING]
-    assert all(errors.passes(outcome.status_code, outcome.code) for outcome in dict(results).values())
-    assert results.strays == 0
+    assert all(errors.is_transient(outcome.status_code, outcome.code) for outcome in dict(results).values())
+    assert results.stray_lines == 0
 
 
 def test_of_two_answers_the_first_counts():
@@ -304,7 +304,7 @@ def test_lines_of_nobody_are_counted():
     lines = [line("z", response(COMPLETION)), b"oops\n", b"\n", line("a", response(COMPLETION))]
     results = results_of(["a"], lines)
     assert list(dict(results).values()) == [Answer.of(COMPLETION)]
-    assert results.strays == 2
+    assert results.stray_lines == 2
 
 
 EVENTS = st.sampled_from(["answer", "answer as text", "refused", "expired", "status 0", "cut off"])
@@ -364,7 +364,7 @@ def test_every_request_gets_its_own_answer_or_a_failure_and_never_anothers(case)
         else:
             assert isinstance(outcome, Failure)
             assert outcome.code == MISSING
-    assert results.strays == sum(whose is None and bool(text.strip()) for whose, _, _, text in lines)
+    assert results.stray_lines == sum(whose is None and bool(text.strip()) for whose, _, _, text in lines)
 
 
 # A request line.
@@ -423,10 +423,10 @@ def test_what_the_sdk_can_write_is_written(body, written):
     """As it does: models without their defaults, numbers of any size, and keys that are texts in the end."""
     assert encode_body(body) == written.encode()
     assert digest_body(BASE_URL, CHAT, encode_body(body)) == digest_body(BASE_URL, CHAT, written.encode())
-    frame = Frame({**body, "messages": []}, "messages")
+    template = BodyTemplate({**body, "messages": []}, "messages")
     whole = {**body, "messages": [{"role": "user", 1: Prediction(content="z")}]}
-    assert frame.encode(whole) == encode_body(whole)
-    assert frame.digest(BASE_URL, CHAT, whole) == digest_body(BASE_URL, CHAT, encode_body(whole))
+    assert template.encode(whole) == encode_body(whole)
+    assert template.digest(BASE_URL, CHAT, whole) == digest_body(BASE_URL, CHAT, encode_body(whole))
 
 
 def test_large_numbers_are_told_apart():
@@ -438,7 +438,7 @@ def test_large_numbers_are_told_apart():
 def test_an_answer_that_only_pythons_json_reads_is_an_answer(text):
     """The SDK reads it too, and it was paid for."""
     line = b'{"custom_id":"a-0","response":{"status_code":200,"body":{"choices":[%b]}},"error":null}' % text.encode()
-    custom_id, answer = decode(line)
+    custom_id, answer = parse_result_line(line)
     assert (custom_id, answer.body) == ("a-0", {"choices": [json.loads(text)]})
     assert Answer.of(answer.body).body["choices"] in ([json.loads(text)], [None])
 
@@ -461,19 +461,19 @@ def test_the_order_of_keys_does_not_make_another_question(body, data):
 @given(BODIES, TEXT, JSON, JSON)
 def test_a_frame_makes_what_each_body_alone_would_be(body, name, value, other):
     """Where bodies differ in one field alone, whatever is in it and around it, their JSON and digests are the same."""
-    frame = Frame({**body, name: value}, name)
+    template = BodyTemplate({**body, name: value}, name)
     body = {**body, name: other}
 
-    assert frame.encode(body) == encode_body(body)
-    assert frame.digest(BASE_URL, CHAT, body) == digest_body(BASE_URL, CHAT, encode_body(body))
+    assert template.encode(body) == encode_body(body)
+    assert template.digest(BASE_URL, CHAT, body) == digest_body(BASE_URL, CHAT, encode_body(body))
 
 
 def test_a_frame_says_what_is_no_json():
     """As where a body is encoded by itself."""
     with pytest.raises(ValueError, match="cannot be written as JSON"):
-        Frame({"messages": []}, "messages").encode({"messages": [object()]})
+        BodyTemplate({"messages": []}, "messages").encode({"messages": [object()]})
     with pytest.raises(ValueError, match="cannot be written as JSON"):
-        Frame({"messages": [], "seed": object()}, "messages")
+        BodyTemplate({"messages": [], "seed": object()}, "messages")
 
 
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}], "n": 1}
@@ -549,7 +549,7 @@ def names(shards: list[Shard]) -> list[list[str]]:
 def test_a_shard_is_filled_to_its_limits_exactly(sizes, max_requests, max_bytes, expected):
     """Not one request or byte more than the limit, and not one fewer."""
     requests = [asked(number, size=size) for number, size in enumerate(sizes)]
-    shards = list(cut(requests, max_requests, max_bytes))
+    shards = list(cut_shards(requests, max_requests, max_bytes))
     assert ["".join(shard) for shard in names(shards)] == expected
     assert [shard.size for shard in shards] == [sum(len(r.line()) for r in shard.requests) for shard in shards]
 
@@ -563,7 +563,7 @@ def test_one_file_has_one_endpoint_and_one_model():
         asked("c1", "/v1/completions", "a"),
         asked("b2", model="b"),
     ]
-    shards = list(cut(requests, 10, 10_000))
+    shards = list(cut_shards(requests, 10, 10_000))
     assert sorted(names(shards)) == [["a1", "a2"], ["b1", "b2"], ["c1"]]
     assert {shard.endpoint for shard in shards} == {CHAT, "/v1/completions"}
 
@@ -578,7 +578,7 @@ def test_cutting_loses_nothing_and_wastes_nothing(mix, max_requests, max_bytes):
     """Every request once, in order, within the limits, in as few shards as that allows."""
     requests = [asked(n, endpoint, model, size) for n, (endpoint, model, size) in enumerate(mix)]
     by_kind: dict[tuple[str, str], list[Shard]] = {}
-    for shard in cut(requests, max_requests, max_bytes):
+    for shard in cut_shards(requests, max_requests, max_bytes):
         [kind] = {(request.endpoint, request.model) for request in shard.requests}
         by_kind.setdefault(kind, []).append(shard)
         assert shard.size == sum(len(request.line()) for request in shard.requests)
@@ -597,8 +597,8 @@ def test_cutting_loses_nothing_and_wastes_nothing(mix, max_requests, max_bytes):
 )
 def test_parts_are_the_whole(count, size, lengths):
     """Shards of about as many requests, in the same order, whose sizes add up."""
-    [shard] = cut([asked(n, size=100 + n) for n in range(count)], 50, 10_000)
-    parts = shard.parts(size)
+    [shard] = cut_shards([asked(n, size=100 + n) for n in range(count)], 50, 10_000)
+    parts = shard.split(size)
     assert [len(part.requests) for part in parts] == lengths
     assert [request for part in parts for request in part.requests] == shard.requests
     for part in parts:
@@ -736,7 +736,7 @@ def test_what_has_no_id_or_no_status_is_no_batch(fields):
 )
 def test_a_batch_has_ended_when_its_status_will_not_change(status, ended):
     """An unknown status is waited for."""
-    assert read_batch({"id": "b", "status": status}).ended is ended
+    assert read_batch({"id": "b", "status": status}).has_ended is ended
 
 
 @pytest.mark.parametrize(

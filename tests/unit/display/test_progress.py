@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 import pytest
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, result_line
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, build_result_line
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.api.result_files import Results
+from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.display import progress as progress_module
 from distilabel_openai_batch.display.progress import Progress
 
@@ -52,10 +52,10 @@ def running(completed: int, failed: int = 0, status: str = "in_progress") -> Bat
     return Batch("batch_1", status, completed=completed, failed=failed, total=1_000)
 
 
-def answers(requests: int, model: str = "m") -> Results:
+def answers(requests: int, model: str = "m") -> JobResults:
     usage = {"prompt_tokens": 1_000, "completion_tokens": 10}
-    lines = [result_line(f"{n}", {"model": model, "usage": usage}) for n in range(requests)]
-    return Results([f"{n}" for n in range(requests)], [io.BytesIO(b"".join(lines))])
+    lines = [build_result_line(f"{n}", {"model": model, "usage": usage}) for n in range(requests)]
+    return JobResults([f"{n}" for n in range(requests)], [io.BytesIO(b"".join(lines))])
 
 
 def test_nothing_asked_is_nothing_said(progress, caplog):
@@ -109,8 +109,7 @@ def test_the_end_tells_what_it_cost(progress, clock, caplog):
     progress.on_submitted(12)
     progress.on_job_created(running(0), shard(12))
     progress.on_collected(running(10, 2, "completed"), answers(10))
-    for _ in range(10):
-        progress.on_answered()
+    progress.on_answered(10)
     progress.on_retried(2)
     for custom_id in ("a", "b"):
         progress.on_failed(Failure("Bad prompt.", 400, "bad"), custom_id)
@@ -184,7 +183,7 @@ def test_what_is_odd_about_a_job_is_told(progress, caplog):
     progress.on_job_created(running(0), shard(3))
     caplog.clear()
     progress.on_result_file_missing("file-9")
-    progress.on_collected(running(1, status="expired"), Results([], [io.BytesIO(b"?\n" * 4)]))
+    progress.on_collected(running(1, status="expired"), JobResults([], [io.BytesIO(b"?\n" * 4)]))
     assert caplog.messages == [
         "⚠️ The server does not have file file-9 any more; what it said is asked again.",
         "Batch batch_1 ended as expired; what it answered is used.",
@@ -226,8 +225,8 @@ def test_answers_taken_early_are_counted_once(progress, clock, caplog):
     progress.on_submitted(4)
     progress.on_job_created(batch, shard(4))
     progress.on_early_answers(batch, 2)
-    progress.on_answered()
-    progress.on_answered()
+    progress.on_answered(1)
+    progress.on_answered(1)
     clock.now = 1_000.0
     progress.on_polled(batch)
     assert "2 of 4 requests answered" in caplog.text
@@ -237,6 +236,6 @@ def test_requests_of_batches_that_are_not_asked_for_are_no_failures(progress, ca
     """They are none of this run's."""
     progress.on_submitted(2)
     progress.on_failed(OTHER_BATCH, "a-0")
-    progress.on_answered()
+    progress.on_answered(1)
     progress.on_finished()
     assert "1 of 1 requests answered, 0 failed" in caplog.text

@@ -19,7 +19,7 @@ from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.enqueue_limit import Room
 from distilabel_openai_batch.engine.job_runner import Ending, Jobs
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
-from distilabel_openai_batch.failpoints import Boundary
+from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
@@ -44,6 +44,11 @@ class Server:
         self.calls: list[str] = []
         self.uploaded: list[bytes] = []
         self.batches: dict[str, str] = {}
+
+    @property
+    def files(self) -> Server:
+        """Return this object, which has the methods of `FilesAPI` too."""
+        return self
 
     def batch(self, batch_id: str) -> Batch:
         """The batch as it is shown now."""
@@ -96,7 +101,7 @@ class Server:
     async def delete(self, file_id: str) -> None:
         self.calls.append(f"delete {file_id}")
 
-    async def delete_uploads(self, name: str, but: str | None = None) -> None:
+    async def delete_by_name(self, name: str, keep: str | None = None) -> None:
         self.calls.append("delete the uploads")
 
 
@@ -326,8 +331,8 @@ def test_killed_half_way_through_the_record(ledger, make_jobs, monkeypatch):
     class Killed(BaseException):
         pass
 
-    def reached(boundary: Boundary) -> None:
-        if boundary is Boundary.RECORDING:
+    def reached(failpoint: Failpoint) -> None:
+        if failpoint is Failpoint.RECORDING:
             raise Killed
 
     with monkeypatch.context() as patched:
@@ -372,6 +377,11 @@ def test_an_error_leaves_the_job_where_it_was(ledger, make_jobs):
 
 class Counting(Server):
     """A server of one batch that is done with one request more at each look."""
+
+    @property
+    def files(self) -> Server:
+        """Return this object, which has the methods of `FilesAPI` too."""
+        return self
 
     def batch(self, batch_id: str) -> Batch:
         batch = super().batch(batch_id)

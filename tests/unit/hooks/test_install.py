@@ -1,57 +1,59 @@
-"""What is wrapped of distilabel, and for whom; whole pipelines are in `test_pipeline.py`."""
+"""Tests of `install`: the patches are in place when the plugin is imported, and leave other pipelines alone."""
 
 from __future__ import annotations
 
-import pytest
+import subprocess
+import sys
+
 from distilabel.models.llms import OpenAILLM
-from distilabel.pipeline._dag import DAG
-from distilabel.pipeline.local import Pipeline
-from distilabel.steps.tasks import TextGeneration, UltraFeedback
-from distilabel.steps.tasks.base import GlobalTask, _Task
+from distilabel.pipeline import Pipeline
+from distilabel.steps import LoadDataFromDicts
+from distilabel.steps.tasks import TextGeneration
 
-from distilabel_openai_batch import OpenAIBatchLLM
-from distilabel_openai_batch.hooks.install import _check_targets
-from distilabel_openai_batch.hooks.row_groups import _row_groups
-
-
-class UsersTask(TextGeneration):
-    """A Task as users write them."""
+from distilabel_openai_batch.hooks import clients, registry
+from distilabel_openai_batch.hooks.install import install
+from distilabel_openai_batch.plugin.base import BatchClient
 
 
-class UsersGlobalTask(GlobalTask, TextGeneration):
-    """One that wants all rows at once by its own nature."""
+def test_importing_the_plugin_installs_the_patches():
+    """No instance is made: a step's process imports the class alone."""
+    program = (
+        "from distilabel.steps import Step; original = Step.process_applying_mappings;"
+        " from distilabel_openai_batch import OpenAIBatchLLM;"
+        " assert Step.process_applying_mappings.__wrapped__ is original"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)
 
 
-@pytest.mark.parametrize("task", [TextGeneration, UltraFeedback, UsersTask])
-def test_a_task_of_ours_is_given_all_rows(task):
-    """Also a class that the user derived; with another LLM it is what it was."""
-    assert task(llm=OpenAIBatchLLM(model="gpt-4o-mini")).is_global
-    assert not task(llm=OpenAILLM(model="gpt-4o-mini")).is_global
+def test_install_may_be_called_again():
+    before = list(registry._installed)
+    install(BatchClient)
+    assert registry._installed == before
+    assert clients._client_types == (BatchClient,)
 
 
-def test_a_different_distilabel_is_refused(monkeypatch):
-    """By what differs, and with what to install."""
-    monkeypatch.setattr(DAG, "get_steps_load_stages", lambda self: None)
-    monkeypatch.delattr(Pipeline, "_error_callback")
-    monkeypatch.setattr(_Task, "is_global", False)
+def test_a_pipeline_without_a_client_is_not_changed():
+    """The patched and the released distilabel describe, schedule and process such a pipeline alike."""
 
-    with pytest.raises(ImportError) as raised:
-        _check_targets()
+    def describe() -> list[object]:
+        with Pipeline(name="without-a-client") as pipeline:
+            load = LoadDataFromDicts(data=[{"instruction": "Say it."}])
+            task = TextGeneration(name="generate", llm=OpenAILLM(model="gpt-4o-mini", api_key="sk-unused"))
+            load >> [task, TextGeneration(name="other", llm=OpenAILLM(model="gpt-4o-mini", api_key="sk-unused"))]
+        task.load()
+        output = {"generations": ["It."], "statistics": {"input_tokens": [1], "output_tokens": [1]}}
+        return [
+            pipeline.dump(),
+            pipeline.signature,
+            pipeline.get_load_stages(),
+            task.is_global,
+            task.get_outputs(),
+            task._format_outputs(output, {"instruction": "Say it."}),
+        ]
 
-    told = str(raised.value)
-    assert all(name in told for name in ("DAG.get_steps_load_stages", "Pipeline._error_callback", "_Task.is_global"))
-    assert "pip install 'distilabel==1.5.3'" in told
-
-
-@pytest.mark.parametrize(
-    ("task", "rows", "sizes"),
-    [(TextGeneration, 7, [3, 3, 1]), (TextGeneration, 3, [3]), (TextGeneration, 0, [0]), (UsersGlobalTask, 7, [7])],
-)
-def test_rows_are_cut_as_distilabel_would_have(task, rows, sizes):
-    """Into groups of `input_batch_size`, unless the Task is global by its own nature."""
-    task = task(llm=OpenAIBatchLLM(model="gpt-4o-mini"), **({} if task is UsersGlobalTask else {"input_batch_size": 3}))
-
-    groups = _row_groups(task, ([{"instruction": f"{i}"} for i in range(rows)],))
-
-    assert [len(group) for (group,) in groups] == sizes
-    assert [row["instruction"] for (group,) in groups for row in group] == [f"{i}" for i in range(rows)]
+    patched = describe()
+    registry.uninstall()
+    try:
+        assert patched == describe()
+    finally:
+        registry.install()

@@ -338,8 +338,8 @@ def test_a_misspelt_runtime_parameter_is_told(caplog):
     )
 
     assert llm.max_jobs == 3
-    assert "no runtime parameter `bugdet`, and it changes nothing. Is `budget` meant?" in caplog.text
-    assert "no runtime parameter `colour`, and it changes nothing.\n" in caplog.text
+    assert "no runtime parameter `bugdet`: the value is ignored. Did you mean `budget`?" in caplog.text
+    assert "no runtime parameter `colour`: the value is ignored.\n" in caplog.text
     assert len(caplog.messages) == 2
 
 

@@ -1,8 +1,8 @@
-"""What a request says to models that refuse some of what `OpenAILLM` sends."""
+"""Bodies for models that refuse some of the parameters that `OpenAILLM` sends."""
 
 import pytest
 
-from distilabel_openai_batch.plugin.model_parameters import fitted, token_limit_parameter
+from distilabel_openai_batch.plugin.model_parameters import adapt_body, token_limit_parameter
 
 SENT = {
     "messages": [],
@@ -35,35 +35,37 @@ SENT = {
         ("o", "max_tokens"),
     ],
 )
-def test_the_models_name_says_what_the_limit_is_called(model, parameter):
-    """As of today's models."""
+def test_model_name_decides_the_name_of_the_token_limit(model, parameter):
     assert token_limit_parameter(model) == parameter
 
 
-def test_an_older_model_is_sent_what_openaillm_sends():
-    """Nothing is changed for it."""
-    assert fitted({"model": "gpt-4o", **SENT}) == {"model": "gpt-4o", **SENT}
+def test_body_for_an_older_model_stays_unchanged():
+    assert adapt_body({"model": "gpt-4o", **SENT}) == {"model": "gpt-4o", **SENT}
 
 
-def test_a_reasoning_model_is_sent_what_it_takes():
-    """The limit under its new name, and nothing that it would refuse and that says nothing."""
-    assert fitted({"model": "o3-mini", **SENT}) == {"model": "o3-mini", "messages": [], "max_completion_tokens": 128}
+def test_body_for_a_reasoning_model_has_accepted_parameters_only():
+    """The token limit gets its newer name; parameters with neutral values, which the model refuses, are left out."""
+    body = adapt_body({"model": "o3-mini", **SENT})
+
+    assert body == {"model": "o3-mini", "messages": [], "max_completion_tokens": 128}
 
 
-def test_what_says_something_is_kept():
-    """The server refuses it in its own words."""
-    body = fitted({"model": "o3-mini", **SENT, "temperature": 0.5, "logprobs": True})
+def test_parameter_with_another_value_than_the_default_is_kept():
+    """The server then refuses the request with its own message."""
+    body = adapt_body({"model": "o3-mini", **SENT, "temperature": 0.5, "logprobs": True})
+
     assert body["temperature"] == 0.5
     assert body["logprobs"] is True
 
 
-def test_a_limit_of_ones_own_counts():
-    """From `extra_body`, beside which the other one may not stand."""
-    assert fitted({"model": "gpt-5", **SENT, "max_completion_tokens": 7})["max_completion_tokens"] == 7
-    assert "max_tokens" not in fitted({"model": "gpt-5", **SENT, "max_completion_tokens": 7})
+def test_token_limit_of_extra_body_replaces_the_other_one():
+    body = adapt_body({"model": "gpt-5", **SENT, "max_completion_tokens": 7})
+
+    assert body["max_completion_tokens"] == 7
+    assert "max_tokens" not in body
 
 
-@pytest.mark.parametrize(("limit", "other"), [("max_tokens", "gpt-5"), ("max_completion_tokens", "my-deployment")])
-def test_the_field_overrides_the_name(limit, other):
-    """For deployments, and for models that are not OpenAI's."""
-    assert fitted({"model": other, **SENT}, limit)[limit] == 128
+@pytest.mark.parametrize(("limit", "model"), [("max_tokens", "gpt-5"), ("max_completion_tokens", "my-deployment")])
+def test_field_overrides_the_name_of_the_token_limit(limit, model):
+    """Names of deployments and of other servers' models say nothing about the parameter."""
+    assert adapt_body({"model": model, **SENT}, limit)[limit] == 128

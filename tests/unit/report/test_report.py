@@ -20,7 +20,7 @@ from distilabel_openai_batch.ledger.reader import Inventory
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.report.history import Ending, Phase, Stretch, answers_over_time, crowds, histories
 from tests.support import ledgers
-from tests.support.ledgers import START, Books
+from tests.support.ledgers import START, LedgerWriter
 from tests.unit.display.test_tables import COLLECTED
 
 SCOPE = ScopeName("preferences", "generate", "https://api.openai.com/v1/")
@@ -151,7 +151,7 @@ def reported(directory, tmp_path, *arguments):
 
 def odd(directory):
     """A ledger whose names and errors are what nobody hopes for."""
-    with closing(Books(directory)) as books:
+    with closing(LedgerWriter(directory)) as books:
         scope = books.scope(HOSTILE, HOSTILE, "https://me:password-of-mine@example.com/v1/")
         failures = [(400, HOSTILE, f"{HOSTILE} The key sk-proj-abcdef0123456789 is wrong."), (500, None, "x" * 900)]
         facts = {"model": HOSTILE, "error": HOSTILE, "failures": failures, "known": False}
@@ -174,7 +174,7 @@ def test_what_the_ledger_says_is_text(drawing, tmp_path):
 
 def test_names_may_have_control_characters(drawing, tmp_path):
     """They are not drawn. What draws would end the process, so it is one of its own."""
-    with closing(Books(tmp_path)) as books:
+    with closing(LedgerWriter(tmp_path)) as books:
         books.job(books.scope("a\x01b", "\x1b[31mred\x00\x9b\ufffe"), 0.0)
     output = tmp_path / "report.html"
     command = [sys.executable, "-c", "from distilabel_openai_batch.cli import app; app()"]
@@ -187,7 +187,7 @@ def test_names_may_have_control_characters(drawing, tmp_path):
 
 def test_a_page_loads_nothing(drawing, tmp_path):
     """It has no address in it that a browser would ask, and forbids the browser to ask any."""
-    ledgers.some(tmp_path / "ledger")
+    ledgers.write_example_ledger(tmp_path / "ledger")
     html = reported(tmp_path / "ledger", tmp_path).read_text()
     assert "default-src 'none'" in html
     loads = re.findall(r"""(?:src|href|xlink:href|action)\s*=\s*["']([^"']*)|url\(([^)]*)|@import""", html)
@@ -197,7 +197,7 @@ def test_a_page_loads_nothing(drawing, tmp_path):
 
 def test_one_scope_can_be_reported(drawing, tmp_path):
     """Its jobs and failures, and no other's."""
-    ledgers.some(tmp_path / "ledger")
+    ledgers.write_example_ledger(tmp_path / "ledger")
     html = reported(tmp_path / "ledger", tmp_path, "preferences/judge").read_text()
     assert "<h1>preferences/judge</h1>" in html
     assert "preferences/generate" not in html
@@ -205,7 +205,7 @@ def test_one_scope_can_be_reported(drawing, tmp_path):
 
 def test_many_jobs_make_no_large_page(drawing, tmp_path):
     """They are shown as a crowd, and the latest are listed."""
-    ledgers.many(tmp_path / "ledger")
+    ledgers.write_large_ledger(tmp_path / "ledger")
     path = reported(tmp_path / "ledger", tmp_path)
     assert path.stat().st_size < 1_000_000
     html = path.read_text()
@@ -216,21 +216,22 @@ def test_many_jobs_make_no_large_page(drawing, tmp_path):
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     """And nothing is written."""
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    books = Books(tmp_path)
+    books = LedgerWriter(tmp_path)
     books.scope("preferences", "generate")
     books.close()
     arguments = ["report", "-o", str(tmp_path / "r.html"), "--ledger-dir", str(tmp_path)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 1
     assert "pip install 'distilabel-openai-batch[report]'" in result.output
-    # What no package would mend comes first.
-    assert "has no scope nosuch. It has: preferences/generate" in CliRunner().invoke(app, [*arguments, "nosuch"]).output
+    # A scope that does not exist is reported before a missing package, which would not help.
+    result = CliRunner().invoke(app, [*arguments, "nosuch"])
+    assert "has no scope nosuch. Its scopes: preferences/generate" in result.output
     assert not (tmp_path / "r.html").exists()
 
 
 def test_a_file_that_cannot_be_written_is_an_error(drawing, tmp_path):
     """By its name."""
-    Books(tmp_path / "ledger").close()
+    LedgerWriter(tmp_path / "ledger").close()
     output = tmp_path / "nowhere" / "report.html"
     result = CliRunner().invoke(app, ["report", "-o", str(output), "--ledger-dir", str(tmp_path / "ledger")])
     assert result.exit_code == 1
@@ -239,7 +240,7 @@ def test_a_file_that_cannot_be_written_is_an_error(drawing, tmp_path):
 
 def test_a_ledger_that_is_written_to_can_be_reported(drawing, tmp_path):
     """While a pipeline works on it, it is neither waited for nor disturbed."""
-    ledgers.some(tmp_path / "ledger")
+    ledgers.write_example_ledger(tmp_path / "ledger")
     with closing(Ledger(tmp_path / "ledger", SCOPE)) as ledger, ledger._transaction() as database:
         database.execute("UPDATE jobs SET requests = requests + 1")
         assert "5 completed" in re.sub(r"\s+", " ", reported(tmp_path / "ledger", tmp_path).read_text())
@@ -247,7 +248,7 @@ def test_a_ledger_that_is_written_to_can_be_reported(drawing, tmp_path):
 
 def test_jobs_that_were_added_meanwhile_are_no_matter(tmp_path):
     """What is there of a job that was read in part is taken."""
-    ledgers.some(tmp_path / "ledger")
+    ledgers.write_example_ledger(tmp_path / "ledger")
     inventory = Inventory(tmp_path / "ledger")
     jobs, courses = inventory.jobs(), inventory.courses()
     assert len(histories(jobs[:-2], courses, NOW)) == len(jobs) - 2
@@ -355,23 +356,25 @@ def browser():
 
 def one(directory):
     """A ledger with one job, of which no moment is known."""
-    with closing(Books(directory)) as books:
+    with closing(LedgerWriter(directory)) as books:
         books.job(books.scope("preferences", "generate"), 0, known=False, took=0.0, queued=0.0)
 
 
 def empty(directory):
-    Books(directory).close()
+    LedgerWriter(directory).close()
 
 
 def synchronous(directory):
     """Nothing but requests that were asked at once."""
-    with closing(Books(directory)) as books:
+    with closing(LedgerWriter(directory)) as books:
         scope = books.scope("a script with a rather long name, as scripts have where nobody thinks of reports.py", "")
         books.job(scope, 0, known=False, requests=12, queued=1.0, took=9.0)
         books._database.execute("UPDATE jobs SET batch_id = NULL, status = NULL")
 
 
-@pytest.mark.parametrize("ledger", [empty, one, synchronous, odd, ledgers.some, ledgers.many])
+@pytest.mark.parametrize(
+    "ledger", [empty, one, synchronous, odd, ledgers.write_example_ledger, ledgers.write_large_ledger]
+)
 def test_a_page_can_be_looked_at(drawing, browser, tmp_path, monkeypatch, ledger):
     """In light and dark, wide and narrow: all is legible, nothing is cut off, nothing is asked of anybody."""
     ledger(tmp_path / "ledger")
@@ -399,7 +402,7 @@ def test_a_page_can_be_looked_at(drawing, browser, tmp_path, monkeypatch, ledger
 
 def test_a_page_says_what_the_ledger_says(drawing, tmp_path, monkeypatch):
     """Its numbers are those of the other commands."""
-    ledgers.some(tmp_path / "ledger")
+    ledgers.write_example_ledger(tmp_path / "ledger")
     monkeypatch.setattr(time, "time", lambda: START + 14_600)
     html = reported(tmp_path / "ledger", tmp_path).read_text()
     scopes = Inventory(tmp_path / "ledger").scopes()

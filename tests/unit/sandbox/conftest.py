@@ -1,4 +1,4 @@
-"""A sandbox in this process, with a clock that a test sets, and one in a process of its own."""
+"""Fixtures and helpers: a sandbox in this process, with a clock that the test sets, and the official client."""
 
 from __future__ import annotations
 
@@ -15,16 +15,22 @@ from distilabel_openai_batch.sandbox import AnyFault, Settings, create_app
 CHAT = "/v1/chat/completions"
 
 
-def body(text: str = "Why is the sky blue?", **more: Any) -> dict[str, Any]:
+def chat_body(text: str = "Why is the sky blue?", **more: Any) -> dict[str, Any]:
     return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": text}], **more}
 
 
-def request(custom_id: str, url: str = CHAT, **more: Any) -> dict[str, Any]:
-    return {"custom_id": custom_id, "method": "POST", "url": url, "body": body(f"About {custom_id}, please."), **more}
+def batch_line(custom_id: str, url: str = CHAT, **more: Any) -> dict[str, Any]:
+    return {
+        "custom_id": custom_id,
+        "method": "POST",
+        "url": url,
+        "body": chat_body(f"About {custom_id}, please."),
+        **more,
+    }
 
 
-def requests(count: int) -> list[dict[str, Any]]:
-    return [request(f"r{index}") for index in range(count)]
+def batch_lines(count: int) -> list[dict[str, Any]]:
+    return [batch_line(f"r{index}") for index in range(count)]
 
 
 def jsonl(lines: list[dict[str, Any]]) -> bytes:
@@ -32,8 +38,13 @@ def jsonl(lines: list[dict[str, Any]]) -> bytes:
 
 
 @dataclass
-class Desk:
-    """What a user does at the API, in few words."""
+class ApiClient:
+    """Client of a sandbox in this process.
+
+    Attributes:
+        http: HTTP client with an API key.
+        now: time of the sandbox, in seconds since the epoch, as a list of one number.
+    """
 
     http: httpx.AsyncClient
     now: list[float] = field(default_factory=lambda: [1_000_000.0])
@@ -43,25 +54,25 @@ class Desk:
     ) -> httpx.Response:
         return await self.http.post("/v1/files", files={"file": (filename, content)}, data={"purpose": purpose, **form})
 
-    async def create(self, lines: list[dict[str, Any]] | bytes, **more: Any) -> dict[str, Any]:
-        """Uploads, creates, and returns once the work is done, whatever the clock says."""
+    async def create_batch(self, lines: list[dict[str, Any]] | bytes, **more: Any) -> dict[str, Any]:
+        """Upload the lines, create a batch, and wait until the threads have finished, whatever the clock says."""
         uploaded = await self.upload(lines if isinstance(lines, bytes) else jsonl(lines))
-        order = {"input_file_id": uploaded.json()["id"], "endpoint": CHAT, "completion_window": "24h", **more}
-        created = await self.http.post("/v1/batches", json=order)
+        creation = {"input_file_id": uploaded.json()["id"], "endpoint": CHAT, "completion_window": "24h", **more}
+        created = await self.http.post("/v1/batches", json=creation)
         assert created.status_code == 200, created.text
         await self.http.post("/sandbox/settle")
         return created.json()
 
-    async def look(self, batch: dict[str, Any]) -> dict[str, Any]:
+    async def get_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         return (await self.http.get(f"/v1/batches/{batch['id']}")).json()
 
-    async def run(self, lines: list[dict[str, Any]] | bytes, **more: Any) -> dict[str, Any]:
-        return await self.look(await self.create(lines, **more))
+    async def run_batch(self, lines: list[dict[str, Any]] | bytes, **more: Any) -> dict[str, Any]:
+        return await self.get_batch(await self.create_batch(lines, **more))
 
-    async def cancel(self, batch: dict[str, Any]) -> httpx.Response:
+    async def cancel_batch(self, batch: dict[str, Any]) -> httpx.Response:
         return await self.http.post(f"/v1/batches/{batch['id']}/cancel")
 
-    async def read(self, file_id: str | None) -> list[dict[str, Any]]:
+    async def read_lines(self, file_id: str | None) -> list[dict[str, Any]]:
         if file_id is None:
             return []
         content = (await self.http.get(f"/v1/files/{file_id}/content")).text
@@ -76,13 +87,13 @@ class Desk:
     async def books(self) -> dict[str, Any]:
         return (await self.http.get("/sandbox/books")).json()
 
-    def wait(self, seconds: float) -> None:
+    def advance_clock(self, seconds: float) -> None:
         self.now[0] += seconds
 
 
 @pytest.fixture
-async def desk():
-    """A sandbox whose clock stands still until the test waits."""
+async def api():
+    """Client of a sandbox whose clock stands still until the test advances the clock."""
     now = [1_000_000.0]
     app = create_app(Settings(), clock=lambda: now[0])
     transport = httpx.ASGITransport(app)
@@ -91,11 +102,11 @@ async def desk():
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://sandbox", headers=headers) as http,
     ):
-        yield Desk(http, now)
+        yield ApiClient(http, now)
 
 
 @pytest.fixture
 def client(sandbox):
-    """The official client, on a real socket; it retries nothing by itself."""
+    """Official client, on a real socket and without retries."""
     with openai.OpenAI(base_url=sandbox.base_url, api_key="anything", max_retries=0) as client:
         yield client

@@ -1,4 +1,4 @@
-"""What a request is answered with."""
+"""Answers of the sandbox's model."""
 
 import base64
 import json
@@ -7,9 +7,9 @@ import struct
 
 import pytest
 
-from distilabel_openai_batch.sandbox.answers import answer
+from distilabel_openai_batch.sandbox.model.answers import answer_request
 
-from .conftest import CHAT, body
+from .conftest import CHAT, chat_body
 
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
@@ -23,51 +23,51 @@ WEATHER = {
 CLOCK = {"type": "function", "function": {"name": "clock"}}
 
 
-def ask(asked, endpoint=CHAT):
-    return answer(endpoint, asked, lambda model: not model.startswith("no-such"))
+def answer(body, endpoint=CHAT):
+    return answer_request(endpoint, body, lambda model: not model.startswith("no-such"))
 
 
-def content(**more):
-    return ask(body(**more)).body["choices"][0]["message"]["content"]
+def answer_text(**more):
+    return answer(chat_body(**more)).body["choices"][0]["message"]["content"]
 
 
-def test_the_same_question_has_the_same_answer():
-    """Whatever the order of the keys; id and time included."""
-    asked = body(temperature=0.5, seed=1)
-    assert ask(asked) == ask(dict(reversed(asked.items())))
+def test_equal_requests_get_equal_answers():
+    """Ignore the order of the keys; id and time are equal too."""
+    request = chat_body(temperature=0.5, seed=1)
+    assert answer(request) == answer(dict(reversed(request.items())))
 
 
-def test_another_question_has_another_answer():
-    """In the text, and in the id."""
-    one, other = ask(body("one")).body, ask(body("other")).body
+def test_different_requests_get_different_answers():
+    """Differ in the text and in the id."""
+    one, other = answer(chat_body("one")).body, answer(chat_body("other")).body
     assert one["id"] != other["id"]
     assert one["choices"] != other["choices"]
 
 
-def test_the_answer_restates_the_instruction():
-    """A few dozen words that name it, whatever braces it holds."""
-    text = content(text="Explain {a} photosynthesis to a child.")
+def test_answer_restates_the_instruction():
+    """Write a few dozen words that name the instruction, braces included."""
+    text = answer_text(text="Explain {a} photosynthesis to a child.")
     assert "Explain {a} photosynthesis to a child" in text
     assert "photosynthesis" in text.replace("Explain {a} photosynthesis", "")
     assert 25 < len(text.split()) < 100
 
 
 @pytest.mark.parametrize("text", ["", " ", "\x00\x07", "🎉" * 50_000, "\u2028{topic}", "短い質問"])
-def test_any_text_is_answered(text):
-    """Empty, enormous or odd."""
-    assert ask(body(text)).status == 200
+def test_every_text_is_answered(text):
+    """Accept empty, huge and unusual texts."""
+    assert answer(chat_body(text)).status == 200
 
 
-def test_every_choice_is_different():
-    """Up to the most that can be asked for."""
-    choices = ask(body(n=128)).body["choices"]
+def test_choices_differ():
+    """Write 128 different choices, the maximum of `n`."""
+    choices = answer(chat_body(n=128)).body["choices"]
     assert len({choice["message"]["content"] for choice in choices}) == 128
     assert [choice["index"] for choice in choices] == list(range(128))
 
 
-def test_the_shape_is_that_of_a_chat_completion():
-    """Nothing is missing that a client may read."""
-    reply = ask(body()).body
+def test_chat_completion_has_every_field():
+    """Return every field that a client may read."""
+    reply = answer(chat_body()).body
     assert reply["object"] == "chat.completion"
     assert reply["id"].startswith("chatcmpl-")
     assert reply["model"] == "gpt-4o-mini-2024-07-18"
@@ -77,8 +77,8 @@ def test_the_shape_is_that_of_a_chat_completion():
 
 
 def test_usage_counts_four_characters_as_a_token():
-    """Prompt, completion, and their sum; each choice is paid for."""
-    reply = ask(body("x" * 400, n=3)).body
+    """Count the prompt, every choice, and the sum."""
+    reply = answer(chat_body("x" * 400, n=3)).body
     usage = reply["usage"]
     written = [choice["message"]["content"] for choice in reply["choices"]]
     assert usage["prompt_tokens"] == 3 + 4 + 100
@@ -87,25 +87,25 @@ def test_usage_counts_four_characters_as_a_token():
 
 
 @pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
-def test_the_answer_is_cut_at_the_token_limit(limit):
-    """`finish_reason` says so; a limit that is not reached changes nothing."""
-    whole = content()
-    (choice,) = ask(body(**{limit: 5})).body["choices"]
+def test_answer_is_cut_at_the_token_limit(limit):
+    """Report `length`; a limit above the length changes nothing."""
+    whole = answer_text()
+    (choice,) = answer(chat_body(**{limit: 5})).body["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == (whole[:20], "length")
-    assert content(**{limit: 5_000}) == whole
+    assert answer_text(**{limit: 5_000}) == whole
 
 
 @pytest.mark.parametrize("stop", ["depends", ["zzz", "depends"], ["."]])
-def test_the_answer_ends_before_a_stop_sequence(stop):
-    """The sequence itself is left out."""
-    whole = next(text for seed in range(99) if "depends" in (text := content(seed=seed)))
-    seed = next(seed for seed in range(99) if content(seed=seed) == whole)
-    assert content(seed=seed, stop=stop) == whole.partition(stop if isinstance(stop, str) else stop[-1])[0]
+def test_answer_ends_before_a_stop_sequence(stop):
+    """Leave the stop sequence out."""
+    whole = next(text for seed in range(99) if "depends" in (text := answer_text(seed=seed)))
+    seed = next(seed for seed in range(99) if answer_text(seed=seed) == whole)
+    assert answer_text(seed=seed, stop=stop) == whole.partition(stop if isinstance(stop, str) else stop[-1])[0]
 
 
 def test_logprobs_cover_the_answer():
-    """Their tokens put together are the text; the most probable alternative is the token itself."""
-    (choice,) = ask(body(logprobs=True, top_logprobs=20)).body["choices"]
+    """Tokens joined give the text; the most probable alternative is the token itself."""
+    (choice,) = answer(chat_body(logprobs=True, top_logprobs=20)).body["choices"]
     entries = choice["logprobs"]["content"]
     assert "".join(entry["token"] for entry in entries) == choice["message"]["content"]
     for entry in entries:
@@ -115,7 +115,7 @@ def test_logprobs_cover_the_answer():
         assert [top["logprob"] for top in tops] == sorted((top["logprob"] for top in tops), reverse=True)
         assert bytes(entry["bytes"]).decode() == entry["token"]
         assert entry["logprob"] <= 0
-    assert ask(body(logprobs=True)).body["choices"][0]["logprobs"]["content"][0]["top_logprobs"] == []
+    assert answer(chat_body(logprobs=True)).body["choices"][0]["logprobs"]["content"][0]["top_logprobs"] == []
 
 
 @pytest.mark.parametrize(
@@ -126,9 +126,9 @@ def test_logprobs_cover_the_answer():
         ({"type": "function", "function": {"name": "weather"}}, {"weather"}, "stop"),
     ],
 )
-def test_a_tool_is_called(choice, names, finish):
-    """The one that was chosen, with arguments that fit its schema."""
-    (reply,) = ask(body(tools=[WEATHER, CLOCK], tool_choice=choice)).body["choices"]
+def test_tool_is_called(choice, names, finish):
+    """Call the chosen tool, with arguments that fit its schema."""
+    (reply,) = answer(chat_body(tools=[WEATHER, CLOCK], tool_choice=choice)).body["choices"]
     (call,) = reply["message"]["tool_calls"]
     arguments = json.loads(call["function"]["arguments"])
     assert call["function"]["name"] in names
@@ -136,30 +136,30 @@ def test_a_tool_is_called(choice, names, finish):
     assert (reply["message"]["content"], reply["finish_reason"]) == (None, finish)
 
 
-def test_no_tool_is_called_if_none_is_wanted():
-    """`tool_choice: none` gives words."""
-    assert content(tools=[WEATHER], tool_choice="none") == content()
+def test_tool_choice_none_gives_text():
+    """Ignore the tools."""
+    assert answer_text(tools=[WEATHER], tool_choice="none") == answer_text()
 
 
-def test_json_is_given_where_json_is_asked_for():
-    """An object, for `json_object`; one that fits, for `json_schema`."""
-    assert isinstance(json.loads(content(text="Answer in JSON.", response_format={"type": "json_object"})), dict)
+def test_json_response_formats_give_json():
+    """Return an object for `json_object`, a fitting object for `json_schema`."""
+    assert isinstance(json.loads(answer_text(text="Answer in JSON.", response_format={"type": "json_object"})), dict)
     schema = {
         "type": "object",
         "properties": {"score": {"type": "integer", "minimum": 1, "maximum": 5}},
         "required": ["score"],
         "additionalProperties": False,
     }
-    wanted = {"type": "json_schema", "json_schema": {"name": "rating", "strict": True, "schema": schema}}
-    assert json.loads(content(response_format=wanted))["score"] in range(1, 6)
+    response_format = {"type": "json_schema", "json_schema": {"name": "rating", "strict": True, "schema": schema}}
+    assert json.loads(answer_text(response_format=response_format))["score"] in range(1, 6)
 
 
-def test_images_are_taken():
-    """They cost tokens; the text beside them is answered."""
+def test_images_are_accepted():
+    """Count the tokens of an image, and answer the text beside the image."""
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    asked = body()
-    asked["messages"] = [{"role": "user", "content": [{"type": "text", "text": "What is in this picture?"}, picture]}]
-    reply = ask(asked).body
+    request = chat_body()
+    request["messages"] = [{"role": "user", "content": [{"type": "text", "text": "What is in this picture?"}, picture]}]
+    reply = answer(request).body
     assert "What is in this picture" in reply["choices"][0]["message"]["content"]
     assert reply["usage"]["prompt_tokens"] == 3 + 4 + 6 + 85
 
@@ -226,9 +226,9 @@ def test_images_are_taken():
         ),
     ],
 )
-def test_bad_parameters_are_refused_as_openai_refuses_them(change, status, code, message):
-    """Status, code and words."""
-    reply = ask(body() | change)
+def test_bad_parameters_are_refused_as_by_openai(change, status, code, message):
+    """Return OpenAI's status, code and message."""
+    reply = answer(chat_body() | change)
     error = reply.body["error"]
     assert (reply.status, error["code"], error["type"]) == (status, code, "invalid_request_error")
     assert message in error["message"]
@@ -244,21 +244,27 @@ def test_bad_parameters_are_refused_as_openai_refuses_them(change, status, code,
         {"model": "gpt-5.1", "temperature": 0.5},
     ],
 )
-def test_null_counts_as_not_given(change):
-    """As distilabel and the SDK may send it; bounds are inclusive."""
-    assert ask(body() | change).status == 200
+def test_null_parameters_count_as_missing(change):
+    """Accept nulls, which distilabel and the SDK may send; bounds are inclusive."""
+    assert answer(chat_body() | change).status == 200
 
 
-def test_a_missing_parameter_is_named():
-    """Of each endpoint."""
-    assert ask({"model": "gpt-4o"}).body["error"]["param"] == "messages"
-    assert ask({"model": "text-embedding-3-small"}, EMBEDDINGS).body["error"]["param"] == "input"
+def test_missing_parameter_is_named():
+    """Name the parameter of each endpoint."""
+    assert answer({"model": "gpt-4o"}).body["error"]["param"] == "messages"
+    assert answer({"model": "text-embedding-3-small"}, EMBEDDINGS).body["error"]["param"] == "input"
 
 
-def test_completions_have_their_legacy_shape():
-    """`echo` puts the prompt first; `logprobs` are lists side by side; several prompts have `n` choices each."""
-    asked = {"model": "gpt-3.5-turbo-instruct", "prompt": ["One day", "Two days"], "n": 2, "echo": True, "logprobs": 2}
-    reply = ask(asked, COMPLETIONS).body
+def test_legacy_completions_have_the_legacy_shape():
+    """`echo` prepends the prompt; `logprobs` are parallel lists; each of several prompts has `n` choices."""
+    request = {
+        "model": "gpt-3.5-turbo-instruct",
+        "prompt": ["One day", "Two days"],
+        "n": 2,
+        "echo": True,
+        "logprobs": 2,
+    }
+    reply = answer(request, COMPLETIONS).body
     texts = [choice["text"] for choice in reply["choices"]]
     assert reply["object"] == "text_completion"
     assert [text.startswith("One day ") for text in texts] == [True, True, False, False]
@@ -274,14 +280,14 @@ def test_completions_have_their_legacy_shape():
 
 
 @pytest.mark.parametrize("prompt", [None, "", [1, 2, 3], [[1, 2], [3]]])
-def test_completions_take_any_prompt(prompt):
-    """None, empty, or as token numbers."""
-    assert ask({"model": "gpt-3.5-turbo-instruct", "prompt": prompt}, COMPLETIONS).status == 200
+def test_legacy_completions_accept_every_kind_of_prompt(prompt):
+    """Accept a missing prompt, an empty prompt, and token numbers."""
+    assert answer({"model": "gpt-3.5-turbo-instruct", "prompt": prompt}, COMPLETIONS).status == 200
 
 
-def test_embeddings_stand_for_their_texts():
-    """Vectors of length 1: the same for the same text, another for another."""
-    reply = ask({"model": "text-embedding-3-small", "input": ["a", "b", "a"]}, EMBEDDINGS).body
+def test_embeddings_are_unit_vectors_derived_from_the_text():
+    """Return equal vectors for equal texts, different vectors for different texts."""
+    reply = answer({"model": "text-embedding-3-small", "input": ["a", "b", "a"]}, EMBEDDINGS).body
     a, b, again = [entry["embedding"] for entry in reply["data"]]
     assert [entry["index"] for entry in reply["data"]] == [0, 1, 2]
     assert a == again != b
@@ -289,10 +295,10 @@ def test_embeddings_stand_for_their_texts():
     assert math.isclose(sum(number * number for number in a), 1)
 
 
-def test_embeddings_can_be_shorter_and_in_base64():
-    """The SDK asks for base64 by itself."""
-    asked = {"model": "text-embedding-3-large", "input": "a", "dimensions": 4}
-    (plain,) = ask(asked, EMBEDDINGS).body["data"]
-    (coded,) = ask(asked | {"encoding_format": "base64"}, EMBEDDINGS).body["data"]
+def test_embeddings_support_dimensions_and_base64():
+    """Support base64, which the SDK requests by default."""
+    request = {"model": "text-embedding-3-large", "input": "a", "dimensions": 4}
+    (plain,) = answer(request, EMBEDDINGS).body["data"]
+    (coded,) = answer(request | {"encoding_format": "base64"}, EMBEDDINGS).body["data"]
     decoded = struct.unpack("<4f", base64.b64decode(coded["embedding"]))
     assert decoded == pytest.approx(plain["embedding"], abs=1e-6)

@@ -1,4 +1,4 @@
-"""Calls that go wrong on purpose, as the official client sees them on a real socket."""
+"""Faults of calls, as the official client sees them on a real socket."""
 
 import contextlib
 import io
@@ -10,14 +10,14 @@ import pytest
 
 from distilabel_openai_batch.sandbox import Fault, RequestFailure
 
-from .conftest import CHAT, jsonl, request, requests
+from .conftest import CHAT, batch_line, batch_lines, jsonl
 
 
 def upload(client, content=b"{}\n"):
     return client.files.create(file=("in.jsonl", io.BytesIO(content)), purpose="batch")
 
 
-def create(client, file_id):
+def create_batch(client, file_id):
     return client.batches.create(input_file_id=file_id, endpoint=CHAT, completion_window="24h")
 
 
@@ -27,19 +27,19 @@ CALLS = {
     "files.retrieve": lambda client: client.files.retrieve("file-x"),
     "files.content": lambda client: client.files.content("file-x"),
     "files.delete": lambda client: client.files.delete("file-x"),
-    "batches.create": lambda client: create(client, "file-x"),
+    "batches.create": lambda client: create_batch(client, "file-x"),
     "batches.list": lambda client: client.batches.list(),
     "batches.retrieve": lambda client: client.batches.retrieve("batch_x"),
     "batches.cancel": lambda client: client.batches.cancel("batch_x"),
-    "chat.completions": lambda client: client.chat.completions.create(**request("a")["body"]),
+    "chat.completions": lambda client: client.chat.completions.create(**batch_line("a")["body"]),
     "completions": lambda client: client.completions.create(model="gpt-3.5-turbo-instruct", prompt="x"),
     "embeddings": lambda client: client.embeddings.create(model="text-embedding-3-small", input="x"),
 }
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_every_call_can_be_made_to_fail_by_its_name(sandbox, client, call):
-    """Once, with the status that was set; other calls are left alone."""
+def test_each_call_fails_by_name(sandbox, client, call):
+    """The call fails once, with the given status; other calls pass."""
     sandbox.add_fault(Fault(call=call, kind="status", status=503, headers={"Retry-After": "7"}))
     for name, make in CALLS.items():
         if name != call:
@@ -52,10 +52,10 @@ def test_every_call_can_be_made_to_fail_by_its_name(sandbox, client, call):
     assert [entry.status for entry in sandbox.calls(call)] == [503]
 
 
-def test_a_fault_lets_so_many_calls_through_and_then_happens_so_often(sandbox, client):
-    """`skip`, then `times`; `any` concerns every call; -1 lasts until it is cleared."""
+def test_fault_skips_calls_then_repeats(sandbox, client):
+    """`skip` calls pass, then `times` calls fail; `any` matches every call; -1 lasts until the faults are cleared."""
 
-    def fails():
+    def list_fails():
         try:
             client.batches.list()
         except openai.InternalServerError:
@@ -63,15 +63,15 @@ def test_a_fault_lets_so_many_calls_through_and_then_happens_so_often(sandbox, c
         return False
 
     sandbox.add_fault(Fault(call="any", kind="status", skip=2, times=3))
-    assert [fails() for _ in range(7)] == [False, False, True, True, True, False, False]
+    assert [list_fails() for _ in range(7)] == [False, False, True, True, True, False, False]
     sandbox.add_fault(Fault(call="batches.list", kind="status", times=-1))
-    assert all(fails() for _ in range(5))
+    assert all(list_fails() for _ in range(5))
     sandbox.clear_faults()
-    assert not fails()
+    assert not list_fails()
 
 
-def test_an_error_may_be_a_page(sandbox, client):
-    """502 with HTML, as a gateway sends it; or any JSON."""
+def test_error_body_may_be_html_or_json(sandbox, client):
+    """Send 502 with HTML, as a gateway does, or any JSON."""
     sandbox.add_fault(Fault(call="batches.list", kind="status", status=502, body="<html>Bad gateway</html>"))
     sandbox.add_fault(Fault(call="batches.list", kind="status", status=400, body={"error": {"code": "odd"}}))
     with pytest.raises(openai.InternalServerError) as caught:
@@ -83,37 +83,37 @@ def test_an_error_may_be_a_page(sandbox, client):
     assert caught.value.code == "odd"
 
 
-def test_a_connection_cut_before_the_effect_leaves_nothing(sandbox, client):
-    """The client sees a lost connection, and no batch was made."""
+def test_cut_before_creates_no_batch(sandbox, client):
+    """The client sees a lost connection."""
     file_id = upload(client).id
     sandbox.add_fault(Fault(call="batches.create", kind="cut_before"))
     with pytest.raises(openai.APIConnectionError):
-        create(client, file_id)
+        create_batch(client, file_id)
     assert client.batches.list().data == []
     assert [call.status for call in sandbox.calls("batches.create")] == [0]
 
 
-def test_a_connection_cut_after_the_effect_leaves_a_batch(sandbox, client):
-    """The client sees a lost connection; the batch was made nevertheless."""
+def test_cut_after_creates_a_batch(sandbox, client):
+    """The client sees a lost connection."""
     file_id = upload(client).id
     sandbox.add_fault(Fault(call="batches.create", kind="cut_after"))
     with pytest.raises(openai.APIConnectionError):
-        create(client, file_id)
+        create_batch(client, file_id)
     assert len(client.batches.list().data) == 1
 
 
-def test_the_official_client_buys_twice_when_a_reply_is_lost(sandbox):
-    """Its own retries make one batch each: what the faults are there to show."""
+def test_official_client_creates_duplicates_when_replies_are_lost(sandbox):
+    """Each retry of the client creates one more batch."""
     with openai.OpenAI(base_url=sandbox.base_url, api_key="anything", max_retries=2) as client:
         file_id = upload(client).id
         sandbox.add_fault(Fault(call="batches.create", kind="cut_after", times=2))
-        create(client, file_id)
+        create_batch(client, file_id)
         assert len(client.batches.list().data) == 3
 
 
 @pytest.mark.parametrize("size", [1_000, 5_000_000])
-def test_an_upload_can_be_cut(sandbox, client, size):
-    """However much of it was on its way."""
+def test_upload_can_be_cut(sandbox, client, size):
+    """The upload leaves no file, whatever its size."""
     sandbox.add_fault(Fault(call="files.create", kind="cut_before"))
     with pytest.raises(openai.APIConnectionError):
         upload(client, b"x" * size)
@@ -122,8 +122,8 @@ def test_an_upload_can_be_cut(sandbox, client, size):
 
 
 @pytest.mark.parametrize("size", [10, 3_000_000])
-def test_a_download_can_be_truncated_and_taken_up_again(sandbox, client, size):
-    """Half of it comes, then the connection ends; the rest can be had as a range."""
+def test_truncated_download_can_be_resumed(sandbox, client, size):
+    """Half of the content arrives, then the connection ends; a range gets the rest."""
     content = bytes(index % 251 for index in range(size))
     file_id = upload(client, content).id
     sandbox.add_fault(Fault(call="files.content", kind="truncate"))
@@ -141,23 +141,23 @@ def test_a_download_can_be_truncated_and_taken_up_again(sandbox, client, size):
     assert received + rest == content
 
 
-def test_a_call_can_hang(sandbox, client):
-    """Until the client gives up; the server goes on serving others."""
+def test_call_can_hang(sandbox, client):
+    """The client times out; the server goes on serving other calls."""
     sandbox.add_fault(Fault(call="batches.list", kind="hang"))
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=0.2).batches.list()
     assert client.batches.list().data == []
 
 
-def test_a_fault_that_makes_no_sense_is_refused(sandbox):
-    """With the reason."""
+def test_invalid_fault_is_refused(sandbox):
+    """The error names the invalid field."""
     with pytest.raises(ValueError, match="call"):
-        sandbox._ask("POST", "faults", {"call": "files.eat", "kind": "status"})
+        sandbox._control("POST", "faults", {"call": "files.eat", "kind": "status"})
 
 
-def test_a_whole_job_runs_through_the_official_client(sandbox, client):
-    """Upload, create, wait, download: typed objects all the way."""
-    batch = create(client, upload(client, jsonl(requests(10))).id)
+def test_whole_job_runs_through_the_official_client(sandbox, client):
+    """Upload, create, wait and download with typed objects."""
+    batch = create_batch(client, upload(client, jsonl(batch_lines(10))).id)
     for _ in range(500):
         if batch.status == "completed":
             break
@@ -169,11 +169,11 @@ def test_a_whole_job_runs_through_the_official_client(sandbox, client):
     assert client.files.wait_for_processing(batch.output_file_id).status == "processed"
 
 
-def test_a_share_of_requests_fails_the_same_ones_each_time():
-    """About so many, decided by what they say; all without a share, and none of those that it does not concern."""
+def test_share_of_requests_fails_repeatably():
+    """The body decides; without `share` every matching request fails, and no other request does."""
     bodies = [f'{{"number":{n}}}'.encode() for n in range(1_000)]
-    some = [RequestFailure(contains="number", share=0.2).concerns(body) for body in bodies]
-    assert 150 < sum(some) < 250
-    assert some == [RequestFailure(contains="number", share=0.2).concerns(body) for body in bodies]
-    assert all(RequestFailure(contains="number").concerns(body) for body in bodies)
-    assert not any(RequestFailure(contains="letter").concerns(body) for body in bodies)
+    failing = [RequestFailure(contains="number", share=0.2).matches(body) for body in bodies]
+    assert 150 < sum(failing) < 250
+    assert failing == [RequestFailure(contains="number", share=0.2).matches(body) for body in bodies]
+    assert all(RequestFailure(contains="number").matches(body) for body in bodies)
+    assert not any(RequestFailure(contains="letter").matches(body) for body in bodies)

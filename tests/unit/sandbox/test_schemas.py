@@ -1,4 +1,4 @@
-"""Values that fit a schema."""
+"""Values that fit a JSON schema, and the check of `strict` schemas."""
 
 import jsonschema
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilabel_openai_batch.sandbox.errors import ApiError
-from distilabel_openai_batch.sandbox.schemas import Instance, check_strict
+from distilabel_openai_batch.sandbox.model.schemas import SchemaSampler, check_strict
 
 TREE = {
     "$defs": {
@@ -46,17 +46,17 @@ SCHEMAS = [
 @pytest.mark.parametrize("schema", SCHEMAS)
 @given(number=st.integers(0, 2**64 - 1), text=st.text())
 @settings(max_examples=30, deadline=None)
-def test_the_value_fits_its_schema(schema, number, text):
-    """Whatever is asked, and recursive schemas end."""
-    value = Instance(schema, text, number).value()
+def test_value_fits_the_schema(schema, number, text):
+    """Fit for every seed and text, recursive schemas included; equal arguments give equal values."""
+    value = SchemaSampler(schema, text, number).sample()
     jsonschema.Draft202012Validator(schema).validate(value)
-    assert value == Instance(schema, text, number).value()
+    assert value == SchemaSampler(schema, text, number).sample()
 
 
-def test_values_differ():
-    """So that `n` choices are not all alike."""
+def test_values_differ_by_seed():
+    """The `n` choices of an answer must not be equal."""
     schema = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-    assert len({Instance(schema, "x", number).value()["text"] for number in range(20)}) > 10
+    assert len({SchemaSampler(schema, "x", number).sample()["text"] for number in range(20)}) > 10
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_values_differ():
         {"$ref": "#"},
     ],
 )
-def test_a_schema_without_a_value_is_refused(schema):
-    """Rather than looping for ever."""
+def test_schema_without_a_finite_value_is_refused(schema):
+    """Raise instead of looping for ever."""
     with pytest.raises(ApiError, match="Invalid schema"):
-        Instance(schema, "x", 1).value()
+        SchemaSampler(schema, "x", 1).sample()
 
 
 @pytest.mark.parametrize(
@@ -93,13 +93,13 @@ def test_a_schema_without_a_value_is_refused(schema):
         ({"$defs": {"x": {"type": "object"}}, "anyOf": [{"$ref": "#/$defs/x"}]}, "('$defs', 'x')"),
     ],
 )
-def test_a_strict_schema_must_be_closed(schema, complaint):
-    """As OpenAI demands, at any depth, and the place is named."""
+def test_strict_schema_must_be_closed(schema, complaint):
+    """Check at every depth, and name the place, as OpenAI does."""
     with pytest.raises(ApiError) as caught:
         check_strict(schema, "name")
     assert complaint in caught.value.message
 
 
-def test_a_closed_schema_may_be_strict():
-    """Recursive ones too."""
+def test_closed_schema_passes_the_strict_check():
+    """Accept recursive schemas too."""
     check_strict(TREE, "tree")

@@ -1,16 +1,16 @@
-"""What the API finds wrong with an input file, it says later, on the batch."""
+"""Validation of input files, and refusals at the creation of a batch."""
 
 import json
 
 import pytest
 
-from .conftest import body, jsonl, request, requests
+from .conftest import batch_line, batch_lines, chat_body, jsonl
 
 EMBEDDINGS = "/v1/embeddings"
 
 
-def without(name):
-    return {key: value for key, value in request("a").items() if key != name}
+def line_without(name):
+    return {key: value for key, value in batch_line("a").items() if key != name}
 
 
 @pytest.mark.parametrize(
@@ -19,22 +19,22 @@ def without(name):
         (b"{not json}\n", ("invalid_json_line", "This line is not parseable as valid JSON.", None, 1)),
         (b"[1]\n", ("invalid_json_line", "This line is not parseable as valid JSON.", None, 1)),
         (
-            b"\xef\xbb\xbf" + jsonl(requests(1)),
+            b"\xef\xbb\xbf" + jsonl(batch_lines(1)),
             ("invalid_json_line", "This line is not parseable as valid JSON.", None, 1),
         ),
         *(
             (
-                jsonl([request("first"), without(name)]),
+                jsonl([batch_line("first"), line_without(name)]),
                 ("missing_required_parameter", f"Missing required parameter: '{name}'.", name, 2),
             )
             for name in ("custom_id", "method", "url", "body")
         ),
         (
-            jsonl([request("a", EMBEDDINGS)]),
+            jsonl([batch_line("a", EMBEDDINGS)]),
             ("invalid_url", "The URL provided for this request does not match the batch endpoint.", "url", 1),
         ),
         (
-            jsonl([request("a", body=body() | {"model": "no-such-model"})]),
+            jsonl([batch_line("a", body=chat_body() | {"model": "no-such-model"})]),
             (
                 "model_not_found",
                 "The provided model 'no-such-model' is not supported by the Batch API.",
@@ -43,7 +43,7 @@ def without(name):
             ),
         ),
         (
-            jsonl([request("a", body=body(stream=True))]),
+            jsonl([batch_line("a", body=chat_body(stream=True))]),
             (
                 "streaming_unsupported",
                 "Chat Completions: Streaming is not supported in the Batch API.",
@@ -52,15 +52,15 @@ def without(name):
             ),
         ),
         (
-            jsonl([request("a", body={"messages": []})]),
+            jsonl([batch_line("a", body={"messages": []})]),
             ("invalid_request", "Model parameter is required.", "body.model", 1),
         ),
         (
-            jsonl([request("a", body={"model": "gpt-4o"})]),
+            jsonl([batch_line("a", body={"model": "gpt-4o"})]),
             ("invalid_request", "Messages parameter is required.", "body.messages", 1),
         ),
         (
-            jsonl([request("a"), request("b"), request("a")]),
+            jsonl([batch_line("a"), batch_line("b"), batch_line("a")]),
             (
                 "duplicate_custom_id",
                 "The custom_id for this request is a duplicate of another request. "
@@ -70,7 +70,7 @@ def without(name):
             ),
         ),
         (
-            jsonl([request("a"), request("b", body=body() | {"model": "gpt-4o"})]),
+            jsonl([batch_line("a"), batch_line("b", body=chat_body() | {"model": "gpt-4o"})]),
             (
                 "mismatched_model",
                 "The model 'gpt-4o' for this request does not match the rest of the batch. "
@@ -83,10 +83,10 @@ def without(name):
         (b"\n\n", ("empty_file", "The batch input file is empty.", None, None)),
     ],
 )
-async def test_a_bad_file_fails_the_batch_with_the_api_own_words(desk, content, expected):
-    """Creating it succeeds; code, message, param and line stand in `errors`."""
-    created = await desk.create(content)
-    batch = await desk.look(created)
+async def test_bad_file_fails_the_batch_with_the_message_of_the_api(api, content, expected):
+    """The creation succeeds; `errors` hold code, message, param and line."""
+    created = await api.create_batch(content)
+    batch = await api.get_batch(created)
 
     assert (created["status"], created["errors"]) == ("validating", None)
     assert batch["status"] == "failed"
@@ -95,10 +95,10 @@ async def test_a_bad_file_fails_the_batch_with_the_api_own_words(desk, content, 
     assert batch["request_counts"] == {"total": 0, "completed": 0, "failed": 0}
 
 
-async def test_every_bad_line_is_named(desk):
-    """Lines are counted from 1, blank ones included."""
-    good = json.dumps(request("good")).encode()
-    batch = await desk.run(b"\n".join([good, b"oops", b"", b"{}"]))
+async def test_every_bad_line_is_reported(api):
+    """Lines are counted from 1, blank lines included."""
+    good = json.dumps(batch_line("good")).encode()
+    batch = await api.run_batch(b"\n".join([good, b"oops", b"", b"{}"]))
 
     assert [(e["code"], e["line"]) for e in batch["errors"]["data"]] == [
         ("invalid_json_line", 2),
@@ -106,37 +106,37 @@ async def test_every_bad_line_is_named(desk):
     ]
 
 
-async def test_a_file_with_too_many_requests_fails(desk):
-    """The limit is 50,000 unless set otherwise."""
-    await desk.configure(max_requests=2)
-    assert (await desk.run(requests(2)))["status"] == "completed"
-    (error,) = (await desk.run(requests(3)))["errors"]["data"]
+async def test_file_with_too_many_requests_fails(api):
+    """The default limit is 50,000 requests."""
+    await api.configure(max_requests=2)
+    assert (await api.run_batch(batch_lines(2)))["status"] == "completed"
+    (error,) = (await api.run_batch(batch_lines(3)))["errors"]["data"]
     assert error["code"] == "maximum_requests_exceeded"
 
 
-async def test_a_file_that_is_too_large_fails(desk):
-    """The limit is 209,715,200 bytes unless set otherwise."""
-    content = jsonl(requests(2))
-    await desk.configure(max_bytes=len(content))
-    assert (await desk.run(content))["status"] == "completed"
-    await desk.configure(max_bytes=len(content) - 1)
-    (error,) = (await desk.run(content))["errors"]["data"]
+async def test_too_large_file_fails(api):
+    """The default limit is 209,715,200 bytes."""
+    content = jsonl(batch_lines(2))
+    await api.configure(max_bytes=len(content))
+    assert (await api.run_batch(content))["status"] == "completed"
+    await api.configure(max_bytes=len(content) - 1)
+    (error,) = (await api.run_batch(content))["errors"]["data"]
     assert error["code"] == "maximum_input_file_size_exceeded"
     assert f"larger than the {len(content) - 1} maximum for the gpt-4o-mini-2024-07-18 model" in error["message"]
 
 
-async def test_enqueued_tokens_are_counted_over_the_unfinished_batches_of_a_model(desk):
-    """The batch that does not fit fails later, and fits once the others have ended."""
-    await desk.configure(in_progress_seconds=10)
-    first = await desk.create(requests(3))
+async def test_enqueued_tokens_are_counted_over_the_unfinished_batches_of_a_model(api):
+    """A batch above the limit fails at its validation, and fits once the others have ended."""
+    await api.configure(in_progress_seconds=10)
+    first = await api.create_batch(batch_lines(3))
     tokens = 3 * (3 + 4 + 5)  # per request: 3, 4 for its message, 5 for its 20 characters
-    assert (await desk.look(first))["request_counts"]["total"] == 3
-    await desk.configure(enqueued_token_limit=2 * tokens - 1)
+    assert (await api.get_batch(first))["request_counts"]["total"] == 3
+    await api.configure(enqueued_token_limit=2 * tokens - 1)
 
-    refused = await desk.run(requests(3))
-    other_model = await desk.run([request("a", body=body() | {"model": "gpt-4o"})])
-    desk.wait(10)
-    accepted = await desk.run(requests(3))
+    refused = await api.run_batch(batch_lines(3))
+    other_model = await api.run_batch([batch_line("a", body=chat_body() | {"model": "gpt-4o"})])
+    api.advance_clock(10)
+    accepted = await api.run_batch(batch_lines(3))
 
     (error,) = refused["errors"]["data"]
     assert error["code"] == "token_limit_exceeded"
@@ -146,19 +146,19 @@ async def test_enqueued_tokens_are_counted_over_the_unfinished_batches_of_a_mode
     assert accepted["status"] == "in_progress"
 
 
-async def test_a_file_that_is_not_visible_yet_fails_the_batch(desk):
-    """Right after the upload the API may not find the file; a little later it does."""
-    await desk.configure(upload_visible_after_seconds=5)
-    batch = await desk.run(requests(1))
+async def test_file_that_is_not_visible_yet_fails_the_batch(api):
+    """Right after an upload the API may not find the file; the file is found later."""
+    await api.configure(upload_visible_after_seconds=5)
+    batch = await api.run_batch(batch_lines(1))
     (error,) = batch["errors"]["data"]
     assert (error["code"], error["param"]) == ("invalid_request", "file_id")
     assert error["message"].startswith(f"Cannot find file {batch['input_file_id']}, or organization org-")
 
-    desk.wait(5)
-    order = {key: batch[key] for key in ("input_file_id", "endpoint", "completion_window")}
-    assert (await desk.http.post("/v1/batches", json=order)).status_code == 200
-    await desk.http.post("/sandbox/settle")
-    assert (await desk.books())["batches"][-1]["status"] == "completed"
+    api.advance_clock(5)
+    creation = {key: batch[key] for key in ("input_file_id", "endpoint", "completion_window")}
+    assert (await api.http.post("/v1/batches", json=creation)).status_code == 200
+    await api.http.post("/sandbox/settle")
+    assert (await api.books())["batches"][-1]["status"] == "completed"
 
 
 @pytest.mark.parametrize(
@@ -175,32 +175,32 @@ async def test_a_file_that_is_not_visible_yet_fails_the_batch(desk):
         ({"output_expires_after": {"anchor": "created_at", "seconds": 60}}, 400, "invalid_value", None),
     ],
 )
-async def test_a_bad_order_is_refused_at_once(desk, change, status, code, param):
-    """What the call itself gets wrong is a 400, and no batch is made."""
-    file_id = (await desk.upload(jsonl(requests(1)))).json()["id"]
-    order = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"} | change
-    reply = await desk.http.post("/v1/batches", json=order)
+async def test_bad_creation_is_refused_at_once(api, change, status, code, param):
+    """Return 400 for a bad call, and create no batch."""
+    file_id = (await api.upload(jsonl(batch_lines(1)))).json()["id"]
+    creation = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"} | change
+    reply = await api.http.post("/v1/batches", json=creation)
     error = reply.json()["error"]
     assert (reply.status_code, error["code"], error["type"]) == (status, code, "invalid_request_error")
     assert param in (None, error["param"])
-    assert (await desk.books())["batches"] == []
+    assert (await api.books())["batches"] == []
 
 
-async def test_metadata_up_to_its_limits_comes_back(desk):
-    """16 pairs, keys of 64 and values of 512 characters."""
+async def test_metadata_within_the_limits_is_returned(api):
+    """Keep 16 pairs, with keys of 64 and values of 512 characters."""
     metadata = {f"{index:064}": "v" * 512 for index in range(16)}
-    assert (await desk.run(requests(1), metadata=metadata))["metadata"] == metadata
+    assert (await api.run_batch(batch_lines(1), metadata=metadata))["metadata"] == metadata
 
 
-async def test_batches_beyond_the_hourly_limit_are_refused(desk):
-    """429 with `Retry-After`, until an hour has passed."""
-    await desk.configure(max_batches_per_hour=2)
-    first = await desk.create(requests(1))
-    await desk.create(requests(1))
-    order = {key: first[key] for key in ("input_file_id", "endpoint", "completion_window")}
+async def test_batches_beyond_the_hourly_limit_are_refused(api):
+    """Return 429 with `Retry-After` until an hour has passed."""
+    await api.configure(max_batches_per_hour=2)
+    first = await api.create_batch(batch_lines(1))
+    await api.create_batch(batch_lines(1))
+    creation = {key: first[key] for key in ("input_file_id", "endpoint", "completion_window")}
 
-    refused = await desk.http.post("/v1/batches", json=order)
+    refused = await api.http.post("/v1/batches", json=creation)
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "rate_limit_exceeded")
     assert "retry-after" in refused.headers
-    desk.wait(3_600)
-    assert (await desk.http.post("/v1/batches", json=order)).status_code == 200
+    api.advance_clock(3_600)
+    assert (await api.http.post("/v1/batches", json=creation)).status_code == 200

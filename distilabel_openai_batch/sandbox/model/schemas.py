@@ -1,15 +1,16 @@
-"""JSON schemas: a value that fits one, and what OpenAI demands of a strict one."""
+"""JSON schemas: a generator of values that fit a schema, and the check of `strict` schemas."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from .errors import ApiError
-from .prose import prose
+from ..errors import ApiError
+from .prose import write_prose
 
-# Deeper than this, optional parts are left out and the flattest alternatives are taken, so that recursive schemas end.
-_DEEP = 4
-_TOO_DEEP = 60
+# Beyond this depth, omit optional parts and choose the shallowest alternatives, so that recursive schemas end.
+_SHALLOW_DEPTH = 4
+# Beyond this depth, or this number of references in a row, the schema has no finite value.
+_MAX_DEPTH = 60
 
 _FORMATS = {
     "date": "2025-03-14",
@@ -23,34 +24,43 @@ _FORMATS = {
     "uri": "https://example.com/page",
     "uuid": "9f2c1d34-5b6a-4c7d-8e9f-0a1b2c3d4e5f",
 }
+# Properties that hold a label.
+_LABELS = ("name", "title", "label", "city", "country", "id", "category", "topic")
 
 
-class Instance:
-    """Makes a value that fits a schema: the same one each time for the same schema, text and number."""
+class SchemaSampler:
+    """Generator of a value that fits a JSON schema; equal arguments give equal values.
 
-    def __init__(self, schema: dict[str, Any], text: str, number: int) -> None:
+    Args:
+        schema: JSON schema.
+        text: text of the prompt, which the strings of the value restate.
+        seed: seed of the pseudo-random choices.
+    """
+
+    def __init__(self, schema: dict[str, Any], text: str, seed: int) -> None:
         self._root = schema
         self._text = text
-        self._number = number
+        self._state = seed
 
-    def value(self) -> Any:
-        """Returns the value.
+    def sample(self) -> Any:
+        """Return a value that fits the schema.
 
         Raises:
-            ApiError: if there is no finite value.
+            ApiError: if the schema has no finite value, or a `$ref` leads nowhere.
         """
-        return self._make(self._root, "value", 0)
+        return self._sample(self._root, "value", 0)
 
-    def _next(self, below: int) -> int:
-        # A linear congruential generator (Knuth's MMIX constants): much quicker to seed than `random.Random`.
-        self._number = (self._number * 6364136223846793005 + 1442695040888963407) % 2**64
-        return (self._number >> 33) % below
+    def _next(self, bound: int) -> int:
+        """Return a pseudo-random integer from 0 to `bound - 1`."""
+        # Linear congruential generator with Knuth's MMIX constants: much faster to seed than `random.Random`.
+        self._state = (self._state * 6364136223846793005 + 1442695040888963407) % 2**64
+        return (self._state >> 33) % bound
 
-    def _make(self, schema: Any, name: str, depth: int) -> Any:
-        if depth > _TOO_DEEP:
+    def _sample(self, schema: Any, name: str, depth: int) -> Any:
+        if depth > _MAX_DEPTH:
             raise ApiError(400, "Invalid schema: it has no finite instance.", param="response_format")
         if not isinstance(schema, dict):
-            return prose(self._text, self._next(1_000))
+            return write_prose(self._text, self._next(1_000))
         schema = self._resolve(schema)
         if "const" in schema:
             return schema["const"]
@@ -59,29 +69,31 @@ class Instance:
         for key in ("anyOf", "oneOf"):
             if key in schema:
                 rest = {other: value for other, value in schema.items() if other not in ("anyOf", "oneOf")}
-                return self._make({**rest, **self._resolve(self._choose(schema[key], depth))}, name, depth + 1)
-        return self._typed(schema, self._kind(schema, depth), name, depth)
+                return self._sample(
+                    {**rest, **self._resolve(self._choose_alternative(schema[key], depth))}, name, depth + 1
+                )
+        return self._sample_type(schema, self._choose_type(schema, depth), name, depth)
 
-    def _typed(self, schema: dict[str, Any], kind: str, name: str, depth: int) -> Any:
-        if kind == "object":
+    def _sample_type(self, schema: dict[str, Any], type_name: str, name: str, depth: int) -> Any:
+        if type_name == "object":
             required = schema.get("required", [])
             properties = schema.get("properties", {})
             return {
-                key: self._make(properties.get(key, {}), key, depth + 1)
+                key: self._sample(properties.get(key, {}), key, depth + 1)
                 for key in dict.fromkeys([*properties, *required])
-                if depth < _DEEP or key in required
+                if depth < _SHALLOW_DEPTH or key in required
             }
-        if kind == "array":
+        if type_name == "array":
             return self._array(schema, name, depth)
-        if kind == "string":
+        if type_name == "string":
             return self._string(schema, name)
-        if kind in ("integer", "number"):
-            return self._number_between(schema, kind)
-        return self._next(2) == 1 if kind == "boolean" else None
+        if type_name in ("integer", "number"):
+            return self._number(schema, type_name)
+        return self._next(2) == 1 if type_name == "boolean" else None
 
     def _resolve(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """Returns the schema with `$ref` followed and `allOf` merged."""
-        for _ in range(_TOO_DEEP):
+        """Return the schema with `$ref` followed and `allOf` merged."""
+        for _ in range(_MAX_DEPTH):
             reference = schema.get("$ref")
             if reference is None:
                 break
@@ -106,61 +118,61 @@ class Instance:
             }
         return merged
 
-    def _choose(self, alternatives: list[Any], depth: int) -> dict[str, Any]:
+    def _choose_alternative(self, alternatives: list[Any], depth: int) -> dict[str, Any]:
         usable = [part for part in alternatives if isinstance(part, dict)]
-        if depth < _DEEP:
+        if depth < _SHALLOW_DEPTH:
             return dict(usable[self._next(len(usable))])
         return dict(sorted(usable, key=self._nesting)[0])
 
     def _nesting(self, schema: dict[str, Any]) -> int:
-        """Returns how far a schema is from being a plain value: the least is the quickest way out of a recursion."""
+        """Return a rank of how deep the values of a schema nest; the lowest rank ends a recursion soonest."""
         schema = self._resolve(schema)
         if "enum" in schema or "const" in schema:
             return 0
         if "anyOf" in schema or "oneOf" in schema:
             return 2
-        kind = self._kind(schema, _DEEP)
-        if kind == "array":
+        type_name = self._choose_type(schema, _SHALLOW_DEPTH)
+        if type_name == "array":
             return 1 if not schema.get("minItems") else 3
-        if kind == "object":
+        if type_name == "object":
             return 4 if "$ref" in str(schema.get("properties")) else 3
         return 0
 
-    def _kind(self, schema: dict[str, Any], depth: int) -> str:
-        kind = schema.get("type")
-        if isinstance(kind, list):
-            if depth >= _DEEP and "null" in kind:
+    def _choose_type(self, schema: dict[str, Any], depth: int) -> str:
+        types = schema.get("type")
+        if isinstance(types, list):
+            if depth >= _SHALLOW_DEPTH and "null" in types:
                 return "null"
-            return str(kind[self._next(len(kind))])
-        if isinstance(kind, str):
-            return kind
+            return str(types[self._next(len(types))])
+        if isinstance(types, str):
+            return types
         if "properties" in schema:
             return "object"
         return "array" if "items" in schema or "prefixItems" in schema else "string"
 
     def _array(self, schema: dict[str, Any], name: str, depth: int) -> list[Any]:
-        least = int(schema.get("minItems", 0))
-        most = int(schema.get("maxItems", max(least, 3)))
-        length = least if depth >= _DEEP else max(least, min(most, 1 + self._next(3)))
-        first = schema.get("prefixItems", [])[:most]
-        items = [self._make(part, name, depth + 1) for part in first]
+        minimum = int(schema.get("minItems", 0))
+        maximum = int(schema.get("maxItems", max(minimum, 3)))
+        length = minimum if depth >= _SHALLOW_DEPTH else max(minimum, min(maximum, 1 + self._next(3)))
+        prefix = schema.get("prefixItems", [])[:maximum]
+        items = [self._sample(part, name, depth + 1) for part in prefix]
         while len(items) < length:
-            items.append(self._make(schema.get("items", {}), name, depth + 1))
+            items.append(self._sample(schema.get("items", {}), name, depth + 1))
         return items
 
     def _string(self, schema: dict[str, Any], name: str) -> str:
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
-        text = prose(self._text, self._next(1_000))
-        # Short names are labels rather than texts: a "name" of four sentences would look odd.
-        if name in ("name", "title", "label", "city", "country", "id", "category", "topic"):
+        text = write_prose(self._text, self._next(1_000))
+        # A label of four sentences would look odd, so keep four words.
+        if name in _LABELS:
             text = " ".join(text.split()[:4])
         text = text[: int(schema.get("maxLength", len(text)))]
-        least = int(schema.get("minLength", 0))
-        return text if len(text) >= least else (text + " ").ljust(least, ".")
+        minimum = int(schema.get("minLength", 0))
+        return text if len(text) >= minimum else (text + " ").ljust(minimum, ".")
 
-    def _number_between(self, schema: dict[str, Any], kind: str) -> int | float:
-        step = schema.get("multipleOf", 1 if kind == "integer" else 0.5)
+    def _number(self, schema: dict[str, Any], type_name: str) -> int | float:
+        step = schema.get("multipleOf", 1 if type_name == "integer" else 0.5)
         low = schema.get("minimum", schema.get("exclusiveMinimum"))
         high = schema.get("maximum", schema.get("exclusiveMaximum"))
         if low is None:
@@ -173,28 +185,29 @@ class Instance:
         last = high // step
         if "exclusiveMaximum" in schema and last * step >= schema["exclusiveMaximum"]:
             last -= 1
-        if last < first:  # no multiple of our own choosing fits: only a fraction does
-            return int(low) if kind == "integer" else (low + high) / 2
+        if last < first:
+            # If no multiple of `step` fits between the bounds, take the middle.
+            return int(low) if type_name == "integer" else (low + high) / 2
         value = (first + self._next(int(last - first) + 1)) * step
-        return int(value) if kind == "integer" else float(value)
+        return int(value) if type_name == "integer" else float(value)
 
 
-def check_strict(schema: Any, name: str, where: tuple[str, ...] = ()) -> None:
-    """Checks what OpenAI demands of a schema used with `strict`.
+def check_strict(schema: Any, name: str, path: tuple[str, ...] = ()) -> None:
+    """Check OpenAI's rules for a schema with `strict: true`.
 
     See https://platform.openai.com/docs/guides/structured-outputs#supported-schemas.
 
     Args:
-        schema: the schema.
-        name: its name, for the message.
-        where: the path to it, for the message.
+        schema: JSON schema, or a part of a schema.
+        name: name of the schema, for the message.
+        path: keys from the root to this part, for the message.
 
     Raises:
-        ApiError: if an object allows further properties, or has one that is not required.
+        ApiError: if an object allows additional properties, or has a property that is not required.
     """
     if isinstance(schema, list):
         for index, part in enumerate(schema):
-            check_strict(part, name, (*where, str(index)))
+            check_strict(part, name, (*path, str(index)))
     if not isinstance(schema, dict):
         return
     if schema.get("type") == "object" or "properties" in schema:
@@ -208,12 +221,12 @@ def check_strict(schema: Any, name: str, where: tuple[str, ...] = ()) -> None:
                 f"Missing '{missing[0]}'."
             )
         if complaint is not None:
-            message = f"Invalid schema for response_format '{name}': In context={where!r}, {complaint}"
+            message = f"Invalid schema for response_format '{name}': In context={path!r}, {complaint}"
             raise ApiError(400, message, param="response_format")
         for key, part in properties.items():
-            check_strict(part, name, (*where, "properties", key))
+            check_strict(part, name, (*path, "properties", key))
     for key in ("items", "anyOf", "prefixItems"):
-        check_strict(schema.get(key), name, (*where, key))
+        check_strict(schema.get(key), name, (*path, key))
     for key in ("$defs", "definitions"):
         for label, part in schema.get(key, {}).items():
-            check_strict(part, name, (*where, key, label))
+            check_strict(part, name, (*path, key, label))

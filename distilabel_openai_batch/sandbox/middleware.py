@@ -1,4 +1,4 @@
-"""One exchange on the wire: which call it is, whether something is to go wrong with it, and its entry in the books."""
+"""ASGI middleware of the API: translates the dialect, applies the faults of calls, records each call."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .books import Call
 from .errors import ApiError
 from .faults import Fault
 from .organization import Organization
+from .records import Call
 
-# Where the server puts the functions that close a connection, see `server.py`.
+# Keys of `scope["extensions"]` under which `server.py` puts the functions that close a connection.
 ABORT = "sandbox.abort"
 CLOSE = "sandbox.close"
 
@@ -35,16 +35,16 @@ _CALLS = (
 
 
 def call_name(method: str, path: str) -> str:
-    """Returns the SDK's name for a call, `unknown` if it has none."""
+    """Return the SDK's name of a call, such as `batches.create`; `unknown` if the SDK has none."""
     return next((name for verb, pattern, name in _CALLS if verb == method and pattern.fullmatch(path)), "unknown")
 
 
-class Exchange:
-    """ASGI middleware around the API. What steers the sandbox passes by it.
+class SandboxMiddleware:
+    """Middleware around the API. Calls below `/sandbox` pass unchanged and are not recorded.
 
     Args:
-        app: the application.
-        organization: returns the account that is served at the moment.
+        app: application.
+        organization: function that returns the current organization.
     """
 
     def __init__(self, app: ASGIApp, organization: Callable[[], Organization]) -> None:
@@ -52,42 +52,43 @@ class Exchange:
         self._organization = organization
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request."""
-        scope = self._organization().settings.dialect.scope(scope)
+        """Handle one request."""
+        organization = self._organization()
+        scope = organization.state.settings.dialect.translate_scope(scope)
         if scope["type"] != "http" or not scope["path"].startswith("/v1"):
             await self._app(scope, receive, send)
             return
-        organization = self._organization()
         name = call_name(scope["method"], scope["path"])
-        came = organization.clock()
+        arrival = organization.state.clock()
         status = 0
 
-        async def sending(message: Message) -> None:
+        async def send_noting_status(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
             await send(message)
 
-        organization.callers += 1
+        organization.worker.active_calls += 1
         try:
-            fault = organization.script.for_call(name)
+            fault = organization.state.schedule.take_call_fault(name)
             if fault is None:
-                await self._app(scope, receive, sending)
+                await self._app(scope, receive, send_noting_status)
             else:
-                await self._fail(fault, scope, receive, sending)
+                await self._apply(fault, scope, receive, send_noting_status)
         finally:
-            organization.callers -= 1
+            organization.worker.active_calls -= 1
             query = scope["query_string"].decode("latin-1")
-            organization.calls.append(Call(name, scope["method"], scope["path"], status, came, query))
+            organization.calls.append(Call(name, scope["method"], scope["path"], status, arrival, query))
 
-    async def _fail(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _apply(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request with a fault."""
         if fault.kind == "status":
-            await _reply(fault, receive, send)
+            await _send_error(fault, receive, send)
         elif fault.kind == "cut_before":
-            await _cut(scope, receive, ABORT)
+            await _cut_connection(scope, receive, ABORT)
         elif fault.kind == "cut_after":
-            await self._app(scope, receive, _nowhere)
-            await _cut(scope, receive, ABORT)
+            await self._app(scope, receive, _discard)
+            await _cut_connection(scope, receive, ABORT)
         elif fault.kind == "truncate":
             await self._truncate(scope, receive, send)
         else:
@@ -95,53 +96,59 @@ class Exchange:
                 pass
 
     async def _truncate(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the head of the reply and half of its body, then closes."""
-        left = 0
+        """Send the headers and half of the body, then close the connection."""
+        remaining_bytes = 0
 
-        async def half(message: Message) -> None:
-            nonlocal left
+        async def send_half(message: Message) -> None:
+            nonlocal remaining_bytes
             if message["type"] == "http.response.start":
-                left = next(int(value) for key, value in message["headers"] if key == b"content-length") // 2
+                length = next(int(value) for key, value in message["headers"] if key == b"content-length")
+                remaining_bytes = length // 2
                 await send(message)
-            elif left > 0:
-                part = message["body"][:left]
-                left -= len(part)
+            elif remaining_bytes > 0:
+                part = message["body"][:remaining_bytes]
+                remaining_bytes -= len(part)
                 await send({"type": "http.response.body", "body": part, "more_body": True})
 
-        await self._app(scope, receive, half)
-        await _cut(scope, receive, CLOSE)
+        await self._app(scope, receive, send_half)
+        await _cut_connection(scope, receive, CLOSE)
 
 
-async def _reply(fault: Fault, receive: Receive, send: Send) -> None:
-    # Read to the end first: a server that replies and closes in the middle of an upload makes the client see a
-    # broken connection instead of the status.
+async def _send_error(fault: Fault, receive: Receive, send: Send) -> None:
+    # Read the request to the end: if a server replies and closes in the middle of an upload, the client sees a broken
+    # connection instead of the status.
     while (message := await receive())["type"] == "http.request" and message.get("more_body"):
         pass
     if isinstance(fault.body, str):
-        body, kind = fault.body.encode(), b"text/html; charset=utf-8"
+        body, content_type = fault.body.encode(), b"text/html; charset=utf-8"
     else:
         error = ApiError(fault.status, "The sandbox was told to fail this call.", type="server_error").body()
-        body, kind = orjson.dumps(error if fault.body is None else fault.body), b"application/json"
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        body, content_type = orjson.dumps(error if fault.body is None else fault.body), b"application/json"
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
     headers += [(key.lower().encode(), value.encode()) for key, value in fault.headers.items()]
     await send({"type": "http.response.start", "status": fault.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def _nowhere(message: Message) -> None:
-    """Swallows a reply."""
+async def _discard(message: Message) -> None:
+    """Discard a message of a reply."""
 
 
-async def _cut(scope: Scope, receive: Receive, way: str) -> None:
-    """Closes the connection.
+async def _cut_connection(scope: Scope, receive: Receive, extension: str) -> None:
+    """Close the connection.
+
+    Args:
+        scope: scope of the request.
+        receive: receiver of the request.
+        extension: `ABORT` to drop unsent data, `CLOSE` to send the data first.
 
     Raises:
-        ConnectionResetError: without a connection to close, as when the application is called in the same process.
+        ConnectionResetError: if there is no connection, because the application is called in the same process.
     """
-    close = scope.get("extensions", {}).get(way)
+    close = scope.get("extensions", {}).get(extension)
     if close is None:
         raise ConnectionResetError("The sandbox was told to cut this connection.")
     close()
-    # Until the server has noticed: were we to return sooner, it would send a reply of its own.
+    # Wait until the server has noticed: if the application returned sooner, the server would send a reply of its own.
     while (await receive())["type"] != "http.disconnect":
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A sandbox in a process of its own, and the handle that tests hold it by."""
+"""Sandbox in a process of its own, started and controlled by a test."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from .books import Books, Call, Interval
 from .faults import AnyFault
+from .records import Books, Call, Interval
 from .settings import Settings
 
 _STOP_SECONDS = 5.0
 
 
 class Sandbox:
-    """A running sandbox, as a context manager.
+    """Sandbox process, as a context manager.
 
     Examples:
         ```python
@@ -37,8 +37,8 @@ class Sandbox:
         ```
 
     Args:
-        settings: how it behaves; the defaults of `Settings` if not given.
-        port: where to listen; 0 for any free port.
+        settings: settings of the sandbox; `None` for the defaults of `Settings`.
+        port: port to listen at; 0 for any free port.
     """
 
     def __init__(self, settings: Settings | None = None, *, port: int = 0) -> None:
@@ -50,7 +50,11 @@ class Sandbox:
 
     @property
     def base_url(self) -> str:
-        """The base URL for a client, such as `http://127.0.0.1:8000/v1`."""
+        """Base URL for a client, such as `http://127.0.0.1:8000/v1`.
+
+        Raises:
+            RuntimeError: if the sandbox is not running.
+        """
         if not self._base_url:
             raise RuntimeError("The sandbox has not been started.")
         return self._base_url
@@ -65,14 +69,14 @@ class Sandbox:
         self.stop()
 
     def start(self) -> None:
-        """Starts the server; returns once it listens.
+        """Start the server, and return when the server listens.
 
         Raises:
-            RuntimeError: if it does not come up.
+            RuntimeError: if the server is running already, or ends before the server listens.
         """
         if self._process is not None:
             raise RuntimeError("The sandbox is running already.")
-        # Wherever this package was imported from, the child is to find it there too.
+        # The package may have been imported from any path, so let the child process search the same path first.
         paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
         arguments = ["--port", str(self._port), "--announce", "--parent", str(os.getpid())]
         arguments += ["--settings", "-"]
@@ -82,13 +86,13 @@ class Sandbox:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Ctrl+C in a terminal is for the program under test; this one is stopped by its parent.
+            # Ctrl+C in a terminal must reach only the program under test, so start the server in a new session.
             start_new_session=True,
         )
         atexit.register(self.stop)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # Not as an argument, which everyone on the machine could read: the settings may hold keys.
+        # Every user of the machine can read arguments, and the settings may hold keys, so pass them through stdin.
         with contextlib.suppress(BrokenPipeError), self._process.stdin as stdin:
             stdin.write(self._settings.model_dump_json().encode())
         line = self._process.stdout.readline()
@@ -99,7 +103,7 @@ class Sandbox:
         self._base_url = orjson.loads(line)["base_url"]
 
     def stop(self) -> None:
-        """Stops the server. Does nothing if it is not running, or in a fork of the process that started it."""
+        """Stop the server; do nothing without a running server, or in a fork of the process that started the server."""
         process = self._process
         if process is None or os.getpid() != self._owner:
             return
@@ -115,14 +119,14 @@ class Sandbox:
         if process.stdout is not None:
             process.stdout.close()
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Calls one of the control endpoints.
+    def _control(self, method: str, path: str, body: Any = None) -> Any:
+        """Call a control endpoint, below `/sandbox/`, and return the decoded reply.
 
         Raises:
-            ValueError: if the sandbox does not understand.
+            ValueError: if the sandbox refuses the call.
         """
-        # A new connection each time, by the standard library: forks of this process may use the handle too, and no
-        # proxy settings of the environment apply.
+        # Forks of this process may use the sandbox too, so open a new connection each time. Proxies that the
+        # environment names must not apply, so use the standard library's client.
         address = urlsplit(self.base_url)
         with contextlib.closing(HTTPConnection(str(address.hostname), address.port, timeout=60)) as connection:
             connection.request(method, f"/sandbox/{path}", None if body is None else orjson.dumps(body))
@@ -133,45 +137,50 @@ class Sandbox:
         return answer
 
     def books(self) -> Books:
-        """Returns what the sandbox did so far."""
-        answer = self._ask("GET", "books")
+        """Return the records of the sandbox so far."""
+        answer = self._control("GET", "books")
         return Books(**{**answer, "intervals": [Interval(**interval) for interval in answer["intervals"]]})
 
     def calls(self, call: str | None = None) -> list[Call]:
-        """Returns the calls of the API so far, oldest first.
+        """Return the calls of the API so far, oldest first.
 
         Args:
-            call: the name of the calls wanted, such as `batches.create`; `None` for all.
+            call: name of the calls, such as `batches.create`; `None` for all.
         """
-        calls = [Call(**entry) for entry in self._ask("GET", "calls")]
+        calls = [Call(**entry) for entry in self._control("GET", "calls")]
         return calls if call is None else [entry for entry in calls if entry.name == call]
 
     def configure(self, **settings: Any) -> None:
-        """Changes settings while running. New times hold for the batches under way too, their expiry excepted.
+        """Change settings of the running sandbox.
+
+        New durations also hold for batches in progress; only their expiry stays unchanged.
 
         Args:
             settings: fields of `Settings`.
+
+        Raises:
+            ValidationError: if a field is unknown or a value is invalid.
         """
         checked = Settings(**settings)
-        self._ask("PATCH", "settings", checked.model_dump(mode="json", include=set(settings)))
+        self._control("PATCH", "settings", checked.model_dump(mode="json", include=set(settings)))
 
     def add_fault(self, fault: AnyFault) -> None:
-        """Makes something go wrong: a call, a result line, or a batch."""
-        self._ask("POST", "faults", fault.model_dump(mode="json"))
+        """Order a fault: of a call, a result line, or a batch."""
+        self._control("POST", "faults", fault.model_dump(mode="json"))
 
     def clear_faults(self) -> None:
-        """Forgets the faults that have not happened yet; the failures of the settings stay."""
-        self._ask("DELETE", "faults")
+        """Remove the faults that have not happened yet; the failures of the settings stay."""
+        self._control("DELETE", "faults")
 
     def settle(self) -> None:
-        """Returns once every batch so far is validated and its answers are written, whatever its status shows."""
-        self._ask("POST", "settle")
+        """Wait until every batch is validated and all answers are written, whatever status the batches show."""
+        self._control("POST", "settle")
 
     def reset(self, settings: Settings | None = None) -> None:
-        """Forgets everything, as if it had just been started.
+        """Reset the sandbox to an empty state: no files, batches, calls or faults.
 
         Args:
-            settings: how it behaves from now on; as at its start if not given.
+            settings: new settings; `None` for the settings at the start.
         """
         chosen = self._settings if settings is None else settings
-        self._ask("POST", "reset", chosen.model_dump(mode="json"))
+        self._control("POST", "reset", chosen.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""The parameters of a request body: which there are, what they may be, and what OpenAI says when they are not."""
+"""Checks of the parameters in a request body, with OpenAI's error messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import ApiError
+from ..errors import ApiError
 from .schemas import check_strict
 
-# From OpenAI's OpenAPI description, 2026 edition. (As lists they would take a line for each name.)
-_KNOWN = {
+# From OpenAI's OpenAPI description, 2026 edition. One string per endpoint, since a list would take a line per name.
+_KNOWN_PARAMETERS = {
     "/v1/chat/completions": frozenset(
         """
         messages model audio frequency_penalty function_call functions logit_bias logprobs max_completion_tokens
@@ -28,16 +28,22 @@ _KNOWN = {
     ),
     "/v1/embeddings": frozenset({"input", "model", "dimensions", "encoding_format", "user"}),
 }
-ENDPOINTS = frozenset(_KNOWN)
+ENDPOINTS = frozenset(_KNOWN_PARAMETERS)
 
 
 @dataclass(frozen=True)
 class _Bounds:
-    """What a number may be."""
+    """Type and range of a numeric parameter.
 
-    word: str
-    least: float
-    most: float | None
+    Attributes:
+        type_name: OpenAI's name of the type, `integer` or `decimal`.
+        minimum: smallest value.
+        maximum: largest value; `None` for no limit.
+    """
+
+    type_name: str
+    minimum: float
+    maximum: float | None
 
 
 _CHAT_NUMBERS = {
@@ -50,7 +56,7 @@ _CHAT_NUMBERS = {
     "max_completion_tokens": _Bounds("integer", 1, None),
     "top_logprobs": _Bounds("integer", 0, 20),
 }
-# The bounds of the API reference.
+# Bounds from https://platform.openai.com/docs/api-reference.
 _NUMBERS = {
     "/v1/chat/completions": _CHAT_NUMBERS,
     "/v1/completions": _CHAT_NUMBERS
@@ -62,33 +68,33 @@ _NUMBERS = {
     "/v1/embeddings": {"dimensions": _Bounds("integer", 1, 3_072)},
 }
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
-_PARTS = ("text", "image_url", "input_audio", "file", "refusal")
-# These models think before they answer, and take other parameters.
-_REASONING = re.compile(r"o\d|gpt-5(?!.*chat)")
-_NO_SAMPLING = re.compile(r"o3-mini|o4-mini")
-_FIXED_TEMPERATURE = re.compile(r"o\d|gpt-5(-(?!chat)|$)")
+_PART_TYPES = ("text", "image_url", "input_audio", "file", "refusal")
+# Reasoning models take other parameters, https://platform.openai.com/docs/guides/reasoning.
+_REASONING_MODEL = re.compile(r"o\d|gpt-5(?!.*chat)")
+_NO_SAMPLING_MODEL = re.compile(r"o3-mini|o4-mini")
+_FIXED_TEMPERATURE_MODEL = re.compile(r"o\d|gpt-5(-(?!chat)|$)")
 
 
-def given(body: dict[str, Any], name: str, default: Any) -> Any:
-    """Returns a parameter; a null counts as not given, as it does for OpenAI."""
+def get_parameter(body: dict[str, Any], name: str, default: Any) -> Any:
+    """Return a parameter, or the default if the parameter is missing or null: OpenAI treats both alike."""
     value = body.get(name)
     return default if value is None else value
 
 
-def check(endpoint: str, body: dict[str, Any]) -> None:
-    """Checks a request body.
+def check_parameters(endpoint: str, body: dict[str, Any]) -> None:
+    """Check the parameters of a request body.
 
     Args:
         endpoint: one of `ENDPOINTS`.
-        body: the body.
+        body: body of the request.
 
     Raises:
-        ApiError: as OpenAI would answer.
+        ApiError: with OpenAI's status, code and message, if a parameter is missing, unknown or out of bounds.
     """
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise ApiError(400, "you must provide a model parameter")
-    if not body.keys() <= _KNOWN[endpoint]:
-        unknown = [name for name in body if name not in _KNOWN[endpoint]]
+    if not body.keys() <= _KNOWN_PARAMETERS[endpoint]:
+        unknown = [name for name in body if name not in _KNOWN_PARAMETERS[endpoint]]
         plural = "s" if len(unknown) > 1 else ""
         raise ApiError(400, f"Unrecognized request argument{plural} supplied: {', '.join(unknown)}")
     numbers = _NUMBERS[endpoint]
@@ -106,8 +112,8 @@ def check(endpoint: str, body: dict[str, Any]) -> None:
         _check_embedding(body)
 
 
-def _kind(value: Any) -> str:
-    """Returns OpenAI's name for the type of a JSON value."""
+def _type_name(value: Any) -> str:
+    """Return OpenAI's name for the type of a JSON value."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "an integer", float: "a decimal", str: "a string", list: "an array"}
@@ -115,7 +121,7 @@ def _kind(value: Any) -> str:
 
 
 def _wrong_type(param: str, expected: str, value: Any) -> ApiError:
-    message = f"Invalid type for '{param}': expected {expected}, but got {_kind(value)} instead."
+    message = f"Invalid type for '{param}': expected {expected}, but got {_type_name(value)} instead."
     return ApiError(400, message, param=param, code="invalid_type")
 
 
@@ -131,23 +137,25 @@ def _empty_array(param: str) -> ApiError:
 
 
 def _check_number(name: str, value: Any, bounds: _Bounds) -> None:
-    word = bounds.word
-    if isinstance(value, bool) or not isinstance(value, int if word == "integer" else (int, float)):
-        raise _wrong_type(name, f"{'an' if word == 'integer' else 'a'} {word}", value)
-    if value < bounds.least:
-        wrong, code, sign, bound = "below minimum", "below_min", ">=", bounds.least
-    elif bounds.most is not None and value > bounds.most:
-        wrong, code, sign, bound = "above maximum", "above_max", "<=", bounds.most
+    type_name = bounds.type_name
+    if isinstance(value, bool) or not isinstance(value, int if type_name == "integer" else (int, float)):
+        raise _wrong_type(name, f"{'an' if type_name == 'integer' else 'a'} {type_name}", value)
+    if value < bounds.minimum:
+        relation, code, sign, bound = "below minimum", "below_min", ">=", bounds.minimum
+    elif bounds.maximum is not None and value > bounds.maximum:
+        relation, code, sign, bound = "above maximum", "above_max", "<=", bounds.maximum
     else:
         return
-    message = f"Invalid '{name}': {word} {wrong} value. Expected a value {sign} {bound}, but got {value} instead."
-    raise ApiError(400, message, param=name, code=f"{word}_{code}_value")
+    message = (
+        f"Invalid '{name}': {type_name} {relation} value. Expected a value {sign} {bound}, but got {value} instead."
+    )
+    raise ApiError(400, message, param=name, code=f"{type_name}_{code}_value")
 
 
 def _check_stop(stop: Any) -> None:
     if stop is None or isinstance(stop, str):
         return
-    if not isinstance(stop, list) or not all(isinstance(mark, str) for mark in stop):
+    if not isinstance(stop, list) or not all(isinstance(sequence, str) for sequence in stop):
         raise _wrong_type("stop", "one of an array of strings or a string", stop)
     if len(stop) > 4:
         message = (
@@ -179,24 +187,28 @@ def _check_messages(body: dict[str, Any]) -> None:
     if not messages:
         raise _empty_array("messages")
     for index, message in enumerate(messages):
-        where = f"messages[{index}]"
+        param = f"messages[{index}]"
         if not isinstance(message, dict):
-            raise _wrong_type(where, "an object", message)
+            raise _wrong_type(param, "an object", message)
         if "role" not in message:
-            raise _missing(f"{where}.role")
+            raise _missing(f"{param}.role")
         if message["role"] not in _ROLES:
-            raise _invalid_value(f"{where}.role", message["role"], _ROLES)
-        content = message.get("content")
-        if isinstance(content, str):
-            continue
-        if isinstance(content, list):
-            for place, part in enumerate(content):
-                kind = part.get("type") if isinstance(part, dict) else part
-                if kind not in _PARTS:
-                    raise _invalid_value(f"{where}.content[{place}].type", kind, _PARTS)
-        elif content is not None or message["role"] != "assistant":
-            expected = "Invalid value for 'content': expected a string, got " + _kind(content).split()[-1]
-            raise ApiError(400, f"{expected}.", param=f"messages.[{index}].content")
+            raise _invalid_value(f"{param}.role", message["role"], _ROLES)
+        _check_content(message, index)
+
+
+def _check_content(message: dict[str, Any], index: int) -> None:
+    content = message.get("content")
+    if isinstance(content, str):
+        return
+    if isinstance(content, list):
+        for position, part in enumerate(content):
+            part_type = part.get("type") if isinstance(part, dict) else part
+            if part_type not in _PART_TYPES:
+                raise _invalid_value(f"messages[{index}].content[{position}].type", part_type, _PART_TYPES)
+    elif content is not None or message["role"] != "assistant":
+        expected = "Invalid value for 'content': expected a string, got " + _type_name(content).split()[-1]
+        raise ApiError(400, f"{expected}.", param=f"messages.[{index}].content")
 
 
 def _invalid_value(param: str, value: Any, supported: tuple[str, ...]) -> ApiError:
@@ -207,9 +219,9 @@ def _invalid_value(param: str, value: Any, supported: tuple[str, ...]) -> ApiErr
 
 
 def _check_limits(body: dict[str, Any]) -> None:
-    """Checks the parameters that depend on the model's family."""
+    """Check the parameters whose rules depend on the model's family."""
     if body.get("max_tokens") is not None:
-        if _REASONING.match(body["model"]):
+        if _REASONING_MODEL.match(body["model"]):
             message = (
                 "Unsupported parameter: 'max_tokens' is not supported with this model. "
                 + "Use 'max_completion_tokens' instead."
@@ -219,11 +231,11 @@ def _check_limits(body: dict[str, Any]) -> None:
             message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
             raise ApiError(400, message, code="invalid_parameter_combination")
     for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty"):
-        if body.get(name) is not None and _NO_SAMPLING.match(body["model"]):
+        if body.get(name) is not None and _NO_SAMPLING_MODEL.match(body["model"]):
             message = f"Unsupported parameter: '{name}' is not supported with this model."
             raise ApiError(400, message, param=name, code="unsupported_parameter")
-    temperature = given(body, "temperature", 1)
-    if temperature != 1 and _FIXED_TEMPERATURE.match(body["model"]):
+    temperature = get_parameter(body, "temperature", 1)
+    if temperature != 1 and _FIXED_TEMPERATURE_MODEL.match(body["model"]):
         message = (
             f"Unsupported value: 'temperature' does not support {temperature} with this model. "
             "Only the default (1) value is supported."
@@ -242,10 +254,7 @@ def _check_tools(body: dict[str, Any]) -> None:
     if not isinstance(tools, list):
         raise _wrong_type("tools", "an array of objects", tools)
     if not tools:
-        message = (
-            "Invalid 'tools': empty array. Expected an array with minimum length 1, but got an empty array instead."
-        )
-        raise ApiError(400, message, param="tools", code="empty_array")
+        raise _empty_array("tools")
     for index, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -255,41 +264,44 @@ def _check_tools(body: dict[str, Any]) -> None:
     if isinstance(choice, str) and choice not in ("none", "auto", "required"):
         raise _invalid_value("tool_choice", choice, ("none", "auto", "required"))
     if isinstance(choice, dict):
-        name = given(choice, "function", {}).get("name")
+        name = get_parameter(choice, "function", {}).get("name")
         if all(tool["function"]["name"] != name for tool in tools):
             raise ApiError(400, f"Tool choice '{name}' not found in 'tools' parameter.", param="tool_choice")
 
 
 def _check_response_format(body: dict[str, Any]) -> None:
-    wanted = body["response_format"]
-    if not isinstance(wanted, dict):
-        raise _wrong_type("response_format", "an object", wanted)
-    kind = wanted.get("type")
-    if kind not in ("text", "json_object", "json_schema"):
-        raise _invalid_value("response_format.type", kind, ("json_object", "json_schema", "text"))
-    if kind == "json_object" and "json" not in str(body["messages"]).lower():
+    response_format = body["response_format"]
+    if not isinstance(response_format, dict):
+        raise _wrong_type("response_format", "an object", response_format)
+    format_type = response_format.get("type")
+    if format_type not in ("text", "json_object", "json_schema"):
+        raise _invalid_value("response_format.type", format_type, ("json_object", "json_schema", "text"))
+    if format_type == "json_object" and "json" not in str(body["messages"]).lower():
         message = (
             "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
         )
         raise ApiError(400, message, param="messages")
-    if kind == "json_schema":
-        spec = wanted.get("json_schema")
-        if not isinstance(spec, dict):
-            raise _missing("response_format.json_schema")
-        for name in ("name", "schema"):
-            if name not in spec:
-                raise _missing(f"response_format.json_schema.{name}")
-        if not isinstance(spec["schema"], dict):
-            raise _wrong_type("response_format.json_schema.schema", "an object", spec["schema"])
-        if spec.get("strict"):
-            check_strict(spec["schema"], spec["name"])
+    if format_type == "json_schema":
+        _check_json_schema(response_format.get("json_schema"))
+
+
+def _check_json_schema(spec: Any) -> None:
+    if not isinstance(spec, dict):
+        raise _missing("response_format.json_schema")
+    for name in ("name", "schema"):
+        if name not in spec:
+            raise _missing(f"response_format.json_schema.{name}")
+    if not isinstance(spec["schema"], dict):
+        raise _wrong_type("response_format.json_schema.schema", "an object", spec["schema"])
+    if spec.get("strict"):
+        check_strict(spec["schema"], spec["name"])
 
 
 def _check_completion(body: dict[str, Any]) -> None:
     prompt = body.get("prompt")
     if prompt is not None and not isinstance(prompt, (str, list)):
         raise _wrong_type("prompt", "one of a string or an array", prompt)
-    if given(body, "best_of", 20) < given(body, "n", 1):
+    if get_parameter(body, "best_of", 20) < get_parameter(body, "n", 1):
         raise ApiError(
             400, "You requested that the server return more choices than it will generate (n > best_of).", param="n"
         )
@@ -300,10 +312,10 @@ def _check_completion(body: dict[str, Any]) -> None:
 def _check_embedding(body: dict[str, Any]) -> None:
     if "input" not in body:
         raise _missing("input")
-    texts = body["input"]
-    if not isinstance(texts, (str, list)):
-        raise _wrong_type("input", "one of a string or an array", texts)
-    if len(texts) == 0:
+    inputs = body["input"]
+    if not isinstance(inputs, (str, list)):
+        raise _wrong_type("input", "one of a string or an array", inputs)
+    if len(inputs) == 0:
         raise ApiError(400, "Invalid 'input': input cannot be an empty string.", param="input")
-    if given(body, "encoding_format", "float") not in ("float", "base64"):
+    if get_parameter(body, "encoding_format", "float") not in ("float", "base64"):
         raise _invalid_value("encoding_format", body["encoding_format"], ("float", "base64"))

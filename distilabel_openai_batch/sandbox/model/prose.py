@@ -1,12 +1,12 @@
-"""Plain text that restates an instruction: what the sandbox's model says when nothing special is asked of it."""
+"""Plain text that restates an instruction: the default reply of the sandbox's model."""
 
 from __future__ import annotations
 
 import re
 
 _WORD = re.compile(r"[^\W\d_]{4,20}")
-# Words too common to say what a text is about. (As a list they would take a line each.)
-_COMMON = frozenset(
+# Words that do not name a subject. One string, since a list would take a line per word.
+_COMMON_WORDS = frozenset(
     """
     about above according after also been before being below best between could does each every following from give
     given have here into just like make many more most must need only other please prompt should some such than that
@@ -49,15 +49,15 @@ _CLOSINGS = (
     "That covers the question as it was asked.",
     "Finish by reading it aloud; whatever sounds wrong about {b} usually is.",
 )
-_VARIANTS = len(_OPENINGS) * len(_BODIES) * len(_REASONS) * len(_CLOSINGS)
+_VARIANT_COUNT = len(_OPENINGS) * len(_BODIES) * len(_REASONS) * len(_CLOSINGS)
 
 
 def topic(instruction: str, words: int = 12) -> str:
-    """Returns the beginning of an instruction, on one line and without its closing mark.
+    """Return the first words of an instruction, on one line and without closing punctuation.
 
     Args:
-        instruction: the instruction.
-        words: how many words to keep.
+        instruction: instruction of the user.
+        words: maximum number of words.
     """
     start = instruction[:400].split()
     text = " ".join(start[:words])[:160].rstrip(" .?!:;,")
@@ -67,26 +67,26 @@ def topic(instruction: str, words: int = 12) -> str:
 
 
 def subjects(instruction: str) -> tuple[str, str]:
-    """Returns the two longest words at the beginning of an instruction: most likely what it is about."""
+    """Return the two longest words at the beginning of an instruction, as a guess of the subject."""
     words = dict.fromkeys(_WORD.findall(instruction[:200].lower()))
-    found = sorted((word for word in words if word not in _COMMON), key=len, reverse=True)[:2]
+    found = sorted((word for word in words if word not in _COMMON_WORDS), key=len, reverse=True)[:2]
     first, second = [*found, "the question", "its context"][:2]
     return first, second
 
 
-def prose(instruction: str, number: int) -> str:
-    """Returns a few sentences on an instruction.
+def write_prose(instruction: str, seed: int) -> str:
+    """Write a few sentences on an instruction.
 
     Args:
-        instruction: what is asked.
-        number: which of the ways to put it; ways next to each other differ.
+        instruction: instruction of the user.
+        seed: number of the variant; neighbouring numbers give different texts.
     """
     a, b = subjects(instruction)
-    number %= _VARIANTS
+    variant = seed % _VARIANT_COUNT
     sentences = []
     for choices in (_OPENINGS, _BODIES, _REASONS, _CLOSINGS):
-        number, place = divmod(number, len(choices))
-        sentences.append(choices[place])
-    # The topic goes in last: it may hold braces of its own.
+        variant, index = divmod(variant, len(choices))
+        sentences.append(choices[index])
+    # The topic may hold braces of its own, so insert the topic last.
     text = " ".join(sentences).replace("{a}", a).replace("{b}", b)
     return text.replace("{topic}", topic(instruction))

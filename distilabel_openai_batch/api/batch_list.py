@@ -1,0 +1,104 @@
+"""The server's list of batches: its pages, and the search for one batch."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from distilabel_openai_batch import errors
+from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
+from distilabel_openai_batch.api.transport import PATH_UNKNOWN, Transport, json_object
+
+# Maximum of seconds by which the clocks of client and server may disagree when batches are searched by age.
+_CLOCK_SKEW_SECONDS = 3_600.0
+
+
+class BatchList:
+    """The batches that a server lists.
+
+    Args:
+        transport: makes the calls.
+
+    Attributes:
+        is_supported: whether the server lists its batches, as far as is known: `False` after the first refusal.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.is_supported = True
+
+    async def page(self, after: str | None = None) -> list[Batch]:
+        """Return up to 100 batches by one call; none if the server does not list its batches.
+
+        Args:
+            after: the id of the last batch of the page before.
+
+        Raises:
+            RunError: the server refuses the call.
+            TransientError: the call may succeed if it is repeated.
+        """
+        cursor = {"after": after} if after else {}
+
+        async def page() -> list[Batch]:
+            batches = json_object(await self._transport.raw.batches.list(limit=100, extra_query=cursor)).get("data")
+            if not isinstance(batches, list):
+                raise ValueError("The server's answer is not a list of batches.")
+            return [read_batch(batch) for batch in batches if isinstance(batch, dict)]
+
+        try:
+            return await self._transport.call(page)
+        except errors.RunError as error:
+            if error.status_code not in PATH_UNKNOWN:
+                raise
+            # The first creation warns about it: with a wrong address an upload fails before.
+            self.is_supported = False
+            return []
+
+    async def since(self, time: float) -> AsyncIterator[Batch]:
+        """Yield the batches in the server's order; if that is newest first, stop at a time.
+
+        Args:
+            time: seconds since the epoch.
+        """
+        after: str | None = None
+        last_ids: set[str] = set()
+        while self.is_supported:
+            page = await self.page(after)
+            for batch in page:
+                yield batch
+            # A server that ignores `after` sends its first page forever → stop at a repeated page.
+            if not page or page[-1].id in last_ids:
+                return
+            first, last = page[0].created_at or 0.0, page[-1].created_at or 0.0
+            # A server that lists the oldest first has the newest batches on its last page → stop only if times fall.
+            if last <= first and last < time - _CLOCK_SKEW_SECONDS:
+                return
+            after = page[-1].id
+            last_ids.add(after)
+
+    async def find(self, key: str, input_file_id: str | None, since: float) -> Batch | None:
+        """Return the batch that was created with a key; prefer one that is not cancelled.
+
+        Args:
+            key: the value of `KEY_METADATA`.
+            input_file_id: the input file, by which the batch is found if the server drops metadata.
+            since: the earliest time of the creation, in seconds since the epoch.
+
+        Returns:
+            The batch; `None` if there is none, or the server does not list its batches.
+        """
+        cancelled: Batch | None = None
+        async for batch in self.created_with(key, input_file_id, since):
+            # Duplicates left by a retried create are cancelled → prefer a live batch.
+            if not batch.is_cancelled:
+                return batch
+            cancelled = cancelled or batch
+        return cancelled
+
+    async def created_with(self, key: str, input_file_id: str | None, since: float) -> AsyncIterator[Batch]:
+        """Yield all batches that were created with a key; see `find` for the arguments."""
+        async for batch in self.since(since):
+            # The server dropped the metadata → compare the input file. Only rejected batches share their input file
+            # with another batch.
+            has_file = input_file_id and not batch.metadata and batch.input_file_id == input_file_id
+            if batch.metadata.get(KEY_METADATA) == key or (has_file and batch.status != "failed"):
+                yield batch

@@ -1,0 +1,195 @@
+"""Files on the server: upload of input files, download of results, deletion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import openai
+
+from distilabel_openai_batch import errors, failpoints
+from distilabel_openai_batch.api.transport import TransientError, Transport, json_object
+from distilabel_openai_batch.failpoints import Failpoint
+
+FILE_VISIBLE_SECONDS = 60.0
+"""Seconds after an upload during which a file that the server cannot find may only not be visible yet."""
+
+RESULTS_VISIBLE_SECONDS = FILE_VISIBLE_SECONDS
+"""Seconds after a batch's end during which the server may not find its result files everywhere yet."""
+
+# Statuses of an uploaded file on Azure before a batch can be created from it. Servers differ in their word for "ready".
+_FILE_NOT_READY = frozenset({"pending", "running"})
+_FILE_UNUSABLE = frozenset({"error", "deleting", "deleted"})
+
+# Maximum of seconds until an upload is ready: the default of the SDK's `files.wait_for_processing`.
+_FILE_READY_SECONDS = 1_800.0
+
+
+class FilesAPI:
+    """The files of one server.
+
+    Args:
+        transport: makes the calls.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def upload(self, path: Path) -> str:
+        """Upload an input file, streamed from the disk, and wait until a batch can be created from it.
+
+        Args:
+            path: a file whose name no other file on the server has: an upload whose reply was lost is found by its
+                name.
+
+        Returns:
+            The file's id.
+
+        Raises:
+            RunError: the server refuses the file, cannot use it, or could not be reached.
+        """
+        attempts = 0
+
+        async def attempt() -> tuple[str, dict[str, Any]]:
+            nonlocal attempts
+            attempts += 1
+            with path.open("rb") as file:
+                created = json_object(await self._transport.raw.files.create(file=(path.name, file), purpose="batch"))
+            file_id = created.get("id")
+            if not isinstance(file_id, str) or not file_id:
+                raise ValueError("The server's answer is not a file.")
+            return file_id, created
+
+        file_id, created = await self._transport.retry("upload an input file", attempt)
+        if attempts > 1:
+            await self.delete_by_name(path.name, keep=file_id)
+        await self._wait_until_ready(file_id, created)
+        return file_id
+
+    async def _wait_until_ready(self, file_id: str, file: Mapping[str, Any]) -> None:
+        """Wait until the server has processed an upload; Azure takes its time for that."""
+        started, polls = time.monotonic(), 0
+
+        async def poll() -> dict[str, Any]:
+            return json_object(await self._transport.raw.files.retrieve(file_id))
+
+        while (status := str(file.get("status")).lower()) in _FILE_NOT_READY:
+            if time.monotonic() - started > _FILE_READY_SECONDS:
+                raise errors.RunError(
+                    f"Input file {file_id} is still {status} {_FILE_READY_SECONDS:,.0f} s after its upload."
+                )
+            polls += 1
+            await anyio.sleep(self._transport.patience.pause(polls))
+            file = await self._transport.retry(f"poll file {file_id}", poll)
+        if status in _FILE_UNUSABLE:
+            details = file.get("status_details") or "the server gave no reason"
+            raise errors.RunError(f"The server cannot use input file {file_id}, its status is {status}: {details}")
+
+    async def delete_by_name(self, name: str, keep: str | None = None) -> None:
+        """Delete input files with a name: leftovers of uploads whose reply was lost.
+
+        A server that refuses is ignored, because the files cost nothing.
+
+        Args:
+            name: the file name.
+            keep: the id of the file that stays.
+        """
+
+        async def page() -> list[dict[str, Any]]:
+            response = await self._transport.raw.files.list(purpose="batch", extra_query={"limit": 1_000})
+            files = json_object(response).get("data")
+            return [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+
+        try:
+            files = await self._transport.call(page)
+        except (errors.RunError, TransientError):
+            return
+        for file in files:
+            file_id = file.get("id")
+            if file.get("filename") == name and isinstance(file_id, str) and file_id != keep:
+                await self.delete(file_id)
+
+    async def delete(self, file_id: str) -> None:
+        """Delete a file; log a refusal, because the file costs nothing."""
+        try:
+            await self._transport.call(lambda: self._transport.client.files.delete(file_id))
+        except (errors.RunError, TransientError) as error:
+            self._transport.logger.warning(f"Could not delete file {file_id} from the server: {error}")
+
+    async def check_list(self) -> None:
+        """Request one entry of the list of input files, and drop the reply.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+
+        async def attempt() -> None:
+            json_object(await self._transport.raw.files.list(purpose="batch", extra_query={"limit": 1}))
+
+        await self._transport.retry("list the files", attempt)
+
+    async def download(self, file_id: str, path: Path, *, is_new: bool = False) -> None:
+        """Stream a file to the disk; resume a download that breaks off, or restart it.
+
+        Args:
+            file_id: the file's id.
+            path: the target. No file is there afterwards if the server does not have the file.
+            is_new: whether the server may have created the file just now → retry a 404 for
+                `RESULTS_VISIBLE_SECONDS`.
+
+        Raises:
+            RunError: the server refuses the download or could not be reached.
+        """
+        path.unlink(missing_ok=True)
+        started = time.monotonic()
+
+        async def attempt() -> None:
+            try:
+                await self._transport.call(partial(self._stream, file_id, path))
+            except errors.RunError as error:
+                if is_new and error.status_code == 404 and time.monotonic() - started < RESULTS_VISIBLE_SECONDS:
+                    raise TransientError(str(error), did_nothing=True) from None
+                raise
+
+        await self._transport.retry(f"download file {file_id}", attempt)
+
+    async def download_more(self, file_id: str, path: Path) -> None:
+        """Append the bytes that a growing file has beyond those at `path`; ignore a failure.
+
+        Args:
+            file_id: a file that the server may still extend.
+            path: the bytes downloaded so far.
+        """
+        with suppress(errors.RunError, TransientError):
+            await self._transport.call(partial(self._stream, file_id, path))
+
+    async def _stream(self, file_id: str, path: Path) -> None:
+        """Resume a download at the end of `path`, or restart it if the server ignores ranges."""
+        size = path.stat().st_size if path.exists() else 0
+        # A compressed response would not contain the bytes that a range counts → request "identity".
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
+        streamed = self._transport.client.files.with_streaming_response.content(file_id, extra_headers=headers)
+        try:
+            async with streamed as response:
+                is_partial = response.status_code == 206
+                with path.open("ab" if is_partial else "wb") as file:
+                    async for chunk in response.iter_bytes():
+                        file.write(chunk)
+                        failpoints.reached(Failpoint.DOWNLOADING)
+        except openai.APIStatusError as error:
+            if error.status_code != 416 or not size:
+                raise
+            # 416 with a matching total means that the file was already complete.
+            if error.response.headers.get("content-range") != f"bytes */{size}":
+                path.unlink()
+                raise TransientError(f"The server has no byte {size:,} of the file.") from None
+
+
+def is_file_not_visible(message: str) -> bool:
+    """Return whether a refusal says that the input file does not exist, as a server may say right after an upload."""
+    return "cannot find file" in message.lower()

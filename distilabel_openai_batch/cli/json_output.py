@@ -1,0 +1,71 @@
+"""JSON objects that the commands print with `--json`. Costs are in dollars, `null` if unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.ledger.states import label
+from distilabel_openai_batch.pricing import job_costs
+from distilabel_openai_batch.pricing.prices import Cost
+
+if TYPE_CHECKING:
+    from distilabel_openai_batch.display.tables import Timing
+    from distilabel_openai_batch.ledger.entries import JobEntry
+    from distilabel_openai_batch.ledger.states import ScopeName
+    from distilabel_openai_batch.pricing.job_costs import CostEntry
+    from distilabel_openai_batch.pricing.step_estimate import StepEstimate
+
+
+def job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
+    """Return all fields of a job with its scope, times in seconds, and cost."""
+    seconds = {f"{name}_seconds": value for name, value in asdict(timing).items()}
+    fields = {name: value for name, value in asdict(job).items() if name != "long"}
+    return fields | _scope_json(job.scope) | seconds | _cost_json(job_costs.of_job(job))
+
+
+def costs_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
+    """Return the costs by scope and model under `scopes`, and their sum under `total`."""
+    scopes = [_scope_json(entry.scope) | {"model": entry.model} | _sum_json([entry]) for entry in entries]
+    return {"scopes": scopes, "total": _sum_json(entries)}
+
+
+def estimates_json(estimates: Sequence[StepEstimate]) -> dict[str, Any]:
+    """Return the estimates by step under `steps`, and their cost under `total`.
+
+    `is_complete` is false if the cost of a step is unknown. Output tokens and costs are upper bounds, input tokens an
+    approximation.
+    """
+    independent = [estimate for estimate in estimates if not estimate.depends_on]
+    steps = [
+        asdict(estimate)
+        | {"to_buy": estimate.requests - estimate.known}
+        | ({"usage": estimate.usage.counts()} if estimate.usage else {})
+        | _cost_json(estimate.cost)
+        for estimate in estimates
+    ]
+    has_cost = any(estimate.cost for estimate in independent)
+    return {
+        "steps": steps,
+        "is_complete": len(independent) == len(estimates) and all(estimate.cost for estimate in independent),
+        "total": _cost_json(job_costs.total(estimate.cost for estimate in independent) if has_cost else None),
+    }
+
+
+def _scope_json(scope: ScopeName) -> dict[str, str]:
+    return {"scope": label(scope), "pipeline": scope.pipeline, "task": scope.task, "base_url": scope.base_url}
+
+
+def _cost_json(cost: Cost | None) -> dict[str, float | None]:
+    if cost is None:
+        return {"cost": None, "cost_at_once": None, "saved": None}
+    return {"cost": float(cost.spent), "cost_at_once": float(cost.at_once), "saved": float(cost.saved)}
+
+
+def _sum_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
+    answers, unknown = sum(entry.answers for entry in entries), sum(entry.unknown for entry in entries)
+    usage = sum((entry.usage for entry in entries), Usage(0, 0))
+    cost = job_costs.total(entry.cost for entry in entries) if answers > unknown or not answers else None
+    return {"answers": answers, "unknown": unknown} | usage.counts() | _cost_json(cost)

@@ -1,0 +1,159 @@
+"""Run `OpenAILLM`'s own code in two halves: up to the call of the API, and from the answer on.
+
+Hours lie between the halves, too long to keep a coroutine waiting with all its data. So `agenerate` runs once for the
+call and once for the output.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from distilabel.models.llms import OpenAILLM
+from distilabel.typing import FormattedInput, GenerateOutput
+from pydantic import TypeAdapter, ValidationError
+
+from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.api.requests import BodyTemplate
+from distilabel_openai_batch.engine.calls import APICall
+from distilabel_openai_batch.errors import InvalidParametersError
+from distilabel_openai_batch.gc_pause import gc_paused
+from distilabel_openai_batch.plugin.sdk_stub import ClientStub, CompletionView
+
+# Validator of the inputs that `OpenAILLM.agenerate` validates one by one.
+_INPUTS: TypeAdapter[list[Any]] = TypeAdapter(list[FormattedInput])
+
+
+@types.coroutine
+def _yield_call(call: APICall) -> Generator[APICall, CompletionView, CompletionView]:
+    """Suspend `agenerate` with a call, which `_run_until_call` receives."""
+    return (yield call)
+
+
+_CAPTURING_CLIENT = ClientStub(_yield_call)
+
+
+def check_parameters(llm: OpenAILLM, num_generations: int, kwargs: dict[str, Any]) -> None:
+    """Check the generation parameters by building a call for an empty input.
+
+    Raises:
+        InvalidParametersError: `OpenAILLM` refuses the parameters, whatever the input is.
+    """
+    try:
+        with _client_replaced(llm, _CAPTURING_CLIENT):
+            _run_until_call(llm, "", num_generations, kwargs)
+    except ValidationError as error:
+        raise InvalidParametersError(f"`OpenAILLM` refuses the generation parameters: {error}") from None
+
+
+def capture_calls(
+    llm: OpenAILLM,
+    inputs: Sequence[FormattedInput],
+    num_generations: int,
+    kwargs: dict[str, Any],
+    adapt: Callable[[APICall], APICall],
+) -> Iterator[APICall | Failure]:
+    """Yield the call that `agenerate` would make for each input.
+
+    Chats of one shape get bodies that differ in `messages` alone: `OpenAILLM` builds one, and the others are copies
+    with other messages, in a tenth of the time.
+
+    Args:
+        llm: the LLM, loaded.
+        inputs: chats or strings.
+        num_generations: number of generations for each input.
+        kwargs: parameters of `agenerate`.
+        adapt: changes a call to the form that the model takes.
+
+    Yields:
+        A call, or a failure for an input that `OpenAILLM` refuses.
+    """
+    with _client_replaced(llm, _CAPTURING_CLIENT), gc_paused():
+        calls_by_shape: dict[tuple[str, ...], APICall] = {}
+        for input, messages in zip(inputs, _validate(llm, inputs), strict=True):
+            shape = _chat_shape(messages)
+            if shape in calls_by_shape:
+                like = calls_by_shape[shape]
+                yield APICall(like.endpoint, {**like.body, "messages": messages}, template=like.template)
+                continue
+            try:
+                call = _run_until_call(llm, input, num_generations, kwargs)
+            except Exception as error:
+                # One bad input → only that row fails.
+                yield Failure(f"The input cannot be made into a request: {error!r}")
+                continue
+            call = adapt(call)
+            if shape and call.body.get("messages") == messages:
+                # A body that JSON cannot hold → no template; the session reports the error for each call.
+                with suppress(ValueError):
+                    calls_by_shape[shape] = replace(call, template=BodyTemplate(call.body, "messages"))
+            yield call
+
+
+def read_completion(
+    llm: OpenAILLM,
+    input: FormattedInput,
+    num_generations: int,
+    kwargs: dict[str, Any],
+    completion: CompletionView,
+) -> GenerateOutput:
+    """Return the output that `agenerate` would make of a completion.
+
+    Raises:
+        Exception: the server's answer is no completion; the class depends on the part that is missing.
+    """
+    output: GenerateOutput
+    if not isinstance(input, str):
+        # `agenerate` would do nothing else with a chat's completion, in twice the time.
+        output = llm._generations_from_openai_completion(completion)
+        return output
+
+    async def answer(call: APICall) -> CompletionView:
+        return completion
+
+    with _client_replaced(llm, ClientStub(answer)):
+        output = _run_until_call(llm, input, num_generations, kwargs)
+    return output
+
+
+@contextmanager
+def _client_replaced(llm: OpenAILLM, client: ClientStub) -> Iterator[None]:
+    """Replace the LLM's client. No `await` may stand inside: other callers would see the replacement."""
+    original, llm._aclient = llm._aclient, client
+    try:
+        yield
+    finally:
+        llm._aclient = original
+
+
+def _run_until_call(llm: OpenAILLM, input: FormattedInput, num_generations: int, kwargs: dict[str, Any]) -> Any:
+    """Run `agenerate` without an event loop until the client suspends the coroutine or `agenerate` returns.
+
+    Returns:
+        The first call that the client yields, or else the output of `agenerate`.
+    """
+    coroutine = llm.agenerate(input=input, num_generations=num_generations, **kwargs)
+    try:
+        return coroutine.send(None)
+    except StopIteration as returned:
+        return returned.value
+    finally:
+        coroutine.close()
+
+
+def _validate(llm: OpenAILLM, inputs: Sequence[FormattedInput]) -> Sequence[Any]:
+    """Validate all inputs as `OpenAILLM.agenerate` would; return `None`s if `agenerate` has to see each input."""
+    if not llm.structured_output:
+        with suppress(ValidationError):
+            return _INPUTS.validate_python(inputs)
+    return [None] * len(inputs)
+
+
+def _chat_shape(messages: Any) -> tuple[str, ...] | None:
+    """Return a chat's roles, which decide everything in its body besides the messages; `None` for other inputs."""
+    if not isinstance(messages, list) or not all(isinstance(message["content"], str) for message in messages):
+        return None
+    return tuple([message["role"] for message in messages])

@@ -1,0 +1,1 @@
+"""The sandbox's model: answers that are a pure function of the request body."""

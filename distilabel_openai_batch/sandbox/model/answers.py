@@ -1,0 +1,57 @@
+"""Entry point of the sandbox's model: one function that answers a request, in a batch or synchronously."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ApiError
+from .chat import chat_completion
+from .completions import legacy_completion
+from .embeddings import embedding_list
+from .hashing import body_digest, canonical_json
+from .parameters import check_parameters
+
+_ENDPOINTS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
+    "/v1/chat/completions": chat_completion,
+    "/v1/completions": legacy_completion,
+    "/v1/embeddings": embedding_list,
+}
+
+
+@dataclass(frozen=True)
+class ModelAnswer:
+    """Answer to one request.
+
+    Attributes:
+        status: HTTP status.
+        body: body of the reply.
+        headers: extra headers of a synchronous reply; `None` for none.
+    """
+
+    status: int
+    body: dict[str, Any]
+    headers: dict[str, str] | None = None
+
+
+def answer_request(
+    endpoint: str, body: dict[str, Any], has_model: Callable[[str], bool], serialised: bytes | None = None
+) -> ModelAnswer:
+    """Answer a request; a bad request is answered with the error that OpenAI returns.
+
+    Args:
+        endpoint: path of the endpoint, such as `/v1/chat/completions`.
+        body: body of the request.
+        has_model: returns `True` for the name of a model that exists.
+        serialised: `canonical_json(body)`, if the caller has computed the bytes already.
+    """
+    try:
+        check_parameters(endpoint, body)
+        if not has_model(body["model"]):
+            message = f"The model `{body['model']}` does not exist or you do not have access to it."
+            raise ApiError(404, message, code="model_not_found")
+        digest = body_digest(canonical_json(body) if serialised is None else serialised)
+        return ModelAnswer(200, _ENDPOINTS[endpoint](body, digest))
+    except ApiError as error:
+        return ModelAnswer(error.status, error.body())

@@ -1,0 +1,57 @@
+"""Parts that chat and legacy completions share: stop sequences, token limits, log probabilities, usage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .parameters import get_parameter
+from .tokens import CHARACTERS_PER_TOKEN, count_tokens
+
+
+def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
+    """Return the `usage` object of an answer."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": 0,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def cut_text(text: str, body: dict[str, Any], token_limit: int | None) -> tuple[str, str]:
+    """Cut a text at the first stop sequence, then at the token limit.
+
+    Args:
+        text: the whole text.
+        body: body of the request; only `stop` is read.
+        token_limit: maximum number of tokens; `None` for no limit.
+
+    Returns:
+        The cut text, and the finish reason: `length` if the token limit was exceeded, else `stop`.
+    """
+    stop = get_parameter(body, "stop", [])
+    for sequence in [stop] if isinstance(stop, str) else stop:
+        if sequence:
+            text = text.partition(sequence)[0]
+    if token_limit is not None and count_tokens(text) > token_limit:
+        return text[: token_limit * CHARACTERS_PER_TOKEN], "length"
+    return text, "stop"
+
+
+def rank_alternatives(token: str, seed: int, count: int) -> list[tuple[str, float]]:
+    """Return `count` tokens with falling log probabilities; the first is `token` itself."""
+    words = (f" {word}" for word in ("the", "an", "and", "to", "of", "in", "is", "it", "for", "that", "with", "as"))
+    letters = (f" {letter}" for letter in "abcdefghijklmnop")
+    names = [token, *(name for name in (*words, *letters) if name != token)][:count]
+    return [(name, _logprob(seed, rank)) for rank, name in enumerate(names)]
+
+
+def _logprob(seed: int, rank: int) -> float:
+    """Return the log probability of a token: highest for rank 0, lower for each alternative."""
+    return -round((seed % 997) / 4_000 + rank * (1.0 + (seed % 89) / 100), 6)

@@ -1,0 +1,104 @@
+"""Tests of the failure column's cells."""
+
+from __future__ import annotations
+
+import pytest
+
+from distilabel_openai_batch.api.failure_codes import LOST
+from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.hooks.failure_columns import (
+    OutputWithFailures,
+    build_cell,
+    cell_text,
+    column_name,
+    match_failures,
+    merge_generations,
+    output_cells,
+)
+
+BAD, GOOD = Failure("No.", 400, "bad", custom_id="a-0"), Answer.of({})
+BAD_CELL = {"message": "No.", "status_code": 400, "code": "bad", "custom_id": "a-0"}
+INPUT_ROWS = [{"id": str(number) * 3} for number in range(2)]
+
+
+def codes(cells: list) -> list[str | None]:
+    return [cell and cell["code"] for cell in cells]
+
+
+def test_column_is_named_by_the_step():
+    assert column_name("generate") == "failure_generate"
+
+
+def test_cell_always_has_the_same_keys():
+    assert build_cell(BAD) == BAD_CELL
+    assert list(build_cell(Failure("No."))) == list(BAD_CELL)
+    assert build_cell(None) is None
+
+
+def test_cell_text_is_one_line():
+    assert cell_text(BAD_CELL) == str(Failure("No.", 400, "bad"))
+    assert cell_text(None) is None
+
+
+def test_output_has_a_cell_for_each_generation():
+    output = OutputWithFailures(generations=["Yes.", None, "Yes."])
+    output.failures = [None, BAD]
+    assert output_cells(output, 3) == [None, BAD_CELL, None]
+    assert output_cells({"generations": ["Yes."]}, 1) == [None]
+
+
+@pytest.mark.parametrize(
+    ("cells", "merged"),
+    [
+        ([None, None], None),
+        ([BAD_CELL, BAD_CELL], BAD_CELL),
+        ([None, BAD_CELL], BAD_CELL | {"message": "1 of 2 generations: No."}),
+        (BAD_CELL, BAD_CELL),
+        (None, None),
+    ],
+)
+def test_generations_of_one_row_are_merged(cells, merged):
+    assert merge_generations(cells) == merged
+
+
+@pytest.mark.parametrize(
+    ("rows", "calls", "expected"),
+    [
+        pytest.param([{**INPUT_ROWS[0]}, {**INPUT_ROWS[1]}], [[GOOD, BAD]], [None, "bad"], id="one row each"),
+        pytest.param(
+            [INPUT_ROWS[0], INPUT_ROWS[0], INPUT_ROWS[1], INPUT_ROWS[1]],
+            [[BAD, GOOD]],
+            ["bad", "bad", None, None],
+            id="two rows each",
+        ),
+        pytest.param(INPUT_ROWS, [[GOOD, GOOD], [GOOD, BAD]], [None, "bad"], id="the second round"),
+        pytest.param(
+            [{**INPUT_ROWS[1], "o": 1}, {**INPUT_ROWS[0], "o": None}], [[BAD, GOOD]], [None, "bad"], id="another order"
+        ),
+        pytest.param([{**INPUT_ROWS[0], "o": 1}], [[BAD, GOOD]], ["bad"], id="a failure and no empty row"),
+        pytest.param(INPUT_ROWS, [[GOOD, GOOD, BAD]], ["bad", "bad"], id="three requests for two rows"),
+        pytest.param(INPUT_ROWS, [[GOOD, GOOD, GOOD]], [None, None], id="no failure"),
+        pytest.param(INPUT_ROWS, [], [None, None], id="no call"),
+    ],
+)
+def test_failures_are_matched_with_rows(rows, calls, expected):
+    """Failures are matched one by one if counts and rows agree, otherwise with the whole group."""
+    assert codes(match_failures(INPUT_ROWS, rows, calls, ["o"])) == expected
+
+
+def test_rows_of_a_generator_step_are_matched_by_position():
+    assert codes(match_failures(None, [{"o": 1}, {"o": None}], [[GOOD, BAD]], ["o"])) == [None, "bad"]
+
+
+def test_rows_of_a_group_that_raised_are_lost():
+    """A row keeps its own failure; the other rows name the error of the group and its first failed request."""
+    own, other = match_failures(INPUT_ROWS, INPUT_ROWS, [[BAD, GOOD]], ["o"], KeyError("o"))
+    assert (own, other["code"]) == (BAD_CELL, LOST)
+    assert other["message"] == (
+        f"The row was lost with its row group: KeyError('o'). In the row's group 1 requests failed, the first: {BAD}"
+    )
+
+
+def test_rows_of_a_group_that_raised_before_any_call_are_lost():
+    [first, _] = match_failures(INPUT_ROWS, INPUT_ROWS, [], ["o"], KeyError("o"))
+    assert first["message"] == "The row was lost with its row group: KeyError('o')."

@@ -1,0 +1,124 @@
+"""Tests of a step's process, run in the process of the test."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+from distilabel.models.llms import OpenAILLM
+from distilabel.pipeline.batch import _Batch
+from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
+from distilabel.steps import StepInput, step
+from distilabel.steps.tasks import TextGeneration
+
+from distilabel_openai_batch import AuthenticationError
+from distilabel_openai_batch.hooks import step_process
+from distilabel_openai_batch.hooks.row_storage import pickles_rows
+from distilabel_openai_batch.hooks.step_process import (
+    is_dry_run,
+    is_stopped,
+    mark_stopped,
+    random_state_preserved,
+    running_step,
+    seed_random_numbers,
+)
+
+ROWS = [{"instruction": "Say it."}]
+
+
+@pytest.fixture(autouse=True)
+def process_state(monkeypatch):
+    """The names and flags that a step's process keeps, restored when the test ends."""
+    monkeypatch.setattr(step_process, "_running_step", "")
+    monkeypatch.setattr(step_process, "_dry_run", False)
+    monkeypatch.setattr(step_process, "_stopped_steps", set())
+    token = pickles_rows.set(False)
+    yield
+    pickles_rows.reset(token)
+
+
+def wrapper_of(task, dry_run=False) -> _StepWrapper:
+    """A step's wrapper with one batch in its input queue."""
+    queues = [SimpleQueue() for _ in range(3)]
+    queues[0].put(_Batch(seq_no=0, step_name=task.name, last_batch=True, data=[ROWS]))
+    return _StepWrapper(task, 0, *queues, dry_run=dry_run)
+
+
+def failing_task(monkeypatch, llm, error) -> TextGeneration:
+    """A Task whose class is local, and so cannot be pickled."""
+
+    class Failing(TextGeneration):
+        def process(self, inputs):
+            raise error
+
+    return Failing(name="generate", llm=llm)
+
+
+@step(inputs=["instruction"], outputs=["instruction"])
+def Pass(inputs: StepInput):
+    yield inputs
+
+
+def test_a_process_knows_its_step():
+    assert (running_step(), is_dry_run()) == ("", False)
+    wrapper_of(Pass(name="pass"), dry_run=True).run()
+    assert (running_step(), is_dry_run()) == ("pass", True)
+    assert not pickles_rows.get()
+
+
+def test_an_error_that_stops_the_pipeline_is_sent_without_the_step(monkeypatch, llm):
+    """The error can be pickled, keeps its message, and no batch follows."""
+    task = failing_task(monkeypatch, llm, AuthenticationError("The key was withdrawn."))
+    wrapper = wrapper_of(task)
+
+    with pytest.raises(_StepWrapperException) as raised:
+        wrapper.run()
+
+    error = pickle.loads(pickle.dumps(raised.value.step)), raised.value.subprocess_exception
+    assert (error[0].name, error[0].is_global, str(error[1])) == ("generate", True, "The key was withdrawn.")
+    assert raised.value.message.count("For further information") == 1
+    assert raised.value.message.startswith("The key was withdrawn.")
+    assert wrapper.output_queue.empty()
+    assert is_stopped(task)
+    assert pickles_rows.get()
+
+
+def test_other_errors_of_a_step_are_as_distilabel_has_them(monkeypatch):
+    """An ordinary step sends `None`s."""
+    llm = OpenAILLM(model="gpt-4o-mini", api_key="sk-unused")
+    wrapper = wrapper_of(failing_task(monkeypatch, llm, KeyError("instruction")))
+    wrapper.run()
+    assert wrapper.output_queue.get().data[0][0]["generation"] is None
+
+
+def test_a_stopped_step_sends_no_batch():
+    wrapper = wrapper_of(Pass(name="pass"))
+    mark_stopped(wrapper.step)
+    wrapper.run()
+    assert wrapper.output_queue.empty()
+
+
+def draws() -> tuple[float, float]:
+    return random.random(), np.random.rand()
+
+
+def test_random_numbers_depend_on_the_step_and_the_group():
+    step_one, step_two = Pass(name="one"), Pass(name="two")
+    drawn = []
+    for arguments in ((step_one,), (step_one,), (step_one, 0), (step_one, 1), (step_two,)):
+        seed_random_numbers(*arguments)
+        drawn.append(draws())
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 4
+
+
+def test_random_state_is_preserved():
+    seed_random_numbers(Pass(name="one"))
+    expected = draws()
+    seed_random_numbers(Pass(name="one"))
+    with random_state_preserved():
+        draws()
+    assert draws() == expected
