@@ -115,7 +115,7 @@ async def _simulate(scenario: Scenario, folder: Path) -> dict[str, Any]:
         lambda batch_ids: None,
         lambda batch_ids: InterruptedError(str(batch_ids)),
     ) as opened:
-        outcomes = await opened.ask(calls)
+        outcomes = await opened.submit(calls)
     server.advance()
     seconds = loop.time()
     possible = scenario.token_limit * server.busy

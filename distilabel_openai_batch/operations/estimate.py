@@ -285,7 +285,11 @@ class _PipelineEstimator:
             if isinstance(step, StreamBatchResults):
                 size = min(size, client.max_requests_per_job)
             anyio.run(
-                row_groups.process_side_by_side, task, client, row_sources.groups(inputs[0], size), lambda *_: None
+                row_groups.process_side_by_side,
+                task,
+                client,
+                row_sources.split_into_groups(inputs[0], size),
+                lambda *_: None,
             )
         return recorder
 

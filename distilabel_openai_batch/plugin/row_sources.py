@@ -1,4 +1,4 @@
-"""Where a step's rows come from: a list, a dataset, a file, or the Hub; and whether JSON keeps them as they are."""
+"""Sources of a step's rows: a list, a dataset, a file, or the Hub."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, cast
 import datasets
 from distilabel.errors import DistilabelUserError
 
-# What `datasets` reads each kind of file with.
-_READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+# Loaders of `datasets` by the suffix of a file's name.
+_LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 def load_rows(data: object, config: str | None = None, split: str = "train") -> Sequence[dict[str, Any]]:
-    """Loads rows.
+    """Load rows.
 
     Args:
         data: a list of dictionaries, a `datasets.Dataset`, the path of a JSONL, CSV or Parquet file, or the id of a
@@ -23,17 +23,17 @@ def load_rows(data: object, config: str | None = None, split: str = "train") -> 
         split: the split of a dataset on the Hub.
 
     Returns:
-        The rows, of which a dataset's are read when they are asked for.
+        The rows. A dataset reads a row from the disk when the row is accessed.
 
     Raises:
-        DistilabelUserError: there are none.
+        DistilabelUserError: the file is missing, or `data` has no rows.
     """
     if isinstance(data, str | Path):
         suffix = Path(data).suffix.lower()
-        if suffix in _READERS:
+        if suffix in _LOADERS:
             if not Path(data).exists():
                 raise DistilabelUserError(f"`data` names the file '{data}', and there is no such file.")
-            data = datasets.load_dataset(_READERS[suffix], data_files=str(data), split="train")
+            data = datasets.load_dataset(_LOADERS[suffix], data_files=str(data), split="train")
         else:
             data = datasets.load_dataset(str(data), config, split=split)
     rows = cast("Sequence[dict[str, Any]]", data)
@@ -42,18 +42,18 @@ def load_rows(data: object, config: str | None = None, split: str = "train") -> 
     return rows
 
 
-def columns(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The columns that rows have."""
+def column_names(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the columns of rows; those of the first row for a list."""
     return rows.column_names if isinstance(rows, datasets.Dataset) else list(rows[0])
 
 
-def first(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """The first rows, at most so many."""
+def first_rows(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Return the first `count` rows, or all rows if there are fewer."""
     return [rows[index] for index in range(min(count, len(rows)))]
 
 
-def groups(rows: Sequence[dict[str, Any]], size: int) -> list[tuple[list[dict[str, Any]], ...]]:
-    """Cuts rows into groups, each as the arguments of a Task's `process`."""
+def split_into_groups(rows: Sequence[dict[str, Any]], size: int) -> list[tuple[list[dict[str, Any]], ...]]:
+    """Split rows into row groups of `size` rows, each as the arguments of a Task's `process`."""
     return [
         ([rows[index] for index in range(start, min(start + size, len(rows)))],) for start in range(0, len(rows), size)
     ]

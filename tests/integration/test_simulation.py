@@ -123,7 +123,7 @@ class Life:
             async def ask(start: int) -> None:
                 chat = [[{"role": "user", "content": question}] for question in questions[start : start + size]]
                 calls = [APICall(CHAT, {"model": "gpt-4o-mini", "messages": messages}) for messages in chat]
-                results[start : start + size] = await opened.ask(calls)
+                results[start : start + size] = await opened.submit(calls)
 
             async with anyio.create_task_group() as task_group:
                 for start in range(0, len(questions), size):

@@ -33,7 +33,7 @@ from distilabel_openai_batch import (
 )
 from distilabel_openai_batch.ledger.files import directory
 from distilabel_openai_batch.ledger.reader import Inventory
-from distilabel_openai_batch.plugin.steps.base import in_batches
+from distilabel_openai_batch.plugin.steps.base import split_into_batches
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
 from tests.support.environment import API_KEY
 from tests.support.hub import hub_with
@@ -309,7 +309,7 @@ def test_other_rows_are_another_signature():
 )
 def test_batches_are_of_one_size(sizes, offset, expected):
     """All but the last, which is said to be the last."""
-    found = in_batches(iter([[{}] * size for size in sizes]), 3, offset)
+    found = split_into_batches(iter([[{}] * size for size in sizes]), 3, offset)
     assert [(len(rows), last) for rows, last in found] == expected
 
 
@@ -394,7 +394,7 @@ def dated(**fields) -> TextGeneration:
 @pytest.mark.parametrize("value", [datetime(1969, 7, 20), float("nan"), (1, 2), [{"at": (1,)}], {1: 2}, {1, 2}])
 def test_a_row_that_json_would_change_is_refused_before_anything_is_submitted(sandbox, value):
     """It would be loaded as another question; with `resubmit=True` all would be bought again."""
-    with pytest.raises(RunError, match=r"the column 'when'.* Make it text"):
+    with pytest.raises(RunError, match=r"the column 'when'.* Turn the column into text"):
         submitted([{"when": "today"}, {"when": value}], task=dated)
     assert not sandbox.calls()
     with pytest.raises(LedgerError, match="There is no ledger"):

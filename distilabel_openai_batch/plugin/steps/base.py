@@ -1,5 +1,7 @@
 """Parts that the three steps share."""
 
+# No `from __future__ import annotations` in this folder: distilabel inspects the annotations of steps.
+
 from collections.abc import Generator, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
@@ -15,19 +17,21 @@ from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.hooks.row_groups import process_side_by_side
 from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
 
-_Rows = list[dict[str, Any]]
-_JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+Rows = list[dict[str, Any]]
+
+JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+"""Options of orjson for rows: numpy arrays and keys that are no text are accepted."""
 
 
-def batch_task(task: _Task) -> _Task:
-    """Returns a Task that can be run in batch jobs.
+def check_task(task: _Task) -> _Task:
+    """Return the Task, if batch jobs can run the Task.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: the Task generates its own rows, or has no `OpenAIBatchLLM`.
     """
     name = type(task).__name__
     if task.is_generator:
-        raise ValueError(f"{name} makes its own rows, and takes none. Use it as a step of its own.")
+        raise ValueError(f"{name} makes its own rows and takes no input. Use {name} as a step of the pipeline.")
     if not isinstance(getattr(task, "llm", None), OpenAIBatchLLM):
         raise ValueError(
             f"{name} must hold an OpenAIBatchLLM, and holds {type(getattr(task, 'llm', None)).__name__}. Write"
@@ -36,8 +40,8 @@ def batch_task(task: _Task) -> _Task:
     return task
 
 
-def take_out_of_pipeline(task: _Task) -> None:
-    """A Task that was made within a pipeline's context is a step of it, and would be run by it."""
+def remove_from_pipeline(task: _Task) -> None:
+    """Remove a Task from its pipeline: a Task created in a pipeline's context is a step, and would run as one."""
     if task.pipeline is not None:
         graph = task.pipeline.dag.G
         if task.name in graph and task.pipeline.dag.get_step(task.name)["step"] is task:
@@ -45,23 +49,28 @@ def take_out_of_pipeline(task: _Task) -> None:
         task.pipeline = None
 
 
-def check_columns(name: str, task: _Task, found: Sequence[str]) -> None:
-    """Checks that rows have what a Task needs.
+def check_columns(name: str, task: _Task, columns: Sequence[str]) -> None:
+    """Check that rows have the columns that a Task needs.
+
+    Args:
+        name: name of the step, for the error.
+        task: the Task.
+        columns: names of the rows' columns.
 
     Raises:
         DistilabelUserError: a column is missing.
     """
-    required = [column for column, needed in task.get_inputs().items() if needed]
-    if missing := [column for column in required if column not in found]:
+    required = [column for column, is_required in task.get_inputs().items() if is_required]
+    if missing := [column for column in required if column not in columns]:
         task_name = type(task).__name__
         raise DistilabelUserError(
-            f"'{name}' runs a {task_name}, which needs the columns {required}; the rows have {list(found)}. Map them:"
-            f" {task_name}(…, input_mappings={dict.fromkeys(missing, found[0])})."
+            f"'{name}' runs a {task_name}, which needs the columns {required}; the rows have {list(columns)}. Map them:"
+            f" {task_name}(…, input_mappings={dict.fromkeys(missing, columns[0])})."
         )
 
 
-class _RunsATask(_Step):
-    """What runs a Task that is no step of the pipeline by itself."""
+class TaskStep(_Step):
+    """Step that runs a Task, which itself is no step of the pipeline."""
 
     task: _Task = Field(
         description=(
@@ -70,94 +79,97 @@ class _RunsATask(_Step):
         )
     )
 
-    _is_a_batch_task = field_validator("task")(batch_task)
+    _check_task = field_validator("task")(check_task)
 
     def model_post_init(self, __context: Any) -> None:
-        """Takes the Task out of the pipeline, which would want to run it."""
+        """Remove the Task from the pipeline."""
         super().model_post_init(__context)
-        take_out_of_pipeline(self.task)
+        remove_from_pipeline(self.task)
 
     def load(self) -> None:
-        """Loads the Task, with its LLM."""
+        """Load the Task and its LLM."""
         super().load()
-        if run := self._run():
+        if run := self._submission():
             self.task.llm.join_submission(run)
         self.task.load()
 
     def unload(self) -> None:
-        """Unloads the Task."""
+        """Unload the Task."""
         self.task.unload()
         super().unload()
 
-    def _run(self) -> SubmissionRun | None:
-        """The submission that the Task takes part in, if it does."""
+    def _submission(self) -> SubmissionRun | None:
+        """Return the submission that the Task is part of; `None` if there is none."""
         return None
 
 
-def results(
+def process_row_groups(
     task: _Task,
-    row_groups: Sequence[tuple[_Rows, ...]],
+    row_groups: Sequence[tuple[Rows, ...]],
     ordered: bool,
     reasons: str | None = None,
-) -> Generator[_Rows, None, None]:
-    """Processes row groups in batch jobs, and yields each one's output rows once they are there.
+) -> Generator[Rows, None, None]:
+    """Process row groups in batch jobs, and yield the output rows of each group.
 
-    The jobs are run on a thread of their own: they go on while nobody asks for rows. Closing ends it; what is under way
-    at the server goes on.
+    A thread of its own runs the jobs, so they go on while the caller handles rows. Closing the generator ends the
+    thread; jobs in progress on the server go on.
 
     Args:
-        task: loaded.
-        row_groups: the arguments of its `process`.
-        ordered: whether they come in this order, rather than in that in which they were finished.
-        reasons: the column that says why a row has no answer, in place of that of `add_failures`.
+        task: a loaded Task.
+        row_groups: the arguments of the Task's `process` for each group.
+        ordered: yield groups in the given order; with `False`, in the order in which they are finished.
+        reasons: name of the column for the reason of a missing answer, in place of the column of `add_failures`.
 
     Raises:
         RunError: the run cannot go on.
     """
-    finished: SimpleQueue[tuple[int, _Rows] | None] = SimpleQueue()
+    finished: SimpleQueue[tuple[int, Rows] | None] = SimpleQueue()
 
-    def is_finished(index: int, found: _Rows) -> None:
-        finished.put((index, found))
+    def add_finished(index: int, rows: Rows) -> None:
+        finished.put((index, rows))
 
     async def process() -> None:
         try:
-            await process_side_by_side(task, task.llm, row_groups, is_finished, reasons)
+            await process_side_by_side(task, task.llm, row_groups, add_finished, reasons)
         finally:
             finished.put(None)
 
     with start_blocking_portal() as portal:
         running = portal.start_task_soon(process)
         try:
-            early: dict[int, _Rows] = {}
-            due = 0
-            while (result := finished.get()) is not None:
-                index, found = result
+            waiting: dict[int, Rows] = {}
+            next_index = 0
+            while (group := finished.get()) is not None:
+                index, rows = group
                 if not ordered:
-                    yield found
+                    yield rows
                     continue
-                early[index] = found
-                while due in early:
-                    yield early.pop(due)
-                    due += 1
+                waiting[index] = rows
+                while next_index in waiting:
+                    yield waiting.pop(next_index)
+                    next_index += 1
             running.result()
         finally:
             running.cancel()
 
 
-def in_batches(found: Iterator[_Rows], size: int, offset: int = 0) -> Iterator[tuple[_Rows, bool]]:
-    """Cuts rows into batches of one size, and says which is the last one.
+def split_into_batches(row_lists: Iterator[Rows], size: int, offset: int = 0) -> Iterator[tuple[Rows, bool]]:
+    """Split rows into batches of one size.
 
     Args:
-        found: rows as they come.
-        size: the rows of a batch.
-        offset: how many rows are left out.
+        row_lists: rows, in lists of any length.
+        size: number of rows in a batch.
+        offset: number of rows to skip at the beginning.
+
+    Yields:
+        The rows of a batch, and whether the batch is the last one.
     """
-    held: _Rows = []
-    for some in found:
-        left_out = min(offset, len(some))
-        offset -= left_out
-        held += some[left_out:]
-        # One row is kept back: what is yielded before it is not the last.
+    held: Rows = []
+    for rows in row_lists:
+        skipped = min(offset, len(rows))
+        offset -= skipped
+        held += rows[skipped:]
+        # Keep at least one row back → a batch that is yielded here is not the last one.
         while len(held) > size:
             yield held[:size], False
             held = held[size:]

@@ -1,4 +1,4 @@
-"""The generator step that yields results as their jobs end."""
+"""`StreamBatchResults`: run a Task over rows, and yield the results of each job as soon as the job has ended."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,12 +14,18 @@ from pydantic import Field, PrivateAttr
 
 from distilabel_openai_batch.hooks.step_process import is_dry_run
 from distilabel_openai_batch.plugin.public_class import public_class
-from distilabel_openai_batch.plugin.row_sources import columns, first, groups, load_rows
-from distilabel_openai_batch.plugin.steps.base import _JSON, _RunsATask, check_columns, in_batches, results
+from distilabel_openai_batch.plugin.row_sources import column_names, first_rows, load_rows, split_into_groups
+from distilabel_openai_batch.plugin.steps.base import (
+    JSON_OPTIONS,
+    TaskStep,
+    check_columns,
+    process_row_groups,
+    split_into_batches,
+)
 
 
 @public_class
-class StreamBatchResults(_RunsATask, GeneratorStep):
+class StreamBatchResults(TaskStep, GeneratorStep):
     """Step that runs a Task over rows in batch jobs, and yields the results of each job as soon as the job has ended.
 
     Later steps work while other jobs are still in progress. `max_requests_per_job` of the Task's LLM sets the number of
@@ -74,41 +80,43 @@ class StreamBatchResults(_RunsATask, GeneratorStep):
 
     @property
     def outputs(self) -> list[str]:
-        """The columns of the rows, and those that the Task adds.
+        """Columns of the rows, and output columns of the Task.
 
         Raises:
-            DistilabelUserError: a column that the Task needs is missing, or there are no rows.
+            DistilabelUserError: a column that the Task needs is missing, or `data` has no rows.
         """
-        found = columns(self._rows())
-        check_columns(str(self.name), self.task, found)
-        return list(dict.fromkeys([*found, *self.task.get_outputs()]))
+        columns = column_names(self._rows())
+        check_columns(str(self.name), self.task, columns)
+        return list(dict.fromkeys([*columns, *self.task.get_outputs()]))
 
     @property
     def signature(self) -> str:
-        """As distilabel's, and of the rows too: another list is another dataset."""
+        """Signature of the step for distilabel's cache, which covers the rows of a list or a dataset too."""
         if self.data is None or isinstance(self.data, str):
             return str(super().signature)
-        return hashlib.sha1(f"{super().signature}{_digest(self._rows())}".encode(), usedforsecurity=False).hexdigest()
+        return hashlib.sha1(
+            f"{super().signature}{_hash_rows(self._rows())}".encode(), usedforsecurity=False
+        ).hexdigest()
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
-        """Yields the rows with the Task's output columns.
+        """Yield the rows with the Task's output columns.
 
         Args:
-            offset: how many rows are left out. With `ordered=False` only `0` says which.
+            offset: number of rows to skip. With `ordered=False` only `0` names definite rows.
 
         Yields:
-            Rows, and whether they are the last ones.
+            A batch of rows, and whether the batch is the last one.
 
         Raises:
             RunError: the run cannot go on.
         """
         source = self._rows()
         if is_dry_run():
-            source = first(source, self.batch_size)
-        # A group's rows come together, when the last of its jobs has ended.
+            source = first_rows(source, self.batch_size)
+        # A row group is complete when its last job has ended → no group is larger than a job.
         size = min(self.task.input_batch_size, self.task.llm.max_requests_per_job)
-        with closing(results(self.task, groups(source, size), self.ordered)) as found:
-            yield from in_batches(found, self.batch_size, offset)
+        with closing(process_row_groups(self.task, split_into_groups(source, size), self.ordered)) as row_groups:
+            yield from split_into_batches(row_groups, self.batch_size, offset)
 
     def _rows(self) -> Sequence[dict[str, Any]]:
         if self._loaded_rows is None:
@@ -120,10 +128,11 @@ class StreamBatchResults(_RunsATask, GeneratorStep):
         return dump | {"data": self.data} if isinstance(self.data, str) else dump
 
 
-def _digest(source: Sequence[dict[str, Any]]) -> str:
+def _hash_rows(source: Sequence[dict[str, Any]]) -> str:
+    """Return a hash of the rows; the fingerprint of a dataset."""
     if isinstance(source, Dataset):
         return str(source._fingerprint)
     digest = hashlib.sha256()
     for row in source:
-        digest.update(orjson.dumps(row, default=repr, option=_JSON))
+        digest.update(orjson.dumps(row, default=repr, option=JSON_OPTIONS))
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The step that submits a Task's requests and ends."""
+"""`SubmitBatch`: submit a Task's requests, and end without waiting for their jobs."""
 
 import os
 from collections.abc import Collection
@@ -21,41 +21,41 @@ from distilabel_openai_batch.hooks.row_groups import process_side_by_side
 from distilabel_openai_batch.hooks.row_storage import survives_json
 from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, is_dry_run, mark_stopped
 from distilabel_openai_batch.plugin.public_class import public_class
-from distilabel_openai_batch.plugin.row_sources import groups
-from distilabel_openai_batch.plugin.steps.base import _JSON, _Rows, _RunsATask
+from distilabel_openai_batch.plugin.row_sources import split_into_groups
+from distilabel_openai_batch.plugin.steps.base import JSON_OPTIONS, Rows, TaskStep
 
 
-def as_json(name: str, columns: Collection[str], row: dict[str, Any]) -> bytes:
-    """A row as it is kept until it is loaded.
+def row_to_json(step_name: str, task_columns: Collection[str], row: dict[str, Any]) -> bytes:
+    """Encode a row as JSON, the form in which the ledger and the server keep the row.
 
     Args:
-        name: of the step that keeps it.
-        columns: those that requests are made of.
-        row: which.
+        step_name: name of the step, for errors.
+        task_columns: names of the columns that requests are made of.
+        row: the row.
 
     Raises:
-        RunError: JSON has no such values, or makes others of those that requests are made of.
+        RunError: JSON cannot hold a value, or changes a value that a request is made of.
     """
     for column, value in row.items():
         try:
-            kept = orjson.dumps(value, option=_JSON)
+            encoded = orjson.dumps(value, option=JSON_OPTIONS)
         except orjson.JSONEncodeError as error:
             raise RunError(
-                f"'{name}' keeps its rows as JSON, which cannot hold the column '{column}': {error}. Make it text, or"
-                " drop it, in a step before. Nothing was submitted."
+                f"'{step_name}' keeps its rows as JSON, which cannot hold the column '{column}': {error}. Turn the"
+                " column into text, or drop the column, in a step before. Nothing was submitted."
             ) from None
-        if column in columns and not survives_json(value):
-            made = orjson.loads(kept)
+        if column in task_columns and not survives_json(value):
+            decoded = orjson.loads(encoded)
             raise RunError(
-                f"'{name}' keeps its rows as JSON, which makes {made!r:.80} of {value!r:.80} in the column '{column}':"
-                " other requests would be loaded than were submitted. Make it text in a step before. Nothing was"
-                " submitted."
+                f"'{step_name}' keeps its rows as JSON, which turns {value!r:.80} of the column '{column}' into"
+                f" {decoded!r:.80}: LoadBatchResults would look for other requests. Turn the column into text in a step"
+                " before. Nothing was submitted."
             )
-    return orjson.dumps(row, option=_JSON)
+    return orjson.dumps(row, option=JSON_OPTIONS)
 
 
 @public_class
-class SubmitBatch(_RunsATask, GlobalStep):
+class SubmitBatch(TaskStep, GlobalStep):
     """Step that submits a Task's batch jobs for its rows, and ends without waiting for them.
 
     `LoadBatchResults` collects the answers, in another pipeline, on another day, on another machine. Submitting the
@@ -107,19 +107,19 @@ class SubmitBatch(_RunsATask, GlobalStep):
 
     @property
     def inputs(self) -> dict[str, bool]:
-        """The columns that the Task needs."""
+        """Columns that the Task reads, and whether each is required."""
         return dict(self.task.get_inputs())
 
     @property
     def outputs(self) -> list[str]:
-        """What is told of each job."""
+        """Columns of the row that describes a job."""
         return ["run_name", "batch_id", "requests", "bytes", "status", "base_url"]
 
-    def _run(self) -> SubmissionRun:
+    def _submission(self) -> SubmissionRun:
         return SubmissionRun(self._name(), waits=False, submits=True)
 
     def process(self, inputs: StepInput) -> "StepOutput":
-        """Submits jobs.
+        """Submit the jobs for the rows.
 
         Args:
             inputs: the rows.
@@ -128,7 +128,7 @@ class SubmitBatch(_RunsATask, GlobalStep):
             A row for each job.
 
         Raises:
-            RunError: the run cannot go on, or a row cannot be kept as it is.
+            RunError: the run cannot go on, or JSON cannot hold a row.
         """
         try:
             with start_blocking_portal() as portal:
@@ -137,16 +137,17 @@ class SubmitBatch(_RunsATask, GlobalStep):
             mark_stopped(self)
             raise
 
-    async def _submit(self, given: _Rows) -> _Rows:
-        lines = [as_json(str(self.name), self.inputs, row) for row in given]
+    async def _submit(self, rows: Rows) -> Rows:
+        lines = [row_to_json(str(self.name), self.inputs, row) for row in rows]
         session: Session
         async with self.task.llm.session() as session:
             await session.submission.keep_rows(lines, replace=not is_dry_run())
             try:
                 await process_side_by_side(
-                    self.task, self.task.llm, groups(given, self.task.input_batch_size), lambda *_: None
+                    self.task, self.task.llm, split_into_groups(rows, self.task.input_batch_size), lambda *_: None
                 )
             except DistilabelOfflineBatchGenerationNotFinishedException:
+                # Jobs in progress are the normal end of this step; after Ctrl+C the pipeline has to stop.
                 if SIGINT_HANDLER_CALLED_ENV_NAME in os.environ:
                     raise
             return [

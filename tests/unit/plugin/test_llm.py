@@ -92,7 +92,7 @@ def batched(*outcomes: Answer | Failure) -> tuple[OpenAIBatchLLM, list[tuple[str
     asked = []
 
     class Engine:
-        async def ask(self, calls):
+        async def submit(self, calls):
             calls = list(calls)
             asked.extend((call.endpoint, orjson.loads(call.encode())) for call in calls)
             return list(outcomes) if len(outcomes) > 1 else [outcomes[0]] * len(calls)
@@ -244,14 +244,14 @@ def reject_failures(use):
     @asynccontextmanager
     async def used():
         async with use() as engine:
-            ask = engine.ask
+            submit = engine.submit
 
-            async def ask_calls(calls):
+            async def submit_calls(calls):
                 calls = list(calls)
-                answers = iter(await ask([call for call in calls if not isinstance(call, Failure)]))
+                answers = iter(await submit([call for call in calls if not isinstance(call, Failure)]))
                 return [call if isinstance(call, Failure) else next(answers) for call in calls]
 
-            engine.ask = ask_calls
+            engine.submit = submit_calls
             yield engine
 
     return used
