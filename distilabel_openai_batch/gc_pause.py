@@ -1,4 +1,4 @@
-"""When Python looks for garbage that reference counts do not free."""
+"""Pauses of Python's cyclic garbage collector."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _lock = threading.Lock()
-_inside = 0
+_pauses = 0
 _was_enabled = False
 
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Puts the search for reference cycles off while many objects are made, and none of them in a cycle.
+    """Disable the cyclic garbage collector inside the `with` block.
 
-    It would begin anew after each few hundred of them, and now and then look at all that the process holds: a quarter
-    of the time. Of several threads that are inside, the first turns it off and the last turns it on again.
+    Use it where code creates many objects without reference cycles: the collector would start after every few hundred
+    objects, and sometimes scan the whole process, which took a quarter of the time. If several threads are inside, the
+    first disables the collector and the last enables it again.
     """
-    global _inside, _was_enabled
+    global _pauses, _was_enabled
     with _lock:
-        if not _inside:
+        if not _pauses:
             _was_enabled = gc.isenabled()
             gc.disable()
-        _inside += 1
+        _pauses += 1
     try:
         yield
     finally:
         with _lock:
-            _inside -= 1
-            if not _inside and _was_enabled:
+            _pauses -= 1
+            if not _pauses and _was_enabled:
                 gc.enable()

@@ -1,1 +1,1 @@
-"""The Batch API over HTTP: its JSON, its files and batches, and the errors that its calls end with."""
+"""The Batch API over HTTP: JSON in and out, files, batches, retries and the mapping of errors."""

@@ -8,10 +8,40 @@ from typing import Any
 
 from distilabel_openai_batch.api.encoding import read_count
 
+KEY_METADATA = "distilabel_openai_batch_key"
+"""Metadata field with the key by which a batch is found if the reply to its creation was lost."""
+
+SCOPE_METADATA = "distilabel_openai_batch_scope"
+"""Metadata field by which a machine without the ledger finds a scope's batches."""
+
+RUN_METADATA = "distilabel_openai_batch_run"
+"""Metadata field with the name of the run that submitted the batch."""
+
+ROWS_METADATA = "distilabel_openai_batch_rows"
+"""Metadata field with the id of the file that holds the run's rows."""
+
+METADATA_VALUE_CHARACTERS = 512
+"""Maximum length of a metadata value.
+
+https://platform.openai.com/docs/api-reference/batch/create#batch-create-metadata
+"""
+
+FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
+"""Statuses after which a batch does not change any more."""
+
+# Times of the final statuses; a batch has one of them.
+_FINAL_TIMES = ("completed_at", "failed_at", "expired_at", "cancelled_at")
+
 
 @dataclass(frozen=True, slots=True)
 class BatchError:
-    """One thing that the server's validation of an input file found."""
+    """An error that the server's validation found in an input file.
+
+    Attributes:
+        message: the server's message.
+        code: the server's error code, `None` if it gave none.
+        line: the line of the input file as the server counts it, `None` if it named none.
+    """
 
     message: str
     code: str | None = None
@@ -24,20 +54,19 @@ class BatchError:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as the server sees it.
+    """A batch object of the server.
 
     Attributes:
         id: the server's id.
-        status: in lower case, whatever the server's habit is.
-        endpoint: the path that its requests go to, `None` where the server does not say.
-        input_file_id, output_file_id, error_file_id: ids of files, `None` where there is no such file.
-        completed, failed, total: requests, 0 where the server does not count.
-        errors: what its validation found.
-        metadata: what it was created with, empty where the server drops it.
-        created_at: seconds since the epoch, `None` where the server does not say.
-        expires_at: seconds since the epoch, `None` where the server does not say.
-        in_progress_at, finalizing_at, cancelling_at: likewise, when it came to be so.
-        finished_at: likewise, when it came to the status that does not change any more.
+        status: the status in lower case; some servers write it in upper case.
+        endpoint: the path of all its requests, `None` if the server does not give it.
+        input_file_id, output_file_id, error_file_id: ids of files, `None` if there is no such file.
+        completed, failed, total: numbers of requests, 0 if the server does not count.
+        errors: errors that the server's validation found.
+        metadata: the metadata of its creation, empty if the server drops them.
+        created_at, expires_at: seconds since the epoch, `None` if the server does not give them.
+        in_progress_at, finalizing_at, cancelling_at: seconds since the epoch at which the batch reached the status.
+        finished_at: seconds since the epoch at which the batch reached its final status.
     """
 
     id: str
@@ -60,7 +89,7 @@ class Batch:
 
     @property
     def has_ended(self) -> bool:
-        """Whether its status will not change any more."""
+        """Return whether the status is final."""
         return self.status in FINAL_STATUSES
 
     @property
@@ -70,20 +99,16 @@ class Batch:
 
     @property
     def reasons(self) -> str:
-        """Why it failed, in the server's words; of many reasons the first three."""
+        """Return the first three errors as a text, and the number of the others."""
         first = "; ".join(str(error) for error in self.errors[:3]) or "the server gave no reason"
         return f"{first} (and {len(self.errors) - 3} more)" if len(self.errors) > 3 else first
 
 
-FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
-"""What a batch's status is when it will not change any more."""
-
-
 def read_batch(batch: Mapping[str, Any]) -> Batch:
-    """Reads a batch object, whatever it leaves out.
+    """Parse a batch object; any field but the id and the status may be missing.
 
     Raises:
-        ValueError: it has no id or no status, and so is no batch.
+        ValueError: the object has no id or no status.
     """
     batch_id, status = batch.get("id"), batch.get("status")
     if not isinstance(batch_id, str) or not batch_id or not isinstance(status, str):
@@ -107,11 +132,8 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
         in_progress_at=_seconds(batch.get("in_progress_at")),
         finalizing_at=_seconds(batch.get("finalizing_at")),
         cancelling_at=_seconds(batch.get("cancelling_at")),
-        finished_at=next((at for name in _FINISHED if (at := _seconds(batch.get(name)))), None),
+        finished_at=next((seconds for name in _FINAL_TIMES if (seconds := _seconds(batch.get(name)))), None),
     )
-
-
-_FINISHED = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 
 
 def _batch_errors(errors: object) -> Iterator[BatchError]:
@@ -123,23 +145,3 @@ def _batch_errors(errors: object) -> Iterator[BatchError]:
 
 def _seconds(value: object) -> float | None:
     return value if isinstance(value, (int, float)) else None
-
-
-RUN_METADATA = "distilabel_openai_batch_run"
-"""The metadata key under which a batch names the run that submitted it."""
-
-
-ROWS_METADATA = "distilabel_openai_batch_rows"
-"""The metadata key under which a batch names the file that has its run's rows."""
-
-
-# https://platform.openai.com/docs/api-reference/batch/create#batch-create-metadata
-METADATA_VALUE_CHARACTERS = 512
-
-
-SCOPE_METADATA = "distilabel_openai_batch_scope"
-"""The metadata key that a scope's batches are found by on a machine that has no ledger."""
-
-
-KEY_METADATA = "distilabel_openai_batch_key"
-"""The metadata key that a batch is found by when the reply to its creation was lost."""

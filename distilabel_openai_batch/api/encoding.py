@@ -1,4 +1,4 @@
-"""JSON in and out, for values that orjson refuses too."""
+"""JSON encoding and decoding, including values that orjson rejects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic import BaseModel
 
 
 def encode_body(body: Mapping[str, Any]) -> bytes:
-    """A request's body as JSON.
+    """Write a request's body as JSON.
 
     Raises:
-        ValueError: it holds something that JSON cannot, with the reason.
+        ValueError: JSON cannot hold a value in the body; the text says why.
     """
-    # Copied: orjson leaves kilobytes behind what it returns, which a request would keep.
+    # orjson's result has kilobytes of spare memory, which a request would keep → copy it.
     return b"%b" % encode_json(body)
 
 
@@ -24,16 +24,50 @@ def encode_json(value: object) -> bytes:
     """Write a value as JSON.
 
     Raises:
-        ValueError: JSON cannot hold the value.
+        ValueError: JSON cannot hold the value; the text says why.
     """
     try:
         return orjson.dumps(value)
     except TypeError:
-        return _encode_at_length(value)
+        return _encode_slowly(value)
 
 
-def _encode_at_length(value: object) -> bytes:
-    """What the SDK can write and orjson does not: keys that are no texts, numbers of more than 64 bits, models."""
+def encode_canonical_json(value: object) -> bytes:
+    """Write a value as JSON with sorted keys, so that equal values have equal JSON.
+
+    Raises:
+        ValueError: JSON cannot hold the value; the text says why.
+    """
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        plain = json.loads(_encode_slowly(value))
+        return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def decode_json(text: bytes | str) -> Any:
+    """Parse JSON, including the `json` module's extensions: lone surrogates, `NaN` and `Infinity`.
+
+    Raises:
+        ValueError: the text is not JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def read_count(value: object) -> int:
+    """Return `value` if it is an integer, and 0 otherwise."""
+    return value if isinstance(value, int) else 0
+
+
+def _encode_slowly(value: object) -> bytes:
+    """Write values that the SDK writes and orjson rejects: keys that are no strings, large integers, models."""
     try:
         return json.dumps(value, default=_plain, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
@@ -44,33 +78,3 @@ def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json", exclude_unset=True, by_alias=True)
     return orjson.loads(orjson.dumps(value))
-
-
-def encode_canonical_json(value: object) -> bytes:
-    """The same for the same value, however its keys are ordered."""
-    try:
-        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    except TypeError:
-        plain = json.loads(_encode_at_length(value))
-        return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
-
-
-def decode_json(text: bytes | str) -> Any:
-    """What JSON says, also where it is the JSON of `json`: halves of surrogate pairs, and numbers that are none.
-
-    Raises:
-        ValueError: it is not JSON.
-    """
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def read_count(value: object) -> int:
-    """Return `value` if it is an integer, and 0 otherwise."""
-    return value if isinstance(value, int) else 0

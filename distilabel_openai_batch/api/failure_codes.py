@@ -1,4 +1,4 @@
-"""Codes of failures that no server names: results that are missing, malformed, unusable or never submitted."""
+"""Error codes of failures that this package reports itself: missing, malformed, unusable and unsubmitted results."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ REFUSAL = "refusal"
 TRUNCATED = "truncated"
 CONTENT_FILTER = "content_filter"
 LOST = "row_group_lost"
-"""The code of a row that has no answer because its Task could not go on with its row group."""
+"""Code of a row without an answer, because its task failed for the whole row group."""
 EMPTY = "empty_answer"
-"""The code of a generation that the model ended without a word."""
+"""Code of a generation that the model ended without any text."""

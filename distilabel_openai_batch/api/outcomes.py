@@ -1,9 +1,9 @@
-"""The Batch API's JSON: request lines out, result lines and batch objects in. Pure functions that know no network.
+"""Outcomes of requests: answers and failures, parsed from the lines of output and error files.
 
-Reading is lenient: servers that speak the Batch API differ in what they leave out, and one line that makes no sense
-must not cost the others. What a line says is attributed by its `custom_id` alone, never by its position.
+Parsing is lenient: servers differ in the fields that they leave out, and one malformed line must not cost the other
+answers. A line belongs to the request that its `custom_id` names; its position does not count.
 
-The shapes: https://platform.openai.com/docs/api-reference/batch
+Format of the lines: https://platform.openai.com/docs/api-reference/batch
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from distilabel_openai_batch.api.failure_codes import MALFORMED, MISSING
 
 
 class Answer:
-    """What the model said to one request; two are equal if they say the same.
+    """The model's answer to one request; two answers are equal if their bodies are equal.
 
-    It is kept as it came: bytes take a third of the memory of what they are parsed into.
+    The line is kept unparsed: bytes take a third of the memory of the parsed objects.
 
     Attributes:
-        line: the line of an output file that says it.
-        tokens: tokens billed, in and out; 0 where the server does not say.
-        cached_tokens: those of the tokens in that the server had in its cache, which may be cheaper.
+        line: the answer's line of an output file.
+        tokens: billed tokens, in and out; 0 if the server does not count them.
+        cached_tokens: the part of the tokens in that the server had in its cache, which may be cheaper.
         choice_failures: the failures of unusable choices, by their index; `None` if nothing checked the choices.
     """
 
@@ -48,17 +48,17 @@ class Answer:
 
     @classmethod
     def of(cls, body: dict[str, Any], choice_failures: Mapping[int, Failure] | None = None) -> Answer:
-        """Makes an answer that no output file has."""
-        return cls(build_result_line("", body), _tokens(body), _cached(body), choice_failures)
+        """Create an answer from a body that comes from no output file."""
+        return cls(build_result_line("", body), _tokens(body), _cached_tokens(body), choice_failures)
 
     @property
     def custom_id(self) -> str | None:
-        """Whose result it is, where its line says so."""
+        """Return the request's `custom_id`, `None` if the line has none."""
         return decode_json(self.line)["custom_id"] or None
 
     @property
     def body(self) -> dict[str, Any]:
-        """The body that the synchronous endpoint would have answered with."""
+        """Parse and return the body, which equals the body of a synchronous answer."""
         body: Any = decode_json(self.line)["response"]["body"]
         return decode_json(body) if isinstance(body, str) else body  # type: ignore[no-any-return]
 
@@ -71,14 +71,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one request has no answer.
+    """The reason why one request has no answer.
 
     Attributes:
-        message: the API's own words, or ours where it said nothing.
-        status_code: HTTP status code of that request, `None` where it was never answered.
-        code: the API's error code, `MALFORMED` or `MISSING`, if there is one.
-        tokens: those billed, in and out, for answers that could not be used.
-        custom_id: of the request, once it is handed to who asked; it is no part of why.
+        message: the API's message, or ours if the API gave none.
+        status_code: the HTTP status code of the request, `None` if the request was never answered.
+        code: the API's error code or a constant of `failure_codes`, `None` if there is none.
+        tokens: tokens billed for unusable answers, in and out.
+        custom_id: the request's `custom_id`, set when the failure is delivered; ignored by comparisons.
     """
 
     message: str
@@ -93,14 +93,38 @@ class Failure:
 
 
 Outcome = Answer | Failure
+
 Deliver = Callable[[Mapping[str, Outcome]], None]
+"""Function that receives outcomes by their `custom_id`."""
+
+MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING)
+"""Failure of a request that has no line in its job's files."""
+
+OTHER_BATCH = Failure("The request is in a batch that was not selected.", code="other_batch")
+"""Failure of a request whose batch is not among the batches that the caller selected."""
+
+OVERDUE = Failure("No job answered the request before the deadline.", code="overdue")
+"""Failure of a request whose job was abandoned at the deadline."""
+
+# The SDK words errors like this. A server that itself uses the SDK (llama-stack) gives the status code only here.
+_SDK_STATUS_CODE = re.compile(r"Error code: (\d{3})\b")
+
+
+def batch_failure(batch_id: str | None, reasons: str) -> Failure:
+    """Return the failure of a request whose batch the server rejected.
+
+    Args:
+        batch_id: the server's id of the batch.
+        reasons: the server's errors as a text.
+    """
+    return Failure(f"Batch {batch_id} failed: {reasons}", code="batch_failed")
 
 
 def parse_result_line(line: bytes) -> tuple[str, Outcome] | None:
-    """Reads a line of an output or error file.
+    """Parse a line of an output or error file.
 
     Returns:
-        The `custom_id` and what became of its request; `None` where the line cannot be attributed to any.
+        The `custom_id` and the request's outcome; `None` if the line names no request.
     """
     try:
         result = decode_json(line)
@@ -113,7 +137,7 @@ def parse_result_line(line: bytes) -> tuple[str, Outcome] | None:
 
 
 def build_result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
-    """What a batch's output file would have said of a request that was answered otherwise, line feed included."""
+    """Return the line that a batch's output file would have for an answer's body, line feed included."""
     response = {"status_code": 200, "request_id": None, "body": body}
     line = {"id": None, "custom_id": custom_id, "response": response, "error": None}
     try:
@@ -131,25 +155,21 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
     status_code = response.get("status_code", 200)
     if not isinstance(status_code, int):
         status_code = None
-    refused = status_code is not None and not 200 <= status_code < 300
+    is_refusal = status_code is not None and not 200 <= status_code < 300
     body = response.get("body")
     if isinstance(body, str):
         try:
             body = decode_json(body)
         except ValueError:
-            if refused and status_code:
+            if is_refusal and status_code:
                 return _failure(result.get("error") or body, status_code, body)
             return Failure("The answer is not JSON.", status_code, MALFORMED)
     error = (body.get("error") if isinstance(body, dict) else None) or result.get("error")
-    if error or refused or status_code is None:
+    if error or is_refusal or status_code is None:
         return _failure(error, status_code, "The server gave no reason.")
     if not isinstance(body, dict) or not body:
         return Failure("The answer has no body.", status_code, MALFORMED)
-    return Answer(line, _tokens(body), _cached(body))
-
-
-# How the SDK words an error. So writes a server that itself asked through it, and has no other place for the status.
-_WORDED_STATUS = re.compile(r"Error code: (\d{3})\b")
+    return Answer(line, _tokens(body), _cached_tokens(body))
 
 
 def _tokens(body: Mapping[str, Any]) -> tuple[int, int]:
@@ -159,31 +179,16 @@ def _tokens(body: Mapping[str, Any]) -> tuple[int, int]:
     return read_count(usage.get("prompt_tokens")), read_count(usage.get("completion_tokens"))
 
 
-def _cached(body: Mapping[str, Any]) -> int:
+def _cached_tokens(body: Mapping[str, Any]) -> int:
     usage = body.get("usage")
     details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
     return read_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
 
 
-def _failure(error: object, status_code: int | None, otherwise: str) -> Failure:
+def _failure(error: object, status_code: int | None, default_message: str) -> Failure:
     if isinstance(error, dict):
-        code, message = error.get("code") or error.get("type"), str(error.get("message") or otherwise)
-        if status_code is None and (worded := _WORDED_STATUS.match(message)):
-            status_code = int(worded[1])
+        code, message = error.get("code") or error.get("type"), str(error.get("message") or default_message)
+        if status_code is None and (match := _SDK_STATUS_CODE.match(message)):
+            status_code = int(match[1])
         return Failure(message, status_code, str(code) if code else None)
-    return Failure(str(error or otherwise), status_code)
-
-
-OTHER_BATCH = Failure("It is in another batch than those asked for.", code="other_batch")
-"""What a request comes to that is in a batch which is not asked for."""
-
-
-def batch_failure(batch_id: str | None, reasons: str) -> Failure:
-    """What a request comes to whose batch the server did not accept."""
-    return Failure(f"Batch {batch_id} came to nothing: {reasons}", code="batch_failed")
-
-
-OVERDUE = Failure("No job answered it before the deadline.", code="overdue")
-"""What a request comes to in a job that was not waited for any longer."""
-
-MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING)
+    return Failure(str(error or default_message), status_code)

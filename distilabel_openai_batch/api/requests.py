@@ -1,4 +1,4 @@
-"""Requests, their `custom_id`s, and the shards that fill input files."""
+"""Requests, their `custom_id`s, and the shards that become input files."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ import orjson
 from distilabel_openai_batch.api.encoding import encode_body, encode_canonical_json, encode_json
 
 _LINE = b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n'
-
-
 _LINE_BYTES = len(_LINE % (b"", b"", b""))
 
+_CUSTOM_ID = re.compile(r"[0-9a-f]{32}-[0-9]+")
 
-class Text(Protocol):
-    """What `bytes` makes bytes of, and is as long as these."""
+# Digits of an integer that may exceed 64 bits.
+_LARGE_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+class EncodedBody(Protocol):
+    """JSON of a body, in memory or on the disk: `len` gives its bytes, and `bytes` loads it."""
 
     def __len__(self) -> int: ...
 
@@ -31,41 +34,43 @@ class Text(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request of an input file.
+    """One request: a line of an input file.
 
     Attributes:
-        custom_id: what ties its result to it, at most 64 ASCII characters.
-        endpoint: the path that it goes to (`"/v1/chat/completions"`).
-        model: the model that is asked; one file has one.
-        body: its body as JSON, or where that is kept.
+        custom_id: the id that ties the result to the request, at most 64 ASCII characters.
+        endpoint: the path of the endpoint (`"/v1/chat/completions"`).
+        model: the model's name; all requests of an input file have the same model.
+        body: the body as JSON.
     """
 
     custom_id: str
     endpoint: str
     model: str
-    body: Text
+    body: EncodedBody
 
     @property
     def size(self) -> int:
-        """Bytes of its line."""
+        """Return the bytes of the request's line."""
         return _LINE_BYTES + len(self.custom_id) + len(self.endpoint) + len(self.body)
 
     def line(self) -> bytes:
-        """The request as a line of an input file, line feed included."""
+        """Return the request's line of an input file, line feed included."""
         return _LINE % (self.custom_id.encode(), self.endpoint.encode(), bytes(self.body))
 
 
-_LARGE_NUMBER = re.compile(rb"[0-9]{19}")
-
-
 def digest_body(base_url: str, endpoint: str, body: bytes) -> str:
-    """The same for the same question to the same server, however its keys are ordered.
+    """Return a digest of a request that does not depend on the order of keys in its body.
+
+    Args:
+        base_url: the server's address.
+        endpoint: the path of the endpoint.
+        body: the body as JSON.
 
     Returns:
-        32 hexadecimal digits. With an occurrence number behind them they make a `custom_id` within every server's limit
+        32 hexadecimal digits. A digest and an occurrence number form a `custom_id` within the limit of every server
         (64 characters, Together's).
     """
-    # Of a number that is too large for it, orjson makes a float that others share.
+    # orjson parses an integer above 64 bits as a float, which other integers share → parse it with `json`.
     value = json.loads(body) if _LARGE_NUMBER.search(body) else orjson.loads(body)
     return _digest(base_url, endpoint, encode_canonical_json(value))
 
@@ -75,11 +80,11 @@ def _digest(base_url: str, endpoint: str, canonical: bytes) -> str:
 
 
 class BodyTemplate:
-    """What bodies have in common that differ in one field alone: their JSON around its value, made once for all.
+    """A pre-serialised request body in which one field varies.
 
     Args:
-        body: one of them.
-        name: the field.
+        body: a body; its value of the field does not matter.
+        name: the name of the field.
     """
 
     __slots__ = ("_canonical", "_encoded", "_name")
@@ -88,35 +93,36 @@ class BodyTemplate:
         mark = uuid4().hex
         marked = {**body, name: mark}
         self._name = name
-        self._encoded = _around(mark, encode_body(marked))
-        self._canonical = _around(mark, encode_canonical_json(marked))
+        self._encoded = _split_at(mark, encode_body(marked))
+        self._canonical = _split_at(mark, encode_canonical_json(marked))
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
-        """As `encode_body`."""
+        """Return the same JSON as `encode_body`.
+
+        Raises:
+            ValueError: JSON cannot hold the field's value.
+        """
         before, after = self._encoded
         return b"%b%b%b" % (before, encode_json(body[self._name]), after)
 
     def digest(self, base_url: str, endpoint: str, body: Mapping[str, Any]) -> str:
-        """As `digest` of the encoded body."""
+        """Return the same digest as `digest_body` of the encoded body."""
         before, after = self._canonical
         return _digest(base_url, endpoint, b"%b%b%b" % (before, encode_canonical_json(body[self._name]), after))
 
 
-def _around(mark: str, text: bytes) -> tuple[bytes, bytes]:
+def _split_at(mark: str, text: bytes) -> tuple[bytes, bytes]:
     before, after = text.split(b'"%b"' % mark.encode())
     return before, after
 
 
-_CUSTOM_ID = re.compile(r"[0-9a-f]{32}-[0-9]+")
-
-
 def build_custom_id(digest: str, number: int) -> str:
-    """What a request is known by: its digest, and which of several times it is asked."""
+    """Build a `custom_id` from a request's digest and its occurrence number."""
     return f"{digest}-{number}"
 
 
 def is_custom_id(text: str) -> bool:
-    """Whether it is of our making."""
+    """Return whether a text has the form of `build_custom_id`'s result."""
     return _CUSTOM_ID.fullmatch(text) is not None
 
 
@@ -125,7 +131,7 @@ class Shard:
     """Requests of one endpoint and one model that go into one input file.
 
     Attributes:
-        requests: at least one.
+        requests: at least one request.
         size: bytes of the input file.
     """
 
@@ -134,16 +140,16 @@ class Shard:
 
     @classmethod
     def of(cls, requests: list[Request]) -> Shard:
-        """Makes a shard of requests."""
+        """Create a shard of requests."""
         return cls(requests, sum(request.size for request in requests))
 
     @property
     def endpoint(self) -> str:
-        """The path that all its requests go to."""
+        """Return the path of all its requests."""
         return self.requests[0].endpoint
 
     def split_by_ids(self, custom_ids: Set[str]) -> tuple[Shard | None, Shard | None]:
-        """Itself in two shards: the requests that are named, and the others; `None` where there are none."""
+        """Split the shard into the requests with the given ids and the other requests; `None` for an empty part."""
         parts: tuple[list[Request], list[Request]] = [], []
         for request in self.requests:
             parts[request.custom_id not in custom_ids].append(request)
@@ -153,10 +159,10 @@ class Shard:
         return named, others
 
     def split(self, size: int) -> list[Shard]:
-        """Itself in shards of about as many requests each.
+        """Split the shard into shards with about the same number of requests.
 
         Args:
-            size: requests in each, about.
+            size: the approximate number of requests in each shard.
         """
         count = max(1, round(len(self.requests) / size))
         edges = [len(self.requests) * part // count for part in range(count + 1)]
@@ -164,15 +170,15 @@ class Shard:
 
 
 def cut_shards(requests: Iterable[Request], max_requests: int, max_bytes: int) -> Iterator[Shard]:
-    """Cuts requests into shards that each fit an input file.
+    """Cut requests into shards that each fit an input file.
 
     Args:
-        requests: in any mix of endpoints and models; the order within one endpoint and model is kept.
-        max_requests: requests in a shard, at most.
-        max_bytes: bytes of a shard's input file, at most. A request that is larger by itself makes a shard of its own.
+        requests: requests of any endpoints and models; those of one endpoint and model keep their order.
+        max_requests: maximum number of requests in a shard.
+        max_bytes: maximum of bytes in a shard's input file. A request that is larger gets a shard of its own.
 
     Yields:
-        As few shards as that allows, without reordering.
+        The smallest number of shards that the limits and the order allow.
     """
     filling: dict[tuple[str, str], tuple[list[Request], int]] = {}
     for request in requests:

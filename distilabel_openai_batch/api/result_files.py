@@ -1,7 +1,7 @@
-"""What a job's output and error file say of its requests, read without holding them in memory. Pure.
+"""A job's output and error file, joined with its requests without holding the answers in memory.
 
-The files are read twice. Once to see which line counts for each request: lines come in any order, any number of times.
-And once in the order of the requests, so that what is written down stands together on the disk.
+The files are read twice: first to find the line that counts for each request, because lines come in any order and any
+number; then in the order of the requests, so that the ledger stores neighbouring requests together.
 """
 
 from __future__ import annotations
@@ -15,46 +15,47 @@ from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 
 
 class JobResults:
-    """Joins a job's requests with the lines of its files.
+    """The outcome of each request of a job; iterate to get pairs of `custom_id` and outcome in the requests' order.
 
-    Of two lines that name a request the first counts, but an answer counts more than a failure. A request that no line
-    names has `MISSING_RESULT`.
+    If several lines name a request, the first counts, but an answer counts more than a failure. A request that no line
+    names has the outcome `MISSING_RESULT`.
 
     Args:
-        custom_ids: of the requests.
-        files: the output and the error file, those that there are, opened without a buffer.
+        custom_ids: the `custom_id`s of the requests.
+        files: the job's files that exist (output, error), opened without a buffer.
+
+    Attributes:
+        stray_lines: number of lines that name none of the requests, or are malformed.
+        answers: number of requests that have an answer.
+        tokens: tokens billed for the answers, in and out.
+        cached_tokens: the part of the tokens in that the server had in its cache.
+        long_prompts: the usage of each answer to a prompt longer than `LONG_PROMPT`, which may have its own price.
+        model: the model's name in the first answer.
     """
 
     def __init__(self, custom_ids: Sequence[str], files: Sequence[RawIOBase | BytesIO]) -> None:
         self._custom_ids = custom_ids
         self._files = files
-        # For each request the file, the place and the length of its line, and tokens: 48 bytes.
+        # 48 bytes per request: number of the file, start and length of the line, tokens in, out and cached.
         self._lines = array("q", [-1, 0, 0, 0, 0, 0]) * len(custom_ids)
         self._is_answer = bytearray(len(custom_ids))
         self.stray_lines = 0
-        """Lines that belong to none of the requests, or make no sense."""
         self.answers = 0
-        """Requests that have an answer."""
         self.tokens = (0, 0)
-        """Tokens billed for the answers, in and out."""
         self.cached_tokens = 0
-        """Those of the tokens in that the server had in its cache."""
         self.long_prompts: list[Usage] = []
-        """Those of each answer to a prompt that may have a price of its own."""
         self.model = ""
-        """The model that answered, by the name that the first answer has for it."""
         self._read_all()
 
     def __iter__(self) -> Iterator[tuple[str, Outcome]]:
-        """The outcome of each request, in their order."""
         for place, custom_id in enumerate(self._custom_ids):
-            number, start, length, tokens_in, tokens_out, cached = self._lines[6 * place : 6 * place + 6]
+            number, start, length, tokens_in, tokens_out, cached_tokens = self._lines[6 * place : 6 * place + 6]
             line = self._line(number, start, length) if number >= 0 else b""
             if self._is_answer[place]:
-                yield custom_id, Answer(line, (tokens_in, tokens_out), cached)
+                yield custom_id, Answer(line, (tokens_in, tokens_out), cached_tokens)
             else:
-                decoded = parse_result_line(line)
-                yield custom_id, decoded[1] if decoded else MISSING_RESULT
+                result = parse_result_line(line)
+                yield custom_id, result[1] if result else MISSING_RESULT
 
     def _line(self, number: int, start: int, length: int) -> bytes:
         file = self._files[number]
@@ -67,15 +68,15 @@ class JobResults:
             for start, line in _lines(file):
                 if not line.strip():
                     continue
-                decoded = parse_result_line(line)
-                place = places.get(decoded[0]) if decoded else None
-                if decoded is None or place is None:
+                result = parse_result_line(line)
+                place = places.get(result[0]) if result else None
+                if result is None or place is None:
                     self.stray_lines += 1
                     continue
-                self._note(place, decoded[1], (number, start, len(line)))
+                self._note(place, result[1], (number, start, len(line)))
 
     def _note(self, place: int, outcome: Outcome, line: tuple[int, int, int]) -> None:
-        """A line names a request: it counts where no other does, or an answer comes after a failure."""
+        """Remember a request's line if it is the first, or the first answer after failures."""
         if self._is_answer[place]:
             return
         if isinstance(outcome, Answer):
@@ -94,11 +95,11 @@ class JobResults:
 
 
 def _lines(file: RawIOBase | BytesIO) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file, and where each begins."""
+    """Yield the lines of a file with their start, in bytes."""
     start = 0
     buffered = BufferedReader(file)
     for line in buffered:
         yield start, line
         start += len(line)
-    # It would close the file when it goes.
+    # A `BufferedReader` closes its file when it is deleted → detach the file.
     buffered.detach()

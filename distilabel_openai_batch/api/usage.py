@@ -1,11 +1,11 @@
-"""Tokens that were billed."""
+"""Numbers of billed tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 LONG_PROMPT = 128_000
-"""Tokens of a prompt above which it may be billed at other prices: OpenAI's begin at 272,000.
+"""Number of prompt tokens above which a model may have other prices; OpenAI's other prices begin at 272,000.
 
 https://platform.openai.com/docs/pricing
 """
@@ -13,14 +13,14 @@ https://platform.openai.com/docs/pricing
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that were, or would be, billed.
+    """Tokens that were billed, or would be billed.
 
     Attributes:
-        tokens_in: those of prompts, cached ones included.
-        tokens_out: those of answers, reasoning included.
-        tokens_cached: those of the prompts that the server had in its cache.
-        long_prompts: the usage of each request whose prompt is longer than `LONG_PROMPT`. A job's file has no room
-            for more than some hundred.
+        tokens_in: tokens of prompts, cached ones included.
+        tokens_out: tokens of answers, reasoning included.
+        tokens_cached: tokens of prompts that the server had in its cache.
+        long_prompts: the usage of each request whose prompt is longer than `LONG_PROMPT`. An input file has no space
+            for more than some hundred such requests.
     """
 
     tokens_in: int
@@ -30,7 +30,7 @@ class Usage:
 
     @classmethod
     def of_request(cls, tokens_in: int, tokens_out: int, tokens_cached: int = 0) -> Usage:
-        """Those of one request."""
+        """Return the usage of one request."""
         usage = cls(tokens_in, tokens_out, tokens_cached)
         return replace(usage, long_prompts=(usage,)) if tokens_in > LONG_PROMPT else usage
 
@@ -43,5 +43,5 @@ class Usage:
         )
 
     def counts(self) -> dict[str, int]:
-        """The sums, by their names."""
+        """Return the three numbers of tokens by their field names."""
         return {"tokens_in": self.tokens_in, "tokens_out": self.tokens_out, "tokens_cached": self.tokens_cached}

@@ -42,6 +42,7 @@ def running_pipelines():
 
 
 def begin(pipeline: Pipeline, use_cache=True) -> Pipeline:
+    """Load the state that a run begins with."""
     pipeline._load_batch_manager(use_cache)
     return pipeline
 
@@ -49,7 +50,8 @@ def begin(pipeline: Pipeline, use_cache=True) -> Pipeline:
 def store(pipeline: Pipeline, step_name: str, *batches: list[dict], complete=True) -> None:
     """Cache a step's output batches as a run does."""
     for seq_no, rows in enumerate(batches):
-        batch = _Batch(seq_no, step_name, last_batch=complete and seq_no == len(batches) - 1, data=[rows])
+        batch = _Batch(seq_no, step_name, last_batch=complete and seq_no == len(batches) - 1)
+        batch.set_data([rows])
         pipeline._batch_manager.write_batch_data(batch, pipeline._cache_location["steps_data"])
 
 
