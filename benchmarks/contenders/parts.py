@@ -58,24 +58,25 @@ def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | N
 
         def record() -> list[tuple[str, Outcome]]:
             kept: list[tuple[str, Outcome]] = []
-            members = ledger.members(job)
+            members = ledger.requests.row_ids(job)
             results = iter(JobResults(list(members), [file]))
             while some := list(islice(results, _AT_ONCE)):
-                ledger.record(members, dict(some))
+                ledger.requests.record(members, dict(some))
                 kept += some
-            ledger.collected(ended, MISSING_RESULT)
-            ledger.hand_over()
+            ledger.jobs.mark_collected(ended, MISSING_RESULT)
+            ledger.requests.mark_delivered()
             return kept
 
         with meter:
             calls: list[APICall] = part("`OpenAILLM` makes its calls", lambda: list(llm._calls(inputs, 1, {})))
             asked = part("JSON, digests, bodies to the disk", requests)
             shard = Shard.of(asked)
-            job, _ = part("the ledger: intent", lambda: ledger.plan(shard))
+            job, _ = part("the ledger: intent", lambda: ledger.jobs.plan(shard))
             part("the input file", lambda: _write(shard, folder / "input"))
             _write_results(asked, completion, folder / "output")
             batch = Batch("batch_1", "completed")
-            ended = ledger.ended(ledger.created(ledger.uploaded(job, "file-1"), batch), batch)
+            created = ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-1"), batch)
+            ended = ledger.jobs.mark_ended(created, batch)
             with (folder / "output").open("rb", buffering=0) as file:
                 outcomes = part("results read, joined and recorded in the ledger", record)
             outputs = part("`OpenAILLM` reads its completions", lambda: _read(llm, inputs, outcomes))

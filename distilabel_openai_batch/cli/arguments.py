@@ -13,25 +13,25 @@ import typer
 from distilabel_openai_batch.cli.output import LOGGER
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
-from distilabel_openai_batch.ledger.files import DIRECTORY_ENV_NAME, directory
-from distilabel_openai_batch.ledger.reader import Inventory
-from distilabel_openai_batch.ledger.states import ScopeName, in_full, label
+from distilabel_openai_batch.ledger.files import DIRECTORY_ENV_NAME, ledger_directory
+from distilabel_openai_batch.ledger.reader import LedgerReader
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.text import NAMES_SHOWN, shortlist
 
 
 def complete_scope(incomplete: str) -> list[str]:
     """Return the names of scopes that begin with `incomplete`; none if the ledger cannot be read."""
     try:
-        scopes = open_inventory(None).scopes()
+        scopes = open_reader(None).scopes()
     except OpenAIBatchError:
         return []
-    return [name for entry in scopes if (name := label(entry.name)).startswith(incomplete)]
+    return [name for entry in scopes if (name := entry.name.label).startswith(incomplete)]
 
 
 def complete_batch(incomplete: str) -> list[str]:
     """Return the ids of batches that begin with `incomplete`; none if the ledger cannot be read."""
     try:
-        jobs = open_inventory(None).jobs()
+        jobs = open_reader(None).jobs()
     except OpenAIBatchError:
         return []
     return [job.batch_id for job in jobs if job.batch_id and job.batch_id.startswith(incomplete)]
@@ -69,57 +69,57 @@ PollOption = Annotated[
 ]
 
 
-def open_inventory(ledger_dir: Path | None) -> Inventory:
+def open_reader(ledger_dir: Path | None) -> LedgerReader:
     """Return a reader of the ledger in `ledger_dir`, or in the default directory.
 
     Raises:
         LedgerError: if no directory is given and there is no home directory.
     """
-    return Inventory(directory(ledger_dir))
+    return LedgerReader(ledger_directory(ledger_dir))
 
 
 def is_selected(name: ScopeName, scope: str | None, base_url: str | None) -> bool:
     """Return whether a scope has the given name (label, pipeline or full name) and server; `None` selects any."""
     is_at_server = base_url is None or base_url.rstrip("/") == name.base_url.rstrip("/")
-    return is_at_server and (scope is None or scope in (label(name), name.pipeline, in_full(name)))
+    return is_at_server and (scope is None or scope in (name.label, name.pipeline, name.full_label))
 
 
-def select_jobs(inventory: Inventory, scope: str | None, base_url: str | None) -> list[JobEntry]:
+def select_jobs(reader: LedgerReader, scope: str | None, base_url: str | None) -> list[JobEntry]:
     """Return the jobs of the selected scopes; a scope without jobs has none.
 
     Raises:
         OpenAIBatchError: if the ledger has no scope of the given name.
     """
-    jobs = [job for job in inventory.jobs() if is_selected(job.scope, scope, base_url)]
+    jobs = [job for job in reader.jobs() if is_selected(job.scope, scope, base_url)]
     if scope and not jobs:
-        select_scopes(inventory, scope, base_url)
+        select_scopes(reader, scope, base_url)
     return jobs
 
 
-def select_scopes(inventory: Inventory, scope: str | None, base_url: str | None) -> list[ScopeEntry]:
+def select_scopes(reader: LedgerReader, scope: str | None, base_url: str | None) -> list[ScopeEntry]:
     """Return the selected scopes.
 
     Raises:
         OpenAIBatchError: if the ledger has no scope of the given name.
     """
-    entries = inventory.scopes()
+    entries = reader.scopes()
     selected = [entry for entry in entries if is_selected(entry.name, scope, base_url)]
     if scope and not selected:
-        names = [label(entry.name) for entry in entries]
+        names = [entry.name.label for entry in entries]
         hint = f"Its scopes: {shortlist(names, scope)}" if names else "The ledger is empty."
         raise OpenAIBatchError(f"The ledger has no scope {scope}{_at(base_url)}. {hint}")
     return selected
 
 
-def select_one_scope(inventory: Inventory, scope: str | None, base_url: str | None) -> ScopeEntry:
+def select_one_scope(reader: LedgerReader, scope: str | None, base_url: str | None) -> ScopeEntry:
     """Return the one selected scope. A scope with exactly the given name is preferred to the Tasks of that pipeline.
 
     Raises:
         OpenAIBatchError: if no scope is selected, or more than one.
     """
-    selected = select_scopes(inventory, scope, base_url)
+    selected = select_scopes(reader, scope, base_url)
     # A script may have the name of a pipeline → prefer the exact name.
-    selected = [entry for entry in selected if label(entry.name) == scope] or selected
+    selected = [entry for entry in selected if entry.name.label == scope] or selected
     if not selected:
         raise OpenAIBatchError(f"The ledger has no scope{_at(base_url)}.")
     if len(selected) > 1:
@@ -133,9 +133,9 @@ def _at(base_url: str | None) -> str:
 
 def _ambiguous_scope(names: Sequence[ScopeName]) -> str:
     shown = names[-NAMES_SHOWN:]
-    uses = Counter((label(name), name.base_url) for name in names)
+    uses = Counter((name.label, name.base_url) for name in names)
     listed = "".join(
-        f"\n  {in_full(name) if uses[label(name), name.base_url] > 1 else label(name)} --base-url {name.base_url}"
+        f"\n  {name.full_label if uses[name.label, name.base_url] > 1 else name.label} --base-url {name.base_url}"
         for name in shown
     )
     more = f"\nand {len(names) - len(shown):,} earlier scopes." if len(names) > len(shown) else ""

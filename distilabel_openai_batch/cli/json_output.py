@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.ledger.states import label
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.prices import Cost
 
@@ -18,11 +17,14 @@ if TYPE_CHECKING:
     from distilabel_openai_batch.pricing.job_costs import CostEntry
     from distilabel_openai_batch.pricing.step_estimate import StepEstimate
 
+# Fields of `JobEntry` whose name in the output differs. Scripts read the output, so its names stay.
+_JOB_FIELDS = {"pending": "asked"}
+
 
 def job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
     """Return all fields of a job with its scope, times in seconds, and cost."""
     seconds = {f"{name}_seconds": value for name, value in asdict(timing).items()}
-    fields = {name: value for name, value in asdict(job).items() if name != "long"}
+    fields = {_JOB_FIELDS.get(name, name): value for name, value in asdict(job).items() if name != "long_usages"}
     return fields | _scope_json(job.scope) | seconds | _cost_json(job_costs.of_job(job))
 
 
@@ -55,7 +57,7 @@ def estimates_json(estimates: Sequence[StepEstimate]) -> dict[str, Any]:
 
 
 def _scope_json(scope: ScopeName) -> dict[str, str]:
-    return {"scope": label(scope), "pipeline": scope.pipeline, "task": scope.task, "base_url": scope.base_url}
+    return {"scope": scope.label, "pipeline": scope.pipeline, "task": scope.task, "base_url": scope.base_url}
 
 
 def _cost_json(cost: Cost | None) -> dict[str, float | None]:

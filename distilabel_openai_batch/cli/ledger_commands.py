@@ -21,7 +21,7 @@ from distilabel_openai_batch.cli.arguments import (
     PollOption,
     complete_scope,
     is_selected,
-    open_inventory,
+    open_reader,
     poll,
     select_batches,
     select_jobs,
@@ -37,8 +37,7 @@ from distilabel_openai_batch.cli.output import (
     print_table,
 )
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.ledger.entries import reasons
-from distilabel_openai_batch.ledger.states import label
+from distilabel_openai_batch.ledger.entries import group_failures
 from distilabel_openai_batch.text import duration, plural
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def jobs(
     from distilabel_openai_batch.cli.json_output import job_json
     from distilabel_openai_batch.display.tables import is_to_come, jobs_table, timings
 
-    entries = select_jobs(open_inventory(ledger_dir), scope, base_url)
+    entries = select_jobs(open_reader(ledger_dir), scope, base_url)
     if look:
         entries = poll(entries)
     rows = list(zip(entries, timings(entries, time.time()), strict=True))
@@ -94,7 +93,7 @@ def costs(
     from distilabel_openai_batch.display.tables import costs_table
     from distilabel_openai_batch.pricing.job_costs import by_model
 
-    selected = select_jobs(open_inventory(ledger_dir), scope, base_url)
+    selected = select_jobs(open_reader(ledger_dir), scope, base_url)
     entries = by_model(selected)
     if as_json:
         print_json(costs_json(entries))
@@ -119,23 +118,23 @@ def report(
     from distilabel_openai_batch.report import charts, page
     from distilabel_openai_batch.report.history import histories
 
-    inventory, now = open_inventory(ledger_dir), time.time()
-    # The ledger only gains jobs → every job read here has a scope and a course in the reads below.
-    entries = inventory.jobs()
-    scopes = select_scopes(inventory, scope, base_url)
+    reader, now = open_reader(ledger_dir), time.time()
+    # The ledger only gains jobs → every job read here has a scope and a timeline in the reads below.
+    entries = reader.jobs()
+    scopes = select_scopes(reader, scope, base_url)
     if not page.is_installed():
         raise OpenAIBatchError(f"`report` needs a drawing library. Install it: {charts.HOW_TO_INSTALL}")
     facts = page.Facts(
-        title=label(scopes[0].name) if len(scopes) == 1 else (scope or "All scopes"),
+        title=scopes[0].name.label if len(scopes) == 1 else (scope or "All scopes"),
         histories=[
             history
-            for history in histories(entries, inventory.courses(), now)
+            for history in histories(entries, reader.timelines(), now)
             if is_selected(history.job.scope, scope, base_url)
         ],
-        reasons=reasons(inventory.failures(scopes)),
+        reasons=group_failures(reader.failures(scopes)),
         answered=sum(entry.answered for entry in scopes),
         failed=sum(entry.failed for entry in scopes),
-        under_way=sum(entry.asked for entry in scopes),
+        under_way=sum(entry.pending for entry in scopes),
         now=now,
     )
     try:
@@ -155,13 +154,13 @@ def failures(
     """List the failed requests of the ledger by reason, the most frequent reason first."""
     from distilabel_openai_batch.display.tables import reasons_table
 
-    inventory = open_inventory(ledger_dir)
-    entries = inventory.failures(select_scopes(inventory, scope, base_url))
+    reader = open_reader(ledger_dir)
+    entries = reader.failures(select_scopes(reader, scope, base_url))
     if as_jsonl:
         for failure in entries:
-            fields = asdict(failure) | {"scope": label(failure.scope), "base_url": failure.scope.base_url}
+            fields = asdict(failure) | {"scope": failure.scope.label, "base_url": failure.scope.base_url}
             typer.echo(orjson.dumps(fields).decode())
-    elif by_reason := reasons(entries):
+    elif by_reason := group_failures(entries):
         print_table(reasons_table, by_reason)
     else:
         typer.echo("No failed requests.")
@@ -178,7 +177,7 @@ def show(
     from distilabel_openai_batch.cli.json_output import job_json
     from distilabel_openai_batch.display.tables import facts_table, timings
 
-    entries = open_inventory(ledger_dir).jobs()
+    entries = open_reader(ledger_dir).jobs()
     place = entries.index(select_batches(entries, [batch_id])[0])
     if look:
         entries[place : place + 1] = poll(entries[place : place + 1])
@@ -200,7 +199,7 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
     spent, saved = money(of_job(job))
     return {
         "batch": job.batch_id or "",
-        "scope": label(job.scope),
+        "scope": job.scope.label,
         "server": job.scope.base_url,
         "status": f"{job.status}; in the ledger: {job.state.value}",
         "endpoint": job.endpoint,
@@ -238,8 +237,8 @@ def results(
     """
     from distilabel_openai_batch.operations import export
 
-    inventory = open_inventory(ledger_dir)
-    answers = inventory.answers(select_one_scope(inventory, scope, base_url))
+    reader = open_reader(ledger_dir)
+    answers = reader.answers(select_one_scope(reader, scope, base_url))
     if output is None:
         if sys.stdout is None:
             raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from distilabel_openai_batch.ledger.entries import JobEntry
-from distilabel_openai_batch.ledger.states import LOST, label
+from distilabel_openai_batch.ledger.states import NOT_FOUND
 from distilabel_openai_batch.text import plural, shortlist
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def note_interrupted(jobs: Sequence[JobEntry]) -> None:
     """Print the scopes with interrupted jobs, and how to continue or drop these jobs."""
     interrupted = [job for job in jobs if job.is_interrupted]
     if interrupted:
-        scopes = shortlist((label(job.scope) for job in interrupted), "")
+        scopes = shortlist((job.scope.label for job in interrupted), "")
         typer.echo(
             f"Interrupted: {plural(len(interrupted), 'job')} of {scopes}. The run ended before the server confirmed a"
             " batch: run the pipeline again to look for the batch and continue, or `forget` the scope.",
@@ -80,7 +80,7 @@ def note_interrupted(jobs: Sequence[JobEntry]) -> None:
 
 def note_lost(jobs: Sequence[JobEntry]) -> None:
     """Print the scopes with jobs whose batches the server does not know, and how to release their requests."""
-    if lost := sorted({label(job.scope) for job in jobs if job.status == LOST}):
+    if lost := sorted({job.scope.label for job in jobs if job.status == NOT_FOUND}):
         typer.echo(
             f"The server does not know batches of {shortlist(lost, '')}. Check that the key belongs to the project that"
             " made them. If the batches are gone for good, `forget SCOPE --lost` releases their requests, and the next"

@@ -20,7 +20,7 @@ from distilabel_openai_batch.cli.arguments import (
     YesOption,
     complete_batch,
     is_selected,
-    open_inventory,
+    open_reader,
     select_batches,
     select_jobs,
     select_one_scope,
@@ -29,8 +29,8 @@ from distilabel_openai_batch.cli.output import LOGGER, console, note_interrupted
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.reader import Inventory
-from distilabel_openai_batch.ledger.states import LOST, ScopeName, in_full, label
+from distilabel_openai_batch.ledger.reader import LedgerReader
+from distilabel_openai_batch.ledger.states import NOT_FOUND, ScopeName
 from distilabel_openai_batch.text import plural
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ def watch(
     from distilabel_openai_batch.display.bars import Bars
     from distilabel_openai_batch.operations.server import LONG_PATIENCE, ServerAccess, single_server, watch_jobs
 
-    inventory = open_inventory(ledger_dir)
+    reader = open_reader(ledger_dir)
 
     def open_jobs() -> list[JobEntry]:
-        return [job for job in select_jobs(inventory, scope, base_url) if job.is_open]
+        return [job for job in select_jobs(reader, scope, base_url) if job.is_open]
 
     server = single_server(open_jobs())
     if server is None:
         typer.echo("No open jobs.")
-        note_interrupted(select_jobs(inventory, scope, base_url))
+        note_interrupted(select_jobs(reader, scope, base_url))
         return
     access = ServerAccess.from_environment(server)
     with Bars(console()) as bars:
@@ -74,7 +74,7 @@ def watch(
                     lambda: [job for job in open_jobs() if job.scope.base_url == server],
                     bars.show,
                     max(interval, _SHORTEST_INTERVAL_SECONDS),
-                    inventory.is_in_use,
+                    reader.is_in_use,
                 )
 
         watched = {job.batch_id: job for job in anyio.run(run)}
@@ -82,7 +82,7 @@ def watch(
         typer.echo(f"{plural(failed, 'request')} failed: `failures` lists them after a run has collected them.")
     uncollected = [watched[job.batch_id] for job in open_jobs() if job.batch_id in watched]
     note_lost(uncollected)
-    if scopes := sorted({label(job.scope) for job in uncollected if job.status != LOST}):
+    if scopes := sorted({job.scope.label for job in uncollected if job.status != NOT_FOUND}):
         typer.echo(
             f"Ended but not collected yet: {', '.join(scopes)}. A running pipeline collects these jobs now; otherwise"
             " run the pipeline again."
@@ -114,7 +114,7 @@ def cancel(
 
     if bool(batch_ids) == every:
         raise typer.BadParameter("Give batch ids or --all.")
-    entries = select_jobs(open_inventory(ledger_dir), None, base_url)
+    entries = select_jobs(open_reader(ledger_dir), None, base_url)
     selected = entries if every else select_batches(entries, batch_ids or [])
     open_jobs = [job for job in selected if is_pollable(job)]
     server = single_server(open_jobs)
@@ -129,7 +129,7 @@ def cancel(
         return
     access = ServerAccess.from_environment(server)
     for job in open_jobs:
-        typer.echo(f"{job.batch_id} of {label(job.scope)}: {plural(job.requests, 'request')}", err=True)
+        typer.echo(f"{job.batch_id} of {job.scope.label}: {plural(job.requests, 'request')}", err=True)
     typer.echo(
         "A running pipeline submits the unanswered requests of a cancelled job again: to prevent that, stop the"
         " pipeline first.",
@@ -174,8 +174,8 @@ def adopt(
     from distilabel_openai_batch.operations.import_batch import read_results
     from distilabel_openai_batch.operations.server import SHORT_PATIENCE, ServerAccess
 
-    inventory = open_inventory(ledger_dir)
-    name = _scope_for_import(inventory, scope, base_url)
+    reader = open_reader(ledger_dir)
+    name = _scope_for_import(reader, scope, base_url)
     access = ServerAccess.from_environment(name.base_url)
 
     async def run(directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
@@ -184,23 +184,23 @@ def adopt(
 
     with TemporaryDirectory() as directory:
         batch, outcomes = anyio.run(run, Path(directory))
-    with closing(Ledger(inventory.path.parent, name)) as ledger:
-        if not ledger.adopt_results(batch, batch.metadata.get(KEY_METADATA, batch.id), outcomes):
+    with closing(Ledger(reader.path.parent, name)) as ledger:
+        if not ledger.adopted_jobs.add_ended(batch, batch.metadata.get(KEY_METADATA, batch.id), outcomes):
             raise OpenAIBatchError(f"The ledger has batch {batch_id} already.")
     answers = sum(isinstance(outcome, Answer) for _, outcome in outcomes)
     typer.echo(
-        f"{label(name)} at {name.base_url}: imported {plural(answers, 'answer')};"
+        f"{name.label} at {name.base_url}: imported {plural(answers, 'answer')};"
         f" {plural(len(outcomes) - answers, 'request')} without an answer."
     )
 
 
-def _scope_for_import(inventory: Inventory, scope: str, base_url: str | None) -> ScopeName:
+def _scope_for_import(reader: LedgerReader, scope: str, base_url: str | None) -> ScopeName:
     """Return the scope of the ledger with the given name and server, or a new one."""
     from distilabel_openai_batch.operations.server import DEFAULT_BASE_URL
 
-    names = [entry.name for entry in inventory.scopes()] if inventory.path.exists() else []
+    names = [entry.name for entry in reader.scopes()] if reader.path.exists() else []
     for name in names:
-        if scope in (label(name), in_full(name)) and is_selected(name, scope, base_url):
+        if scope in (name.label, name.full_label) and is_selected(name, scope, base_url):
             return name
     pipeline, _, task = scope.partition("//" if "//" in scope else "/")
     address = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
@@ -225,23 +225,23 @@ def forget(
     """
     from distilabel_openai_batch.operations.forget import release_interrupted_jobs, release_lost_jobs
 
-    inventory = open_inventory(ledger_dir)
-    entry = select_one_scope(inventory, scope, base_url)
-    jobs = [job for job in inventory.jobs() if job.scope == entry.name]
+    reader = open_reader(ledger_dir)
+    entry = select_one_scope(reader, scope, base_url)
+    jobs = [job for job in reader.jobs() if job.scope == entry.name]
     interrupted = [job for job in jobs if job.is_interrupted]
-    in_progress = sum(job.asked for job in jobs if job.is_open)
-    content = _scope_content(entry, sum(job.asked for job in interrupted), in_progress, lost)
-    typer.echo(f"{label(entry.name)} at {entry.name.base_url}: {content}.", err=True)
+    in_progress = sum(job.pending for job in jobs if job.is_open)
+    content = _scope_content(entry, sum(job.pending for job in interrupted), in_progress, lost)
+    typer.echo(f"{entry.name.label} at {entry.name.base_url}: {content}.", err=True)
     if not (entry.answered + entry.failed or interrupted or (lost and in_progress)):
         typer.echo("Nothing to forget.")
         return
     if not yes:
         question = "Forget them? A run that needs them has to submit and pay for them again."
         typer.confirm(question, abort=True, err=True)
-    with closing(Ledger(inventory.path.parent, entry.name)) as ledger:
+    with closing(Ledger(reader.path.parent, entry.name)) as ledger:
         release = release_interrupted_jobs(ledger, entry.name.base_url, LOGGER)
         lost_count = release_lost_jobs(ledger, entry.name.base_url, LOGGER) if lost else 0
-        forgotten = ledger.forget()
+        forgotten = ledger.requests.forget()
     typer.echo(f"Forgot the outcomes of {plural(forgotten, 'request')}.")
     if lost:
         typer.echo(f"Released {plural(lost_count, 'job')} with a batch that the server does not know.")

@@ -15,7 +15,6 @@ from rich.table import Column
 
 from distilabel_openai_batch.display.tables import _coloured, timings
 from distilabel_openai_batch.ledger.entries import JobEntry
-from distilabel_openai_batch.ledger.states import label
 from distilabel_openai_batch.text import duration
 
 # So many hexadecimal digits tell apart whatever one terminal shows.
@@ -93,7 +92,7 @@ class Bars:
     def show(self, jobs: Sequence[JobEntry]) -> None:
         """Draws jobs as they are now."""
         bars = [
-            Bar(str(job.batch_id), label(job.scope), _done(job), job.requests, job.status, job.has_ended, timing.eta)
+            Bar(str(job.batch_id), job.scope.label, _done(job), job.requests, job.status, job.has_ended, timing.eta)
             for job, timing in zip(jobs, timings(jobs, time.time()), strict=True)
         ]
         self.draw(bars, sum(bar.done for bar in bars), sum(bar.total for bar in bars))

@@ -13,8 +13,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.ledger.entries import INTERRUPTED, JobEntry, Reason
-from distilabel_openai_batch.ledger.states import LOST, JobState, ScopeName, label
+from distilabel_openai_batch.ledger.entries import INTERRUPTED, FailureReason, JobEntry
+from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState, ScopeName
 from distilabel_openai_batch.pricing import job_costs, prices
 from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import Cost, dollars
@@ -31,7 +31,7 @@ _COLOURS = {
     "canceled": "yellow",
     "cancelling": "yellow",
     INTERRUPTED: "yellow",
-    LOST: "red",
+    NOT_FOUND: "red",
     "dropped": "red",
 }
 
@@ -112,7 +112,7 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], room: int = _WIDE) -> Ta
     all_costs = [job_costs.of_job(job) for job, _ in jobs]
     rows = [
         (
-            escape(label(job.scope)),
+            escape(job.scope.label),
             escape(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
             _coloured(job.status),
             f"{job.answered:,}/{job.requests:,}",
@@ -202,7 +202,7 @@ def costs_table(entries: Sequence[CostEntry], room: int = _WIDE) -> Table:
         room: the terminal's columns.
     """
     names = ("scope", "model", "answers", "tokens in", "cached", "tokens out", "cost", "at once", "saved")
-    rows = [(escape(label(entry.scope)), escape(entry.model or "?"), *_cost_columns([entry])) for entry in entries]
+    rows = [(escape(entry.scope.label), escape(entry.model or "?"), *_cost_columns([entry])) for entry in entries]
     sums = ("total", "", *_cost_columns(entries)) if len(entries) > 1 else ()
     return _fitting(names, rows, sums, room, is_number=names[2:], spare=("cached", "at once"))
 
@@ -230,7 +230,7 @@ def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def reasons_table(reasons: Iterable[Reason], room: int = _WIDE) -> Table:
+def reasons_table(reasons: Iterable[FailureReason], room: int = _WIDE) -> Table:
     """A row for each reason.
 
     Args:

@@ -101,7 +101,7 @@ class Adoption:
 
     async def _unknown(self) -> list[tuple[str, Batch]]:
         batches = {batch.metadata.get(KEY_METADATA, batch.id): batch for batch in await self.batches()}
-        known = await anyio.to_thread.run_sync(self._ledger.knows, list(batches))
+        known = await anyio.to_thread.run_sync(self._ledger.jobs.find_known, list(batches))
         unknown = [(key, batch) for key, batch in batches.items() if key not in known]
         return sorted(unknown, key=lambda item: (not item[1].has_ended, item[1].created_at or 0.0))
 
@@ -109,7 +109,7 @@ class Adoption:
         custom_ids = await self._custom_ids(batch)
         if not custom_ids:
             self._observer.on_batch_not_adoptable(batch)
-        elif await anyio.to_thread.run_sync(self._ledger.adopt, batch, key, custom_ids):
+        elif await anyio.to_thread.run_sync(self._ledger.adopted_jobs.add_in_progress, batch, key, custom_ids):
             self._observer.on_batch_adopted(batch, len(custom_ids))
 
     async def _custom_ids(self, batch: Batch) -> list[str]:

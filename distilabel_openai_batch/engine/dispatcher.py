@@ -144,9 +144,9 @@ class Dispatcher:
         """Return the requests that are, or were, in one of the selected batches; fail the others."""
         only = self._settings.only_batches
         custom_ids = [request.custom_id for request in requests]
-        batches = await anyio.to_thread.run_sync(self._ledger.batches_of, custom_ids)
+        batches = await anyio.to_thread.run_sync(self._ledger.requests.batch_ids, custom_ids)
         if not only.issubset(chain.from_iterable(batches.values())) and await self._adoption.adopt():
-            batches = await anyio.to_thread.run_sync(self._ledger.batches_of, custom_ids)
+            batches = await anyio.to_thread.run_sync(self._ledger.requests.batch_ids, custom_ids)
         others = {custom_id: OTHER_BATCH for custom_id in custom_ids if only.isdisjoint(batches.get(custom_id, ()))}
         deliver(others)
         return [request for request in requests if request.custom_id not in others]
@@ -193,7 +193,9 @@ class Dispatcher:
         found = _LookUp()
         for start in range(0, len(requests), _LOOK_UP_CHUNK):
             chunk = requests[start : start + _LOOK_UP_CHUNK]
-            known = await anyio.to_thread.run_sync(self._ledger.look_up, [request.custom_id for request in chunk])
+            known = await anyio.to_thread.run_sync(
+                self._ledger.requests.look_up, [request.custom_id for request in chunk]
+            )
             outcomes: dict[str, Outcome] = {}
             for request in chunk:
                 entry = known.get(request.custom_id)
@@ -213,7 +215,7 @@ class Dispatcher:
     def _explain(self, requests: Sequence[Request], failures: Mapping[str, Failure]) -> dict[str, Outcome]:
         """Return the reason why each request has no answer, for a run that submits nothing."""
         custom_ids = [request.custom_id for request in requests]
-        dropped = self._ledger.came_to_nothing(custom_ids)
+        dropped = self._ledger.requests.find_dropped(custom_ids)
         return {
             custom_id: failures.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids
         }
@@ -279,7 +281,7 @@ class Dispatcher:
         Raises:
             NoSuchEndpointError: the server has no synchronous endpoint.
         """
-        job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard, JobState.SYNCHRONOUS)
+        job, claimed = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard, JobState.SYNCHRONOUS)
         mine, others = shard.split_by_ids(set(claimed))
         if mine:
             with self._mark_running(job.id):
@@ -301,7 +303,7 @@ class Dispatcher:
                 ended = None
             else:
                 failpoints.reached(Failpoint.BEFORE_INTENT)
-                job, claimed = await anyio.to_thread.run_sync(self._ledger.plan, shard)
+                job, claimed = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard)
                 mine, others = shard.split_by_ids(set(claimed))
                 if mine:
                     shard = mine
@@ -336,7 +338,7 @@ class Dispatcher:
 
     async def _drop(self, job: Job) -> Ended:
         """Drop a job whose requests are all in jobs of another process."""
-        return Ended(Ending.DROPPED, await anyio.to_thread.run_sync(self._ledger.dropped, job))
+        return Ended(Ending.DROPPED, await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job))
 
     @contextmanager
     def _mark_running(self, job_id: int) -> Iterator[None]:
@@ -351,12 +353,12 @@ class Dispatcher:
         self, job_id: int, requests: Sequence[Request], deliver: Deliver, deadline: float
     ) -> list[str]:
         """Wait for a job that this session, another process, or a process that died has begun."""
-        while (job := await anyio.to_thread.run_sync(self._ledger.job, job_id)).state in OPEN_STATES:
+        while (job := await anyio.to_thread.run_sync(self._ledger.jobs.get, job_id)).state in OPEN_STATES:
             if job_id in self._running:
                 await self._running[job_id].wait()
                 continue
             with self._mark_running(job_id):
-                mine = await anyio.to_thread.run_sync(self._ledger.take_over, job)
+                mine = await anyio.to_thread.run_sync(self._ledger.jobs.take_over, job)
                 # The deadline of a job counts from its intent, perhaps in an earlier run.
                 deadline = min(deadline, job.intended_at + self._settings.deadline)
                 if mine:

@@ -194,7 +194,7 @@ class Jobs:
                         continue
                     self._observer.on_job_created(batch, shard)
                 case JobState.SYNCHRONOUS:
-                    return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
+                    return Ended(Ending.DROPPED, await self._in_thread(self._ledger.jobs.mark_dropped, job))
                 case JobState.PLANNED | JobState.UPLOADED:
                     job, batch = await settle(self._api, self._ledger, job)
                     if not batch:
@@ -208,7 +208,7 @@ class Jobs:
                         self._room.leave(job.id, was_taken=True)
                         return Ended(Ending.UNDER_WAY, job)
                     batch = await self._watch(job, batch, take, deadline, tried)
-                    job = await self._in_thread(self._ledger.ended, job, batch)
+                    job = await self._in_thread(self._ledger.jobs.mark_ended, job, batch)
                 case JobState.ENDED:
                     assert job.batch_id
                     batch = batch or await self._api.retrieve(job.batch_id)
@@ -216,7 +216,7 @@ class Jobs:
                         return collected
                     self._observer.on_batch_refused(batch)
                     if not shard:
-                        return Ended(Ending.DROPPED, await self._in_thread(self._ledger.dropped, job))
+                        return Ended(Ending.DROPPED, await self._in_thread(self._ledger.jobs.mark_dropped, job))
                     tried()
                     has_room = partial(self._room.wait, job.id, job.requests, enqueued)
                     may_create = partial(self._may_create_again, batch, has_room, uploaded_at)
@@ -224,7 +224,7 @@ class Jobs:
                         deadline, may_create, job, shard, _failed(batch), for_room=_is_over_token_limit(batch)
                     ):
                         return gone
-                    job = await self._in_thread(self._ledger.created_anew, job)
+                    job = await self._in_thread(self._ledger.jobs.return_to_uploaded, job)
                 case JobState.COLLECTED | JobState.DROPPED:
                     raise ValueError(f"a job that is {job.state.value} cannot be run")
 
@@ -234,7 +234,7 @@ class Jobs:
             # Where nobody answers, there is nothing to remove.
             if error.status_code:
                 await self._api.files.delete_by_name(_file_name(job.key))
-            await self._in_thread(self._ledger.dropped, job, str(error))
+            await self._in_thread(self._ledger.jobs.mark_dropped, job, str(error))
 
     async def _gone_before(
         self,
@@ -257,7 +257,7 @@ class Jobs:
         may = await _before(deadline, may_create)
         if may:
             return None
-        job = await self._in_thread(self._ledger.dropped, job)
+        job = await self._in_thread(self._ledger.jobs.mark_dropped, job)
         if may is None:
             return Ended(Ending.OVERDUE, job)
         if for_room and len(shard.requests) > 1:
@@ -281,7 +281,7 @@ class Jobs:
                     file.write(request.line())
             file_id = await self._api.files.upload(path)
         failpoints.reached(Failpoint.UPLOAD_TO_RECORD)
-        return await self._in_thread(self._ledger.uploaded, job, file_id)
+        return await self._in_thread(self._ledger.jobs.mark_uploaded, job, file_id)
 
     async def _create(self, job: Job) -> tuple[Job, Batch]:
         assert job.input_file_id
@@ -290,7 +290,7 @@ class Jobs:
             job.input_file_id, job.endpoint, self._settings.completion_window, job.key, self._settings.metadata
         )
         failpoints.reached(Failpoint.CREATE_TO_RECORD)
-        return await self._in_thread(self._ledger.created, job, batch), batch
+        return await self._in_thread(self._ledger.jobs.mark_created, job, batch), batch
 
     async def _watch(self, job: Job, batch: Batch, take: Deliver, deadline: float, tried: Callable[[], None]) -> Batch:
         self._room.enter(job.id, job.requests)
@@ -343,13 +343,13 @@ class Jobs:
     def _note(self, job: Job, batch: Batch) -> None:
         """Writes down how far a batch has got. No run depends on it, and so none ends where that fails."""
         with suppress(errors.LedgerError):
-            self._ledger.looked_at(job, batch)
+            self._ledger.jobs.record_progress(job, batch)
 
     def _record_growth(self, job: Job, growing: _Growing) -> dict[str, Outcome]:
         """Writes down the answers that an output file has gained; what else it says is left until the job has ended."""
         if not growing.path.exists():
             return {}
-        members = self._ledger.members(job)
+        members = self._ledger.requests.row_ids(job)
         noted = [
             decoded
             for line in growing.new_lines()
@@ -359,7 +359,7 @@ class Jobs:
         noted = noted[: max(0, len(members) - 1 - growing.taken)]
         growing.taken += len(noted)
         answers = dict(noted)
-        self._ledger.record(members, answers)
+        self._ledger.requests.record(members, answers)
         return answers
 
     async def _look(self, batch: Batch, last_seen_at: float) -> tuple[Batch, float]:
@@ -395,7 +395,7 @@ class Jobs:
             await anyio.sleep(_BETWEEN_DOWNLOADS.pause(download))
         assert recorded
         results, left = recorded
-        job = await self._in_thread(self._ledger.collected, job, MISSING_RESULT)
+        job = await self._in_thread(self._ledger.jobs.mark_collected, job, MISSING_RESULT)
         self._observer.on_collected(batch, results)
         if results.answers >= min(batch.completed, job.requests):
             await self._delete_files(batch, job.input_file_id)
@@ -438,7 +438,7 @@ class Jobs:
 
     def _numbered(self, job: Job) -> tuple[list[str], array[int]]:
         """The `custom_id`s of a job's requests, and their numbers in the ledger, in as little memory as they take."""
-        members = self._ledger.members(job)
+        members = self._ledger.requests.row_ids(job)
         return list(members), array("q", members.values())
 
     def _record_some(self, outcomes: Iterator[tuple[int, tuple[str, Outcome]]]) -> dict[str, Outcome]:
@@ -447,7 +447,7 @@ class Jobs:
             some = list(islice(outcomes, _RECORDED_AT_ONCE))
             named = dict(outcome for _, outcome in some)
             if some:
-                self._ledger.record({custom_id: number for number, (custom_id, _) in some}, named)
+                self._ledger.requests.record({custom_id: number for number, (custom_id, _) in some}, named)
         return named
 
     async def adopt(self, key: str, batch: Batch, asked: Callable[[], Awaitable[Sequence[str]]]) -> None:
@@ -473,7 +473,7 @@ class Jobs:
             named = {custom_id for custom_id, _ in results}
             why = batch_failure(batch.id, batch.reasons) if batch.status == "failed" else MISSING_RESULT
             results += [(custom_id, why) for custom_id in await asked() if custom_id not in named]
-        if await self._in_thread(self._ledger.adopt_results, batch, key, results) and answers:
+        if await self._in_thread(self._ledger.adopted_jobs.add_ended, batch, key, results) and answers:
             self._observer.on_batch_adopted(batch, answers)
         if answers >= batch.completed:
             await self._delete_files(batch)
@@ -504,7 +504,7 @@ class Jobs:
 
     def _was_worked_on(self, job: Job, batch: Batch, paths: Sequence[Path]) -> bool:
         """Whether a failed batch has answers, or, if it does not say itself why it failed, says why requests did."""
-        members = self._ledger.members(job)
+        members = self._ledger.requests.row_ids(job)
         return any(
             decoded[0] in members and (isinstance(decoded[1], Answer) or not batch.errors)
             for line in _lines(paths)
@@ -538,13 +538,13 @@ async def settle(api: BatchAPI, ledger: Ledger, job: Job) -> tuple[Job, Batch | 
         RunError: the server refuses or could not be reached. The job stays as it is.
     """
     if batch := await api.find(job.key, job.input_file_id, since=job.intended_at):
-        return await anyio.to_thread.run_sync(ledger.created, job, batch), batch
+        return await anyio.to_thread.run_sync(ledger.jobs.mark_created, job, batch), batch
     await api.files.delete_by_name(_file_name(job.key))
-    return await anyio.to_thread.run_sync(ledger.dropped, job), None
+    return await anyio.to_thread.run_sync(ledger.jobs.mark_dropped, job), None
 
 
 def _is_worth_noting(before: Batch, now: Batch, requests: int) -> bool:
-    """Whether a batch that is under way has got on by enough to be written down: its course in some fifty steps."""
+    """Whether a batch that is under way has got on by enough to be written down: its timeline in some fifty steps."""
     step = max(1, requests // _NOTES_PER_JOB)
     gained = now.completed + now.failed - before.completed - before.failed
     return not now.has_ended and (gained >= step or now.status != before.status)

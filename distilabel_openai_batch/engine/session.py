@@ -156,7 +156,7 @@ class Session:
 
     def _first_number(self, digest: str) -> int:
         """Return the first occurrence number; without reuse, numbers begin behind the last delivered answer."""
-        return 0 if self._settings.reuse_answers else self._ledger.handed_over(digest)
+        return 0 if self._settings.reuse_answers else self._ledger.requests.next_occurrence(digest)
 
 
 def _noting_schemas(calls: Iterable[APICall | Failure], with_schema: dict[int, APICall]) -> Iterator[APICall | Failure]:

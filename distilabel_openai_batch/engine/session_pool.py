@@ -104,7 +104,7 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
         # If a caller was cancelled we cannot tell which answers it consumed; mark none as delivered.
         if not builder.buffer.has_failed and not session.was_interrupted:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(ledger.hand_over)
+                await anyio.to_thread.run_sync(ledger.requests.mark_delivered)
 
 
 @dataclass(slots=True)
@@ -174,7 +174,7 @@ class _Builder:
         return Session(base_url, settings, parts)
 
     async def _jobs_beside(self, job_id: int) -> set[int]:
-        return await anyio.to_thread.run_sync(self.ledger.beside, job_id)
+        return await anyio.to_thread.run_sync(self.ledger.jobs.find_sharing_limit, job_id)
 
     async def _watch_for_interruption(self, jobs: Jobs) -> None:
         while (error := self.host.interruption(jobs.live)) is None:

@@ -14,7 +14,7 @@ from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.engine.adoption import Adoption
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.states import JobFacts
+from distilabel_openai_batch.ledger.states import SubmittedJob
 
 # The names of other runs that are told where one is not to be found.
 _NAMES_TOLD = 5
@@ -62,10 +62,12 @@ class Submission:
             LedgerError: they cannot be written down.
             RunError: the server could not be asked for those that were submitted before.
         """
-        kept, file_id = await (anyio.to_thread.run_sync(self._ledger.rows) if replace else self._submitted_before())
+        kept, file_id = await (
+            anyio.to_thread.run_sync(self._ledger.submissions.load_rows) if replace else self._submitted_before()
+        )
         if not kept or (replace and (kept != list(lines) or not file_id)):
             file_id = await self._upload(lines)
-            await anyio.to_thread.run_sync(self._ledger.keep_rows, lines, file_id)
+            await anyio.to_thread.run_sync(self._ledger.submissions.keep_rows, lines, file_id)
         if file_id:
             self._metadata[ROWS_METADATA] = file_id
 
@@ -97,7 +99,7 @@ class Submission:
 
     async def _submitted_before(self) -> tuple[list[bytes], str | None]:
         """The rows that were submitted, and the id of the file that has them on the server."""
-        lines, file_id = await anyio.to_thread.run_sync(self._ledger.rows)
+        lines, file_id = await anyio.to_thread.run_sync(self._ledger.submissions.load_rows)
         if lines:
             return lines, file_id
         batches = sorted(await self._adoption.batches(), key=lambda batch: batch.created_at or 0.0)
@@ -110,12 +112,12 @@ class Submission:
             lines = [line for line in path.read_bytes().split(b"\n") if line]
         finally:
             path.unlink(missing_ok=True)
-        await anyio.to_thread.run_sync(self._ledger.keep_rows, lines, file_ids[-1])
+        await anyio.to_thread.run_sync(self._ledger.submissions.keep_rows, lines, file_ids[-1])
         return lines, file_ids[-1]
 
     async def _hint(self) -> str:
         """What the name of a run that is not to be found may have been meant for."""
-        here = await anyio.to_thread.run_sync(self._ledger.submissions)
+        here = await anyio.to_thread.run_sync(self._ledger.submissions.list_runs)
         if elsewhere := [base_url for name, base_url in here if name == self._name]:
             return f"It was submitted to {elsewhere[-1]}: is that what `base_url` says?"
         batches = await self._api.list_last_month()
@@ -129,9 +131,9 @@ class Submission:
             f"Is the name right? {'The nearest are' if len(names) > 1 else 'There is'} {', '.join(map(repr, nearest))}."
         )
 
-    async def jobs(self) -> list[JobFacts]:
+    async def jobs(self) -> list[SubmittedJob]:
         """The jobs that were submitted."""
-        return await anyio.to_thread.run_sync(self._ledger.jobs)
+        return await anyio.to_thread.run_sync(self._ledger.submissions.list_jobs)
 
     async def name_of(self, batch_id: str) -> str:
         """The name of the run that submitted a batch.
@@ -139,7 +141,7 @@ class Submission:
         Raises:
             RunError: nobody knows it, or the server could not be reached.
         """
-        name = await anyio.to_thread.run_sync(self._ledger.pipeline_of, batch_id)
+        name = await anyio.to_thread.run_sync(self._ledger.submissions.find_run, batch_id)
         name = name or (await self._api.retrieve(batch_id)).metadata.get(RUN_METADATA)
         if not name:
             raise RunError(

@@ -51,7 +51,7 @@ class Synchronous:
             NoSuchEndpointError: the server has none; the job is dropped.
             RunError: the run cannot go on. What was answered is kept.
         """
-        members = await anyio.to_thread.run_sync(self._ledger.members, job)
+        members = await anyio.to_thread.run_sync(self._ledger.requests.row_ids, job)
         failures: list[Exception] = []
 
         async def ask(request: Request) -> None:
@@ -64,7 +64,7 @@ class Synchronous:
                 failpoints.reached(Failpoint.ANSWER_TO_RECORD)
                 result = {request.custom_id: outcome}
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._ledger.record, members, result)
+                    await anyio.to_thread.run_sync(self._ledger.requests.record, members, result)
             except Exception as error:
                 failures.append(error)
                 return
@@ -75,6 +75,6 @@ class Synchronous:
             for request in shard.requests:
                 task_group.start_soon(ask, request)
         if failures:
-            await anyio.to_thread.run_sync(self._ledger.dropped, job)
+            await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)
             raise failures[0]
-        await anyio.to_thread.run_sync(self._ledger.collected, job, MISSING_RESULT)
+        await anyio.to_thread.run_sync(self._ledger.jobs.mark_collected, job, MISSING_RESULT)

@@ -1,4 +1,4 @@
-"""Entries of the ledger as readers see them."""
+"""Records that `LedgerReader` returns: jobs, scopes, failures and answers."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from dataclasses import dataclass, field
 from distilabel_openai_batch.api.batches import FINAL_STATUSES
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.ledger.states import LOST, OPEN_STATES, JobState, ScopeName
+from distilabel_openai_batch.ledger.states import NOT_FOUND, OPEN_STATES, JobState, ScopeName
 
-_CUSTOM_IDS_NAMED = 3
+# Custom_ids per reason: enough to find a few of the requests in the log or on the server.
+_CUSTOM_IDS_LISTED = 3
 
 INTERRUPTED = "interrupted"
-"""The status of a job whose run is gone before it was told of a batch. The next run finds out whether there is one."""
+"""The status of a job whose run died before a batch was recorded. The next run searches the server for the batch."""
 
-
-_BEFORE_ITS_BATCH = (JobState.SYNCHRONOUS, JobState.PLANNED, JobState.UPLOADED)
+STATES_WITHOUT_BATCH = (JobState.SYNCHRONOUS, JobState.PLANNED, JobState.UPLOADED)
+"""The open states of a job whose batch, if any, the ledger does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobEntry:
-    """A job as the ledger has it.
+    """A job, for display.
 
     Attributes:
-        scope: who asked whom.
-        batch_id: the server's id of its batch, if it has one.
-        state: where it is in its life.
-        status: the batch's, as it was seen last; where it has none the job's state, or `INTERRUPTED`.
-        endpoint: the path that its requests go to.
-        model: the model that is asked; empty where another machine made the job.
-        requests: how many it has.
-        answered: how many of them have an answer.
-        failed: how many have none, and will have none from this job.
-        asked: how many the ledger has no outcome of.
-        tokens_in, tokens_out: tokens billed for the answers that are here.
-        tokens_cached: those of the tokens in that the server had in its cache.
-        bytes: the size of its input file; 0 where another machine wrote it.
-        created_at: when it was planned, in seconds since the epoch.
-        ended_at: when it was seen to have ended, in seconds since the epoch; `None` before that.
-        input_file_id: the server's id of its input file, once it is known.
-        error: why the server did not accept it.
-        answered_by: the model that answered, by the name that an answer has for it; empty where there is none.
-        long: the tokens of each answer to a prompt that may have a price of its own.
+        scope: the job's scope.
+        batch_id: the server's id of the batch; `None` for a job without a batch.
+        state: the job's state.
+        status: the batch's status at the last poll; without a batch the job's state, or `INTERRUPTED`.
+        endpoint: the path that the requests go to, as `/v1/chat/completions`.
+        model: the model that the requests name; empty for a job that another machine planned.
+        requests: the number of requests.
+        answered: the number of requests with an answer.
+        failed: the number of requests that this job leaves without an answer.
+        pending: the number of requests without an outcome in the ledger.
+        tokens_in, tokens_out: tokens billed for the answers in the ledger.
+        tokens_cached: the part of `tokens_in` that was billed at the cached price.
+        bytes: the size of the input file; 0 for a job that another machine planned.
+        created_at: the moment of the plan, in seconds since the epoch.
+        ended_at: the moment at which a run saw the job's end, in seconds since the epoch; `None` before.
+        input_file_id: the server's id of the input file; `None` before the upload is recorded.
+        error: the server's reason to reject the batch, or the reason of the drop.
+        answered_by: the model that an answer names; empty without an answer.
+        long_usages: the usage of each request whose prompt exceeds `LONG_PROMPT`, which some models bill higher.
     """
 
     scope: ScopeName
@@ -54,7 +55,7 @@ class JobEntry:
     requests: int
     answered: int
     failed: int
-    asked: int
+    pending: int
     tokens_in: int
     tokens_out: int
     tokens_cached: int
@@ -64,58 +65,59 @@ class JobEntry:
     input_file_id: str | None
     error: str | None
     answered_by: str
-    long: tuple[Usage, ...] = ()
+    long_usages: tuple[Usage, ...] = ()
 
     @property
     def is_synchronous(self) -> bool:
-        """Whether its requests are, or were, asked one by one, which is billed in full."""
+        """`True` if the synchronous endpoint answers or answered the requests, at the full price."""
         return self.state is JobState.SYNCHRONOUS or (not self.batch_id and bool(self.answered))
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether nobody works on it: its run is gone, and the ledger knows of no batch."""
+        """`True` if the job's run died, and the ledger has no batch of the job."""
         return self.status == INTERRUPTED
 
     @property
     def is_open(self) -> bool:
-        """Whether it is under way, or has ended and was not collected.
+        """`True` if the job is in progress, or has ended and is not collected.
 
-        A run that died may leave a job uncollected of which nothing is missing.
+        An ended job without pending requests is not open: its run died between the last record and `mark_collected`.
         """
-        is_due = self.state is not JobState.ENDED or bool(self.asked)
+        is_due = self.state is not JobState.ENDED or bool(self.pending)
         return self.state in OPEN_STATES and is_due and not self.is_interrupted
 
     @property
     def has_ended(self) -> bool:
-        """Whether its batch will not change any more."""
-        return self.status in FINAL_STATUSES or self.status == LOST
+        """`True` if the batch has a final status, or is gone from the server."""
+        return self.status in FINAL_STATUSES or self.status == NOT_FOUND
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """How a job went on, as far as somebody looked. Moments are seconds since the epoch, on the server's clock.
+class JobTimeline:
+    """Moments of a batch's statuses, and counts at polls. All moments are in seconds since the epoch.
 
     Attributes:
-        in_progress_at, finalizing_at, cancelling_at: when it came to be so; `None` where that is not known.
-        finished_at: when it came to the status that does not change any more.
-        looks: when it had so many requests completed, and so many failed, on the clock of who looked.
+        in_progress_at, finalizing_at, cancelling_at: the moment the status began, on the server's clock; `None` if the
+            server reported no moment.
+        finished_at: the moment the final status began, on the server's clock; `None` if the server reported no moment.
+        polls: triples of a moment, on the run's clock, and the numbers of completed and failed requests.
     """
 
     in_progress_at: float | None = None
     finalizing_at: float | None = None
     cancelling_at: float | None = None
     finished_at: float | None = None
-    looks: tuple[tuple[float, int, int], ...] = ()
+    polls: tuple[tuple[float, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeEntry:
-    """A scope, and what became of its requests.
+    """A scope with the counts of its requests.
 
     Attributes:
-        id: the ledger's number.
-        name: who asked whom.
-        answered, failed, asked: requests in each state.
+        id: the id of the scope's row.
+        name: the scope's name.
+        answered, failed, pending: the number of requests in each state.
         tokens_in, tokens_out: tokens billed for the answers.
     """
 
@@ -123,7 +125,7 @@ class ScopeEntry:
     name: ScopeName
     answered: int
     failed: int
-    asked: int
+    pending: int
     tokens_in: int
     tokens_out: int
 
@@ -133,13 +135,13 @@ class FailureEntry:
     """A request without an answer.
 
     Attributes:
-        scope: who asked whom.
-        custom_id: what it is known by.
-        batch_id: the batch that it was last in, if it was in one.
-        status_code: HTTP status code of the request, `None` where it was never answered.
+        scope: the request's scope.
+        custom_id: the request's id in the input file.
+        batch_id: the last batch that held the request; `None` if its last job had no batch.
+        status_code: the HTTP status code of the request; `None` if the server returned none.
         code: the API's error code.
-        message: the API's own words.
-        attempts: the jobs that it was in.
+        message: the API's error message.
+        attempts: the number of jobs that have held the request.
     """
 
     scope: ScopeName
@@ -152,14 +154,14 @@ class FailureEntry:
 
 
 @dataclass(slots=True)
-class Reason:
-    """Failures that have the same status and code.
+class FailureReason:
+    """Failures with the same status code and error code.
 
     Attributes:
-        status_code, code: those.
-        message: the first one's.
-        custom_ids: of the first few.
-        count: how many there are.
+        status_code, code: the status code and error code of all failures of the group.
+        message: the message of the first failure.
+        custom_ids: the `custom_id`s of the first three failures.
+        count: the number of failures.
     """
 
     status_code: int | None
@@ -174,9 +176,9 @@ class AnswerEntry:
     """A request's answer.
 
     Attributes:
-        custom_id: what the request is known by.
-        batch_id: the batch that answered it; `None` where it was asked synchronously.
-        answer: what the model said.
+        custom_id: the request's id in the input file.
+        batch_id: the batch that answered; `None` for an answer of the synchronous endpoint.
+        answer: the answer.
     """
 
     custom_id: str
@@ -184,13 +186,13 @@ class AnswerEntry:
     answer: Answer
 
 
-def reasons(failures: Iterable[FailureEntry]) -> list[Reason]:
-    """Groups failures by status and code, the most frequent reason first."""
-    found: dict[tuple[int | None, str | None], Reason] = {}
+def group_failures(failures: Iterable[FailureEntry]) -> list[FailureReason]:
+    """Group failures by status code and error code, the most frequent reason first."""
+    found: dict[tuple[int | None, str | None], FailureReason] = {}
     for failure in failures:
-        kind = (failure.status_code, failure.code)
-        reason = found.setdefault(kind, Reason(*kind, failure.message))
+        codes = (failure.status_code, failure.code)
+        reason = found.setdefault(codes, FailureReason(*codes, failure.message))
         reason.count += 1
-        if len(reason.custom_ids) < _CUSTOM_IDS_NAMED:
+        if len(reason.custom_ids) < _CUSTOM_IDS_LISTED:
             reason.custom_ids.append(failure.custom_id)
     return sorted(found.values(), key=lambda reason: -reason.count)

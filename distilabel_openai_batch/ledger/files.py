@@ -1,4 +1,4 @@
-"""The ledger's place on the disk, its locks, and the boundary between SQLite's exceptions and ours."""
+"""Location of the ledger file, its lock files, and translation of SQLite's exceptions to `LedgerError`."""
 
 from __future__ import annotations
 
@@ -15,33 +15,32 @@ from distilabel_openai_batch.errors import LedgerError
 FILE_NAME = "ledger.sqlite3"
 
 DIRECTORY_ENV_NAME = "DISTILABEL_OPENAI_BATCH_DIR"
-"""The environment variable that says where the ledger lies."""
-
+"""The environment variable that names the ledger's directory."""
 
 _DEFAULT_DIRECTORY = "~/.cache/distilabel/openai_batch"
 
 
-def directory(chosen: str | Path | None = None) -> Path:
-    """Where the ledger lies.
+def ledger_directory(chosen: str | Path | None = None) -> Path:
+    """Return the directory of the ledger file.
 
     Args:
-        chosen: what the user said; otherwise the environment decides, or the default.
+        chosen: the user's choice; `None` or empty selects the environment variable, then the default.
 
     Raises:
-        LedgerError: it is in a home directory, and there is none.
+        LedgerError: the path begins with `~`, and the home directory is unknown.
     """
-    wanted = Path(chosen or os.getenv(DIRECTORY_ENV_NAME) or _DEFAULT_DIRECTORY)
+    path = Path(chosen or os.getenv(DIRECTORY_ENV_NAME) or _DEFAULT_DIRECTORY)
     try:
-        return wanted.expanduser()
+        return path.expanduser()
     except RuntimeError:
         raise LedgerError(
-            f"The ledger cannot lie in {wanted}, since that home directory is not known. Set another directory:"
+            f"The ledger cannot lie in {path}: the home directory is unknown. Set another directory:"
             f" `ledger_dir` of the LLM, --ledger-dir on the command line, or ${DIRECTORY_ENV_NAME}."
         ) from None
 
 
-def is_held(path: Path) -> bool:
-    """Whether a process holds the lock of a file."""
+def is_locked(path: Path) -> bool:
+    """Return `True` if a process holds the lock file `path`."""
     lock = filelock.FileLock(path, thread_local=False)
     try:
         lock.acquire(blocking=False)
@@ -52,20 +51,23 @@ def is_held(path: Path) -> bool:
 
 
 @contextmanager
-def guard(path: Path) -> Iterator[None]:
-    """The one boundary between SQLite's exceptions and ours.
+def sqlite_errors_translated(path: Path) -> Iterator[None]:
+    """Raise each SQLite exception of the context as a `LedgerError` that names the file and the way out.
 
     Args:
-        path: the ledger's file.
+        path: the ledger file.
+
+    Raises:
+        LedgerError: SQLite raised an exception.
     """
     try:
         yield
     except sqlite3.OperationalError as error:
         advice = "Is another program holding it?" if "locked" in str(error) else "Nothing in it was overwritten."
         raise LedgerError(f"The ledger {path} cannot be used: {error}. {advice}") from None
-    # What a damaged schema says of itself need not be UTF-8, and then this is how it is told.
+    # SQLite quotes a damaged schema in its message; bytes that are not UTF-8 surface as UnicodeDecodeError.
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise LedgerError(
-            f"The ledger {path} is damaged, or is none: {error}. It was left as it is. Restore it, or move it"
-            " away: jobs that are still on the server are then found there."
+            f"The ledger {path} is damaged, or is no ledger: {error}. The file was not changed. Restore the file from a"
+            " copy, or move it away: the next run then finds the jobs that are still on the server."
         ) from None

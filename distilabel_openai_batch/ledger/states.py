@@ -1,4 +1,4 @@
-"""States of jobs and requests, and the records that describe them."""
+"""States of jobs and requests, and the records that the ledger returns to the engine."""
 
 from __future__ import annotations
 
@@ -8,71 +8,70 @@ from enum import Enum
 
 from distilabel_openai_batch.api.outcomes import Outcome
 
-
-def label(scope: ScopeName) -> str:
-    """What a scope is called on the command line: `pipeline/task`, or a script's name."""
-    return f"{scope.pipeline}/{scope.task}" if scope.task else scope.pipeline
+NOT_FOUND = "not found"
+"""The status of a job whose batch the server does not know, at least with the API key in use."""
 
 
-def in_full(scope: ScopeName) -> str:
-    """What tells a scope from one with the same label: `pipeline//task`, or `name//` of a script or a submission."""
-    return f"{scope.pipeline}//{scope.task}"
-
-
-LOST = "not found"
-"""The status of a job whose batch the server does not know, by this key at least."""
+# States of a request: the words in the file's column `requests.state`.
+PENDING = "asked"
+"""A job holds the request, or held the request until the job was dropped."""
+ANSWERED = "answered"
+"""The ledger holds the answer. The state is final."""
+FAILED = "failed"
+"""The last job ended without an answer to the request. A further job may hold the request again."""
 
 
 class JobState(str, Enum):
-    """Where a job is in its life."""
+    """State of a job. The values are the words in the file's column `jobs.state`."""
 
     SYNCHRONOUS = "synchronous"
-    """Its requests are asked one by one at the synchronous endpoint; it has no batch."""
+    """The synchronous endpoint answers the requests one by one; the job has no batch."""
     PLANNED = "planned"
-    """It is intended: an upload may have been begun."""
+    """The intent is on the disk; an upload may have begun."""
     UPLOADED = "uploaded"
-    """Its input file is on the server: a creation may have been begun."""
+    """The input file is on the server; the creation of a batch may have begun."""
     CREATED = "created"
     """The server has the batch."""
     ENDED = "ended"
-    """The batch will not change any more: its results may have been taken in part."""
+    """The batch has a final status; the ledger may hold a part of the results."""
     COLLECTED = "collected"
-    """What it answered is in the ledger."""
+    """The ledger holds all results."""
     DROPPED = "dropped"
-    """It came to nothing; its requests are free to be asked again."""
+    """No batch will answer the requests; a further job may hold them."""
 
 
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.SYNCHRONOUS: frozenset({JobState.COLLECTED, JobState.DROPPED}),
     JobState.PLANNED: frozenset({JobState.UPLOADED, JobState.CREATED, JobState.DROPPED}),
     JobState.UPLOADED: frozenset({JobState.CREATED, JobState.DROPPED}),
-    # A batch that the server has lost is only let go by who says so.
+    # CREATED -> DROPPED happens only on an explicit `forget --lost`.
     JobState.CREATED: frozenset({JobState.ENDED, JobState.DROPPED}),
-    # A batch that did not pass the server's validation may be created again from the same file.
+    # If the server's validation rejected the batch for a passing reason, the same file is submitted again.
     JobState.ENDED: frozenset({JobState.COLLECTED, JobState.UPLOADED, JobState.DROPPED}),
     JobState.COLLECTED: frozenset(),
     JobState.DROPPED: frozenset(),
 }
-"""What may follow a job's state. `docs/design.md` draws it."""
+"""The states that may follow each state. `docs/design.md` draws the graph."""
 
 
 OPEN_STATES = tuple(state for state, following in TRANSITIONS.items() if following)
+"""The states that a further state may follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as the ledger knows it.
+    """A job's row in the ledger.
 
     Attributes:
-        id: the ledger's number.
-        key: what its batch is found by on the server.
-        owner: the session that runs it, or ran it when it died.
-        state: where it is in its life.
-        endpoint: the path that its requests go to.
-        requests: how many it has.
-        intended_at: when it was planned, in seconds since the epoch.
-        input_file_id: the server's id of its input file, once it is known.
-        batch_id: the server's id of its batch, once it is known.
+        id: the row's id.
+        key: the value of the batch's metadata key `KEY_METADATA`, by which the server's batch is found again.
+        owner: the id of the session that runs the job, or ran the job when the session died.
+        state: the job's state.
+        endpoint: the path that the requests go to, as `/v1/chat/completions`.
+        requests: the number of requests.
+        intended_at: the moment of the plan, in seconds since the epoch.
+        input_file_id: the server's id of the input file; `None` before the upload is recorded.
+        batch_id: the server's id of the batch; `None` before the creation is recorded.
     """
 
     id: int
@@ -87,14 +86,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class JobFacts:
-    """What is told of a job.
+class SubmittedJob:
+    """A job that has a batch, for `SubmitBatch`'s rows.
 
     Attributes:
-        batch_id: the server's id of its batch.
-        requests: how many it has.
-        bytes: the size of its input file; 0 where another machine wrote it.
-        status: the batch's, as it was seen last.
+        batch_id: the server's id of the batch.
+        requests: the number of requests.
+        bytes: the size of the input file; 0 for a job that another machine planned.
+        status: the batch's status at the last poll.
     """
 
     batch_id: str
@@ -104,32 +103,38 @@ class JobFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A request that was asked before.
+class KnownRequest:
+    """A request that the ledger holds.
 
     Attributes:
-        job: the id of the job that it was last in.
-        attempts: the jobs that it was in.
-        outcome: what became of it; `None` while its job is under way.
-        handed_over: whether a run that came to its end was given the answer.
+        job: the id of the last job that held the request.
+        outcome: the answer or the failure; `None` while the request is pending.
     """
 
     job: int
-    attempts: int
     outcome: Outcome | None
-    handed_over: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeName:
-    """Who asks whom.
+    """Name of a scope: the pipeline and the task that submit requests, and the server.
 
     Attributes:
-        pipeline: the pipeline's name, or the script's outside of one.
-        task: the task's name; empty outside a pipeline.
-        base_url: the server's address.
+        pipeline: the pipeline's name; the script's name outside a pipeline, or the run's name of a submission.
+        task: the task's name; empty outside a pipeline and for a submission.
+        base_url: the server's base URL.
     """
 
     pipeline: str
     task: str
     base_url: str
+
+    @property
+    def label(self) -> str:
+        """The scope's name on the command line: `pipeline/task`, or a script's or submission's name."""
+        return f"{self.pipeline}/{self.task}" if self.task else self.pipeline
+
+    @property
+    def full_label(self) -> str:
+        """A name that no other scope of the same server has: `pipeline//task`, or `name//` without a task."""
+        return f"{self.pipeline}//{self.task}"

@@ -19,8 +19,8 @@ from distilabel_openai_batch.errors import (
     QuotaError,
     RunError,
 )
-from distilabel_openai_batch.ledger.files import directory as directory_of
-from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.files import ledger_directory
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.operations.server import SHORT_PATIENCE, ServerAccess
 from distilabel_openai_batch.pricing import prices
 
@@ -106,30 +106,30 @@ def check_ledger(chosen: Path | None) -> Finding:
         chosen: directory that the user named; `None` for the default directory.
     """
     try:
-        directory = directory_of(chosen)
+        directory = ledger_directory(chosen)
     except LedgerError as error:
         return Finding("ledger", str(error), "Set one of these, or HOME.")
-    inventory = Inventory(directory)
+    reader = LedgerReader(directory)
     fix = "Make the directory writable, or choose another one: --ledger-dir here, `ledger_dir` of the LLM."
-    existing = next((path for path in (inventory.path, *inventory.path.parents) if os.path.exists(path)), Path("/"))
-    if existing != inventory.path:
+    existing = next((path for path in (reader.path, *reader.path.parents) if os.path.exists(path)), Path("/"))
+    if existing != reader.path:
         if not os.access(existing, os.W_OK | os.X_OK):
             return Finding("ledger", f"There is no ledger in {directory}, and {existing} is not writable.", fix)
         return Finding("ledger", f"There is no ledger in {directory} yet; the first run creates it.")
     try:
-        text = _ledger_content(inventory)
+        text = _ledger_content(reader)
     except LedgerError as error:
         return Finding("ledger", str(error), "Move the file away, or choose another directory.")
-    if not (os.access(inventory.path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)):
+    if not (os.access(reader.path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)):
         return Finding("ledger", f"{text} The file is not writable.", fix)
     return Finding("ledger", text)
 
 
-def _ledger_content(inventory: Inventory) -> str:
-    scopes, jobs = inventory.scopes(), inventory.jobs()
+def _ledger_content(reader: LedgerReader) -> str:
+    scopes, jobs = reader.scopes(), reader.jobs()
     interrupted = sum(job.is_interrupted for job in jobs)
     return (
-        f"{inventory.path}; scopes: {len(scopes):,}, jobs: {len(jobs):,}, of them open:"
+        f"{reader.path}; scopes: {len(scopes):,}, jobs: {len(jobs):,}, of them open:"
         f" {sum(job.is_open for job in jobs):,}{f', interrupted: {interrupted:,}' if interrupted else ''}, answers:"
         f" {sum(scope.answered for scope in scopes):,}."
     )

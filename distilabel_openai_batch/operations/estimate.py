@@ -33,7 +33,7 @@ from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.hooks import row_groups
 from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.ledger import files
-from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations.unknown_names import unknown_fields, unknown_parameters
 from distilabel_openai_batch.plugin import row_sources
@@ -295,10 +295,10 @@ class _PipelineEstimator:
 
     def _known_requests(self, client: BatchClient, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
         """Return the requests that the ledger has as answered or in progress, which a run does not submit again."""
-        inventory = Inventory(self._ledger_dir or files.directory(client.ledger_dir))
-        if not inventory.path.exists() or not client.reuse_answers:
+        reader = LedgerReader(self._ledger_dir or files.ledger_directory(client.ledger_dir))
+        if not reader.path.exists() or not client.reuse_answers:
             return set()
-        return inventory.bought(scope, custom_ids)
+        return reader.find_submitted(scope, custom_ids)
 
 
 def _cost(rates: Rates | None, usage: Usage | None, is_synchronous: bool) -> Cost | None:

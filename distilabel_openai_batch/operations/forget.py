@@ -42,17 +42,17 @@ def release_interrupted_jobs(ledger: Ledger, base_url: str, logger: logging.Logg
         logger: logger of retried calls.
     """
     release = InterruptedRelease()
-    jobs = [own for job in ledger.open_jobs() if not job.batch_id and (own := ledger.take_over(job))]
+    jobs = [own for job in ledger.jobs.list_open() if not job.batch_id and (own := ledger.jobs.take_over(job))]
     uploaded = [job for job in jobs if job.state is JobState.UPLOADED and not job.batch_id]
     for job in jobs:
         if job.state in (JobState.PLANNED, JobState.SYNCHRONOUS):
-            ledger.dropped(job)
+            ledger.jobs.mark_dropped(job)
     if uploaded:
         try:
             anyio.run(_settle_uploaded, ledger, uploaded, ServerAccess.from_environment(base_url), logger, release)
         except OpenAIBatchError as error:
             release.error = str(error)
-            release.unresolved = sum(ledger.job(job.id).state is JobState.UPLOADED for job in uploaded)
+            release.unresolved = sum(ledger.jobs.get(job.id).state is JobState.UPLOADED for job in uploaded)
     return release
 
 
@@ -80,7 +80,7 @@ def release_lost_jobs(ledger: Ledger, base_url: str, logger: logging.Logger) -> 
     Raises:
         OpenAIBatchError: if the server cannot be asked.
     """
-    jobs = [own for job in ledger.open_jobs() if job.batch_id and (own := ledger.take_over(job))]
+    jobs = [own for job in ledger.jobs.list_open() if job.batch_id and (own := ledger.jobs.take_over(job))]
     if not jobs:
         return 0
     return anyio.run(_release_lost, ledger, jobs, ServerAccess.from_environment(base_url), logger)
@@ -91,5 +91,5 @@ async def _release_lost(ledger: Ledger, jobs: list[Job], access: ServerAccess, l
         _, missing = await retrieve_batches(api, {job.batch_id for job in jobs if job.batch_id})
     for job in jobs:
         if job.batch_id in missing:
-            ledger.lost(job)
+            ledger.jobs.mark_lost(job)
     return len(missing)

@@ -15,7 +15,7 @@ from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.transport import Patience, sdk_client
 from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
 from distilabel_openai_batch.ledger.entries import JobEntry
-from distilabel_openai_batch.ledger.states import LOST, JobState
+from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 """Server address that the SDK uses by default."""
@@ -111,7 +111,7 @@ async def poll_jobs(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
     Args:
         api: Batch API of the jobs' server.
         jobs: jobs in any state. Jobs that cannot be polled are returned unchanged; a job whose batch the server does
-            not know gets the status `LOST`.
+            not know gets the status `NOT_FOUND`.
 
     Raises:
         RunError: if the server refuses the call or cannot be reached.
@@ -120,7 +120,7 @@ async def poll_jobs(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
     polled = []
     for job in jobs:
         if job.batch_id in missing:
-            job = replace(job, status=LOST)
+            job = replace(job, status=NOT_FOUND)
         elif batch := batches.get(job.batch_id or ""):
             job = replace(
                 job,

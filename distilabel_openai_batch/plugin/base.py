@@ -33,7 +33,7 @@ from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.hooks.install import install
 from distilabel_openai_batch.hooks.step_process import is_dry_run, random_state_preserved, running_step
 from distilabel_openai_batch.ledger import files
-from distilabel_openai_batch.ledger.states import ScopeName, label
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.budget import Budget
 from distilabel_openai_batch.text import did_you_mean
 
@@ -264,7 +264,7 @@ class BatchClient(OpenAIBaseClient):
                 wait=wait,
                 delete_files=self.delete_files,
             ),
-            ledger_dir=files.directory(self.ledger_dir),
+            ledger_dir=files.ledger_directory(self.ledger_dir),
             reuse_answers=self.reuse_answers or self._run is not None,
             deadline=self.deadline,
             sync_below=self._sync_limit(wait),
@@ -347,7 +347,7 @@ def _observer(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeNam
     terminal, so no bars are drawn.
     """
     bars = None if scope.task or run else display(logger)
-    return Progress(logger, scope.base_url, bars, label(scope), _retry_advice(run))
+    return Progress(logger, scope.base_url, bars, scope.label, _retry_advice(run))
 
 
 def _retry_advice(run: SubmissionRun | None) -> str:

@@ -29,7 +29,7 @@ def of_job(job: JobEntry) -> Cost | None:
 
 
 def _usage(job: JobEntry) -> Usage:
-    return Usage(job.tokens_in, job.tokens_out, job.tokens_cached, job.long)
+    return Usage(job.tokens_in, job.tokens_out, job.tokens_cached, job.long_usages)
 
 
 def why_unknown(job: JobEntry) -> str:

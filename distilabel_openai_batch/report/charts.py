@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from distilabel_openai_batch.ledger.states import label
 from distilabel_openai_batch.report.history import Answers, Crowd, Ending, History, Phase, crowds, span
 
 HOW_TO_INSTALL = "pip install 'distilabel-openai-batch[report]'"
@@ -378,14 +377,14 @@ def _length(seconds: float) -> str:
 
 def _name(history: History, number: int) -> str:
     """What a line is called; two jobs never have one name."""
-    scope = _drawable(label(history.job.scope))
+    scope = _drawable(history.job.scope.label)
     if len(scope) > _NAME_CHARACTERS:
         scope = f"{scope[: _NAME_CHARACTERS - 1]}…"
     return f"{scope} {number}"
 
 
 def _said(history: History) -> str:
-    return _drawable(f"{label(history.job.scope)}, {history.job.batch_id or 'no batch'}")
+    return _drawable(f"{history.job.scope.label}, {history.job.batch_id or 'no batch'}")
 
 
 def _drawable(text: str) -> str:

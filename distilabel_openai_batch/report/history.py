@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import accumulate, pairwise
 
-from distilabel_openai_batch.ledger.entries import INTERRUPTED, Course, JobEntry
-from distilabel_openai_batch.ledger.states import LOST, JobState
+from distilabel_openai_batch.ledger.entries import INTERRUPTED, JobEntry, JobTimeline
+from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 
 
 class Phase(str, Enum):
@@ -45,7 +45,7 @@ _ENDINGS = {
     "cancelled": Ending.CANCELLED,
     "canceled": Ending.CANCELLED,
     "failed": Ending.FAILED,
-    LOST: Ending.FAILED,
+    NOT_FOUND: Ending.FAILED,
     INTERRUPTED: Ending.DROPPED,
 }
 
@@ -99,25 +99,25 @@ class History:
         return self.stretches[-1].end
 
 
-def histories(jobs: Sequence[JobEntry], courses: Sequence[Course], now: float) -> list[History]:
+def histories(jobs: Sequence[JobEntry], timelines: Sequence[JobTimeline], now: float) -> list[History]:
     """How jobs went on.
 
     Args:
         jobs: all of the ledger's.
-        courses: of as many of them as are known, in the same order.
+        timelines: of as many of them as are known, in the same order.
         now: seconds since the epoch: as long a job that is under way lasts.
     """
-    known = list(courses[: len(jobs)])
-    known += [Course()] * (len(jobs) - len(known))
-    return [_history(job, course, now) for job, course in zip(jobs, known, strict=True)]
+    known = list(timelines[: len(jobs)])
+    known += [JobTimeline()] * (len(jobs) - len(known))
+    return [_history(job, timeline, now) for job, timeline in zip(jobs, known, strict=True)]
 
 
-def _history(job: JobEntry, course: Course, now: float) -> History:
+def _history(job: JobEntry, timeline: JobTimeline, now: float) -> History:
     ending = _ending(job)
     # One that came to nothing before there was a batch has no end that anybody noted.
-    ended_at = course.finished_at or job.ended_at or job.created_at
+    ended_at = timeline.finished_at or job.ended_at or job.created_at
     end = max(now if ending is Ending.OPEN else ended_at, job.created_at)
-    return History(job, tuple(_stretches(job, course, ending, end)), ending, tuple(_steps(job, course, end)))
+    return History(job, tuple(_stretches(job, timeline, ending, end)), ending, tuple(_steps(job, timeline, end)))
 
 
 def _ending(job: JobEntry) -> Ending:
@@ -128,18 +128,18 @@ def _ending(job: JobEntry) -> Ending:
     return _ENDINGS.get(job.status, Ending.OPEN if job.is_open else Ending.COMPLETED)
 
 
-def _stretches(job: JobEntry, course: Course, ending: Ending, end: float) -> Iterable[Stretch]:
+def _stretches(job: JobEntry, timeline: JobTimeline, ending: Ending, end: float) -> Iterable[Stretch]:
     if job.is_synchronous:
         return [Stretch(Phase.ASKED_AT_ONCE, job.created_at, end)]
-    if course.in_progress_at is None:
+    if timeline.in_progress_at is None:
         # What the server refused it has not begun with.
         queued = ending is Ending.FAILED or job.status == "validating" or not job.batch_id
         return [Stretch(Phase.QUEUED if queued else Phase.UNDER_WAY, job.created_at, end)]
     begun = [
         (Phase.QUEUED, job.created_at),
-        (Phase.IN_PROGRESS, course.in_progress_at),
-        (Phase.FINALIZING, course.finalizing_at),
-        (Phase.CANCELLING, course.cancelling_at),
+        (Phase.IN_PROGRESS, timeline.in_progress_at),
+        (Phase.FINALIZING, timeline.finalizing_at),
+        (Phase.CANCELLING, timeline.cancelling_at),
     ]
     # The server's clock need not be ours.
     known = sorted(((min(max(at, job.created_at), end), phase) for phase, at in begun if at is not None), key=_moment)
@@ -152,10 +152,10 @@ def _moment(begun: tuple[float, Phase]) -> float:
     return begun[0]
 
 
-def _steps(job: JobEntry, course: Course, end: float) -> Iterable[tuple[float, int, int]]:
+def _steps(job: JobEntry, timeline: JobTimeline, end: float) -> Iterable[tuple[float, int, int]]:
     """What each look found that the one before had not, and at the end what is left of the job's counts."""
     answered = failed = 0
-    for seen_at, completed, missed in course.looks:
+    for seen_at, completed, missed in timeline.polls:
         gained, lost = max(0, completed - answered), max(0, missed - failed)
         if gained or lost:
             yield min(seen_at, end), gained, lost

@@ -13,8 +13,7 @@ from urllib.parse import urlsplit
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display.advice import next_step
-from distilabel_openai_batch.ledger.entries import Reason
-from distilabel_openai_batch.ledger.states import label
+from distilabel_openai_batch.ledger.entries import FailureReason
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import Cost, dollars
@@ -48,7 +47,7 @@ class Facts:
 
     title: str
     histories: Sequence[History]
-    reasons: Sequence[Reason]
+    reasons: Sequence[FailureReason]
     answered: int
     failed: int
     under_way: int
@@ -174,7 +173,7 @@ def _endings(histories: Sequence[History]) -> list[dict[str, str]]:
     ]
 
 
-def _reason(reason: Reason, reasons: Sequence[Reason]) -> dict[str, object]:
+def _reason(reason: FailureReason, reasons: Sequence[FailureReason]) -> dict[str, object]:
     failure = Failure(reason.message, reason.status_code, reason.code)
     return {
         "count": f"{reason.count:,}",
@@ -189,7 +188,7 @@ def _model(entry: CostEntry, entries: Sequence[CostEntry]) -> dict[str, object]:
     most = max((each.usage.tokens_in + each.usage.tokens_out for each in entries), default=0) or 1
     known: Cost | None = entry.cost if entry.answers > entry.unknown else None
     return {
-        "scope": label(entry.scope),
+        "scope": entry.scope.label,
         "model": entry.model or "?",
         "answers": f"{entry.answers:,}",
         "tokens_in": _short(entry.usage.tokens_in),
@@ -207,7 +206,7 @@ def _job(number: int, history: History) -> dict[str, str]:
     return {
         "number": f"{number:,}",
         "batch": job.batch_id or ("asked at once" if job.is_synchronous else "no batch"),
-        "scope": label(job.scope),
+        "scope": job.scope.label,
         "server": urlsplit(job.scope.base_url).hostname or "",
         "ending": history.ending.value if history.ending is not Ending.OPEN else job.status,
         "colour": charts.ENDING_COLOURS.get(history.ending, "working"),

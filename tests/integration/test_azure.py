@@ -215,8 +215,8 @@ def test_a_job_that_takes_longer_than_a_day_goes_on_at_azure(llm_class, tmp_path
     settings = replace(llm.session_settings().jobs, schedule=PollSchedule(0.001, 0.001))
     server = LateServer()
     ledger = Ledger(tmp_path / "ledger", ScopeName("pipeline", "task", "http://127.0.0.1:9"))
-    job, _ = ledger.plan(Shard([Request(f"{0:032x}-0", "/chat/completions", "m", b"{}")], 9))
-    job = ledger.created(ledger.uploaded(job, "file-in"), Batch("batch_0", "validating"))
+    job, _ = ledger.jobs.plan(Shard([Request(f"{0:032x}-0", "/chat/completions", "m", b"{}")], 9))
+    job = ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-in"), Batch("batch_0", "validating"))
     jobs = Jobs(
         server, ledger, settings, tmp_path, Progress(logging.getLogger("jobs")), Room(settings.schedule, 50_000)
     )
@@ -224,7 +224,7 @@ def test_a_job_that_takes_longer_than_a_day_goes_on_at_azure(llm_class, tmp_path
     anyio.run(jobs.run, replace(job, intended_at=time.time() - 3 * DAY), lambda outcomes: None)
 
     assert server.cancelled is (llm_class is OpenAIBatchLLM)
-    assert ledger.job(job.id).state is JobState.COLLECTED
+    assert ledger.jobs.get(job.id).state is JobState.COLLECTED
     ledger.close()
 
 

@@ -15,7 +15,8 @@ from distilabel_openai_batch import BudgetError, OpenAIBatchEmbeddings, OpenAIBa
 from distilabel_openai_batch.api import transport
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.engine import calls
-from distilabel_openai_batch.ledger.files import directory
+from distilabel_openai_batch.ledger.files import ledger_directory
+from distilabel_openai_batch.ledger.job_table import JobTable
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import prices
@@ -157,16 +158,16 @@ def test_what_another_process_buys_costs_nothing_here(sandbox, monkeypatch):
     """It is waited for, and the budget is as it was."""
     monkeypatch.setattr(sys, "argv", ["asking.py"])
     llm = loaded(budget=0.0031)
-    plan = Ledger.plan
+    plan = JobTable.plan
 
     def plan_after_another(self, shard, *state):
-        monkeypatch.setattr(Ledger, "plan", plan)
-        other = Ledger(directory(), ScopeName("asking.py", "", f"{sandbox.base_url}/"))
-        plan(other, Shard.of(shard.requests[:5]))
+        monkeypatch.setattr(JobTable, "plan", plan)
+        other = Ledger(ledger_directory(), ScopeName("asking.py", "", f"{sandbox.base_url}/"))
+        plan(other.jobs, Shard.of(shard.requests[:5]))
         other.close()
         return plan(self, shard, *state)
 
-    monkeypatch.setattr(Ledger, "plan", plan_after_another)
+    monkeypatch.setattr(JobTable, "plan", plan_after_another)
     assert all(ask(llm))
     assert (budget_of(llm)._expected, budget_of(llm)._expected_sum) == ({}, 0)
 

@@ -28,7 +28,7 @@ from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.display import bars
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import Job, ScopeName
 from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.report.history import Ending, histories
@@ -131,7 +131,7 @@ def test_completion_knows_scopes_and_batches(directory, monkeypatch):
     monkeypatch.setenv("_DISTILABEL_OPENAI_BATCH_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "distilabel-openai-batch show ")
     monkeypatch.setenv("COMP_CWORD", "2")
-    ids = {job.batch_id for job in Inventory(directory).jobs()}
+    ids = {job.batch_id for job in LedgerReader(directory).jobs()}
     complete = {"prog_name": "distilabel-openai-batch"}
     assert set(run(**complete).output.split()) == ids
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", "/nowhere")
@@ -196,7 +196,7 @@ def test_whole_lines_go_into_a_pipe(tmp_path):
     with closing(LedgerWriter(tmp_path)) as writer:
         scope = writer.scope(pipeline, "text_generation_0")
         writer.job(scope, 0.0, requests=3, answered=2, failures=[(400, "bad_prompt", message)])
-    [job] = Inventory(tmp_path).jobs()
+    [job] = LedgerReader(tmp_path).jobs()
     for command, words in {
         "jobs": (f"{pipeline}/text_generation_0", job.batch_id, "completed", "2/3"),
         "failures": ("400", "bad_prompt", message.strip()),
@@ -217,7 +217,7 @@ def test_a_job_is_shown(directory):
 
 def test_a_batch_that_is_not_known_is_said_so(directory):
     """Wherever one is named, with those that are."""
-    batches = [job.batch_id for job in Inventory(directory).jobs()]
+    batches = [job.batch_id for job in LedgerReader(directory).jobs()]
     for command in (["show", "batch_9"], ["cancel", "batch_9"]):
         ran = run(*command)
         assert ran.exit_code == 1
@@ -236,7 +236,7 @@ def test_failures_as_jsonl_are_one_each(directory):
     """With their batch."""
     failures = [json.loads(line) for line in run("failures", "--jsonl").stdout.splitlines()]
     assert sorted(failure["message"] for failure in failures) == ["No nines.", "No threes, please."]
-    batches = {job.batch_id for job in Inventory(directory).jobs()}
+    batches = {job.batch_id for job in LedgerReader(directory).jobs()}
     assert {failure["batch_id"] for failure in failures} == batches
     assert {failure["attempts"] for failure in failures} == {1}
 
@@ -303,7 +303,7 @@ def test_without_a_home_a_directory_has_to_be_named(monkeypatch, tmp_path):
 FOREIGN = {
     "another program's": (b"CREATE TABLE t (x)", "a database of another program"),
     "a newer one": (b"PRAGMA application_id = 0x646F6261; PRAGMA user_version = 99", "by a newer release"),
-    "none": (None, "is damaged, or is none"),
+    "none": (None, "is damaged, or is no ledger"),
 }
 
 
@@ -330,7 +330,7 @@ def test_a_file_that_is_no_ledger_is_left_alone(kind, arguments, tmp_path):
 def scope_of(directory, *name) -> None:
     """Has a ledger know a scope."""
     with closing(Ledger(directory, ScopeName(*name))) as ledger:
-        ledger.keep_rows([], None)
+        ledger.submissions.keep_rows([], None)
 
 
 def test_an_empty_ledger_has_nothing(tmp_path, monkeypatch):
@@ -372,7 +372,7 @@ print("writing", flush=True)
 import os, select
 while not select.select([sys.stdin], [], [], 0)[0]:
     request = Request(f"{written:032x}-0", "/v1/chat/completions", "m", b"{}")
-    ledger.plan(Shard.of([request]))
+    ledger.jobs.plan(Shard.of([request]))
     written += 1
 ledger.close()
 print(written)
@@ -443,8 +443,8 @@ def interrupted(directory: Path, base_url: str, uploaded: str | None = None) -> 
     """A job whose run was gone before it had a batch, and its three requests."""
     shard = Shard.of([Request(f"{n:032x}-0", "/v1/chat/completions", "m", b"{}") for n in range(3)])
     with closing(Ledger(directory, ScopeName("asking.py", "", f"{base_url}/"))) as ledger:
-        job, _ = ledger.plan(shard)
-        return ledger.uploaded(job, uploaded) if uploaded else job
+        job, _ = ledger.jobs.plan(shard)
+        return ledger.jobs.mark_uploaded(job, uploaded) if uploaded else job
 
 
 def test_all_commands_say_the_same_of_a_job_that_was_interrupted(sandbox):
@@ -459,8 +459,8 @@ def test_all_commands_say_the_same_of_a_job_that_was_interrupted(sandbox):
     [job] = json.loads(run("jobs", "--json").stdout)
     assert (job["state"], job["status"]) == ("planned", "interrupted")
     assert "of them open: 0, interrupted: 1" in run("doctor").stdout
-    inventory = Inventory(directory)
-    [history] = histories(inventory.jobs(), inventory.courses(), now=0.0)
+    reader = LedgerReader(directory)
+    [history] = histories(reader.jobs(), reader.timelines(), now=0.0)
     assert history.ending is Ending.DROPPED
 
 
@@ -468,7 +468,7 @@ def test_a_job_that_a_run_is_submitting_is_open(sandbox):
     """For all commands, though it has no batch yet; and it is not dropped."""
     directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
     with closing(Ledger(directory, ScopeName("asking.py", "", f"{sandbox.base_url}/"))) as ledger:
-        ledger.plan(Shard.of([Request(f"{'a' * 32}-0", "/v1/chat/completions", "m", b"{}")]))
+        ledger.jobs.plan(Shard.of([Request(f"{'a' * 32}-0", "/v1/chat/completions", "m", b"{}")]))
         [job] = json.loads(run("jobs", "--json").stdout)
         assert job["status"] == "planned"
         assert "of them open: 1, answers" in run("doctor").stdout
@@ -833,7 +833,7 @@ def test_the_doctor_looks_at_the_ledger(sandbox, tmp_path):
     (tmp_path / "ledger.sqlite3").write_bytes(b"not a database" * 100)
     ran = run("doctor", "--ledger-dir", tmp_path)
     assert ran.exit_code == 1
-    assert "is damaged, or is none" in ran.stdout
+    assert "is damaged, or is no ledger" in ran.stdout
 
 
 def test_serve_answers_until_it_is_stopped():

@@ -18,7 +18,7 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, build_result_line, parse_result_line
 from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.pricing.prices import Cost, dollars
@@ -62,7 +62,7 @@ def adopt(directory, scope: ScopeName, model="mine", usage=CACHED, batch_id="bat
     line = build_result_line(f"{'a' * 32}-0", {"model": model, "usage": usage})
     batch = Batch(batch_id, "completed", total=1, created_at=time.time())
     with closing(Ledger(directory, scope)) as ledger:
-        ledger.adopt_results(batch, batch_id, [parse_result_line(line)])
+        ledger.adopted_jobs.add_ended(batch, batch_id, [parse_result_line(line)])
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def expected(job) -> tuple[Decimal, Decimal]:
 
 def test_jobs_say_what_they_cost(directory):
     """At half the price, or in full where they were asked at once; what is not listed is null, and `?`."""
-    entries = Inventory(directory).jobs()
+    entries = LedgerReader(directory).jobs()
     jobs = json.loads(run("jobs", "--json").stdout)
     for job, entry in zip(jobs[:2], entries, strict=False):
         spent, at_once = expected(entry)
@@ -100,7 +100,7 @@ def test_jobs_say_what_they_cost(directory):
 
 def test_costs_are_told_by_scope_and_model(directory):
     """With the total, the price at once, and what was saved."""
-    entries = Inventory(directory).jobs()
+    entries = LedgerReader(directory).jobs()
     spent, at_once = (sum(some) for some in zip(*map(expected, entries[:2]), strict=True))
     header, mine, unknown, total = run("costs").stdout.splitlines()
     assert re.split(r" {2,}|(?<=cached) |(?<=once) ", header.strip())[-4:] == ["tokens out", "cost", "at once", "saved"]
@@ -134,7 +134,7 @@ def test_each_request_costs_what_its_own_length_does(tmp_path, running_sandbox, 
 
 def test_a_job_is_shown_with_its_cost(directory):
     """And says why it is not known."""
-    [job, _, other] = Inventory(directory).jobs()
+    [job, _, other] = LedgerReader(directory).jobs()
     spent, at_once = expected(job)
     assert f"{dollars(spent)}; saved {dollars(at_once - spent)}" in run("show", job.batch_id).stdout
     shown = run("show", other.batch_id)
@@ -160,8 +160,10 @@ def test_what_was_forgotten_is_not_known(running_sandbox, tmp_path, monkeypatch)
     scope = ScopeName("other.py", "", running_sandbox.base_url + "/")
     ledger = Ledger(tmp_path, scope)
     batch = Batch("batch_1", "completed", completed=1, total=1)
-    ledger.adopt_results(batch, "key", [(f"{'a' * 32}-0", Answer.of({"usage": {"prompt_tokens": 9}, "model": MINI}))])
-    ledger.forget()
+    ledger.adopted_jobs.add_ended(
+        batch, "key", [(f"{'a' * 32}-0", Answer.of({"usage": {"prompt_tokens": 9}, "model": MINI}))]
+    )
+    ledger.requests.forget()
     ledger.close()
     assert json.loads(run("jobs", "--json").stdout)[0]["cost"] is None
     assert "were forgotten" in run("costs").stderr
@@ -178,7 +180,7 @@ def test_a_ledger_of_an_older_release_is_read(directory, tmp_path, monkeypatch):
     jobs = orjson.loads(run("jobs", "--json").stdout)
     assert [job["tokens_cached"] for job in jobs] == [0, 0, 0]
     assert jobs[0]["cost"] > 0
-    assert "tokens_cached" not in str(Inventory(tmp_path)._rows("SELECT sql FROM sqlite_master"))
+    assert "tokens_cached" not in str(LedgerReader(tmp_path)._query("SELECT sql FROM sqlite_master"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
 
 from distilabel_openai_batch import AuthenticationError, LedgerError, OpenAIBatchLLM, RequestsFailedError
-from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
 from tests.support.environment import API_KEY, in_a_new_process
 
@@ -238,10 +238,10 @@ def test_reasoning_models_take_what_they_are_sent(sandbox, sync_below):
 def test_a_ledger_that_cannot_be_written_ends_the_run(sandbox, monkeypatch):
     """It is no row's failure: what is asked could not be kept."""
 
-    def full(self, members, results):
-        with self._guard():
+    def full(self, row_ids, outcomes):
+        with self._connection.reading():
             raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(Ledger, "record", full)
+    monkeypatch.setattr(RequestTable, "record", full)
     with pytest.raises(LedgerError, match="disk is full"):
         ask(sync_below=100)

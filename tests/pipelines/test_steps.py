@@ -31,8 +31,8 @@ from distilabel_openai_batch import (
     StreamBatchResults,
     SubmitBatch,
 )
-from distilabel_openai_batch.ledger.files import directory
-from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.files import ledger_directory
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.plugin.steps.base import split_into_batches
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
 from tests.support.environment import API_KEY
@@ -357,7 +357,7 @@ def test_a_loader_is_told_what_to_load(sandbox, tmp_path):
 
 def scopes() -> list[str]:
     """The names that the ledger has, as the command line shows them."""
-    return [scope.name.pipeline for scope in Inventory(directory()).scopes()]
+    return [scope.name.pipeline for scope in LedgerReader(ledger_directory()).scopes()]
 
 
 def test_a_mistyped_run_is_told_the_names_that_there_are(sandbox, monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ from itertools import pairwise
 import pytest
 
 from distilabel_openai_batch import OpenAIBatchLLM
-from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger import connection
 from tests.support.environment import ROOT
 
 sys.path.insert(0, str(ROOT))
@@ -52,14 +52,14 @@ class Work:
 
     def __init__(self, monkeypatch) -> None:
         self.statements = self.commits = 0
-        connect = Ledger._connect
+        open_database = connection.open_database
 
-        def traced(ledger):
-            database = connect(ledger)
+        def traced(path):
+            database = open_database(path)
             database.set_trace_callback(self._count)
             return database
 
-        monkeypatch.setattr(Ledger, "_connect", traced)
+        monkeypatch.setattr(connection, "open_database", traced)
 
     def _count(self, statement: str) -> None:
         self.statements += 1

@@ -30,8 +30,8 @@ import distilabel_openai_batch
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.engine.settings import PollSchedule
-from distilabel_openai_batch.ledger.files import directory
-from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.files import ledger_directory
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.plugin import base
@@ -230,7 +230,7 @@ def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
         monkeypatch.delenv("OPENAI_BASE_URL")
         for task, model in (("generate", "gpt-4o-mini-2024-07-18"), ("judge", "gpt-4o-2024-08-06")):
             scope = ScopeName("preferences", task, "https://api.openai.com/v1/")
-            adopt(directory(None), scope, model, MANY, f"batch_{task}")
+            adopt(ledger_directory(None), scope, model, MANY, f"batch_{task}")
     document = Reader(sandbox.base_url, monkeypatch).read(page)
     blocks = list(document.examples())
     assert len(blocks) == len(BLOCK.findall(document.text)), "a block in a language without evaluator"
@@ -322,7 +322,9 @@ def named(command: str) -> list[str]:
     if words[0] == "adopt":
         words[1] = make_foreign_batch()
     if words[0] == "show":
-        words[1] = next(job.batch_id for job in Inventory(directory(None)).jobs() if 0 < job.answered < job.requests)
+        words[1] = next(
+            job.batch_id for job in LedgerReader(ledger_directory(None)).jobs() if 0 < job.answered < job.requests
+        )
     return words
 
 

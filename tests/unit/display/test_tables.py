@@ -12,7 +12,7 @@ from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.display import tables
 from distilabel_openai_batch.display.bars import Bars
 from distilabel_openai_batch.display.tables import Timing, jobs_table, remaining, timings
-from distilabel_openai_batch.ledger.entries import AnswerEntry, FailureEntry, JobEntry, reasons
+from distilabel_openai_batch.ledger.entries import AnswerEntry, FailureEntry, JobEntry, group_failures
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.operations.export import record
 from distilabel_openai_batch.text import duration
@@ -28,7 +28,7 @@ JOB = JobEntry(
     requests=50_000,
     answered=12_000,
     failed=500,
-    asked=37_500,
+    pending=37_500,
     tokens_in=0,
     tokens_out=0,
     tokens_cached=0,
@@ -46,7 +46,7 @@ COLLECTED = replace(
     status="completed",
     answered=50_000,
     failed=0,
-    asked=0,
+    pending=0,
     ended_at=1_600.0,
 )
 
@@ -94,7 +94,7 @@ def test_only_jobs_under_way_have_something_left():
 def test_reasons_are_told_apart_by_status_and_code():
     """The most frequent one first, with three custom_ids."""
     kinds = [(400, "bad"), (None, "missing_result"), (None, "missing_result"), (400, "bad"), (400, "bad"), (400, "bad")]
-    found = reasons(FailureEntry(SCOPE, f"{n}", "b", *kind, f"message {n}", 1) for n, kind in enumerate(kinds))
+    found = group_failures(FailureEntry(SCOPE, f"{n}", "b", *kind, f"message {n}", 1) for n, kind in enumerate(kinds))
     assert [(reason.count, reason.message, reason.custom_ids) for reason in found] == [
         (4, "message 0", ["0", "3", "4"]),
         (2, "message 1", ["1", "2"]),
@@ -160,7 +160,7 @@ def test_failures_can_be_copied_from_a_narrow_terminal(width):
     custom_id = "5acd45b53d64e0b5cc4b107d9758d5af-0"
     failure = FailureEntry(SCOPE, custom_id, "b", 400, "context_length_exceeded", "Too long, by far. " * 9, 1)
     assert any(
-        custom_id in line for line in printed(lambda room: tables.reasons_table(reasons([failure]), room), width)
+        custom_id in line for line in printed(lambda room: tables.reasons_table(group_failures([failure]), room), width)
     )
 
 

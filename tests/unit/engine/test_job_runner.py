@@ -21,7 +21,7 @@ from distilabel_openai_batch.engine.job_runner import Ending, Jobs
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 
 CHAT = "/v1/chat/completions"
@@ -133,21 +133,21 @@ def make_jobs(ledger, tmp_path):
 
 def at(ledger, server: Server, state: JobState, questions: Shard):
     """A job that was left in a state, on a server that has what it had by then."""
-    job, _ = ledger.plan(questions)
+    job, _ = ledger.jobs.plan(questions)
     server.uploaded = [request.line() for request in questions.requests]
     if state is not JobState.PLANNED:
-        job = ledger.uploaded(job, "file-in")
+        job = ledger.jobs.mark_uploaded(job, "file-in")
     if state in (JobState.CREATED, JobState.ENDED):
         server.batches[job.key] = "batch_0"
-        job = ledger.created(job, Batch("batch_0", "validating"))
+        job = ledger.jobs.mark_created(job, Batch("batch_0", "validating"))
     if state is JobState.ENDED:
-        job = ledger.ended(job, Batch("batch_0", "completed"))
+        job = ledger.jobs.mark_ended(job, Batch("batch_0", "completed"))
     return job
 
 
 def outcomes(ledger, questions: Shard):
     """What the ledger says became of requests."""
-    known = ledger.look_up([request.custom_id for request in questions.requests])
+    known = ledger.requests.look_up([request.custom_id for request in questions.requests])
     return [known[request.custom_id].outcome if request.custom_id in known else None for request in questions.requests]
 
 
@@ -173,7 +173,7 @@ def test_a_job_is_taken_on_from_where_it_is(ledger, make_jobs, case):
     assert server.calls == calls
     assert ended.ending is Ending.COLLECTED
     assert list(taken.values()) == outcomes(ledger, shard()) == ANSWERS
-    assert ledger.job(job.id).state is JobState.COLLECTED
+    assert ledger.jobs.get(job.id).state is JobState.COLLECTED
 
 
 @pytest.mark.parametrize("state", [JobState.PLANNED, JobState.UPLOADED])
@@ -199,8 +199,8 @@ def test_a_job_that_came_to_nothing_frees_its_requests(ledger, make_jobs, state)
     assert anyio.run(make_jobs(server).run, job, ignore).ending is Ending.DROPPED
 
     assert server.calls == ["find", "delete the uploads"]
-    assert ledger.look_up([request.custom_id for request in shard().requests]) == {}
-    assert len(ledger.plan(shard())[1]) == 3
+    assert ledger.requests.look_up([request.custom_id for request in shard().requests]) == {}
+    assert len(ledger.jobs.plan(shard())[1]) == 3
 
 
 def test_a_request_without_a_result_has_failed(ledger, make_jobs):
@@ -284,7 +284,7 @@ def test_a_batch_above_the_token_limit_is_tried_again_and_then_halved(ledger, ma
     assert server.calls.count("upload") == 1
     assert server.calls.count("create") == 4
     assert len(set(server.batches)) == 4
-    assert ledger.job(job.id).state is JobState.DROPPED
+    assert ledger.jobs.get(job.id).state is JobState.DROPPED
 
 
 @pytest.mark.parametrize(
@@ -304,8 +304,8 @@ def test_a_batch_that_is_refused_is_an_error_of_the_run(ledger, make_jobs, error
     with pytest.raises(BatchFailedError, match=said):
         anyio.run(make_jobs(server).run, job, ignore, shard(requests))
 
-    assert ledger.job(job.id).state is JobState.DROPPED
-    assert ledger.look_up([request.custom_id for request in shard(requests).requests]) == {}
+    assert ledger.jobs.get(job.id).state is JobState.DROPPED
+    assert ledger.requests.look_up([request.custom_id for request in shard(requests).requests]) == {}
 
 
 def test_the_refused_job_of_a_dead_process_is_dropped(ledger, make_jobs):
@@ -342,7 +342,7 @@ def test_killed_half_way_through_the_record(ledger, make_jobs, monkeypatch):
 
     known = outcomes(ledger, questions)
     assert [isinstance(outcome, Answer) for outcome in known] == [True] * 1_000 + [False] * 3_500
-    left = ledger.job(job.id)
+    left = ledger.jobs.get(job.id)
     assert left.state is JobState.ENDED
 
     anyio.run(make_jobs(server).run, left, ignore)
@@ -354,7 +354,7 @@ def test_killed_half_way_through_the_record(ledger, make_jobs, monkeypatch):
 @pytest.mark.parametrize("state", [JobState.COLLECTED, JobState.DROPPED])
 def test_a_job_at_its_end_is_not_run(ledger, make_jobs, state):
     """That would be our own mistake."""
-    job, _ = ledger.plan(shard())
+    job, _ = ledger.jobs.plan(shard())
     with pytest.raises(ValueError, match="cannot be run"):
         anyio.run(make_jobs(Server()).run, replace(job, state=state), ignore)
 
@@ -371,7 +371,7 @@ def test_an_error_leaves_the_job_where_it_was(ledger, make_jobs):
     with pytest.raises(RunError):
         anyio.run(make_jobs(server).run, job, ignore, shard())
 
-    assert ledger.job(job.id).state is JobState.UPLOADED
+    assert ledger.jobs.get(job.id).state is JobState.UPLOADED
     assert [path.name for path in ledger.path.parent.parent.iterdir()] == ["ledger"]
 
 
@@ -397,9 +397,9 @@ def test_a_job_that_is_watched_leaves_its_course(ledger, make_jobs):
 
     anyio.run(make_jobs(server).run, job, ignore, questions)
 
-    [course] = Inventory(ledger.path.parent).courses()
-    completed = [look[1] for look in course.looks]
-    assert course.in_progress_at == 5.0
+    [timeline] = LedgerReader(ledger.path.parent).timelines()
+    completed = [look[1] for look in timeline.polls]
+    assert timeline.in_progress_at == 5.0
     assert completed == sorted(completed)
     assert 40 <= len(completed) <= 52
 
@@ -410,7 +410,7 @@ def test_a_course_that_cannot_be_written_down_ends_no_run(ledger, make_jobs, mon
     def fails(job, batch):
         raise LedgerError("The ledger cannot be used: database is locked.")
 
-    monkeypatch.setattr(ledger, "looked_at", fails)
+    monkeypatch.setattr(ledger.jobs, "record_progress", fails)
     server = Server("validating", "in_progress", "completed")
     job = at(ledger, server, JobState.CREATED, shard())
 

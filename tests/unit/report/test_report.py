@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from distilabel_openai_batch.cli import app
-from distilabel_openai_batch.ledger.entries import Course
+from distilabel_openai_batch.ledger.entries import JobTimeline
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.reader import Inventory
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.report.history import Ending, Phase, Stretch, answers_over_time, crowds, histories
 from tests.support import ledgers
@@ -40,23 +40,23 @@ NOW = 1_000.0
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
 
 
-def history(job=JOB, course=None):
-    [found] = histories([job], [course or Course()], NOW)
+def history(job=JOB, timeline=None):
+    [found] = histories([job], [timeline or JobTimeline()], NOW)
     return found
 
 
 @pytest.mark.parametrize(
-    ("job", "course", "stretches"),
+    ("job", "timeline", "stretches"),
     [
         pytest.param(
             JOB,
-            Course(110.0, 180.0, None, 195.0),
+            JobTimeline(110.0, 180.0, None, 195.0),
             [(Phase.QUEUED, 100, 110), (Phase.IN_PROGRESS, 110, 180), (Phase.FINALIZING, 180, 195)],
             id="all is known",
         ),
         pytest.param(
             replace(JOB, status="cancelled"),
-            Course(110.0, None, 150.0, 160.0),
+            JobTimeline(110.0, None, 150.0, 160.0),
             [(Phase.QUEUED, 100, 110), (Phase.IN_PROGRESS, 110, 150), (Phase.CANCELLING, 150, 160)],
             id="cancelled",
         ),
@@ -64,7 +64,7 @@ def history(job=JOB, course=None):
         pytest.param(replace(JOB, status="failed"), None, [(Phase.QUEUED, 100, 200)], id="refused"),
         pytest.param(
             replace(JOB, state=JobState.CREATED, status="in_progress", ended_at=None),
-            Course(110.0),
+            JobTimeline(110.0),
             [(Phase.QUEUED, 100, 110), (Phase.IN_PROGRESS, 110, NOW)],
             id="under way",
         ),
@@ -77,15 +77,15 @@ def history(job=JOB, course=None):
         pytest.param(replace(JOB, batch_id=None), None, [(Phase.ASKED_AT_ONCE, 100, 200)], id="no batch"),
         pytest.param(
             JOB,
-            Course(50.0, 60.0, None, 90.0),
+            JobTimeline(50.0, 60.0, None, 90.0),
             [(Phase.FINALIZING, 100, 100)],
             id="the clock of the server is behind",
         ),
     ],
 )
-def test_a_job_goes_through_its_phases(job, course, stretches):
+def test_a_job_goes_through_its_phases(job, timeline, stretches):
     """Without a gap, from when it was planned to its end, or to now."""
-    assert list(history(job, course).stretches) == [Stretch(*each) for each in stretches]
+    assert list(history(job, timeline).stretches) == [Stretch(*each) for each in stretches]
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_each_ending_is_told_apart(state, status, ending):
 
 def test_answers_come_when_they_were_seen():
     """Each look tells what was gained since the one before; the rest came at the end."""
-    course = Course(110.0, None, None, 200.0, looks=((120.0, 3, 0), (140.0, 3, 1), (150.0, 6, 1)))
-    found = history(JOB, course)
+    timeline = JobTimeline(110.0, None, None, 200.0, polls=((120.0, 3, 0), (140.0, 3, 1), (150.0, 6, 1)))
+    found = history(JOB, timeline)
     assert found.steps == ((120.0, 3, 0), (140.0, 0, 1), (150.0, 3, 0), (200.0, 2, 1))
     over_time = [(each.at, each.answered, each.failed) for each in answers_over_time([found], 5)]
     assert over_time == [(100.0, 0, 0), (125.0, 3, 0), (150.0, 6, 1), (175.0, 6, 1), (200.0, 8, 2)]
@@ -120,7 +120,7 @@ def test_a_crowd_has_each_job_once():
     """Whatever the spans are, the time that jobs spend in them is theirs, and each ends once."""
     found = histories(
         [replace(JOB, created_at=100.0 + 7 * number, ended_at=150.0 + 9 * number) for number in range(50)],
-        [Course(110.0 + 7 * number, None, None, 150.0 + 9 * number) for number in range(50)],
+        [JobTimeline(110.0 + 7 * number, None, None, 150.0 + 9 * number) for number in range(50)],
         NOW,
     )
     some = crowds(found, 13)
@@ -241,7 +241,7 @@ def test_a_file_that_cannot_be_written_is_an_error(drawing, tmp_path):
 def test_a_ledger_that_is_written_to_can_be_reported(drawing, tmp_path):
     """While a pipeline works on it, it is neither waited for nor disturbed."""
     ledgers.write_example_ledger(tmp_path / "ledger")
-    with closing(Ledger(tmp_path / "ledger", SCOPE)) as ledger, ledger._transaction() as database:
+    with closing(Ledger(tmp_path / "ledger", SCOPE)) as ledger, ledger.connection.transaction() as database:
         database.execute("UPDATE jobs SET requests = requests + 1")
         assert "5 completed" in re.sub(r"\s+", " ", reported(tmp_path / "ledger", tmp_path).read_text())
 
@@ -249,10 +249,10 @@ def test_a_ledger_that_is_written_to_can_be_reported(drawing, tmp_path):
 def test_jobs_that_were_added_meanwhile_are_no_matter(tmp_path):
     """What is there of a job that was read in part is taken."""
     ledgers.write_example_ledger(tmp_path / "ledger")
-    inventory = Inventory(tmp_path / "ledger")
-    jobs, courses = inventory.jobs(), inventory.courses()
-    assert len(histories(jobs[:-2], courses, NOW)) == len(jobs) - 2
-    assert len(histories(jobs, courses[:-2], NOW)) == len(jobs)
+    reader = LedgerReader(tmp_path / "ledger")
+    jobs, timelines = reader.jobs(), reader.timelines()
+    assert len(histories(jobs[:-2], timelines, NOW)) == len(jobs) - 2
+    assert len(histories(jobs, timelines[:-2], NOW)) == len(jobs)
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
@@ -405,7 +405,7 @@ def test_a_page_says_what_the_ledger_says(drawing, tmp_path, monkeypatch):
     ledgers.write_example_ledger(tmp_path / "ledger")
     monkeypatch.setattr(time, "time", lambda: START + 14_600)
     html = reported(tmp_path / "ledger", tmp_path).read_text()
-    scopes = Inventory(tmp_path / "ledger").scopes()
+    scopes = LedgerReader(tmp_path / "ledger").scopes()
     for number in (sum(scope.answered for scope in scopes), sum(scope.failed for scope in scopes)):
         assert f"<strong>{number:,}</strong>" in html
     assert "24 Nov 2026, 06:00 to 10:03 UTC, 4 h 03 min" in html

@@ -1,0 +1,129 @@
+"""Connection of a session to the ledger file: opening, checking, reading and transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from distilabel_openai_batch.errors import LedgerError
+from distilabel_openai_batch.ledger.files import sqlite_errors_translated
+from distilabel_openai_batch.ledger.schema import check_header, migrate
+
+# Seven answers of 1,000 bytes fill an 8,192-byte page well; SQLite's default page of 4,096 bytes holds only three.
+PAGE_BYTES = 8_192
+
+# The index of a million custom_ids takes about 64 MB, and each checkpoint rewrites pages that the next one rewrites:
+# a checkpoint per 64 MB writes less than SQLite's default of one per 1,000 pages.
+_CACHE_KILOBYTES = 8_192
+_CHECKPOINT_BYTES = 67_108_864
+
+BUSY_SECONDS = 60.0
+"""The time that a session waits for another process to release the file."""
+
+
+class Connection:
+    """The ledger file, open for one session. Any thread may use the connection; uses take turns.
+
+    Attributes:
+        path: the ledger file.
+        database: SQLite's connection. Only `reading()` and `transaction()` make a use safe.
+
+    Args:
+        path: the ledger file, which exists; an empty file becomes a ledger.
+        opening_lock: the lock file that serialises the opening of the ledger file.
+
+    Raises:
+        LedgerError: the file cannot be read or written, is damaged, is another program's, or a newer release wrote it.
+    """
+
+    def __init__(self, path: Path, opening_lock: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            # SQLite reports an error, without waiting, if two processes change a new file's journal mode.
+            with filelock.FileLock(opening_lock, timeout=BUSY_SECONDS, mode=0o600):
+                self.database = open_database(path)
+        except filelock.Timeout:
+            raise LedgerError(
+                f"The ledger {path} cannot be opened: another process has been opening it for over"
+                f" {BUSY_SECONDS:.0f} seconds."
+            ) from None
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Yield SQLite's connection for statements that read."""
+        with self._lock, sqlite_errors_translated(self.path):
+            yield self.database
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Yield SQLite's connection within a transaction: commit at the end, roll back on an exception."""
+        with self._lock, sqlite_errors_translated(self.path):
+            self.database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.database
+                self.database.execute("COMMIT")
+            except BaseException:
+                if self.database.in_transaction:
+                    self.database.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock, suppress(sqlite3.Error):
+            self.database.close()
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open, check and migrate a ledger file.
+
+    `synchronous=FULL` puts each intent on the disk before the server hears of the job.
+
+    Args:
+        path: the file, which exists.
+
+    Raises:
+        LedgerError: the file cannot be read or written, is damaged, is another program's, or a newer release wrote it.
+    """
+    with sqlite_errors_translated(path):
+        database = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        try:
+            check_header(database, path)
+            _check_length(database, path)
+            # The page size takes effect in a new file only.
+            database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")
+            database.execute(f"PRAGMA cache_size = {-_CACHE_KILOBYTES}")
+            database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // PAGE_BYTES}")
+            migrate(database)
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+def _check_length(database: sqlite3.Connection, path: Path) -> None:
+    """Raise `LedgerError` if the file was cut off; SQLite reports a missing page only when a query needs the page."""
+    # If there is a write-ahead log, the file itself may rightly be shorter.
+    if path.with_name(f"{path.name}-wal").exists():
+        return
+    [pages] = database.execute("PRAGMA page_count").fetchone()
+    [page_size] = database.execute("PRAGMA page_size").fetchone()
+    # Bytes 28 to 31 of the header hold the number of pages: https://www.sqlite.org/fileformat2.html
+    with path.open("rb") as file:
+        header = file.read(32)
+    if len(header) == 32:
+        pages = max(pages, int.from_bytes(header[28:], "big"))
+    if header and path.stat().st_size < pages * page_size:
+        raise LedgerError(
+            f"The ledger {path} is damaged: the file is shorter than its header says. The file was not changed. Restore"
+            " the file from a copy, or move it away: the next run then finds the jobs that are still on the server."
+        )

@@ -1,0 +1,236 @@
+"""Requests of a scope: their jobs, their outcomes, and the marks of delivered answers."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+
+import orjson
+
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome, batch_failure
+from distilabel_openai_batch.ledger.connection import Connection
+from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.scope_row import ScopeRow
+from distilabel_openai_batch.ledger.states import FAILED, OPEN_STATES, PENDING, Job, KnownRequest
+
+# Requests per statement in `claim`: far above the fixed cost of a statement, far below a second.
+_CLAIM_CHUNK = 5_000
+
+# The requests of a dropped job are pending in the file, and free to be held by a further job.
+_LOOK_UP = """
+    SELECT custom_id, job, requests.state, status_code, code, requests.error, line, tokens_in, tokens_out
+    FROM requests JOIN jobs ON jobs.id = job LEFT JOIN answers ON request = requests.id
+    WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))
+        AND (requests.state != 'asked' OR jobs.state != 'dropped')
+"""
+
+_FIND_DROPPED = """
+    SELECT custom_id, batch_id, coalesce(jobs.error, 'it was never created')
+    FROM requests JOIN jobs ON jobs.id = job
+    WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))
+        AND requests.state = 'asked' AND jobs.state = 'dropped'
+"""
+
+_FIND_FREE = """
+    SELECT custom_id, requests.state = 'failed' OR (requests.state = 'asked' AND jobs.state = 'dropped')
+    FROM requests JOIN jobs ON jobs.id = job
+    WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))
+"""
+
+_INSERT_CLAIMED = "INSERT INTO requests (scope, custom_id, job, state, attempts) VALUES (?, ?, ?, 'asked', 1)"
+
+_UPDATE_CLAIMED = """
+    UPDATE requests SET attempts = attempts + (state = 'failed'), job = ?, state = 'asked', status_code = NULL,
+        code = NULL, error = NULL
+    WHERE scope = ? AND custom_id = ?
+"""
+
+_ROW_IDS = "SELECT custom_id, id FROM requests WHERE job = ? ORDER BY id"
+
+_BATCH_IDS = """
+    SELECT custom_id, batch_id
+    FROM requests
+        JOIN (SELECT id AS request, job FROM requests UNION ALL SELECT request, job FROM other_jobs) AS every_job
+            ON every_job.request = requests.id
+        JOIN jobs ON jobs.id = every_job.job
+    WHERE requests.scope = ? AND batch_id IS NOT NULL AND custom_id IN (SELECT value FROM json_each(?))
+"""
+
+_INSERT_ANSWER = "INSERT OR IGNORE INTO answers (request, line) VALUES (?, ?)"
+
+_MARK_ANSWERED = """
+    UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, tokens_cached = ?, status_code = 200,
+        code = NULL, error = NULL
+    WHERE id = ? AND state != 'answered'
+"""
+
+_MARK_FAILED = """
+    UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ? WHERE id = ? AND state = 'asked'
+"""
+
+_NEXT_OCCURRENCE = """
+    SELECT coalesce(max(CAST(substr(custom_id, ?) AS INTEGER)) + 1, 0)
+    FROM requests WHERE scope = ? AND custom_id > ? AND custom_id < ? AND handed_over
+"""
+
+_MARK_DELIVERED = "UPDATE requests SET handed_over = 1 WHERE scope = ? AND state = 'answered' AND NOT handed_over"
+
+_OPEN_JOBS = """
+    SELECT id, owner, EXISTS (SELECT 1 FROM requests WHERE job = jobs.id AND state = 'asked')
+    FROM jobs WHERE scope = ? AND state IN (SELECT value FROM json_each(?))
+"""
+
+_SELECT_FORGOTTEN = """
+    CREATE TEMPORARY TABLE forgotten AS SELECT id FROM requests WHERE scope = :scope AND id NOT IN (
+        SELECT id FROM requests WHERE job IN (SELECT value FROM json_each(:jobs))
+        UNION ALL SELECT request FROM other_jobs WHERE job IN (SELECT value FROM json_each(:jobs))
+    )
+"""
+
+
+class RequestTable:
+    """The requests of the session's scope.
+
+    Args:
+        connection: the ledger file.
+        scope: the scope's row.
+        owners: the sessions that have the ledger open.
+    """
+
+    def __init__(self, connection: Connection, scope: ScopeRow, owners: Owners) -> None:
+        self._connection = connection
+        self._scope = scope
+        self._owners = owners
+
+    def look_up(self, custom_ids: Sequence[str]) -> dict[str, KnownRequest]:
+        """Return the state of requests by `custom_id`, without unknown requests and requests of dropped jobs."""
+        with self._connection.reading() as database:
+            rows = database.execute(_LOOK_UP, (self._scope.id, orjson.dumps(custom_ids).decode())).fetchall()
+        return {custom_id: KnownRequest(job, _outcome(state, *columns)) for custom_id, job, state, *columns in rows}
+
+    def find_dropped(self, custom_ids: Iterable[str]) -> dict[str, Failure]:
+        """Return the pending requests whose job was dropped, each with the reason of the drop as its failure."""
+        with self._connection.reading() as database:
+            parameters = (self._scope.id, orjson.dumps(list(custom_ids)).decode())
+            rows = database.execute(_FIND_DROPPED, parameters).fetchall()
+        return {custom_id: batch_failure(batch_id, error) for custom_id, batch_id, error in rows}
+
+    def claim(self, database: sqlite3.Connection, job_id: int, custom_ids: Sequence[str]) -> list[str]:
+        """Put requests into a job, except requests that have an answer or are pending in another job.
+
+        Args:
+            database: SQLite's connection, in a transaction.
+            job_id: the job's id.
+            custom_ids: the requests.
+
+        Returns:
+            The `custom_id`s that the job now holds.
+        """
+        claimed: list[str] = []
+        scope_id = self._scope.id
+        for start in range(0, len(custom_ids), _CLAIM_CHUNK):
+            chunk = custom_ids[start : start + _CLAIM_CHUNK]
+            is_free = dict(database.execute(_FIND_FREE, (scope_id, orjson.dumps(chunk).decode())))
+            database.executemany(
+                _INSERT_CLAIMED, ((scope_id, custom_id, job_id) for custom_id in chunk if custom_id not in is_free)
+            )
+            database.executemany(
+                _UPDATE_CLAIMED, ((job_id, scope_id, custom_id) for custom_id, free in is_free.items() if free)
+            )
+            claimed += [custom_id for custom_id in chunk if is_free.get(custom_id, True)]
+        return claimed
+
+    def row_ids(self, job: Job) -> dict[str, int]:
+        """Return the row ids of a job's requests by `custom_id`, in the order of the plan."""
+        with self._connection.reading() as database:
+            return dict(database.execute(_ROW_IDS, (job.id,)))
+
+    def batch_ids(self, custom_ids: Iterable[str]) -> dict[str, set[str]]:
+        """Return the ids of all batches that hold or held each request; leave out requests without a batch."""
+        found: dict[str, set[str]] = {}
+        with self._connection.reading() as database:
+            parameters = (self._scope.id, orjson.dumps(list(custom_ids)).decode())
+            for custom_id, batch_id in database.execute(_BATCH_IDS, parameters):
+                found.setdefault(custom_id, set()).add(batch_id)
+        return found
+
+    def record(self, row_ids: Mapping[str, int], outcomes: Mapping[str, Outcome]) -> None:
+        """Record outcomes of a job's requests in one transaction. A recorded answer is final.
+
+        Args:
+            row_ids: the job's `row_ids`.
+            outcomes: outcomes by `custom_id`, of requests in `row_ids`.
+        """
+        answers = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Answer)}
+        failures = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Failure)}
+        with self._connection.transaction() as database:
+            database.executemany(_INSERT_ANSWER, ((row_ids[name], answer.line) for name, answer in answers.items()))
+            database.executemany(
+                _MARK_ANSWERED,
+                ((*answer.tokens, answer.cached_tokens, row_ids[name]) for name, answer in answers.items()),
+            )
+            database.executemany(
+                _MARK_FAILED,
+                (
+                    (failure.status_code, failure.code, failure.message, row_ids[name])
+                    for name, failure in failures.items()
+                ),
+            )
+
+    def next_occurrence(self, digest: str) -> int:
+        """Return the occurrence number that follows the highest delivered one of a request digest; 0 if there is none.
+
+        Lower occurrences may have failed, so a count of answers could lead to an occurrence that was delivered before.
+        """
+        parameters = (len(digest) + 2, self._scope.id, f"{digest}-", f"{digest}.")
+        with self._connection.reading() as database:
+            [number] = database.execute(_NEXT_OCCURRENCE, parameters).fetchone()
+        return int(number)
+
+    def mark_delivered(self) -> None:
+        """Mark all answers as delivered, at the end of a run that succeeded."""
+        with self._connection.transaction() as database:
+            database.execute(_MARK_DELIVERED, (self._scope.id,))
+
+    def forget(self) -> int:
+        """Delete the scope's requests and answers, so that a later run submits the requests again.
+
+        Requests that a job in progress holds or held stay, since the session that runs the job records outcomes by row
+        id. All jobs stay, so that no run adopts their batches from the server.
+
+        Returns:
+            The number of deleted requests.
+        """
+        with self._connection.transaction() as database:
+            states = orjson.dumps(OPEN_STATES).decode()
+            open_jobs = database.execute(_OPEN_JOBS, (self._scope.id, states)).fetchall()
+            # If a run died just before `mark_collected`, the job is open, but no outcome is missing -> not in progress.
+            in_progress = [
+                job_id for job_id, owner, is_pending in open_jobs if is_pending or self._owners.is_alive(owner)
+            ]
+            parameters = {"scope": self._scope.id, "jobs": orjson.dumps(in_progress).decode()}
+            database.execute(_SELECT_FORGOTTEN, parameters)
+            database.execute("DELETE FROM answers WHERE request IN (SELECT id FROM forgotten)")
+            database.execute("DELETE FROM other_jobs WHERE request IN (SELECT id FROM forgotten)")
+            deleted = database.execute("DELETE FROM requests WHERE id IN (SELECT id FROM forgotten)").rowcount
+            database.execute("DROP TABLE forgotten")
+        return deleted
+
+
+def _outcome(
+    state: str,
+    status_code: int | None,
+    code: str | None,
+    error: str | None,
+    line: bytes | None,
+    tokens_in: int | None,
+    tokens_out: int | None,
+) -> Outcome | None:
+    """Return a request's outcome from its columns; `None` for a pending request."""
+    if state == PENDING:
+        return None
+    if state == FAILED:
+        return Failure(error or "no message", status_code, code)
+    if line is None:
+        return Failure("The ledger has no result line of this answered request.", code="missing_result")
+    return Answer(line, (tokens_in or 0, tokens_out or 0))
