@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
-from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(next(path for path in Path(__file__).parents if (path / "pyproject.toml").exists()) / "tools"))
 
 import check_prose
 
+SCRIPT = check_prose.__file__
 LONG_BODY = "\n".join(["    x = 0"] * check_prose.FUNCTION_LINES)
 
 
@@ -26,7 +27,7 @@ def check(tmp_path, monkeypatch):
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(dedent(source), encoding="utf-8")
-        return [str(finding) for finding in check_prose.check([check_prose.Path(name) for name in sources])]
+        return [str(finding) for finding in check_prose.check([Path(name) for name in sources])]
 
     return write_and_check
 
@@ -181,7 +182,7 @@ def test_the_command_prints_findings_and_exits_with_1(tmp_path):
     (tmp_path / "notes.txt").write_text("it = 1\n")
 
     def run(*paths: str) -> tuple[int, str]:
-        command = [sys.executable, str(ROOT / "tools" / "check_prose.py"), *paths]
+        command = [sys.executable, SCRIPT, *paths]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         return done.returncode, done.stdout
 
