@@ -1,6 +1,7 @@
-"""The versions that are tested: `make matrix` runs all sessions, `.venv-matrix/bin/nox -s NAME` one of them.
+"""Tests with other versions of Python and of the dependencies.
 
-Interpreters are looked for on the path and where pyenv keeps them; one that is not there is skipped.
+`make matrix` runs all sessions, `.venv-matrix/bin/nox -s NAME` runs one of them. Interpreters are found on the path and
+in the folder of pyenv; sessions without an interpreter are skipped.
 """
 
 from __future__ import annotations
@@ -10,63 +11,63 @@ from pathlib import Path
 
 import nox
 
-PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *sorted(map(str, PYENV.glob("3.*/bin")))])
+PYENV_VERSIONS = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *sorted(map(str, PYENV_VERSIONS.glob("3.*/bin")))])
 
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = False
 
-OPENAI = ("openai>=1,<2", "openai>=2,<3", "openai>=3,<4")
-# The newest of instructor that distilabel can use, with the newest of openai that it can be installed beside.
-INSTRUCTOR = ("instructor==1.17.0 openai==3.3.0", "instructor==1.16.0 openai==2.54.0")
+OPENAI_VERSIONS = ("openai>=1,<2", "openai>=2,<3", "openai>=3,<4")
+# Newest versions of instructor that distilabel supports, each with the newest openai that pip allows beside instructor.
+INSTRUCTOR_VERSIONS = ("instructor==1.17.0 openai==3.3.0", "instructor==1.16.0 openai==2.54.0")
 
 
-def install(session: nox.Session, *more: str, group: str = "dev") -> None:
-    """Installs the project as it stands, with what its tests need."""
-    session.install("--editable", ".", "--group", group, *more)
+def install(session: nox.Session, *arguments: str, group: str = "dev") -> None:
+    """Install the project in editable mode with a dependency group and further pip arguments, and list the versions."""
+    session.install("--editable", ".", "--group", group, *arguments)
     session.run("uv", "pip", "list", "--quiet", external=True)
 
 
-def run_tests(session: nox.Session, *which: str) -> None:
-    """Runs the tests, four at a time."""
-    session.run("pytest", "-n", "4", "--dist", "worksteal", "-q", *which, *session.posargs)
+def run_tests(session: nox.Session, *arguments: str) -> None:
+    """Run the tests in four processes, with further arguments of pytest."""
+    session.run("pytest", "-n", "4", "--dist", "worksteal", "-q", *arguments, *session.posargs)
 
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def newest(session: nox.Session) -> None:
-    """The newest of everything."""
+    """Run the tests with the newest version of every dependency."""
     install(session)
     run_tests(session)
 
 
 @nox.session(python="3.10")
 def lowest(session: nox.Session) -> None:
-    """The lowest of each direct dependency that `pyproject.toml` allows."""
+    """Run the tests with the lowest version of each direct dependency that `pyproject.toml` allows."""
     constraints = Path(session.create_tmp()) / "lowest.txt"
-    compile_ = ["uv", "pip", "compile", "--quiet", "--no-header", "--python-version", "3.10", "--extra", "sandbox"]
-    session.run(*compile_, "--resolution", "lowest-direct", "-o", str(constraints), "pyproject.toml", external=True)
+    command = ["uv", "pip", "compile", "--quiet", "--no-header", "--python-version", "3.10", "--extra", "sandbox"]
+    session.run(*command, "--resolution", "lowest-direct", "-o", str(constraints), "pyproject.toml", external=True)
     install(session, "--constraints", str(constraints), group="tests")
     run_tests(session)
 
 
 @nox.session(python="3.11")
-@nox.parametrize("version", OPENAI)
+@nox.parametrize("version", OPENAI_VERSIONS)
 def openai(session: nox.Session, version: str) -> None:
-    """Each major version of openai."""
+    """Run the tests with each major version of openai."""
     install(session, version)
     run_tests(session)
 
 
 @nox.session(python="3.11")
-@nox.parametrize("versions", INSTRUCTOR)
+@nox.parametrize("versions", INSTRUCTOR_VERSIONS)
 def instructor(session: nox.Session, versions: str) -> None:
-    """What `OpenAILLM` makes of the same answers, where it can make structured output at all."""
+    """Compare structured output with `OpenAILLM`, which needs instructor for structured output."""
     install(session, *versions.split())
     run_tests(session, "tests/integration/test_structured_output.py", "-rs")
 
 
 @nox.session(python="3.11")
 def distilabel(session: nox.Session) -> None:
-    """Distilabel's own tests of `OpenAILLM`, with `OpenAIBatchLLM` in its place."""
+    """Run distilabel's own tests of `OpenAILLM` on `OpenAIBatchLLM`."""
     install(session, "pip", "nest-asyncio")
     session.run("python", "tests/distilabel_own.py", *session.posargs)

@@ -1,4 +1,4 @@
-"""Everything that takes part, measured side by side against the sandbox: `python -m benchmarks`, or `make bench`.
+"""Benchmarks of every contender against the sandbox: `python -m benchmarks`, or `make bench`.
 
-Nothing here is part of the package, or calls any server but the sandbox.
+The benchmarks are not part of the package and call no server but the sandbox.
 """

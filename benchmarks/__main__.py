@@ -1,4 +1,4 @@
-"""Measures, and writes what came of it.
+"""Command that measures the figures and writes the report.
 
 python -m benchmarks [--plan full|quick] [--only FIGURE …] [--output FOLDER]
 """
@@ -26,32 +26,44 @@ FIGURES: dict[str, Callable[[Runs], Figure]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmarks.
+    """Measure the figures that the command line names, and write the report after each of them.
 
     Args:
-        arguments: of the command line; those of the process if not given.
+        arguments: command line without the program; `None` takes `sys.argv[1:]`.
 
     Returns:
-        The exit status: 0 if every figure was made, whatever it says.
+        Exit status: 0 if every figure was measured, 1 if one failed. A missed target is no failure.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures all contenders side by side.")
-    parser.add_argument("--plan", choices=list(PLANS), default="full", help="how much is measured (default: full)")
-    parser.add_argument("--only", nargs="+", choices=list(FIGURES), metavar="FIGURE", help=f"of {', '.join(FIGURES)}")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks", help="where the results go")
-    asked = parser.parse_args(arguments)
-    plan = PLANS[asked.plan]
-    command = f"python -m benchmarks --plan {plan.name}" + (f" --only {' '.join(asked.only)}" if asked.only else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure every contender against the sandbox."
+    )
+    parser.add_argument(
+        "--plan", choices=list(PLANS), default="full", help="sizes and repetitions to measure (default: full)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(FIGURES),
+        metavar="FIGURE",
+        help=f"figures to measure: {', '.join(FIGURES)} (default: all)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks", help="folder for the results (default: benchmarks)"
+    )
+    options = parser.parse_args(arguments)
+    plan = PLANS[options.plan]
+    command = f"python -m benchmarks --plan {plan.name}" + (f" --only {' '.join(options.only)}" if options.only else "")
     runs, figures, failed = Runs(plan), [], {}
     started = time.monotonic()
-    for name in asked.only or FIGURES:
+    for name in options.only or FIGURES:
         print(f"{name}:", flush=True)
         try:
             figures.append(FIGURES[name](runs))
         except Exception as error:
-            # The others are worth having all the same.
+            # One figure failed → report the error and measure the others.
             traceback.print_exc()
             failed[name] = f"{type(error).__name__}: {error}"
-        report.write(asked.output, plan, command, figures, failed, runs.all, time.monotonic() - started)
+        report.write(options.output, plan, command, figures, failed, runs.all, time.monotonic() - started)
     return 1 if failed else 0
 
 

@@ -1,8 +1,8 @@
-"""Makes an environment for each contender that is a package of its own: `.venv-bench/NAME`, with pip.
+"""Command that creates a virtual environment, `.venv-bench/NAME`, for each contender in `PEERS`.
 
     python -m benchmarks.environments
 
-One that cannot be made does not stop the others: the results say that it was not installed.
+If an installation fails, the others continue, and the report lists the contender as not installed.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from benchmarks.runs import ENVIRONMENTS
 
 
 def main() -> None:
-    """Makes those that are not there in the versions asked for."""
+    """Create each environment that is missing or has other requirements than `PEERS`."""
     for name, requirements in PEERS.items():
         folder = ENVIRONMENTS / name
-        done, wanted = folder / "requirements.txt", "\n".join(requirements)
-        if done.exists() and done.read_text(encoding="utf-8") == wanted:
+        installed, wanted = folder / "requirements.txt", "\n".join(requirements)
+        if installed.exists() and installed.read_text(encoding="utf-8") == wanted:
             continue
         print(f"Installing {', '.join(requirements)} …", flush=True)
         venv.create(folder, with_pip=True, clear=True)
         pip = [str(Path(folder, "bin", "python")), "-m", "pip", "install", "--quiet", *requirements]
         if subprocess.run(pip).returncode:
-            print(f"{name} could not be installed, and does not take part.", file=sys.stderr)
+            print(f"{name} could not be installed and will not be measured.", file=sys.stderr)
             continue
-        done.write_text(wanted, encoding="utf-8")
+        installed.write_text(wanted, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one figure of the report consists of."""
+"""Data of one figure of the report: table, targets and plots."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ Cell = str | int | float | None
 
 @dataclass(frozen=True)
 class Target:
-    """What ours is to come to.
+    """Goal for this package, compared with the measurement.
 
     Attributes:
-        text: what it says.
-        met: whether it holds; `None` where it could not be seen.
-        seen: what was seen.
+        text: the goal.
+        met: `True` if the goal is met, `False` if missed, `None` if not measured.
+        observed: the measured values, or the reason why there are none.
     """
 
     text: str
     met: bool | None
-    seen: str
+    observed: str
 
 
 @dataclass(frozen=True)
 class Bars:
-    """A plot of one value for each of several names.
+    """Bar chart with one bar per name.
 
     Attributes:
-        title: what it says above.
-        unit: what the values are.
-        values: the value of each name.
-        limit: a line across, and what it says; none where there is none.
+        title: title of the chart.
+        unit: unit of the values.
+        values: value by name.
+        limit: value and label of a reference line, if any.
     """
 
     title: str
@@ -43,14 +43,14 @@ class Bars:
 
 @dataclass(frozen=True)
 class Lines:
-    """A plot of series over logarithmic axes.
+    """Line chart with logarithmic axes.
 
     Attributes:
-        title: what it says above.
-        x: what the points lie along.
-        y: what they are.
-        series: the points of each.
-        limit: a further series, drawn as a limit, and what it says; none where there is none.
+        title: title of the chart.
+        x: label of the x axis.
+        y: label of the y axis; `share` formats the axis in percent.
+        series: points (x, y) by name.
+        limit: points and label of a reference line, if any.
     """
 
     title: str
@@ -65,42 +65,42 @@ Plot = Bars | Lines
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of the report.
+    """Figure of the report.
 
     Attributes:
-        name: what it is called by.
-        title: what it says above.
-        how: how it was measured.
-        rows: its table; each row has the same keys.
-        targets: what ours is to come to.
-        plots: what is drawn of it.
-        notes: what has to be known besides.
+        name: name on the command line and in `results.json`.
+        title: heading of the section.
+        method: description of the measurement.
+        rows: rows of the table; every row has the same keys.
+        targets: goals for this package.
+        plots: charts.
+        notes: remarks below the table.
     """
 
     name: str
     title: str
-    how: str
+    method: str
     rows: Sequence[dict[str, Cell]]
     targets: Sequence[Target] = ()
     plots: Sequence[Plot] = ()
     notes: Sequence[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """The figure without its plots."""
+        """Return the figure without its plots, with the keys of `results.json`."""
         return {
             "title": self.title,
-            "how": self.how,
+            "how": self.method,
             "rows": list(self.rows),
-            "targets": [vars(target) for target in self.targets],
+            "targets": [{"text": target.text, "met": target.met, "seen": target.observed} for target in self.targets],
             "notes": list(self.notes),
         }
 
 
-def ratio(value: float | None, to: float | None) -> float | None:
-    """One to the other, where there are both."""
-    return value / to if value is not None and to else None
+def ratio(value: float | None, base: float | None) -> float | None:
+    """Return `value / base`; `None` if `value` is unknown, or `base` is unknown or zero."""
+    return value / base if value is not None and base else None
 
 
-def times(value: float | None) -> str:
-    """A ratio, as a reader likes it."""
+def format_ratio(value: float | None) -> str:
+    """Format a ratio with two decimals and a multiplication sign; return an empty string for `None`."""
     return "" if value is None else f"{value:.2f} ×"

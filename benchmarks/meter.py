@@ -1,6 +1,6 @@
-"""Measures one contender, in a process of its own, so that nothing else counts.
+"""Measurement of one contender in a process of its own.
 
-Standard library only: the contenders' own environments import it.
+Imports only the standard library, because the environments of the other contenders import this module.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _SAMPLE = 2_000
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a contender is to do.
+class Workload:
+    """Questions for a contender, and the server that answers them.
 
     Attributes:
-        requests: how many questions to ask.
-        base_url: the sandbox's address.
-        folder: for whatever it writes.
-        options: what is the contender's own.
-        characters: the length of each question.
+        requests: number of questions.
+        base_url: URL of the sandbox.
+        folder: folder for the files of the contender.
+        options: options of the contender's driver.
+        characters: length of each question.
     """
 
     requests: int
@@ -42,20 +42,19 @@ class Task:
     characters: int = CHARACTERS
 
     def questions(self) -> list[str]:
-        """What to ask."""
+        """Return the questions, all different."""
         return list(questions(self.requests, self.characters))
 
 
 class Meter:
-    """Measures what happens while it is entered; what was made before (imports, inputs) does not count.
+    """Context manager that measures time and memory of its block; imports and inputs made before do not count.
 
     Attributes:
-        wall: seconds that passed.
-        cpu: seconds of user and system time, of this process and of its children that have ended.
-        system: the part of them spent in the kernel.
-        peak: bytes of resident memory at its highest, beyond what there was at the start; `None` where the system does
-            not say.
-        more: what a contender has to say besides.
+        wall: elapsed seconds.
+        cpu: seconds of user and system time of this process and of its children that have ended.
+        system: seconds of system time, part of `cpu`.
+        peak: bytes of peak resident memory above the resident memory at the start; `None` if `/proc` is missing.
+        more: further values that a contender reports.
     """
 
     def __init__(self) -> None:
@@ -67,7 +66,7 @@ class Meter:
         gc.collect()
         self._resident = _kilobytes("VmRSS")
         if _CLEAR.exists():
-            # The highest mark begins anew.
+            # Writing 5 resets the peak, `VmHWM`: proc(5), `/proc/pid/clear_refs`.
             _CLEAR.write_text("5")
         self._times, self._started = _times(), time.perf_counter()
         return self
@@ -82,8 +81,8 @@ class Meter:
 
 
 def _times() -> tuple[float, float]:
-    mine, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return mine.ru_utime + children.ru_utime, mine.ru_stime + children.ru_stime
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + children.ru_utime, own.ru_stime + children.ru_stime
 
 
 def _kilobytes(name: str) -> int | None:
@@ -93,7 +92,7 @@ def _kilobytes(name: str) -> int | None:
 
 
 def size_of(values: Sequence[object]) -> float:
-    """Bytes that each of some values takes, with all that it holds alone: the mean of the first few."""
+    """Return the mean size in bytes of the first `_SAMPLE` values; an object that values share counts once."""
     sample = values[:_SAMPLE]
     seen: set[int] = set()
     return sum(_size(value, seen) for value in sample) / len(sample) if sample else 0.0
@@ -113,15 +112,15 @@ def _size(value: object, seen: set[int]) -> int:
     return size
 
 
-def measured(answer: Callable[[Task, Meter], tuple[Sequence[object], Sequence[str | None]]]) -> None:
-    """Runs a contender as its process's main program: the first argument has the task, the second takes the report.
+def run_contender(answer: Callable[[Workload, Meter], tuple[Sequence[object], Sequence[str | None]]]) -> None:
+    """Run a contender as the main program of its process, with the arguments of `contender_arguments`.
 
     Args:
-        answer: does the task, with the meter entered around the part that counts, and returns what it was given, and
-            the text of each answer in the order of the questions.
+        answer: function that answers the questions of the workload with the meter entered around the measured part.
+            It returns the contender's outputs, and the text of each answer in the order of the questions.
     """
-    task, meter = Task(**json.loads(sys.argv[1])), Meter()
-    outputs, texts = answer(task, meter)
+    workload, meter = Workload(**json.loads(sys.argv[1])), Meter()
+    outputs, texts = answer(workload, meter)
     report = {
         **{name: value for name, value in vars(meter).items() if not name.startswith("_")},
         "requests": len(texts),
@@ -132,6 +131,6 @@ def measured(answer: Callable[[Task, Meter], tuple[Sequence[object], Sequence[st
     Path(sys.argv[2]).write_text(json.dumps(report), encoding="utf-8")
 
 
-def arguments(task: Task, report: Path) -> list[str]:
-    """The arguments that `measured` takes."""
-    return [json.dumps(asdict(task)), os.fspath(report)]
+def contender_arguments(workload: Workload, report: Path) -> list[str]:
+    """Return the arguments for the process of `run_contender`: the workload as JSON, and the path of its report."""
+    return [json.dumps(asdict(workload)), os.fspath(report)]

@@ -1,4 +1,4 @@
-"""How much a run measures."""
+"""Names of the contenders, and plans: sizes and repetitions of a run of the benchmarks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PEERS = {
     "autobatcher": ("autobatcher==0.12.0",),
     "curator": ("bespokelabs-curator==0.1.31",),
 }
-"""The contenders that have an environment of their own, `.venv-bench/NAME`, and what is installed there."""
+"""Requirements of each contender with an environment of its own, `.venv-bench/NAME`."""
 
 NAMES = {
     "ours": "`OpenAIBatchLLM`",
@@ -19,35 +19,35 @@ NAMES = {
     "autobatcher": "autobatcher",
     "curator": "bespokelabs-curator",
     "floor": "floor",
-    "again": "`OpenAIBatchLLM`, started again",
+    "again": "`OpenAIBatchLLM`, run again",
     "stream": "`StreamBatchResults`",
     "none": "the same steps, without an LLM",
 }
-"""Every contender, as the tables call it."""
+"""Display name of each contender."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much a run measures.
+    """Sizes and repetitions of a run of the benchmarks.
 
     Attributes:
-        name: what it is called by.
-        sizes: requests whose wall time is measured.
-        peers_up_to: the largest of them that the others are given too.
-        cpu: requests whose CPU time is measured.
-        memory: requests whose memory is measured.
-        resume: answered requests that a run is started with again.
-        rows: rows of the Task whose jobs are counted.
+        name: name on the command line.
+        sizes: numbers of requests whose wall time is measured.
+        peers_up_to: largest number of requests that contenders other than this package are given.
+        cpu: number of requests whose CPU time is measured.
+        memory: numbers of requests whose peak memory is measured.
+        resume: number of answered requests that a second process finds in the ledger.
+        rows: rows of the distilabel Task whose jobs are counted.
         pipeline_rows: rows of the whole pipeline.
-        job_seconds: how long a job is under way where rows are streamed.
-        synchronous: calls of the synchronous sample.
-        scale: requests of the simulation.
-        limits: prompt tokens enqueued at once, at most, in each of the simulations; the first has all the requests.
-        repetitions: of what takes seconds; the medians are reported. What takes longer is run once.
-        repeated_up_to: the largest number of requests that is repeated.
-        peers: whether those take part that have to be installed.
-        seconds: the time that one run is given.
-        peer_seconds: the same, for those that have to be installed.
+        job_seconds: seconds that a job is in progress while rows are streamed.
+        synchronous: number of synchronous calls; their time is scaled to the other sizes.
+        scale: number of simulated requests.
+        limits: limit of enqueued prompt tokens in each simulation.
+        repetitions: repetitions of short runs, of which the median is reported.
+        repeated_up_to: largest number of requests that is repeated.
+        peers: `True` to include the contenders of `PEERS`.
+        seconds: timeout of one run.
+        peer_seconds: timeout of one run of a contender of `PEERS`.
     """
 
     name: str
@@ -82,7 +82,7 @@ PLANS = {
         job_seconds=2.0,
         synchronous=1_000,
         scale=10_000_000,
-        # A job of 50,000 requests has 6,250,000 tokens.
+        # For scale: a job of 50,000 requests of 125 tokens has 6,250,000 tokens.
         limits=(90_000_000, 40_000_000, 250_000_000),
         repetitions=3,
         repeated_up_to=50_000,
@@ -110,4 +110,4 @@ PLANS = {
         peer_seconds=60.0,
     ),
 }
-"""`full` is what `make bench` measures; `quick` is there for the shape of what comes out, not for times."""
+"""Plans by name: `full` for `make bench`; `quick` for the shape of the results, too small for meaningful times."""

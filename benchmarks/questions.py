@@ -1,6 +1,6 @@
-"""The questions that all contenders ask: real instructions, crossed with generated variations.
+"""Questions for all contenders: real instructions, combined with generated tones and readers.
 
-Standard library only: the contenders' own environments import it.
+Imports only the standard library, because the environments of the other contenders import this module.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 CHARACTERS = 500
-"""The length of each question."""
+"""Length of each question."""
 
 MODEL = "gpt-4o-mini"
 
 MAX_TOKENS = 128
-"""Asked for by every contender: distilabel's default."""
+"""`max_tokens` of every request: the default of distilabel."""
 
 _TONES = ("formal", "playful", "terse", "patient", "sceptical", "warm", "dry")
 _READERS = ("a child", "a nurse", "an engineer", "a judge", "a new colleague", "a tired parent", "a tourist")
@@ -26,7 +26,7 @@ _READERS = ("a child", "a nurse", "an engineer", "a judge", "a new colleague", "
 
 @cache
 def instructions() -> tuple[str, ...]:
-    """Real instructions where there are some beside the project, the demo's otherwise."""
+    """Return the instructions of the folder `../shared/data` if present, else the instructions of the demo."""
     folder = ROOT.parent / "shared" / "data"
     paths = [folder / "seed_tasks.jsonl", folder / "user_oriented_instructions.jsonl"]
     if not all(path.exists() for path in paths):
@@ -36,11 +36,11 @@ def instructions() -> tuple[str, ...]:
 
 
 def questions(number: int, characters: int = CHARACTERS) -> Iterator[str]:
-    """So many questions, no two alike.
+    """Yield different questions; the same arguments give the same questions.
 
     Args:
-        number: how many.
-        characters: the length of each.
+        number: number of questions.
+        characters: length of each question.
     """
     real = instructions()
     for index in range(number):

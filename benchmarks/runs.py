@@ -1,4 +1,4 @@
-"""Runs contenders, each in a process of its own against a sandbox in another, and remembers what came of it."""
+"""Runs of contenders, each in a process of its own, against a sandbox in another process."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.meter import Task, arguments
+from benchmarks.meter import Workload, contender_arguments
 from benchmarks.plans import PEERS, Plan
 from benchmarks.questions import ROOT
 from distilabel_openai_batch.sandbox import Sandbox, Settings
 
 ENVIRONMENTS = ROOT / ".venv-bench"
 
-AGAIN = "again"
-"""As `ours`, started once more when all is answered."""
+RESUMED = "again"
+"""Name of the second run of `ours`, which finds every answer in the ledger."""
 
 BATCH_CONTENDERS = ("ours", "offline", "inspect_ai", "autobatcher", "curator")
 
-# distilabel 1.5.3 puts all rows into one file, whatever their number; the API takes so many.
+# distilabel 1.5.3 puts all rows into one file, and the API allows 50,000 requests in a file.
 _OFFLINE_LIMIT = 50_000
 
-# What takes longer is not repeated.
+# Longer runs are not repeated.
 _REPEATED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run of one contender came to.
+    """Measurement of one run of one contender.
 
     Attributes:
-        contender: who.
-        requests: how many it was to ask.
-        reason: why there are no figures; `None` where there are.
-        wall: seconds.
+        contender: name of the contender.
+        requests: number of requests given to the contender.
+        reason: reason why the values are missing or incomplete; `None` after a complete run.
+        wall: elapsed seconds.
         cpu: seconds of user and system time.
-        system: the part of them spent in the kernel.
-        peak: bytes of memory at its highest beyond the inputs, which include the outputs; `None` where unknown.
+        system: seconds of system time, part of `cpu`.
+        peak: bytes of peak memory above the inputs, outputs included; `None` if unknown.
         outputs: bytes of the outputs.
-        answers: requests that were answered.
-        jobs: batches that were created.
-        calls: HTTP requests that the server saw, by name.
-        more: what else the contender reports.
+        answers: number of answered requests.
+        jobs: number of created batches.
+        calls: number of HTTP requests at the server, by name.
+        more: further values that the contender reports.
     """
 
     contender: str
@@ -70,59 +70,65 @@ class Run:
 
     @property
     def micros(self) -> float:
-        """Microseconds of CPU time for each request."""
+        """Microseconds of CPU time per request."""
         return 1e6 * self.cpu / self.requests
 
     @property
-    def beyond(self) -> float | None:
-        """Bytes of memory for each request, beyond its input and its output."""
+    def overhead(self) -> float | None:
+        """Bytes of peak memory per request without inputs and outputs; `None` if unknown."""
         return None if self.peak is None else (self.peak - self.outputs) / self.requests
 
 
 class Runs:
-    """Every run so far; what was run for one figure is not run again for another.
+    """Runner of contenders; figures share the runs of a contender with the same number of requests.
 
     Args:
-        plan: how much is measured.
+        plan: sizes and repetitions.
+
+    Attributes:
+        plan: sizes and repetitions.
+        all: every run so far.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.all: list[Run] = []
-        self._done: dict[tuple[str, int], list[Run]] = {}
+        self._by_size: dict[tuple[str, int], list[Run]] = {}
 
     def measure(self, contenders: Iterable[str], requests: int) -> dict[str, Run]:
-        """The medians of each contender's runs, interleaved so that a slow minute of the machine hits all alike.
+        """Run contenders, unless an earlier call did, and return the median of each by name.
+
+        The runs alternate between the contenders, so that a slow minute of the machine affects all of them.
 
         Args:
-            contenders: who takes part.
-            requests: how many each is to ask.
+            contenders: names of the contenders.
+            requests: number of requests for each.
         """
         contenders = list(contenders)
         if requests == self.plan.resume and "ours" in contenders:
-            # The same run is started again for another figure.
-            self.again(requests)
-        todo = [name for name in contenders if (name, requests) not in self._done]
+            # The figure `resume` needs the same run and resumes it → run both now.
+            self.resume(requests)
+        todo = [name for name in contenders if (name, requests) not in self._by_size]
         repetitions = self.plan.repetitions if requests <= self.plan.repeated_up_to else 1
         for _ in range(repetitions):
             for name in todo:
-                known = self._done.setdefault((name, requests), [])
+                known = self._by_size.setdefault((name, requests), [])
                 if all(run.reason is None and run.wall < _REPEATED_SECONDS for run in known):
-                    known += self._keep(self.run(name, requests))
-        return {name: _median(self._done[name, requests]) for name in contenders}
+                    known += self._record(self.run(name, requests))
+        return {name: _median(self._by_size[name, requests]) for name in contenders}
 
-    def again(self, requests: int) -> tuple[Run, Run]:
-        """A run of ours, and the same run started once more when all is answered."""
-        if (AGAIN, requests) not in self._done:
+    def resume(self, requests: int) -> tuple[Run, Run]:
+        """Return a run of `ours`, and a second run that finds every answer in the ledger of the first."""
+        if (RESUMED, requests) not in self._by_size:
             with tempfile.TemporaryDirectory(prefix="bench-") as folder, Sandbox() as sandbox:
                 first, second = (
-                    self._once(name, module, requests, folder, sandbox)
-                    for name, module in (("ours", "ours"), (AGAIN, "ours"))
+                    self._run_once(name, module, requests, folder, sandbox)
+                    for name, module in (("ours", "ours"), (RESUMED, "ours"))
                 )
-            self._keep([first, second])
-            self._done.setdefault(("ours", requests), []).append(first)
-            self._done[AGAIN, requests] = [second]
-        return _median(self._done["ours", requests]), self._done[AGAIN, requests][0]
+            self._record([first, second])
+            self._by_size.setdefault(("ours", requests), []).append(first)
+            self._by_size[RESUMED, requests] = [second]
+        return _median(self._by_size["ours", requests]), self._by_size[RESUMED, requests][0]
 
     def run(
         self,
@@ -133,37 +139,37 @@ class Runs:
         settings: Settings | None = None,
         options: dict[str, Any] | None = None,
     ) -> list[Run]:
-        """Runs a contender once.
+        """Run a contender once, in a list of one run.
 
         Args:
-            contender: who.
-            requests: how many it is to ask.
-            module: its driver, where it is not named like the contender.
-            settings: how the sandbox behaves.
-            options: what the driver is told besides.
+            contender: name of the contender.
+            requests: number of requests.
+            module: module of the driver in `benchmarks.contenders`, if its name is not the contender's.
+            settings: settings of the sandbox.
+            options: options of the driver.
         """
-        if reason := self._why_not(contender, requests):
+        if reason := self._reason_to_skip(contender, requests):
             return [Run(contender, requests, reason)]
         with tempfile.TemporaryDirectory(prefix="bench-") as folder, Sandbox(settings) as sandbox:
-            return [self._once(contender, module or contender, requests, folder, sandbox, options)]
+            return [self._run_once(contender, module or contender, requests, folder, sandbox, options)]
 
-    def _why_not(self, contender: str, requests: int) -> str | None:
+    def _reason_to_skip(self, contender: str, requests: int) -> str | None:
         if contender in PEERS and not self.plan.peers:
             return f"not part of a {self.plan.name} run"
         if contender in PEERS and not (ENVIRONMENTS / contender / "requirements.txt").exists():
-            return "not installed: `make bench` does that"
+            return "not installed; `make bench` installs it"
         if contender == "offline" and requests > _OFFLINE_LIMIT:
-            return f"it puts all requests into one job, and a job takes {_OFFLINE_LIMIT:,}"
+            return f"all requests go into one job, and a job takes {_OFFLINE_LIMIT:,}"
         return None
 
-    def _keep(self, runs: Sequence[Run]) -> Sequence[Run]:
+    def _record(self, runs: Sequence[Run]) -> Sequence[Run]:
         for run in runs:
             self.all.append(run)
-            told = run.reason or f"{run.wall:.1f} s, {run.micros:.0f} µs CPU a request"
-            print(f"  {run.contender}, {run.requests:,} requests: {told}", flush=True)
+            summary = run.reason or f"{run.wall:.1f} s, {run.micros:.0f} µs CPU per request"
+            print(f"  {run.contender}, {run.requests:,} requests: {summary}", flush=True)
         return runs
 
-    def _once(
+    def _run_once(
         self,
         contender: str,
         module: str,
@@ -175,37 +181,42 @@ class Runs:
         report = Path(folder, "report.json")
         report.unlink(missing_ok=True)
         calls_before = Counter(call.name for call in sandbox.calls())
-        task = Task(requests, sandbox.base_url, folder, options or {})
+        workload = Workload(requests, sandbox.base_url, folder, options or {})
         reason = execute(
-            [os.fspath(_python(contender)), "-m", f"benchmarks.contenders.{module}", *arguments(task, report)],
+            [
+                os.fspath(_python(contender)),
+                "-m",
+                f"benchmarks.contenders.{module}",
+                *contender_arguments(workload, report),
+            ],
             environment(folder, sandbox.base_url),
             self.plan.peer_seconds if contender in PEERS else self.plan.seconds,
             Path(folder, "errors.txt"),
         )
         if reason or not report.exists():
-            return Run(contender, requests, reason or "it left no report")
-        told = json.loads(report.read_text(encoding="utf-8"))
+            return Run(contender, requests, reason or "the process wrote no report")
+        values = json.loads(report.read_text(encoding="utf-8"))
         calls = Counter(call.name for call in sandbox.calls()) - calls_before
-        if told["answers"] < told["requests"]:
-            reason = f"only {told['answers']:,} of {told['requests']:,} requests were answered"
+        if values["answers"] < values["requests"]:
+            reason = f"only {values['answers']:,} of {values['requests']:,} requests were answered"
         return Run(
             contender,
             requests,
             reason,
-            wall=told["wall"],
-            cpu=told["cpu"],
-            system=told["system"],
-            peak=told["peak"],
-            outputs=told["output_bytes"] * told["requests"],
-            answers=told["answers"],
+            wall=values["wall"],
+            cpu=values["cpu"],
+            system=values["system"],
+            peak=values["peak"],
+            outputs=values["output_bytes"] * values["requests"],
+            answers=values["answers"],
             jobs=calls["batches.create"],
             calls=dict(calls),
-            more=told.get("more", {}),
+            more=values.get("more", {}),
         )
 
 
 def _median(runs: Sequence[Run]) -> Run:
-    """The median of each figure; the run that failed where there is one."""
+    """Return a run with the medians of `runs`, or the first run with a reason."""
     failed = [run for run in runs if run.reason]
     if failed:
         return failed[0]
@@ -224,9 +235,9 @@ def _python(contender: str) -> Path:
 
 
 def environment(folder: str, base_url: str) -> dict[str, str]:
-    """As ours, but with no key and no address of a real server in it, and a home that is empty."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "DISTILABEL_"))}
-    return kept | {
+    """Return the environment of this process without the key and URL of a real server, with an empty home folder."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "DISTILABEL_"))}
+    return inherited | {
         "PYTHONPATH": os.fspath(ROOT),
         "HOME": folder,
         "OPENAI_BASE_URL": base_url,
@@ -239,19 +250,19 @@ def environment(folder: str, base_url: str) -> dict[str, str]:
 
 
 def execute(command: Sequence[str], environment: dict[str, str], seconds: float, errors: Path) -> str | None:
-    """Runs a command to its end.
+    """Run a command and wait until the process ends.
 
     Args:
-        command: the program and its arguments.
-        environment: all of its environment.
-        seconds: what it is given; then it is killed, with whatever it started.
-        errors: where its error output goes.
+        command: program and arguments.
+        environment: environment variables of the process, complete.
+        seconds: timeout, after which the process and its children are killed.
+        errors: file for the standard error.
 
     Returns:
-        Why it failed; `None` where it did not.
+        Reason of a failure; `None` after success.
     """
     with errors.open("wb") as file:
-        # In a session of its own, so that whatever it started can be ended with it.
+        # A session of its own → `killpg` also ends the children of the process.
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -271,15 +282,15 @@ def execute(command: Sequence[str], environment: dict[str, str], seconds: float,
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     if status is None:
-        return f"it was not done after {time.monotonic() - started:,.0f} s"
+        return f"timeout after {time.monotonic() - started:,.0f} s"
     if not status:
         return None
-    told = errors.read_text(encoding="utf-8", errors="replace")
-    # The last line that names an exception: what stands behind it may be more of its words.
-    named = [line for line in told.splitlines() if re.match(r"[\w.]+(Error|Exception)\b", line)]
-    return f"it ended with {_without_paths(named[-1])[:300] if named else f'status {status}'}"
+    output = errors.read_text(encoding="utf-8", errors="replace")
+    # The message of an exception may have several lines → take the last line that names an exception.
+    named = [line for line in output.splitlines() if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    return f"the process ended with {_without_paths(named[-1])[:300] if named else f'status {status}'}"
 
 
 def _without_paths(line: str) -> str:
-    """A line without what it says of this machine's folders."""
+    """Return `line` without terminal colours and without the folders of paths."""
     return re.sub(r"(/[\w.+-]+){2,}/", "…/", re.sub(r"\x1b\[[0-9;]*m", "", line))

@@ -1,10 +1,9 @@
-"""Runs our own scheduler, all of it from the session down, against a server in virtual time.
+"""Simulation of a large run: the package, from the session down, against a server in virtual time.
 
     python -m benchmarks.simulation SCENARIO REPORT
 
-Real: `Session`, `CallBuffer`, `Broker`, `Jobs`, `PollSchedule`, `BatchAPI` with the SDK, and the ledger on the disk.
-Simulated: the clock, which jumps to whatever is due next, and the server. One request stands for many, so that ten
-million fit.
+Real: the session and every object below, `BatchAPI` with the SDK, and the ledger on disk. Simulated: the clock, which
+jumps to the next timer of the event loop, and the server. One simulated request stands for many.
 """
 
 from __future__ import annotations
@@ -29,35 +28,36 @@ from benchmarks.questions import MODEL
 from benchmarks.virtual_server import HOUR, Scenario, VirtualServer
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine import job_runner, session_pool
 from distilabel_openai_batch.engine.calls import APICall
-from distilabel_openai_batch.engine.session import Jobs
-from distilabel_openai_batch.engine.session_pool import _open
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.ledger.states import ScopeName
 
-_BEGINNING = 1_800_000_000.0
+# Time at the start of the simulation, in seconds since the epoch.
+_START = 1_800_000_000.0
 
 
-class _Jumping(selectors.SelectSelector):
-    """Waits for nothing: time jumps to when the loop wanted to be woken."""
+class _JumpingSelector(selectors.SelectSelector):
+    """Selector that advances the clock of the loop instead of waiting."""
 
     loop: _VirtualLoop
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
         if not ready and timeout is None:
-            raise RuntimeError("Everybody waits, and nothing will ever happen.")
+            raise RuntimeError("Deadlock: every task waits, and no timer is set.")
         if not ready and timeout:
-            # A little more, since adding what is left to the time may fall short of when it is due.
+            # Rounding may leave the sum just below the time of the timer → add a microsecond.
             self.loop.now += timeout + 1e-6
         return ready
 
 
 class _VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose clock jumps, and which knows no threads."""
+    """Event loop with a virtual clock that runs functions for threads in the loop itself."""
 
     def __init__(self) -> None:
-        selector = _Jumping()
+        selector = _JumpingSelector()
         selector.loop = self
         self.now = 0.0
         super().__init__(selector)
@@ -66,28 +66,19 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def run_in_executor(self, executor: Any, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
-        done: Future[Any] = Future()
-        done.set_result(function(*arguments))
-        return asyncio.wrap_future(done, loop=self)
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        return asyncio.wrap_future(future, loop=self)
 
 
 async def _run_sync(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """In place of `anyio.to_thread.run_sync`: a thread would not know what time it is."""
+    """Replace `anyio.to_thread.run_sync`: run `function` in the loop, because threads do not see virtual time."""
     await anyio.lowlevel.checkpoint()
     return function(*arguments)
 
 
-async def _simulate(scenario: Scenario, folder: Path) -> dict[str, Any]:
-    loop = asyncio.get_running_loop()
-    server = VirtualServer(scenario, time.time)
-
-    class Client(httpx.AsyncClient):
-        """Reaches the server, whatever it is made with."""
-
-        def __init__(self, **options: Any) -> None:
-            super().__init__(**options, transport=server.transport())
-
-    settings = SessionSettings(
+def _settings(scenario: Scenario, folder: Path) -> SessionSettings:
+    return SessionSettings(
         base_url="http://virtual/v1",
         api_key="sk-benchmark",
         headers=None,
@@ -101,6 +92,19 @@ async def _simulate(scenario: Scenario, folder: Path) -> dict[str, Any]:
         ledger_dir=folder,
         reuse_answers=True,
     )
+
+
+async def _simulate(scenario: Scenario, folder: Path) -> dict[str, Any]:
+    """Submit every request of the scenario, wait for the outcomes, and return the report."""
+    loop = asyncio.get_running_loop()
+    server = VirtualServer(scenario, time.time)
+
+    class Client(httpx.AsyncClient):
+        """Client of the virtual server, for every base URL."""
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options, transport=server.transport())
+
     httpx.AsyncClient = Client  # type: ignore[misc]
     calls = [
         APICall("/v1/chat/completions", {"model": MODEL, "messages": [{"role": "user", "content": str(number)}]})
@@ -108,55 +112,61 @@ async def _simulate(scenario: Scenario, folder: Path) -> dict[str, Any]:
     ]
     logger = logging.getLogger("simulation")
     logger.setLevel(logging.ERROR)
-    async with _open(
-        settings,
-        lambda base_url: ScopeName("scale", "", base_url),
-        logger,
-        lambda batch_ids: None,
-        lambda batch_ids: InterruptedError(str(batch_ids)),
-    ) as opened:
-        outcomes = await opened.submit(calls)
+    host = session_pool.Host(
+        logger=logger,
+        scope_name=lambda base_url: ScopeName("scale", "", base_url),
+        observer=lambda scope: Observer(),
+        interruption=lambda batch_ids: None,
+        not_finished=lambda batch_ids: InterruptedError(str(batch_ids)),
+    )
+    async with session_pool.SessionPool(_settings(scenario, folder), host).use() as session:
+        outcomes = await session.submit(calls)
     server.advance()
-    seconds = loop.time()
-    possible = scenario.token_limit * server.busy
     answered = sum(isinstance(outcome, Answer) for outcome in outcomes)
     return {
-        "hours": seconds / HOUR,
+        "hours": loop.time() / HOUR,
+        "answered": answered * scenario.stands_for,
+        "without_an_answer": (len(outcomes) - answered) * scenario.stands_for,
+        **_server_report(server),
+    }
+
+
+def _server_report(server: VirtualServer) -> dict[str, Any]:
+    scenario = server.scenario
+    possible = scenario.token_limit * server.busy
+    return {
         "utilisation": server.token_seconds / possible if possible else None,
         "hours_with_a_full_queue": server.all_token_seconds / scenario.token_limit / HOUR,
         "most_enqueued": server.most_enqueued,
-        "most_created_in_an_hour": server.most_created,
-        "refused_creations": server.refused_creations,
-        "refused_batches": server.refused_batches,
+        "most_created_per_hour": server.most_created,
+        "rejected_creations": server.rejected_creations,
+        "rejected_batches": server.rejected_batches,
         "batches": len(server._batches),
-        "looks": server.looks,
+        "polls": server.polls,
         "calls": server.calls,
-        "answered": answered * scenario.stands_for,
-        "without_an_answer": (len(outcomes) - answered) * scenario.stands_for,
         "answered_twice": server.answered_twice * scenario.stands_for,
     }
 
 
 def main() -> None:
-    """Runs the scenario given as JSON in the first argument; the report goes to the second."""
+    """Simulate the scenario given as JSON in the first argument, and write the report to the file of the second."""
     scenario = Scenario(**json.loads(sys.argv[1]))
-    really = time.perf_counter()
+    started = time.perf_counter()
     anyio.to_thread.run_sync = _run_sync  # type: ignore[assignment]
-    # Bound when the module was imported.
-    Jobs._in_thread = staticmethod(_run_sync)  # type: ignore[method-assign, assignment]
-    # Nobody presses Ctrl+C, and four looks at it a second make days of virtual time long.
-    _INTERRUPTION_CHECK_SECONDS = HOUR
-    loop: list[_VirtualLoop] = []
+    # The module bound `run_sync` at import → replace that reference too.
+    job_runner.Jobs._in_thread = staticmethod(_run_sync)  # type: ignore[method-assign, assignment]
+    # Ctrl+C is checked four times a second, too often for days of virtual time → check once an hour.
+    session_pool._INTERRUPTION_CHECK_SECONDS = HOUR
 
     def make_loop() -> _VirtualLoop:
-        loop.append(_VirtualLoop())
-        time.monotonic = loop[-1].time  # type: ignore[assignment]
-        time.time = lambda: _BEGINNING + loop[-1].time()  # type: ignore[assignment]
-        return loop[-1]
+        loop = _VirtualLoop()
+        time.monotonic = loop.time  # type: ignore[assignment]
+        time.time = lambda: _START + loop.time()  # type: ignore[assignment]
+        return loop
 
     with TemporaryDirectory(prefix="bench-") as folder:
         report = anyio.run(_simulate, scenario, Path(folder), backend_options={"loop_factory": make_loop})
-    Path(sys.argv[2]).write_text(json.dumps(report | {"real_seconds": time.perf_counter() - really}))
+    Path(sys.argv[2]).write_text(json.dumps(report | {"real_seconds": time.perf_counter() - started}))
 
 
 if __name__ == "__main__":

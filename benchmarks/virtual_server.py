@@ -1,7 +1,7 @@
-"""A server of the Batch API in virtual time, spoken to through httpx without a socket.
+"""Server of the Batch API in virtual time, reached through httpx without a socket.
 
-It validates, queues, answers, fails and expires as the real one does, and keeps the two limits that matter at scale:
-the tokens enqueued, and the batches created in an hour. The contents are fake: one request of it stands for many.
+The server validates, queues, answers, fails and expires batches like the real server, and enforces two limits: enqueued
+tokens, and batches created per hour. The contents are made up, and one simulated request stands for many.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ import orjson
 HOUR = 3_600.0
 _WINDOW = 24 * HOUR
 _CUSTOM_ID = re.compile(rb'"custom_id":"([^"]+)"')
-_ENDED = ("completed", "failed", "expired", "cancelled")
+_FINAL_STATUSES = ("completed", "failed", "expired", "cancelled")
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is simulated.
+    """Load and behaviour of a simulation.
 
     Attributes:
-        requests: how many are asked, all at once.
-        stands_for: how many requests each request of the simulation stands for.
-        tokens: prompt tokens of a request.
-        per_job: requests in a job, at most.
-        max_jobs: jobs in flight, at most: the client's own limit.
-        token_limit: prompt tokens enqueued at once, at most.
-        creations_an_hour: batches created in any hour, at most.
-        validating: seconds until a batch is accepted or refused.
-        median_seconds: the median of the time that batches take, which is distributed log-normally.
-        failing: the share of requests that fail in a way that may pass.
-        expiring: the share of batches that expire, with half of their requests answered.
-        seed: decides what is random.
+        requests: number of requests, all submitted at the start.
+        stands_for: number of requests that one simulated request stands for.
+        tokens: prompt tokens per request.
+        per_job: largest number of requests in a job.
+        max_jobs: largest number of jobs in progress, a limit of the client.
+        token_limit: largest number of enqueued prompt tokens.
+        creations_per_hour: largest number of batches created in any hour.
+        validating: seconds until a batch is accepted or rejected.
+        median_seconds: median duration of a batch, with a log-normal distribution.
+        failing: share of requests that fail with a retryable error.
+        expiring: share of batches that expire, with half of their requests answered.
+        seed: seed of the random numbers.
     """
 
     requests: int
@@ -49,7 +49,7 @@ class Scenario:
     per_job: int
     max_jobs: int
     token_limit: int
-    creations_an_hour: int = 2_000
+    creations_per_hour: int = 2_000
     validating: float = 30.0
     median_seconds: float = HOUR
     failing: float = 0.01
@@ -69,9 +69,9 @@ class _Batch:
     output: list[str] = field(default_factory=list)
     errors: list[bytes] = field(default_factory=list)
 
-    def shown(self) -> dict[str, Any]:
-        ended = self.status in _ENDED
-        refusal = [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached."}]
+    def as_json(self) -> dict[str, Any]:
+        ended = self.status in _FINAL_STATUSES
+        errors = [{"code": "token_limit_exceeded", "message": "Enqueued token limit reached."}]
         return {
             "id": self.id,
             "object": "batch",
@@ -81,7 +81,7 @@ class _Batch:
             "input_file_id": self.input_file_id,
             "output_file_id": f"out-{self.id}" if ended and self.output else None,
             "error_file_id": f"err-{self.id}" if ended and self.errors else None,
-            "errors": {"object": "list", "data": refusal} if self.status == "failed" else None,
+            "errors": {"object": "list", "data": errors} if self.status == "failed" else None,
             "created_at": int(self.created_at),
             "expires_at": int(self.created_at + _WINDOW),
             "metadata": self.key,
@@ -94,82 +94,83 @@ class _Batch:
 
 
 class VirtualServer:
-    """The server.
+    """Simulated server with statistics.
 
     Args:
-        scenario: how it behaves.
-        clock: says what time it is, in seconds since the epoch.
+        scenario: load and behaviour.
+        clock: function that returns the time in seconds since the epoch.
 
     Attributes:
-        enqueued: prompt tokens of the batches that it has accepted and not ended.
-        most_enqueued: the most there ever were.
-        busy: seconds during which a whole job's requests were waiting to be submitted.
-        token_seconds: tokens enqueued, times seconds, during that time.
-        all_token_seconds: the same, during all the time.
-        most_created: batches created within an hour, the most there ever were.
-        refused_creations: creations that it answered with 429.
-        refused_batches: batches that failed because of the token limit.
-        calls: HTTP requests.
-        answered: the custom_ids that it has answered.
-        answered_twice: how many answers it has given more than once.
+        scenario: load and behaviour.
+        enqueued: prompt tokens of the batches in progress.
+        most_enqueued: maximum of `enqueued`.
+        busy: seconds in which the requests of at least one whole job waited to be submitted.
+        token_seconds: integral of `enqueued` over the seconds of `busy`.
+        all_token_seconds: integral of `enqueued` over all seconds.
+        most_created: largest number of batches created within an hour.
+        rejected_creations: number of creations answered with 429.
+        rejected_batches: number of batches that failed because of the token limit.
+        calls: number of HTTP requests.
+        polls: number of HTTP requests that retrieve or list batches.
+        answered: custom_ids of the answered requests.
+        answered_twice: number of answers given more than once.
     """
 
     def __init__(self, scenario: Scenario, clock: Callable[[], float]) -> None:
         self.scenario = scenario
         self.enqueued = self.most_enqueued = 0
         self.busy = self.token_seconds = self.all_token_seconds = 0.0
-        self.most_created = self.refused_creations = self.refused_batches = self.calls = self.looks = 0
+        self.most_created = self.rejected_creations = self.rejected_batches = self.calls = self.polls = 0
         self.answered: set[str] = set()
         self.answered_twice = 0
         self._clock = clock
-        self._at = clock()
+        self._accounted_until = clock()
         self._random = Random(scenario.seed)
         self._files: dict[str, list[str]] = {}
         self._batches: dict[str, _Batch] = {}
-        self._moments: list[tuple[float, int, str]] = []
-        self._created: deque[float] = deque()
+        self._events: list[tuple[float, int, str]] = []
+        self._creation_times: deque[float] = deque()
         self._units = scenario.requests // scenario.stands_for
         self._unit_tokens = scenario.tokens * scenario.stands_for
 
     def transport(self) -> httpx.MockTransport:
-        """What an `httpx.AsyncClient` reaches it by."""
+        """Return the transport through which an `httpx.AsyncClient` reaches this server."""
         return httpx.MockTransport(self._handle)
 
     def advance(self) -> None:
-        """Lets everything happen that is due by now."""
+        """Process every event up to the present."""
         now = self._clock()
-        while self._moments and self._moments[0][0] <= now:
-            moment, _, batch_id = heapq.heappop(self._moments)
-            self._pass(moment)
-            self._step(self._batches[batch_id], moment)
-        self._pass(now)
+        while self._events and self._events[0][0] <= now:
+            moment, _, batch_id = heapq.heappop(self._events)
+            self._account(moment)
+            self._change_status(self._batches[batch_id], moment)
+        self._account(now)
 
-    def _pass(self, moment: float) -> None:
+    def _account(self, moment: float) -> None:
         waiting = (self._units - len(self.answered)) * self._unit_tokens - self.enqueued
-        passed, self._at = moment - self._at, moment
-        self.all_token_seconds += passed * self.enqueued
+        seconds, self._accounted_until = moment - self._accounted_until, moment
+        self.all_token_seconds += seconds * self.enqueued
         if waiting >= self.scenario.per_job * self.scenario.tokens:
-            self.busy += passed
-            self.token_seconds += passed * self.enqueued
+            self.busy += seconds
+            self.token_seconds += seconds * self.enqueued
 
-    def _at_moment(self, moment: float, batch: _Batch) -> None:
-        heapq.heappush(self._moments, (moment, len(self._batches), batch.id))
+    def _schedule(self, moment: float, batch: _Batch) -> None:
+        heapq.heappush(self._events, (moment, len(self._batches), batch.id))
 
-    def _step(self, batch: _Batch, moment: float) -> None:
-        chance = self._random
+    def _change_status(self, batch: _Batch, moment: float) -> None:
         if batch.status == "validating":
             if self.enqueued + batch.tokens > self.scenario.token_limit:
                 batch.status = "failed"
-                self.refused_batches += 1
+                self.rejected_batches += 1
                 return
             batch.status = "in_progress"
             self.enqueued += batch.tokens
             self.most_enqueued = max(self.most_enqueued, self.enqueued)
-            if chance.random() < self.scenario.expiring:
-                self._at_moment(batch.created_at + _WINDOW, batch)
+            if self._random.random() < self.scenario.expiring:
+                self._schedule(batch.created_at + _WINDOW, batch)
                 return
-            seconds = self.scenario.median_seconds * chance.lognormvariate(0.0, 0.5)
-            self._at_moment(moment + min(seconds, 20 * HOUR), batch)
+            seconds = self.scenario.median_seconds * self._random.lognormvariate(0.0, 0.5)
+            self._schedule(moment + min(seconds, 20 * HOUR), batch)
         elif batch.status == "in_progress":
             self.enqueued -= batch.tokens
             expired = moment >= batch.created_at + _WINDOW
@@ -178,7 +179,7 @@ class VirtualServer:
                 if expired and index % 2:
                     error = {"code": "batch_expired", "message": "This request could not be executed in time."}
                     batch.errors.append(_line(custom_id, None, error))
-                elif chance.random() < self.scenario.failing:
+                elif self._random.random() < self.scenario.failing:
                     body = {"error": {"message": "The server had an error.", "type": "server_error"}}
                     batch.errors.append(_line(custom_id, {"status_code": 500, "request_id": "", "body": body}, None))
                 else:
@@ -201,11 +202,11 @@ class VirtualServer:
             case "POST", ["batches"]:
                 return self._create(orjson.loads(body))
             case "GET", ["batches"]:
-                self.looks += 1
+                self.polls += 1
                 return self._list(parse_qs(request.url.query.decode()))
             case "GET", ["batches", batch_id]:
-                self.looks += 1
-                return _json(self._batches[batch_id].shown())
+                self.polls += 1
+                return _json(self._batches[batch_id].as_json())
             case "GET", ["files", file_id, "content"]:
                 kind, _, batch_id = file_id.partition("-")
                 batch = self._batches[batch_id]
@@ -214,29 +215,29 @@ class VirtualServer:
             case _:
                 return httpx.Response(404, json={"error": {"message": f"There is no {request.method} {path}."}})
 
-    def _create(self, asked: dict[str, Any]) -> httpx.Response:
+    def _create(self, arguments: dict[str, Any]) -> httpx.Response:
         now = self._clock()
-        while self._created and self._created[0] <= now - HOUR:
-            self._created.popleft()
-        if len(self._created) >= self.scenario.creations_an_hour:
-            self.refused_creations += 1
+        while self._creation_times and self._creation_times[0] <= now - HOUR:
+            self._creation_times.popleft()
+        if len(self._creation_times) >= self.scenario.creations_per_hour:
+            self.rejected_creations += 1
             error = {"message": "Too many batches were created in the last hour.", "code": "rate_limit_exceeded"}
             return httpx.Response(429, json={"error": error})
-        self._created.append(now)
-        self.most_created = max(self.most_created, len(self._created))
-        custom_ids = self._files[asked["input_file_id"]]
+        self._creation_times.append(now)
+        self.most_created = max(self.most_created, len(self._creation_times))
+        custom_ids = self._files[arguments["input_file_id"]]
         batch_id = f"batch_{len(self._batches)}"
         batch = _Batch(
             id=batch_id,
-            key=asked.get("metadata") or {},
-            input_file_id=asked["input_file_id"],
+            key=arguments.get("metadata") or {},
+            input_file_id=arguments["input_file_id"],
             custom_ids=custom_ids,
             created_at=now,
             tokens=len(custom_ids) * self._unit_tokens,
         )
         self._batches[batch_id] = batch
-        self._at_moment(now + self.scenario.validating, batch)
-        return _json(batch.shown())
+        self._schedule(now + self.scenario.validating, batch)
+        return _json(batch.as_json())
 
     def _list(self, query: dict[str, list[str]]) -> httpx.Response:
         batches = list(self._batches.values())[::-1]
@@ -244,7 +245,7 @@ class VirtualServer:
             ids = [batch.id for batch in batches]
             batches = batches[ids.index(after[0]) + 1 :]
         limit = int(query.get("limit", ["20"])[0])
-        page = [batch.shown() for batch in batches[:limit]]
+        page = [batch.as_json() for batch in batches[:limit]]
         return _json({"object": "list", "data": page, "has_more": len(batches) > limit})
 
 

@@ -1,5 +1,5 @@
-"""One small driver for each contender, run in a process of its own: `python -m benchmarks.contenders.NAME`.
+"""Drivers of the contenders, each run in a process of its own: `python -m benchmarks.contenders.NAME`.
 
-Each goes through the contender's public API, with the settings that suit it best against a server that answers at once:
-one job for as many requests as it allows, and the shortest pauses that it lets one choose.
+A driver calls the public API of its contender with the best settings for a server that answers without delay: the
+largest jobs and the shortest pauses that the contender allows.
 """

@@ -1,4 +1,4 @@
-"""autobatcher's `BatchOpenAI`, in the mode in which it makes batches."""
+"""Driver of autobatcher: `BatchOpenAI`."""
 
 import asyncio
 import sys
@@ -8,15 +8,15 @@ from autobatcher import BatchOpenAI
 from loguru import logger
 from openai.types.chat import ChatCompletion
 
-from benchmarks.meter import Meter, Task, measured
+from benchmarks.meter import Meter, Workload, run_contender
 from benchmarks.questions import MAX_TOKENS, MODEL
 
 
-async def _ask(task: Task, questions: Sequence[str]) -> list[ChatCompletion]:
+async def _complete(workload: Workload, questions: Sequence[str]) -> list[ChatCompletion]:
     async with BatchOpenAI(
         api_key="sk-benchmark",
-        base_url=task.base_url,
-        batch_size=min(task.requests, task.options.get("batch_size", 50_000)),
+        base_url=workload.base_url,
+        batch_size=min(workload.requests, workload.options.get("batch_size", 50_000)),
         batch_window_seconds=1.0,
         poll_interval_seconds=0.1,
         completion_window="24h",
@@ -31,15 +31,15 @@ async def _ask(task: Task, questions: Sequence[str]) -> list[ChatCompletion]:
         )
 
 
-def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
-    """A `create` for each question, all side by side."""
+def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
+    """Answer the questions with one concurrent `create` per question."""
     logger.remove()
     logger.add(sys.stderr, level="WARNING")
-    questions = task.questions()
+    questions = workload.questions()
     with meter:
-        outputs = asyncio.run(_ask(task, questions))
+        outputs = asyncio.run(_complete(workload, questions))
     return outputs, [output.choices[0].message.content for output in outputs]
 
 
 if __name__ == "__main__":
-    measured(answer)
+    run_contender(answer)

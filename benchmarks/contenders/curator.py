@@ -1,7 +1,7 @@
-"""bespokelabs-curator's batch mode.
+"""Driver of bespokelabs-curator: its batch mode.
 
-It uploads its input files without a name, which the sandbox refuses (they are not `.jsonl`): this driver gives them
-one.
+Curator uploads input files without a name. The sandbox rejects names that do not end in `.jsonl`, so this driver adds a
+name to each upload.
 """
 
 import os
@@ -13,7 +13,7 @@ os.environ |= {"TELEMETRY_ENABLED": "false", "HF_HUB_OFFLINE": "1", "LITELLM_LOC
 from bespokelabs import curator
 from openai.resources.files import AsyncFiles
 
-from benchmarks.meter import Meter, Task, measured
+from benchmarks.meter import Meter, Workload, run_contender
 from benchmarks.questions import MAX_TOKENS, MODEL
 
 _create = AsyncFiles.create
@@ -26,26 +26,26 @@ async def _create_with_name(self: AsyncFiles, *, file: Any, **arguments: Any) ->
 AsyncFiles.create = _create_with_name  # type: ignore[method-assign]
 
 
-def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
-    """One call with all questions; the shortest pause that it takes is a second."""
+def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
+    """Answer the questions with one call; curator's shortest pause between polls is a second."""
     llm = curator.LLM(
         model_name=MODEL,
         backend="openai",
         batch=True,
         generation_params={"max_tokens": MAX_TOKENS},
         backend_params={
-            "base_url": task.base_url,
-            "batch_size": min(task.requests, task.options.get("batch_size", 50_000)),
+            "base_url": workload.base_url,
+            "batch_size": min(workload.requests, workload.options.get("batch_size", 50_000)),
             "batch_check_interval": 1,
             "max_retries": 1,
         },
     )
-    questions = task.questions()
+    questions = workload.questions()
     with meter:
-        response = llm(questions, working_dir=task.folder)
+        response = llm(questions, working_dir=workload.folder)
     rows = list(getattr(response, "dataset", response))
     return rows, [row["response"] for row in rows]
 
 
 if __name__ == "__main__":
-    measured(answer)
+    run_contender(answer)

@@ -1,4 +1,4 @@
-"""What nobody can do without: each line written and read as JSON once, and its bytes sent and fetched over loopback."""
+"""Lower bound for every contender: write and read each line as JSON once, upload and download the bytes once."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,25 +6,25 @@ from pathlib import Path
 import httpx
 import orjson
 
-from benchmarks.meter import Meter, Task, measured
+from benchmarks.meter import Meter, Workload, run_contender
 from benchmarks.questions import MAX_TOKENS, MODEL
 
 _KEY = {"Authorization": "Bearer sk-benchmark"}
 _SHARD = 50_000
 
 
-def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
-    """Dumps and uploads request lines, in files as large as a job's; downloads the same and loads them."""
-    questions = task.questions()
+def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
+    """Upload the questions in files as large as a job's, download the same files and parse their lines."""
+    questions = workload.questions()
     texts: list[str | None] = []
-    with meter, httpx.Client(base_url=task.base_url, headers=_KEY, timeout=600.0) as client:
+    with meter, httpx.Client(base_url=workload.base_url, headers=_KEY, timeout=600.0) as client:
         for start in range(0, len(questions), _SHARD):
-            texts += _shard(client, Path(task.folder), questions[start : start + _SHARD], start)
+            texts += _round_trip(client, Path(workload.folder), questions[start : start + _SHARD], start)
     return texts, texts
 
 
-def _shard(client: httpx.Client, folder: Path, questions: Sequence[str], start: int) -> list[str | None]:
-    path, back = folder / "floor.jsonl", folder / "floor-back.jsonl"
+def _round_trip(client: httpx.Client, folder: Path, questions: Sequence[str], start: int) -> list[str | None]:
+    path, copy = folder / "floor.jsonl", folder / "floor-copy.jsonl"
     with path.open("wb") as file:
         for number, question in enumerate(questions, start):
             messages = [{"role": "user", "content": question}]
@@ -34,12 +34,12 @@ def _shard(client: httpx.Client, folder: Path, questions: Sequence[str], start: 
     with path.open("rb") as file:
         reply = client.post("files", data={"purpose": "batch"}, files={"file": ("floor.jsonl", file)})
     reply.raise_for_status()
-    with client.stream("GET", f"files/{reply.json()['id']}/content") as stream, back.open("wb") as file:
+    with client.stream("GET", f"files/{reply.json()['id']}/content") as stream, copy.open("wb") as file:
         for chunk in stream.iter_bytes():
             file.write(chunk)
-    with back.open("rb") as file:
+    with copy.open("rb") as file:
         return [orjson.loads(line)["body"]["messages"][0]["content"] for line in file]
 
 
 if __name__ == "__main__":
-    measured(answer)
+    run_contender(answer)

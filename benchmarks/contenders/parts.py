@@ -1,4 +1,4 @@
-"""`OpenAIBatchLLM` in parts, each alone and one after the other, so that the sum says where the time goes."""
+"""Stages of `OpenAIBatchLLM`, each run alone, to measure the CPU time of each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from openai import OpenAI
 
-from benchmarks.meter import Meter, Task, measured
+from benchmarks.meter import Meter, Workload, run_contender
 from benchmarks.questions import MODEL
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.api.batches import Batch
@@ -23,75 +23,86 @@ from distilabel_openai_batch.engine.scratch import Spool
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.plugin.call_capture import capture_calls
 
-# As `jobs.py` records them.
-_AT_ONCE = 1_000
+# Number of results that the package records in one transaction.
+_RESULTS_PER_COMMIT = 1_000
+
+Result = TypeVar("Result")
 
 
-def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
-    """Does what a request goes through, without a server, a buffer or an event loop."""
+class Stopwatch:
+    """CPU time of named stages.
+
+    Attributes:
+        seconds: seconds of CPU time by stage, in the order of the stages.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def run(self, stage: str, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call `function`, record its CPU time under `stage`, and return its result."""
+        started = time.process_time()
+        result = function(*arguments)
+        self.seconds[stage] = time.process_time() - started
+        return result
+
+
+def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
+    """Run every stage of a request without a server, a buffer and an event loop; all answers are the same."""
     llm = OpenAIBatchLLM(model=MODEL)
     llm.load()
-    inputs = [[{"role": "user", "content": question}] for question in task.questions()]
-    completion = _completion(task.base_url)
-    parts: dict[str, float] = {}
-
-    def part(name: str, do: Callable[[], Any]) -> Any:
-        begun = time.process_time()
-        done = do()
-        parts[name] = time.process_time() - begun
-        return done
-
-    folder = Path(task.folder)
+    inputs = [[{"role": "user", "content": question}] for question in workload.questions()]
+    completion = _completion(workload.base_url)
+    folder = Path(workload.folder)
+    stopwatch = Stopwatch()
     with (
         closing(Spool(folder / "bodies")) as spool,
         closing(Ledger(folder / "ledger", ScopeName("", "", ""))) as ledger,
+        meter,
     ):
-
-        def requests() -> list[Request]:
-            made = []
-            for call in calls:
-                body = call.encode()
-                custom_id = build_custom_id(call.digest(task.base_url, call.endpoint, body), 0)
-                made.append(Request(custom_id, call.endpoint, MODEL, spool.add(body)))
-            return made
-
-        def record() -> list[tuple[str, Outcome]]:
-            kept: list[tuple[str, Outcome]] = []
-            members = ledger.requests.row_ids(job)
-            results = iter(JobResults(list(members), [file]))
-            while some := list(islice(results, _AT_ONCE)):
-                ledger.requests.record(members, dict(some))
-                kept += some
-            ledger.jobs.mark_collected(ended, MISSING_RESULT)
-            ledger.requests.mark_delivered()
-            return kept
-
-        with meter:
-            calls: list[APICall] = part("`OpenAILLM` makes its calls", lambda: list(llm._calls(inputs, 1, {})))
-            asked = part("JSON, digests, bodies to the disk", requests)
-            shard = Shard.of(asked)
-            job, _ = part("the ledger: intent", lambda: ledger.jobs.plan(shard))
-            part("the input file", lambda: _write(shard, folder / "input"))
-            _write_results(asked, completion, folder / "output")
-            batch = Batch("batch_1", "completed")
-            created = ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-1"), batch)
-            ended = ledger.jobs.mark_ended(created, batch)
-            with (folder / "output").open("rb", buffering=0) as file:
-                outcomes = part("results read, joined and recorded in the ledger", record)
-            outputs = part("`OpenAILLM` reads its completions", lambda: _read(llm, inputs, outcomes))
-    meter.more["parts"] = parts
+        calls = stopwatch.run("`OpenAILLM` builds the calls", _build_calls, llm, inputs)
+        requests = stopwatch.run(
+            "JSON, digests, bodies written to disk", _make_requests, calls, workload.base_url, spool
+        )
+        shard = Shard.of(requests)
+        job, _ = stopwatch.run("ledger: plan of the job", ledger.jobs.plan, shard)
+        stopwatch.run("input file", _write_input, shard, folder / "input")
+        _write_results(requests, completion, folder / "output")
+        batch = Batch("batch_1", "completed")
+        created = ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-1"), batch)
+        ended = ledger.jobs.mark_ended(created, batch)
+        with (folder / "output").open("rb", buffering=0) as file:
+            outcomes = stopwatch.run(
+                "results read, matched and recorded in the ledger", _record_results, ledger, job, ended, file
+            )
+        outputs = stopwatch.run("`OpenAILLM` parses the completions", _read_outputs, llm, inputs, outcomes)
+    meter.more["parts"] = stopwatch.seconds
     return outputs, [output["generations"][0] for output in outputs]
 
 
 def _completion(base_url: str) -> dict[str, Any]:
-    """One that the sandbox makes."""
+    """Return a completion of the sandbox."""
     with OpenAI(base_url=base_url, api_key="sk-benchmark") as client:
         messages: Any = [{"role": "user", "content": "Why is the sky blue?"}]
         return client.chat.completions.create(model=MODEL, messages=messages, max_tokens=128).model_dump()
 
 
-def _write(shard: Shard, path: Path) -> None:
+def _build_calls(llm: OpenAIBatchLLM, inputs: Sequence[Any]) -> list[APICall]:
+    return list(capture_calls(llm, inputs, 1, {}, llm._adapt))  # type: ignore[arg-type]
+
+
+def _make_requests(calls: Sequence[APICall], base_url: str, spool: Spool) -> list[Request]:
+    requests = []
+    for call in calls:
+        body = call.encode()
+        custom_id = build_custom_id(call.digest(base_url, call.endpoint, body), 0)
+        requests.append(Request(custom_id, call.endpoint, MODEL, spool.add(body)))
+    return requests
+
+
+def _write_input(shard: Shard, path: Path) -> None:
     with path.open("wb") as file:
         for request in shard.requests:
             file.write(request.line())
@@ -103,10 +114,23 @@ def _write_results(requests: Sequence[Request], completion: dict[str, Any], path
             file.write(build_result_line(request.custom_id, completion))
 
 
-def _read(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[Any]:
+def _record_results(ledger: Ledger, job: Any, ended: Any, file: Any) -> list[tuple[str, Outcome]]:
+    """Record the results in `file` like the package does, and return them with their custom_ids."""
+    recorded: list[tuple[str, Outcome]] = []
+    members = ledger.requests.row_ids(job)
+    results = iter(JobResults(list(members), [file]))
+    while group := list(islice(results, _RESULTS_PER_COMMIT)):
+        ledger.requests.record(members, dict(group))
+        recorded += group
+    ledger.jobs.mark_collected(ended, MISSING_RESULT)
+    ledger.requests.mark_delivered()
+    return recorded
+
+
+def _read_outputs(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[Any]:
     with gc_paused():
         return [llm._output(input, 1, {}, outcome) for input, (_, outcome) in zip(inputs, outcomes, strict=True)]
 
 
 if __name__ == "__main__":
-    measured(answer)
+    run_contender(answer)

@@ -1,9 +1,9 @@
-"""Whole pipelines of distilabel: what a Task buys, and what a pipeline takes.
+"""Driver of whole distilabel pipelines: TextGeneration, then UltraFeedback or a step that records the time.
 
 Options:
     kind: `ours`, `offline`, `synchronous`, `stream`, or `none` for the same steps without an LLM.
-    judge: whether UltraFeedback follows on TextGeneration.
-    per_job: requests in a job, at most, and two jobs at once; otherwise the defaults.
+    judge: `True` to add UltraFeedback.
+    per_job: `max_requests_per_job`, together with `max_jobs=2`; without this option the defaults apply.
 """
 
 import time
@@ -15,28 +15,32 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import TextGeneration, UltraFeedback
 
-from benchmarks.meter import Meter, Task, measured
+from benchmarks.meter import Meter, Workload, run_contender
 from benchmarks.questions import MODEL
 from distilabel_openai_batch import OpenAIBatchLLM, StreamBatchResults
 
 
 @step(inputs=["generation"], outputs=["seen_at"])
-def Clock(inputs: StepInput):  # noqa: D103
+def Clock(inputs: StepInput):
+    """Add the time at which a row arrives."""
     yield [row | {"seen_at": time.time()} for row in inputs]
 
 
 @step(inputs=["instruction"], outputs=["generation"])
-def Copy(inputs: StepInput):  # noqa: D103
+def Copy(inputs: StepInput):
+    """Generate the instruction itself, in place of TextGeneration."""
     yield [row | {"generation": row["instruction"]} for row in inputs]
 
 
 @step(inputs=["generations"], outputs=["ratings"])
-def Judge(inputs: StepInput):  # noqa: D103
+def Judge(inputs: StepInput):
+    """Rate each generation by its length, in place of UltraFeedback."""
     yield [row | {"ratings": [len(text) for text in row["generations"]]} for row in inputs]
 
 
 @step(inputs=["generation"], outputs=["generations"])
-def Pair(inputs: StepInput):  # noqa: D103
+def Pair(inputs: StepInput):
+    """Pair the generation with the instruction, as input of UltraFeedback."""
     yield [row | {"generations": [row["generation"], row["instruction"]]} for row in inputs]
 
 
@@ -53,7 +57,7 @@ def _llm(options: dict[str, Any]) -> OpenAILLM:
 
 
 def _build(options: dict[str, Any], rows: list[dict[str, str]]) -> None:
-    """Makes the steps of the pipeline whose context is entered."""
+    """Add the steps to the pipeline whose context is entered."""
     if options["kind"] == "none":
         last = LoadDataFromDicts(data=rows) >> Copy(input_batch_size=50)
     elif options["kind"] == "stream":
@@ -67,11 +71,11 @@ def _build(options: dict[str, Any], rows: list[dict[str, str]]) -> None:
     last >> Pair(input_batch_size=50) >> judge
 
 
-def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
-    """Runs the pipeline; the seconds at which rows reached the next step count from the call of `run`."""
-    rows = [{"instruction": question} for question in task.questions()]
-    with Pipeline(name="benchmark", cache_dir=task.folder) as pipeline:
-        _build(task.options, rows)
+def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
+    """Run the pipeline, and report the seconds from the call of `run` until rows reached the last step."""
+    rows = [{"instruction": question} for question in workload.questions()]
+    with Pipeline(name="benchmark", cache_dir=workload.folder) as pipeline:
+        _build(workload.options, rows)
     started = time.time()
     with meter:
         dataset = pipeline.run(use_cache=False)["default"]["train"]
@@ -83,4 +87,4 @@ def answer(task: Task, meter: Meter) -> tuple[Sequence[object], Sequence[str | N
 
 
 if __name__ == "__main__":
-    measured(answer)
+    run_contender(answer)

@@ -1,1 +1,1 @@
-"""The figures of the report, one module each, with one function `measure` that makes it."""
+"""Figures of the report: one module per figure, whose function `measure` returns the figure."""

@@ -1,47 +1,46 @@
-"""The memory that requests take beyond their inputs and outputs."""
+"""Figure `memory`: peak memory per request, without inputs and outputs."""
 
 from __future__ import annotations
 
-from benchmarks.figure import Bars, Cell, Figure, Target, ratio, times
+from benchmarks.figure import Bars, Cell, Figure, Target, format_ratio, ratio
 from benchmarks.plans import NAMES
 from benchmarks.runs import BATCH_CONTENDERS, Run, Runs
 
-_TARGET = 1_024
+_TARGET_BYTES = 1_024
 
 
 def measure(runs: Runs) -> Figure:
-    """Measures it."""
+    """Measure the peak memory of every contender."""
     plan = runs.plan
     rows: list[dict[str, Cell]] = []
     targets: list[Target] = []
     plots = []
     for size in plan.memory:
         names = BATCH_CONTENDERS if size <= plan.peers_up_to else ("ours",)
-        seen = {
+        measured = {
             name: run
             for name, run in runs.measure([*names, "floor"], size).items()
-            if run.beyond is not None and not run.reason
+            if run.overhead is not None and not run.reason
         }
-        others = [run.beyond for name, run in seen.items() if name not in ("ours", "floor")]
-        best = min((beyond for beyond in others if beyond), default=None)
-        rows += [_row(name, run, best) for name, run in seen.items()]
-        ours = seen["ours"].beyond if "ours" in seen else None
+        others = [run.overhead for name, run in measured.items() if name not in ("ours", "floor")]
+        best = min((overhead for overhead in others if overhead), default=None)
+        rows += [_row(name, run, best) for name, run in measured.items()]
+        ours = measured["ours"].overhead if "ours" in measured else None
         targets.append(
             Target(
-                f"1 kB a request or less at {size:,}",
-                None if ours is None else ours <= _TARGET,
+                f"at most 1 kB per request at {size:,}",
+                None if ours is None else ours <= _TARGET_BYTES,
                 "not measured" if ours is None else f"{ours:,.0f} bytes",
             )
         )
-        values = {NAMES[name]: run.beyond or 0.0 for name, run in seen.items()}
-        title = f"Peak memory beyond inputs and outputs, {size:,} requests"
-        plots.append(Bars(title, "bytes a request", values, (_TARGET, "target: 1 kB")))
+        values = {NAMES[name]: run.overhead or 0.0 for name, run in measured.items()}
+        title = f"Peak memory without inputs and outputs, {size:,} requests"
+        plots.append(Bars(title, "bytes per request", values, (_TARGET_BYTES, "target: 1 kB")))
     return Figure(
         name="memory",
         title="Peak memory",
-        how="The highest resident memory between the call and the last answer, less what there was before the call"
-        " (inputs included), less the size of what is returned. Divided by the requests. The floor keeps nothing but"
-        " the texts.",
+        method="Peak resident memory between the call and the last answer, minus the resident memory before the call"
+        " (inputs included), minus the size of the outputs. The floor keeps only the texts of the answers.",
         rows=rows,
         targets=targets,
         plots=plots,
@@ -50,12 +49,12 @@ def measure(runs: Runs) -> Figure:
 
 def _row(name: str, run: Run, best: float | None) -> dict[str, Cell]:
     assert run.peak is not None
-    assert run.beyond is not None
+    assert run.overhead is not None
     return {
         "contender": NAMES[name],
         "requests": run.requests,
-        "beyond, MB": round(run.peak / 1e6 - run.outputs / 1e6, 1),
-        "bytes a request": round(run.beyond),
-        "output bytes a request": round(run.outputs / run.requests),
-        "to the best other": times(ratio(run.beyond, best)),
+        "MB": round(run.peak / 1e6 - run.outputs / 1e6, 1),
+        "bytes per request": round(run.overhead),
+        "output bytes per request": round(run.outputs / run.requests),
+        "vs best other": format_ratio(ratio(run.overhead, best)),
     }

@@ -1,4 +1,4 @@
-"""Where the CPU time of a request goes."""
+"""Figure `parts`: CPU time of each stage of a request."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from benchmarks.runs import Run, Runs
 
 
 def measure(runs: Runs) -> Figure:
-    """Measures it."""
+    """Measure each stage alone, and compare the sum with a whole run."""
     size = runs.plan.cpu
     whole, offline, floor = runs.measure(["ours", "offline", "floor"], size).values()
     [alone] = runs.run("ours", size, module="parts")
     return Figure(
         name="parts",
-        title="Where the CPU time goes",
-        how=f"The parts of `OpenAIBatchLLM`, each alone, one after the other in one process, {size:,} requests; and"
-        " what a whole run took beyond them: the buffer, the event loop, httpx with both files, and the collection of"
-        " garbage while all of it is alive.",
+        title="CPU time by stage",
+        method=f"The stages of `OpenAIBatchLLM` for {size:,} requests, each run alone in one process. The remainder of"
+        " a whole run is spent in the buffer, the event loop, httpx with both files, and garbage collection while"
+        " every object is alive.",
         rows=_rows(whole, alone),
         notes=[
-            "Of the chats of one shape `OpenAILLM` makes the first call, from which the others are made; it reads"
-            " each answer. What it sends and makes of an answer is never written twice. What is recorded in the ledger"
-            " before the answers are handed over is what a run that is killed does not lose; the offline mode records"
+            "`OpenAILLM` builds the first call of each shape, from which the package derives the others, and parses"
+            " every answer, so that requests and outputs are the same as those of `OpenAILLM`. The ledger records"
+            " results before they are delivered, so that a killed run keeps every answer; the offline mode records"
             " nothing.",
             *_without_ledger(alone, offline, floor),
         ],
@@ -29,25 +29,25 @@ def measure(runs: Runs) -> Figure:
 
 
 def _without_ledger(alone: Run, offline: Run, floor: Run) -> list[str]:
-    """What is left to be saved, as far as it can be told from parts that were measured."""
+    """Return a note that estimates the CPU time without ledger, buffer and event loop."""
     if alone.reason or offline.reason or floor.reason:
         return []
-    seconds = sum(took for name, took in alone.more["parts"].items() if "ledger" not in name)
+    seconds = sum(stage for name, stage in alone.more["parts"].items() if "ledger" not in name)
     micros = 1e6 * seconds / alone.requests + floor.micros
     return [
-        "With no ledger, no buffer and no event loop there would be left `OpenAILLM`'s part, JSON, digests and the"
-        f" input file, and the floor, which has both files' way over HTTP: {micros:.1f} µs,"
-        f" {micros / offline.micros:.2f} of the offline mode."
+        "Estimate without ledger, buffer and event loop: `OpenAILLM`'s stages, JSON, digests and the input file, plus"
+        f" the floor for the transfer of both files: {micros:.1f} µs, {micros / offline.micros:.2f} of the offline"
+        " mode."
     ]
 
 
 def _rows(whole: Run, alone: Run) -> list[dict[str, Cell]]:
     if reason := whole.reason or alone.reason:
-        return [{"part": "all", "µs a request": None, "share": reason}]
+        return [{"stage": "all", "µs per request": None, "share": reason}]
     micros = {name: 1e6 * seconds / alone.requests for name, seconds in alone.more["parts"].items()}
-    micros["what a whole run takes beyond them"] = whole.micros - sum(micros.values())
+    micros["remainder of a whole run"] = whole.micros - sum(micros.values())
     rows: list[dict[str, Cell]] = [
-        {"part": name, "µs a request": round(took, 1), "share": f"{took / whole.micros:.0%}"}
-        for name, took in micros.items()
+        {"stage": name, "µs per request": round(stage, 1), "share": f"{stage / whole.micros:.0%}"}
+        for name, stage in micros.items()
     ]
-    return [*rows, {"part": "a whole run", "µs a request": round(whole.micros, 1), "share": "100%"}]
+    return [*rows, {"stage": "whole run", "µs per request": round(whole.micros, 1), "share": "100%"}]

@@ -1,39 +1,39 @@
-"""The time that a run takes which finds everything answered."""
+"""Figure `resume`: time of a run that finds every answer in the ledger."""
 
 from __future__ import annotations
 
-from benchmarks.figure import Bars, Figure, Target, times
+from benchmarks.figure import Bars, Figure, Target, format_ratio
 from benchmarks.plans import NAMES
 from benchmarks.runs import Runs
 
 
 def measure(runs: Runs) -> Figure:
-    """Measures it."""
+    """Measure a run, and a second run with the ledger of the first."""
     size = runs.plan.resume
-    first, again = runs.again(size)
+    first, resumed = runs.resume(size)
     floor = runs.measure(["floor"], size)["floor"]
     rows = [
         {
             "run": NAMES[name],
             "seconds": round(run.wall, 1),
-            "µs CPU a request": round(run.micros, 1),
+            "µs CPU per request": round(run.micros, 1),
             "batches created": run.jobs,
-            "to the floor": times(run.wall / floor.wall) if floor.wall else "",
+            "vs floor": format_ratio(run.wall / floor.wall) if floor.wall else "",
         }
-        for name, run in (("ours", first), ("again", again), ("floor", floor))
+        for name, run in (("ours", first), ("again", resumed), ("floor", floor))
         if run.reason is None
     ]
     return Figure(
         name="resume",
-        title="Starting again",
-        how=f"{size:,} requests are answered; then the same is asked again by a new process, with the ledger of the"
-        " first: seconds until it hands over.",
+        title="Resuming a finished run",
+        method=f"One process submits {size:,} requests and waits for the answers; a second process submits the same"
+        " requests with the same ledger. Seconds from the call to the last answer.",
         rows=rows,
         targets=[
             Target(
-                "nothing is bought again",
-                None if again.reason else again.jobs == 0,
-                again.reason or f"{again.jobs} batches, {again.wall:.1f} s",
+                "no request is submitted again",
+                None if resumed.reason else resumed.jobs == 0,
+                resumed.reason or f"{resumed.jobs} batches, {resumed.wall:.1f} s",
             )
         ],
         plots=[Bars(f"{size:,} requests", "seconds", {str(row["run"]): float(row["seconds"]) for row in rows})],

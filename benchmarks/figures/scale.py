@@ -1,4 +1,4 @@
-"""Ten million requests in virtual time: is the server's queue kept full, and is every limit kept?"""
+"""Figure `scale`: ten million requests in virtual time, to check the use of the server's queue and of its limits."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from benchmarks.runs import Runs, environment, execute
 from benchmarks.virtual_server import Scenario
 
 _TOKENS = 125
-_FULL = 0.95
+_MIN_UTILISATION = 0.95
 
-# Of a limit that takes few requests at once, a part of all is simulated: each look takes real milliseconds.
-_PART = 5
-_LOW = 50_000_000
+# A low limit needs many polls, of some real milliseconds each → simulate a fifth of the requests.
+_LOW_LIMIT = 50_000_000
+_LOW_LIMIT_DIVISOR = 5
 
 
 def _scenarios(requests: int, limits: Sequence[int]) -> dict[str, Scenario]:
-    found = {}
+    scenarios = {}
     for limit in limits:
-        found[f"{limit / 1e6:.0f} M tokens"] = Scenario(
-            requests=requests // (_PART if limit < _LOW else 1),
+        scenarios[f"{limit / 1e6:.0f} M tokens"] = Scenario(
+            requests=requests // (_LOW_LIMIT_DIVISOR if limit < _LOW_LIMIT else 1),
             stands_for=1_000,
             tokens=_TOKENS,
             per_job=50_000,
             max_jobs=50,
             token_limit=limit,
         )
-    # Many small and short jobs, so that the creations are what is short.
-    found["2,000 creations an hour"] = Scenario(
+    # Many small, short jobs → the limit of batch creations is reached first.
+    scenarios["2,000 creations per hour"] = Scenario(
         requests=requests // 10,
         stands_for=100,
         tokens=_TOKENS,
@@ -46,37 +46,37 @@ def _scenarios(requests: int, limits: Sequence[int]) -> dict[str, Scenario]:
         validating=5.0,
         expiring=0.0,
     )
-    return found
+    return scenarios
 
 
 def measure(runs: Runs) -> Figure:
-    """Simulates it."""
+    """Simulate a run for each limit."""
     scenarios = _scenarios(runs.plan.scale, runs.plan.limits)
-    seen = {name: _simulate(scenario, runs.plan.seconds) for name, scenario in scenarios.items()}
-    done = {name: report for name, report in seen.items() if "reason" not in report}
-    filled = {
+    reports = {name: _simulate(scenario, runs.plan.seconds) for name, scenario in scenarios.items()}
+    done = {name: report for name, report in reports.items() if "reason" not in report}
+    utilisation = {
         name: report["utilisation"] for name, report in done.items() if "tokens" in name and report["utilisation"]
     }
     return Figure(
         name="scale",
         title="Simulation of scale",
-        how=f"{runs.plan.scale:,} requests (fewer where the table says so) of {_TOKENS} prompt tokens, all asked at"
-        " once, in virtual time. Real: everything of ours from the session down, defaults throughout (50 jobs in"
-        " flight, 50,000 requests a job), the SDK, and the ledger on the disk. Simulated: the clock; the server,"
-        " behind httpx; and one request of the simulation stands for a thousand. Jobs take an hour in the median"
-        " (log-normal), 1 % of the requests fail in a way that may pass, 2 % of the jobs expire half answered after"
-        " 24 h. Utilisation: tokens enqueued, as a share of the limit, in the mean over all the time in which a"
-        " whole job's requests were waiting. The last row is a tenth of the requests, in jobs of 400 that take two"
-        " minutes, 100 in flight, one standing for 100.",
-        rows=[_row(name, scenario, seen[name]) for name, scenario in scenarios.items()],
+        method=f"{runs.plan.scale:,} requests (or fewer, see the table) of {_TOKENS} prompt tokens, submitted together"
+        " in virtual time. Real: the package from the session down with its defaults (50 jobs in progress, 50,000"
+        " requests per job), the SDK, and the ledger on disk. Simulated: the clock and the server behind httpx; one"
+        " simulated request stands for a thousand. Jobs take an hour in the median (log-normal), 1 % of the requests"
+        " fail with a retryable error, 2 % of the jobs expire after 24 h with half of their requests answered."
+        " Utilisation: enqueued tokens in percent of the limit, averaged over the time in which the requests of at"
+        " least one job waited to be submitted. The last row simulates a tenth of the requests in jobs of 400 requests"
+        " that take two minutes, 100 in progress; one simulated request stands for 100.",
+        rows=[_row(name, scenario, reports[name]) for name, scenario in scenarios.items()],
         targets=[
             *(
-                Target(f"queue kept full to 95 %, limit {name}", share >= _FULL, f"{share:.1%}")
-                for name, share in filled.items()
+                Target(f"at least 95 % of the limit of {name} in use", share >= _MIN_UTILISATION, f"{share:.1%}")
+                for name, share in utilisation.items()
             ),
-            _limits(scenarios, done),
+            _limits_target(scenarios, done),
             Target(
-                "it ends, with an answer for every request and none bought twice",
+                "an answer for every request, and no request answered twice",
                 len(done) == len(scenarios)
                 and all(not report["without_an_answer"] and not report["answered_twice"] for report in done.values()),
                 "; ".join(
@@ -85,12 +85,12 @@ def measure(runs: Runs) -> Figure:
                 ),
             ),
         ],
-        plots=[Bars("Utilisation of the token limit", "share", dict(filled), (_FULL, "target: 95 %"))]
-        if filled
+        plots=[Bars("Utilisation of the token limit", "share", dict(utilisation), (_MIN_UTILISATION, "target: 95 %"))]
+        if utilisation
         else [],
         notes=[
-            "Jobs that the server refuses because of the token limit cost nothing and never enter the queue; they"
-            " are counted in the table.",
+            "Jobs that the server rejects because of the token limit cost nothing and never enter the queue; the table"
+            " counts them.",
         ],
     )
 
@@ -105,9 +105,9 @@ def _simulate(scenario: Scenario, seconds: float) -> dict[str, Any]:
             Path(folder, "errors.txt"),
         )
         if reason or not report.exists():
-            return {"reason": reason or "it left no report"}
-        told: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-        return told
+            return {"reason": reason or "the process wrote no report"}
+        values: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+        return values
 
 
 def _row(name: str, scenario: Scenario, report: dict[str, Any]) -> dict[str, Cell]:
@@ -117,12 +117,12 @@ def _row(name: str, scenario: Scenario, report: dict[str, Any]) -> dict[str, Cel
             "requests": scenario.requests,
             "hours": report["reason"],
             "utilisation": "",
-            "most enqueued": "",
+            "peak enqueued": "",
             "batches": None,
-            "refused for tokens": None,
-            "most created in an hour": None,
-            "creations refused": None,
-            "looks an hour": None,
+            "rejected for tokens": None,
+            "peak created per hour": None,
+            "creations rejected": None,
+            "polls per hour": None,
         }
     share = report["utilisation"]
     return {
@@ -130,24 +130,24 @@ def _row(name: str, scenario: Scenario, report: dict[str, Any]) -> dict[str, Cel
         "requests": scenario.requests,
         "hours": round(report["hours"], 1),
         "utilisation": f"{share:.1%}" if share and "tokens" in name else "",
-        "most enqueued": f"{report['most_enqueued'] / 1e6:,.0f} M",
+        "peak enqueued": f"{report['most_enqueued'] / 1e6:,.0f} M",
         "batches": report["batches"],
-        "refused for tokens": report["refused_batches"],
-        "most created in an hour": report["most_created_in_an_hour"],
-        "creations refused": report["refused_creations"],
-        "looks an hour": round(report["looks"] / report["hours"]),
+        "rejected for tokens": report["rejected_batches"],
+        "peak created per hour": report["most_created_per_hour"],
+        "creations rejected": report["rejected_creations"],
+        "polls per hour": round(report["polls"] / report["hours"]),
     }
 
 
-def _limits(scenarios: dict[str, Scenario], done: dict[str, dict[str, Any]]) -> Target:
-    text = "no limit is broken: tokens enqueued, 2,000 creations an hour"
+def _limits_target(scenarios: dict[str, Scenario], done: dict[str, dict[str, Any]]) -> Target:
+    text = "no limit exceeded: enqueued tokens, 2,000 creations per hour"
     kept = all(
         report["most_enqueued"] <= scenarios[name].token_limit
-        and report["most_created_in_an_hour"] <= scenarios[name].creations_an_hour
-        and not report["refused_creations"]
+        and report["most_created_per_hour"] <= scenarios[name].creations_per_hour
+        and not report["rejected_creations"]
         for name, report in done.items()
     )
-    refused = sum(report["refused_creations"] for report in done.values())
-    most = max((report["most_created_in_an_hour"] for report in done.values()), default=0)
-    told = f"at most {most:,} created in an hour, {refused:,} creations refused with 429"
-    return Target(text, kept if done else None, told)
+    rejected = sum(report["rejected_creations"] for report in done.values())
+    most = max((report["most_created_per_hour"] for report in done.values()), default=0)
+    observed = f"at most {most:,} created per hour, {rejected:,} creations rejected with 429"
+    return Target(text, kept if done else None, observed)

@@ -1,31 +1,31 @@
-"""The time from the call to the last row."""
+"""Figure `wall`: time from the call to the last answer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from benchmarks.figure import Cell, Figure, Lines, Target, ratio, times
+from benchmarks.figure import Cell, Figure, Lines, Target, format_ratio, ratio
 from benchmarks.plans import NAMES
 from benchmarks.runs import BATCH_CONTENDERS, Run, Runs
 
-# A slow minute of the machine bends a fit by some hundredths.
-_LINEAR = 1.1
+# A slow minute of the machine changes the exponent of a fit by some hundredths.
+_MAX_EXPONENT = 1.1
 
-# In smaller runs what does not depend on the size is most of the time.
-_FACTOR = 50
+# Fixed costs dominate small runs → fit only the sizes from a 50th of the largest.
+_FIT_RANGE = 50
 
 
 def measure(runs: Runs) -> Figure:
-    """Measures it."""
+    """Measure the wall time of every contender for every size."""
     plan = runs.plan
-    seen: dict[int, dict[str, Run]] = {}
+    measured: dict[int, dict[str, Run]] = {}
     for size in plan.sizes:
         names = BATCH_CONTENDERS if size <= plan.peers_up_to else ("ours",)
-        seen[size] = runs.measure([*names, "floor"], size)
+        measured[size] = runs.measure([*names, "floor"], size)
     sample = runs.measure(["synchronous"], plan.synchronous)["synchronous"] if plan.synchronous else None
     series = {
-        name: [(size, run.wall) for size, row in seen.items() if (run := row.get(name)) and run.reason is None]
+        name: [(size, run.wall) for size, row in measured.items() if (run := row.get(name)) and run.reason is None]
         for name in (*BATCH_CONTENDERS, "floor")
     }
     series = {name: points for name, points in series.items() if points}
@@ -33,16 +33,16 @@ def measure(runs: Runs) -> Figure:
         series["synchronous"] = [(size, sample.wall / sample.requests * size) for size in plan.sizes]
     notes = [
         f"{NAMES[name]} at {size:,}: {run.reason}."
-        for size, row in seen.items()
+        for size, row in measured.items()
         for name, run in row.items()
         if run.reason and "not part of" not in run.reason
     ]
     return Figure(
         name="wall",
         title="Wall time",
-        how="Seconds from the call to the last answer, the sandbox's own work (which reads, answers and writes each"
-        " line, on the same machine) included. The offline mode and curator look once a second or less; the others"
-        " every tenth." + (f" The synchronous calls are a sample of {plan.synchronous:,}, scaled." if sample else ""),
+        method="Seconds from the call to the last answer, including the work of the sandbox on the same machine. The"
+        " offline mode and curator poll at most once a second, the others ten times a second."
+        + (f" The synchronous LLM is measured with {plan.synchronous:,} calls, and scaled." if sample else ""),
         rows=[_row(name, points, plan.sizes, series) for name, points in series.items()],
         targets=_targets(series, plan.sizes),
         plots=[
@@ -58,7 +58,7 @@ def measure(runs: Runs) -> Figure:
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float | None:
-    """The slope of a straight line through points, both of whose coordinates are taken as logarithms."""
+    """Return the exponent `b` of the least-squares fit `y = a * x**b`; `None` for fewer than two points."""
     if len(points) < 2:
         return None
     xs, ys = [math.log(x) for x, _ in points], [math.log(y) for _, y in points]
@@ -66,8 +66,8 @@ def exponent(points: Sequence[tuple[float, float]]) -> float | None:
     return sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / sum((x - x_mean) ** 2 for x in xs)
 
 
-def _large(points: Sequence[tuple[float, float]], sizes: Sequence[int]) -> list[tuple[float, float]]:
-    return [point for point in points if point[0] >= sizes[-1] / _FACTOR]
+def _fitted(points: Sequence[tuple[float, float]], sizes: Sequence[int]) -> list[tuple[float, float]]:
+    return [point for point in points if point[0] >= sizes[-1] / _FIT_RANGE]
 
 
 def _best(series: dict[str, list[tuple[float, float]]], size: int) -> float | None:
@@ -86,11 +86,11 @@ def _row(
         wall = walls.get(size)
         row[f"{size:,}"] = None if wall is None else f"{wall:,.1f} s"
     largest = max((size for size in sizes if size in walls and _best(series, size)), default=None)
-    row["to the best other"] = times(ratio(walls[largest], _best(series, largest))) if largest else ""
+    row["vs best other"] = format_ratio(ratio(walls[largest], _best(series, largest))) if largest else ""
     floor = dict(series.get("floor", ()))
     last = max((size for size in walls if size in floor), default=None)
-    row["to the floor"] = times(ratio(walls[last], floor[last])) if last else ""
-    slope = exponent(_large(points, sizes))
+    row["vs floor"] = format_ratio(ratio(walls[last], floor[last])) if last else ""
+    slope = exponent(_fitted(points, sizes))
     row["exponent"] = None if slope is None else round(slope, 2)
     return row
 
@@ -98,19 +98,18 @@ def _row(
 def _targets(series: dict[str, list[tuple[float, float]]], sizes: Sequence[int]) -> list[Target]:
     ours = dict(series.get("ours", ()))
     compared = {size: ours[size] / best for size in sizes if size in ours and (best := _best(series, size))}
-    told = ", ".join(f"{share:.2f} × at {size:,}" for size, share in compared.items())
-    slope = exponent(
-        [point for point in series.get("ours", ()) if point[0] >= sizes[-1] / 50] or series.get("ours", ())
-    )
+    ratios = ", ".join(f"{share:.2f} × at {size:,}" for size, share in compared.items())
+    points = series.get("ours", [])
+    slope = exponent(_fitted(points, sizes) or points)
     return [
         Target(
-            "never behind the best other contender",
+            "never slower than the best other contender",
             max(compared.values()) <= 1.0 if compared else None,
-            told or "nothing to compare with",
+            ratios or "no other contender measured",
         ),
         Target(
-            f"linear in requests (exponent {_LINEAR} or less, over the sizes from a {_FACTOR}th of the largest)",
-            None if slope is None else slope <= _LINEAR,
-            "one size only" if slope is None else f"exponent {slope:.2f}",
+            f"linear in requests: exponent at most {_MAX_EXPONENT} (fit over sizes from 1/{_FIT_RANGE} of the largest)",
+            None if slope is None else slope <= _MAX_EXPONENT,
+            "not measured: a fit needs two sizes" if slope is None else f"exponent {slope:.2f}",
         ),
     ]

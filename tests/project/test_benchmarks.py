@@ -140,7 +140,7 @@ def test_the_benchmarks_write_a_table_and_all_that_it_says_as_json(tmp_path):
     assert results["machine"].keys() >= {"python", "cores", "packages", "peers"}
     for figure in results["figures"].values():
         assert figure["rows"]
-        assert figure["targets"] or figure["title"] == "Where the CPU time goes"
+        assert figure["targets"] or figure["title"] == "CPU time by stage"
         assert all(row.keys() == figure["rows"][0].keys() for row in figure["rows"])
         assert all(target["met"] in (True, False, None) for target in figure["targets"])
     assert {run["contender"] for run in results["runs"] if run["reason"] is None} >= {
@@ -151,7 +151,7 @@ def test_the_benchmarks_write_a_table_and_all_that_it_says_as_json(tmp_path):
     }
     assert {run["contender"] for run in results["runs"] if run["reason"] is not None} == PEERS.keys()
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert "it ended with" not in text
+    assert "the process ended with" not in text
     assert all(f"## {figure['title']}" in text for figure in results["figures"].values())
     assert str(ROOT) not in text + (tmp_path / "results.json").read_text(encoding="utf-8")
 
@@ -181,8 +181,8 @@ def test_each_rule_notices_a_job_after_it_has_ended():
     for rule in polling.RULES:
         noticed = polling.simulate(rule, 600.0)
         assert 0 < noticed.worst <= 60.0
-        assert noticed.looks >= 10
-    ages = [age for age, _ in zip(polling.RULES[0].looks(), range(100), strict=False)]
+        assert noticed.polls >= 10
+    ages = [age for age, _ in zip(polling.RULES[0].poll_ages(), range(100), strict=False)]
     assert all(earlier < later for earlier, later in pairwise(ages))
 
 
@@ -214,5 +214,5 @@ def test_the_virtual_server_keeps_its_limits_and_its_books():
     server.advance()
 
     assert [batch.status for batch in server._batches.values()] == ["in_progress", "failed"]
-    assert (server.enqueued, server.refused_batches) == (1_000, 1)
+    assert (server.enqueued, server.rejected_batches) == (1_000, 1)
     assert server.token_seconds == pytest.approx(1_000 * 1.0)
