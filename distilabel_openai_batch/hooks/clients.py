@@ -35,12 +35,12 @@ def batch_client(step: Any) -> Any:
 
 
 def task_batch_client(step: Any) -> Any:
-    """Return the client of a step, or of the Task in the step's field `task` (`SubmitBatch` has one), or `None`."""
+    """Return the client of a step, or of the Task in the step's field `task` (as in `SubmitBatch`), or `None`."""
     return batch_client(step) or batch_client(getattr(step, "task", None))
 
 
 def uses_batch_client(step: Any) -> bool:
-    """Return whether a step sends requests through a client: its own, its Task's, or one in a `MixtureOfAgentsLLM`."""
+    """Return whether a step sends requests through a client, which may be a member of a `MixtureOfAgentsLLM`."""
     llm = getattr(step, "llm", None)
     members = [llm.aggregator_llm, *llm.proposers_llms] if isinstance(llm, MixtureOfAgentsLLM) else []
     return task_batch_client(step) is not None or any(isinstance(member, _client_types) for member in members)

@@ -55,7 +55,7 @@ def _write(original: Any, self: Any, step_name: str) -> None:
     distilabel writes fifty rows at a time, and takes the column types of the first fifty for all: if a column is `None`
     there and a text later, Arrow ends the pipeline with an error. Failures are rare, and a routed row has the failure
     columns of only the Tasks on its way. So the replacement adds missing failure columns, and afterwards widens the
-    remembered types to those that were written.
+    remembered types to the written types.
     """
     columns: list[str] | None = getattr(self, "_openai_batch_columns", None)
     if columns is None:

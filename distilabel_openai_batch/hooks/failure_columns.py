@@ -4,7 +4,7 @@ A failure is known where an answer is read, and rows are made by Tasks that know
 its row in one of two ways:
 
 1. Most Tasks pass each output of the LLM to distilabel's `_format_outputs`: `OutputWithFailures` carries the failures
-   there, one for each generation (`output_cells`).
+   there, a failure for each generation (`output_cells`).
 2. For other Tasks the outcomes of a row group's calls are matched with the group's rows by position, if there are as
    many outcomes as rows and each row still has its input columns (`match_failures`). Otherwise each row without an
    answer gets a message about the whole group.
@@ -57,7 +57,7 @@ def cell_text(cell: Cell) -> str | None:
 
 
 def output_cells(output: Mapping[str, Any], generations: int) -> list[Cell]:
-    """Return the cells for the rows of one output, one for each generation."""
+    """Return the cells for the rows of one output: a cell for each generation."""
     failures = output.failures if isinstance(output, OutputWithFailures) else ()
     return [build_cell(failures[place] if place < len(failures) else None) for place in range(generations)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Each of these modules registers its patches when it is imported.
+# The import of each module registers the patches of that module.
 from distilabel_openai_batch.hooks import (  # noqa: F401
     dataset_files,
     ray,
@@ -20,9 +20,9 @@ from distilabel_openai_batch.hooks.clients import register_client_type
 def install(client_type: type) -> None:
     """Patch distilabel for steps that hold a client of a type.
 
-    `plugin.base` calls this function when it is imported, in the pipeline's process and in each step's process: a
-    step's process imports the client's class to unpickle the step, and so has the patches before the step runs. Each
-    patch checks whether a client is involved; any other pipeline runs as without this package.
+    The import of `plugin.base` calls this function, in the pipeline's process and in each step's process: a step's
+    process imports the client's class to unpickle the step, and so has the patches before the step runs. Each patch
+    acts only on steps and pipelines with a client; any other pipeline runs as without this package.
 
     Args:
         client_type: see `clients.register_client_type`.

@@ -32,7 +32,7 @@ from distilabel_openai_batch.hooks.registry import patch, patch_property, requir
 from distilabel_openai_batch.hooks.scheduling import tasks_count_as_ordinary
 
 _LOAD_ERROR_SECONDS = 10.0
-"""Seconds to wait for an actor's error after the actor's step has reported that it could not be loaded."""
+"""Seconds to wait for an actor's error after the actor's step has reported a failed load."""
 
 _NAMES_SECONDS = 5.0
 """Seconds to wait until Ray has released the names of ended actors."""
@@ -68,7 +68,7 @@ class _StepActor:
 
 
 class _Actors:
-    """The actors of one run of a pipeline: those of its queues, and those of its steps with their errors.
+    """The actors of one run of a pipeline: the actors of queues, and the actors of steps with their errors.
 
     Args:
         pipeline: the pipeline.

@@ -1,7 +1,7 @@
 """Replace functions of distilabel, check each target first, and restore the originals.
 
-distilabel 1.5.3 offers no extension point for most of what a Task needs that waits for batch jobs. The modules of this
-folder therefore replace functions of distilabel, most of them private: `@patch` stands above each replacement.
+distilabel 1.5.3 has no extension points for a Task that waits for batch jobs for hours. The modules of this folder
+therefore replace functions of distilabel, most of them private: `@patch` stands above each replacement.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Patch:
     replacement: Callable[..., Any] | None
 
     def differs(self) -> bool:
-        """Return whether this distilabel has no such target, or one with other parameters."""
+        """Return whether this distilabel has no such target, or a target with other parameters."""
         target = inspect.getattr_static(self.owner, self.name, None)
         if self.parameters is None:
             return not isinstance(target, property)

@@ -123,16 +123,17 @@ def _completed_steps(pipeline: Any, manager: Any) -> dict[str, list[Any]]:
         if batches is not None:
             stored[name] = batches
             continue
-        # Otherwise the old batches would be mixed with those of this run.
+        # Otherwise the old batches would be mixed with the batches of this run.
         shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(rows_directory(directory), ignore_errors=True)
     return stored
 
 
 def _may_be_complete(dag: Any, name: str, stored: dict[str, list[Any]]) -> bool:
-    """Return whether the cached output of a step may be used: all its predecessors are complete, and it has no routing.
+    """Return whether the cached output of a step may be used.
 
-    A cached batch does not say which of several steps the batch was routed to.
+    The step has `use_cache`, all predecessors are complete, and no batch was routed: a cached batch does not say which
+    of several steps the batch was routed to.
     """
     predecessors = list(dag.get_step_predecessors(name))
     return (

@@ -37,7 +37,7 @@ async def process_side_by_side(
     """Process row groups of a step concurrently.
 
     Each group's synchronous `process` runs under greenback, so that the blocking `generate` can await. Groups start in
-    order and switch only where one awaits, so that a second run makes equal requests in the same order. If a group
+    order and switch only where a group awaits, so that a second run makes equal requests in the same order. If a group
     raises, the group's rows get `None`s, as distilabel does for an ordinary step.
 
     Args:

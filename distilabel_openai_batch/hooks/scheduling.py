@@ -47,7 +47,7 @@ def tasks_count_as_ordinary() -> Iterator[None]:
 @patch_property(_Step, "is_global")
 @patch_property(_Task, "is_global")
 def _is_global(original: Any, self: Any) -> bool:
-    """Make a Task with a client a global step, which is given all rows in one call; and so a stopped step.
+    """Make a Task with a client a global step, which is given all rows in one call; make a stopped step global too.
 
     distilabel's generator makes the next batch when the step's output has arrived: an ordinary step would have one
     batch in progress at a time, and so one small job after another.

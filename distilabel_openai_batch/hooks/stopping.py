@@ -255,7 +255,7 @@ def exit_when_orphaned() -> None:
 def terminate_pool(pipeline: Any) -> None:
     """End the steps' processes, and kill each that has not ended after a second.
 
-    `pool.terminate` may wait for ever for a lock that died with one of the processes, so it runs in a thread.
+    `pool.terminate` may wait for ever for a lock that died with one of the processes, so the call runs in a thread.
     """
     pool, pipeline._pool = pipeline._pool, None
     terminating = threading.Thread(target=pool.terminate, daemon=True)
@@ -270,7 +270,7 @@ def stop_log_listener() -> None:
     """Stop distilabel's log listener, which distilabel stops only where `run` returns a dataset.
 
     A killed process may have died with the lock of the log's queue: no record passes the queue any more, and
-    `listener.stop` waits for ever, so it runs in a thread.
+    `listener.stop` waits for ever, so the call runs in a thread.
     """
     listener, logging.queue_listener = logging.queue_listener, None
     if listener is None:

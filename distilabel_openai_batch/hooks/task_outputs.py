@@ -48,7 +48,7 @@ def _get_outputs(original: Any, self: Any) -> dict[str, bool]:
 def _format_outputs(original: Any, self: Any, outputs: Any, input: Any = None) -> list[dict[str, Any]]:
     """Add the failure column to the rows that distilabel makes of one output of an LLM.
 
-    Only here both the row and the failure of each of its generations are known.
+    No other function of distilabel has both the row and the failures of its generations.
     """
     rows: list[dict[str, Any]] = original(self, outputs, input)
     if _adds_failures(self):

@@ -210,7 +210,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     def generate_outputs(
         self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
-        """APICall `generate`."""
+        """Call `generate`."""
         return self.generate(inputs, num_generations, **kwargs)
 
     def get_last_hidden_states(self, inputs: list[StandardInput]) -> list[list[Any]]:

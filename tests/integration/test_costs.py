@@ -1,4 +1,4 @@
-"""What the command line says of money."""
+"""Tests of the costs that the commands print, with the sandbox priced like OpenAI."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import shutil
 import sqlite3
 import sys
 import time
-from contextlib import closing
 from decimal import Decimal
 
 import orjson
 import pytest
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import Answer, build_result_line, parse_result_line
+from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import LedgerReader
@@ -23,7 +22,7 @@ from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.pricing.prices import Cost, dollars
 from distilabel_openai_batch.sandbox import Settings
-from tests.integration.test_cli import ask, run
+from tests.support.commands import adopt_answer, generate, run_command
 from tests.support.environment import API_KEY
 from tests.unit.pricing.test_prices import NOVEMBER
 
@@ -33,129 +32,117 @@ MINI = "gpt-4o-mini"
 
 
 @pytest.fixture(autouse=True)
-def the_sandbox_bills_as_openai_does(monkeypatch):
-    """Its address is that of a server whose prices are known."""
+def openai_prices(monkeypatch):
+    """Give the sandbox's address OpenAI's prices."""
     monkeypatch.setattr(prices, "_PROVIDERS", [(re.compile(r"127\.0\.0\.1"), "openai")])
 
 
 @pytest.fixture(scope="module")
-def asked(running_sandbox, tmp_path_factory):
-    """A ledger with a job of twelve requests, three that were asked at once, and one of a model without a price."""
+def priced_run(running_sandbox, tmp_path_factory):
+    """Return the directory of a ledger with twelve batched, three synchronous and one unpriced request."""
     directory = tmp_path_factory.mktemp("costs")
     running_sandbox.reset(Settings())
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(sys, "argv", ["asking.py"])
         fields = {"ledger_dir": str(directory), "base_url": running_sandbox.base_url, "api_key": API_KEY}
-        ask(**fields)
-        ask([[{"role": "user", "content": f"Say letter {i}."}] for i in range(3)], sync_below=9, **fields)
+        generate(**fields)
+        generate([[{"role": "user", "content": f"Say letter {i}."}] for i in range(3)], sync_below=9, **fields)
         monkeypatch.setattr(sys, "argv", ["other.py"])
         calls.scope_memories.clear()
-        adopt(directory, ScopeName("other.py", "", running_sandbox.base_url + "/"))
+        adopt_answer(directory, ScopeName("other.py", "", running_sandbox.base_url + "/"))
     return directory
 
 
-CACHED = {"prompt_tokens": 2_000, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 1_500}}
-
-
-def adopt(directory, scope: ScopeName, model="mine", usage=CACHED, batch_id="batch_mine") -> None:
-    """A batch of another machine with one answer; if nothing else is said, of a model that nobody lists."""
-    line = build_result_line(f"{'a' * 32}-0", {"model": model, "usage": usage})
-    batch = Batch(batch_id, "completed", total=1, created_at=time.time())
-    with closing(Ledger(directory, scope)) as ledger:
-        ledger.adopted_jobs.add_ended(batch, batch_id, [parse_result_line(line)])
-
-
 @pytest.fixture
-def directory(asked, monkeypatch):
-    """The same, for the environment to choose."""
-    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(asked))
-    return asked
+def directory(priced_run, monkeypatch):
+    """Make that ledger the default one, and return its directory."""
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(priced_run))
+    return priced_run
 
 
 def expected(job) -> tuple[Decimal, Decimal]:
-    """What it cost and what it would have cost at once, by the list."""
-    at_once = (job.tokens_in * Decimal("0.15") + job.tokens_out * Decimal("0.6")) / 1_000_000
-    return (at_once if job.is_synchronous else at_once / 2), at_once
+    """Return the cost of a job and its synchronous cost, by the list price of gpt-4o-mini."""
+    synchronous = (job.tokens_in * Decimal("0.15") + job.tokens_out * Decimal("0.6")) / 1_000_000
+    return (synchronous if job.is_synchronous else synchronous / 2), synchronous
 
 
-def test_jobs_say_what_they_cost(directory):
-    """At half the price, or in full where they were asked at once; what is not listed is null, and `?`."""
+def test_jobs_shows_half_the_price_for_batches_and_the_full_price_otherwise(directory):
+    """A cost without a list price is `null` in JSON and `?` in the table."""
     entries = LedgerReader(directory).jobs()
-    jobs = json.loads(run("jobs", "--json").stdout)
+    jobs = json.loads(run_command("jobs", "--json").stdout)
     for job, entry in zip(jobs[:2], entries, strict=False):
-        spent, at_once = expected(entry)
-        assert (job["cost"], job["cost_at_once"]) == (pytest.approx(float(spent)), pytest.approx(float(at_once)))
-        assert job["saved"] == pytest.approx(float(at_once - spent))
+        spent, synchronous = expected(entry)
+        assert (job["cost"], job["cost_at_once"]) == (pytest.approx(float(spent)), pytest.approx(float(synchronous)))
+        assert job["saved"] == pytest.approx(float(synchronous - spent))
     assert [job["answered_by"] for job in jobs] == ["gpt-4o-mini-2024-07-18", "gpt-4o-mini-2024-07-18", "mine"]
     assert (jobs[2]["cost"], jobs[2]["saved"], jobs[2]["tokens_cached"]) == (None, None, 1_500)
 
-    lines = run("jobs").stdout.splitlines()
+    lines = run_command("jobs").stdout.splitlines()
     rows = [line.split() for line in lines[1:]]
     assert rows[1][1] == "(synchronous)"
     assert rows[2][5:7] == ["?", "?"]
     spent = sum(expected(entry)[0] for entry in entries[:2])
     assert rows[3][:4] == ["total", "16/16", "0", dollars(spent)]
-    assert "? The price of mine is not known" in run("jobs").stderr
+    assert "? The price of mine is not known" in run_command("jobs").stderr
 
 
-def test_costs_are_told_by_scope_and_model(directory):
-    """With the total, the price at once, and what was saved."""
+def test_costs_lists_scopes_and_models_with_a_total(directory):
     entries = LedgerReader(directory).jobs()
-    spent, at_once = (sum(some) for some in zip(*map(expected, entries[:2]), strict=True))
-    header, mine, unknown, total = run("costs").stdout.splitlines()
+    spent, synchronous = (sum(column) for column in zip(*map(expected, entries[:2]), strict=True))
+    header, priced, unpriced, total = run_command("costs").stdout.splitlines()
     assert re.split(r" {2,}|(?<=cached) |(?<=once) ", header.strip())[-4:] == ["tokens out", "cost", "at once", "saved"]
-    money = [dollars(spent), dollars(at_once), dollars(at_once - spent)]
-    assert mine.split()[:3] == ["asking.py", "gpt-4o-mini-2024-07-18", "15"]
-    assert mine.split()[-3:] == money
-    assert unknown.split() == ["other.py", "mine", "1", "2,000", "1,500", "5", "?", "?", "?"]
+    money = [dollars(spent), dollars(synchronous), dollars(synchronous - spent)]
+    assert priced.split()[:3] == ["asking.py", "gpt-4o-mini-2024-07-18", "15"]
+    assert priced.split()[-3:] == money
+    assert unpriced.split() == ["other.py", "mine", "1", "2,000", "1,500", "5", "?", "?", "?"]
     assert total.split()[-3:] == money
-    assert "? The price of mine is not known" in run("costs").stderr
+    assert "? The price of mine is not known" in run_command("costs").stderr
 
-    about = json.loads(run("costs", "--json").stdout)
-    assert about["total"]["cost"] == pytest.approx(float(spent))
-    assert (about["total"]["answers"], about["total"]["unknown"]) == (16, 1)
-    assert [scope["cost"] is None for scope in about["scopes"]] == [False, True]
-    [only] = json.loads(run("costs", "other.py", "--json").stdout)["scopes"]
+    summary = json.loads(run_command("costs", "--json").stdout)
+    assert summary["total"]["cost"] == pytest.approx(float(spent))
+    assert (summary["total"]["answers"], summary["total"]["unknown"]) == (16, 1)
+    assert [scope["cost"] is None for scope in summary["scopes"]] == [False, True]
+    [only] = json.loads(run_command("costs", "other.py", "--json").stdout)["scopes"]
     assert (only["scope"], only["model"], only["cost"]) == ("other.py", "mine", None)
 
 
-def test_each_request_costs_what_its_own_length_does(tmp_path, running_sandbox, monkeypatch):
-    """A prompt above 272,000 tokens is dearer, and no sum of short ones is."""
+def test_the_long_prompt_price_applies_to_single_requests(tmp_path, running_sandbox, monkeypatch):
+    """A prompt above 272,000 tokens costs more; a sum of shorter prompts does not."""
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path))
     monkeypatch.setattr(time, "time", lambda: NOVEMBER)
     for number, (tokens_in, dollars_in) in enumerate([(300_000, 0.75), (200_000, 0.25), (272_000, 0.34)]):
         scope = ScopeName(f"{number}.py", "", running_sandbox.base_url + "/")
-        adopt(tmp_path, scope, "gpt-5.4", {"prompt_tokens": tokens_in, "completion_tokens": 0}, f"batch_{number}")
-        job = json.loads(run("jobs", "--json").stdout)[number]
+        adopt_answer(
+            tmp_path, scope, "gpt-5.4", {"prompt_tokens": tokens_in, "completion_tokens": 0}, f"batch_{number}"
+        )
+        job = json.loads(run_command("jobs", "--json").stdout)[number]
         assert (job["tokens_in"], job["cost"]) == (tokens_in, dollars_in)
         assert "long" not in job
-    assert json.loads(run("costs", "--json").stdout)["total"]["cost"] == 1.34
+    assert json.loads(run_command("costs", "--json").stdout)["total"]["cost"] == 1.34
 
 
-def test_a_job_is_shown_with_its_cost(directory):
-    """And says why it is not known."""
+def test_show_prints_the_cost_or_the_reason_why_the_cost_is_unknown(directory):
     [job, _, other] = LedgerReader(directory).jobs()
-    spent, at_once = expected(job)
-    assert f"{dollars(spent)}; saved {dollars(at_once - spent)}" in run("show", job.batch_id).stdout
-    shown = run("show", other.batch_id)
+    spent, synchronous = expected(job)
+    assert f"{dollars(spent)}; saved {dollars(synchronous - spent)}" in run_command("show", job.batch_id).stdout
+    shown = run_command("show", other.batch_id)
     assert "2,000 in (1,500 of them cached), 5 out" in shown.stdout
     assert "?; saved ?" in shown.stdout
     assert "The price of mine is not known" in shown.stderr
 
 
-def test_without_the_price_list_it_is_said_how_to_install_it(directory, monkeypatch):
-    """And no number is made up."""
+def test_without_the_price_list_costs_are_unknown_and_the_extra_is_named(directory, monkeypatch):
     monkeypatch.setattr(prices, "_price_list", lambda: None)
     prices._rates.cache_clear()
     for command in ("jobs", "costs"):
-        ran = run(command)
+        ran = run_command(command)
         assert "pip install 'distilabel-openai-batch[prices]'" in ran.stderr
         assert "$" not in ran.stdout
     prices._rates.cache_clear()
 
 
-def test_what_was_forgotten_is_not_known(running_sandbox, tmp_path, monkeypatch):
-    """The job stays, and says that its cost is unknown instead of nothing."""
+def test_the_cost_of_forgotten_answers_is_unknown(running_sandbox, tmp_path, monkeypatch):
+    """The job stays, with an unknown cost instead of none."""
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path))
     scope = ScopeName("other.py", "", running_sandbox.base_url + "/")
     ledger = Ledger(tmp_path, scope)
@@ -165,19 +152,19 @@ def test_what_was_forgotten_is_not_known(running_sandbox, tmp_path, monkeypatch)
     )
     ledger.requests.forget()
     ledger.close()
-    assert json.loads(run("jobs", "--json").stdout)[0]["cost"] is None
-    assert "were forgotten" in run("costs").stderr
+    assert json.loads(run_command("jobs", "--json").stdout)[0]["cost"] is None
+    assert "were forgotten" in run_command("costs").stderr
 
 
-def test_a_ledger_of_an_older_release_is_read(directory, tmp_path, monkeypatch):
-    """Which has no column for cached tokens, and is not changed by looking at it."""
+def test_a_ledger_without_the_column_for_cached_tokens_is_read_unchanged(directory, tmp_path, monkeypatch):
+    """Version 3 of the schema has no such column."""
     shutil.copy(directory / "ledger.sqlite3", tmp_path)
     with sqlite3.connect(tmp_path / "ledger.sqlite3") as database:
         database.execute("ALTER TABLE requests DROP COLUMN tokens_cached")
         database.execute("PRAGMA user_version = 3")
     database.close()
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path))
-    jobs = orjson.loads(run("jobs", "--json").stdout)
+    jobs = orjson.loads(run_command("jobs", "--json").stdout)
     assert [job["tokens_cached"] for job in jobs] == [0, 0, 0]
     assert jobs[0]["cost"] > 0
     assert "tokens_cached" not in str(LedgerReader(tmp_path)._query("SELECT sql FROM sqlite_master"))
@@ -187,11 +174,10 @@ def test_a_ledger_of_an_older_release_is_read(directory, tmp_path, monkeypatch):
     ("amount", "words"),
     [("0", "$0.00"), ("0.00001", "<$0.0001"), ("0.0123", "$0.0123"), ("0.5", "$0.5000"), ("1234.567", "$1,234.57")],
 )
-def test_money_is_written_as_people_do(amount, words):
-    """Small sums with more digits, and none as nothing that is something."""
+def test_dollars_shows_more_digits_for_small_amounts(amount, words):
+    """A positive amount is never shown as zero."""
     assert dollars(Decimal(amount)) == words
 
 
-def test_nothing_asked_costs_nothing():
-    """A sum of nothing."""
+def test_a_sum_of_empty_costs_is_zero():
     assert Cost() + Cost() == Cost(Decimal(0), Decimal(0))

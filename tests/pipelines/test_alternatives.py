@@ -1,4 +1,4 @@
-"""What the README says of the alternatives, measured against the same server."""
+"""Tests of the statements about alternatives in the documentation, measured against the sandbox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = [{"instruction": f"Say number {i}."} for i in range(5)]
 
 
 def offline_llm() -> OpenAILLM:
-    """distilabel's own way to use the Batch API."""
+    """Return distilabel's own LLM for the Batch API."""
     return OpenAILLM(
         model="gpt-4o-mini", use_offline_batch_generation=True, offline_batch_generation_block_until_done=1
     )
@@ -37,23 +37,23 @@ def answers(llm, tmp_path) -> list[tuple[str, str | None]]:
     return [(row["instruction"], row["generation"]) for row in rows]
 
 
-def test_one_request_of_five_fails(sandbox, tmp_path):
-    """Ours loses its row, the offline mode shifts the others' answers, the synchronous LLM loses the row group."""
-    right = dict(answers(synchronous_llm(), tmp_path / "right"))
+def test_one_failed_request_of_five(sandbox, tmp_path):
+    """The batch LLM loses one row, the offline mode shifts other answers, the synchronous LLM loses the row group."""
+    expected = dict(answers(synchronous_llm(), tmp_path / "synchronous-expected"))
     sandbox.configure(failures=[RequestFailure(contains="number 2")])
 
-    ours = answers(batch_llm(), tmp_path / "ours")
+    batch = answers(batch_llm(), tmp_path / "batch")
     offline = answers(offline_llm(), tmp_path / "offline")
     synchronous = answers(synchronous_llm(), tmp_path / "synchronous")
 
-    assert ours == [(row, None if "number 2" in row else answer) for row, answer in right.items()]
+    assert batch == [(row, None if "number 2" in row else answer) for row, answer in expected.items()]
     assert len(offline) == 4
-    assert sum(right[row] != answer for row, answer in offline) == 2
+    assert sum(expected[row] != answer for row, answer in offline) == 2
     assert [answer for _, answer in synchronous] == [None] * 5
 
 
-def test_the_reply_to_a_creation_is_lost(sandbox):
-    """One batch for us, one more with each retry for the SDK that the offline mode stands on."""
+def test_lost_reply_to_a_creation(sandbox):
+    """The batch LLM creates one batch. The SDK under the offline mode creates one more with each retry."""
     batches = []
     for llm in (batch_llm(), offline_llm()):
         sandbox.reset()
@@ -65,8 +65,8 @@ def test_the_reply_to_a_creation_is_lost(sandbox):
     assert batches == [1, 3]
 
 
-def test_the_offline_mode_is_for_tasks_that_opt_in():
-    """EvolInstruct does not; to it, ours is like any other LLM."""
+def test_offline_mode_refuses_tasks_that_do_not_opt_in():
+    """EvolInstruct does not opt in, and accepts the batch LLM like any other."""
     EvolInstruct(llm=batch_llm(), num_evolutions=1)
 
     with pytest.raises(ValidationError, match="cannot be used with offline batch generation"):

@@ -1,4 +1,4 @@
-"""What a pipeline would ask and pay, said before it does."""
+"""Tests of the estimate of a pipeline's requests and costs before its run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS = 7
 
 @pytest.fixture
 def rows(tmp_path) -> str:
-    """A file that a YAML can name."""
+    """Write a file of rows that a YAML file can name."""
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"instruction": f"Say number {i}."}) + "\n" for i in range(ROWS)))
     return str(path)
@@ -36,7 +36,7 @@ def rows(tmp_path) -> str:
 
 @pytest.fixture(autouse=True)
 def no_server(monkeypatch, tmp_path):
-    """No key, no address that answers, and an empty ledger."""
+    """Remove the keys, set an address that does not answer, and an empty ledger."""
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / "ledger"))
     for name in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT", "OPENAI_API_VERSION"):
         monkeypatch.delenv(name, raising=False)
@@ -47,7 +47,7 @@ def llm(**fields) -> OpenAIBatchLLM:
     return OpenAIBatchLLM(**{"model": "gpt-4o-mini", **fields})
 
 
-def saved(pipeline: Pipeline, tmp_path: Path) -> Path:
+def save_pipeline(pipeline: Pipeline, tmp_path: Path) -> Path:
     path = tmp_path / "pipeline.yaml"
     pipeline.save(path, overwrite=True, format="yaml")
     return path
@@ -63,8 +63,8 @@ def estimate(*arguments: object):
     return ran
 
 
-def test_the_first_tasks_are_known_and_later_ones_depend_on_them(rows, tmp_path, monkeypatch):
-    """Rows, requests, tokens and dollars of the one; of the other, whose answers it waits for."""
+def test_first_tasks_are_estimated_and_later_tasks_name_their_dependency(rows, tmp_path, monkeypatch):
+    """The estimate has rows, requests, tokens and dollars of the first Task."""
     pytest.importorskip("genai_prices")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
     with Pipeline(name="estimate") as pipeline:
@@ -72,45 +72,50 @@ def test_the_first_tasks_are_known_and_later_ones_depend_on_them(rows, tmp_path,
         kept = KeepColumns(name="kept", columns=["instruction", "generation"])
         judge = UltraFeedback(name="judge", input_mappings={"generations": "generation"}, llm=llm(model="gpt-4o"))
         load(rows) >> generate >> kept >> judge
-    path = saved(pipeline, tmp_path)
+    path = save_pipeline(pipeline, tmp_path)
 
     ran = estimate(path)
     [_, first, second, *notes] = ran.stdout.splitlines()
-    # 4 tokens of text and 7 around it in, twice 128 out.
+    # Tokens in: 4 of text and 7 around the text. Tokens out: twice 128.
     assert first.split()[:8] == ["generate", "gpt-4o-mini", "7", "7", "0", "7", "~77", "≤"]
     assert first.split("≤ ")[1:] == ["1,792  ", "$0.0005  ", "$0.0011"]
     assert second.split() == ["judge", "gpt-4o", *"????????"]
     assert "Not in the estimate: judge, which asks what depends on the answers of generate." in notes
 
-    about = json.loads(estimate(path, "--json").stdout)
-    assert about["is_complete"] is False
-    assert about["steps"][0]["usage"] == {"tokens_in": 77, "tokens_out": 1_792, "tokens_cached": 0}
-    assert about["steps"][0]["cost"] == about["total"]["cost"] == pytest.approx((77 * 0.075 + 1_792 * 0.3) / 1e6)
-    assert about["steps"][1]["depends_on"] == ["generate"]
+    estimated = json.loads(estimate(path, "--json").stdout)
+    assert estimated["is_complete"] is False
+    assert estimated["steps"][0]["usage"] == {"tokens_in": 77, "tokens_out": 1_792, "tokens_cached": 0}
+    assert (
+        estimated["steps"][0]["cost"] == estimated["total"]["cost"] == pytest.approx((77 * 0.075 + 1_792 * 0.3) / 1e6)
+    )
+    assert estimated["steps"][1]["depends_on"] == ["generate"]
 
     parameters = ["--param", "generate.llm.generation_kwargs.max_new_tokens=1", "--param", "generate.llm.sync_below=8"]
-    about = json.loads(estimate(path, "--json", *parameters).stdout)
-    assert about["steps"][0]["usage"]["tokens_out"] == 14
-    assert about["steps"][0]["saved"] == 0
+    estimated = json.loads(estimate(path, "--json", *parameters).stdout)
+    assert estimated["steps"][0]["usage"]["tokens_out"] == 14
+    assert estimated["steps"][0]["saved"] == 0
 
 
-def test_what_the_ledger_has_is_not_bought_again(rows, tmp_path, sandbox, monkeypatch):
-    """The requests are word for word those of the run, whatever the Task draws; a price is not known here."""
+def test_requests_in_the_ledger_cost_nothing(rows, tmp_path, sandbox, monkeypatch):
+    """The estimated requests equal those of the run, random parts included. The price of this server is unknown."""
     with Pipeline(name="known") as pipeline:
         start = load(rows)
         start >> TextGeneration(name="generate", llm=llm(min_poll_interval=0.02), input_batch_size=3)
         start >> EvolInstruct(name="evolve", llm=llm(min_poll_interval=0.02), num_evolutions=1)
-    path = saved(pipeline, tmp_path)
+    path = save_pipeline(pipeline, tmp_path)
     before = estimate_pipeline(path, {})
-    assert [(it.step, it.rows, it.requests, it.known) for it in before] == [("generate", 7, 7, 0), ("evolve", 7, 7, 0)]
+    assert [(estimated.step, estimated.rows, estimated.requests, estimated.known) for estimated in before] == [
+        ("generate", 7, 7, 0),
+        ("evolve", 7, 7, 0),
+    ]
     assert len(sandbox.books().batches) == 0
 
     pipeline.run(use_cache=False)
 
-    assert [(it.requests, it.known) for it in estimate_pipeline(path, {})] == [(7, 7), (7, 7)]
+    assert [(estimated.requests, estimated.known) for estimated in estimate_pipeline(path, {})] == [(7, 7), (7, 7)]
     ran = estimate(path)
     assert "Known requests are answered or under way" in ran.stdout
-    # Nothing costs nothing, wherever it is asked.
+    # No request costs no dollar on any server.
     assert all(line.split()[-5:] == ["0", "0", "0", "$0.00", "$0.00"] for line in ran.stdout.splitlines()[1:3])
     assert "bills is not known" not in ran.stdout
     more = estimate(path, "--param", "evolve.llm.generation_kwargs.max_new_tokens=9").stdout
@@ -119,21 +124,20 @@ def test_what_the_ledger_has_is_not_bought_again(rows, tmp_path, sandbox, monkey
     assert (again.known, again.usage.tokens_out) == (0, 63)
 
 
-def test_rounds_are_counted_as_far_as_they_can_be(rows, tmp_path):
-    """Their later requests hold earlier answers, which may be long."""
+def test_requests_of_later_rounds_are_counted(rows, tmp_path):
+    """Later requests contain earlier answers, which may be long."""
     with Pipeline(name="rounds") as pipeline:
         load(rows) >> EvolInstruct(name="evolve", llm=llm(), num_evolutions=3)
-    [about] = estimate_pipeline(saved(pipeline, tmp_path), {})
-    assert (about.requests, about.asks_in_rounds) == (21, True)
+    [estimated] = estimate_pipeline(save_pipeline(pipeline, tmp_path), {})
+    assert (estimated.requests, estimated.asks_in_rounds) == (21, True)
     with Pipeline(name="rounds") as pipeline:
         load(rows) >> EvolInstruct(name="evolve", llm=llm(), num_evolutions=1)
-    [one] = estimate_pipeline(saved(pipeline, tmp_path), {})
+    [one] = estimate_pipeline(save_pipeline(pipeline, tmp_path), {})
     assert (one.requests, one.asks_in_rounds) == (7, False)
-    assert about.usage.tokens_in > one.usage.tokens_in + 14 * 128
+    assert estimated.usage.tokens_in > one.usage.tokens_in + 14 * 128
 
 
-def test_every_way_to_ask_is_there(rows, tmp_path, monkeypatch):
-    """Embeddings, Azure, what streams and what submits."""
+def test_embeddings_azure_streams_and_submissions_are_estimated(rows, tmp_path, monkeypatch):
     with Pipeline(name="ways") as pipeline:
         start = load(rows)
         start >> EmbeddingGeneration(
@@ -142,29 +146,29 @@ def test_every_way_to_ask_is_there(rows, tmp_path, monkeypatch):
         start >> TextGeneration(name="azure", llm=AzureOpenAIBatchLLM(model="deployed"))
         start >> SubmitBatch(name="submit", task=TextGeneration(name="a", llm=llm()), run_name="run")
         StreamBatchResults(name="stream", task=TextGeneration(name="b", llm=llm()), data=rows)
-    found = {about.step: about for about in estimate_pipeline(saved(pipeline, tmp_path), {})}
+    found = {estimated.step: estimated for estimated in estimate_pipeline(save_pipeline(pipeline, tmp_path), {})}
     assert set(found) == {"embed", "azure", "submit", "stream"}
-    assert {(about.rows, about.requests) for about in found.values()} == {(7, 7)}
+    assert {(estimated.rows, estimated.requests) for estimated in found.values()} == {(7, 7)}
     assert found["embed"].usage.tokens_out == 0
     assert found["azure"].cost is None
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="distilabel cannot write `sample_n_steps` into a YAML there")
-def test_a_part_of_the_rows_is_a_bound(rows, tmp_path):
-    """Nobody knows which branch a routing function will choose."""
+def test_estimate_of_a_routed_task_is_a_bound(rows, tmp_path):
+    """The branch that a routing function chooses is unknown."""
     with Pipeline(name="parted") as pipeline:
         branches = [TextGeneration(name=name, llm=llm()) for name in ("left", "right")]
         load(rows) >> sample_n_steps(1) >> branches
-    ran = estimate(saved(pipeline, tmp_path))
+    ran = estimate(save_pipeline(pipeline, tmp_path))
     assert "left is given a part of these rows by a routing function: its numbers are bounds." in ran.stdout
 
 
 def test_names_that_distilabel_would_drop_are_refused(rows, tmp_path):
-    """Each with where it stands, and with the one that is probably meant."""
+    """The error says where the name stands, and proposes the nearest name."""
     with Pipeline(name="misspelt") as pipeline:
         generate = TextGeneration(name="generate", llm=llm(budget=1), num_generations=2)
         load(rows) >> generate >> KeepColumns(name="kept", columns=["generation"])
-    path = saved(pipeline, tmp_path)
+    path = save_pipeline(pipeline, tmp_path)
     text = path.read_text()
     path.write_text(text.replace("budget: 1", "buget: 1").replace("num_generations: 2", "zyx: 2"))
     ran = estimate(path)
@@ -181,28 +185,28 @@ def test_names_that_distilabel_would_drop_are_refused(rows, tmp_path):
         assert f"Did you mean `{meant}`?" in ran.stderr if meant else "has no runtime parameter `colums`." in ran.stderr
 
 
-def test_a_budget_is_no_obstacle(rows, tmp_path):
-    """Who asks what it costs need not know the price."""
+def test_budget_without_a_known_price_is_no_error(rows, tmp_path):
+    """A user may ask for an estimate because the price is unknown."""
     with Pipeline(name="budget") as pipeline:
         load(rows) >> TextGeneration(name="generate", llm=llm(budget=1))
-    [about] = estimate_pipeline(saved(pipeline, tmp_path), {})
-    assert about.requests == 7
+    [estimated] = estimate_pipeline(save_pipeline(pipeline, tmp_path), {})
+    assert estimated.requests == 7
 
 
-def test_what_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypatch):
-    """No pipeline, no rows, no parameter; without a Task of ours there is nothing to say."""
+def test_pipeline_that_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypatch):
+    """A pipeline without a Batch API client is no error."""
     assert "cannot be loaded as a pipeline" in estimate(tmp_path / "none.yaml").stderr
     path = tmp_path / "odd.yaml"
     path.write_text("a: 1")
     assert "cannot be loaded as a pipeline" in estimate(path).stderr
     with Pipeline(name="nothing") as pipeline:
         load(rows) >> KeepColumns(name="kept", columns=["instruction"])
-    path = saved(pipeline, tmp_path)
+    path = save_pipeline(pipeline, tmp_path)
     assert estimate(path).stdout == "No step of the pipeline uses the Batch API.\n"
     assert estimate(path, "--param", "kept").exit_code == 2
     with Pipeline(name="failing") as pipeline:
         load(rows) >> KeepColumns(name="kept", columns=["instruction"]) >> TextGeneration(name="generate", llm=llm())
-    path = saved(pipeline, tmp_path)
+    path = save_pipeline(pipeline, tmp_path)
 
     def fail(self, *inputs):
         raise KeyError("instruction")

@@ -1,4 +1,4 @@
-"""`add_failures`: why a row has no answer stands in the row, in whichever way its Task works."""
+"""Tests of `add_failures`: a column says why a row has no answer, for each kind of Task."""
 
 # No `from __future__ import annotations`: distilabel looks for `StepInput` in a function's annotations themselves.
 
@@ -31,32 +31,32 @@ def llm(**fields) -> OpenAIBatchLLM:
     return OpenAIBatchLLM(**{"model": "gpt-4o-mini", "min_poll_interval": 0.05, "add_failures": True, **fields})
 
 
-def numbers(count=12) -> list[dict]:
+def number_rows(count=12) -> list[dict]:
     return [{"instruction": f"Say number {i}.", "text": f"number {i}.", "id": i} for i in range(count)]
 
 
-def processed(step, rows=None) -> list[dict]:
-    """What a step makes of rows in a pipeline, without one."""
+def process_rows(step, rows=None) -> list[dict]:
+    """Process rows with a step as a pipeline does, in this process."""
     step.load()
-    found = next(step.process_applying_mappings(rows if rows is not None else numbers()))
+    found = next(step.process_applying_mappings(rows if rows is not None else number_rows()))
     step.unload()
     return found
 
 
-def generating(**fields) -> TextGeneration:
+def generation_task(**fields) -> TextGeneration:
     return TextGeneration(name="generate", **{"llm": llm(), "input_batch_size": 5, **fields})
 
 
-def reasons(rows, step="generate") -> dict[int, str]:
-    """The reason of each row that has one, by its `id`."""
+def failure_codes_of(rows, step="generate") -> dict[int, str]:
+    """Return the code of each failure by the `id` of its row."""
     return {row["id"]: row[f"failure_{step}"]["code"] for row in rows if row[f"failure_{step}"] is not None}
 
 
-def test_a_failed_row_says_why(sandbox):
-    """In the API's words, with its status, its code, and the request; the others have `None`."""
+def test_failed_row_has_a_reason(sandbox):
+    """The cell holds the API's message, status, code, and the custom_id; other rows have `None`."""
     sandbox.configure(failures=[SEVENTH])
 
-    rows = processed(generating())
+    rows = process_rows(generation_task())
 
     failure = rows[7]["failure_generate"]
     assert list(failure) == ["message", "status_code", "code", "custom_id"]
@@ -66,61 +66,60 @@ def test_a_failed_row_says_why(sandbox):
     assert [row["failure_generate"] for row in rows if row["id"] != 7] == [None] * 11
 
 
-def test_without_it_rows_are_what_they_were(sandbox):
-    """No column, no output that is declared."""
+def test_rows_without_add_failures_have_no_failure_column(sandbox):
     sandbox.configure(failures=[SEVENTH])
-    task = generating(llm=llm(add_failures=False))
+    task = generation_task(llm=llm(add_failures=False))
     assert list(task.get_outputs()) == ["generation", "model_name"]
-    assert "failure_generate" not in processed(task)[7]
+    assert "failure_generate" not in process_rows(task)[7]
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["a row each", "grouped"])
-def test_each_generation_of_a_failed_request_says_why(sandbox, grouped):
-    """Whether they are rows of their own or one."""
+def test_each_generation_of_a_failed_request_has_a_reason(sandbox, grouped):
+    """Generations are rows of their own, or grouped in one row."""
     sandbox.configure(failures=[SEVENTH])
 
-    rows = processed(generating(num_generations=3, group_generations=grouped))
+    rows = process_rows(generation_task(num_generations=3, group_generations=grouped))
 
     assert len(rows) == 12 * (1 if grouped else 3)
     assert [row["id"] for row in rows if row["failure_generate"]] == [7] * (1 if grouped else 3)
-    assert reasons(rows) == {7: "seventh"}
+    assert failure_codes_of(rows) == {7: "seventh"}
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["a row each", "grouped"])
-def test_one_generation_of_several_may_have_failed(sandbox, grouped):
-    """The one whose answer did not fit the schema."""
+def test_generation_that_does_not_fit_the_schema_has_a_reason(sandbox, grouped):
+    """The other generation of the same request has none."""
     sandbox.add_fault(ResultFault(kind="ramble", contains="number 7.", times=1))
-    asked = llm(structured_output={"schema": SCHEMA, "max_retries": 0})
-    rows = processed(generating(llm=asked, num_generations=2, group_generations=grouped))
+    structured_llm = llm(structured_output={"schema": SCHEMA, "max_retries": 0})
+    rows = process_rows(generation_task(llm=structured_llm, num_generations=2, group_generations=grouped))
 
     failed = [row for row in rows if row["failure_generate"]]
     assert {row["id"] for row in failed} == {7}
     if grouped:
-        failed_ones = failed[0]["generation"].count(None)
+        failed_generations = failed[0]["generation"].count(None)
     else:
-        failed_ones = len(failed)
+        failed_generations = len(failed)
         assert all((row["generation"] is None) == (row["failure_generate"] is not None) for row in rows)
-    assert failed_ones in (1, 2)
+    assert failed_generations in (1, 2)
     assert failed[0]["failure_generate"]["code"] == "invalid_structured_output"
     assert failed[0]["failure_generate"]["custom_id"]
 
 
-class Silent(TextGeneration):
-    """A Task that cannot do with a `None`."""
+class FailsOnNone(TextGeneration):
+    """A Task whose `format_output` fails on `None`."""
 
     def format_output(self, output, input=None):
         return {"generation": output.upper()}
 
 
-class Backwards(TextGeneration):
-    """A Task that asks for its rows in another order, and leaves some out."""
+class SendsReversed(TextGeneration):
+    """A Task that sends its rows in reverse order, and drops some."""
 
     def process(self, inputs: StepInput):
         yield from super().process([row for row in reversed(inputs) if row["id"] % 3])
 
 
-class Drafts(TextGeneration):
-    """A Task that asks twice for each row, and makes its rows itself."""
+class TwoCalls(TextGeneration):
+    """A Task that sends each row twice, and makes its output rows without `_format_outputs`."""
 
     def process(self, inputs: StepInput):
         for _ in range(2):
@@ -131,51 +130,50 @@ class Drafts(TextGeneration):
         ]
 
 
-class Sorted(Drafts):
-    """One that makes its rows itself, in another order than it was given them."""
+class ReversesRows(TwoCalls):
+    """A Task that makes its output rows in reverse order."""
 
     def process(self, inputs: StepInput):
         yield list(reversed(next(super().process(inputs))))
 
 
-@pytest.mark.parametrize("task", [Silent, Backwards, Drafts])
-def test_the_reason_is_in_the_right_row(sandbox, task):
-    """Whatever the Task does with its rows."""
+@pytest.mark.parametrize("task", [FailsOnNone, SendsReversed, TwoCalls])
+def test_reason_is_in_the_row_of_its_request(sandbox, task):
+    """A Task may send its rows in another order, or in several calls."""
     sandbox.configure(failures=[SEVENTH])
-    rows = processed(task(name="generate", llm=llm(), input_batch_size=5))
-    assert reasons(rows) == {7: "seventh"}
+    rows = process_rows(task(name="generate", llm=llm(), input_batch_size=5))
+    assert failure_codes_of(rows) == {7: "seventh"}
     assert all(row["generation"] for row in rows if row["id"] != 7)
 
 
-def test_where_the_row_is_not_known_its_group_is_named(sandbox):
-    """In a row that lacks something, and never in one that has all."""
+def test_reason_names_the_row_group_if_the_row_is_not_known(sandbox):
+    """Only a row that lacks an answer gets this reason."""
     sandbox.configure(failures=[SEVENTH])
-    rows = processed(Sorted(name="generate", llm=llm(), input_batch_size=5))
-    assert reasons(rows) == {7: "seventh"}
+    rows = process_rows(ReversesRows(name="generate", llm=llm(), input_batch_size=5))
+    assert failure_codes_of(rows) == {7: "seventh"}
     [failed] = [row["failure_generate"] for row in rows if row["failure_generate"]]
     assert failed["message"].startswith("In the row's group 2 requests failed, the first: It is the seventh.")
 
 
-def test_a_row_that_is_lost_with_its_group_says_so(sandbox):
-    """And the row whose request failed says why."""
+def test_row_that_is_lost_with_its_group_has_a_reason(sandbox):
+    """The row whose request failed has the reason of that request."""
     sandbox.configure(failures=[SEVENTH])
-    rows = processed(EvolInstruct(name="generate", llm=llm(), num_evolutions=1, input_batch_size=5))
-    assert reasons(rows) == {5: LOST, 6: LOST, 7: "seventh", 8: LOST, 9: LOST}
+    rows = process_rows(EvolInstruct(name="generate", llm=llm(), num_evolutions=1, input_batch_size=5))
+    assert failure_codes_of(rows) == {5: LOST, 6: LOST, 7: "seventh", 8: LOST, 9: LOST}
     assert all((row["failure_generate"] is None) == (row["evolved_instruction"] is not None) for row in rows)
 
 
-def test_embeddings_say_why_too(sandbox):
-    """Those of `EmbeddingGeneration`, and of `GenerateEmbeddings`."""
+def test_failed_embeddings_have_a_reason(sandbox):
+    """Both `EmbeddingGeneration` and `GenerateEmbeddings` have the column."""
     sandbox.configure(failures=[SEVENTH])
     embeddings = OpenAIBatchEmbeddings(model=EMBEDDING, min_poll_interval=0.05, add_failures=True)
-    rows = processed(EmbeddingGeneration(name="generate", embeddings=embeddings, input_batch_size=5))
-    assert reasons(rows) == {7: "seventh"}
-    rows = processed(GenerateEmbeddings(name="generate", llm=llm(model=EMBEDDING), input_batch_size=5))
-    assert reasons(rows) == {7: "seventh"}
+    rows = process_rows(EmbeddingGeneration(name="generate", embeddings=embeddings, input_batch_size=5))
+    assert failure_codes_of(rows) == {7: "seventh"}
+    rows = process_rows(GenerateEmbeddings(name="generate", llm=llm(model=EMBEDDING), input_batch_size=5))
+    assert failure_codes_of(rows) == {7: "seventh"}
 
 
-def test_a_step_that_makes_its_own_rows_says_why(sandbox):
-    """There are none that it was given."""
+def test_rows_of_a_generator_step_have_a_reason(sandbox):
     sandbox.configure(failures=[RequestFailure(contains="model", status=500, code="first", message="No.")])
     step = MonolingualTripletGenerator(name="generate", llm=llm(max_attempts=1), language="English", seed=1)
     step.load()
@@ -184,15 +182,15 @@ def test_a_step_that_makes_its_own_rows_says_why(sandbox):
     assert [each["code"] for each in found if each] == ["first"]
 
 
-def test_a_group_of_more_rows_than_are_asked_at_once(sandbox):
-    """Its parts are answered in any order."""
+def test_reason_is_in_the_right_row_of_a_large_group(sandbox):
+    """The group is larger than one call, and the calls are answered in any order."""
     sandbox.configure(failures=[RequestFailure(contains="number 1107.", code="far", message="It is far.")])
-    rows = processed(generating(input_batch_size=1_300), numbers(1_300))
-    assert reasons(rows) == {1107: "far"}
+    rows = process_rows(generation_task(input_batch_size=1_300), number_rows(1_300))
+    assert failure_codes_of(rows) == {1107: "far"}
 
 
-def test_an_answer_without_a_word_says_why():
-    """A refusal, or what the API says that it ended with."""
+def test_empty_answer_has_a_reason():
+    """The reason is the refusal, or the `finish_reason` of the API."""
     choices = [
         {"message": {"role": "assistant", "content": None, "refusal": "I cannot."}, "finish_reason": "stop"},
         {"message": {"role": "assistant", "content": None}, "finish_reason": "content_filter"},
@@ -214,8 +212,8 @@ def run(pipeline: Pipeline) -> list[dict]:
     return pipeline.run(use_cache=False)["default"]["train"].to_list()
 
 
-def test_a_dataset_whose_first_rows_have_no_failure(sandbox, tmp_path):
-    """Two Tasks in a row, and an ordinary step that hands on fifty rows at a time: the columns keep their types."""
+def test_failure_column_keeps_its_type_if_the_first_rows_have_no_failure(sandbox, tmp_path):
+    """An ordinary step after two Tasks passes on fifty rows at a time."""
     sandbox.configure(
         failures=[
             RequestFailure(contains="number 57.", status=500, code="far", message="It is far."),
@@ -223,17 +221,17 @@ def test_a_dataset_whose_first_rows_have_no_failure(sandbox, tmp_path):
         ]
     )
     with Pipeline(name="typed", cache_dir=tmp_path) as pipeline:
-        load = LoadDataFromDicts(data=numbers(110))
+        load = LoadDataFromDicts(data=number_rows(110))
         judge = TextGeneration(name="judge", llm=llm(), template="Judge {{ instruction }}")
         keep = KeepColumns(columns=["id", "generation", "failure_generate", "failure_judge"])
-        load >> generating(llm=llm(max_attempts=1)) >> judge >> keep
+        load >> generation_task(llm=llm(max_attempts=1)) >> judge >> keep
 
     rows = run(pipeline)
 
     assert len(rows) == 110
-    assert reasons(rows) == {57: "far"}
+    assert failure_codes_of(rows) == {57: "far"}
     assert rows[57]["failure_generate"]["status_code"] == 500
-    assert reasons(rows, "judge") == {57: "far", 61: "none"}
+    assert failure_codes_of(rows, "judge") == {57: "far", 61: "none"}
 
 
 @routing_batch_function()
@@ -244,48 +242,47 @@ def one_of_two(steps):
 turns = [itertools.count()]
 
 
-def test_routed_rows_have_the_columns_of_all_branches(sandbox, tmp_path):
-    """`None` for the Task that they did not go through."""
+def test_routed_rows_have_the_failure_columns_of_all_branches(sandbox, tmp_path):
+    """The column of a Task that a row did not go through is `None`."""
     sandbox.configure(failures=[RequestFailure(contains="number 57.", code="far", message="It is far.")])
     turns[0] = itertools.count()
     with Pipeline(name="routed", cache_dir=tmp_path) as pipeline:
-        load = LoadDataFromDicts(data=numbers(100), batch_size=50)
+        load = LoadDataFromDicts(data=number_rows(100), batch_size=50)
         left, right = (TextGeneration(name=name, llm=llm(), input_batch_size=50) for name in ("left", "right"))
         load >> one_of_two >> [left, right] >> GroupColumns(columns=["generation"])
 
     rows = sorted(run(pipeline), key=lambda row: row["id"])
 
     assert [row["id"] for row in rows] == list(range(100))
-    assert reasons(rows, "right") == {57: "far"}
-    assert reasons(rows, "left") == {}
+    assert failure_codes_of(rows, "right") == {57: "far"}
+    assert failure_codes_of(rows, "left") == {}
 
 
-def test_the_other_ways_to_run_say_why_too(sandbox, tmp_path):
-    """A stream's rows, and those that were submitted and are loaded later; also where they come many at a time."""
+def test_streamed_and_loaded_rows_have_a_reason(sandbox, tmp_path):
+    """Batches of fifty rows keep the type of the column."""
     sandbox.configure(failures=[RequestFailure(contains="number 57.", code="far", message="It is far.")])
     with Pipeline(name="streaming", cache_dir=tmp_path) as pipeline:
-        StreamBatchResults(task=generating(), data=numbers(60), batch_size=50)
-    assert reasons(run(pipeline)) == {57: "far"}
+        StreamBatchResults(task=generation_task(), data=number_rows(60), batch_size=50)
+    assert failure_codes_of(run(pipeline)) == {57: "far"}
 
-    submit = SubmitBatch(task=generating(), run_name="numbers")
+    submit = SubmitBatch(task=generation_task(), run_name="numbers")
     submit.load()
-    list(submit.process(numbers(60)))
+    list(submit.process(number_rows(60)))
     with Pipeline(name="loading", cache_dir=tmp_path) as pipeline:
-        LoadBatchResults(task=generating(), run_name="numbers", batch_size=50)
+        LoadBatchResults(task=generation_task(), run_name="numbers", batch_size=50)
     rows = run(pipeline)
-    assert reasons(rows) == {57: "far"}
+    assert failure_codes_of(rows) == {57: "far"}
     assert [row["id"] for row in rows if row["batch_failure"]] == [57]
 
 
-def test_another_run_asks_what_failed_again_and_nothing_else(sandbox):
-    """As the log says."""
+def test_another_run_submits_failed_requests_alone(sandbox):
     sandbox.configure(failures=[SEVENTH])
-    processed(generating())
+    process_rows(generation_task())
     sandbox.configure(failures=[])
-    # A run in a process of its own begins to count each question anew.
+    # A run in a new process counts the occurrences of each request from zero.
     scope_memories.clear()
 
-    rows = processed(generating())
+    rows = process_rows(generation_task())
 
-    assert reasons(rows) == {}
+    assert failure_codes_of(rows) == {}
     assert sorted(batch["request_counts"]["total"] for batch in sandbox.books().batches) == [1, 12]

@@ -1,4 +1,4 @@
-"""Whole pipelines, in the processes that distilabel gives them, against the sandbox."""
+"""Tests of whole pipelines, in the processes that distilabel starts, against the sandbox."""
 
 # No `from __future__ import annotations`: distilabel looks for `StepInput` in a function's annotations themselves.
 
@@ -38,7 +38,7 @@ def Measure(inputs: StepInput):
     yield [row | {"length": len(row["generation"] or "")} for row in inputs]
 
 
-# Not within a test: distilabel writes down the locals around it, which Python 3.13 does not let it do.
+# distilabel saves the local variables around a routing function, which fails inside a test on Python 3.13.
 @routing_batch_function()
 def two_of_three(steps):
     turn = next(turns[0])
@@ -56,8 +56,8 @@ def synchronous_llm() -> OpenAILLM:
     return OpenAILLM(model="gpt-4o-mini")
 
 
-def generating(llm, rows, tmp_path, **task) -> Pipeline:
-    """The smallest pipeline: rows, and one Task."""
+def generation_pipeline(llm, rows, tmp_path, **task) -> Pipeline:
+    """Return the smallest pipeline: rows and one Task."""
     with Pipeline(name="generating", cache_dir=tmp_path) as pipeline:
         LoadDataFromDicts(data=rows) >> TextGeneration(name="generate", llm=llm, **task)
     return pipeline
@@ -67,8 +67,8 @@ def run(pipeline: Pipeline) -> list[dict]:
     return pipeline.run(use_cache=False)["default"]["train"].to_list()
 
 
-def judged(llm_class, rows, tmp_path):
-    """Two answers for each row and a judgement of them, and the instruction evolved twice beside it."""
+def judged_dataset(llm_class, rows, tmp_path):
+    """Return a dataset with two answers for each row, a judgement of both, and an instruction evolved twice."""
     with Pipeline(name="judged", cache_dir=tmp_path) as pipeline:
         load = LoadDataFromDicts(data=rows)
         generate = TextGeneration(name="generate", llm=llm_class(), num_generations=2, group_generations=True)
@@ -79,23 +79,24 @@ def judged(llm_class, rows, tmp_path):
     return {name: split["train"].to_list() for name, split in distiset.items()}
 
 
-def test_real_instructions_through_three_tasks(sandbox, instructions, tmp_path):
-    """One job a round, all rows, and the dataset that the synchronous LLM makes."""
-    ours = judged(batch_llm, instructions, tmp_path)
+def test_dataset_equals_that_of_the_synchronous_llm(sandbox, instructions, tmp_path):
+    """Three Tasks submit one job for each round of calls."""
+    dataset = judged_dataset(batch_llm, instructions, tmp_path)
     jobs = len(sandbox.books().batches)
-    theirs = judged(synchronous_llm, instructions, tmp_path)
+    synchronous_dataset = judged_dataset(synchronous_llm, instructions, tmp_path)
 
     assert jobs == 1 + 1 + 2
     assert sandbox.books().sync == (1 + 1 + 2) * len(instructions)
-    assert [len(ours[leaf]) for leaf in ("judge", "evolve")] == [len(instructions)] * 2
-    assert ours["judge"] == theirs["judge"]
-    # It draws its mutations at random, in another order when all groups take their first round first.
-    assert [row["instruction"] for row in ours["evolve"]] == [row["instruction"] for row in theirs["evolve"]]
-    assert all(row["evolved_instruction"] for row in ours["evolve"])
+    assert [len(dataset[leaf]) for leaf in ("judge", "evolve")] == [len(instructions)] * 2
+    assert dataset["judge"] == synchronous_dataset["judge"]
+    # The mutations are random, in another order if the first rounds of all groups run first.
+    assert [row["instruction"] for row in dataset["evolve"]] == [
+        row["instruction"] for row in synchronous_dataset["evolve"]
+    ]
+    assert all(row["evolved_instruction"] for row in dataset["evolve"])
 
 
-def test_sibling_tasks_wait_side_by_side(sandbox, tmp_path):
-    """Three Tasks behind one step have their jobs in flight at the same time."""
+def test_jobs_of_sibling_tasks_run_at_the_same_time(sandbox, tmp_path):
     sandbox.configure(in_progress_seconds=4.0)
     with Pipeline(name="siblings", cache_dir=tmp_path) as pipeline:
         load = LoadDataFromDicts(data=[{"instruction": f"Say {i}"} for i in range(5)])
@@ -108,28 +109,27 @@ def test_sibling_tasks_wait_side_by_side(sandbox, tmp_path):
     assert books.max_jobs_in_flight == 3
 
 
-def test_a_failed_request_is_none_in_its_row_only(sandbox, tmp_path):
-    """The neighbours, before and after it, in its row group and in others, have their own answers."""
+def test_failed_request_is_none_in_its_row_only(sandbox, tmp_path):
+    """Rows before and after, in the same row group and in others, have their own answers."""
     rows = [{"instruction": f"Say number {i}."} for i in range(20)]
-    everything = run(generating(synchronous_llm(), rows, tmp_path))
+    expected = run(generation_pipeline(synchronous_llm(), rows, tmp_path))
     sandbox.configure(
         failures=[RequestFailure(contains="number 7.", status=400, message="That number is not allowed.")]
     )
 
-    ours = run(generating(batch_llm(), rows, tmp_path, input_batch_size=5))
+    dataset = run(generation_pipeline(batch_llm(), rows, tmp_path, input_batch_size=5))
 
-    assert ours[7]["generation"] is None
-    assert [row for i, row in enumerate(ours) if i != 7] == [row for i, row in enumerate(everything) if i != 7]
+    assert dataset[7]["generation"] is None
+    assert [row for i, row in enumerate(dataset) if i != 7] == [row for i, row in enumerate(expected) if i != 7]
 
 
-def test_the_log_says_what_failed_and_what_it_cost(sandbox, tmp_path, caplog):
-    """How many, why, and which; what was submitted; what came of it."""
+def test_log_names_jobs_failures_and_tokens(sandbox, tmp_path, caplog):
     sandbox.configure(
         failures=[RequestFailure(contains="number 7.", status=400, message="That number is not allowed.")]
     )
     rows = [{"instruction": f"Say number {i}."} for i in range(10)]
 
-    log = logged(generating(batch_llm(), rows, tmp_path))
+    log = log_of_run(generation_pipeline(batch_llm(), rows, tmp_path))
 
     assert "Submitted job 1, batch batch_" in log
     assert "10 requests" in log
@@ -139,35 +139,35 @@ def test_the_log_says_what_failed_and_what_it_cost(sandbox, tmp_path, caplog):
     assert "tokens in" in log
 
 
-def logged(pipeline: Pipeline) -> str:
-    """What a run writes into distilabel's log file."""
+def log_of_run(pipeline: Pipeline) -> str:
+    """Run a pipeline, and return the text of its log file."""
     pipeline.run(use_cache=False)
     return pipeline._cache_location["log_file"].read_text()
 
 
-def test_failures_that_pass_are_asked_again(sandbox, tmp_path):
-    """A server error costs another job, and no row."""
+def test_request_with_a_server_error_is_submitted_again(sandbox, tmp_path):
+    """The retry costs one more job and no row."""
     sandbox.configure(failures=[RequestFailure(contains="number 3.", status=500, message="Oops", times=2)])
     rows = [{"instruction": f"Say number {i}."} for i in range(6)]
 
-    ours = run(generating(batch_llm(), rows, tmp_path))
+    dataset = run(generation_pipeline(batch_llm(), rows, tmp_path))
 
-    assert all(row["generation"] for row in ours)
-    assert [batch["request_counts"]["total"] for batch in by_age(sandbox)] == [6, 1, 1]
+    assert all(row["generation"] for row in dataset)
+    assert [batch["request_counts"]["total"] for batch in batches_by_age(sandbox)] == [6, 1, 1]
 
 
-def test_a_request_that_never_passes_is_given_up(sandbox, tmp_path):
-    """After `max_attempts` jobs, and its row is `None`."""
+def test_request_is_given_up_after_max_attempts(sandbox, tmp_path):
+    """The row of the request is `None`."""
     sandbox.configure(failures=[RequestFailure(contains="number 3.", status=500, message="Oops")])
     rows = [{"instruction": f"Say number {i}."} for i in range(6)]
 
-    ours = run(generating(batch_llm(max_attempts=2), rows, tmp_path))
+    dataset = run(generation_pipeline(batch_llm(max_attempts=2), rows, tmp_path))
 
-    assert [row["generation"] is None for row in ours] == [i == 3 for i in range(6)]
-    assert [batch["request_counts"]["total"] for batch in by_age(sandbox)] == [6, 1]
+    assert [row["generation"] is None for row in dataset] == [i == 3 for i in range(6)]
+    assert [batch["request_counts"]["total"] for batch in batches_by_age(sandbox)] == [6, 1]
 
 
-def by_age(sandbox) -> list[dict]:
+def batches_by_age(sandbox) -> list[dict]:
     return sorted(sandbox.books().batches, key=lambda batch: batch["created_at"])
 
 
@@ -224,20 +224,20 @@ RUN_ERRORS = {
 
 
 @pytest.mark.parametrize("case", RUN_ERRORS)
-def test_an_error_of_the_whole_run_is_raised_with_the_apis_words(sandbox, tmp_path, case):
-    """By `pipeline.run` itself, as itself, and not as an empty Distiset or a group of exceptions."""
+def test_error_of_the_run_is_raised_with_the_message_of_the_api(sandbox, tmp_path, case):
+    """`pipeline.run` raises the error itself: no empty Distiset, no group of exceptions."""
     prepare, error, words = RUN_ERRORS[case]
     prepare(sandbox)
 
     with pytest.raises(error, match=words.replace(".", r"\.")) as raised:
-        run(generating(batch_llm(), [{"instruction": f"Say {i}"} for i in range(3)], tmp_path))
+        run(generation_pipeline(batch_llm(), [{"instruction": f"Say {i}"} for i in range(3)], tmp_path))
 
     assert raised.type is error
 
 
 @pytest.mark.parametrize("position", ["leaf", "in the middle", "beside another"])
-def test_a_run_error_stops_the_pipeline_wherever_it_happens(sandbox, tmp_path, position):
-    """At a leaf, before other steps, and beside a Task that could go on."""
+def test_error_of_the_run_stops_the_pipeline_from_any_step(sandbox, tmp_path, position):
+    """A Task beside the failing one could continue, and is stopped too."""
     sandbox.configure(models=["another"])
 
     with Pipeline(name="stopping", cache_dir=tmp_path) as pipeline:
@@ -258,64 +258,63 @@ def test_a_run_error_stops_the_pipeline_wherever_it_happens(sandbox, tmp_path, p
 ROWS = [{"instruction": f"Say number {number}."} for number in range(6)]
 
 
-def mixture(tmp_path, rows, **fields) -> Pipeline:
+def mixture_pipeline(tmp_path, rows, **fields) -> Pipeline:
     llm = MixtureOfAgentsLLM(aggregator_llm=batch_llm(**fields), proposers_llms=[batch_llm(**fields)], rounds=1)
     with Pipeline(name="mixture", cache_dir=tmp_path) as pipeline:
         LoadDataFromDicts(data=rows, batch_size=2) >> TextGeneration(name="generate", llm=llm, input_batch_size=2)
     return pipeline
 
 
-def test_an_error_of_the_run_is_raised_from_within_several_llms(sandbox, tmp_path):
-    """No dataset of `None`s."""
+def test_error_of_the_run_is_raised_from_a_mixture_of_llms(sandbox, tmp_path):
+    """Otherwise the dataset would have `None` in each row."""
     sandbox.add_fault(Fault(call="files.create", kind="status", status=401, times=-1))
     with pytest.raises(AuthenticationError, match="HTTP 401"):
-        mixture(tmp_path, ROWS).run(use_cache=False)
+        mixture_pipeline(tmp_path, ROWS).run(use_cache=False)
 
 
-def test_several_llms_that_do_not_wait_get_further_with_each_run(sandbox, tmp_path):
-    """A run that submits and stops is not taken for one that has ended."""
-    given, jobs = ROWS[:4], []
+def test_mixture_of_llms_that_does_not_wait_continues_in_each_run(sandbox, tmp_path):
+    """A run that submits and stops does not count as complete."""
+    input_rows, jobs = ROWS[:4], []
     for number in range(6):
-        # distilabel cannot read such a pipeline from its cache again.
-        found = mixture(tmp_path / str(number), given, wait=False).run()
+        # distilabel cannot read such a pipeline from its cache, so each run has a cache of its own.
+        found = mixture_pipeline(tmp_path / str(number), input_rows, wait=False).run()
         rows = found["default"]["train"].to_list() if found else []
         jobs.append(len(sandbox.books().batches))
-        if len(rows) == len(given):
+        if len(rows) == len(input_rows):
             break
-    assert [row["instruction"] for row in rows] == [row["instruction"] for row in given]
+    assert [row["instruction"] for row in rows] == [row["instruction"] for row in input_rows]
     assert all(row["generation"] for row in rows)
     assert set(sandbox.books().billed.values()) == {1}
     assert jobs[:2] == [1, 2]
 
 
-def test_an_unreachable_server_is_a_clear_error(sandbox, tmp_path, monkeypatch):
-    """After the retries that `max_retries` allows."""
+def test_unreachable_server_is_named_in_the_error(sandbox, tmp_path, monkeypatch):
+    """The error comes after the retries that `max_retries` allows."""
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
 
     with pytest.raises(ConnectionFailedError, match=r"http://127\.0\.0\.1:9/v1"):
-        run(generating(batch_llm(max_retries=1), [{"instruction": "Say it"}], tmp_path))
+        run(generation_pipeline(batch_llm(max_retries=1), [{"instruction": "Say it"}], tmp_path))
 
 
-def test_a_missing_key_is_raised_as_it_is(sandbox, tmp_path, monkeypatch):
-    """It says what to do in its own words, once, and without the frames of the step's process."""
+def test_missing_key_is_raised_without_the_traceback_of_the_step(sandbox, tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY")
 
     with pytest.raises(MissingSettingError, match="export OPENAI_API_KEY") as caught:
-        run(generating(batch_llm(), [{"instruction": "Say it"}], tmp_path))
+        run(generation_pipeline(batch_llm(), [{"instruction": "Say it"}], tmp_path))
 
     assert "step_wrapper" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_an_unknown_generation_kwarg_is_an_error_before_anything_is_bought(sandbox, tmp_path):
-    """Rather than a dataset of `None`s."""
+def test_unknown_generation_kwarg_is_an_error_before_any_request(sandbox, tmp_path):
+    """Otherwise the dataset would have `None` in each row."""
     with pytest.raises(RunError, match="temprature"):
-        run(generating(batch_llm(generation_kwargs={"temprature": 1}), [{"instruction": "Say it"}], tmp_path))
+        run(generation_pipeline(batch_llm(generation_kwargs={"temprature": 1}), [{"instruction": "Say it"}], tmp_path))
 
     assert sandbox.calls() == []
 
 
-def test_no_rows_are_no_job(sandbox, tmp_path):
-    """A pipeline ends in which a step drops all rows, and costs nothing; with `OpenAILLM` it never would."""
+def test_no_rows_make_no_job_and_the_pipeline_ends(sandbox, tmp_path):
+    """With `OpenAILLM` such a pipeline never ends."""
     with Pipeline(name="empty", cache_dir=tmp_path) as pipeline:
         load = LoadDataFromDicts(data=[{"instruction": "Say it"}])
         again = TextGeneration(llm=batch_llm(), input_mappings={"instruction": "generation"})
@@ -326,51 +325,50 @@ def test_no_rows_are_no_job(sandbox, tmp_path):
     assert sandbox.calls() == []
 
 
-ODD_TEXTS = {
+UNUSUAL_PROMPTS = {
     "empty": "",
     "200 kB of emoji and control characters": "🦜\u2028\u0085\x1f\x00\x7f\n" * 20_000,
     "the wire's own words": '{"custom_id": "x"}\n{"response": null}\r\n',
 }
 
 
-@pytest.mark.parametrize("case", ODD_TEXTS)
-def test_odd_prompts_are_answered_like_any_other(sandbox, tmp_path, case):
-    """And leave their neighbours alone."""
-    rows = [{"instruction": "Say it"}, {"instruction": ODD_TEXTS[case]}, {"instruction": "Say that"}]
+@pytest.mark.parametrize("case", UNUSUAL_PROMPTS)
+def test_unusual_prompts_are_answered(sandbox, tmp_path, case):
+    rows = [{"instruction": "Say it"}, {"instruction": UNUSUAL_PROMPTS[case]}, {"instruction": "Say that"}]
 
-    assert run(generating(batch_llm(), rows, tmp_path)) == run(generating(synchronous_llm(), rows, tmp_path))
+    assert run(generation_pipeline(batch_llm(), rows, tmp_path)) == run(
+        generation_pipeline(synchronous_llm(), rows, tmp_path)
+    )
 
 
-def test_a_prompt_above_the_byte_limit_fails_alone(sandbox, tmp_path):
-    """It is never sent; the rest is."""
+def test_prompt_above_the_byte_limit_fails_alone(sandbox, tmp_path):
+    """That prompt is never sent."""
     rows = [{"instruction": "Say it"}, {"instruction": "x" * 5_000}, {"instruction": "Say that"}]
 
-    pipeline = generating(batch_llm(max_bytes_per_job=4_000), rows, tmp_path)
-    log = logged(pipeline)
+    pipeline = generation_pipeline(batch_llm(max_bytes_per_job=4_000), rows, tmp_path)
+    log = log_of_run(pipeline)
 
     assert "The request is too large: " in log
     assert "2 of 3 requests answered" in log
 
 
-def test_num_generations_zero_says_what_is_wrong(sandbox, tmp_path):
-    """The API's own words about it."""
+def test_zero_generations_raise_the_error_of_the_api(sandbox, tmp_path):
     with pytest.raises(RequestsFailedError, match="'n'"):
-        run(generating(batch_llm(), [{"instruction": "Say it"}], tmp_path, num_generations=0))
+        run(generation_pipeline(batch_llm(), [{"instruction": "Say it"}], tmp_path, num_generations=0))
 
 
-def test_one_request_a_job_is_slow_but_right(sandbox, tmp_path):
-    """The smallest shard there is."""
+def test_jobs_of_one_request_make_the_same_dataset(sandbox, tmp_path):
     rows = [{"instruction": f"Say {i}"} for i in range(7)]
 
-    ours = run(generating(batch_llm(max_requests_per_job=1, max_jobs=3), rows, tmp_path))
+    dataset = run(generation_pipeline(batch_llm(max_requests_per_job=1, max_jobs=3), rows, tmp_path))
 
-    assert ours == run(generating(synchronous_llm(), rows, tmp_path))
+    assert dataset == run(generation_pipeline(synchronous_llm(), rows, tmp_path))
     assert len(sandbox.books().batches) == 7
     assert sandbox.books().max_jobs_in_flight <= 3
 
 
-def test_routed_batches_find_together_again(sandbox, tmp_path):
-    """A step that joins what a routing function has parted is given what it waits for, batch by batch."""
+def test_routed_batches_are_joined(sandbox, tmp_path):
+    """The joining step gets the routed batches one by one."""
 
     def routed(llm_class):
         turns[0] = itertools.count()
@@ -384,8 +382,8 @@ def test_routed_batches_find_together_again(sandbox, tmp_path):
     assert routed(batch_llm) == routed(synchronous_llm)
 
 
-def test_rows_reach_a_task_as_they_are(sandbox, tmp_path):
-    """Dictionaries of one column have keys and types of their own, and so have the requests."""
+def test_rows_reach_a_task_without_a_change_of_type(sandbox, tmp_path):
+    """Dictionaries of one column keep their own keys and types, in the rows and in the requests."""
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     users = [{"content": "Say 1."}, {"content": "Say 2.", "name": "Ada"}, {"content": [image]}]
     rows = [{"messages": [{"role": "user", **user}]} for user in users]
@@ -405,8 +403,7 @@ def test_rows_reach_a_task_as_they_are(sandbox, tmp_path):
     assert len(books.sync_bodies) == 6
 
 
-def test_yaml_carries_the_fields_and_not_the_key(sandbox, tmp_path):
-    """What was written can be read, run, and shown to anybody."""
+def test_yaml_holds_the_fields_without_the_key(sandbox, tmp_path):
     llm = OpenAIBatchLLM(model="gpt-4o-mini", api_key="sk-in-the-code", max_jobs=3, min_poll_interval=0.1)
     with Pipeline(name="yaml", cache_dir=tmp_path) as pipeline:
         TextGeneration(name="generate", llm=llm)
@@ -421,16 +418,15 @@ def test_yaml_carries_the_fields_and_not_the_key(sandbox, tmp_path):
     assert loaded.dump() == llm.dump()
 
 
-def test_runtime_parameters_reach_the_llm(sandbox, tmp_path):
-    """`pipeline.run(parameters=…)` sets our fields like any other."""
-    pipeline = generating(batch_llm(), [{"instruction": f"Say {i}"} for i in range(4)], tmp_path)
+def test_runtime_parameters_set_fields_of_the_llm(sandbox, tmp_path):
+    pipeline = generation_pipeline(batch_llm(), [{"instruction": f"Say {i}"} for i in range(4)], tmp_path)
 
     pipeline.run(parameters={"generate": {"llm": {"max_requests_per_job": 2}}}, use_cache=False)
 
     assert len(sandbox.books().batches) == 2
 
 
-WITHOUT_US = """
+PIPELINE_WITHOUT_A_CLIENT = """
 import sys
 import traceback
 from distilabel.models.llms import OpenAILLM
@@ -449,12 +445,12 @@ if __name__ == "__main__":
 """
 
 
-def test_a_pipeline_without_our_llm_runs_as_if_we_were_not_there(sandbox, tmp_path):
-    """The same signature, stages, calls and rows, whether this package is imported or not."""
+def test_pipeline_without_a_batch_client_is_not_changed_by_the_import(sandbox, tmp_path):
+    """Signature, stages, calls and rows are equal with and without the import of this package."""
     outputs, calls = [], []
     for imported in ("without", "with"):
         ran = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", WITHOUT_US, str(tmp_path / imported), imported],
+            [sys.executable, "-W", "ignore", "-c", PIPELINE_WITHOUT_A_CLIENT, str(tmp_path / imported), imported],
             capture_output=True,
             text=True,
             check=True,
@@ -468,9 +464,9 @@ def test_a_pipeline_without_our_llm_runs_as_if_we_were_not_there(sandbox, tmp_pa
     assert calls[0] == calls[1] == ["chat.completions"] * 120
 
 
-def test_the_key_reaches_no_file(sandbox, tmp_path):
-    """Neither distilabel's cache, nor its log, nor the dataset."""
-    run(generating(batch_llm(), [{"instruction": "Say it"}], tmp_path))
+def test_key_is_in_no_file(sandbox, tmp_path):
+    """The files are distilabel's cache, the log, and the dataset."""
+    run(generation_pipeline(batch_llm(), [{"instruction": "Say it"}], tmp_path))
 
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written
@@ -478,8 +474,8 @@ def test_the_key_reaches_no_file(sandbox, tmp_path):
 
 
 @pytest.mark.parametrize("changed", [datetime(1969, 7, 20), float("nan"), (1, 2), [{"at": (1,)}]], ids=repr)
-def test_a_run_that_is_carried_on_asks_the_same_of_rows_that_json_would_change(sandbox, tmp_path, changed):
-    """distilabel stores what steps have put out as JSON; of what comes back another question would be made."""
+def test_continued_run_makes_equal_requests_of_rows_that_json_would_change(sandbox, tmp_path, changed):
+    """distilabel caches rows as JSON: the changed rows would make other requests."""
     rows = [{"value": value, "id": number} for number, value in enumerate([changed] * 3)]
 
     def pipeline(wait: bool) -> Pipeline:

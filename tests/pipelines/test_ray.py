@@ -1,4 +1,4 @@
-"""Pipelines on a Ray cluster: this machine, which counts as several where their ledgers are apart."""
+"""Tests of pipelines on a Ray cluster of this machine; a second ledger stands for another machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM, RunErro
 from distilabel_openai_batch.sandbox import Fault
 from tests.support.environment import ROOT
 
-ray = pytest.importorskip("ray", reason="it needs the extra `ray`: make test-ray")
+ray = pytest.importorskip("ray", reason="these tests need the extra `ray`: make test-ray")
 
 PROGRAM = ROOT / "tests" / "support" / "programs" / "two_tasks.py"
 ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
@@ -32,7 +32,7 @@ REQUESTS = 24
 
 @pytest.fixture(scope="session")
 def cluster():
-    """The address of a Ray with two cores."""
+    """Start Ray with two cores, and return the address."""
     context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield context.address_info["gcs_address"]
     ray.shutdown()
@@ -40,12 +40,12 @@ def cluster():
 
 @pytest.fixture
 def sandbox(sandbox, cluster):
-    """The server, and a Ray beside it."""
+    """Return the sandbox, with Ray running."""
     return sandbox
 
 
 def two_tasks(machine: Path, **fields) -> Pipeline:
-    """A pipeline whose ledger and cache are on a machine's own disk."""
+    """Return a pipeline whose ledger and cache are in a folder of one machine."""
 
     def llm() -> OpenAIBatchLLM:
         return OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.1, ledger_dir=str(machine / "ledger"), **fields)
@@ -62,7 +62,7 @@ def run(pipeline) -> list[dict]:
     return pipeline.run()["default"]["train"].to_list()
 
 
-def assert_bought_once(sandbox):
+def assert_submitted_once(sandbox):
     billed = sandbox.books().billed
     assert len(billed) == REQUESTS
     assert set(billed.values()) == {1}
@@ -75,8 +75,8 @@ def wait_until(holds: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
-def who_has_open(path: Path) -> set[int]:
-    """The processes that have a file open."""
+def processes_with_open_file(path: Path) -> set[int]:
+    """Return the ids of the processes that have a file open."""
     found = set()
     for file in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
@@ -85,40 +85,39 @@ def who_has_open(path: Path) -> set[int]:
     return found
 
 
-def test_it_is_the_pipeline_that_it_is_elsewhere(sandbox, tmp_path):
-    """Two jobs, all rows; and another machine, without Ray, knows both jobs for its own."""
+def test_rows_and_jobs_equal_those_of_a_local_pipeline(sandbox, tmp_path):
+    """A local run with another ledger finds both jobs of the cluster."""
     rows = run(two_tasks(tmp_path / "cluster").ray())
     assert [row["instruction"] for row in rows] == [row["instruction"] for row in ROWS]
     assert run(two_tasks(tmp_path / "local")) == rows
     assert len(sandbox.books().batches) == 2
-    assert_bought_once(sandbox)
-    # A worker elsewhere has not the driver's disk: its rows come another way.
+    assert_submitted_once(sandbox)
+    # A worker of another machine cannot read the driver's disk: its rows come through Ray.
     assert list((tmp_path / "local").rglob("batch_input_data/*"))
     assert not list((tmp_path / "cluster").rglob("batch_input_data/*"))
 
 
-def test_the_page_about_ray_shows_how(sandbox, tmp_path):
-    """Its first block runs, at this machine's Ray; the other one would have each worker install the package."""
+def test_first_example_of_the_ray_page_runs(sandbox, tmp_path):
+    """The second example would have each worker install the package."""
     page = Document.parse(str(ROOT / "docs" / "ray.md"), CodeBlockParser("python", lambda block: None))
     namespace = {"pipeline": two_tasks(tmp_path)}
     exec(next(iter(page.examples())).parsed, namespace)
     assert len(namespace["distiset"]["default"]["train"]) == len(ROWS)
 
 
-def test_ray_is_imported_by_none_who_does_not_use_it():
-    """Also where it is installed."""
+def test_ray_is_not_imported_by_the_package():
     program = "import sys, distilabel_openai_batch.plugin.llm; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_a_dead_worker_ends_the_run_and_another_machine_carries_on(sandbox, tmp_path):
-    """The error names the step, and a worker without the ledger finds the job that was bought."""
+def test_dead_worker_ends_the_run_and_another_machine_continues(sandbox, tmp_path):
+    """The error names the step. A worker without the ledger finds the submitted job."""
     sandbox.configure(in_progress_seconds=600.0)
     ledger = tmp_path / "one" / "ledger" / "ledger.sqlite3"
 
     def kill() -> None:
         wait_until(lambda: sandbox.books().batches)
-        [worker] = who_has_open(ledger)
+        [worker] = processes_with_open_file(ledger)
         os.kill(worker, signal.SIGKILL)
 
     killing = threading.Thread(target=kill)
@@ -131,11 +130,11 @@ def test_a_dead_worker_ends_the_run_and_another_machine_carries_on(sandbox, tmp_
     sandbox.configure(in_progress_seconds=0.0)
     assert len(run(two_tasks(tmp_path / "another").ray())) == len(ROWS)
     assert len(sandbox.books().batches) == 2
-    assert_bought_once(sandbox)
+    assert_submitted_once(sandbox)
 
 
-def test_an_error_of_the_run_is_raised(sandbox, tmp_path):
-    """As it is by a local pipeline, and the mended one carries on."""
+def test_error_of_the_run_is_raised(sandbox, tmp_path):
+    """The next run continues once the cause is fixed, as for a local pipeline."""
     refusal = {"error": {"message": "The key was withdrawn.", "code": "invalid_api_key"}}
     sandbox.add_fault(Fault(call="batches.create", kind="status", status=401, body=refusal, skip=1, times=-1))
     pipeline = two_tasks(tmp_path).ray()
@@ -144,29 +143,29 @@ def test_an_error_of_the_run_is_raised(sandbox, tmp_path):
 
     sandbox.clear_faults()
     assert len(run(pipeline)) == len(ROWS)
-    assert_bought_once(sandbox)
+    assert_submitted_once(sandbox)
 
 
-def test_a_step_that_cannot_be_loaded_is_raised(sandbox, tmp_path, monkeypatch):
-    """With what it said on its worker."""
+def test_error_of_a_step_that_cannot_be_loaded_is_raised(sandbox, tmp_path, monkeypatch):
+    """The cause is the error of the step's worker."""
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(RuntimeError, match="Failed to load all the steps") as raised:
         two_tasks(tmp_path).ray().run()
     assert "api_key" in str(raised.value.__cause__)
 
 
-def test_a_run_that_does_not_wait_gets_one_round_further(sandbox, tmp_path):
-    """`wait=False`: submitted, and collected by a later run."""
+def test_run_that_does_not_wait_gets_one_round_further(sandbox, tmp_path):
+    """With `wait=False` a run submits, and a later run collects."""
     sandbox.configure(in_progress_seconds=600.0)
     assert not two_tasks(tmp_path, wait=False).ray().run()
     assert len(sandbox.books().batches) == 1
     sandbox.configure(in_progress_seconds=0.0)
     assert len(run(two_tasks(tmp_path).ray())) == len(ROWS)
-    assert_bought_once(sandbox)
+    assert_submitted_once(sandbox)
 
 
-def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(sandbox, cluster, tmp_path):
-    """Ctrl+C in the driver: its job goes on at the server, and the next run collects."""
+def test_interrupted_pipeline_stops_soon_and_continues_later(sandbox, cluster, tmp_path):
+    """After Ctrl+C in the driver the job continues at the server, and the next run collects."""
     sandbox.configure(in_progress_seconds=600.0)
     command = [sys.executable, PROGRAM, tmp_path / "dataset.json", tmp_path / "cache", "--ray", cluster]
 
@@ -174,13 +173,13 @@ def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(sandbox, cluster, t
         wait_until(lambda: sandbox.books().batches)
         interrupted_at = time.monotonic()
         os.killpg(driver.pid, signal.SIGINT)
-        told = driver.communicate()[0].decode()
-    # Three seconds are promised; the machine may be busy, and the interpreter has to end too.
-    assert time.monotonic() - interrupted_at < 10, told
-    assert "Run the pipeline again to continue" in " ".join(told.split())
+        log = driver.communicate()[0].decode()
+    # A stop takes three seconds at most. A busy machine, and the end of the interpreter, take longer.
+    assert time.monotonic() - interrupted_at < 10, log
+    assert "Run the pipeline again to continue" in " ".join(log.split())
 
     sandbox.configure(in_progress_seconds=0.0)
     (tmp_path / "dataset.json").unlink(missing_ok=True)
     subprocess.run(command, check=True)
     assert (tmp_path / "dataset.json").exists()
-    assert_bought_once(sandbox)
+    assert_submitted_once(sandbox)

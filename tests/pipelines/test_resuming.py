@@ -1,4 +1,4 @@
-"""Whatever dies, the next run of the same script ends with the whole dataset, and each request is bought once."""
+"""Tests of interrupted runs: the next run has the whole dataset, and each request is submitted once."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from tests.support.environment import ROOT
 
 PROGRAMS = ROOT / "tests" / "support" / "programs"
 SHAPES = {"leaf": 12, "row": 24, "before": 12, "siblings": 36, "behind": 48}
-"""The pipelines, and how many requests each makes."""
+"""Number of requests of each pipeline in `two_tasks.py`."""
 
 
 class Forker:
-    """The process that forks scripts' processes off itself, see `forker.py`."""
+    """A process that forks the processes of scripts, see `forker.py`."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-W", "ignore", ROOT / "tests" / "support" / "forker.py"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def ask(self, **command) -> dict:
-        """Has a command obeyed."""
+    def send(self, **command) -> dict:
+        """Send a command, and return the answer."""
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
@@ -43,36 +43,36 @@ class Forker:
         self._process.communicate()
 
 
-class Running:
-    """A script's process, which leads a process group.
+class ScriptProcess:
+    """The process of a script, which leads a process group.
 
     Args:
-        forker: its parent.
+        forker: the parent process.
         command: the program and its arguments.
-        environment: what it finds in `os.environ`.
-        output: where it writes what it says.
+        environment: the environment variables.
+        output: the file for standard output and standard error.
     """
 
     def __init__(self, forker: Forker, command: list[str], environment: dict[str, str], output: Path) -> None:
         self._forker = forker
         self._output = output
         output.unlink(missing_ok=True)
-        self.pid = forker.ask(run=command, environment=environment, output=str(output))["pid"]
+        self.pid = forker.send(run=command, environment=environment, output=str(output))["pid"]
 
-    def told(self) -> str:
-        """What it said so far."""
+    def log(self) -> str:
+        """Return the output so far."""
         return self._output.read_text(encoding="utf-8") if self._output.exists() else ""
 
     def wait_for(self, text: str) -> None:
-        """Until it has said something."""
-        self._until(lambda: text in self.told(), 60.0)
+        """Wait until the output contains a text."""
+        self._until(lambda: text in self.log(), 60.0)
 
     def wait(self, timeout: float = 60.0) -> int:
-        """Until it ends; returns its exit code, which is negative where a signal ended it."""
+        """Wait until the process ends, and return its exit code: negative if a signal ended the process."""
         codes: list[int] = []
 
         def ended() -> bool:
-            code = self._forker.ask(poll=self.pid)["code"]
+            code = self._forker.send(poll=self.pid)["code"]
             codes.extend([] if code is None else [code])
             return bool(codes)
 
@@ -84,18 +84,18 @@ class Running:
         while not holds():
             if time.monotonic() > deadline:
                 os.killpg(self.pid, signal.SIGKILL)
-                pytest.fail(f"it hangs:\n{self.told()}")
+                pytest.fail(f"The process hangs:\n{self.log()}")
             time.sleep(0.02)
 
 
 class Script:
-    """A script that is run again and again, on a machine of its own.
+    """A script that runs several times, with a ledger and a cache of its own.
 
     Args:
-        forker: starts it.
-        folder: its machine's disk.
-        shape: what its pipeline looks like.
-        options: given to it each time.
+        forker: the process that starts the script.
+        folder: the folder of the ledger, the cache, and the dataset.
+        shape: the shape of the pipeline, a key of `SHAPES`.
+        options: command-line options of each run.
     """
 
     def __init__(self, forker: Forker, folder: Path, shape: str = "row", *options: str) -> None:
@@ -106,24 +106,24 @@ class Script:
         self._forker = forker
         self._options = ["--shape", shape, *options]
 
-    def start(self, *options: str) -> Running:
-        """Starts it in a process group of its own."""
+    def start(self, *options: str) -> ScriptProcess:
+        """Start the script in a process group of its own."""
         program = [str(PROGRAMS / "two_tasks.py"), str(self.output), str(self.folder / "cache")]
         environment = os.environ | {"DISTILABEL_OPENAI_BATCH_DIR": str(self.ledger)}
         command = [*program, *self._options, *options]
-        return Running(self._forker, command, environment, self.folder / "told")
+        return ScriptProcess(self._forker, command, environment, self.folder / "log")
 
     def run(self, *options: str) -> tuple[int, str]:
-        """Runs it to its end, and returns its exit code and what it said."""
+        """Run the script to its end, and return its exit code and output."""
         process = self.start(*options)
-        return process.wait(), process.told()
+        return process.wait(), process.log()
 
     def dataset(self) -> dict[str, list[dict]]:
-        """What it wrote."""
+        """Return the dataset that the script wrote."""
         return json.loads(self.output.read_text(encoding="utf-8"))
 
 
-def assert_bought_once(sandbox, requests: int):
+def assert_submitted_once(sandbox, requests: int):
     billed = sandbox.books().billed
     assert len(billed) == requests
     assert set(billed.values()) == {1}
@@ -137,24 +137,24 @@ def forker():
 
 
 @pytest.fixture(scope="module")
-def undisturbed(forker, tmp_path_factory):
-    """What each script writes when nothing dies, by its shape."""
-    known: dict[str, dict[str, list[dict]]] = {}
+def uninterrupted(forker, tmp_path_factory):
+    """Return a function that returns the dataset of an uninterrupted run, by shape."""
+    datasets: dict[str, dict[str, list[dict]]] = {}
 
     def dataset(sandbox, shape: str) -> dict[str, list[dict]]:
-        if shape not in known:
-            script = Script(forker, tmp_path_factory.mktemp("undisturbed"), shape)
-            code, told = script.run()
-            assert code == 0, told
-            known[shape] = script.dataset()
+        if shape not in datasets:
+            script = Script(forker, tmp_path_factory.mktemp("uninterrupted"), shape)
+            code, log = script.run()
+            assert code == 0, log
+            datasets[shape] = script.dataset()
             sandbox.reset()
-        return known[shape]
+        return datasets[shape]
 
     return dataset
 
 
 def processes_of(group: int) -> list[int]:
-    """The living processes of a process group."""
+    """Return the ids of the running processes of a process group."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -166,7 +166,7 @@ def processes_of(group: int) -> list[int]:
     return found
 
 
-def assert_nobody_stays(group: int):
+def assert_no_process_left(group: int):
     deadline = time.monotonic() + 10
     while processes_of(group) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -174,34 +174,34 @@ def assert_nobody_stays(group: int):
 
 
 FAILPOINTS = [failpoint for failpoint in Failpoint if failpoint is not Failpoint.ANSWER_TO_RECORD]
-"""Those of a batch."""
+"""Failpoints of a batch job."""
 
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS, ids=lambda failpoint: failpoint.value)
-def test_killed_at_a_boundary(forker, undisturbed, sandbox, tmp_path, failpoint):
-    """The whole process group, in the first Task and then in the second one, with distilabel's cache on and off."""
-    dataset = undisturbed(sandbox, "row")
+def test_dataset_is_complete_after_a_kill_at_a_failpoint(forker, uninterrupted, sandbox, tmp_path, failpoint):
+    """`kill -9` ends the whole process group in the first Task, then in the second. distilabel's cache is on or off."""
+    dataset = uninterrupted(sandbox, "row")
     script = Script(forker, tmp_path)
     cache = ["--no-cache"] if FAILPOINTS.index(failpoint) % 2 else []
 
     for task in ("generate", "judge"):
-        code, told = script.run("--kill", f"{failpoint.name}:{task}", *cache)
-        assert code == -signal.SIGKILL, told
+        code, log = script.run("--kill", f"{failpoint.name}:{task}", *cache)
+        assert code == -signal.SIGKILL, log
         assert not script.output.exists()
-    code, told = script.run(*cache)
-    assert code == 0, told
+    code, log = script.run(*cache)
+    assert code == 0, log
 
     assert script.dataset() == dataset
-    assert_bought_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["row"])
 
 
-def test_killed_while_asking_synchronously(forker, sandbox, tmp_path):
-    """What stands in the ledger is kept. What was on its way is asked again, which no ledger can help."""
+def test_synchronous_answers_in_the_ledger_survive_a_kill(forker, sandbox, tmp_path):
+    """A request in flight is sent again: the ledger cannot know its answer."""
     script = Script(forker, tmp_path, "leaf")
-    code, told = script.run("--kill", f"{Failpoint.ANSWER_TO_RECORD.name}:generate", "--synchronous")
-    assert code == -signal.SIGKILL, told
-    code, told = script.run("--synchronous")
-    assert code == 0, told
+    code, log = script.run("--kill", f"{Failpoint.ANSWER_TO_RECORD.name}:generate", "--synchronous")
+    assert code == -signal.SIGKILL, log
+    code, log = script.run("--synchronous")
+    assert code == 0, log
     assert_all_rows(script)
     books = sandbox.books()
     assert not books.batches
@@ -226,15 +226,15 @@ def assert_all_rows(script: Script):
     ],
     ids=lambda failpoint: failpoint.value,
 )
-def test_a_stream_is_killed(forker, sandbox, tmp_path, failpoint, cache):
-    """Its rows are all there in the next run, each once, and none is bought twice."""
+def test_stream_is_complete_after_a_kill(forker, sandbox, tmp_path, failpoint, cache):
+    """Each row comes once, and no request is submitted twice."""
     script = Script(forker, tmp_path, "stream")
-    code, told = script.run("--kill", f"{failpoint.name}:stream", *cache)
-    assert code == -signal.SIGKILL, told
-    code, told = script.run(*cache)
-    assert code == 0, told
+    code, log = script.run("--kill", f"{failpoint.name}:stream", *cache)
+    assert code == -signal.SIGKILL, log
+    code, log = script.run(*cache)
+    assert code == 0, log
     assert_all_rows(script)
-    assert_bought_once(sandbox, 12)
+    assert_submitted_once(sandbox, 12)
 
 
 @pytest.mark.parametrize(
@@ -246,25 +246,25 @@ def test_a_stream_is_killed(forker, sandbox, tmp_path, failpoint, cache):
     ],
     ids=lambda failpoint: failpoint.value,
 )
-def test_submitting_and_loading_are_killed(forker, sandbox, tmp_path, in_submit, in_load):
-    """Each in its middle, and started again."""
+def test_submission_and_loading_are_complete_after_a_kill(forker, sandbox, tmp_path, in_submit, in_load):
+    """Each step is killed once and started again."""
     for shape, failpoint in (("submit", in_submit), ("load", in_load)):
-        # Nothing has ended while it is submitted, nor while it is watched.
+        # No job ends while requests are submitted, nor while jobs are polled.
         sandbox.configure(in_progress_seconds=600.0 if shape == "submit" or failpoint is Failpoint.POLLING else 0.0)
         script = Script(forker, tmp_path, shape)
-        code, told = script.run("--kill", f"{failpoint.name}:{shape}")
-        assert code == -signal.SIGKILL, told
+        code, log = script.run("--kill", f"{failpoint.name}:{shape}")
+        assert code == -signal.SIGKILL, log
         sandbox.configure(in_progress_seconds=600.0 if shape == "submit" else 0.0)
-        code, told = script.run()
-        assert code == 0, told
+        code, log = script.run()
+        assert code == 0, log
     assert_all_rows(script)
-    assert_bought_once(sandbox, 12)
+    assert_submitted_once(sandbox, 12)
 
 
 @pytest.mark.parametrize("shape", ["row", "behind"])
-def test_killed_at_random_times(forker, undisturbed, sandbox, tmp_path, shape):
-    """Many times in a row, a little later each time or earlier, until it comes through."""
-    dataset = undisturbed(sandbox, shape)
+def test_dataset_is_complete_after_kills_at_random_times(forker, uninterrupted, sandbox, tmp_path, shape):
+    """Several runs are killed after random times, and one is left to end."""
+    dataset = uninterrupted(sandbox, shape)
     sandbox.configure(in_progress_seconds=0.5)
     chance = random.Random(shape)
 
@@ -276,11 +276,11 @@ def test_killed_at_random_times(forker, undisturbed, sandbox, tmp_path, shape):
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         script.output.unlink(missing_ok=True)
-    code, told = script.run()
-    assert code == 0, told
+    code, log = script.run()
+    assert code == 0, log
 
     assert script.dataset() == dataset
-    assert_bought_once(sandbox, SHAPES[shape])
+    assert_submitted_once(sandbox, SHAPES[shape])
 
 
 def wait_for_jobs(sandbox, jobs: int):
@@ -303,12 +303,12 @@ INTERRUPTIONS = {
 
 
 @pytest.mark.parametrize("case", INTERRUPTIONS)
-def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(forker, undisturbed, sandbox, tmp_path, case):
-    """With distilabel's own message, and nobody left behind."""
+def test_interrupted_pipeline_stops_soon_and_continues_later(forker, uninterrupted, sandbox, tmp_path, case):
+    """The log names the next step to take, and no process is left."""
     shape, jobs, whole_group, number = INTERRUPTIONS[case]
-    dataset = undisturbed(sandbox, shape)
+    dataset = uninterrupted(sandbox, shape)
     script = Script(forker, tmp_path, shape)
-    # All but the last of the Tasks are answered at once, that one takes its time.
+    # The server answers all Tasks at once, except the last one.
     slow = {"behind": 3, "row": 1}.get(shape, 0)
     sandbox.configure(in_progress_seconds=0.0 if slow else 600.0)
 
@@ -323,22 +323,21 @@ def test_an_interrupted_pipeline_ends_soon_and_is_carried_on(forker, undisturbed
     else:
         os.kill(process.pid, number)
     process.wait()
-    told = process.told()
-    # Three seconds are promised; the machine may be busy, and the interpreter has to end too.
-    assert time.monotonic() - interrupted_at < 10, told
-    assert "Run the pipeline again to continue" in " ".join(told.split())
-    assert_nobody_stays(process.pid)
+    log = process.log()
+    # A stop takes three seconds at most. A busy machine, and the end of the interpreter, take longer.
+    assert time.monotonic() - interrupted_at < 10, log
+    assert "Run the pipeline again to continue" in " ".join(log.split())
+    assert_no_process_left(process.pid)
 
     sandbox.configure(in_progress_seconds=0.0)
     script.output.unlink(missing_ok=True)
-    code, told = script.run()
-    assert code == 0, told
+    code, log = script.run()
+    assert code == 0, log
     assert script.dataset() == dataset
-    assert_bought_once(sandbox, SHAPES[shape])
+    assert_submitted_once(sandbox, SHAPES[shape])
 
 
-def test_interrupting_again_and_again_ends_it(forker, sandbox, tmp_path):
-    """However often, and however soon."""
+def test_repeated_interrupts_end_the_pipeline(forker, sandbox, tmp_path):
     sandbox.configure(in_progress_seconds=600.0)
     process = Script(forker, tmp_path, "behind").start()
     wait_for_jobs(sandbox, 3)
@@ -346,58 +345,58 @@ def test_interrupting_again_and_again_ends_it(forker, sandbox, tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.05)
     process.wait()
-    assert_nobody_stays(process.pid)
+    assert_no_process_left(process.pid)
 
 
-def test_orphans_end(forker, sandbox, tmp_path):
-    """After a `kill -9` of the main process alone, its steps and its queues end by themselves."""
+def test_child_processes_end_without_the_main_process(forker, sandbox, tmp_path):
+    """After `kill -9` of the main process alone, its steps and queues end by themselves."""
     sandbox.configure(in_progress_seconds=600.0)
     process = Script(forker, tmp_path, "siblings").start()
     wait_for_jobs(sandbox, 3)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert_nobody_stays(process.pid)
+    assert_no_process_left(process.pid)
 
 
-def test_a_run_that_does_not_wait_gets_one_round_further(forker, undisturbed, sandbox, tmp_path):
-    """`wait=False`: submitted, and collected by a later run, which submits what comes next."""
-    dataset = undisturbed(sandbox, "row")
+def test_run_that_does_not_wait_gets_one_round_further(forker, uninterrupted, sandbox, tmp_path):
+    """With `wait=False` a run submits, and a later run collects and submits the next round."""
+    dataset = uninterrupted(sandbox, "row")
     sandbox.configure(in_progress_seconds=600.0)
     script = Script(forker, tmp_path, "row", "--no-wait")
 
     jobs = []
     for answered in (False, False, True, True):
         sandbox.configure(in_progress_seconds=0.0 if answered else 600.0)
-        code, told = script.run()
-        assert code == 0, told
+        code, log = script.run()
+        assert code == 0, log
         jobs.append(len(sandbox.books().batches))
-    code, told = script.run()
-    assert code == 0, told
+    code, log = script.run()
+    assert code == 0, log
 
     assert jobs == [1, 1, 2, 2]
     assert script.dataset() == dataset
-    assert_bought_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["row"])
 
 
-def test_siblings_that_do_not_wait_submit_in_one_run(forker, undisturbed, sandbox, tmp_path):
-    """All of them, before the pipeline stops."""
-    dataset = undisturbed(sandbox, "siblings")
+def test_siblings_that_do_not_wait_submit_in_one_run(forker, uninterrupted, sandbox, tmp_path):
+    """All siblings submit before the pipeline stops."""
+    dataset = uninterrupted(sandbox, "siblings")
     sandbox.configure(in_progress_seconds=600.0)
     script = Script(forker, tmp_path, "siblings", "--no-wait")
 
-    code, told = script.run()
-    assert code == 0, told
+    code, log = script.run()
+    assert code == 0, log
     assert len(sandbox.books().batches) == 3
     sandbox.configure(in_progress_seconds=0.0)
-    code, told = script.run()
-    assert code == 0, told
+    code, log = script.run()
+    assert code == 0, log
     assert script.dataset() == dataset
-    assert_bought_once(sandbox, SHAPES["siblings"])
+    assert_submitted_once(sandbox, SHAPES["siblings"])
 
 
-def test_a_fresh_machine_finds_the_jobs_on_the_server(forker, undisturbed, sandbox, tmp_path):
-    """Without the ledger and without distilabel's cache, nothing is bought again."""
-    dataset = undisturbed(sandbox, "row")
+def test_another_machine_finds_the_jobs_on_the_server(forker, uninterrupted, sandbox, tmp_path):
+    """Without the ledger and without distilabel's cache no request is submitted again."""
+    dataset = uninterrupted(sandbox, "row")
     sandbox.configure(in_progress_seconds=600.0)
     here = Script(forker, tmp_path / "here")
     process = here.start()
@@ -408,15 +407,15 @@ def test_a_fresh_machine_finds_the_jobs_on_the_server(forker, undisturbed, sandb
 
     with Forker() as another_forker:
         there = Script(another_forker, tmp_path / "there")
-        code, told = there.run()
-    assert code == 0, told
+        code, log = there.run()
+    assert code == 0, log
     assert there.dataset() == dataset
-    assert_bought_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["row"])
 
 
-def test_two_processes_run_the_same_pipeline_at_once(forker, undisturbed, sandbox, tmp_path):
-    """One buys, both have the dataset."""
-    dataset = undisturbed(sandbox, "row")
+def test_two_processes_run_the_same_pipeline_at_once(forker, uninterrupted, sandbox, tmp_path):
+    """One process submits, and both get the dataset."""
+    dataset = uninterrupted(sandbox, "row")
     sandbox.configure(in_progress_seconds=1.0)
     scripts = [Script(forker, tmp_path / name) for name in ("one", "other")]
     processes = []
@@ -424,47 +423,47 @@ def test_two_processes_run_the_same_pipeline_at_once(forker, undisturbed, sandbo
         script.ledger = tmp_path / "ledger"
         processes.append(script.start())
     for process in processes:
-        assert process.wait(90.0) == 0, process.told()
+        assert process.wait(90.0) == 0, process.log()
 
     assert [script.dataset() for script in scripts] == [dataset, dataset]
-    assert_bought_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["row"])
 
 
-def test_after_an_error_of_the_run_the_mended_one_carries_on(forker, undisturbed, sandbox, tmp_path):
-    """From where it stopped, in the middle of the pipeline."""
-    dataset = undisturbed(sandbox, "row")
+def test_run_continues_after_the_cause_of_an_error_is_fixed(forker, uninterrupted, sandbox, tmp_path):
+    """The run continues in the middle of the pipeline."""
+    dataset = uninterrupted(sandbox, "row")
     script = Script(forker, tmp_path)
     refusal = {"error": {"message": "The key was withdrawn.", "code": "invalid_api_key"}}
     sandbox.add_fault(Fault(call="batches.create", kind="status", status=401, body=refusal, skip=1, times=-1))
 
-    code, told = script.run()
+    code, log = script.run()
     assert code == 1
-    assert "The key was withdrawn." in " ".join(told.split())
+    assert "The key was withdrawn." in " ".join(log.split())
     assert len(sandbox.books().batches) == 1
     sandbox.clear_faults()
-    code, told = script.run()
+    code, log = script.run()
 
-    assert code == 0, told
+    assert code == 0, log
     assert script.dataset() == dataset
-    assert_bought_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["row"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_script_without_a_pipeline_is_carried_on(forker, sandbox, tmp_path, number):
-    """Ctrl+C is its `KeyboardInterrupt`, and what it had bought is there when it is run again."""
+def test_script_without_a_pipeline_continues_after_a_signal(forker, sandbox, tmp_path, number):
+    """Ctrl+C raises `KeyboardInterrupt`, and the next run finds the submitted job."""
     sandbox.configure(in_progress_seconds=600.0)
     command = [str(PROGRAMS / "script.py"), str(tmp_path / "answers.json")]
 
-    process = Running(forker, command, dict(os.environ), tmp_path / "told")
+    process = ScriptProcess(forker, command, dict(os.environ), tmp_path / "log")
     wait_for_jobs(sandbox, 1)
     os.kill(process.pid, number)
     assert process.wait(10.0) != 0
-    assert ("KeyboardInterrupt" in process.told()) == (number is signal.SIGINT)
+    assert ("KeyboardInterrupt" in process.log()) == (number is signal.SIGINT)
     sandbox.configure(in_progress_seconds=0.0)
-    process = Running(forker, command, dict(os.environ), tmp_path / "told")
-    assert process.wait() == 0, process.told()
+    process = ScriptProcess(forker, command, dict(os.environ), tmp_path / "log")
+    assert process.wait() == 0, process.log()
 
     answers = json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
     assert len(answers) == 3
     assert all("number" in answer for [answer] in answers)
-    assert_bought_once(sandbox, 3)
+    assert_submitted_once(sandbox, 3)

@@ -36,8 +36,7 @@ from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.plugin import base
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
-from tests.integration.test_cli import leave, run
-from tests.integration.test_costs import adopt
+from tests.support.commands import adopt_answer, run_command, submit_only
 from tests.support.environment import ROOT
 
 for extra in ("genai_prices", "vl_convert"):
@@ -183,7 +182,7 @@ class Reader:
     def console(self, block: Example) -> None:
         """Run a command, and compare its output with the page, without line breaks."""
         command, _, shown = block.parsed.partition("\n")
-        printed = run(*command.removeprefix("$ distilabel-openai-batch ").split()).output
+        printed = run_command(*command.removeprefix("$ distilabel-openai-batch ").split()).output
         assert " ".join(shapes(printed)) == " ".join(shapes(shown))
 
     def text(self, block: Example) -> None:
@@ -230,7 +229,7 @@ def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
         monkeypatch.delenv("OPENAI_BASE_URL")
         for task, model in (("generate", "gpt-4o-mini-2024-07-18"), ("judge", "gpt-4o-2024-08-06")):
             scope = ScopeName("preferences", task, "https://api.openai.com/v1/")
-            adopt(ledger_directory(None), scope, model, MANY, f"batch_{task}")
+            adopt_answer(ledger_directory(None), scope, model, MANY, f"batch_{task}")
     document = Reader(sandbox.base_url, monkeypatch).read(page)
     blocks = list(document.examples())
     assert len(blocks) == len(BLOCK.findall(document.text)), "a block in a language without evaluator"
@@ -361,7 +360,7 @@ def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch)
     sandbox.reset(Settings(failures=[FAILS]))
     ask(QUESTIONS[:10])
     sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)
-    leave(QUESTIONS[10:], max_requests_per_job=20)
+    submit_only(QUESTIONS[10:], max_requests_per_job=20)
 
     def under_way() -> None:
         sandbox.configure(validating_seconds=0.0)
@@ -374,7 +373,7 @@ def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch)
 
     def others_under_way() -> None:
         sandbox.configure(in_progress_seconds=600.0)
-        leave(OTHERS, max_requests_per_job=10)
+        submit_only(OTHERS, max_requests_per_job=10)
 
     def with_another_key() -> None:
         sandbox.configure(api_keys=["another"])
@@ -398,12 +397,12 @@ def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch)
             for start, happens in before.items():
                 if command.startswith(start):
                     happens()
-            printed = run(*named(command), input=ANSWERS.get(command)).output
+            printed = run_command(*named(command), input=ANSWERS.get(command)).output
             # `watch` draws bars in terminals only.
             assert command == "watch" or set(shapes(printed)) == set(shapes(shown)), command
         elif command == "watch":
             assert shapes(printed)[-2:] == shapes(block)[-2:]
         else:
-            found = run(*JSON[command].split()).output
+            found = run_command(*JSON[command].split()).output
             first = json.loads(found)[0] if found.startswith("[") else json.loads(found.splitlines()[0])
             assert list(json.loads(block)) == list(first), command

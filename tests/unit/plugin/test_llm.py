@@ -1,31 +1,19 @@
-"""`OpenAIBatchLLM` by itself: what it sends, what it makes of an answer, and how it may be called."""
+"""`OpenAIBatchLLM` without a server: bodies, outputs, and ways to call `generate`."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-from contextlib import asynccontextmanager
 
-import httpx
-import orjson
 import pytest
 from distilabel.models.llms import OpenAILLM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from openai import AsyncOpenAI
-from pydantic import ValidationError
 
-from distilabel_openai_batch import (
-    AuthenticationError,
-    InvalidParametersError,
-    MissingSettingError,
-    OpenAIBatchLLM,
-    RunError,
-)
+from distilabel_openai_batch import AuthenticationError, InvalidParametersError, OpenAIBatchLLM, RunError
 from distilabel_openai_batch.api.outcomes import Answer, Failure
-
-MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
-CONNECTION = {"model": "gpt-4o-mini", "base_url": "http://127.0.0.1:9/v1", "api_key": "sk-secret"}
+from distilabel_openai_batch.engine.settings import PollSchedule
+from distilabel_openai_batch.plugin import llm as llm_module
+from tests.unit.plugin.stubs import CONNECTION, MESSAGES, batch_llm, completion, synchronous_llm
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON = st.recursive(
@@ -65,98 +53,38 @@ COMPLETION_KWARGS = SHARED_KWARGS | {"echo": st.booleans()}
 CALLS = st.tuples(MESSAGE_LISTS, st.fixed_dictionaries({}, optional=CHAT_KWARGS)) | st.tuples(
     TEXT, st.fixed_dictionaries({}, optional=COMPLETION_KWARGS)
 )
-
-
-# Loading an LLM makes two clients of the SDK, and so takes longer than all else here.
-SYNCHRONOUS, BATCHED = OpenAILLM(**CONNECTION), OpenAIBatchLLM(**CONNECTION)
-SYNCHRONOUS.load()
-BATCHED.load()
-
-
-def synchronous(answer: dict) -> tuple[OpenAILLM, list[tuple[str, dict]]]:
-    """distilabel's own LLM before a server that always says the same, and what it sends there."""
-    sent = []
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        sent.append((request.url.path, orjson.loads(request.content)))
-        return httpx.Response(200, json=answer)
-
-    llm = SYNCHRONOUS
-    http_client = httpx.AsyncClient(transport=httpx.MockTransport(handle))
-    llm._aclient = AsyncOpenAI(base_url="http://127.0.0.1:9/v1", api_key="sk-secret", http_client=http_client)
-    return llm, sent
-
-
-def batched(*outcomes: Answer | Failure) -> tuple[OpenAIBatchLLM, list[tuple[str, dict]]]:
-    """Our LLM before an engine that always answers the same, and what it asks of it."""
-    asked = []
-
-    class Engine:
-        async def submit(self, calls):
-            calls = list(calls)
-            asked.extend((call.endpoint, orjson.loads(call.encode())) for call in calls)
-            return list(outcomes) if len(outcomes) > 1 else [outcomes[0]] * len(calls)
-
-    class Engines:
-        @asynccontextmanager
-        async def use(self):
-            yield Engine()
-
-    llm = BATCHED
-    llm._sessions = Engines()
-    return llm, asked
-
-
-def completion(*contents: str | None, logprobs: list | None = None, usage: dict | None = None) -> dict:
-    choices = [
-        {
-            "index": index,
-            "finish_reason": "stop",
-            "message": {"role": "assistant", "content": content},
-            "logprobs": {"content": logprobs} if logprobs else None,
-        }
-        for index, content in enumerate(contents)
-    ]
-    return {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "gpt-4o-mini",
-        "choices": choices,
-    } | ({"usage": usage} if usage else {})
+EMPTY_COMPLETION = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
 
 
 @given(CALLS)
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_body_is_what_openaillm_would_have_sent(call):
-    """Whatever the input and the generation kwargs are, both LLMs ask the same question of the same endpoint."""
+def test_body_equals_the_body_of_openaillm(call):
+    """For all inputs and generation parameters both LLMs send the same body to the same endpoint."""
     input, kwargs = call
-    answer = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
-    theirs, sent = synchronous(answer)
-    ours, asked = batched(Answer.of(answer))
+    theirs, sent_by_theirs = synchronous_llm(EMPTY_COMPLETION)
+    ours, sent_by_ours = batch_llm(Answer.of(EMPTY_COMPLETION))
 
     theirs.generate([input], **kwargs)
     ours.generate([input], **kwargs)
 
-    assert asked == sent
+    assert sent_by_ours == sent_by_theirs
 
 
 @given(st.lists(MESSAGE_LISTS | TEXT, min_size=2, max_size=8), st.fixed_dictionaries({}, optional=SHARED_KWARGS))
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-def test_bodies_of_many_are_those_of_each(inputs, kwargs):
-    """What is made once for many inputs is what each of them would have had alone: chats, images and texts mixed."""
-    answer = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+def test_bodies_of_many_inputs_equal_the_bodies_of_each_input(inputs, kwargs):
+    """Bodies from a shared template equal bodies built one by one, for chats, images and strings mixed."""
     inputs = [*inputs, *inputs]
-    alone = []
+    expected = []
     for input in inputs:
-        ours, asked = batched(Answer.of(answer))
+        ours, sent = batch_llm(Answer.of(EMPTY_COMPLETION))
         ours.generate([input], **kwargs)
-        alone += asked
-    ours, together = batched(Answer.of(answer))
+        expected += sent
+    ours, sent = batch_llm(Answer.of(EMPTY_COMPLETION))
 
     ours.generate(inputs, **kwargs)
 
-    assert together == alone
+    assert sent == expected
 
 
 TOP_LOGPROBS = st.lists(
@@ -191,18 +119,18 @@ LEGACY_ANSWERS = st.builds(
 
 @given(st.tuples(st.just(MESSAGES), CHAT_ANSWERS) | st.tuples(st.just("Once upon"), LEGACY_ANSWERS))
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-def test_an_answer_is_read_as_openaillm_reads_it(exchange):
-    """Generations, log probabilities and statistics are the same for the same completion."""
+def test_output_equals_the_output_of_openaillm(exchange):
+    """Generations, log probabilities and statistics are equal for the same completion."""
     input, answer = exchange
-    theirs, _ = synchronous(answer)
-    ours, _ = batched(Answer.of(answer))
+    theirs, _ = synchronous_llm(answer)
+    ours, _ = batch_llm(Answer.of(answer))
 
     assert ours.generate([input]) == theirs.generate([input])
 
 
-def test_a_failed_request_leaves_its_neighbours_in_place():
-    """`None` stands in the place of the failed row alone, with as many generations as were asked for."""
-    llm, _ = batched(Answer.of(completion("a", "b")), Failure("no", 400), Answer.of(completion("c", "d")))
+def test_failed_request_is_none_in_its_own_place():
+    """The output of the failed row has as many `None`s as generations were requested."""
+    llm, _ = batch_llm(Answer.of(completion("a", "b")), Failure("no", 400), Answer.of(completion("c", "d")))
 
     outputs = llm.generate([MESSAGES] * 3, num_generations=2)
 
@@ -215,9 +143,8 @@ def test_a_failed_request_leaves_its_neighbours_in_place():
     [{"choices": None}, {"choices": "none"}, {"object": "list"}, {"choices": [{"message": None}]}],
     ids=["null", "text", "absent", "no message"],
 )
-def test_an_answer_that_makes_no_sense_is_none(body):
-    """A server's odd answer costs its own row and no other."""
-    llm, _ = batched(Answer.of(body), Answer.of(completion("fine")))
+def test_malformed_answer_costs_its_own_row_only(body):
+    llm, _ = batch_llm(Answer.of(body), Answer.of(completion("fine")))
 
     outputs = llm.generate([MESSAGES] * 2)
 
@@ -227,63 +154,53 @@ def test_an_answer_that_makes_no_sense_is_none(body):
 @pytest.mark.parametrize(
     "input", [[], [{"role": "system", "content": "no question"}], [{"role": "user"}], 3, None], ids=repr
 )
-def test_an_input_that_is_no_input_costs_its_own_row(input):
-    """What cannot be made into a request is never asked, and the others are."""
-    llm, asked = batched(Answer.of(completion("fine")))
-    llm._sessions.use = reject_failures(llm._sessions.use)
+def test_invalid_input_costs_its_own_row_only(input):
+    """No request is sent for the invalid input."""
+    llm, sent = batch_llm(Answer.of(completion("fine")))
 
     outputs = llm.generate([MESSAGES, input, MESSAGES])
 
     assert [output["generations"] for output in outputs] == [["fine"], [None], ["fine"]]
-    assert len(asked) == 2
-
-
-def reject_failures(use):
-    """Lets an engine answer calls only, and leaves failures what they are, as a session does."""
-
-    @asynccontextmanager
-    async def used():
-        async with use() as engine:
-            submit = engine.submit
-
-            async def submit_calls(calls):
-                calls = list(calls)
-                answers = iter(await submit([call for call in calls if not isinstance(call, Failure)]))
-                return [call if isinstance(call, Failure) else next(answers) for call in calls]
-
-            engine.submit = submit_calls
-            yield engine
-
-    return used
+    assert len(sent) == 2
 
 
 @pytest.mark.parametrize(
     "kwargs", [{"temprature": 1.0}, {"max_new_tokens": -1}, {"temperature": "hot"}, {"stop": 3}], ids=str
 )
-def test_wrong_generation_kwargs_are_an_error_before_anything_is_bought(kwargs):
-    """The error names the parameter, and nothing was asked."""
-    llm, asked = batched(Answer.of(completion("fine")))
+def test_wrong_generation_parameter_is_an_error_before_submission(kwargs):
+    """The error names the parameter."""
+    llm, sent = batch_llm(Answer.of(completion("fine")))
 
     with pytest.raises(InvalidParametersError, match=next(iter(kwargs))):
         llm.generate([MESSAGES], **kwargs)
 
-    assert asked == []
+    assert sent == []
 
 
-def test_agenerate_can_be_awaited_many_times_at_once():
+def test_many_inputs_are_answered_in_parts(monkeypatch):
+    """The outputs of all parts stand in the order of the inputs."""
+    monkeypatch.setattr(llm_module, "_INPUTS_PER_PART", 2)
+    llm, sent = batch_llm(Answer.of(completion("fine")))
+
+    outputs = llm.generate([MESSAGES] * 5)
+
+    assert [output["generations"] for output in outputs] == [["fine"]] * 5
+    assert len(sent) == 5
+
+
+def test_agenerate_can_be_awaited_concurrently():
     """Each caller gets the answer of its own call."""
-    llm, asked = batched(Answer.of(completion("fine")))
+    llm, sent = batch_llm(Answer.of(completion("fine")))
 
     async def run():
         return await asyncio.gather(*(llm.agenerate(MESSAGES) for _ in range(5)))
 
     assert [output["generations"] for output in asyncio.run(run())] == [["fine"]] * 5
-    assert len(asked) == 5
+    assert len(sent) == 5
 
 
-def test_a_failed_agenerate_raises():
-    """Who awaits one call is told what became of it."""
-    llm, _ = batched(Failure("The prompt is not allowed.", 400, "content_policy_violation"))
+def test_agenerate_raises_the_failure_of_its_request():
+    llm, _ = batch_llm(Failure("The prompt is not allowed.", 400, "content_policy_violation"))
 
     with pytest.raises(RunError, match="not allowed") as raised:
         asyncio.run(llm.agenerate(MESSAGES))
@@ -291,47 +208,15 @@ def test_a_failed_agenerate_raises():
     assert (raised.value.status_code, raised.value.code) == (400, "content_policy_violation")
 
 
-def test_generate_works_under_a_running_event_loop():
-    """As in a notebook, whose cells run in a loop of their own."""
-    llm, _ = batched(Answer.of(completion("fine")))
-
-    async def cell():
-        return llm.generate([MESSAGES])
-
-    assert asyncio.run(cell())[0]["generations"] == ["fine"]
-
-
-def test_no_inputs_are_no_outputs():
-    """And no job."""
-    llm, asked = batched(Answer.of(completion("fine")))
+def test_no_inputs_give_no_outputs_and_no_request():
+    llm, sent = batch_llm(Answer.of(completion("fine")))
 
     assert llm.generate([]) == []
-    assert asked == []
+    assert sent == []
 
 
-@pytest.mark.parametrize(
-    "field",
-    ["max_requests_per_job", "max_bytes_per_job", "max_jobs", "max_attempts", "min_poll_interval", "max_poll_interval"],
-)
-@pytest.mark.parametrize("value", [0, -1, math.nan, "many", None])
-def test_a_limit_must_be_positive(field, value):
-    """A field that would make the run hang or do nothing is refused when it is set."""
-    with pytest.raises(ValidationError, match=field):
-        OpenAIBatchLLM(**CONNECTION, **{field: value})
-
-
-def test_a_missing_key_is_an_error_that_says_so(monkeypatch):
-    """Before anything is sent."""
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-    with pytest.raises(ValueError, match="export OPENAI_API_KEY"):
-        OpenAIBatchLLM(model="gpt-4o-mini").load()
-    with pytest.raises(MissingSettingError, match="export OPENAI_API_KEY"):
-        OpenAIBatchLLM(model="gpt-4o-mini", api_key="").load()
-
-
-def test_a_misspelt_runtime_parameter_is_told(caplog):
-    """With the name that was meant, where one is near; what is spelt right beside it is set, and named nowhere."""
+def test_misspelt_runtime_parameter_is_logged(caplog):
+    """The warning suggests a near name; correctly spelt parameters are set without a warning."""
     llm = OpenAIBatchLLM(**CONNECTION)
     llm.set_runtime_parameters(
         {"bugdet": 5.0, "colour": "red", "max_jobs": 3, "generation_kwargs": {"temperature": 0.5}}
@@ -343,8 +228,8 @@ def test_a_misspelt_runtime_parameter_is_told(caplog):
     assert len(caplog.messages) == 2
 
 
-def test_every_field_of_ours_is_a_described_runtime_parameter():
-    """So that `pipeline.run(parameters=…)` and the command line can set it."""
+def test_each_field_of_the_package_is_a_described_runtime_parameter():
+    """`pipeline.run(parameters=…)` and the command line can set each field."""
     own = set(OpenAIBatchLLM.model_fields) - set(OpenAILLM.model_fields)
     described = {
         info["name"]: info.get("description") for info in OpenAIBatchLLM(**CONNECTION).get_runtime_parameters_info()
@@ -354,8 +239,8 @@ def test_every_field_of_ours_is_a_described_runtime_parameter():
     assert all(described[name] for name in own)
 
 
-def test_a_dump_names_the_public_module_and_holds_no_key():
-    """What goes into YAML can be loaded for good, and be shown to anybody."""
+def test_dump_names_the_package_and_holds_no_key():
+    """A later version can load the YAML, and a user can publish the YAML."""
     llm = OpenAIBatchLLM(**CONNECTION, max_jobs=3)
 
     dump = llm.dump()
@@ -365,15 +250,33 @@ def test_a_dump_names_the_public_module_and_holds_no_key():
     assert OpenAIBatchLLM.from_dict(dump | {"api_key": "sk-secret"}) == llm
 
 
-def test_everything_openaillm_takes_is_taken():
-    """A drop-in: the constructor's arguments and the generation kwargs are a superset."""
+def test_fields_and_generation_parameters_include_those_of_openaillm():
     assert set(OpenAILLM.model_fields) <= set(OpenAIBatchLLM.model_fields)
     ours, theirs = OpenAIBatchLLM(**CONNECTION), OpenAILLM(**CONNECTION)
     assert [str(p) for p in ours.generate_parameters] == [str(p) for p in theirs.generate_parameters]
 
 
-def test_default_headers_reach_the_server(respx_mock, tmp_path):
-    """With every call."""
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, (True, PollSchedule(1.0, 65.0))),
+        ({"wait": False, "min_poll_interval": 2.0}, (False, PollSchedule(2.0, 65.0))),
+        ({"use_offline_batch_generation": True}, (False, PollSchedule(1.0, 65.0))),
+        (
+            {"use_offline_batch_generation": True, "offline_batch_generation_block_until_done": 5},
+            (True, PollSchedule(5, 5)),
+        ),
+        ({"offline_batch_generation_block_until_done": 5}, (True, PollSchedule(1.0, 65.0))),
+    ],
+    ids=str,
+)
+def test_distilabels_offline_fields_override_wait_and_poll_interval(fields, expected):
+    jobs = OpenAIBatchLLM(**CONNECTION, **fields).session_settings().jobs
+
+    assert (jobs.wait, jobs.schedule) == expected
+
+
+def test_default_headers_are_sent_with_every_call(respx_mock, tmp_path):
     route = respx_mock.route().respond(401, json={"error": {"message": "Who are you?"}})
     llm = OpenAIBatchLLM(
         **CONNECTION | {"base_url": "https://api.example.com/v1"},

@@ -1,0 +1,201 @@
+"""Tests of the commands that read the ledger; none of them needs a server."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from distilabel_openai_batch.ledger.reader import LedgerReader
+from tests.support.commands import add_scope, run_command
+from tests.support.ledgers import LedgerWriter
+
+READING_COMMANDS = [
+    ["jobs"],
+    ["costs"],
+    ["watch"],
+    ["failures"],
+    ["show", "batch_1"],
+    ["results"],
+    ["cancel", "--all"],
+    ["forget", "x"],
+]
+
+
+def test_a_pipe_gets_unbroken_lines(tmp_path):
+    pipeline, message = "pipeline_" + "load_data_from_hub_0_" * 20, "This is too long, by far. " * 20
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope(pipeline, "text_generation_0")
+        writer.job(scope, 0.0, requests=3, answered=2, failures=[(400, "bad_prompt", message)])
+    [job] = LedgerReader(tmp_path).jobs()
+    for command, words in {
+        "jobs": (f"{pipeline}/text_generation_0", job.batch_id, "completed", "2/3"),
+        "failures": ("400", "bad_prompt", message.strip()),
+        "costs": (f"{pipeline}/text_generation_0", "gpt-4o-mini"),
+    }.items():
+        lines = run_command(command, "--ledger-dir", tmp_path).stdout.splitlines()
+        [line] = [line for line in lines if words[0] in line]
+        assert all(word in line for word in words)
+
+
+def test_results_that_cannot_be_written_leave_no_file(tmp_path, tmp_path_factory):
+    ledger_dir = tmp_path_factory.mktemp("ledger")
+    add_scope(ledger_dir, "pipeline", "task", "http://127.0.0.1:9/v1/")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "no" / "such.jsonl", tmp_path / "file" / "a.jsonl", tmp_path / f"{'a' * 245}.jsonl"):
+        result = run_command("results", "-o", path, "--ledger-dir", ledger_dir)
+        assert result.exit_code == 1
+        assert f"{path} cannot be written" in result.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize("arguments", READING_COMMANDS, ids=" ".join)
+def test_a_missing_ledger_is_an_error_and_is_not_created(arguments, tmp_path):
+    result = run_command(*arguments, "--ledger-dir", tmp_path / "none")
+    assert result.exit_code == 1
+    assert "There is no ledger in" in result.stderr
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="homes are found otherwise there")
+def test_without_a_home_the_user_has_to_name_a_directory(monkeypatch, tmp_path):
+    """In a container the user may have no home: the error names the three settings of the directory."""
+
+    def no_such_user(_uid):
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("DISTILABEL_OPENAI_BATCH_DIR", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_such_user)
+    result = run_command("jobs")
+    assert result.exit_code == 1
+    for way in ("`ledger_dir`", "--ledger-dir", "$DISTILABEL_OPENAI_BATCH_DIR"):
+        assert way in result.stderr
+    result = run_command("doctor", "--base-url", "nowhere")
+    assert "✗ ledger: The ledger cannot lie in ~/.cache/distilabel/openai_batch" in result.stdout
+    assert "base URL" in result.stdout
+    assert "✓ ledger" in run_command("doctor", "--base-url", "nowhere", "--ledger-dir", tmp_path).stdout
+
+
+OTHER_FILES = {
+    "another program's database": (b"CREATE TABLE t (x)", "a database of another program"),
+    "newer schema": (b"PRAGMA application_id = 0x646F6261; PRAGMA user_version = 99", "by a newer release"),
+    "no database": (None, "is damaged, or is no ledger"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+@pytest.mark.parametrize("arguments", READING_COMMANDS, ids=" ".join)
+def test_a_file_that_is_no_ledger_is_an_error_and_stays_unchanged(kind, arguments, tmp_path):
+    path = tmp_path / "ledger.sqlite3"
+    script, reason = OTHER_FILES[kind]
+    if script:
+        with sqlite3.connect(path) as database:
+            database.executescript(script.decode())
+        database.close()
+    else:
+        path.write_bytes(b"not a database" * 100)
+    before = path.read_bytes()
+    result = run_command(*arguments, "--ledger-dir", tmp_path)
+    assert result.exit_code == 1
+    assert reason in result.stderr
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_empty_ledger_has_no_jobs_and_is_no_error(tmp_path, monkeypatch):
+    """The same holds for an empty file, while a run creates the ledger."""
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path))
+    messages = {"jobs": "No jobs.", "watch": "No open jobs.", "failures": "No failed requests."}
+    (tmp_path / "ledger.sqlite3").touch()
+    for _ in range(2):
+        for command, words in messages.items():
+            result = run_command(command)
+            assert (result.exit_code, result.stdout.strip()) == (0, words)
+        assert json.loads(run_command("jobs", "--json").stdout) == []
+        add_scope(tmp_path, "pipeline", "task", "http://127.0.0.1:9/v1/")
+    assert run_command("results").stdout == ""
+    assert "Nothing to forget" in run_command("forget", "pipeline").stdout
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.api.requests import Request, Shard
+
+ledger, written = Ledger(Path(sys.argv[1]), ScopeName("writing", "", "http://127.0.0.1:9/v1/")), 0
+print("writing", flush=True)
+import os, select
+while not select.select([sys.stdin], [], [], 0)[0]:
+    request = Request(f"{written:032x}-0", "/v1/chat/completions", "m", b"{}")
+    ledger.jobs.plan(Shard.of([request]))
+    written += 1
+ledger.close()
+print(written)
+"""
+
+
+def test_jobs_reads_whole_transactions_while_a_run_writes(tmp_path):
+    arguments = [sys.executable, "-c", WRITER, tmp_path]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "writing\n"
+        counts = []
+        while len(counts) < 20 or counts[-1] == counts[0]:
+            jobs = json.loads(run_command("jobs", "--json", "--ledger-dir", tmp_path).stdout)
+            assert {job["requests"] for job in jobs} <= {1}
+            counts.append(len(jobs))
+        written, _ = writer.communicate("\n")
+    assert counts == sorted(counts)
+    assert int(written) == len(json.loads(run_command("jobs", "--json", "--ledger-dir", tmp_path).stdout))
+
+
+def test_a_scope_is_selected_by_its_full_name_or_its_pipeline(tmp_path):
+    for name in (("p", "a", "http://one/v1/"), ("p", "b", "http://one/v1/"), ("q", "a", "http://one/v1/")):
+        add_scope(tmp_path, *name)
+    add_scope(tmp_path, "q", "a", "http://two/v1/")
+    exit_codes = {"p/a": 0, "p": 1, "q/a": 1, "unknown": 1}
+    for scope, exit_code in exit_codes.items():
+        assert run_command("results", scope, "--ledger-dir", tmp_path).exit_code == exit_code
+    assert "p/a --base-url http://one/v1/" in run_command("results", "p", "--ledger-dir", tmp_path).stderr
+    for command in (["jobs"], ["watch"], ["costs"], ["report"], ["failures"], ["results"], ["forget"]):
+        result = run_command(*command, "unknown", "--ledger-dir", tmp_path)
+        assert result.exit_code == 1
+        assert "has no scope unknown. Its scopes: q/a, p/b, p/a" in result.stderr
+    assert run_command("results", "q", "--base-url", "http://two/v1", "--ledger-dir", tmp_path).exit_code == 0
+
+
+def test_two_scopes_with_one_label_are_selected_by_their_full_names(tmp_path):
+    """A pipeline's Task and a submission may both be labelled `p/s`."""
+    with closing(LedgerWriter(tmp_path)) as writer:
+        for number, name in enumerate((("p", "s"), ("p/s", "")), 1):
+            writer.job(writer.scope(*name), 0.0, requests=number)
+    options = ["--ledger-dir", tmp_path]
+    for command in ("results", "forget"):
+        result = run_command(command, "p/s", *options)
+        assert result.exit_code == 1
+        listed = [line.split()[0] for line in result.stderr.splitlines() if "--base-url" in line]
+        assert listed == ["p//s", "p/s//"]
+    requests = [
+        job["requests"] for scope in listed for job in json.loads(run_command("jobs", scope, "--json", *options).stdout)
+    ]
+    assert requests == [1, 2]
+    assert "Forgot the outcomes of 2 requests" in run_command("forget", "p/s//", "--yes", *options).stdout
+    assert [run_command("results", scope, *options).exit_code for scope in listed] == [0, 0]
+    assert run_command("results", "p/s//", *options).stdout == ""
+    assert "1 answer" in run_command("forget", "p//s", *options, input="n\n").stderr
+
+
+def test_an_error_lists_five_scopes_at_most(tmp_path):
+    for number in range(9):
+        add_scope(tmp_path, "judge" if number == 1 else f"p{number}", "", "http://one/v1/")
+    message = run_command("jobs", "jugde", "--ledger-dir", tmp_path).stderr
+    assert "Its scopes: judge, p8, p7, p6, p5 and 4 more" in message
+    message = run_command("results", "--ledger-dir", tmp_path).stderr
+    assert message.count("--base-url") == 5
+    assert "and 4 earlier scopes" in message

@@ -1,0 +1,143 @@
+"""Tests of each check of `doctor` without a server."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import sys
+
+import pytest
+
+from distilabel_openai_batch.errors import AuthenticationError, ConnectionFailedError, QuotaError, RunError
+from distilabel_openai_batch.operations import doctor
+from tests.support.commands import add_scope
+from tests.support.environment import ROOT
+
+OPENAI = "https://api.openai.com/v1"
+KEY = "sk-well-formed"
+
+
+def test_versions_names_every_package_without_a_fix():
+    finding = doctor.check_versions()
+    assert finding.fix == ""
+    for package in ("distilabel-openai-batch", "distilabel", "openai", "Python"):
+        assert re.search(rf"(^|, ){package} \d", finding.text)
+
+
+def test_another_distilabel_release_is_a_problem(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "1.6.0")
+    assert "'distilabel>=1.5.3,<1.6'" in doctor.check_versions().fix
+
+
+def test_a_missing_package_is_a_problem(monkeypatch):
+    def raise_not_found(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", raise_not_found)
+    assert "is not installed" in doctor.check_versions().text
+
+
+def test_extras_are_those_of_the_project():
+    tables = (ROOT / "pyproject.toml").read_text().split("optional-dependencies]\n")[1]
+    assert set(doctor.EXTRAS) == set(re.findall(r"^(\w+) = ", tables, re.M)[:4])
+
+
+def test_a_missing_extra_is_named_with_its_install_command_and_no_problem(monkeypatch):
+    monkeypatch.setattr(doctor, "is_installed", lambda package: package not in ("genai-prices", "ray"))
+    finding = doctor.check_extras()
+    assert finding.fix == ""
+    assert finding.text.startswith("report, sandbox; not installed:\n")
+    for extra in ("prices", "ray"):
+        assert re.search(rf"    {extra}, for .*: pip install 'distilabel-openai-batch\[{extra}\]'", finding.text)
+    monkeypatch.setattr(doctor, "is_installed", lambda package: False)
+    assert doctor.check_extras().text.startswith("none; not installed:")
+
+
+def test_a_ledger_is_summed_up(tmp_path):
+    assert f"There is no ledger in {tmp_path} yet" in doctor.check_ledger(tmp_path).text
+    add_scope(tmp_path, "pipeline", "task", "http://127.0.0.1:9/v1/")
+    finding = doctor.check_ledger(tmp_path)
+    assert finding.text.endswith("; scopes: 1, jobs: 0, of them open: 0, answers: 0.")
+    assert finding.fix == ""
+
+
+def test_a_damaged_ledger_is_a_problem(tmp_path):
+    (tmp_path / "ledger.sqlite3").write_bytes(b"not a database" * 100)
+    assert doctor.check_ledger(tmp_path).fix == "Move the file away, or choose another directory."
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="os.access knows no directory permissions there")
+def test_a_ledger_that_is_not_writable_is_a_problem(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "is not writable" in doctor.check_ledger(tmp_path).text
+    add_scope(tmp_path, "pipeline", "task", "http://127.0.0.1:9/v1/")
+    finding = doctor.check_ledger(tmp_path)
+    assert finding.text.endswith("The file is not writable.")
+    assert "Make the directory writable" in finding.fix
+
+
+@pytest.mark.parametrize("address", [OPENAI, "http://127.0.0.1:8000/v1", "http://[::1]/v1"])
+def test_an_http_url_with_a_host_is_valid(address):
+    assert doctor.check_base_url(address) == doctor.Finding("base URL", address)
+
+
+@pytest.mark.parametrize(
+    "address", ["api.openai.com", "http://[::1", "http://127.0.0.1:v1", "http://host:0", "ftp://a"]
+)
+def test_another_text_is_no_valid_address(address):
+    assert doctor.check_base_url(address).text == f"{address} is no valid address."
+
+
+def test_a_well_formed_key_is_found_and_not_shown(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    finding, access = doctor.check_key(OPENAI)
+    assert (finding.text, finding.fix) == ("OPENAI_API_KEY is set.", "")
+    assert access.key == KEY
+    assert KEY not in repr(access)
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\n", f"'{KEY}'", "sk-é", "sk well"])
+def test_a_key_with_other_characters_is_a_problem(key, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    finding, _ = doctor.check_key(OPENAI)
+    assert finding.fix == "Set it to the key only, without quotes or spaces."
+    assert KEY not in finding.text
+
+
+@pytest.mark.parametrize(
+    ("address", "fix"),
+    [
+        (OPENAI, "Create a key at"),
+        ("http://127.0.0.1:8000/v1", "OPENAI_API_KEY=anything"),
+        ("https://example.com/v1", "Ask the operator"),
+    ],
+)
+def test_a_missing_key_is_a_problem_whose_fix_depends_on_the_server(address, fix, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    finding, access = doctor.check_key(address)
+    assert access is None
+    assert fix in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("error", "address", "fix"),
+    [
+        (RunError("no", status_code=404), "https://example.com/", "set it to https://example.com/v1"),
+        (RunError("no", status_code=404), OPENAI, "a server with a Batch API"),
+        (AuthenticationError("no", status_code=403), OPENAI, "grant it"),
+        (AuthenticationError("no", status_code=401), OPENAI, "create a new key"),
+        (QuotaError("no", status_code=429), OPENAI, "add credit"),
+        (ConnectionFailedError("no"), OPENAI, "network or proxy"),
+    ],
+)
+def test_each_error_has_its_fix(error, address, fix):
+    assert fix in doctor.fix_of(error, address)
+
+
+async def test_diagnose_checks_no_key_without_a_valid_address(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    subjects = [finding.subject for finding in await doctor.diagnose(tmp_path, "nowhere")]
+    assert subjects == ["versions", "extras", "ledger", "base URL"]
+    subjects = [finding.subject for finding in await doctor.diagnose(tmp_path, OPENAI)]
+    assert subjects[4:] == ["key"]

@@ -1,0 +1,61 @@
+"""Tests of releasing jobs that no run works on."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import asynccontextmanager, closing
+
+import pytest
+
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
+from distilabel_openai_batch.operations import forget
+from distilabel_openai_batch.operations.server import ServerAccess
+
+URL = "http://one/v1/"
+LOGGER = logging.getLogger(__name__)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    """Open a ledger with a planned and an uploaded job of a run that has ended."""
+    scope = ScopeName("pipeline", "task", URL)
+    with closing(Ledger(tmp_path, scope)) as earlier_run:
+        for number in range(2):
+            request = Request(f"{number:032x}-0", "/v1/chat/completions", "m", b"{}")
+            job, _ = earlier_run.jobs.plan(Shard.of([request]))
+        earlier_run.jobs.mark_uploaded(job, "file-1")
+    with closing(Ledger(tmp_path, scope)) as ledger:
+        yield ledger
+
+
+def test_without_a_key_only_jobs_without_an_upload_are_dropped(ledger, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    release = forget.release_interrupted_jobs(ledger, URL, LOGGER)
+    assert (release.unresolved, release.found_batches) == (1, [])
+    assert "set the environment variable OPENAI_API_KEY" in release.error
+    assert [job.state for job in ledger.jobs.list_open()] == [JobState.UPLOADED]
+
+
+def test_lost_jobs_are_only_looked_for_among_jobs_with_a_batch(ledger):
+    assert forget.release_lost_jobs(ledger, URL, LOGGER) == 0
+
+
+def test_a_job_whose_batch_the_server_does_not_know_is_released(ledger, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-any")
+
+    @asynccontextmanager
+    async def open_stub(self, patience, logger):
+        yield None
+
+    async def retrieve_none(api, batch_ids):
+        return {}, batch_ids
+
+    monkeypatch.setattr(ServerAccess, "open", open_stub)
+    monkeypatch.setattr(forget, "retrieve_batches", retrieve_none)
+    [uploaded] = [job for job in ledger.jobs.list_open() if job.state is JobState.UPLOADED]
+    ledger.jobs.mark_created(ledger.jobs.take_over(uploaded), Batch("batch_1", "validating"))
+    assert forget.release_lost_jobs(ledger, URL, LOGGER) == 1
+    assert [job.state for job in ledger.jobs.list_open()] == [JobState.PLANNED]

@@ -1,0 +1,120 @@
+"""Tests of access to a server, of polling and of watching, with a stub of the Batch API."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
+from distilabel_openai_batch.ledger.entries import JobEntry
+from distilabel_openai_batch.ledger.reader import LedgerReader
+from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
+from distilabel_openai_batch.operations.server import (
+    ServerAccess,
+    is_pollable,
+    poll_jobs,
+    retrieve_batches,
+    single_server,
+    watch_jobs,
+)
+from tests.support.ledgers import LedgerWriter
+
+AZURE = "https://mine.openai.azure.com/openai/"
+
+
+class StubAPI:
+    """Batch API that knows the given batches.
+
+    Attributes:
+        batches: batches by id.
+        error: error that every call raises, if there is one.
+    """
+
+    def __init__(self, *batches: Batch) -> None:
+        self.batches = {batch.id: batch for batch in batches}
+        self.error: RunError | None = None
+
+    async def retrieve_many(self, batch_ids: set[str]) -> dict[str, Batch]:
+        if self.error:
+            raise self.error
+        for batch_id in sorted(batch_ids):
+            if batch_id not in self.batches:
+                error = RunError(f"no {batch_id}", status_code=404)
+                error.batch_id = batch_id
+                raise error
+        return {batch_id: self.batches[batch_id] for batch_id in batch_ids}
+
+
+@pytest.fixture
+def jobs(tmp_path) -> list[JobEntry]:
+    """Return two open jobs and a collected one."""
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope("preferences", "generate", "http://one/v1/")
+        for status in ("in_progress", "validating", "completed"):
+            writer.job(scope, 0.0, status, requests=4)
+    return LedgerReader(tmp_path).jobs()
+
+
+def test_access_takes_the_key_of_the_servers_provider(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-one\n")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
+    monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
+    assert ServerAccess.from_environment("http://one/v1/").key == "sk-one"
+    access = ServerAccess.from_environment(AZURE)
+    assert (access.key, access.azure_api_version) == ("azure-key", "2024-10-21")
+
+
+def test_access_requires_a_key_and_azures_api_version(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_API_VERSION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
+    with pytest.raises(AuthenticationError, match="set the environment variable OPENAI_API_KEY"):
+        ServerAccess.from_environment("http://one/v1/")
+    with pytest.raises(OpenAIBatchError, match="set the environment variable OPENAI_API_VERSION"):
+        ServerAccess.from_environment(AZURE)
+
+
+def test_single_server_rejects_jobs_at_several_servers(jobs):
+    assert single_server([]) is None
+    assert single_server(jobs) == "http://one/v1/"
+    other = replace(jobs[0], scope=replace(jobs[0].scope, base_url="http://two/v1/"))
+    with pytest.raises(OpenAIBatchError, match="Choose with --base-url: http://one/v1/, http://two/v1/"):
+        single_server([*jobs, other])
+
+
+def test_only_a_created_job_is_pollable(jobs):
+    assert [is_pollable(job) for job in jobs] == [True, True, False]
+    assert not is_pollable(replace(jobs[0], state=JobState.PLANNED, batch_id=None))
+
+
+async def test_poll_jobs_updates_open_jobs_and_marks_lost_ones(jobs):
+    api = StubAPI(Batch(jobs[0].batch_id, "finalizing", completed=3, failed=1, total=4))
+    first, second, third = await poll_jobs(api, jobs)
+    assert (first.status, first.answered, first.failed) == ("finalizing", 3, 1)
+    assert second.status == NOT_FOUND
+    assert third == jobs[2]
+
+
+async def test_retrieve_batches_separates_missing_batches_and_raises_other_errors():
+    api = StubAPI(Batch("a", "completed"))
+    assert await retrieve_batches(api, {"a", "b", "c"}) == (api.batches, {"b", "c"})
+    api.error = RunError("down", status_code=503)
+    with pytest.raises(RunError, match="down"):
+        await retrieve_batches(api, {"a"})
+
+
+async def test_watch_jobs_includes_added_jobs_and_waits_for_the_run(jobs):
+    """Polling goes on while a run has the ledger open, and three polls longer; a collected job stays in the result."""
+    first, second = jobs[:2]
+    api = StubAPI(*(Batch(job.batch_id, "completed", completed=4, total=4) for job in (first, second)))
+    open_jobs = [[first], [second], *[[]] * 9]
+    runs = iter([True, True, *[False] * 9])
+    polls: list[int] = []
+    watched = await watch_jobs(
+        api, lambda: open_jobs[len(polls)], lambda shown: polls.append(len(shown)), 0.0, lambda: next(runs)
+    )
+    assert polls == [1, 2, 2, 2, 2, 2]
+    assert [job.status for job in watched] == ["completed", "completed"]

@@ -1,0 +1,101 @@
+"""`OpenAILLM`'s own code, run up to its call and from an answer on."""
+
+from __future__ import annotations
+
+import pytest
+
+from distilabel_openai_batch import InvalidParametersError
+from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.plugin.call_capture import capture_calls, check_parameters, read_completion
+from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, COMPLETIONS_ENDPOINT, view
+from tests.unit.plugin.stubs import MESSAGES, batch_llm, completion
+
+IMAGE = [{"role": "user", "content": [{"type": "text", "text": "Look"}]}]
+OTHER_MESSAGES = [{"role": "user", "content": "Why is the grass green?"}]
+
+
+@pytest.fixture
+def llm():
+    llm, _ = batch_llm(Answer.of(completion("fine")))
+    return llm
+
+
+def captured(llm, inputs, **kwargs):
+    return list(capture_calls(llm, inputs, 1, kwargs, lambda call: call))
+
+
+def test_each_input_becomes_a_call_of_its_endpoint(llm):
+    chat, prompt = captured(llm, [MESSAGES, "Once upon"], max_new_tokens=7)
+
+    assert (chat.endpoint, prompt.endpoint) == (CHAT_ENDPOINT, COMPLETIONS_ENDPOINT)
+    assert chat.body["messages"] == MESSAGES
+    assert prompt.body["prompt"] == "Once upon"
+    assert {call.body["max_tokens"] for call in (chat, prompt)} == {7}
+
+
+def test_chats_of_one_shape_share_a_template(llm):
+    """The first chat gives the template; chats with images and strings have none."""
+    chats = [MESSAGES, OTHER_MESSAGES, MESSAGES]
+
+    first, second, third, *others = captured(llm, [*chats, IMAGE, IMAGE, "Once upon", "Once upon"])
+
+    assert second.template is third.template is not None
+    assert [call.body["messages"] for call in (first, second, third)] == chats
+    assert [call.template for call in others] == [None] * 4
+
+
+def test_body_that_json_cannot_hold_has_no_template(llm):
+    """The session then reports the error for each call."""
+    calls = captured(llm, [MESSAGES, MESSAGES], extra_body={"odd": object()})
+
+    assert [call.template for call in calls] == [None, None]
+
+
+def test_calls_are_adapted_to_the_model(llm):
+    def adapt(call):
+        call.body = {**call.body, "adapted": True}
+        return call
+
+    calls = capture_calls(llm, [MESSAGES, OTHER_MESSAGES, "Once upon"], 1, {}, adapt)
+
+    assert all(call.body["adapted"] for call in calls)
+
+
+def test_invalid_input_becomes_a_failure(llm):
+    call, failure = captured(llm, [MESSAGES, [{"role": "user"}]])
+
+    assert call.body["messages"] == MESSAGES
+    assert isinstance(failure, Failure)
+    assert failure.message.startswith("The input cannot be made into a request: ")
+
+
+def test_client_of_the_llm_is_restored(llm):
+    client = llm._aclient
+
+    captured(llm, [MESSAGES])
+    check_parameters(llm, 1, {})
+    read_completion(llm, "Once upon", 1, {}, view({"choices": [{"text": " a time"}]}))
+
+    assert llm._aclient is client
+
+
+@pytest.mark.parametrize("kwargs", [{"temprature": 1.0}, {"max_new_tokens": -1}], ids=str)
+def test_wrong_parameters_are_refused(llm, kwargs):
+    with pytest.raises(InvalidParametersError, match=next(iter(kwargs))):
+        check_parameters(llm, 1, kwargs)
+
+
+def test_completion_is_read_for_chats_and_strings(llm):
+    usage = {"prompt_tokens": 3, "completion_tokens": 4}
+
+    chat = read_completion(llm, MESSAGES, 2, {}, view(completion("a", "b", usage=usage)))
+    prompt = read_completion(llm, "Once upon", 1, {}, view({"choices": [{"text": " a time"}], "usage": usage}))
+
+    assert chat["generations"] == ["a", "b"]
+    assert prompt["generations"] == [" a time"]
+    assert chat["statistics"]["input_tokens"] == prompt["statistics"]["input_tokens"] == [3]
+
+
+def test_malformed_completion_is_an_error(llm):
+    with pytest.raises(TypeError):
+        read_completion(llm, MESSAGES, 1, {}, view({"choices": None}))
