@@ -1,4 +1,4 @@
-"""Texts made into vectors, through the same jobs and ledger."""
+"""Embeddings through the sandbox: the same jobs and ledger as for an LLM."""
 
 import pytest
 from distilabel.models.embeddings.base import Embeddings
@@ -21,36 +21,35 @@ def embeddings(**fields) -> OpenAIBatchEmbeddings:
     return OpenAIBatchEmbeddings(model=MODEL, **{"min_poll_interval": 0.05, **fields})
 
 
-def encoded(**fields) -> list:
-    """What a process is given that begins now."""
+def encode_in_new_process(**fields) -> list:
+    """Return the vectors that a new process gets."""
     return in_a_new_process(embeddings(**fields)).encode(TEXTS)
 
 
-def test_the_vectors_are_the_models(sandbox):
-    """Those that the synchronous endpoint gives, in order, bought once."""
+def test_vectors_equal_those_of_the_synchronous_endpoint(sandbox):
+    """The vectors stand in the order of the texts, and a second run submits nothing."""
     client = OpenAI(base_url=sandbox.base_url, api_key=API_KEY)
     theirs = client.embeddings.create(model=MODEL, input=TEXTS, encoding_format="float")
-    assert encoded() == [pytest.approx(item.embedding) for item in theirs.data]
-    assert encoded(max_poll_interval=9.0) == encoded()
+    assert encode_in_new_process() == [pytest.approx(item.embedding) for item in theirs.data]
+    assert encode_in_new_process(max_poll_interval=9.0) == encode_in_new_process()
     books = sandbox.books()
     assert len(books.batches) == 1
     assert books.batches[0]["endpoint"] == "/v1/embeddings"
     assert set(books.billed.values()) == {1}
 
 
-def test_a_failed_text_has_no_vector(sandbox):
-    """And its neighbours have theirs."""
+def test_failed_text_has_no_vector(sandbox):
+    """The other texts have their vectors."""
     sandbox.configure(failures=[FAILS])
-    assert [i for i, vector in enumerate(encoded()) if vector is None] == [3]
+    assert [i for i, vector in enumerate(encode_in_new_process()) if vector is None] == [3]
 
 
-def test_vectors_may_be_shorter(sandbox):
-    """As long as `dimensions` says."""
-    assert {len(vector) for vector in encoded(dimensions=8)} == {8}
+def test_dimensions_set_the_length_of_the_vectors(sandbox):
+    assert {len(vector) for vector in encode_in_new_process(dimensions=8)} == {8}
 
 
 def test_all_rows_of_a_step_are_one_job(sandbox, tmp_path):
-    """`EmbeddingGeneration` is given them at once, in YAML too; the key is not written down."""
+    """`EmbeddingGeneration` gets the whole dataset at once. The pipeline's YAML holds no key, and can be loaded."""
     with Pipeline(name="embedding", cache_dir=tmp_path) as pipeline:
         embed = EmbeddingGeneration(name="embed", embeddings=embeddings(), input_batch_size=2)
         LoadDataFromDicts(name="load", data=ROWS, batch_size=3) >> embed
@@ -66,13 +65,13 @@ def test_all_rows_of_a_step_are_one_job(sandbox, tmp_path):
     assert len(sandbox.books().batches) == 1
 
 
-def test_generate_embeddings_is_served_too(sandbox):
-    """By an `OpenAIBatchLLM` with a model for embeddings; a row that failed is `None`, and the others are not."""
+def test_generate_embeddings_runs_with_an_embedding_model(sandbox):
+    """`OpenAIBatchLLM` serves the Task; only the failed row has `None`."""
     sandbox.configure(failures=[FAILS])
     step = GenerateEmbeddings(name="embed", llm=OpenAIBatchLLM(model=MODEL, min_poll_interval=0.05), input_batch_size=2)
     step.load()
     rows = next(step.process_applying_mappings([dict(row) for row in ROWS]))
     step.unload()
     assert [row["embedding"] is None for row in rows] == [i == 3 for i in range(7)]
-    assert [row["embedding"] for row in rows[:3]] == encoded()[:3]
+    assert [row["embedding"] for row in rows[:3]] == encode_in_new_process()[:3]
     assert len(sandbox.books().batches) == 2

@@ -1,4 +1,4 @@
-"""Subclasses of `OpenAIBatchLLM` with a way of their own: they are given what the same subclass of `OpenAILLM` is."""
+"""Subclasses of `OpenAIBatchLLM` that override `agenerate`: outputs equal those of the same subclass of `OpenAILLM`."""
 
 from __future__ import annotations
 
@@ -67,15 +67,22 @@ def picky(base):
     return Picky
 
 
-def made(way, base=OpenAIBatchLLM, **fields):
+def load_llm(subclass, base=OpenAIBatchLLM, **fields):
+    """Load an LLM of a subclass.
+
+    Args:
+        subclass: function that derives the class from a base class.
+        base: the base class.
+        **fields: fields of the LLM.
+    """
     polling = {"min_poll_interval": 0.02} if base is OpenAIBatchLLM else {}
-    llm = way(base)(model="gpt-4o-mini", **polling, **fields)
+    llm = subclass(base)(model="gpt-4o-mini", **polling, **fields)
     llm.load()
     return llm
 
 
-def reasons(llm, **fields) -> list[str | None]:
-    """What a Task says of each row."""
+def failure_messages(llm, **fields) -> list[str | None]:
+    """Return the message in the failure column of each row that a Task makes."""
     task = TextGeneration(name="generate", llm=llm, **fields)
     task.load()
     rows = next(task.process_applying_mappings([{"instruction": chat[0]["content"]} for chat in CHATS]))
@@ -83,50 +90,55 @@ def reasons(llm, **fields) -> list[str | None]:
 
 
 @pytest.mark.parametrize("num_generations", [1, 2])
-@pytest.mark.parametrize("way", [persona, twice, stripped, one_by_one, silent])
-def test_a_subclass_gets_what_it_gets_synchronously(sandbox, way, num_generations):
-    """However often it asks, whatever it makes of the chat and of the answer."""
-    expected = made(way, OpenAILLM).generate(CHATS, num_generations)
-    assert made(way).generate(CHATS, num_generations) == expected
+@pytest.mark.parametrize("subclass", [persona, twice, stripped, one_by_one, silent])
+def test_subclass_gives_the_same_outputs_with_both_llms(sandbox, subclass, num_generations):
+    """The subclass may make several calls, and may change the chat and the answer."""
+    expected = load_llm(subclass, OpenAILLM).generate(CHATS, num_generations)
+    assert load_llm(subclass).generate(CHATS, num_generations) == expected
 
 
-def test_what_a_subclass_asks_in_a_second_round_is_a_second_job(sandbox):
-    """The first calls of all rows are one job, the second ones another."""
-    made(twice).generate(CHATS)
+def test_second_calls_of_all_rows_are_one_job(sandbox):
+    """The first calls of all rows are one job too."""
+    load_llm(twice).generate(CHATS)
     assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [4, 4]
 
 
 @pytest.mark.parametrize("contains", ["number 1.", "Shorter"])
-def test_a_request_of_a_subclass_that_fails_is_none_in_its_row(sandbox, contains):
-    """In whichever round it was, and the row says why."""
+def test_failed_request_of_a_subclass_is_none_in_its_row(sandbox, contains):
+    """The first or the second call may fail; the failure column has the reason."""
     sandbox.configure(failures=[RequestFailure(contains=contains, message="No.")])
-    told = reasons(made(twice, add_failures=True))
-    assert [reason is None for reason in told] == [contains != "Shorter" and n != 1 for n in range(4)]
-    assert {reason for reason in told if reason} == {"No."}
+    messages = failure_messages(load_llm(twice, add_failures=True))
+    assert [message is None for message in messages] == [contains != "Shorter" and n != 1 for n in range(4)]
+    assert {message for message in messages if message} == {"No."}
 
 
-def test_a_generation_of_several_that_fails_is_none_in_its_place(sandbox):
-    """Where each is a request of its own."""
+def test_failed_generation_is_none_in_its_place(sandbox):
+    """Without support for `n` each generation is a request of its own."""
     sandbox.configure(failures=[RequestFailure(contains="number 1.", message="No.", times=1)])
-    outputs = made(one_by_one).generate(CHATS, 2)
+    outputs = load_llm(one_by_one).generate(CHATS, 2)
     assert [output["generations"].count(None) for output in outputs] == [0, 1, 0, 0]
 
 
-def test_a_subclass_that_raises_for_an_input_loses_its_row_alone(sandbox):
-    """And the row says why."""
-    assert reasons(made(picky, add_failures=True)) == [None, None, "`Picky.agenerate` raised KeyError('two')", None]
+def test_error_for_one_input_costs_its_own_row_only(sandbox):
+    """The failure column has the error."""
+    assert failure_messages(load_llm(picky, add_failures=True)) == [
+        None,
+        None,
+        "`Picky.agenerate` raised KeyError('two')",
+        None,
+    ]
 
 
-def test_a_subclass_that_raises_for_every_input_is_an_error(sandbox):
-    """As with `OpenAILLM`."""
+def test_error_for_every_input_is_raised(sandbox):
+    """`OpenAILLM` raises the same error."""
     with pytest.raises(KeyError, match="two"):
-        made(picky).generate(CHATS[2:3])
+        load_llm(picky).generate(CHATS[2:3])
     with pytest.raises(InvalidParametersError, match="temperature"):
-        made(twice).generate(CHATS, temperature="hot")
+        load_llm(twice).generate(CHATS, temperature="hot")
 
 
-def test_an_error_of_the_run_ends_a_subclass(sandbox):
-    """It is no failure of a row."""
+def test_error_of_the_run_ends_the_run(sandbox):
+    """An error of the run is no failure of a row."""
     sandbox.add_fault(Fault(call="files.create", kind="status", status=401, times=-1))
     with pytest.raises(AuthenticationError):
-        made(twice).generate(CHATS)
+        load_llm(twice).generate(CHATS)

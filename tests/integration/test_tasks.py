@@ -1,12 +1,12 @@
-"""Every Task of distilabel that can run on an API LLM gives the same dataset with both LLMs.
+"""Every Task of distilabel that runs on an API LLM gives the same dataset with both LLMs.
 
-Left out, because no `OpenAILLM` can serve them either: `Magpie` and `MagpieGenerator` (they need an LLM that continues
-a chat template), `PairRM` (a local model), `ImageGeneration` (an image model) and `GenerateEmbeddings` (a model's
-hidden states). `StructuredGeneration` and `ArgillaLabeller` always ask for structured output, which `OpenAILLM` gives
-with `instructor` alone; `TextClassification` does so unless told otherwise, as here.
+Missing here, because no `OpenAILLM` can serve them either: `Magpie` and `MagpieGenerator` (they need an LLM that
+continues a chat template), `PairRM` (a local model), `ImageGeneration` (an image model) and `GenerateEmbeddings` (a
+model's hidden states). `StructuredGeneration` and `ArgillaLabeller` always need structured output, for which
+`OpenAILLM` needs `instructor`; `TextClassification` needs structured output by default, and here runs without.
 """
 
-# No `from __future__ import annotations`: distilabel looks for `StepInput` in a function's annotations themselves.
+# No `from __future__ import annotations`: distilabel looks for the class `StepInput` in a function's annotations.
 
 import pytest
 from distilabel.models.llms import OpenAILLM
@@ -54,8 +54,8 @@ PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAO
 RUBRIC = "[Is it right?]\n" + "\n".join(f"Score {score}: {score} of 5" for score in range(1, 6))
 
 
-class UsersOwn(Task):
-    """A Task as users write them, which knows nothing of batches."""
+class UserTask(Task):
+    """A user's own Task, written without regard to batches."""
 
     @property
     def inputs(self):
@@ -72,8 +72,8 @@ class UsersOwn(Task):
         return {"echo": output}
 
 
-class UsersTwoRounds(UsersOwn):
-    """A Task that calls the LLM twice, the second time with what it said first."""
+class TwoRoundUserTask(UserTask):
+    """A Task that calls the LLM twice, the second time with the first answer."""
 
     def process(self, inputs: StepInput):
         drafts = self.llm.generate_outputs([self.format_input(row) for row in inputs])
@@ -85,7 +85,7 @@ class UsersTwoRounds(UsersOwn):
 
 
 @task(inputs=["instruction"], outputs=["summary"])
-def Decorated(output, input=None):  # distilabel makes a class of it
+def Decorated(output, input=None):  # the decorator makes a class of the function
     """
     ---
     system_prompt: |
@@ -98,7 +98,7 @@ def Decorated(output, input=None):  # distilabel makes a class of it
     return {"summary": output}
 
 
-# Where a Task draws random numbers between two calls, an argument takes the choice away.
+# A Task that draws random numbers between two calls gets an argument with a single choice → both runs are equal.
 ONE_MUTATION = {"mutation_templates": {"ONE": "Rewrite the prompt.\n<PROMPT>\n#Rewritten Prompt#:"}}
 TASKS = {
     APIGenGenerator: {"number": 2},
@@ -109,7 +109,7 @@ TASKS = {
     ComplexityScorer: {},
     EvolComplexity: {"num_evolutions": 2, **ONE_MUTATION},
     EvolInstruct: {"num_evolutions": 2, "generate_answers": True, "store_evolutions": True, **ONE_MUTATION},
-    # It seeds its mutations itself, in each row group.
+    # The Task seeds its mutations itself, in each row group.
     EvolQuality: {"num_evolutions": 2},
     GenerateLongTextMatchingData: {"language": "English"},
     GenerateSentencePair: {"triplet": True, "action": "paraphrase"},
@@ -134,11 +134,11 @@ TASKS = {
     TextGenerationWithImage: {"image_type": "url"},
     UltraFeedback: {},
     URIAL: {},
-    UsersOwn: {"num_generations": 2},
-    UsersTwoRounds: {},
+    UserTask: {"num_generations": 2},
+    TwoRoundUserTask: {},
 }
-# How often a Task calls the LLM for a row, where that is more than once.
-ROUNDS = {EvolComplexity: 2, EvolInstruct: 3, EvolQuality: 2, MathShepherdCompleter: 4, UsersTwoRounds: 2}
+# Number of calls of the LLM per row, for Tasks with more than one.
+ROUNDS = {EvolComplexity: 2, EvolInstruct: 3, EvolQuality: 2, MathShepherdCompleter: 4, TwoRoundUserTask: 2}
 GENERATOR_TASKS = {
     BitextRetrievalGenerator: {
         "source_language": "English",
@@ -167,7 +167,7 @@ GENERATOR_TASKS = {
 
 
 def rows(instructions: list[dict[str, str]]) -> list[dict]:
-    """Real instructions, dressed with a column for each Task that asks for another."""
+    """Return rows with real instructions and with the columns that all Tasks need."""
     texts = [row["instruction"] for row in instructions[:ROWS]]
     return [
         {
@@ -202,7 +202,7 @@ def rows(instructions: list[dict[str, str]]) -> list[dict]:
     ]
 
 
-def loaded(task_class, llm_class, arguments):
+def load_task(task_class, llm_class, arguments):
     fields = {"min_poll_interval": 0.1} if llm_class is OpenAIBatchLLM else {}
     step = task_class(name="step", llm=llm_class(model="gpt-4o-mini", **fields), **arguments)
     step.load()
@@ -210,18 +210,18 @@ def loaded(task_class, llm_class, arguments):
 
 
 @pytest.mark.parametrize("task_class", TASKS, ids=lambda task_class: task_class.__name__)
-def test_a_task_makes_the_same_dataset_with_both_llms(sandbox, instructions, task_class):
-    """Row by row, column by column, metadata included; and each round of calls is one job."""
+def test_task_makes_the_same_dataset_with_both_llms(sandbox, instructions, task_class):
+    """All rows and columns are equal, metadata included, and each round of calls is one job."""
     arguments = {"input_batch_size": ROW_GROUP, **TASKS[task_class]}
-    # A normal step is given a row group at a time, a step of ours the whole dataset.
-    step = loaded(task_class, OpenAILLM, arguments)
+    # A normal step gets one row group at a time, a step with our LLM the whole dataset.
+    step = load_task(task_class, OpenAILLM, arguments)
     data = rows(instructions)
     theirs = [
         row
         for start in range(0, ROWS, ROW_GROUP)
         for row in next(step.process_applying_mappings(data[start : start + ROW_GROUP]))
     ]
-    step = loaded(task_class, OpenAIBatchLLM, arguments)
+    step = load_task(task_class, OpenAIBatchLLM, arguments)
     ours = next(step.process_applying_mappings(rows(instructions)))
 
     assert len(ours) >= ROWS
@@ -230,10 +230,10 @@ def test_a_task_makes_the_same_dataset_with_both_llms(sandbox, instructions, tas
 
 
 @pytest.mark.parametrize("task_class", GENERATOR_TASKS, ids=lambda task_class: task_class.__name__)
-def test_a_generator_task_makes_the_same_rows_with_both_llms(sandbox, task_class):
-    """It has no input, and calls `generate` by itself."""
+def test_generator_task_makes_the_same_rows_with_both_llms(sandbox, task_class):
+    """A generator Task has no input, and calls `generate` itself."""
     theirs, ours = (
-        list(loaded(task_class, llm_class, GENERATOR_TASKS[task_class]).process_applying_mappings())
+        list(load_task(task_class, llm_class, GENERATOR_TASKS[task_class]).process_applying_mappings())
         for llm_class in (OpenAILLM, OpenAIBatchLLM)
     )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from distilabel_openai_batch.engine.settings import PollSchedule
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
 
+DAY = 86_400.0
 AGES = st.floats(0, 10 * 86_400)
 SCHEDULES = st.tuples(st.floats(0.001, 600), st.floats(0.001, 600)).map(
     lambda bounds: PollSchedule(min(bounds), max(bounds))
@@ -85,3 +89,22 @@ def test_a_day_of_waiting_costs_less_than_1500_looks():
 def test_a_job_of_a_minute_is_looked_at_a_few_dozen_times():
     """Eagerness has its limit too."""
     assert len(looks(PollSchedule(), 60.0)) <= 60
+
+
+@pytest.mark.parametrize(
+    ("window", "binds", "times", "seconds"),
+    [
+        ("24h", True, {"created_at": 10.0, "expires_at": 110.0}, 100.0),
+        ("24h", True, {}, DAY),
+        ("336h", True, {}, 14 * DAY),
+        ("7d", True, {"created_at": 10.0}, 7 * DAY),
+        ("a while", True, {}, math.inf),
+        ("24h", False, {}, math.inf),
+        ("24h", False, {"created_at": 10.0, "expires_at": 110.0}, math.inf),
+    ],
+)
+def test_window_lasts_until_the_servers_or_the_requested_end(window, binds, times, seconds):
+    """A window that does not bind, or whose length is unknown, has no end."""
+    settings = JobSettings(window, PollSchedule(), {}, window_binds=binds)
+
+    assert settings.window_seconds(Batch("batch_0", "in_progress", **times)) == seconds
