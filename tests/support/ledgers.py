@@ -11,6 +11,7 @@ from distilabel_openai_batch.api.outcomes import build_result_line
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
+from tests.support.environment import ROOT
 
 START = 1_795_500_000.0
 """Time at which the first job is planned, in seconds since the epoch."""
@@ -22,6 +23,20 @@ REASONS = [
     (429, "rate_limit_exceeded", "Rate limit reached for requests."),
     (None, "batch_expired", "This request could not be executed before the completion window expired."),
 ]
+
+
+OLD_LEDGER = ROOT / "tests/unit/ledger/data/ledger_149ce07.sql"
+"""Dump of a ledger that an older release wrote; its first lines say what the ledger holds."""
+
+OLD_OPEN_JOB = OLD_LEDGER.with_name("open_job_149ce07.jsonl")
+"""Input file of the open job in `OLD_LEDGER`."""
+
+
+def write_old_ledger(directory: Path) -> None:
+    """Write the ledger of the older release, whose sessions are all dead."""
+    directory.mkdir()
+    with closing(sqlite3.connect(directory / FILE_NAME)) as database:
+        database.executescript(OLD_LEDGER.read_text(encoding="utf-8"))
 
 
 class LedgerWriter:
