@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 
 _SHORTEST_INTERVAL_SECONDS = 0.05
 
+_RESUBMISSION_NOTE = (
+    "A running pipeline submits the unanswered requests of a cancelled job again: to prevent that, stop the pipeline"
+    " first."
+)
+
 
 @app.command()
 def watch(
@@ -107,8 +112,8 @@ def cancel(
     from distilabel_openai_batch.operations.server import (
         SHORT_PATIENCE,
         ServerAccess,
+        cancel_jobs,
         is_pollable,
-        poll_jobs,
         single_server,
     )
 
@@ -121,29 +126,22 @@ def cancel(
     if not every:
         for job in selected:
             if job not in open_jobs:
-                typer.echo(f"{job.batch_id} has ended already: it is {job.status}.")
+                typer.echo(f"{job.batch_id} has ended already with status {job.status}.")
+    elif server is None:
+        typer.echo("No open jobs at a server.")
+        note_interrupted(entries)
     if server is None:
-        if every:
-            typer.echo("No open jobs at a server.")
-            note_interrupted(entries)
         return
     access = ServerAccess.from_environment(server)
     for job in open_jobs:
         typer.echo(f"{job.batch_id} of {job.scope.label}: {plural(job.requests, 'request')}", err=True)
-    typer.echo(
-        "A running pipeline submits the unanswered requests of a cancelled job again: to prevent that, stop the"
-        " pipeline first.",
-        err=True,
-    )
+    typer.echo(_RESUBMISSION_NOTE, err=True)
     if not yes:
         typer.confirm(f"Cancel {plural(len(open_jobs), 'job')}?", abort=True, err=True)
 
     async def run() -> list[JobEntry]:
         async with access.open(SHORT_PATIENCE, LOGGER) as api:
-            for job in open_jobs:
-                assert job.batch_id
-                await api.cancel(job.batch_id)
-            return await poll_jobs(api, open_jobs)
+            return await cancel_jobs(api, open_jobs)
 
     cancelled = anyio.run(run)
     for job in cancelled:

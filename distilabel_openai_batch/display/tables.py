@@ -253,15 +253,15 @@ def reasons_table(reasons: Iterable[FailureReason], room: int = _WIDE) -> Table:
 
 
 def estimates_table(estimates: Sequence[StepEstimate], room: int = _WIDE) -> Table:
-    """A row for each step that asks, and one for all of which something is known.
+    """Return a table with a row for each estimated step and a total.
 
     Args:
-        estimates: in the order of the pipeline.
-        room: the terminal's columns.
+        estimates: estimates in the order of the pipeline's steps.
+        room: number of columns of the terminal.
     """
     names = ("step", "model", "rows", "requests", "known", "to buy", "tokens in", "tokens out", "cost", "at once")
     known = [estimate for estimate in estimates if not estimate.depends_on]
-    rows = [(escape(it.step), escape(it.model), *_estimate_columns(it)) for it in estimates]
+    rows = [(escape(estimate.step), escape(estimate.model), *_estimate_columns(estimate)) for estimate in estimates]
     sums: tuple[str, ...] = ()
     if len(known) > 1 and all(estimate.cost for estimate in known):
         total = job_costs.total(estimate.cost for estimate in known)
@@ -283,9 +283,9 @@ def _estimate_columns(estimate: StepEstimate) -> list[str]:
     ]
 
 
-def _about(sign: str, number: str, nothing: str) -> str:
-    """A number that is estimated or bounded, unless it is nothing."""
-    return number if number == nothing else f"{sign}{number}"
+def _about(sign: str, number: str, zero: str) -> str:
+    """Return a number with the sign of an estimate or a bound; zero has no sign."""
+    return number if number == zero else f"{sign}{number}"
 
 
 def _at_most(amount: Decimal) -> str:
@@ -293,32 +293,46 @@ def _at_most(amount: Decimal) -> str:
 
 
 def estimate_notes(estimates: Sequence[StepEstimate]) -> Iterator[str]:
-    """What is to be said of an estimate's numbers, so that none is taken for more than it is."""
+    """Yield a sentence for each limit on the meaning of the numbers.
+
+    Args:
+        estimates: estimates in the order of the pipeline's steps.
+    """
     yield (
-        "Tokens in (~) are estimated from the lengths of the texts. Tokens out and costs (≤) are what they are where"
-        " each answer is as long as its request allows: most are shorter."
+        "Tokens in (~) are estimated from the lengths of the texts. Tokens out and costs (≤) are upper bounds for"
+        " answers as long as their requests allow: most answers are shorter."
     )
     if any(estimate.known for estimate in estimates):
-        yield "Known requests are answered or under way, says the ledger: they are not bought again."
+        yield "Known requests are answered or in progress in the ledger: a run does not submit them again."
     for estimate in estimates:
-        if estimate.depends_on == (estimate.step,):
-            yield f"Not in the estimate: {estimate.step}, which makes its own requests as it goes, out of its answers."
-        elif estimate.depends_on:
-            behind = ", ".join(estimate.depends_on)
-            yield f"Not in the estimate: {estimate.step}, which asks what depends on the answers of {behind}."
-        if estimate.asks_in_rounds:
-            yield (
-                f"{estimate.step} asks in rounds, which depend on its answers: it may ask more, or less. Each later"
-                " request is taken to hold one answer of full length."
-            )
-        if estimate.is_parted:
-            yield f"{estimate.step} is given a part of these rows by a routing function: its numbers are bounds."
-    unknown = {(it.model, it.base_url): None for it in estimates if not it.depends_on and it.cost is None}
-    for model, base_url in unknown:
+        yield from _step_notes(estimate)
+    unpriced_models = {
+        (estimate.model, estimate.base_url): None
+        for estimate in estimates
+        if not estimate.depends_on and estimate.cost is None
+    }
+    for model, base_url in unpriced_models:
         if not prices.rates(model, base_url, time.time()):
             yield f"? {prices.why_unknown(model, base_url)}"
         else:
-            yield f"? Some requests of {model} set their answers no limit."
+            yield f"? Some requests of {model} set no limit for their answers."
+
+
+def _step_notes(estimate: StepEstimate) -> Iterator[str]:
+    if estimate.depends_on == (estimate.step,):
+        yield f"Not in the estimate: {estimate.step}, whose requests depend on its own answers."
+    elif estimate.depends_on:
+        yield (
+            f"Not in the estimate: {estimate.step}, whose requests depend on the answers of"
+            f" {', '.join(estimate.depends_on)}."
+        )
+    if estimate.asks_in_rounds:
+        yield (
+            f"{estimate.step} submits requests in rounds that depend on its answers: the real number of requests may be"
+            " higher or lower. Each later request is estimated with one answer of full length in its prompt."
+        )
+    if estimate.is_parted:
+        yield f"A routing function gives {estimate.step} only a part of these rows: the numbers are upper bounds."
 
 
 def _coloured(status: str) -> str:

@@ -133,6 +133,18 @@ async def poll_jobs(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
     return polled
 
 
+async def cancel_jobs(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
+    """Cancel the batches of jobs and return the jobs with the status that the server reports afterwards.
+
+    Raises:
+        RunError: if the server refuses a call or cannot be reached.
+    """
+    for job in jobs:
+        assert job.batch_id
+        await api.cancel(job.batch_id)
+    return await poll_jobs(api, jobs)
+
+
 async def retrieve_batches(api: BatchAPI, batch_ids: set[str]) -> tuple[dict[str, Batch], set[str]]:
     """Return the batches by id, and the ids that the server does not know.
 

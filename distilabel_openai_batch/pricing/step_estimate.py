@@ -1,4 +1,4 @@
-"""The estimate of what a step would submit and pay."""
+"""The estimate of a step's requests and cost."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from distilabel_openai_batch.pricing.prices import Cost
 
 @dataclass(frozen=True, slots=True)
 class StepEstimate:
-    """What a step would ask.
+    """Estimated requests, tokens and cost of one step.
 
     Attributes:
-        step: its name.
-        model: the model that it asks.
-        base_url: the server that it asks.
-        depends_on: the steps whose answers its requests are made of; where there are any, nothing more is known.
-        rows: those that it is given.
-        requests: those that it asks, as far as that is known.
-        known: those of them that the ledger has the answer of, or that are under way, and that are not bought again.
-        usage: tokens of the others: those in are an estimate, those out a bound; `None` where they have none.
-        cost: what the others cost, at most; `None` where that is not known.
-        asks_in_rounds: whether later requests are made of earlier answers; as many as answers of no use would lead to.
-        is_parted: whether a routing function gives it a part of the rows, so that all numbers are bounds.
+        step: name of the step.
+        model: model of the requests.
+        base_url: address of the server.
+        depends_on: names of the steps whose answers the requests depend on; if there are any, nothing else is known.
+        rows: number of rows that the step receives.
+        requests: number of requests that the step submits.
+        known: number of requests that the ledger has as answered or in progress, which a run does not submit again.
+        usage: tokens of the other requests, an approximation of the input and an upper bound of the output; `None` if
+            a request sets no limit for its answer.
+        cost: upper bound of the other requests' cost; `None` if unknown.
+        asks_in_rounds: whether later requests depend on earlier answers, so that the number of requests may differ.
+        is_parted: whether a routing function gives the step only a part of the rows, so that all numbers are bounds.
     """
 
     step: str

@@ -458,7 +458,7 @@ def test_cancel_asks_for_confirmation_and_the_next_run_resubmits(sandbox):
 
 
 def test_open_jobs_at_two_servers_require_a_base_url(tmp_path, sandbox):
-    """Nothing is sent before --base-url selects the server of the key."""
+    """No call is made before --base-url selects the server of the key."""
     sandbox.configure(in_progress_seconds=3_600.0)
     submit_only(ledger_dir=str(tmp_path))
     other = sandbox.base_url.replace("127.0.0.1", "localhost")

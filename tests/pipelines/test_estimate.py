@@ -80,7 +80,7 @@ def test_first_tasks_are_estimated_and_later_tasks_name_their_dependency(rows, t
     assert first.split()[:8] == ["generate", "gpt-4o-mini", "7", "7", "0", "7", "~77", "≤"]
     assert first.split("≤ ")[1:] == ["1,792  ", "$0.0005  ", "$0.0011"]
     assert second.split() == ["judge", "gpt-4o", *"????????"]
-    assert "Not in the estimate: judge, which asks what depends on the answers of generate." in notes
+    assert "Not in the estimate: judge, whose requests depend on the answers of generate." in notes
 
     estimated = json.loads(estimate(path, "--json").stdout)
     assert estimated["is_complete"] is False
@@ -114,7 +114,7 @@ def test_requests_in_the_ledger_cost_nothing(rows, tmp_path, sandbox, monkeypatc
 
     assert [(estimated.requests, estimated.known) for estimated in estimate_pipeline(path, {})] == [(7, 7), (7, 7)]
     ran = estimate(path)
-    assert "Known requests are answered or under way" in ran.stdout
+    assert "Known requests are answered or in progress" in ran.stdout
     # No request costs no dollar on any server.
     assert all(line.split()[-5:] == ["0", "0", "0", "$0.00", "$0.00"] for line in ran.stdout.splitlines()[1:3])
     assert "bills is not known" not in ran.stdout
@@ -160,7 +160,7 @@ def test_estimate_of_a_routed_task_is_a_bound(rows, tmp_path):
         branches = [TextGeneration(name=name, llm=llm()) for name in ("left", "right")]
         load(rows) >> sample_n_steps(1) >> branches
     ran = estimate(save_pipeline(pipeline, tmp_path))
-    assert "left is given a part of these rows by a routing function: its numbers are bounds." in ran.stdout
+    assert "A routing function gives left only a part of these rows: the numbers are upper bounds." in ran.stdout
 
 
 def test_names_that_distilabel_would_drop_are_refused(rows, tmp_path):

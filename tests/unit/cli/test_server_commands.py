@@ -36,7 +36,7 @@ def test_cancel_takes_batch_ids_or_all(ledger):
 
 def test_cancel_reports_a_job_that_has_ended(ledger):
     result = run_command("cancel", f"batch_{1:024x}", *ledger)
-    assert result.stdout == f"batch_{1:024x} has ended already: it is completed.\n"
+    assert result.stdout == f"batch_{1:024x} has ended already with status completed.\n"
 
 
 def test_forget_prints_what_it_drops_and_keeps_before_it_asks(ledger):

@@ -14,6 +14,7 @@ from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 from distilabel_openai_batch.operations.server import (
     ServerAccess,
+    cancel_jobs,
     is_pollable,
     poll_jobs,
     retrieve_batches,
@@ -36,6 +37,9 @@ class StubAPI:
     def __init__(self, *batches: Batch) -> None:
         self.batches = {batch.id: batch for batch in batches}
         self.error: RunError | None = None
+
+    async def cancel(self, batch_id: str) -> None:
+        self.batches[batch_id] = replace(self.batches[batch_id], status="cancelling")
 
     async def retrieve_many(self, batch_ids: set[str]) -> dict[str, Batch]:
         if self.error:
@@ -96,6 +100,11 @@ async def test_poll_jobs_updates_open_jobs_and_marks_lost_ones(jobs):
     assert (first.status, first.answered, first.failed) == ("finalizing", 3, 1)
     assert second.status == NOT_FOUND
     assert third == jobs[2]
+
+
+async def test_cancel_jobs_returns_the_status_after_the_cancellation(jobs):
+    api = StubAPI(Batch(jobs[0].batch_id, "in_progress"))
+    assert [job.status for job in await cancel_jobs(api, jobs[:1])] == ["cancelling"]
 
 
 async def test_retrieve_batches_separates_missing_batches_and_raises_other_errors():
