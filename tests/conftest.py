@@ -1,4 +1,4 @@
-"""What several test modules share."""
+"""Fixtures that several test modules share."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 from distilabel_openai_batch.api import creation, files, transport
 from distilabel_openai_batch.sandbox import Sandbox
 from tests.support.environment import API_KEY, ROOT
-from tests.support.fast_distilabel import hurry
+from tests.support.fast_distilabel import speed_up_distilabel
 
 
 @pytest.fixture(scope="session", autouse=True)
-def in_a_hurry():
-    """No test waits for what it does not test."""
-    hurry()
+def fast_distilabel():
+    """Shorten distilabel's waits in every test."""
+    speed_up_distilabel()
 
 
 @pytest.fixture(autouse=True)
-def no_log_of_a_pipeline_that_has_ended():
-    """distilabel leaves the root logger with a queue that it has closed, and each later line with a traceback."""
+def root_logger_without_closed_queues():
+    """Remove the closed queue that a distilabel pipeline leaves at the root logger: each later log line would fail."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, QueueHandler)]:
         root.removeHandler(handler)
@@ -30,13 +30,14 @@ def no_log_of_a_pipeline_that_has_ended():
 
 @pytest.fixture(scope="session")
 def running_sandbox():
+    """Return a sandbox that all tests of the process share."""
     with Sandbox() as sandbox:
         yield sandbox
 
 
 @pytest.fixture
 def sandbox(running_sandbox, monkeypatch, tmp_path_factory):
-    """A server that has seen nothing yet, a ledger that is empty, and an environment that leads to both."""
+    """Return the sandbox after a reset, with an empty ledger and an environment that names both."""
     running_sandbox.reset()
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path_factory.mktemp("ledger")))
     monkeypatch.setenv("OPENAI_BASE_URL", running_sandbox.base_url)
@@ -46,7 +47,7 @@ def sandbox(running_sandbox, monkeypatch, tmp_path_factory):
 
 @pytest.fixture
 def quick_retries(monkeypatch):
-    """Pauses between repetitions of a call that last moments, however often it fails."""
+    """Shorten the pauses between retries of an HTTP request to hundredths of a second."""
     monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.01)
     monkeypatch.setattr(creation, "CREATION_SECONDS", 0.05)
     monkeypatch.setattr(files, "RESULTS_VISIBLE_SECONDS", 0.1)
@@ -54,7 +55,7 @@ def quick_retries(monkeypatch):
 
 @pytest.fixture(scope="session")
 def instructions() -> list[dict[str, str]]:
-    """Real instructions where there are some beside the project, the demo's otherwise."""
+    """Return real instructions if the files beside the project exist, else the demo's instructions."""
     folder = ROOT.parent / "shared" / "data"
     paths = [folder / "seed_tasks.jsonl", folder / "user_oriented_instructions.jsonl"]
     if not all(path.exists() for path in paths):

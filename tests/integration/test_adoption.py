@@ -13,7 +13,7 @@ import pytest
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError
 from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
-from tests.support.environment import API_KEY, in_a_new_process
+from tests.support.environment import API_KEY, load_as_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(6)]
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("quick_retries")
 def ask(questions=QUESTIONS, **fields):
     """What a process is given that begins now."""
     llm = OpenAIBatchLLM(model="gpt-4o-mini", **{"min_poll_interval": 0.02, **fields})
-    return in_a_new_process(llm).generate(questions)
+    return load_as_new_process(llm).generate(questions)
 
 
 def forget():

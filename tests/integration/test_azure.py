@@ -31,7 +31,7 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
-from tests.support.environment import API_KEY, in_a_new_process
+from tests.support.environment import API_KEY, load_as_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(8)]
 DAY = 86_400.0
@@ -52,7 +52,7 @@ def azure(sandbox, monkeypatch, quick_retries):
 def generate_in_new_process(questions=QUESTIONS, **fields):
     """Return the generations that a new process gets."""
     llm = AzureOpenAIBatchLLM(model="a-deployment", **{"min_poll_interval": 0.02, "max_poll_interval": 1.0, **fields})
-    return [output["generations"] for output in in_a_new_process(llm).generate(questions)]
+    return [output["generations"] for output in load_as_new_process(llm).generate(questions)]
 
 
 def synchronous_answers():

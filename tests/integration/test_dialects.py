@@ -10,7 +10,7 @@ from distilabel.models.llms import OpenAILLM
 from distilabel_openai_batch import OpenAIBatchLLM, RunError
 from distilabel_openai_batch.sandbox import BatchFault, Dialect, Fault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
-from tests.support.environment import in_a_new_process
+from tests.support.environment import load_as_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 REFUSED = RequestFailure(contains="number 7.", message="No sevens.", endpoint="batch")
@@ -41,7 +41,7 @@ def ask(dialect: Dialect, **fields):
     """As a run of its own."""
     window = dialect.completion_windows[0]
     llm = OpenAIBatchLLM(model="gpt-4o-mini", completion_window=window, **{"min_poll_interval": 0.02, **fields})
-    return [output["generations"] for output in in_a_new_process(llm).generate(QUESTIONS)]
+    return [output["generations"] for output in load_as_new_process(llm).generate(QUESTIONS)]
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from openai import OpenAI
 
 from distilabel_openai_batch import OpenAIBatchEmbeddings, OpenAIBatchLLM
 from distilabel_openai_batch.sandbox import RequestFailure
-from tests.support.environment import API_KEY, in_a_new_process
+from tests.support.environment import API_KEY, load_as_new_process
 
 MODEL = "text-embedding-3-small"
 TEXTS = [f"Number {i}." for i in range(7)]
@@ -23,7 +23,7 @@ def embeddings(**fields) -> OpenAIBatchEmbeddings:
 
 def encode_in_new_process(**fields) -> list:
     """Return the vectors that a new process gets."""
-    return in_a_new_process(embeddings(**fields)).encode(TEXTS)
+    return load_as_new_process(embeddings(**fields)).encode(TEXTS)
 
 
 def test_vectors_equal_those_of_the_synchronous_endpoint(sandbox):

@@ -29,7 +29,7 @@ from distilabel_openai_batch import (
 from distilabel_openai_batch.engine import job_runner
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
-from tests.support.environment import API_KEY, in_a_new_process
+from tests.support.environment import API_KEY, load_as_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 CALLS = ["files.create", "batches.create", "batches.retrieve", "files.content"]
@@ -58,7 +58,7 @@ def ask(questions=QUESTIONS, **fields):
 def ask_as_the_next_run(questions=QUESTIONS, **fields):
     """What a later process would be given."""
     llm = OpenAIBatchLLM(model="gpt-4o-mini", **{"min_poll_interval": 0.02, **fields})
-    return in_a_new_process(llm).generate(questions)
+    return load_as_new_process(llm).generate(questions)
 
 
 def answers(questions=QUESTIONS):
@@ -397,7 +397,7 @@ def test_answers_are_not_reused_where_that_is_not_wanted(sandbox):
 async def test_what_was_interrupted_is_not_asked_anew(sandbox):
     """Of two jobs one was answered when all was cancelled: the next run is given that, and waits for the other."""
     sandbox.add_fault(BatchFault(kind="status", value="in_progress", looks=20))
-    llm = in_a_new_process(
+    llm = load_as_new_process(
         OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, max_requests_per_job=6, reuse_answers=False)
     )
     everything = asyncio.gather(*[llm.agenerate(question) for question in QUESTIONS])

@@ -15,7 +15,7 @@ from distilabel_openai_batch.api.batches import KEY_METADATA
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import JobState
-from tests.support.environment import API_KEY, in_a_new_process
+from tests.support.environment import API_KEY, load_as_new_process
 from tests.support.ledgers import OLD_OPEN_JOB, write_old_ledger
 
 HOST = "sandbox.test"
@@ -45,7 +45,7 @@ def ask(ledger_dir, first: int, last: int) -> list[str | None]:
         model="gpt-4o-mini", base_url=f"http://{HOST}/v1", ledger_dir=str(ledger_dir), min_poll_interval=0.02
     )
     questions = [[{"role": "user", "content": f"Say number {number}."}] for number in range(first, last + 1)]
-    return [output["generations"][0] for output in in_a_new_process(llm).generate(questions)]
+    return [output["generations"][0] for output in load_as_new_process(llm).generate(questions)]
 
 
 def test_recorded_answers_are_delivered_without_a_call(sandbox, ledger_dir):

@@ -11,7 +11,7 @@ from distilabel.steps.tasks import TextGeneration
 from distilabel_openai_batch import AuthenticationError, LedgerError, OpenAIBatchLLM, RequestsFailedError
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
-from tests.support.environment import API_KEY, in_a_new_process
+from tests.support.environment import API_KEY, load_as_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(10)]
 pytestmark = pytest.mark.usefixtures("quick_retries")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("quick_retries")
 def generate_in_new_process(questions=QUESTIONS, **fields):
     """Return the answers that a new process gets."""
     llm = OpenAIBatchLLM(**{"model": "gpt-4o-mini", "min_poll_interval": 0.02, **fields})
-    return [output["generations"][0] for output in in_a_new_process(llm).generate(questions)]
+    return [output["generations"][0] for output in load_as_new_process(llm).generate(questions)]
 
 
 def count_billed(sandbox) -> tuple[int, int]:

@@ -36,7 +36,7 @@ from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.plugin.steps.base import split_into_batches
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
 from tests.support.environment import API_KEY
-from tests.support.hub import hub_with
+from tests.support.hub import serve_dataset
 
 ROWS = [{"instruction": f"Say number {i}.", "id": i} for i in range(23)]
 IDS = [row["id"] for row in ROWS]
@@ -271,7 +271,7 @@ def test_rows_are_read_from_the_hub(tmp_path):
         "import json; from distilabel_openai_batch.plugin.row_sources import load_rows;"
         " print(json.dumps(load_rows('me/rows')[:]))"
     )
-    with hub_with("me/rows", "rows.jsonl", lines) as address:
+    with serve_dataset("me/rows", "rows.jsonl", lines) as address:
         environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
         process = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
     assert json.loads(process.stdout)["id"] == IDS

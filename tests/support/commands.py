@@ -16,7 +16,7 @@ from distilabel_openai_batch.api.outcomes import build_result_line, parse_result
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
-from tests.support.environment import API_KEY, in_a_new_process
+from tests.support.environment import API_KEY, load_as_new_process
 
 PROMPTS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 
@@ -34,7 +34,7 @@ def run_command(*arguments: object, **options) -> Result:
 
 def generate(prompts=PROMPTS, **fields) -> list[str | None]:
     """Generate with an LLM as a new process has it, and return the texts."""
-    llm = in_a_new_process(OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, **fields))
+    llm = load_as_new_process(OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, **fields))
     return [output["generations"][0] for output in llm.generate(prompts)]
 
 

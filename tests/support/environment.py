@@ -1,4 +1,4 @@
-"""The environment of a test: paths, the key of the sandbox, and a client as a new process has it."""
+"""Environment of a test: paths, the key of the sandbox, and a client as a new process would load it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[2]
 API_KEY = "sk-sandbox-key-that-must-not-leak"
 
 
-def in_a_new_process(client):
-    """Loads an LLM or embeddings as in a process that begins now, with the first number of each question."""
+def load_as_new_process(client):
+    """Load an LLM or embeddings as a new process would, so that occurrences of a request are counted from 0."""
     calls.scope_memories.clear()
     client.load()
     return client

@@ -1,4 +1,4 @@
-"""Takes from distilabel what makes tests wait, and changes nothing of what it does."""
+"""Shorten the waits of distilabel that make tests slow; its behaviour stays the same."""
 
 import functools
 import inspect
@@ -11,10 +11,10 @@ from distilabel.pipeline import base
 from distilabel.utils.docstring import parse_google_docstring
 
 
-def hurry() -> None:
-    """Has distilabel look more often than every 2.5 s whether its steps have loaded, and inspect each of them once.
+def speed_up_distilabel() -> None:
+    """Shorten the pauses between distilabel's checks from 2.5 s to 0.1 s, and inspect each step only once.
 
-    It inspects them all whenever it writes down how far the pipeline is: a fifth of the time of a short one.
+    distilabel inspects all steps whenever it saves the pipeline's progress: a fifth of the time of a short pipeline.
     """
     base.time = types.SimpleNamespace(sleep=lambda seconds: time.sleep(min(seconds, 0.1)), time=time.time)
     inspect_once = types.SimpleNamespace(**vars(inspect) | {"signature": functools.cache(inspect.signature)})

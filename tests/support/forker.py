@@ -1,11 +1,11 @@
-"""Runs scripts in processes of their own that need not import distilabel: it was imported once, here.
+"""Fork a process for each script, so that no script imports distilabel again.
 
-That takes seconds, which each of a hundred runs would pay. Apart from it a script's process is like any other: it leads
-a session of its own, and its interpreter ends as interpreters end. Commands come by standard input, one JSON object a
-line, and are answered likewise:
+The import takes seconds, and the tests run a hundred scripts. Otherwise the process of a script is an ordinary process:
+it leads its own session, and its interpreter shuts down normally. Commands and replies are JSON objects, one per line
+of standard input and output:
 
     {"run": [PROGRAM, ARGUMENT, …], "environment": {…}, "output": PATH}   {"pid": 17}
-    {"poll": 17}                                                          {"code": null}, or how it ended
+    {"poll": 17}                                                          {"code": null}, or the exit code
 """
 
 import json
@@ -15,25 +15,25 @@ import signal
 import sys
 
 import distilabel.steps.tasks  # noqa: F401
-from fast_distilabel import hurry
+from fast_distilabel import speed_up_distilabel
 
 import distilabel_openai_batch.plugin.llm  # noqa: F401
 
 
 def fork(command: dict) -> int:
-    """Starts a script; returns only in this process."""
+    """Start a script and return the id of its process; the function returns in the parent process only."""
     sys.stdout.flush()
     if pid := os.fork():
         return pid
     os.setsid()
-    # A shell has its background jobs ignore it, and whatever they start.
+    # A shell's background jobs and their children ignore SIGINT → restore the default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(command["environment"])
     output = os.open(command["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for there, here in ((nothing, 0), (output, 1), (output, 2)):
-        os.dup2(there, here)
+    empty_input = os.open(os.devnull, os.O_RDONLY)
+    for opened, standard in ((empty_input, 0), (output, 1), (output, 2)):
+        os.dup2(opened, standard)
     sys.argv = command["run"]
     sys.path[0] = os.path.dirname(sys.argv[0])
     runpy.run_path(sys.argv[0], run_name="__main__")
@@ -41,14 +41,14 @@ def fork(command: dict) -> int:
 
 
 def poll(pid: int) -> int | None:
-    """How a script's process ended, as `subprocess` says it; `None` while it runs."""
+    """Return the exit code of a script's process, in the convention of `subprocess`; `None` while the process runs."""
     ended, status = os.waitpid(pid, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None
 
 
 if __name__ == "__main__":
-    hurry()
+    speed_up_distilabel()
     for line in sys.stdin:
         command = json.loads(line)
-        answer = {"code": poll(command["poll"])} if "poll" in command else {"pid": fork(command)}
-        print(json.dumps(answer), flush=True)
+        reply = {"code": poll(command["poll"])} if "poll" in command else {"pid": fork(command)}
+        print(json.dumps(reply), flush=True)

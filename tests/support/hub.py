@@ -1,4 +1,4 @@
-"""A Hub of one dataset, on the loopback: as much of its API as `datasets` asks for to load a file."""
+"""Hugging Face Hub of one dataset on the loopback, with the calls that `datasets` makes to load a file."""
 
 import json
 import threading
@@ -9,9 +9,15 @@ COMMIT = "a" * 40
 
 
 @contextmanager
-def hub_with(repository: str, file_name: str, content: bytes):
-    """Serves a dataset that is one file, and yields the Hub's address."""
-    about = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": file_name}], "private": False, "tags": []}
+def serve_dataset(repository: str, file_name: str, content: bytes):
+    """Serve a dataset of one file, and yield the address of the Hub."""
+    dataset_info = {
+        "id": repository,
+        "sha": COMMIT,
+        "siblings": [{"rfilename": file_name}],
+        "private": False,
+        "tags": [],
+    }
     tree = [{"type": "file", "path": file_name, "size": len(content), "oid": COMMIT}]
 
     class Hub(BaseHTTPRequestHandler):
@@ -20,7 +26,7 @@ def hub_with(repository: str, file_name: str, content: bytes):
             if path.startswith(f"/api/datasets/{repository}/tree/") and path.endswith(COMMIT):
                 self.reply(json.dumps(tree).encode())
             elif path.startswith(f"/api/datasets/{repository}") and "/tree/" not in path:
-                self.reply(json.dumps(about).encode())
+                self.reply(json.dumps(dataset_info).encode())
             elif path.startswith(f"/datasets/{repository}/resolve/") and path.endswith(f"/{file_name}"):
                 self.reply(content, {"ETag": '"1"', "X-Repo-Commit": COMMIT})
             else:
@@ -37,7 +43,7 @@ def hub_with(repository: str, file_name: str, content: bytes):
                 self.wfile.write(body)
 
         def log_message(self, *_):
-            """Tells nobody."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -1,6 +1,6 @@
-"""A pipeline of two Tasks in a row, or of another shape, that dies where it is told to, or writes its dataset as JSON.
+"""Run a pipeline of two Tasks or of another shape, and write its dataset as JSON, or kill the run at a failpoint.
 
-two_tasks.py OUTPUT CACHE [--kill BOUNDARY:STEP] [--no-cache] [--shape SHAPE] [--no-wait] [--synchronous]
+two_tasks.py OUTPUT CACHE [--kill FAILPOINT:STEP] [--no-cache] [--shape SHAPE] [--no-wait] [--synchronous]
     [--ray ADDRESS]
 """
 
@@ -21,7 +21,7 @@ ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
 
 
 def kill_at(name: str, step_name: str, group: int, done: Path) -> None:
-    """Kills the whole process group when a step reaches a failpoint for the first time."""
+    """Kill the whole process group when a step reaches a failpoint for the first time."""
 
     def reached(failpoint: failpoints.Failpoint) -> None:
         if failpoint.name == name and step_process.running_step() == step_name and not done.exists():
@@ -33,48 +33,50 @@ def kill_at(name: str, step_name: str, group: int, done: Path) -> None:
 
 @step(inputs=["generation"], outputs=["generation"])
 def Pass(inputs: StepInput):
-    """An ordinary step."""
+    """Pass the rows on, as an ordinary step."""
     yield inputs
 
 
 def build(shape: str, cache: Path, **fields) -> Pipeline:
-    """A pipeline of a shape."""
+    """Build the pipeline of a shape."""
 
     def llm(**more) -> OpenAIBatchLLM:
         return OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05, max_poll_interval=0.3, **fields, **more)
 
-    def generating(name: str, **more) -> TextGeneration:
+    def generation_task(name: str, **more) -> TextGeneration:
         return TextGeneration(name=name, llm=llm(), system_prompt=name, input_batch_size=5, **more)
 
-    def judging(**more) -> UltraFeedback:
+    def judge_task(**more) -> UltraFeedback:
         return UltraFeedback(name="judge", llm=llm(), input_batch_size=5, **more)
 
-    def in_jobs_of_four() -> dict:
+    def task_with_small_jobs() -> dict:
         return {"name": shape, "task": TextGeneration(name="task", llm=llm(max_requests_per_job=4))}
 
     with Pipeline(name=f"killed-{shape}", cache_dir=cache) as pipeline:
         if shape == "stream":
-            StreamBatchResults(data=ROWS, batch_size=4, **in_jobs_of_four()) >> Pass(name="pass", input_batch_size=3)
+            StreamBatchResults(data=ROWS, batch_size=4, **task_with_small_jobs()) >> Pass(
+                name="pass", input_batch_size=3
+            )
             return pipeline
         if shape == "load":
-            made = LoadBatchResults(run_name="killed", batch_size=4, **in_jobs_of_four())
-            made >> Pass(name="pass", input_batch_size=3)
+            load_results = LoadBatchResults(run_name="killed", batch_size=4, **task_with_small_jobs())
+            load_results >> Pass(name="pass", input_batch_size=3)
             return pipeline
         load = LoadDataFromDicts(data=ROWS, batch_size=4)
         if shape == "submit":
-            load >> SubmitBatch(run_name="killed", **in_jobs_of_four())
+            load >> SubmitBatch(run_name="killed", **task_with_small_jobs())
         elif shape == "leaf":
-            load >> generating("generate")
+            load >> generation_task("generate")
         elif shape == "row":
-            two = generating("generate", num_generations=2, group_generations=True)
-            load >> two >> judging(input_mappings={"generations": "generation"})
+            generate = generation_task("generate", num_generations=2, group_generations=True)
+            load >> generate >> judge_task(input_mappings={"generations": "generation"})
         elif shape == "before":
-            load >> generating("generate") >> Pass(name="pass", input_batch_size=3)
+            load >> generation_task("generate") >> Pass(name="pass", input_batch_size=3)
         elif shape == "siblings":
-            load >> [generating(name) for name in ("one", "two", "three")]
+            load >> [generation_task(name) for name in ("one", "two", "three")]
         elif shape == "behind":
             group = GroupColumns(name="group", columns=["generation"], output_columns=["generations"])
-            load >> [generating(name) for name in ("one", "two", "three")] >> group >> judging()
+            load >> [generation_task(name) for name in ("one", "two", "three")] >> group >> judge_task()
     return pipeline
 
 
@@ -87,7 +89,7 @@ if __name__ == "__main__":
     parser.add_argument("--no-cache", action="store_true")
     parser.add_argument("--no-wait", action="store_true")
     parser.add_argument("--synchronous", action="store_true")
-    parser.add_argument("--ray", default="", help="a Ray cluster to run on")
+    parser.add_argument("--ray", default="", help="address of the Ray cluster that runs the pipeline")
     arguments = parser.parse_args()
     if arguments.kill:
         name, _, step_name = arguments.kill.partition(":")
