@@ -106,7 +106,7 @@ OTHER_BATCH = Failure("The request is in a batch that was not selected.", code="
 OVERDUE = Failure("No job answered the request before the deadline.", code="overdue")
 """Failure of a request whose job was abandoned at the deadline."""
 
-# The SDK words errors like this. A server that itself uses the SDK (llama-stack) gives the status code only here.
+# The SDK's errors begin like this. llama-stack calls models through the SDK, and repeats their status code in the text.
 _SDK_STATUS_CODE = re.compile(r"Error code: (\d{3})\b")
 
 

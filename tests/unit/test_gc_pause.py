@@ -1,4 +1,4 @@
-"""The search for reference cycles is off while many objects are made, and on again afterwards."""
+"""The pause of the cyclic garbage collector."""
 
 import gc
 import threading
@@ -6,16 +6,15 @@ import threading
 from distilabel_openai_batch.gc_pause import gc_paused
 
 
-def test_the_last_thread_turns_it_on_again():
-    """Whoever comes first and goes last."""
+def test_the_last_of_several_threads_enables_the_collector_again():
     entered, leave = threading.Event(), threading.Event()
 
-    def other():
+    def pause():
         with gc_paused():
             entered.set()
             leave.wait()
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=pause)
     with gc_paused():
         thread.start()
         entered.wait()
@@ -26,8 +25,7 @@ def test_the_last_thread_turns_it_on_again():
     assert gc.isenabled()
 
 
-def test_who_turned_it_off_finds_it_off():
-    """It is not ours to turn on."""
+def test_a_collector_that_was_disabled_before_stays_disabled():
     gc.disable()
     try:
         with gc_paused():

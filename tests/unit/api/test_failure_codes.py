@@ -1,0 +1,20 @@
+"""The error codes that the package reports itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from distilabel_openai_batch import errors
+from distilabel_openai_batch.api import failure_codes
+
+CODES = {name: code for name, code in vars(failure_codes).items() if name.isupper()}
+
+
+def test_the_codes_are_distinct():
+    assert len(set(CODES.values())) == len(CODES)
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_only_missing_and_malformed_results_are_transient(name):
+    """A retry does not fix the other failures."""
+    assert errors.is_transient(None, CODES[name]) is (name in ("MISSING", "MALFORMED"))

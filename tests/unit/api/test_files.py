@@ -1,0 +1,290 @@
+"""Upload, download and deletion of files."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from distilabel_openai_batch import errors
+from distilabel_openai_batch.api.files import RESULTS_VISIBLE_SECONDS, is_file_not_visible
+from tests.support.batch_api import API_KEY, CALLS, INPUT, LOGGER, calls_made, connect, refusal, reply
+
+# Uploads.
+
+
+async def test_an_upload_sends_the_file_with_name_and_purpose(api, server, input_file):
+    """The bytes are unchanged, and the name ends in .jsonl, which the API requires."""
+    route = CALLS["upload"].route(server).mock(return_value=CALLS["upload"].success)
+    assert await api.files.upload(input_file) == "file-1"
+    request = route.calls.last.request
+    assert request.headers["content-type"].startswith("multipart/form-data")
+    assert request.headers["authorization"] == f"Bearer {API_KEY}"
+    assert b'name="purpose"\r\n\r\nbatch\r\n' in request.content
+    assert b'name="file"; filename="input.jsonl"' in request.content
+    assert b"\r\n\r\n" + INPUT + b"\r\n" in request.content
+
+
+def file_reply(status: str, **fields: object) -> httpx.Response:
+    """Return a file object as Azure writes it."""
+    return reply({"id": "file-1", "object": "file", "status": status, **fields})
+
+
+async def test_a_pending_upload_is_polled_until_it_is_ready(api, server, clock, input_file):
+    """The pauses grow, and any other status than `pending` or `running` means ready."""
+    CALLS["upload"].route(server).mock(return_value=file_reply("pending"))
+    server.get("/files/file-1").mock(
+        side_effect=[file_reply("pending"), httpx.Response(503), file_reply("running"), file_reply("ready")]
+    )
+    assert await api.files.upload(input_file) == "file-1"
+    assert clock.pauses == [0.5, 1.0, 0.5, 2.0]
+
+
+@pytest.mark.parametrize("status", ["error", "deleted"])
+async def test_an_upload_that_the_server_cannot_use_is_an_error(api, server, input_file, status):
+    """The error quotes the server."""
+    CALLS["upload"].route(server).mock(return_value=file_reply("pending"))
+    server.get("/files/file-1").mock(return_value=file_reply(status, status_details="There is a byte-order mark."))
+    with pytest.raises(errors.RunError, match=f"file-1, its status is {status}: There is a byte-order mark."):
+        await api.files.upload(input_file)
+
+
+async def test_a_pending_upload_is_given_up_after_half_an_hour(api, server, clock, input_file):
+    CALLS["upload"].route(server).mock(return_value=file_reply("pending"))
+    server.get("/files/file-1").mock(return_value=file_reply("pending"))
+    with pytest.raises(errors.RunError, match="file-1 is still pending 1,800 s after its upload"):
+        await api.files.upload(input_file)
+    assert 1_800 <= clock.now <= 1_900
+
+
+def file_list(**names: str) -> httpx.Response:
+    """Return the list of files with the given ids and names."""
+    files = [{"id": file_id, "object": "file", "filename": name} for file_id, name in names.items()]
+    return reply({"object": "list", "data": files})
+
+
+async def test_a_leftover_of_a_repeated_upload_is_deleted(api, server, input_file):
+    """Only files with the upload's name are deleted, because no other upload has the same name."""
+    CALLS["upload"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["upload"].success])
+    names = {"file-0": input_file.name, "file-1": input_file.name, "file-2": "another.jsonl"}
+    server.get("/files").mock(return_value=file_list(**names))
+    server.delete("/files/file-0").mock(return_value=reply({"id": "file-0", "deleted": True}))
+    assert await api.files.upload(input_file) == "file-1"
+    assert calls_made(server)[-1] == "DELETE /files/file-0"
+
+
+# Deletion and the list.
+
+
+async def test_all_files_with_a_name_are_deleted(api, server):
+    server.get("/files").mock(return_value=file_list(a="x.jsonl", b="y.jsonl", c="x.jsonl"))
+    deletions = server.delete(path__regex="/files/[ac]$").mock(return_value=reply({"deleted": True}))
+    await api.files.delete_by_name("x.jsonl")
+    assert deletions.call_count == 2
+
+
+@pytest.mark.parametrize(
+    "failure", [refusal(403), refusal(404), httpx.Response(503), httpx.ConnectError("gone"), reply({"data": None})]
+)
+async def test_a_server_without_a_list_of_files_is_ignored(api, server, clock, failure):
+    """Leftover files cost nothing, so a failure is neither raised nor retried."""
+    server.get("/files").mock(side_effect=[failure])
+    await api.files.delete_by_name("x.jsonl")
+    assert calls_made(server) == ["GET /files"]
+    assert clock.pauses == []
+
+
+@pytest.mark.parametrize("failure", [refusal(403, "Not you."), httpx.ConnectError("Not you")])
+async def test_a_failed_deletion_is_logged(api, server, clock, caplog, failure):
+    server.delete("/files/file-1").mock(side_effect=[failure])
+    with caplog.at_level(logging.WARNING, LOGGER.name):
+        await api.files.delete("file-1")
+    assert "Could not delete file file-1 from the server: Not you." in caplog.text
+    assert clock.pauses == []
+
+
+async def test_the_check_of_the_list_makes_one_call(api, server):
+    await api.files.check_list()
+    assert calls_made(server) == ["GET /files"]
+    assert server.calls.last.request.url.params["limit"] == "1"
+    server.get("/files").mock(return_value=refusal(404, "Not Found"))
+    with pytest.raises(errors.RunError, match="Not Found"):
+        await api.files.check_list()
+
+
+# Downloads.
+
+CONTENT = bytes(range(256)) * 40
+
+
+class BrokenStream(httpx.AsyncByteStream):
+    """Body that breaks off after some bytes."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._content
+        raise httpx.RemoteProtocolError("peer closed connection without sending complete message body")
+
+
+def broken_download(content: bytes, status_code: int = 200) -> httpx.Response:
+    """Return a download that breaks off after `content`."""
+    return httpx.Response(status_code, stream=BrokenStream(content))
+
+
+async def test_a_download_replaces_the_target_by_the_file(api, server, tmp_path):
+    path = tmp_path / "output.jsonl"
+    path.write_bytes(b"left over")
+    CALLS["download"].route(server).mock(return_value=httpx.Response(200, content=CONTENT))
+    await api.files.download("file-2", path)
+    assert path.read_bytes() == CONTENT
+    assert "range" not in server.calls.last.request.headers
+
+
+async def test_a_new_file_that_is_not_visible_yet_is_retried(api, server, clock, tmp_path):
+    """After `RESULTS_VISIBLE_SECONDS` the file counts as missing."""
+    route = CALLS["download"].route(server)
+    route.mock(side_effect=[refusal(404), refusal(404), httpx.Response(200, content=CONTENT)])
+    await api.files.download("file-2", tmp_path / "output", is_new=True)
+    assert (tmp_path / "output").read_bytes() == CONTENT
+    assert clock.pauses == [0.5, 1.0]
+
+    route.mock(side_effect=None, return_value=refusal(404))
+    with pytest.raises(errors.RunError) as caught:
+        await api.files.download("file-2", tmp_path / "output", is_new=True)
+    assert caught.value.status_code == 404
+    assert RESULTS_VISIBLE_SECONDS <= clock.now <= 2 * RESULTS_VISIBLE_SECONDS + 60
+
+
+async def test_an_old_file_that_is_not_found_is_not_retried(api, server, clock, tmp_path):
+    CALLS["download"].route(server).mock(return_value=refusal(404))
+    with pytest.raises(errors.RunError):
+        await api.files.download("file-2", tmp_path / "output")
+    assert not clock.pauses
+
+
+async def test_an_empty_file_is_downloaded(api, server, tmp_path):
+    """Some servers have an empty file where others have none."""
+    CALLS["download"].route(server).mock(return_value=httpx.Response(200, content=b""))
+    await api.files.download("file-2", tmp_path / "output.jsonl")
+    assert (tmp_path / "output.jsonl").read_bytes() == b""
+
+
+async def test_a_download_that_breaks_off_is_resumed(api, server, tmp_path):
+    """Each attempt requests the missing bytes and appends them once."""
+    route = CALLS["download"].route(server)
+    route.mock(
+        side_effect=[
+            broken_download(CONTENT[:1_000]),
+            httpx.Response(503),
+            broken_download(CONTENT[1_000:1_500], 206),
+            httpx.ReadTimeout("timed out"),
+            httpx.Response(206, content=CONTENT[1_500:]),
+        ]
+    )
+    await api.files.download("file-2", tmp_path / "output.jsonl")
+    assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
+    ranges = [call.request.headers.get("range") for call in route.calls]
+    assert ranges == [None, "bytes=1000-", "bytes=1000-", "bytes=1500-", "bytes=1500-"]
+    assert {call.request.headers["accept-encoding"] for call in route.calls} == {"identity"}
+
+
+async def test_a_download_from_a_server_without_ranges_is_restarted(api, server, tmp_path):
+    """A reply with status 200 is the whole file, so nothing is appended."""
+    CALLS["download"].route(server).mock(
+        side_effect=[
+            broken_download(CONTENT[:1_000]),
+            broken_download(CONTENT[:300]),
+            httpx.Response(200, content=CONTENT),
+        ]
+    )
+    await api.files.download("file-2", tmp_path / "output.jsonl")
+    assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
+
+
+async def test_a_download_that_breaks_off_after_its_last_byte_is_complete(api, server, tmp_path):
+    """A 416 with a matching total means that all bytes are there: paid answers are kept."""
+    route = CALLS["download"].route(server)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "range" in request.headers:
+            return httpx.Response(416, headers={"content-range": f"bytes */{len(CONTENT)}"})
+        return broken_download(CONTENT) if route.call_count == 0 else httpx.Response(200, content=CONTENT)
+
+    route.mock(side_effect=answer)
+    await api.files.download("file-2", tmp_path / "output.jsonl")
+    assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
+
+
+async def test_a_download_whose_file_became_shorter_is_restarted(api, server, tmp_path):
+    """A 416 with another total means that the bytes on the disk are not those of the file."""
+    CALLS["download"].route(server).mock(
+        side_effect=[
+            broken_download(CONTENT),
+            httpx.Response(416, headers={"content-range": "bytes */300"}),
+            httpx.Response(200, content=CONTENT[:300]),
+        ]
+    )
+    await api.files.download("file-2", tmp_path / "output.jsonl")
+    assert (tmp_path / "output.jsonl").read_bytes() == CONTENT[:300]
+
+
+async def test_a_file_that_is_shorter_than_announced_is_resumed(clock, tmp_path):
+    """The test uses a real socket, because only a socket checks the announced length."""
+    ranges: list[str | None] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        requested = next((text.split("=")[1] for text in head.split("\r\n") if text.startswith("range:")), None)
+        ranges.append(requested)
+        start = int(requested.rstrip("-")) if requested else 0
+        status = "206 Partial Content" if requested else "200 OK"
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(CONTENT) - start}\r\n\r\n".encode())
+        writer.write(CONTENT[start : start + 4_000])
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with connect(f"http://127.0.0.1:{port}/v1") as api:
+            await api.files.download("file-2", tmp_path / "output.jsonl")
+    assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
+    assert ranges == [None, "4000-", "8000-"]
+
+
+async def test_an_error_of_the_disk_is_raised_without_a_retry(api, server, clock, tmp_path):
+    CALLS["download"].route(server).mock(return_value=httpx.Response(200, content=CONTENT))
+    with pytest.raises(OSError, match="No such file"):
+        await api.files.download("file-2", tmp_path / "missing" / "output.jsonl")
+    assert clock.pauses == []
+
+
+async def test_a_growing_file_is_downloaded_from_its_last_byte(api, server, clock, tmp_path):
+    """A failure leaves the bytes for the next call, which a run makes at its next poll."""
+    path = tmp_path / "growing"
+    route = CALLS["download"].route(server)
+    route.mock(
+        side_effect=[
+            httpx.Response(200, content=CONTENT[:100]),
+            httpx.Response(503),
+            refusal(404),
+            httpx.Response(206, content=CONTENT[100:300]),
+        ]
+    )
+    for size in (100, 100, 100, 300):
+        await api.files.download_more("file-2", path)
+        assert path.read_bytes() == CONTENT[:size]
+    assert route.calls.last.request.headers["range"] == "bytes=100-"
+    assert clock.pauses == []
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [("Cannot find file file-1, or organization org-1 does not have access to it.", True), ("No such model.", False)],
+)
+def test_a_refusal_that_does_not_find_the_input_file_is_recognised(message, expected):
+    assert is_file_not_visible(message) is expected

@@ -1,0 +1,164 @@
+"""The join of a job's requests with the lines of its files."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distilabel_openai_batch import errors
+from distilabel_openai_batch.api.failure_codes import MISSING
+from distilabel_openai_batch.api.outcomes import Answer, Failure, build_result_line
+from distilabel_openai_batch.api.result_files import JobResults
+from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
+from tests.support.result_lines import COMPLETION, api_error, line, response
+
+
+def results_of(custom_ids: list[str], lines: list[bytes]) -> JobResults:
+    """Return the results of two files, each with half of the lines."""
+    half = len(lines) // 2
+    return JobResults(custom_ids, [io.BytesIO(b"".join(part)) for part in (lines[:half], lines[half:])])
+
+
+def test_a_failed_request_does_not_shift_other_answers():
+    """In distilabel's own offline mode every later answer moves one row up."""
+    lines = [
+        line("c", response({"text": "third"})),
+        line("a", response({"text": "first"})),
+        line("b", response(api_error("Bad.", code="bad"), 400)),
+    ]
+    results = results_of(["a", "b", "c"], lines)
+    assert list(dict(results).values()) == [
+        Answer.of({"text": "first"}),
+        Failure("Bad.", 400, "bad"),
+        Answer.of({"text": "third"}),
+    ]
+    assert results.stray_lines == 0
+
+
+@pytest.mark.parametrize("lines", [[], [b"\n", b"  \n", b"\r\n"]], ids=["no lines", "blank lines"])
+def test_a_request_without_a_line_is_missing(lines):
+    """Empty files leave every request with a transient failure."""
+    results = results_of(["a", "b"], lines)
+    assert [outcome.code for outcome in dict(results).values()] == [MISSING, MISSING]
+    assert all(errors.is_transient(outcome.status_code, outcome.code) for outcome in dict(results).values())
+    assert results.stray_lines == 0
+
+
+def test_the_first_of_two_answers_counts():
+    lines = [line("a", response({"n": 1})), line("a", response({"n": 2}))]
+    assert list(dict(results_of(["a"], lines)).values()) == [Answer.of({"n": 1})]
+
+
+@pytest.mark.parametrize("answer_first", [True, False], ids=["answer first", "failure first"])
+def test_an_answer_counts_more_than_a_failure(answer_first):
+    """A paid answer is used."""
+    lines = [line("a", response({"n": 1})), line("a", None, {"code": "batch_expired", "message": "Late."})]
+    results = results_of(["a"], lines if answer_first else lines[::-1])
+    assert list(dict(results).values()) == [Answer.of({"n": 1})]
+
+
+def test_stray_lines_are_counted():
+    """Unknown custom_ids and malformed lines are strays; blank lines are not counted."""
+    lines = [line("z", response(COMPLETION)), b"oops\n", b"\n", line("a", response(COMPLETION))]
+    results = results_of(["a"], lines)
+    assert list(dict(results).values()) == [Answer.of(COMPLETION)]
+    assert results.stray_lines == 2
+
+
+KINDS = st.sampled_from(["answer", "answer as text", "refused", "expired", "status 0", "cut off"])
+JUNK = st.sampled_from(
+    [
+        b"\n",
+        b"\r\n",
+        b"   \n",
+        b"{\n",
+        b"null\n",
+        b"[1]\n",
+        b"\xff\xfe\n",
+        b'{"custom_id":7}\n',
+        line("who?", response({})),
+    ]
+)
+
+
+@st.composite
+def requests_and_lines(draw):
+    """Draw names of requests, and lines in any order, each with its request, its kind and its text."""
+    names = draw(st.lists(st.text("abc123-", min_size=1, max_size=4), min_size=1, max_size=8, unique=True))
+    lines = []
+    for name in names:
+        for number, kind in enumerate(draw(st.lists(KINDS, max_size=3))):
+            text = f"{name}\u2028{number}"
+            result = {
+                "answer": line(name, response({"text": text})),
+                "answer as text": line(name, response(json.dumps({"text": text}))),
+                "refused": line(name, response(api_error(text, code="bad"), 400)),
+                "expired": line(name, None, {"code": "batch_expired", "message": text}),
+                "status 0": line(name, response(api_error(text), 0)),
+                "cut off": line(name, response({"text": text}))[: draw(st.integers(1, 20))] + b"\n",
+            }[kind]
+            if draw(st.booleans()):
+                result = result[:-1] + b"\r\n"
+            lines.append((name if kind != "cut off" else None, kind, text, result))
+    lines += [(None, "junk", "", junk) for junk in draw(st.lists(JUNK, max_size=4))]
+    return names, draw(st.permutations(lines))
+
+
+@given(requests_and_lines())
+def test_each_request_gets_its_own_outcome_from_any_mix_of_lines(case):
+    """Lines come in any order: answers, failures, missing, repeated, unknown and malformed lines."""
+    names, lines = case
+    results = results_of(names, [text for *_, text in lines])
+    assert list(dict(results)) == names
+    for name, outcome in results:
+        own = [(kind, text) for owner, kind, text, _ in lines if owner == name]
+        answers = [text for kind, text in own if kind.startswith("answer")]
+        failures = [text for kind, text in own if not kind.startswith("answer")]
+        if answers:
+            assert outcome == Answer.of({"text": answers[0]})
+        elif failures:
+            assert isinstance(outcome, Failure)
+            assert outcome.message == failures[0]
+        else:
+            assert isinstance(outcome, Failure)
+            assert outcome.code == MISSING
+    assert results.stray_lines == sum(owner is None and bool(text.strip()) for owner, _, _, text in lines)
+
+
+@pytest.mark.parametrize("text", ["one\u2028two", "one\u2029two", "one\x85two", "one\x0btwo", "naïve 🙂", "\x00"])
+def test_only_a_line_feed_ends_a_line(text):
+    """Other languages end a line at U+2028 and similar characters."""
+    body = {"choices": [{"message": {"content": text}}]}
+    lines = [line("a", response(body)), line("b", response(COMPLETION))]
+    assert list(dict(results_of(["a", "b"], lines)).values()) == [Answer.of(body), Answer.of(COMPLETION)]
+
+
+@pytest.mark.parametrize(
+    ("details", "cached_tokens"),
+    [({"cached_tokens": 7}, 7), ({"cached_tokens": None}, 0), ({}, 0), (None, 0), ([], 0)],
+)
+def test_the_usage_of_all_answers_is_summed(details, cached_tokens):
+    """Answers to long prompts are listed one by one; the model is the one of the first answer."""
+    usage = {"prompt_tokens": LONG_PROMPT, "completion_tokens": 2, "prompt_tokens_details": details}
+    short = {"model": "m-2024", "usage": usage}
+    long = {"model": "other", "usage": usage | {"prompt_tokens": LONG_PROMPT + 1}}
+    results = JobResults(["a", "b"], [io.BytesIO(build_result_line("b", short) + build_result_line("a", long))])
+    assert (results.answers, results.model) == (2, "m-2024")
+    assert (results.tokens, results.cached_tokens) == ((2 * LONG_PROMPT + 1, 4), 2 * cached_tokens)
+    assert results.long_prompts == [Usage(LONG_PROMPT + 1, 2, cached_tokens)]
+    assert [(answer.tokens, answer.cached_tokens) for _, answer in results] == [
+        ((LONG_PROMPT + 1, 2), cached_tokens),
+        ((LONG_PROMPT, 2), cached_tokens),
+    ]
+
+
+def test_the_files_stay_open():
+    """The files are read twice, and their owner closes them."""
+    file = io.BytesIO(build_result_line("a", COMPLETION))
+    results = JobResults(["a"], [file])
+    assert list(results) == list(results)
+    assert not file.closed
