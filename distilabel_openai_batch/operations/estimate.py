@@ -245,7 +245,7 @@ class _PipelineEstimator:
         """Return the rows that a step receives from each of its predecessors."""
         step = self._steps[name]
         if isinstance(step, StreamBatchResults):
-            return [list(step._rows())]
+            return [list(step.source_rows())]
         return [self._output(predecessor) for predecessor in self._dag.get_step_predecessors(name)]
 
     def _output(self, name: str) -> _Rows:

@@ -85,7 +85,7 @@ class StreamBatchResults(TaskStep, GeneratorStep):
         Raises:
             DistilabelUserError: a column that the Task needs is missing, or `data` has no rows.
         """
-        columns = column_names(self._rows())
+        columns = column_names(self.source_rows())
         check_columns(str(self.name), self.task, columns)
         return list(dict.fromkeys([*columns, *self.task.get_outputs()]))
 
@@ -95,7 +95,7 @@ class StreamBatchResults(TaskStep, GeneratorStep):
         if self.data is None or isinstance(self.data, str):
             return str(super().signature)
         return hashlib.sha1(
-            f"{super().signature}{_hash_rows(self._rows())}".encode(), usedforsecurity=False
+            f"{super().signature}{_hash_rows(self.source_rows())}".encode(), usedforsecurity=False
         ).hexdigest()
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
@@ -110,7 +110,7 @@ class StreamBatchResults(TaskStep, GeneratorStep):
         Raises:
             RunError: the run cannot go on.
         """
-        source = self._rows()
+        source = self.source_rows()
         if is_dry_run():
             source = first_rows(source, self.batch_size)
         # A row group is complete when its last job has ended → no group is larger than a job.
@@ -118,7 +118,8 @@ class StreamBatchResults(TaskStep, GeneratorStep):
         with closing(process_row_groups(self.task, split_into_groups(source, size), self.ordered)) as row_groups:
             yield from split_into_batches(row_groups, self.batch_size, offset)
 
-    def _rows(self) -> Sequence[dict[str, Any]]:
+    def source_rows(self) -> Sequence[dict[str, Any]]:
+        """Return the rows of `data`, loaded once."""
         if self._loaded_rows is None:
             self._loaded_rows = load_rows(self.data if self.data is not None else [], self.config, self.split)
         return self._loaded_rows
