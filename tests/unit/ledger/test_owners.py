@@ -1,0 +1,68 @@
+"""Locks of sessions: a session is alive as long as its process holds its lock file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from distilabel_openai_batch.ledger.owners import Owners, is_owner_alive, lock_path
+
+
+@pytest.fixture
+def owners(tmp_path):
+    owners = Owners(tmp_path)
+    yield owners
+    owners.release()
+
+
+def test_a_registered_session_is_alive(owners, tmp_path):
+    other = Owners(tmp_path)
+    assert other.is_alive(owners.own_id)
+    assert is_owner_alive(lock_path(tmp_path, owners.own_id))
+    other.release()
+
+
+def test_a_released_session_is_dead(owners, tmp_path):
+    other = Owners(tmp_path)
+    other.release()
+    assert not owners.is_alive(other.own_id)
+    assert not is_owner_alive(lock_path(tmp_path, other.own_id))
+
+
+def test_a_killed_session_is_dead(owners, tmp_path):
+    """The killed process leaves its lock file, which `is_owner_alive` keeps and `is_alive` removes."""
+    script = (
+        "import os, pathlib, sys; from distilabel_openai_batch.ledger.owners import Owners;"
+        " owners = Owners(pathlib.Path(sys.argv[1])); print(owners.own_id, flush=True); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True).stdout.strip()
+    lock = lock_path(tmp_path, killed)
+    assert lock.exists()
+    assert not is_owner_alive(lock)
+    assert lock.exists()
+    assert not owners.is_alive(killed)
+    assert not lock.exists()
+
+
+def test_threads_that_test_one_dead_owner_at_once_agree(owners, tmp_path):
+    """A thread's test of the lock holds the lock for a moment; no other thread takes that for the owner."""
+    lock = lock_path(tmp_path, "dead")
+    with ThreadPoolExecutor(16) as threads:
+        for _ in range(20):
+            lock.touch()
+            assert not any(threads.map(owners.is_alive, ["dead"] * 16))
+
+
+def test_an_unreadable_lock_has_no_owner(tmp_path, monkeypatch):
+    """In a read-only directory the lock cannot be tested, and no session can write."""
+    lock = tmp_path / "owner.lock"
+    lock.touch()
+
+    def fail(path):
+        raise PermissionError
+
+    monkeypatch.setattr("distilabel_openai_batch.ledger.owners.is_locked", fail)
+    assert not is_owner_alive(lock)

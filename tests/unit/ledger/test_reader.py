@@ -1,0 +1,159 @@
+"""Reader of a ledger: all scopes, without a write, beside a run that writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+
+import pytest
+
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure
+from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
+from distilabel_openai_batch.errors import LedgerError
+from distilabel_openai_batch.ledger import reader as reader_module
+from distilabel_openai_batch.ledger.entries import INTERRUPTED
+from distilabel_openai_batch.ledger.files import FILE_NAME
+from distilabel_openai_batch.ledger.reader import LedgerReader
+from distilabel_openai_batch.ledger.states import JobState
+from tests.unit.ledger.samples import SCOPE, make_answer, make_shard, plan_created_job, plan_ended_job, record
+
+
+@pytest.fixture
+def reader(ledger):
+    return LedgerReader(ledger.path.parent)
+
+
+def test_a_job_has_its_counts_tokens_and_model(ledger, reader):
+    job = plan_ended_job(ledger, "a-0", "b-0", "c-0")
+    usage = {
+        "prompt_tokens": LONG_PROMPT + 1,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 7},
+    }
+    long_answer = Answer.of({"model": "gpt-4o-mini-2024-07-18", "usage": usage})
+    record(ledger, job, a=make_answer("a-0"), b=long_answer, c=Failure("Bad.", 400, "bad"))
+
+    [entry] = reader.jobs()
+
+    assert (entry.scope, entry.batch_id, entry.state, entry.status) == (
+        SCOPE,
+        job.batch_id,
+        JobState.ENDED,
+        "completed",
+    )
+    assert (entry.requests, entry.answered, entry.failed, entry.pending) == (3, 2, 1, 0)
+    assert (entry.tokens_in, entry.tokens_out, entry.tokens_cached) == (LONG_PROMPT + 4, 10, 7)
+    assert entry.long_usages == (Usage(LONG_PROMPT + 1, 5, 7),)
+    assert entry.answered_by in ("", "gpt-4o-mini-2024-07-18")
+
+
+def test_a_job_has_the_batchs_counts_before_its_results_are_recorded(ledger, reader):
+    job = plan_created_job(ledger, "a-0", "b-0")
+    ledger.jobs.mark_ended(job, Batch(job.batch_id, "completed", completed=1, failed=1, total=2))
+    [entry] = reader.jobs()
+    assert (entry.answered, entry.failed, entry.pending) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("state", [JobState.PLANNED, JobState.SYNCHRONOUS])
+def test_a_dead_sessions_job_without_a_batch_is_interrupted(ledger, reader, state):
+    ledger.jobs.plan(make_shard("a-0"), state)
+    assert reader.jobs()[0].status == state.value
+    ledger.close()
+    assert reader.jobs()[0].status == INTERRUPTED
+
+
+def test_a_ledger_is_in_use_while_a_session_has_it_open(ledger, reader):
+    assert reader.is_in_use()
+    ledger.close()
+    assert not reader.is_in_use()
+
+
+def test_scopes_have_their_counts(ledger, open_ledger, reader):
+    job = plan_ended_job(ledger, "a-0", "b-0", "c-0")
+    record(ledger, job, a=make_answer("a-0"), b=Failure("Bad.", 400))
+    sibling = replace(SCOPE, task="sibling")
+    open_ledger(sibling).submissions.keep_rows([], None)
+
+    first, second = reader.scopes()
+
+    assert (first.name, first.answered, first.failed, first.pending) == (SCOPE, 1, 1, 1)
+    assert (first.tokens_in, first.tokens_out) == (3, 5)
+    assert (second.name, second.answered, second.failed, second.pending) == (sibling, 0, 0, 0)
+
+
+def test_answers_and_failures_are_read_in_parts(ledger, reader, monkeypatch):
+    """Each part has two rows; the order is the order of the plan."""
+    monkeypatch.setattr(reader_module, "_CHUNK", 2)
+    job = plan_ended_job(ledger, *(f"{name}-0" for name in "abcdefg"))
+    record(ledger, job, **{name: make_answer(name) for name in "acegb"})
+    ledger.jobs.mark_collected(job, MISSING_RESULT)
+    [scope] = reader.scopes()
+
+    answers = list(reader.answers(scope))
+    assert [entry.custom_id for entry in answers] == ["a-0", "b-0", "c-0", "e-0", "g-0"]
+    assert (answers[0].batch_id, answers[0].answer, answers[0].answer.tokens) == (
+        job.batch_id,
+        make_answer("a"),
+        (3, 5),
+    )
+    failures = list(reader.failures([scope]))
+    assert [entry.custom_id for entry in failures] == ["d-0", "f-0"]
+    assert (failures[0].message, failures[0].attempts) == (MISSING_RESULT.message, 1)
+    submitted = [entry.custom_id for entry in answers]
+    assert reader.find_submitted(SCOPE, [*submitted, "d-0", "x-0"]) == set(submitted)
+
+
+def test_submitted_requests_are_answered_or_pending(ledger, reader):
+    """A request of a dropped job will be submitted again."""
+    dropped, _ = ledger.jobs.plan(make_shard("a-0"))
+    ledger.jobs.mark_dropped(dropped)
+    ledger.jobs.plan(make_shard("b-0"))
+    assert reader.find_submitted(SCOPE, ["a-0", "b-0", "c-0"]) == {"b-0"}
+    assert reader.find_submitted(replace(SCOPE, task="other"), ["b-0"]) == set()
+
+
+def test_a_missing_ledger_is_an_error(tmp_path):
+    with pytest.raises(LedgerError, match=r"There is no ledger in .*--ledger-dir"):
+        LedgerReader(tmp_path).jobs()
+
+
+def test_a_file_without_tables_has_no_jobs(tmp_path):
+    """A first run creates the file before the tables."""
+    (tmp_path / FILE_NAME).touch()
+    assert LedgerReader(tmp_path).jobs() == []
+
+
+def test_reading_a_closed_ledger_leaves_no_file(ledger, reader):
+    plan_ended_job(ledger, "a-0")
+    ledger.close()
+    before = sorted(path.name for path in reader.path.parent.iterdir())
+    assert len(reader.jobs()) == 1
+    assert sorted(path.name for path in reader.path.parent.iterdir()) == before
+
+
+def test_a_query_does_not_wait_for_a_transaction(ledger, reader):
+    plan_ended_job(ledger, "a-0")
+    with ledger.connection.transaction() as database:
+        database.execute("UPDATE jobs SET requests = 7")
+        assert reader.jobs()[0].requests == 1
+    assert reader.jobs()[0].requests == 7
+
+
+def test_a_ledger_that_is_opened_during_a_query_is_read_again(ledger, reader, monkeypatch):
+    """The first read, without SQLite's locks, may be torn; its rows are discarded."""
+    plan_ended_job(ledger, "a-0")
+    ledger.close()
+    read, options = LedgerReader._read, []
+
+    def read_and_change(self, mode, sql, parameters):
+        options.append(mode)
+        rows = read(self, mode, sql, parameters)
+        if len(options) == 1:
+            with sqlite3.connect(self.path) as database:
+                database.execute("UPDATE jobs SET requests = 7")
+        return rows
+
+    monkeypatch.setattr(LedgerReader, "_read", read_and_change)
+    assert reader.jobs()[0].requests == 7
+    assert options == ["mode=ro&immutable=1", "mode=ro"]
