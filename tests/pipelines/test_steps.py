@@ -498,7 +498,7 @@ def test_loading_with_another_model_is_an_error(sandbox):
     submit_rows()
     before = len(sandbox.books().batches)
 
-    with pytest.raises(RequestsFailedError, match="what was submitted is another Task, model or parameter"):
+    with pytest.raises(RequestsFailedError, match="the Task, model, parameters or rows differ from the submitted ones"):
         load_rows(lambda: generation_task(OpenAIBatchLLM(model="gpt-4o", min_poll_interval=0.02)))
 
     assert len(sandbox.books().batches) == before
