@@ -39,7 +39,8 @@ class BatchList:
         cursor = {"after": after} if after else {}
 
         async def page() -> list[Batch]:
-            batches = json_object(await self._transport.raw.batches.list(limit=100, extra_query=cursor)).get("data")
+            response = await self._transport.raw_client.batches.list(limit=100, extra_query=cursor)
+            batches = json_object(response).get("data")
             if not isinstance(batches, list):
                 raise ValueError("The server's answer is not a list of batches.")
             return [read_batch(batch) for batch in batches if isinstance(batch, dict)]
@@ -86,13 +87,13 @@ class BatchList:
         Returns:
             The batch; `None` if there is none, or the server does not list its batches.
         """
-        cancelled: Batch | None = None
+        cancelled_batch: Batch | None = None
         async for batch in self.created_with(key, input_file_id, since):
             # Duplicates left by a retried create are cancelled → prefer a live batch.
             if not batch.is_cancelled:
                 return batch
-            cancelled = cancelled or batch
-        return cancelled
+            cancelled_batch = cancelled_batch or batch
+        return cancelled_batch
 
     async def created_with(self, key: str, input_file_id: str | None, since: float) -> AsyncIterator[Batch]:
         """Yield all batches that were created with a key; see `find` for the arguments."""

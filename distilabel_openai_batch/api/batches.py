@@ -112,7 +112,7 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
     """
     batch_id, status = batch.get("id"), batch.get("status")
     if not isinstance(batch_id, str) or not batch_id or not isinstance(status, str):
-        raise ValueError("the server's answer is not a batch")
+        raise ValueError("The server's answer is not a batch.")
     counts = batch.get("request_counts") or {}
     metadata = batch.get("metadata")
     return Batch(

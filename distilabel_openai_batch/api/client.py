@@ -85,23 +85,23 @@ class BatchAPI:
         """
 
         async def search() -> list[Batch]:
-            return [found async for found in self._list.created_with(order.key, order.input_file_id, since)]
+            return [other async for other in self._list.created_with(order.key, order.input_file_id, since)]
 
-        kept = batch
+        kept_batch = batch
         try:
-            found = await self._transport.retry("find a batch", search)
-            running = {other.id: other for other in found if other.status != "failed" and not other.is_cancelled}
-            running[batch.id] = batch
-            kept, *duplicates = sorted(running.values(), key=lambda b: (b.created_at or 0.0, b.id != batch.id))
+            batches = await self._transport.retry("find a batch", search)
+            candidates = {other.id: other for other in batches if other.status != "failed" and not other.is_cancelled}
+            candidates[batch.id] = batch
+            kept_batch, *duplicates = sorted(candidates.values(), key=lambda b: (b.created_at or 0.0, b.id != batch.id))
             for duplicate in duplicates:
                 self._logger.warning(
-                    f"A creation whose reply was lost succeeded after it was repeated. Batch {kept.id} is kept, and"
-                    f" batch {duplicate.id}, which has the same requests, is cancelled."
+                    f"A creation whose reply was lost succeeded after it was repeated. Batch {kept_batch.id} is kept,"
+                    f" and batch {duplicate.id}, which has the same requests, is cancelled."
                 )
                 await self.cancel(duplicate.id)
         except errors.RunError as error:
-            self._logger.warning(f"Batch {kept.id} may have been created twice: {error}")
-        return kept
+            self._logger.warning(f"Batch {kept_batch.id} may have been created twice: {error}")
+        return kept_batch
 
     def _warn(self, text: str) -> None:
         if text not in self._warnings:
@@ -154,7 +154,7 @@ class BatchAPI:
         """
 
         async def attempt() -> Batch:
-            return read_batch(json_object(await self._transport.raw.batches.retrieve(batch_id)))
+            return read_batch(json_object(await self._transport.raw_client.batches.retrieve(batch_id)))
 
         try:
             return await self._transport.retry(f"poll batch {batch_id}", attempt)

@@ -120,10 +120,10 @@ class Creation:
 
     async def _create(self) -> Batch:
         order = self._order
-        created = await self._transport.raw.batches.create(
+        response = await self._transport.raw_client.batches.create(
             input_file_id=order.input_file_id,
             endpoint=order.endpoint,  # type: ignore[arg-type]
             completion_window=order.completion_window,  # type: ignore[arg-type]
             metadata={KEY_METADATA: order.key, **order.metadata},
         )
-        return read_batch(json_object(created))
+        return read_batch(json_object(response))

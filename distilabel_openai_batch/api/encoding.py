@@ -41,8 +41,8 @@ def encode_canonical_json(value: object) -> bytes:
     try:
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:
-        plain = json.loads(_encode_slowly(value))
-        return json.dumps(plain, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+        plain_value = json.loads(_encode_slowly(value))
+        return json.dumps(plain_value, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
 
 
 def decode_json(text: bytes | str) -> Any:

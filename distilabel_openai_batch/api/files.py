@@ -59,7 +59,8 @@ class FilesAPI:
             nonlocal attempts
             attempts += 1
             with path.open("rb") as file:
-                created = json_object(await self._transport.raw.files.create(file=(path.name, file), purpose="batch"))
+                response = await self._transport.raw_client.files.create(file=(path.name, file), purpose="batch")
+            created = json_object(response)
             file_id = created.get("id")
             if not isinstance(file_id, str) or not file_id:
                 raise ValueError("The server's answer is not a file.")
@@ -76,7 +77,7 @@ class FilesAPI:
         started, polls = time.monotonic(), 0
 
         async def poll() -> dict[str, Any]:
-            return json_object(await self._transport.raw.files.retrieve(file_id))
+            return json_object(await self._transport.raw_client.files.retrieve(file_id))
 
         while (status := str(file.get("status")).lower()) in _FILE_NOT_READY:
             if time.monotonic() - started > _FILE_READY_SECONDS:
@@ -101,7 +102,7 @@ class FilesAPI:
         """
 
         async def page() -> list[dict[str, Any]]:
-            response = await self._transport.raw.files.list(purpose="batch", extra_query={"limit": 1_000})
+            response = await self._transport.raw_client.files.list(purpose="batch", extra_query={"limit": 1_000})
             files = json_object(response).get("data")
             return [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
 
@@ -129,7 +130,8 @@ class FilesAPI:
         """
 
         async def attempt() -> None:
-            json_object(await self._transport.raw.files.list(purpose="batch", extra_query={"limit": 1}))
+            response = await self._transport.raw_client.files.list(purpose="batch", extra_query={"limit": 1})
+            json_object(response)
 
         await self._transport.retry("list the files", attempt)
 
@@ -173,9 +175,9 @@ class FilesAPI:
         size = path.stat().st_size if path.exists() else 0
         # A compressed response would not contain the bytes that a range counts → request "identity".
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
-        streamed = self._transport.client.files.with_streaming_response.content(file_id, extra_headers=headers)
+        stream = self._transport.client.files.with_streaming_response.content(file_id, extra_headers=headers)
         try:
-            async with streamed as response:
+            async with stream as response:
                 is_partial = response.status_code == 206
                 with path.open("ab" if is_partial else "wb") as file:
                     async for chunk in response.iter_bytes():

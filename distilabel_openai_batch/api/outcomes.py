@@ -106,7 +106,7 @@ OTHER_BATCH = Failure("The request is in a batch that was not selected.", code="
 OVERDUE = Failure("No job answered the request before the deadline.", code="overdue")
 """Failure of a request whose job was abandoned at the deadline."""
 
-# The SDK's errors begin like this. llama-stack calls models through the SDK, and repeats their status code in the text.
+# The SDK's error texts begin like this. llama-stack passes them on, and gives the status code in the text only.
 _SDK_STATUS_CODE = re.compile(r"Error code: (\d{3})\b")
 
 

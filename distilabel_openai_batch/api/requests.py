@@ -34,7 +34,7 @@ class EncodedBody(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: a line of an input file.
+    """A request, which becomes one line of an input file.
 
     Attributes:
         custom_id: the id that ties the result to the request, at most 64 ASCII characters.
@@ -91,10 +91,10 @@ class BodyTemplate:
 
     def __init__(self, body: Mapping[str, Any], name: str) -> None:
         mark = uuid4().hex
-        marked = {**body, name: mark}
+        marked_body = {**body, name: mark}
         self._name = name
-        self._encoded = _split_at(mark, encode_body(marked))
-        self._canonical = _split_at(mark, encode_canonical_json(marked))
+        self._encoded = _split_at(mark, encode_body(marked_body))
+        self._canonical = _split_at(mark, encode_canonical_json(marked_body))
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """Return the same JSON as `encode_body`.
@@ -155,8 +155,8 @@ class Shard:
             parts[request.custom_id not in custom_ids].append(request)
         if not parts[1]:
             return self, None
-        named, others = (Shard.of(part) if part else None for part in parts)
-        return named, others
+        first, second = (Shard.of(part) if part else None for part in parts)
+        return first, second
 
     def split(self, size: int) -> list[Shard]:
         """Split the shard into shards with about the same number of requests.
@@ -180,15 +180,15 @@ def cut_shards(requests: Iterable[Request], max_requests: int, max_bytes: int) -
     Yields:
         The smallest number of shards that the limits and the order allow.
     """
-    filling: dict[tuple[str, str], tuple[list[Request], int]] = {}
+    open_shards: dict[tuple[str, str], tuple[list[Request], int]] = {}
     for request in requests:
         key = (request.endpoint, request.model)
-        shard, size = filling.get(key, ([], 0))
+        shard, size = open_shards.get(key, ([], 0))
         length = request.size
         if shard and (len(shard) == max_requests or size + length > max_bytes):
             yield Shard(shard, size)
             shard, size = [], 0
         shard.append(request)
-        filling[key] = shard, size + length
-    for shard, size in filling.values():
+        open_shards[key] = shard, size + length
+    for shard, size in open_shards.values():
         yield Shard(shard, size)

@@ -110,13 +110,13 @@ class Transport:
 
     Attributes:
         client: the SDK's client without retries.
-        raw: the same client; it returns responses unparsed, because the SDK's objects of a hundred batches cost
+        raw_client: the same client; it returns responses unparsed, because the SDK's objects of a hundred batches cost
             milliseconds per poll.
     """
 
     def __init__(self, client: openai.AsyncOpenAI, patience: Patience, logger: logging.Logger) -> None:
         self.client = client.with_options(max_retries=0)
-        self.raw = self.client.with_raw_response
+        self.raw_client = self.client.with_raw_response
         self.patience = patience
         self.logger = logger
         self._was_reached = False
@@ -165,7 +165,8 @@ class Transport:
         except TransientError as error:
             hint = "" if self._was_reached else " Is the address right, and is the server up?"
             failure = errors.ConnectionFailedError(
-                f"Failed to {action} at {self.address}: {error}{hint} All answers are kept; run again to continue."
+                f"Failed to {action} at {self.address}: {_sentence(error)}{hint} All answers are kept; run again to"
+                " continue."
             )
             failure.did_nothing = did_nothing and error.did_nothing
             raise failure from None
@@ -212,8 +213,8 @@ class Transport:
         if state.attempt_number & (state.attempt_number - 1) == 0:
             until = f", for at most {self._time_limit()}" if state.attempt_number == 1 else ""
             self.logger.warning(
-                f"Failed to {action} at {self.address}: {_error_of(state)} Retrying in {state.upcoming_sleep:.1f} s"
-                f"{until}."
+                f"Failed to {action} at {self.address}: {_sentence(_error_of(state))} Retrying in"
+                f" {state.upcoming_sleep:.1f} s{until}."
             )
 
     def _time_limit(self) -> str:
@@ -271,9 +272,15 @@ def _error_of(state: RetryCallState) -> TransientError:
     return error
 
 
+def _sentence(error: TransientError) -> str:
+    """Return the error's text with a full stop, so that another sentence can follow."""
+    text = str(error)
+    return text if text.endswith((".", "?", "!", "…")) else f"{text}."
+
+
 def _without_credentials(url: object) -> str:
-    shown = httpx.URL(str(url)).copy_with(username=None, password=None, query=None, fragment=None)
-    return str(shown).rstrip("/")
+    bare_url = httpx.URL(str(url)).copy_with(username=None, password=None, query=None, fragment=None)
+    return str(bare_url).rstrip("/")
 
 
 def _duration(seconds: float) -> str:

@@ -115,7 +115,7 @@ def test_values_that_only_the_sdk_writes_have_the_digest_of_their_json(body, wri
 
 
 def test_large_integers_have_different_digests():
-    """As floats they would be equal."""
+    """Floats of both would be equal."""
     assert len({digest_body(BASE_URL, CHAT, encode_body({"seed": 2**70 + more})) for more in (0, 1)}) == 2
 
 

@@ -185,7 +185,7 @@ async def test_a_long_outage_is_logged_in_few_lines(api, server, caplog):
         await api.retrieve("batch_1")
     lines = [record.getMessage() for record in caplog.records if record.name == LOGGER.name]
     assert len(lines) == 8
-    assert all("503" in line and "batch_1" in line for line in lines)
+    assert all("batch_1" in line and "(HTTP 503). Retrying in" in line for line in lines)
 
 
 async def test_the_first_failure_is_logged_with_address_and_time_limit(clock, server, caplog):
@@ -242,7 +242,7 @@ UNREACHED = httpx.ConnectError("gone")
 )
 @pytest.mark.parametrize("name", ["upload", "create"])
 async def test_an_error_tells_whether_the_server_did_nothing(clock, server, input_file, name, replies, did_nothing):
-    """One attempt with an unclear result is enough to leave `did_nothing` unset."""
+    """A single attempt with an unclear result is enough to leave `did_nothing` unset."""
     CALLS[name].route(server).mock(side_effect=replies)
     CALLS["list"].route(server).mock(return_value=listing())
     async with connect(patience=Patience(retries=3)) as api:
