@@ -91,7 +91,7 @@ def test_rows_of_a_generator_step_are_matched_by_position():
 
 
 def test_rows_of_a_group_that_raised_are_lost():
-    """A row keeps its own failure; the other rows name the error of the group and its first failed request."""
+    """A row keeps its own failure; the other rows name the error and the first failed request of the group."""
     own, other = match_failures(INPUT_ROWS, INPUT_ROWS, [[BAD, GOOD]], ["o"], KeyError("o"))
     assert (own, other["code"]) == (BAD_CELL, LOST)
     assert other["message"] == (

@@ -113,7 +113,7 @@ def test_install_is_idempotent():
 
 
 def test_uninstall_restores_each_original(unpatched):
-    """Each target is the object that it was before, and a second round of both functions changes nothing."""
+    """Each target is the original object again, and an inherited target is no attribute of its owner."""
     originals = {(each.owner, each.name): static(each) for each in TARGETS}
     inherited = [each for each in TARGETS if each.name not in vars(each.owner)]
 

@@ -70,7 +70,7 @@ def test_a_run_begins_behind_the_completed_steps(tmp_path):
 
 
 def test_a_step_without_its_last_batch_is_repeated(tmp_path):
-    """The cached batches are deleted, so that they are not mixed with those of the new run."""
+    """The cached batches are deleted, so that the new run does not mix old and new rows."""
     earlier = begin(pipeline_of(tmp_path))
     store(earlier, "load", ROWS[:2], complete=False)
     directory = earlier._cache_location["steps_data"] / earlier._batch_manager._steps["load"].signature
@@ -105,7 +105,7 @@ def first_step(steps):
 
 
 def test_routed_steps_are_repeated(tmp_path):
-    """A cached batch does not say where it was routed to."""
+    """A cached batch does not say where the batch was routed to."""
 
     def routed() -> Pipeline:
         with Pipeline(name="routed", cache_dir=tmp_path) as pipeline:

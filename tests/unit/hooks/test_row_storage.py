@@ -88,7 +88,7 @@ def test_rows_are_pickled_for_a_step_with_a_client(monkeypatch, llm_class, pickl
 
 
 def test_pickled_rows_keep_their_types_on_the_way_to_a_step(tmp_path):
-    """A Parquet file could not hold these rows. The file is deleted when the step has read it."""
+    """A Parquet file could not hold these rows. The step deletes the pickle file after reading."""
     batch = _Batch(0, "generate", last_batch=True, data=[MIXED_ROWS])
     token = pickles_rows.set(True)
     try:

@@ -123,7 +123,7 @@ def test_a_task_that_does_not_wait_lets_its_siblings_submit(tmp_path):
 
 
 def test_an_error_while_loading_is_raised_as_it_is(tmp_path):
-    """It has no traceback of the step's process, and distilabel's general error does not replace it."""
+    """The error has no traceback of the step's process, and distilabel's general error does not replace the error."""
     pipeline = pipeline_of(tmp_path)
     try:
         raise AuthenticationError("No key.")
