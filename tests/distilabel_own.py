@@ -1,8 +1,8 @@
-"""Runs distilabel's own tests of `OpenAILLM`, from its source distribution, with `OpenAIBatchLLM` in its place.
+"""Run distilabel's own tests of `OpenAILLM`, from its source distribution, on `OpenAIBatchLLM`.
 
     python tests/distilabel_own.py [PYTEST ARGUMENTS]
 
-Those that cannot pass are named below, each with the reason; one that passes after all is an error.
+`EXPECTED_FAILURES` names the tests that cannot pass, each with the reason. If such a test passes, the run fails.
 """
 
 import subprocess
@@ -17,10 +17,10 @@ from distilabel.models.llms import openai
 
 from distilabel_openai_batch import OpenAIBatchLLM
 
-SYNCHRONOUS = "it puts a mock in the place of the synchronous client, which is not asked"
-FIELDS = "it lists the fields and the module of `OpenAILLM`; those of ours are more, and elsewhere"
-INSTRUCTOR = "its mock answers as `instructor` would, which is not used"
-EXCEPTIONS = {
+SYNCHRONOUS = "the test mocks the synchronous client, which batches do not use"
+FIELDS = "the test lists the fields and the module of `OpenAILLM`; `OpenAIBatchLLM` has more fields, in another module"
+INSTRUCTOR = "the mock answers like `instructor`, which this package does not use"
+EXPECTED_FAILURES = {
     "test_agenerate_structured": INSTRUCTOR,
     "test_generate[": SYNCHRONOUS,
     "test_generate_with_string_input": SYNCHRONOUS,
@@ -28,19 +28,19 @@ EXCEPTIONS = {
 }
 
 
-class InItsPlace:
-    """A plugin of pytest's."""
+class ExpectedFailureMarker:
+    """Pytest plugin that marks the expected failures."""
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Marks what cannot pass."""
+        """Mark each test of `EXPECTED_FAILURES`, with all its parameters."""
         for item in items:
-            for name, reason in EXCEPTIONS.items():
+            for name, reason in EXPECTED_FAILURES.items():
                 if item.name.startswith(name):
                     item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def main() -> int:
-    """Returns pytest's exit code."""
+    """Download and run the tests, and return pytest's exit code."""
     distilabel = f"distilabel=={version('distilabel')}"
     openai.OpenAILLM = OpenAIBatchLLM
     with TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def main() -> int:
         [tests] = Path(folder).glob("*/tests/unit/models/llms/test_openai.py")
         root = tests.parents[4]
         arguments = ["--rootdir", str(root), "-p", "no:cacheprovider", "-rxX", str(tests), *sys.argv[1:]]
-        return pytest.main(arguments, plugins=[InItsPlace()])
+        return pytest.main(arguments, plugins=[ExpectedFailureMarker()])
 
 
 if __name__ == "__main__":

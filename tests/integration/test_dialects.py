@@ -1,4 +1,4 @@
-"""Servers that speak the Batch API in their own way: whole calls of `generate` against the sandbox, in each dialect."""
+"""Dialects of the Batch API: whole calls of `generate` against the sandbox in each dialect."""
 
 from __future__ import annotations
 
@@ -12,84 +12,85 @@ from distilabel_openai_batch.sandbox import BatchFault, Dialect, Fault, RequestF
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
 from tests.support.environment import load_as_new_process
 
-QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
-REFUSED = RequestFailure(contains="number 7.", message="No sevens.", endpoint="batch")
+PROMPTS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
+FAILURE = RequestFailure(contains="number 7.", message="No sevens.", endpoint="batch")
 
-SPOKEN = {
+# The servers' dialects, and each difference from OpenAI alone.
+DIALECTS_BY_NAME = {
     **{name: dialect for name, dialect in DIALECTS.items() if name != "azure"},
-    "statuses in capitals": Dialect(upper_case_statuses=True),
-    "a first status that nobody knows": Dialect(first_status="SCHEDULING"),
+    "upper-case statuses": Dialect(upper_case_statuses=True),
+    "unknown first status": Dialect(first_status="SCHEDULING"),
     "no counts": Dialect(counts="never"),
-    "only what every server shows": Dialect(bare=True),
+    "common fields only": Dialect(bare=True),
     "no endpoint": Dialect(null_endpoint=True),
     "no metadata": Dialect(metadata=False),
     "no list": Dialect(lists=False),
-    "neither metadata nor a list": Dialect(metadata=False, lists=False),
+    "neither metadata nor list": Dialect(metadata=False, lists=False),
     "both files": Dialect(both_files=True),
     "empty ids": Dialect(empty_ids=True),
     "UUIDs": Dialect(uuids=True),
-    "bodies in strings": Dialect(string_bodies=True),
-    "errors without a code": Dialect(failures="typed"),
-    "files that are pending": Dialect(pending_seconds=0.05),
-    "files without a status": Dialect(file_status=None),
+    "bodies as strings": Dialect(string_bodies=True),
+    "errors without code": Dialect(failures="typed"),
+    "pending files": Dialect(pending_seconds=0.05),
+    "files without status": Dialect(file_status=None),
     "windows of two weeks": Dialect(completion_windows=["336h"], bare=True),
 }
 pytestmark = pytest.mark.usefixtures("quick_retries")
 
 
-def ask(dialect: Dialect, **fields):
-    """As a run of its own."""
+def generate(dialect: Dialect, **fields):
+    """Generate in a run of its own, with the dialect's completion window."""
     window = dialect.completion_windows[0]
     llm = OpenAIBatchLLM(model="gpt-4o-mini", completion_window=window, **{"min_poll_interval": 0.02, **fields})
-    return [output["generations"] for output in load_as_new_process(llm).generate(QUESTIONS)]
+    return [output["generations"] for output in load_as_new_process(llm).generate(PROMPTS)]
 
 
 @functools.cache
-def answers():
-    """What the synchronous endpoint says in every dialect, but to the request that fails in batches."""
+def expected_generations():
+    """Return the synchronous answers, equal in every dialect, with `None` for the request that fails in batches."""
     llm = OpenAILLM(model="gpt-4o-mini")
     llm.load()
-    generations = [output["generations"] for output in llm.generate(QUESTIONS)]
+    generations = [output["generations"] for output in llm.generate(PROMPTS)]
     generations[7] = [None]
     return generations
 
 
-@pytest.mark.parametrize("name", SPOKEN)
-def test_a_dialect_costs_no_row(sandbox, name, tmp_path):
-    """Three jobs, a request that fails, a reply that is lost: each row has its answer, and none is bought twice.
+@pytest.mark.parametrize("name", DIALECTS_BY_NAME)
+def test_every_row_is_answered_and_billed_once_in_a_dialect(sandbox, name, tmp_path):
+    """Three jobs, a failing request and a lost reply: each row has its answer, and no request is billed twice.
 
-    Run again it buys nothing, also on another machine, where the server can tell of the jobs.
+    A second run submits nothing, and neither does a run on another machine if the server lists batches with metadata.
     """
-    dialect = SPOKEN[name]
-    sandbox.reset(Settings(dialect=dialect, failures=[REFUSED]))
+    dialect = DIALECTS_BY_NAME[name]
+    sandbox.reset(Settings(dialect=dialect, failures=[FAILURE]))
     if dialect.lists:
         sandbox.add_fault(Fault(call="batches.create", kind="cut_after"))
 
-    assert ask(dialect, max_requests_per_job=5) == answers()
-    bought = sandbox.books().billed
-    assert sorted(bought.values()) == [1] * 11
+    assert generate(dialect, max_requests_per_job=5) == expected_generations()
+    billed = sandbox.books().billed
+    assert sorted(billed.values()) == [1] * 11
 
-    # Another machine has another ledger.
-    another = {"ledger_dir": str(tmp_path)} if dialect.lists and dialect.metadata else {}
-    assert ask(dialect, **another) == answers()
-    assert sandbox.books().billed == bought
+    # An empty ledger stands for another machine.
+    other_ledger = {"ledger_dir": str(tmp_path)} if dialect.lists and dialect.metadata else {}
+    assert generate(dialect, **other_ledger) == expected_generations()
+    assert sandbox.books().billed == billed
 
 
 @pytest.mark.parametrize("name", ["aibrix", "llama-stack", "together"])
-def test_what_expires_is_used_in_each_dialect(sandbox, name):
-    """Half of the job's answers are kept, and only the other half is asked again."""
-    dialect = SPOKEN[name]
-    sandbox.reset(Settings(dialect=dialect, failures=[REFUSED]))
+def test_partial_results_of_an_expired_batch_are_kept_in_a_dialect(sandbox, name):
+    """Half of the job's answers are kept, and only the other half is submitted again."""
+    dialect = DIALECTS_BY_NAME[name]
+    sandbox.reset(Settings(dialect=dialect, failures=[FAILURE]))
     sandbox.add_fault(BatchFault(kind="expire"))
 
-    assert ask(dialect) == answers()
+    assert generate(dialect) == expected_generations()
     assert sorted(sandbox.books().billed.values()) == [1] * 11
 
 
-def test_a_window_that_the_server_does_not_offer_is_an_error(sandbox):
-    """In the server's words, before anything is bought."""
+def test_unsupported_completion_window_raises_the_server_s_message(sandbox):
+    """The run ends before any request is billed."""
     sandbox.reset(Settings(dialect=Dialect(completion_windows=["336h"])))
 
     with pytest.raises(RunError, match="Supported values are: '336h'"):
-        ask(Dialect())
+        generate(Dialect())
     assert not sandbox.books().billed

@@ -1,11 +1,11 @@
-"""`make interop`: a pipeline against servers that are not ours, which speak the Batch API in their own way.
+"""Run a pipeline against other servers with a Batch API (`make interop`).
 
-No weights are needed: what has to answer is the sandbox, synchronously, or the server itself by an echo. For each
-server ten rows go through a Task, one of which fails where that can be arranged; then once more without the ledger, as
-on another machine. One line a server says what was seen.
+No model weights are needed: the server forwards each request to the sandbox, or echoes the request's body. For each
+server a Task generates ten rows; a row fails if the server forwards requests. A second run has an empty ledger, like a
+run on another machine. The output is one line per server.
 """
 
-# No `from __future__ import annotations`: distilabel's `agenerate` is checked by its annotations.
+# distilabel checks the annotations of `agenerate` at runtime → no `from __future__ import annotations` here.
 
 import os
 import socket
@@ -31,11 +31,11 @@ from distilabel_openai_batch.sandbox import RequestFailure, Sandbox, Settings
 ENVIRONMENTS = Path(__file__).parents[2] / ".interop"
 START_SECONDS = 120.0
 ROWS = [{"instruction": f"Say number {i}."} for i in range(10)]
-FAILING = RequestFailure(contains="Say number 7.", message="No sevens.", endpoint="sync")
+FAILURE = RequestFailure(contains="Say number 7.", message="No sevens.", endpoint="sync")
 
 
 class EchoedLLM(OpenAIBatchLLM):
-    """For a server whose answers are the requests' bodies: it sends the completion along that it wants to be given."""
+    """LLM for a server that echoes the body of each request: the body has the completion as an extra field."""
 
     async def agenerate(self, input: FormattedInput, num_generations: int = 1) -> Any:  # type: ignore[override]
         text = input if isinstance(input, str) else input[-1]["content"]
@@ -45,7 +45,11 @@ class EchoedLLM(OpenAIBatchLLM):
 
 @contextmanager
 def running(server: Server, bin: Path, folder: Path, upstream: str) -> Iterator[str]:
-    """The server, from when it answers until the context ends."""
+    """Start a server, yield its base URL as soon as `GET /batches` succeeds, and stop the server at the end.
+
+    Raises:
+        RuntimeError: the server ended, or did not answer within `START_SECONDS`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -67,8 +71,8 @@ def running(server: Server, bin: Path, folder: Path, upstream: str) -> Iterator[
                 break
             except httpx.HTTPError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    said = log.read_text(errors="replace")[-2_000:]
-                    raise RuntimeError(f"{server.name} did not start ({error}); it said:\n{said}") from None
+                    output_tail = log.read_text(errors="replace")[-2_000:]
+                    raise RuntimeError(f"{server.name} did not start ({error}); its output:\n{output_tail}") from None
                 time.sleep(0.5)
         yield base_url
     finally:
@@ -81,7 +85,7 @@ def running(server: Server, bin: Path, folder: Path, upstream: str) -> Iterator[
 
 
 def generations(server: Server, base_url: str, folder: Path) -> list[str | None]:
-    """What a pipeline makes of the rows, with a ledger and a cache in the folder."""
+    """Return the generations of a pipeline over the rows, with a ledger and a cache in the folder."""
     llm_class = EchoedLLM if server.echoes else OpenAIBatchLLM
     llm = llm_class(model=server.model, base_url=base_url, api_key="anything", ledger_dir=str(folder / "ledger"))
     with Pipeline(name=f"interop-{server.name}", cache_dir=folder / "cache") as pipeline:
@@ -90,63 +94,63 @@ def generations(server: Server, base_url: str, folder: Path) -> list[str | None]
 
 
 def check(server: Server, texts: list[str | None]) -> None:
-    """Each row has its own answer, and the one that fails has none.
+    """Check that each row has its own answer, and that the failing row has none.
 
     Raises:
-        AssertionError: one does not.
+        AssertionError: a row has another answer.
     """
     assert len(texts) == len(ROWS), texts
     for row, text in zip(ROWS, texts, strict=True):
-        if not server.echoes and FAILING.contains in row["instruction"]:
+        if not server.echoes and FAILURE.contains in row["instruction"]:
             assert text is None, text
         else:
-            # Both the echo and the sandbox quote the question.
+            # Both the echo and the sandbox quote the instruction.
             assert text is not None, row
             assert row["instruction"].rstrip(".") in text, (row, text)
 
 
 def run(server: Server, bin: Path) -> str:
-    """Runs the pipeline twice, and says what was seen."""
+    """Run the pipeline twice, and return a summary of the first run's batch."""
     with (
         tempfile.TemporaryDirectory(prefix="interop-") as temporary,
-        Sandbox(Settings(failures=[FAILING])) as sandbox,
+        Sandbox(Settings(failures=[FAILURE])) as sandbox,
         running(server, bin, Path(temporary), sandbox.base_url) as base_url,
     ):
         first, second = Path(temporary, "first"), Path(temporary, "second")
         check(server, generations(server, base_url, first))
         [batch] = httpx.get(f"{base_url}/batches").json()["data"]
-        asked = sandbox.books().sync
+        forwarded = sandbox.books().sync
         check(server, generations(server, base_url, second))
-        # What failed for good is asked again by a later run; what was answered is not.
-        assert sandbox.books().sync == asked, "the second run bought answers again"
-        jobs = httpx.get(f"{base_url}/batches").json()["data"]
+        # Without the ledger only the failed request is submitted again, and the sandbox counts no failures.
+        assert sandbox.books().sync == forwarded, "the second run submitted answered requests again"
+        batches = httpx.get(f"{base_url}/batches").json()["data"]
     failed = 0 if server.echoes else 1
-    assert len(jobs) == 1 + failed, jobs
+    assert len(batches) == 1 + failed, batches
     counts = batch.get("request_counts")
     return (
-        f"{len(ROWS) - failed} of {len(ROWS)} rows answered, {failed} failed as it should; batch {batch['id']} was"
+        f"{len(ROWS) - failed} of {len(ROWS)} rows answered, {failed} failed as expected; batch {batch['id']} was"
         f" {batch['status']}, window {batch.get('completion_window')}, counts {counts}, output file"
         f" {batch.get('output_file_id')!r}, error file {batch.get('error_file_id')!r}; a run without the ledger found"
-        " them on the server"
+        " the batch on the server"
     )
 
 
 def main() -> int:
-    """Runs all of them, or those that are named; returns how many did not do what they should."""
-    wrong = 0
+    """Test all servers, or the servers named as arguments, and return the number of servers that failed."""
+    failed = 0
     lines = []
     for server in SERVERS:
         if sys.argv[1:] and server.name not in sys.argv[1:]:
             continue
         try:
             bin = install(server, ENVIRONMENTS)
-            seen = f"skipped: no Python {' or '.join(server.pythons)} here" if bin is None else run(server, bin)
+            summary = f"skipped: no Python {' or '.join(server.pythons)} here" if bin is None else run(server, bin)
         except (AssertionError, RuntimeError, subprocess.CalledProcessError) as error:
-            wrong += 1
-            seen = f"WRONG: {error!r}"
-        lines.append(f"{server.name} {server.version}: {seen}")
+            failed += 1
+            summary = f"FAILED: {error!r}"
+        lines.append(f"{server.name} {server.version}: {summary}")
     print("\n".join(lines))
-    return wrong
+    return failed
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The servers that `run.py` runs a pipeline against: how each is installed, started and asked."""
+"""Servers of `make interop`: their versions, their installation and their command lines."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Server:
     """A server that speaks the Batch API.
 
     Attributes:
-        name: what it is called on PyPI.
-        version: the release that is run.
-        requirements: what is installed beside it.
-        pythons: the interpreters that it runs on, the best first.
-        model: what it calls the model.
-        echoes: whether its answers are the requests' bodies instead of completions.
-        command: its command line, given its environment's `bin`, a folder, a port, and the address of a server that
-            answers synchronously.
-        environment: variables that it needs, given the folder.
+        name: name on PyPI.
+        version: tested release.
+        requirements: further packages to install.
+        pythons: supported Python versions, the preferred version first.
+        model: the server's name of the model.
+        echoes: whether the server answers each request with the request's body instead of a completion.
+        command: function that returns the command line from the `bin` of the server's virtual environment, a folder, a
+            port, and the base URL of a server that answers synchronously.
+        environment: function that returns the environment variables of the server from the folder.
     """
 
     name: str
@@ -95,7 +95,7 @@ SERVERS = [
     Server(
         name="llama-stack",
         version="0.7.3",
-        # With mcp 2 it does not start.
+        # llama-stack 0.7.3 does not start with mcp 2.
         requirements=["mcp<2"],
         pythons=["3.12", "3.13"],
         model=f"vllm/{MODEL}",
@@ -106,22 +106,25 @@ SERVERS = [
 
 
 def interpreter(versions: Sequence[str]) -> str | None:
-    """An interpreter of one of the versions, from the `PATH` or from pyenv; `None` where there is none."""
+    """Return the path of the first interpreter of `versions` on the `PATH` or in pyenv; `None` without one."""
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     for version in versions:
         found = [shutil.which(f"python{version}"), *sorted(map(str, root.glob(f"versions/{version}.*/bin/python")))]
         for path in filter(None, found):
-            # pyenv's shims are there for versions that are not switched on.
+            # A pyenv shim exists for inactive versions too → try the interpreter.
             if subprocess.run([path, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
                 return path
     return None
 
 
 def install(server: Server, folder: Path) -> Path | None:
-    """Installs a server into an environment of its own, once.
+    """Install a server into its own virtual environment, unless an earlier run did.
 
     Returns:
-        The environment's `bin`; `None` where there is no interpreter for it.
+        The `bin` of the virtual environment; `None` if no supported Python is found.
+
+    Raises:
+        subprocess.CalledProcessError: the installation failed.
     """
     environment = folder / f"{server.name}-{server.version}"
     done = environment / ".installed"

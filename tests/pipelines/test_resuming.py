@@ -19,7 +19,7 @@ from distilabel_openai_batch.sandbox import Fault
 from tests.support.environment import ROOT
 
 PROGRAMS = ROOT / "tests" / "support" / "programs"
-SHAPES = {"leaf": 12, "row": 24, "before": 12, "siblings": 36, "behind": 48}
+SHAPES = {"leaf": 12, "chain": 24, "before_step": 12, "siblings": 36, "after_step": 48}
 """Number of requests of each pipeline in `two_tasks.py`."""
 
 
@@ -98,7 +98,7 @@ class Script:
         options: command-line options of each run.
     """
 
-    def __init__(self, forker: Forker, folder: Path, shape: str = "row", *options: str) -> None:
+    def __init__(self, forker: Forker, folder: Path, shape: str = "chain", *options: str) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.output = folder / "dataset.json"
@@ -180,7 +180,7 @@ FAILPOINTS = [failpoint for failpoint in Failpoint if failpoint is not Failpoint
 @pytest.mark.parametrize("failpoint", FAILPOINTS, ids=lambda failpoint: failpoint.value)
 def test_dataset_is_complete_after_a_kill_at_a_failpoint(forker, uninterrupted, sandbox, tmp_path, failpoint):
     """`kill -9` ends the whole process group in the first Task, then in the second. distilabel's cache is on or off."""
-    dataset = uninterrupted(sandbox, "row")
+    dataset = uninterrupted(sandbox, "chain")
     script = Script(forker, tmp_path)
     cache = ["--no-cache"] if FAILPOINTS.index(failpoint) % 2 else []
 
@@ -192,7 +192,7 @@ def test_dataset_is_complete_after_a_kill_at_a_failpoint(forker, uninterrupted, 
     assert code == 0, log
 
     assert script.dataset() == dataset
-    assert_submitted_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["chain"])
 
 
 def test_synchronous_answers_in_the_ledger_survive_a_kill(forker, sandbox, tmp_path):
@@ -261,7 +261,7 @@ def test_submission_and_loading_are_complete_after_a_kill(forker, sandbox, tmp_p
     assert_submitted_once(sandbox, 12)
 
 
-@pytest.mark.parametrize("shape", ["row", "behind"])
+@pytest.mark.parametrize("shape", ["chain", "after_step"])
 def test_dataset_is_complete_after_kills_at_random_times(forker, uninterrupted, sandbox, tmp_path, shape):
     """Several runs are killed after random times, and one is left to end."""
     dataset = uninterrupted(sandbox, shape)
@@ -294,11 +294,11 @@ def wait_for_jobs(sandbox, jobs: int):
 INTERRUPTIONS = {
     "a leaf": ("leaf", 1, True, signal.SIGINT),
     "a leaf, the main process alone": ("leaf", 1, False, signal.SIGINT),
-    "before another step": ("before", 1, True, signal.SIGINT),
+    "before another step": ("before_step", 1, True, signal.SIGINT),
     "siblings": ("siblings", 3, True, signal.SIGINT),
-    "behind an ordinary step": ("behind", 4, True, signal.SIGINT),
-    "behind an ordinary step, the main process alone": ("behind", 4, False, signal.SIGINT),
-    "terminated": ("row", 2, False, signal.SIGTERM),
+    "after an ordinary step": ("after_step", 4, True, signal.SIGINT),
+    "after an ordinary step, the main process alone": ("after_step", 4, False, signal.SIGINT),
+    "terminated": ("chain", 2, False, signal.SIGTERM),
 }
 
 
@@ -309,7 +309,7 @@ def test_interrupted_pipeline_stops_soon_and_continues_later(forker, uninterrupt
     dataset = uninterrupted(sandbox, shape)
     script = Script(forker, tmp_path, shape)
     # The server answers all Tasks at once, except the last one.
-    slow = {"behind": 3, "row": 1}.get(shape, 0)
+    slow = {"after_step": 3, "chain": 1}.get(shape, 0)
     sandbox.configure(in_progress_seconds=0.0 if slow else 600.0)
 
     process = script.start()
@@ -339,7 +339,7 @@ def test_interrupted_pipeline_stops_soon_and_continues_later(forker, uninterrupt
 
 def test_repeated_interrupts_end_the_pipeline(forker, sandbox, tmp_path):
     sandbox.configure(in_progress_seconds=600.0)
-    process = Script(forker, tmp_path, "behind").start()
+    process = Script(forker, tmp_path, "after_step").start()
     wait_for_jobs(sandbox, 3)
     for _ in range(3):
         os.killpg(process.pid, signal.SIGINT)
@@ -360,9 +360,9 @@ def test_child_processes_end_without_the_main_process(forker, sandbox, tmp_path)
 
 def test_run_that_does_not_wait_gets_one_round_further(forker, uninterrupted, sandbox, tmp_path):
     """With `wait=False` a run submits, and a later run collects and submits the next round."""
-    dataset = uninterrupted(sandbox, "row")
+    dataset = uninterrupted(sandbox, "chain")
     sandbox.configure(in_progress_seconds=600.0)
-    script = Script(forker, tmp_path, "row", "--no-wait")
+    script = Script(forker, tmp_path, "chain", "--no-wait")
 
     jobs = []
     for answered in (False, False, True, True):
@@ -375,7 +375,7 @@ def test_run_that_does_not_wait_gets_one_round_further(forker, uninterrupted, sa
 
     assert jobs == [1, 1, 2, 2]
     assert script.dataset() == dataset
-    assert_submitted_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["chain"])
 
 
 def test_siblings_that_do_not_wait_submit_in_one_run(forker, uninterrupted, sandbox, tmp_path):
@@ -396,7 +396,7 @@ def test_siblings_that_do_not_wait_submit_in_one_run(forker, uninterrupted, sand
 
 def test_another_machine_finds_the_jobs_on_the_server(forker, uninterrupted, sandbox, tmp_path):
     """Without the ledger and without distilabel's cache no request is submitted again."""
-    dataset = uninterrupted(sandbox, "row")
+    dataset = uninterrupted(sandbox, "chain")
     sandbox.configure(in_progress_seconds=600.0)
     here = Script(forker, tmp_path / "here")
     process = here.start()
@@ -410,12 +410,12 @@ def test_another_machine_finds_the_jobs_on_the_server(forker, uninterrupted, san
         code, log = there.run()
     assert code == 0, log
     assert there.dataset() == dataset
-    assert_submitted_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["chain"])
 
 
 def test_two_processes_run_the_same_pipeline_at_once(forker, uninterrupted, sandbox, tmp_path):
     """One process submits, and both get the dataset."""
-    dataset = uninterrupted(sandbox, "row")
+    dataset = uninterrupted(sandbox, "chain")
     sandbox.configure(in_progress_seconds=1.0)
     scripts = [Script(forker, tmp_path / name) for name in ("one", "other")]
     processes = []
@@ -426,12 +426,12 @@ def test_two_processes_run_the_same_pipeline_at_once(forker, uninterrupted, sand
         assert process.wait(90.0) == 0, process.log()
 
     assert [script.dataset() for script in scripts] == [dataset, dataset]
-    assert_submitted_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["chain"])
 
 
 def test_run_continues_after_the_cause_of_an_error_is_fixed(forker, uninterrupted, sandbox, tmp_path):
     """The run continues in the middle of the pipeline."""
-    dataset = uninterrupted(sandbox, "row")
+    dataset = uninterrupted(sandbox, "chain")
     script = Script(forker, tmp_path)
     refusal = {"error": {"message": "The key was withdrawn.", "code": "invalid_api_key"}}
     sandbox.add_fault(Fault(call="batches.create", kind="status", status=401, body=refusal, skip=1, times=-1))
@@ -445,7 +445,7 @@ def test_run_continues_after_the_cause_of_an_error_is_fixed(forker, uninterrupte
 
     assert code == 0, log
     assert script.dataset() == dataset
-    assert_submitted_once(sandbox, SHAPES["row"])
+    assert_submitted_once(sandbox, SHAPES["chain"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

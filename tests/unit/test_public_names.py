@@ -1,4 +1,4 @@
-"""The public face: what is imported from `distilabel_openai_batch`, and what stays as it is."""
+"""Tests of the public names, and of the identity of the public classes in YAML and pickles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from distilabel.utils.serialization import _get_module_attr
 import distilabel_openai_batch
 from distilabel_openai_batch import errors
 
-FACE = [
+PUBLIC_NAMES = [
     "AuthenticationError",
     "AzureOpenAIBatchLLM",
     "BatchFailedError",
@@ -35,36 +35,34 @@ FACE = [
 ]
 
 
-def test_the_face_is_these_names():
-    """A name that is added or taken away is a change that users notice."""
-    assert distilabel_openai_batch.__all__ == FACE
-    assert set(FACE) <= set(dir(distilabel_openai_batch))
+def test_the_public_names_are_complete():
+    """Users notice each name that is added or removed."""
+    assert distilabel_openai_batch.__all__ == PUBLIC_NAMES
+    assert set(PUBLIC_NAMES) <= set(dir(distilabel_openai_batch))
 
 
-@pytest.mark.parametrize("name", FACE)
-def test_each_name_can_be_imported(name):
-    """Each is a class with a docstring."""
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_each_public_name_has_a_docstring(name):
     assert getattr(distilabel_openai_batch, name).__doc__
 
 
-def test_what_is_not_there_is_an_attribute_error():
-    """As of any other module."""
+def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'OpenAIBatchLM'"):
         distilabel_openai_batch.OpenAIBatchLM  # noqa: B018
 
 
-def test_the_exceptions_are_one_tree():
-    """Who catches `OpenAIBatchError` catches all of them."""
-    raised = [getattr(errors, name) for name in FACE if name.endswith("Error")]
+def test_every_exception_is_an_openai_batch_error():
+    """`except OpenAIBatchError` catches every exception of the package."""
+    raised = [getattr(errors, name) for name in PUBLIC_NAMES if name.endswith("Error")]
     assert all(issubclass(error, distilabel_openai_batch.OpenAIBatchError) for error in raised)
 
 
-PLUGIN_CLASSES = [name for name in FACE if not name.endswith("Error")]
+PLUGIN_CLASSES = [name for name in PUBLIC_NAMES if not name.endswith("Error")]
 
 
 @pytest.mark.parametrize("name", PLUGIN_CLASSES)
 def test_yaml_names_the_package_as_a_class_s_module(name):
-    """Every YAML file names the module, so moving the class must not change it."""
+    """YAML files name the module, so moving a class must not change the module's name."""
     cls = getattr(distilabel_openai_batch, name)
     assert cls.__module__ == "distilabel_openai_batch"
     assert _get_module_attr("distilabel_openai_batch", name) is cls
@@ -72,23 +70,23 @@ def test_yaml_names_the_package_as_a_class_s_module(name):
 
 @pytest.mark.parametrize("name", PLUGIN_CLASSES)
 def test_pickle_finds_a_class_at_the_package(name):
-    """Steps are pickled on their way to their processes."""
+    """distilabel pickles each step for the step's process."""
     cls = getattr(distilabel_openai_batch, name)
     assert b"distilabel_openai_batch" in pickle.dumps(cls, protocol=0).split(b"\n")[0]
     assert pickle.loads(pickle.dumps(cls)) is cls
 
 
 def test_the_package_is_typed():
-    """mypy reads our annotations."""
+    """`py.typed` lets type checkers read the annotations of the package."""
     assert importlib.resources.files("distilabel_openai_batch").joinpath("py.typed").is_file()
 
 
-def test_the_version_is_the_installed_one():
+def test_the_version_is_the_version_of_the_installed_distribution():
     """The build reads `__version__` from the package."""
     assert distilabel_openai_batch.__version__ == importlib.metadata.version("distilabel-openai-batch")
 
 
-def test_the_command_line_does_not_wait_for_distilabel():
-    """It takes seconds to import, and `--help` needs none of it."""
+def test_the_command_line_does_not_import_distilabel():
+    """The import takes seconds, and `--help` does not need it."""
     program = "import sys, distilabel_openai_batch.cli; sys.exit('distilabel' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

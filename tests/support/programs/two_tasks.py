@@ -67,14 +67,14 @@ def build(shape: str, cache: Path, **fields) -> Pipeline:
             load >> SubmitBatch(run_name="killed", **task_with_small_jobs())
         elif shape == "leaf":
             load >> generation_task("generate")
-        elif shape == "row":
+        elif shape == "chain":
             generate = generation_task("generate", num_generations=2, group_generations=True)
             load >> generate >> judge_task(input_mappings={"generations": "generation"})
-        elif shape == "before":
+        elif shape == "before_step":
             load >> generation_task("generate") >> Pass(name="pass", input_batch_size=3)
         elif shape == "siblings":
             load >> [generation_task(name) for name in ("one", "two", "three")]
-        elif shape == "behind":
+        elif shape == "after_step":
             group = GroupColumns(name="group", columns=["generation"], output_columns=["generations"])
             load >> [generation_task(name) for name in ("one", "two", "three")] >> group >> judge_task()
     return pipeline
@@ -85,7 +85,7 @@ if __name__ == "__main__":
     parser.add_argument("output", type=Path)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--kill", default="")
-    parser.add_argument("--shape", default="row")
+    parser.add_argument("--shape", default="chain")
     parser.add_argument("--no-cache", action="store_true")
     parser.add_argument("--no-wait", action="store_true")
     parser.add_argument("--synchronous", action="store_true")
