@@ -66,8 +66,8 @@ class BatchClient(OpenAIBaseClient):
     max_jobs: RuntimeParameter[PositiveInt] = Field(
         default=50,
         description=(
-            "Maximum number of jobs in progress at the same time. A run begins with 8 and adds one whenever the server"
-            " accepts a job."
+            "Maximum number of jobs in progress at the same time. At most 8 are created before the server has accepted"
+            " the first one; more follow as the server accepts jobs."
         ),
     )
     max_attempts: RuntimeParameter[PositiveInt] = Field(
@@ -80,8 +80,8 @@ class BatchClient(OpenAIBaseClient):
     min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
         default=1.0,
         description=(
-            "Minimum time between two polls of a job, in seconds. Up to `max_poll_interval` the time grows with the"
-            " job's age: a twentieth of it."
+            "Minimum time between two polls of a job, in seconds. The time grows to a twentieth of the job's age, but"
+            " not above `max_poll_interval`."
         ),
     )
     max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
@@ -101,8 +101,8 @@ class BatchClient(OpenAIBaseClient):
     reuse_answers: RuntimeParameter[bool] = Field(
         default=True,
         description=(
-            "Reuse the answers that earlier runs of the same task of the same pipeline received. With `False` requests"
-            " are submitted again, except those whose answers were paid for and never delivered."
+            "Reuse the answers that earlier runs of the same task of the same pipeline received. With `False` all"
+            " requests are submitted again, except requests whose answers were paid for and never delivered."
         ),
     )
     delete_files: RuntimeParameter[bool] = Field(

@@ -34,7 +34,7 @@ def adapt_body(body: Mapping[str, Any], limit: TokenLimitParameter | None = None
 
     Args:
         body: a body that `OpenAILLM` built.
-        limit: parameter for the token limit; `None`: the one that the model's name suggests.
+        limit: parameter for the token limit; `None`: decided by the model's name.
     """
     limit = limit or token_limit_parameter(body["model"])
     if limit == "max_tokens":

@@ -53,7 +53,7 @@ class LoadBatchResults(TaskStep, GeneratorStep):
         - text-generation
 
     Examples:
-        Load what was submitted:
+        Load a submission:
 
         ```python
         from distilabel.pipeline import Pipeline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import threading
@@ -118,6 +119,25 @@ def test_scope_is_named_after_the_submission_the_step_or_the_script(monkeypatch)
     monkeypatch.setattr(base, "running_step", lambda: "generate")
     assert base._scope_name(None, "url") == ScopeName("pipeline", "generate", "url")
     assert base._scope_name(SUBMITTING, "url") == ScopeName("numbers", "", "url")
+
+
+@pytest.mark.parametrize(
+    ("run", "task", "has_bars"), [(None, "", True), (None, "generate", False), (SUBMITTING, "", False)]
+)
+def test_bars_are_drawn_outside_a_pipeline_only(monkeypatch, run, task, has_bars):
+    displays = []
+    monkeypatch.setattr(base, "display", lambda logger: displays.append(logger))
+
+    base._observer(logging.getLogger("test"), run, ScopeName("name", task, "url"))
+
+    assert bool(displays) is has_bars
+
+
+@pytest.mark.parametrize(
+    ("run", "advice"), [(None, "`use_cache=False`"), (SUBMITTING, "Submit again"), (LOADING, "`resubmit=True`")]
+)
+def test_advice_on_a_retry_depends_on_the_submission(run, advice):
+    assert advice in base._retry_advice(run)
 
 
 @pytest.mark.parametrize(
