@@ -11,7 +11,7 @@ from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.prices import Cost
 
 if TYPE_CHECKING:
-    from distilabel_openai_batch.display.tables import Timing
+    from distilabel_openai_batch.display.timings import Timing
     from distilabel_openai_batch.ledger.entries import JobEntry
     from distilabel_openai_batch.ledger.states import ScopeName
     from distilabel_openai_batch.pricing.job_costs import CostEntry

@@ -41,7 +41,7 @@ from distilabel_openai_batch.ledger.entries import group_failures
 from distilabel_openai_batch.text import duration, plural
 
 if TYPE_CHECKING:
-    from distilabel_openai_batch.display.tables import Timing
+    from distilabel_openai_batch.display.timings import Timing
     from distilabel_openai_batch.ledger.entries import JobEntry
 
 
@@ -59,17 +59,18 @@ def jobs(
     open one.
     """
     from distilabel_openai_batch.cli.json_output import job_json
-    from distilabel_openai_batch.display.tables import is_to_come, jobs_table, timings
+    from distilabel_openai_batch.display.tables import has_no_cost_yet, jobs_table
+    from distilabel_openai_batch.display.timings import job_timings
 
     entries = select_jobs(open_reader(ledger_dir), scope, base_url)
     if look:
         entries = poll(entries)
-    rows = list(zip(entries, timings(entries, time.time()), strict=True))
+    rows = list(zip(entries, job_timings(entries, time.time()), strict=True))
     if as_json:
         print_json([job_json(*row) for row in rows])
     elif rows:
         print_table(jobs_table, rows)
-        note_unknown_costs([job for job in entries if not is_to_come(job)])
+        note_unknown_costs([job for job in entries if not has_no_cost_yet(job)])
         note_interrupted(entries)
         if not look and any(job.is_open and job.batch_id for job in entries):
             typer.echo("Open jobs have the status that a run saw last; `jobs --look` polls the server.", err=True)
@@ -175,14 +176,15 @@ def show(
 ) -> None:
     """Show every field of one job in the ledger."""
     from distilabel_openai_batch.cli.json_output import job_json
-    from distilabel_openai_batch.display.tables import facts_table, timings
+    from distilabel_openai_batch.display.tables import facts_table
+    from distilabel_openai_batch.display.timings import job_timings
 
     entries = open_reader(ledger_dir).jobs()
     place = entries.index(select_batches(entries, [batch_id])[0])
     if look:
         entries[place : place + 1] = poll(entries[place : place + 1])
     # The ETA of a job follows from the durations of the scope's other jobs → compute the timings of all jobs.
-    job, timing = entries[place], timings(entries, time.time())[place]
+    job, timing = entries[place], job_timings(entries, time.time())[place]
     if as_json:
         print_json(job_json(job, timing))
         return
@@ -192,11 +194,11 @@ def show(
 
 def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
     """Return the lines that `show` prints about a job; a line without a value is empty."""
-    from distilabel_openai_batch.display.tables import is_to_come, money
+    from distilabel_openai_batch.display.tables import format_cost, has_no_cost_yet
     from distilabel_openai_batch.pricing.job_costs import of_job
 
     cached = f" ({job.tokens_cached:,} of them cached)" if job.tokens_cached else ""
-    spent, saved = money(of_job(job))
+    spent, saved = format_cost(of_job(job))
     return {
         "batch": job.batch_id or "",
         "scope": job.scope.label,
@@ -206,8 +208,8 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
         "model": job.model or job.answered_by,
         "answered by": job.answered_by if job.answered_by != job.model else "",
         "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed",
-        "tokens": "" if is_to_come(job) else f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
-        "cost": "" if is_to_come(job) else f"{spent}; saved {saved}",
+        "tokens": "" if has_no_cost_yet(job) else f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
+        "cost": "" if has_no_cost_yet(job) else f"{spent}; saved {saved}",
         "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
         "planned": f"{local_time(job.created_at)}, {duration(timing.age)} ago",
         "ended": f"{local_time(job.ended_at)}, after {duration(timing.took)}" if job.ended_at else "",

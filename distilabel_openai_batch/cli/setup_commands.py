@@ -33,7 +33,7 @@ def estimate(
     # distilabel and its dependencies warn about each other → the user cannot fix these warnings.
     warnings.simplefilter("ignore")
     from distilabel_openai_batch.cli.json_output import estimates_json
-    from distilabel_openai_batch.display.tables import estimate_notes, estimates_table
+    from distilabel_openai_batch.display.estimates import estimate_notes, estimates_table
     from distilabel_openai_batch.operations.estimate import estimate_pipeline
 
     estimates = estimate_pipeline(pipeline, parse_parameters(param or []), ledger_dir)

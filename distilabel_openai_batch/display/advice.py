@@ -1,9 +1,9 @@
-"""What to do about requests that failed, in a sentence for each kind. Pure.
+"""Advice on failed requests, one sentence for each kind of failure. Pure functions.
 
-A request that failed is asked again by the next run of the same script that makes its rows anew
-(`pipeline.run(use_cache=False)`): the answers that there are come from the ledger, and only what has none is bought.
-So what passes needs no more than another run, and what does not has to be changed first. A changed row is one new
-question; a changed parameter makes every request of the Task a new one, answered rows included.
+A failed request is submitted again by the next run of the same script that generates its rows again
+(`pipeline.run(use_cache=False)`): the ledger has the answers of all other requests. A transient failure needs only that
+run; any other failure needs a change first. A changed row is one new request, but a changed parameter makes new
+requests of all rows of the Task, including the answered ones.
 """
 
 from __future__ import annotations
@@ -31,43 +31,45 @@ _PARAMETER_CODES = frozenset(
 )
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
 
-# A complete pipeline would take its rows from distilabel's cache.
-AGAIN = "Run again (`use_cache=False`): only what has no answer is asked."
-_ROWS = "run again (`use_cache=False`): only changed rows, and those without an answer, are asked."
-_ALL_ANEW = "which makes all requests of this Task new ones."
+# Without `use_cache=False` a complete pipeline takes its rows from distilabel's cache and submits nothing.
+_RUN_AGAIN = "Run again (`use_cache=False`): only requests without an answer are submitted."
+_RUN_CHANGED_ROWS = "run again (`use_cache=False`): only changed and unanswered rows are submitted."
+_MAKES_NEW_REQUESTS = "which makes new requests of all rows of this Task."
 
 
 def next_step(failure: Failure, custom_id: str | None) -> str:
-    """What to do about a failure.
+    """Return the advice on a failed request.
 
     Args:
-        failure: why a request has no answer.
-        custom_id: of such a request; `None` where none could be made.
+        failure: the reason why the request has no answer.
+        custom_id: the `custom_id` of the request; `None` for a row that could not be encoded as a request.
 
     Returns:
         One or two sentences.
     """
     code, message = failure.code, failure.message
     if code == "batch_expired":
-        return f"The window closed before their turn. {AGAIN}"
+        return f"The completion window closed first. {_RUN_AGAIN}"
     if errors.is_transient(failure.status_code, code):
-        return f"That passes. {AGAIN}"
+        return f"The failure is transient. {_RUN_AGAIN}"
     if code in (REFUSAL, *_POLICY_CODES):
-        return "Asking again changes little: reword these rows, or leave them out."
+        return "Submitting again rarely helps: reword these rows, or remove these rows."
     if code == TRUNCATED:
-        return f"Raise `max_new_tokens` in `generation_kwargs`, {_ALL_ANEW}"
+        return f"Raise `max_new_tokens` in `generation_kwargs`, {_MAKES_NEW_REQUESTS}"
     if code == INVALID:
-        return "Raise `max_retries` of `structured_output`: only what does not fit is asked again."
+        return (
+            "Raise `max_retries` of `structured_output`: only answers that do not fit the schema are requested again."
+        )
     if code == NOT_SUBMITTED:
-        return "Load with the Task, the model and the parameters that were submitted."
+        return "Load with the Task, the model and the parameters of the submission."
     if custom_id is None:
-        return f"Nothing was sent for them. Mend these rows and {_ROWS}"
+        return f"No request was sent for these rows. Fix the rows and {_RUN_CHANGED_ROWS}"
     if code in _LENGTH_CODES or "context length" in message:
-        return f"Shorten these rows and {_ROWS}"
+        return f"Shorten these rows and {_RUN_CHANGED_ROWS}"
     if any(name in message for name in _TOKEN_LIMITS):
-        return f"Lower `max_new_tokens` in `generation_kwargs`, {_ALL_ANEW}"
+        return f"Lower `max_new_tokens` in `generation_kwargs`, {_MAKES_NEW_REQUESTS}"
     if failure.status_code == 404 or code == "model_not_found":
         return "Check `model` and `base_url`, and run again."
     if code in _PARAMETER_CODES:
-        return "Check `generation_kwargs`. A changed one makes all requests of this Task new ones."
-    return f"Mend these rows and {_ROWS}"
+        return "Check `generation_kwargs`. A changed parameter makes new requests of all rows of this Task."
+    return f"Fix these rows and {_RUN_CHANGED_ROWS}"

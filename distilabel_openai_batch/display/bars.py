@@ -1,4 +1,4 @@
-"""Progress bars of jobs, for terminals and notebooks."""
+"""Progress bars of jobs, for the terminal."""
 
 from __future__ import annotations
 
@@ -7,61 +7,62 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from distilabel_openai_batch.display.tables import _coloured, timings
+from distilabel_openai_batch.display.layout import coloured_status
+from distilabel_openai_batch.display.timings import job_timings
 from distilabel_openai_batch.ledger.entries import JobEntry
-from distilabel_openai_batch.text import duration
+from distilabel_openai_batch.text import duration, plural
 
-# So many hexadecimal digits tell apart whatever one terminal shows.
+# Hexadecimal digits that distinguish all batches on one terminal.
 _ID_CHARACTERS = 12
 
-
-# What progress needs beside a job's name: a bar, counts, status and ETA.
+# Terminal columns beside a bar's label: the bar, the counts, the status and the ETA.
 _NUMBERS_COLUMNS = 58
 
 
-def counted(statuses: Iterable[str]) -> str:
-    """How many jobs have each status: `2 completed, 1 in_progress`."""
+def count_statuses(statuses: Iterable[str]) -> str:
+    """Return the number of jobs with each status: `2 completed, 1 in_progress`."""
     return ", ".join(f"{count} {status}" for status, count in sorted(Counter(statuses).items()))
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A job's progress.
+    """Progress of one job.
 
     Attributes:
-        batch_id: the server's id of its batch.
-        name: whose it is, where that says something.
-        done: requests that it is done with.
-        total: requests that it has.
-        status: the batch's.
-        ended: whether it has ended.
-        eta: the seconds that are probably left.
+        batch_id: the server's id of the batch.
+        label: the job's scope; empty where all jobs belong to one scope.
+        done: number of requests with an outcome.
+        total: number of requests.
+        status: the batch's status.
+        has_ended: whether the job has ended.
+        eta: estimated seconds until the job ends; `None` if unknown.
     """
 
     batch_id: str
-    name: str
+    label: str
     done: int
     total: int
     status: str
-    ended: bool
+    has_ended: bool
     eta: float | None
 
 
 class Bars:
-    """Live progress, a bar for each job and one for all; a line for each change where there is no terminal.
+    """Progress bars, one for each job and one for all jobs; without a terminal, one line for each change.
 
     Args:
-        console: where it is drawn.
-        stays: whether the bars are left there in the end.
+        console: receives the output.
+        keeps_bars: whether the bars stay on the terminal after the end.
     """
 
-    def __init__(self, console: Console, stays: bool = True) -> None:
+    def __init__(self, console: Console, keeps_bars: bool = True) -> None:
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -70,70 +71,82 @@ class Bars:
             TextColumn("{task.fields[status]}"),
             TextColumn("ETA {task.fields[eta]}"),
             console=console,
-            # It says something new when the server was asked, and not in between.
+            # The bars change only after a poll → no thread that refreshes them in between.
             auto_refresh=False,
             disable=not console.is_terminal,
             expand=True,
-            transient=not stays,
-            # What goes into a file or a pipe stays out of the terminal.
+            transient=not keeps_bars,
+            # stdout or stderr is a file or a pipe → its output must not move to the terminal.
             redirect_stdout=bool(sys.stdout and sys.stdout.isatty()),
             redirect_stderr=bool(sys.stderr and sys.stderr.isatty()),
         )
-        self._tasks: dict[str, TaskID] = {}
-        self._told = ""
+        self._task_ids: dict[str, TaskID] = {}
+        self._last_line = ""
 
     def __enter__(self) -> Bars:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def show(self, jobs: Sequence[JobEntry]) -> None:
-        """Draws jobs as they are now."""
+        """Draw the bars of jobs as the ledger has them."""
         bars = [
-            Bar(str(job.batch_id), job.scope.label, _done(job), job.requests, job.status, job.has_ended, timing.eta)
-            for job, timing in zip(jobs, timings(jobs, time.time()), strict=True)
+            Bar(
+                str(job.batch_id),
+                job.scope.label,
+                min(job.requests, job.answered + job.failed),
+                job.requests,
+                job.status,
+                job.has_ended,
+                timing.eta,
+            )
+            for job, timing in zip(jobs, job_timings(jobs, time.time()), strict=True)
         ]
         self.draw(bars, sum(bar.done for bar in bars), sum(bar.total for bar in bars))
 
     def draw(self, bars: Sequence[Bar], done: int, total: int) -> None:
-        """Draws bars.
+        """Draw bars.
 
         Args:
-            bars: of all jobs so far.
-            done: requests that are done with.
-            total: all there are.
+            bars: one bar for each job so far.
+            done: number of requests with an outcome, in jobs or not.
+            total: number of all requests.
         """
         if not self._console.is_terminal:
-            told = f"{done:,} of {total:,} requests; {counted(bar.status for bar in bars)}"
-            if bars and told != self._told:
-                self._told = told
-                self._console.print(told, markup=False, highlight=False, soft_wrap=True)
+            self._print_changed_line(bars, done, total)
             return
-        # The last one ends when all have. Above the others, which may be more than a terminal has lines.
-        latest = max((bar.eta for bar in bars if bar.eta is not None), default=None)
-        ended = sum(bar.ended for bar in bars)
-        status = f"{ended} of {len(bars)} ended" if bars else ""
-        self._draw("", "[bold]all[/]", done, total, status, latest)
+        # The bar of all jobs stands first, since a terminal may have fewer lines than jobs. All end when the last ends.
+        latest_eta = max((bar.eta for bar in bars if bar.eta is not None), default=None)
+        status = f"{sum(bar.has_ended for bar in bars)} of {len(bars)} ended" if bars else ""
+        self._draw_bar("", "[bold]all[/]", done, total, status, latest_eta)
         for bar in bars:
-            self._draw(bar.batch_id, self._name(bar), bar.done, bar.total, _coloured(bar.status), bar.eta)
+            self._draw_bar(bar.batch_id, self._title(bar), bar.done, bar.total, coloured_status(bar.status), bar.eta)
         self._progress.refresh()
 
-    def _name(self, bar: Bar) -> str:
-        """What the terminal has room for beside the numbers. OpenAI's ids begin with the time: their ends differ."""
+    def _print_changed_line(self, bars: Sequence[Bar], done: int, total: int) -> None:
+        line = f"{done:,} of {plural(total, 'request')}; {count_statuses(bar.status for bar in bars)}"
+        if bars and line != self._last_line:
+            self._last_line = line
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _title(self, bar: Bar) -> str:
+        """Return the end of a batch id and the label, cut to the columns beside the numbers.
+
+        OpenAI's ids begin with the time of the creation, so only the ends of two ids differ.
+        """
         batch_id = bar.batch_id
-        short = batch_id if len(batch_id) <= _ID_CHARACTERS else f"…{batch_id[1 - _ID_CHARACTERS :]}"
-        name, room = f"{short} {bar.name}".rstrip(), max(_ID_CHARACTERS, self._console.width - _NUMBERS_COLUMNS)
-        return escape(name if len(name) <= room else f"{name[: room - 1]}…")
+        short_id = batch_id if len(batch_id) <= _ID_CHARACTERS else f"…{batch_id[1 - _ID_CHARACTERS :]}"
+        title = f"{short_id} {bar.label}".rstrip()
+        width = max(_ID_CHARACTERS, self._console.width - _NUMBERS_COLUMNS)
+        return escape(title if len(title) <= width else f"{title[: width - 1]}…")
 
-    def _draw(self, key: str, name: str, done: int, total: int, status: str, eta: float | None) -> None:
+    def _draw_bar(self, key: str, title: str, done: int, total: int, status: str, eta: float | None) -> None:
         fields = {"completed": done, "total": total, "status": status, "eta": duration(eta)}
-        if key in self._tasks:
-            self._progress.update(self._tasks[key], **fields)  # type: ignore[arg-type]
+        if key in self._task_ids:
+            self._progress.update(self._task_ids[key], **fields)  # type: ignore[arg-type]
         else:
-            self._tasks[key] = self._progress.add_task(name, **fields)  # type: ignore[arg-type]
-
-
-def _done(job: JobEntry) -> int:
-    return min(job.requests, job.answered + job.failed)
+            self._task_ids[key] = self._progress.add_task(title, **fields)  # type: ignore[arg-type]

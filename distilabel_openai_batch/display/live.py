@@ -1,6 +1,6 @@
-"""A run's progress where it runs: bars in a terminal, a line in a notebook, and nothing anywhere else.
+"""Progress of a run while it goes on: bars in a terminal, one line in a notebook, nothing elsewhere.
 
-The steps of a pipeline run in processes of their own, side by side, and would draw over each other: their log tells.
+The steps of a pipeline run in parallel processes, whose bars would overwrite each other: a pipeline only logs.
 """
 
 from __future__ import annotations
@@ -15,116 +15,117 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
-from distilabel_openai_batch.display.bars import Bar, Bars, counted
+from distilabel_openai_batch.display.bars import Bar, Bars, count_statuses
+from distilabel_openai_batch.text import plural
 
 PROGRESS_ENV_NAME = "DISTILABEL_OPENAI_BATCH_PROGRESS"
-"""The environment variable that, set to `0`, turns off what is drawn. Log lines are logging's to turn off."""
+"""Environment variable that turns off bars and notebook lines if it is `0`. The log's level controls log lines."""
 
-# One run at a time has the terminal.
-_taken = threading.Lock()
+# One run at a time draws in the terminal.
+_terminal_lock = threading.Lock()
 
 
 class Display(Protocol):
-    """Where a run's progress is shown."""
+    """Place that shows the progress of a run."""
 
     def show(self, bars: Sequence[Bar], done: int, total: int) -> None:
-        """Shows how jobs are now.
+        """Show the current progress.
 
         Args:
-            bars: one for each job.
-            done: requests that are done with, in jobs or not.
-            total: all there are.
+            bars: one bar for each job.
+            done: number of requests with an outcome, in jobs or not.
+            total: number of all requests.
         """
 
     def close(self, summary: str) -> None:
-        """Leaves nothing but a line."""
+        """Replace the progress by a summary of one line."""
 
 
-def display(logger: logging.Logger) -> Display | None:
-    """What shows the progress of a script or a notebook; `None` where nothing should.
-
-    Nothing is drawn where `DISTILABEL_OPENAI_BATCH_PROGRESS` is `0`, where stderr is no terminal or one that cannot
-    move its cursor, and in CI.
+def choose_display(logger: logging.Logger) -> Display | None:
+    """Return the display of a script or a notebook.
 
     Args:
-        logger: whose lines are to stand above the bars.
+        logger: a logger whose lines appear above the bars.
+
+    Returns:
+        `None` if `DISTILABEL_OPENAI_BATCH_PROGRESS` is `0`, in CI, and if stderr is no terminal or a terminal that
+        cannot move its cursor.
     """
     if os.getenv(PROGRESS_ENV_NAME) == "0":
         return None
+    # IPython's shell has a kernel → this process is the kernel of a notebook.
     if (ipython := sys.modules.get("IPython")) and hasattr(ipython.get_ipython(), "kernel"):
-        # This process is a notebook's kernel.
-        return InNotebook(ipython.display.display)
+        return NotebookDisplay(ipython.display.display)
     if os.getenv("CI") or not (sys.stderr and sys.stderr.isatty()):
         return None
     console = Console(stderr=True)
-    return InTerminal(console, logger) if console.is_terminal and not console.is_dumb_terminal else None
+    return TerminalDisplay(console, logger) if console.is_terminal and not console.is_dumb_terminal else None
 
 
-class InTerminal:
-    """Bars as those of the command line's `watch`, which vanish in the end.
+class TerminalDisplay:
+    """Bars like those of the command `watch`, erased at the end.
 
     Args:
         console: the terminal.
-        logger: whose lines are to stand above the bars.
+        logger: a logger whose lines appear above the bars.
     """
 
     def __init__(self, console: Console, logger: logging.Logger) -> None:
         self._console = console
         self._logger = logger
-        self._drawn = ExitStack()
+        self._resources = ExitStack()
         self._bars: Bars | None = None
 
     def show(self, bars: Sequence[Bar], done: int, total: int) -> None:
-        """Draws them."""
+        """Draw the bars, unless another run draws in the terminal."""
         if self._bars is None:
-            if not _taken.acquire(blocking=False):
+            if not _terminal_lock.acquire(blocking=False):
                 return
-            self._drawn.callback(_taken.release)
-            self._bars = self._drawn.enter_context(Bars(self._console, stays=False))
-            self._drawn.enter_context(_above(self._logger))
+            self._resources.callback(_terminal_lock.release)
+            self._bars = self._resources.enter_context(Bars(self._console, keeps_bars=False))
+            self._resources.enter_context(_log_above_bars(self._logger))
         self._bars.draw(bars, done, total)
 
     def close(self, summary: str) -> None:
-        """Erases them. The line is left out where the log has it."""
+        """Erase the bars, and print the summary unless the log contains it."""
         was_drawn = self._bars is not None
         self._bars = None
-        self._drawn.close()
+        self._resources.close()
         if was_drawn and not self._logger.isEnabledFor(logging.INFO):
             self._console.print(summary, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _above(logger: logging.Logger) -> Iterator[None]:
-    """Has what is logged to the terminal written above the bars.
+def _log_above_bars(logger: logging.Logger) -> Iterator[None]:
+    """Redirect log handlers to rich's stdout and stderr, which write above the bars.
 
-    rich puts something in the place of stdout and stderr that does so; handlers that were made before hold the real
-    ones.
+    Handlers that were created before the bars hold the real streams.
     """
-    moved: list[tuple[logging.StreamHandler[Any], Any]] = []
-    at: logging.Logger | None = logger
-    while at:
-        for handler in at.handlers:
+    redirected: list[tuple[logging.StreamHandler[Any], Any]] = []
+    ancestor: logging.Logger | None = logger
+    while ancestor:
+        for handler in ancestor.handlers:
             stream = getattr(handler, "stream", None)
             if isinstance(handler, logging.StreamHandler) and stream is not None:
-                for now in (sys.stdout, sys.stderr):
-                    if getattr(now, "rich_proxied_file", None) is stream:
-                        moved.append((handler, stream))
-                        handler.setStream(now)
-        at = at.parent if at.propagate else None
+                for proxy in (sys.stdout, sys.stderr):
+                    if getattr(proxy, "rich_proxied_file", None) is stream:
+                        redirected.append((handler, stream))
+                        handler.setStream(proxy)
+        ancestor = ancestor.parent if ancestor.propagate else None
     try:
         yield
     finally:
-        for handler, stream in moved:
+        for handler, stream in redirected:
             handler.setStream(stream)
 
 
-class InNotebook:
-    """One line of plain text, updated in its place.
+class NotebookDisplay:
+    """One line of plain text below a notebook's cell, updated in place.
 
-    rich would need widgets, and without them leaves a copy of its bars for each time that they move.
+    rich would need widgets: without widgets rich leaves a copy of the bars for each change.
 
     Args:
-        publish: IPython's own `display`.
+        publish: the function `IPython.display.display`.
     """
 
     def __init__(self, publish: Any) -> None:
@@ -133,16 +134,16 @@ class InNotebook:
         self._text = ""
 
     def show(self, bars: Sequence[Bar], done: int, total: int) -> None:
-        """Says how many are done."""
-        statuses = counted(bar.status for bar in bars)
-        self._say(f"{done:,} of {total:,} requests{f'; jobs: {statuses}' if statuses else ''}")
+        """Show the number of requests with an outcome, and the number of jobs with each status."""
+        statuses = count_statuses(bar.status for bar in bars)
+        self._update(f"{done:,} of {plural(total, 'request')}{f'; jobs: {statuses}' if statuses else ''}")
 
     def close(self, summary: str) -> None:
-        """Says how it ended."""
+        """Replace the line by the summary, if there is a line."""
         if self._handle:
-            self._say(summary)
+            self._update(summary)
 
-    def _say(self, text: str) -> None:
+    def _update(self, text: str) -> None:
         if text == self._text:
             return
         self._text = text

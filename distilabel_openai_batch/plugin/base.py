@@ -24,7 +24,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.display.live import display
+from distilabel_openai_batch.display.live import choose_display
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
@@ -346,7 +346,7 @@ def _observer(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeNam
     Within a pipeline, where the scope has a task or the session takes part in a submission, several processes share one
     terminal, so no bars are drawn.
     """
-    bars = None if scope.task or run else display(logger)
+    bars = None if scope.task or run else choose_display(logger)
     return Progress(logger, scope.base_url, bars, scope.label, _retry_advice(run))
 
 

@@ -168,7 +168,7 @@ def test_partial_results_of_a_failed_batch_are_kept(azure, caplog):
 
     assert generate_in_new_process() == synchronous_answers()
     assert sorted(azure.books().billed.values()) == [1] * 8
-    assert "ended as failed: server_error: The engine is gone.; what it answered is used" in caplog.text
+    assert "ended as failed: server_error: The engine is gone.; partial results are kept" in caplog.text
 
 
 def test_error_about_a_wrong_key_does_not_show_the_key(azure, caplog):

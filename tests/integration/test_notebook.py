@@ -1,4 +1,4 @@
-"""In a notebook, where an event loop is running already."""
+"""A notebook, whose event loop is already running, against the sandbox."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ CELLS = [
 ]
 
 
-def test_cells_that_generate(sandbox, monkeypatch, tmp_path):
-    """Called, twice, and awaited many times at once: a job each, and a line that says how it went."""
+def test_each_cell_submits_one_job_and_shows_one_summary(sandbox, monkeypatch, tmp_path):
+    """Two cells call the LLM, and a third awaits many calls at the same time."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_dedented(cell)) for cell in CELLS])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_dedent(cell)) for cell in CELLS])
 
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
 
     assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [3, 3, 3]
-    # A line that was updated in its place, and nothing else.
+    # The line of progress was updated in place: each cell has one output.
     outputs = [cell.outputs for cell in notebook.cells[1:4]]
     assert [[output.output_type for output in cell] for cell in outputs] == [["display_data"]] * 3
     assert all(cell[0].data["text/plain"].startswith("🏁 3 of 3 requests answered") for cell in outputs)
 
 
-def _dedented(cell: str) -> str:
+def _dedent(cell: str) -> str:
     return "\n".join(line.removeprefix("    ") for line in cell.strip("\n").splitlines())

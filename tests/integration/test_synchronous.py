@@ -44,7 +44,7 @@ def test_requests_left_at_the_deadline_are_synchronous(sandbox, caplog):
     assert in_batches + synchronous == 10
     assert [batch["status"] for batch in sandbox.books().batches] == ["cancelled"]
     assert "The deadline has passed" in caplog.text
-    assert f"{synchronous} requests were asked synchronously, at full price: " in caplog.text
+    assert f"{synchronous} requests went to the synchronous endpoint, at full price: " in caplog.text
 
     sandbox.configure(in_progress_seconds=0.0)
     assert generate_in_new_process() == answers
@@ -153,7 +153,7 @@ def test_server_without_the_synchronous_endpoint_gets_a_batch(sandbox, caplog):
     with caplog.at_level(logging.WARNING):
         assert all(generate_in_new_process(sync_below=100))
     assert count_billed(sandbox) == (10, 0)
-    assert "goes into a batch" in caplog.text
+    assert "go into a batch" in caplog.text
 
 
 def test_strings_go_to_the_legacy_endpoint(sandbox):
@@ -204,7 +204,7 @@ def test_preflight_is_skipped_where_only_batches_are_allowed(sandbox, caplog, st
     with caplog.at_level(logging.WARNING):
         assert all(generate_in_new_process(preflight=True))
     assert count_billed(sandbox) == (10, 0)
-    assert "No request could be tried out" in caplog.text
+    assert "The preflight is skipped" in caplog.text
     assert API_KEY not in caplog.text
 
 

@@ -78,7 +78,7 @@ def test_first_tasks_are_estimated_and_later_tasks_name_their_dependency(rows, t
     [_, first, second, *notes] = ran.stdout.splitlines()
     # Tokens in: 4 of text and 7 around the text. Tokens out: twice 128.
     assert first.split()[:8] == ["generate", "gpt-4o-mini", "7", "7", "0", "7", "~77", "≤"]
-    assert first.split("≤ ")[1:] == ["1,792  ", "$0.0005  ", "$0.0011"]
+    assert first.split("≤ ")[1:] == ["1,792  ", "$0.0005   ", "$0.0011"]
     assert second.split() == ["judge", "gpt-4o", *"????????"]
     assert "Not in the estimate: judge, whose requests depend on the answers of generate." in notes
 

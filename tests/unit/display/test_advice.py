@@ -1,4 +1,4 @@
-"""What the end of the log says to do next."""
+"""Tests of `display.advice`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.display.advice import next_step
 
 CASES = [
-    (Failure("Too many requests.", 429, "rate_limit_exceeded"), "only what has no answer is asked."),
-    (Failure("Oops.", 503), "only what has no answer is asked."),
+    (Failure("Too many requests.", 429, "rate_limit_exceeded"), "only requests without an answer are submitted."),
+    (Failure("Oops.", 503), "only requests without an answer are submitted."),
     (Failure("Not in time.", code="batch_expired"), "window closed"),
     (Failure("The job's files do not mention it.", code="missing_result"), "Run again"),
     (Failure("Filtered.", 400, "content_filter"), "reword these rows"),
@@ -20,20 +20,19 @@ CASES = [
     (Failure("Does not fit.", code="invalid_structured_output"), "Raise `max_retries`"),
     (Failure("No such model.", 404, "model_not_found"), "Check `model`"),
     (Failure("No such parameter.", 400, "unsupported_parameter"), "Check `generation_kwargs`"),
-    (Failure("No job of this run asked it.", code="not_submitted"), "that were submitted"),
-    (Failure("Something else.", 400), "Mend these rows"),
+    (Failure("No job of this run asked it.", code="not_submitted"), "of the submission"),
+    (Failure("Something else.", 400), "Fix these rows"),
 ]
 
 
 @pytest.mark.parametrize(("failure", "advice"), CASES, ids=lambda value: getattr(value, "message", None))
-def test_each_kind_of_failure_has_its_advice(failure, advice):
-    """One that would mend it, in a line."""
-    said = next_step(failure, "a-0")
-    assert advice in said
-    assert "\n" not in said
-    assert len(said) < 120
+def test_each_kind_of_failure_has_advice_of_one_line(failure, advice):
+    text = next_step(failure, "a-0")
+
+    assert advice in text
+    assert "\n" not in text
+    assert len(text) < 125
 
 
-def test_a_row_of_which_no_request_could_be_made_is_to_be_mended():
-    """No server has seen it."""
-    assert "Nothing was sent" in next_step(Failure("The input cannot be made into a request."), None)
+def test_a_row_that_could_not_be_encoded_needs_a_fix():
+    assert "No request was sent" in next_step(Failure("The input cannot be made into a request."), None)

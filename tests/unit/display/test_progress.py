@@ -1,4 +1,4 @@
-"""What the log says, and how often."""
+"""Tests of `display.progress`: the text and the number of its log lines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.display import progress as progress_module
 from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.pricing import run_costs as run_costs_module
 
 IN_NOVEMBER = datetime(2026, 11, 1, tzinfo=timezone.utc).timestamp()
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """Clock whose time a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -35,6 +36,7 @@ class Clock:
 def clock(monkeypatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(progress_module, "time", clock)
+    monkeypatch.setattr(run_costs_module, "time", clock)
     return clock
 
 
@@ -58,21 +60,28 @@ def answers(requests: int, model: str = "m") -> JobResults:
     return JobResults([f"{n}" for n in range(requests)], [io.BytesIO(b"".join(lines))])
 
 
-def test_nothing_asked_is_nothing_said(progress, caplog):
-    """A session that was opened for nothing leaves no line."""
+def test_a_run_without_requests_logs_nothing(progress, caplog):
     progress.on_finished()
     assert caplog.messages == []
 
 
-def test_a_submission_tells_its_size(progress, caplog):
-    """Requests, megabytes, and which batch."""
+def test_a_submission_logs_its_batch_and_its_size(progress, caplog):
     progress.on_submitted(1_000)
     progress.on_job_created(running(0), shard(1_000))
     assert caplog.messages == ["📤 Submitted job 1, batch batch_1: 1,000 requests, 2.50 MB, of 1,000 requests so far."]
 
 
-def test_each_tenth_is_told_once(progress, caplog):
-    """However often the job is looked at."""
+def test_one_request_is_singular(progress, caplog):
+    progress.on_submitted(1)
+    progress.on_job_created(running(0), shard(1))
+    progress.on_reused(1)
+    progress.on_deadline_passed(1)
+    progress.on_finished()
+    assert "1 requests" not in caplog.text
+    assert "1 request, 2.50 MB, of 1 request so far" in caplog.text
+
+
+def test_each_tenth_of_the_requests_is_logged_once(progress, caplog):
     progress.on_submitted(1_000)
     progress.on_job_created(running(0), shard(1_000))
     caplog.clear()
@@ -83,8 +92,7 @@ def test_each_tenth_is_told_once(progress, caplog):
     assert caplog.messages[0] == "⏳ 100 of 1,000 requests answered, 3 failed; jobs: 1 in_progress; 0 s."
 
 
-def test_every_few_minutes_there_is_a_line(progress, clock, caplog):
-    """Even where nothing moves."""
+def test_a_stalled_run_logs_a_line_every_five_minutes(progress, clock, caplog):
     progress.on_submitted(1_000)
     progress.on_job_created(running(0, status="validating"), shard(1_000))
     caplog.clear()
@@ -94,18 +102,18 @@ def test_every_few_minutes_there_is_a_line(progress, clock, caplog):
     assert "1 validating" in caplog.messages[0]
 
 
-def test_what_is_left_open_is_no_failure(progress, clock, caplog):
-    """Submitted and not waited for, or interrupted: the next run collects it."""
+def test_a_pending_request_is_no_failure(progress, clock, caplog):
+    """A run that does not wait, or that is interrupted, leaves pending requests to the next run."""
     progress.on_submitted(12)
     progress.on_job_created(running(0), shard(12))
     caplog.clear()
     progress.on_finished()
-    [said] = caplog.messages
-    assert said == "🏁 0 of 12 requests answered, 0 failed, 12 open, 0 asked again; 0 tokens in, 0 out; 1 job; 0.0 s."
+    assert caplog.messages == [
+        "🏁 0 of 12 requests answered, 0 failed, 12 pending, 0 retried; 0 tokens in, 0 out; 1 job; 0.0 s."
+    ]
 
 
-def test_the_end_tells_what_it_cost(progress, clock, caplog):
-    """Answered, failed, asked again, tokens, jobs and time."""
+def test_the_end_logs_failures_advice_and_a_summary(progress, clock, caplog):
     progress.on_submitted(12)
     progress.on_job_created(running(0), shard(12))
     progress.on_collected(running(10, 2, "completed"), answers(10))
@@ -117,11 +125,11 @@ def test_the_end_tells_what_it_cost(progress, clock, caplog):
     caplog.clear()
     progress.on_finished()
     assert caplog.messages == [
-        "⚠️ 2 requests failed: Bad prompt. (400, bad). The first custom_ids: a, b. → Mend these rows and run again"
-        " (`use_cache=False`): only changed rows, and those without an answer, are asked.",
-        "🔎 `distilabel-openai-batch failures 'my pipeline/generate'` lists them; `add_failures=True` says why in"
-        " each row. Run again to ask for what has no answer.",
-        "🏁 10 of 12 requests answered, 2 failed, 2 asked again; 10,000 tokens in, 100 out; 1 job; 90.0 s.",
+        "⚠️ 2 requests failed: Bad prompt. (400, bad). The first custom_ids: a, b. → Fix these rows and run again"
+        " (`use_cache=False`): only changed and unanswered rows are submitted.",
+        "🔎 `distilabel-openai-batch failures 'my pipeline/generate'` lists all failed requests; `add_failures=True`"
+        " adds the reason to each row. Run again to submit these requests again.",
+        "🏁 10 of 12 requests answered, 2 failed, 2 retried; 10,000 tokens in, 100 out; 1 job; 90.0 s.",
     ]
 
 
@@ -130,31 +138,30 @@ def test_the_end_tells_what_it_cost(progress, clock, caplog):
     [
         # 10,000 tokens in at 15 cents a million and 100 out at 60, half of them in a batch.
         ("https://api.openai.com/v1/", "gpt-4o-mini-2024-07-18", "cost $0.0023 by list prices, $0.0008 less"),
-        # A snapshot that nobody has a price of: that of the model that was asked.
+        # A snapshot without a listed price has the price of the requested model.
         ("https://api.openai.com/v1/", "gpt-4o-mini-2031-01-01", "cost $0.0023 by list prices, $0.0008 less"),
         ("http://127.0.0.1:8000/v1/", "gpt-4o-mini", None),
     ],
 )
-def test_the_end_tells_the_money_where_it_is_known(clock, caplog, base_url, model, line):
-    """What this run was answered, in batches and at once; nothing where a price is not known."""
+def test_the_end_logs_the_cost_if_all_prices_are_known(clock, caplog, base_url, model, line):
+    """The cost contains batches and synchronous requests."""
     pytest.importorskip("genai_prices")
     caplog.set_level(logging.INFO)
     progress = Progress(logging.getLogger("test.progress"), base_url)
-    asked = Shard([Request("0", "/v1/chat/completions", "gpt-4o-mini", b"{}")], 100)
+    submitted = Shard([Request("0", "/v1/chat/completions", "gpt-4o-mini", b"{}")], 100)
     progress.on_submitted(20)
-    progress.on_job_created(running(0), asked)
+    progress.on_job_created(running(0), submitted)
     progress.on_collected(running(10, status="completed"), answers(10, model))
     for _ in range(10):
         body = {"model": model, "usage": {"prompt_tokens": 1_000, "completion_tokens": 10}}
         progress.on_sync_answered("gpt-4o-mini", Answer.of(body))
     progress.on_finished()
-    told = [message for message in caplog.messages if "💵" in message]
-    assert len(told) == bool(line)
-    assert not line or line in told[0]
+    lines = [message for message in caplog.messages if "💵" in message]
+    assert len(lines) == bool(line)
+    assert not line or line in lines[0]
 
 
-def test_no_money_is_told_where_a_part_of_it_is_unknown(clock, caplog):
-    """A sum that leaves something out misleads."""
+def test_a_partly_unknown_cost_is_not_logged(clock, caplog):
     progress = Progress(logging.getLogger("test.progress"), "https://api.openai.com/v1/")
     progress.on_submitted(2)
     progress.on_sync_answered("gpt-4o-mini", Answer.of({"model": "gpt-4o-mini", "usage": {"prompt_tokens": 9}}))
@@ -164,8 +171,8 @@ def test_no_money_is_told_where_a_part_of_it_is_unknown(clock, caplog):
     assert "$" not in caplog.text
 
 
-def test_failures_are_told_by_kind_with_the_first_few(progress, caplog):
-    """The most frequent first; of each three custom_ids."""
+def test_failures_are_logged_by_kind_with_three_custom_ids(progress, caplog):
+    """The most frequent kind comes first."""
     progress.on_submitted(6)
     progress.on_failed(Failure("Rare.", 422), "z")
     for custom_id in "abcde":
@@ -177,22 +184,21 @@ def test_failures_are_told_by_kind_with_the_first_few(progress, caplog):
     ]
 
 
-def test_what_is_odd_about_a_job_is_told(progress, caplog):
-    """How it ended, lines of nobody, files that are gone."""
+def test_an_early_end_stray_lines_and_missing_files_are_logged(progress, caplog):
     progress.on_submitted(3)
     progress.on_job_created(running(0), shard(3))
     caplog.clear()
     progress.on_result_file_missing("file-9")
     progress.on_collected(running(1, status="expired"), JobResults([], [io.BytesIO(b"?\n" * 4)]))
     assert caplog.messages == [
-        "⚠️ The server does not have file file-9 any more; what it said is asked again.",
-        "Batch batch_1 ended as expired; what it answered is used.",
-        "Batch batch_1 has 4 result lines that belong to no request.",
+        "⚠️ The server no longer has result file file-9; its requests are submitted again.",
+        "Batch batch_1 ended as expired; partial results are kept.",
+        "Batch batch_1 has 4 result lines that match no request.",
     ]
 
 
-def test_what_need_not_be_bought_is_told(progress, caplog):
-    """By an earlier run, on another machine, by another process."""
+def test_reused_answers_and_batches_of_other_runs_are_logged(progress, caplog):
+    """An earlier run, another machine or another process submitted the requests."""
     progress.on_reused(0)
     progress.on_reused(1_200)
     progress.on_batch_adopted(running(0), 7)
@@ -200,27 +206,26 @@ def test_what_need_not_be_bought_is_told(progress, caplog):
     progress.on_job_of_another_process("batch_2")
     progress.on_job_of_another_process("batch_2")
     assert caplog.messages == [
-        "♻️ 1,200 requests were answered before, and are not bought again.",
-        "🔁 Found batch batch_1 on the server: 7 requests that need not be bought.",
-        "🔁 Carrying on with batch batch_1, which is in_progress: 7 requests.",
-        "⏳ Another process runs batch batch_2; waiting for it.",
+        "♻️ An earlier run answered 1,200 requests: the answers are reused, not billed again.",
+        "🔁 Found batch batch_1 on the server: 7 requests, which are not billed again.",
+        "🔁 Continuing batch batch_1 (status in_progress): 7 requests.",
+        "⏳ Another process runs batch batch_2; waiting for its answers.",
     ]
 
 
-def test_what_many_flushes_reuse_is_told_twice(progress, caplog):
-    """When there is some for the first time, and at the end, if that was not all."""
+def test_answers_reused_in_several_flushes_are_logged_first_and_in_total(progress, caplog):
     progress.on_submitted(6)
     for _ in range(3):
         progress.on_reused(2)
     progress.on_finished()
     assert [line for line in caplog.messages if "♻️" in line] == [
-        "♻️ 2 requests were answered before, and are not bought again.",
-        "♻️ 6 requests in all were answered before, and were not bought again.",
+        "♻️ An earlier run answered 2 requests: the answers are reused, not billed again.",
+        "♻️ Earlier runs answered 6 requests in total: the answers were reused, not billed again.",
     ]
 
 
-def test_answers_taken_early_are_counted_once(progress, clock, caplog):
-    """The batch says that it has them, and so does whoever was given them."""
+def test_early_answers_are_counted_once(progress, clock, caplog):
+    """The batch's own count contains the early answers too."""
     batch = Batch("batch_1", "in_progress", completed=2, total=4)
     progress.on_submitted(4)
     progress.on_job_created(batch, shard(4))
@@ -232,10 +237,39 @@ def test_answers_taken_early_are_counted_once(progress, clock, caplog):
     assert "2 of 4 requests answered" in caplog.text
 
 
-def test_requests_of_batches_that_are_not_asked_for_are_no_failures(progress, caplog):
-    """They are none of this run's."""
+def test_a_request_of_a_batch_that_is_not_selected_counts_nowhere(progress, caplog):
     progress.on_submitted(2)
     progress.on_failed(OTHER_BATCH, "a-0")
     progress.on_answered(1)
     progress.on_finished()
-    assert "1 of 1 requests answered, 0 failed" in caplog.text
+    assert "1 of 1 request answered, 0 failed" in caplog.text
+
+
+def test_rejected_answers_of_one_code_are_one_kind(progress, caplog):
+    """Nearly every message about an answer that does not fit its schema differs."""
+    progress.on_submitted(3)
+    for number in range(2):
+        progress.on_rejected(Failure(f"Answer {number} does not fit.", code="invalid_structured_output"), f"{number}")
+    progress.on_answered(3)
+    progress.on_finished()
+    assert "2 requests failed: Answer 0 does not fit. (invalid_structured_output). The first custom_ids: 0, 1." in (
+        caplog.text
+    )
+    assert "1 of 3 requests answered, 2 failed, 0 retried" in caplog.text
+
+
+def test_each_change_of_the_way_of_sending_is_logged(progress, caplog):
+    progress.on_batch_not_adoptable(running(0))
+    progress.on_preflight_skipped("no endpoint")
+    progress.on_sync_unavailable("no endpoint")
+    progress.on_deadline_passed(7)
+    progress.on_deadline_passed(7, running(0))
+    assert caplog.messages == [
+        "⚠️ Batch batch_1 of this task is in_progress, but its input file is gone: its requests may be submitted and"
+        " billed a second time.",
+        "⚠️ The preflight is skipped, all requests are submitted untested: no endpoint",
+        "⚠️ Requests that should be synchronous go into a batch: no endpoint",
+        "⏰ The deadline has passed. Up to 7 requests go to the synchronous endpoint, at full price.",
+        "⏰ The deadline has passed; batch batch_1 is cancelled, and its answers are kept. Up to 7 requests go to the"
+        " synchronous endpoint, at full price.",
+    ]

@@ -1,137 +1,36 @@
-"""How jobs are drawn, and what is said of the time they take."""
+"""Tests of `display.tables`."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from rich.console import Console
 
-from distilabel_openai_batch.api.outcomes import Answer
-from distilabel_openai_batch.display import tables
-from distilabel_openai_batch.display.bars import Bars
-from distilabel_openai_batch.display.tables import Timing, jobs_table, remaining, timings
-from distilabel_openai_batch.ledger.entries import AnswerEntry, FailureEntry, JobEntry, group_failures
-from distilabel_openai_batch.ledger.states import JobState, ScopeName
-from distilabel_openai_batch.operations.export import record
-from distilabel_openai_batch.text import duration
-
-SCOPE = ScopeName("preferences", "text_generation_0", "http://127.0.0.1:9/v1/")
-JOB = JobEntry(
-    scope=SCOPE,
-    batch_id="batch_6840f1d7c2ac8190b1d2f4a5c6e7f809",
-    state=JobState.CREATED,
-    status="in_progress",
-    endpoint="/v1/chat/completions",
-    model="gpt-4o-mini",
-    requests=50_000,
-    answered=12_000,
-    failed=500,
-    pending=37_500,
-    tokens_in=0,
-    tokens_out=0,
-    tokens_cached=0,
-    bytes=1_000,
-    created_at=1_000.0,
-    ended_at=None,
-    input_file_id="file-1",
-    error=None,
-    answered_by="",
+from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.display.tables import (
+    costs_table,
+    facts_table,
+    format_cost,
+    has_no_cost_yet,
+    jobs_table,
+    reasons_table,
 )
-COLLECTED = replace(
-    JOB,
-    batch_id="batch_1",
-    state=JobState.COLLECTED,
-    status="completed",
-    answered=50_000,
-    failed=0,
-    pending=0,
-    ended_at=1_600.0,
-)
+from distilabel_openai_batch.display.timings import Timing
+from distilabel_openai_batch.ledger.entries import FailureEntry, group_failures
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.pricing.job_costs import CostEntry
+from distilabel_openai_batch.pricing.prices import Cost
+from tests.support.entries import COLLECTED_JOB, OPEN_JOB, SCOPE
+
+JOBS = [(OPEN_JOB, Timing(500.0, eta=60.0)), (COLLECTED_JOB, Timing(9_000.0, took=600.0))]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(None, "–"), (0.2, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (7_499, "2 h 04 min"), (100_000, "1 d 03 h")],
-)
-def test_durations_are_said_in_two_units(seconds, words):
-    """At most, and rounded down but for seconds."""
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("age", "done", "total", "earlier", "left"),
-    [
-        (100.0, 10, 50, (), 400.0),
-        (100.0, 10, 50, (1.0,), 400.0),
-        (100.0, 50, 50, (), 0.0),
-        (100.0, 60, 50, (), 0.0),
-        (100.0, 0, 50, (150.0, 130.0, 9_000.0), 50.0),
-        (100.0, 0, 50, (90.0,), None),
-        (100.0, 0, 50, (), None),
-    ],
-)
-def test_what_remains_is_told_by_the_pace_or_by_earlier_jobs(age, done, total, earlier, left):
-    """Or not at all."""
-    assert remaining(age, done, total, earlier) == left
-
-
-def test_only_jobs_under_way_have_something_left():
-    """Those that have ended took some time, and grow older all the same."""
-    waiting = replace(JOB, answered=0, failed=0)
-    elsewhere = replace(waiting, scope=ScopeName("other", "", SCOPE.base_url))
-    ended = replace(JOB, status="completed")
-    assert timings([COLLECTED, JOB, waiting, elsewhere, ended], now=1_500.0) == [
-        Timing(500.0, took=600.0),
-        Timing(500.0, eta=1_500.0),
-        Timing(500.0, eta=100.0),
-        Timing(500.0),
-        Timing(500.0),
-    ]
-
-
-def test_reasons_are_told_apart_by_status_and_code():
-    """The most frequent one first, with three custom_ids."""
-    kinds = [(400, "bad"), (None, "missing_result"), (None, "missing_result"), (400, "bad"), (400, "bad"), (400, "bad")]
-    found = group_failures(FailureEntry(SCOPE, f"{n}", "b", *kind, f"message {n}", 1) for n, kind in enumerate(kinds))
-    assert [(reason.count, reason.message, reason.custom_ids) for reason in found] == [
-        (4, "message 0", ["0", "3", "4"]),
-        (2, "message 1", ["1", "2"]),
-    ]
-
-
-def drawn(*jobs: JobEntry, width: int) -> list[str]:
-    """What is left on a terminal."""
-    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width, legacy_windows=False)
-    with Bars(console) as bars:
-        bars.show(jobs)
-        bars.show([replace(job, answered=job.answered + 1) for job in jobs])
-        written = console.file.getvalue()
-    last = written.rpartition("\x1b[1A")[2]
-    return [line.replace("\x1b[2K", "").rstrip() for line in last.splitlines()]
-
-
-@pytest.mark.parametrize("width", [60, 80, 160])
-def test_progress_fits_the_terminal(width, monkeypatch):
-    """A line for all and one for each job, of which the numbers are kept whatever is cut."""
-    monkeypatch.setattr(tables.time, "time", lambda: 2_250.0)
-    lines = drawn(JOB, COLLECTED, width=width)
-    assert max(map(len, lines)) <= width
-    assert lines[0].startswith("all ")
-    assert "62501/100000" in lines[0]
-    assert "12501/50000" in lines[1]
-    assert "in_progress" in lines[1]
-    assert lines[1].endswith("ETA 1 h 02 min")
-    assert "c6e7f8" in lines[1]
-
-
-JOBS = [(JOB, Timing(500.0, eta=60.0)), (COLLECTED, Timing(9_000.0, took=600.0))]
-
-
-def printed(table, width: int) -> list[str]:
+def render(table, width: int = 160) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
-    console.print(table(width))
+    console.print(table)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
@@ -144,9 +43,9 @@ def printed(table, width: int) -> list[str]:
         (91, "scope", "batch status answered failed took"),
     ],
 )
-def test_a_batch_can_be_copied_from_a_narrow_terminal(width, first, second):
-    """Its id is in one piece; what is needed least is left out."""
-    lines = printed(lambda room: jobs_table(JOBS, room), width)
+def test_a_batch_id_stays_in_one_piece_in_a_narrow_terminal(width, first, second):
+    lines = render(jobs_table(JOBS, width), width)
+
     assert " ".join(lines[0].split()) == first
     assert " ".join(lines[1].split()).startswith(second)
     assert all(sum(job.batch_id in line for line in lines) == 1 for job, _ in JOBS)
@@ -154,34 +53,53 @@ def test_a_batch_can_be_copied_from_a_narrow_terminal(width, first, second):
     assert " ".join(lines[-1].split()).startswith("total 62,000/100,000 500")
 
 
+def test_one_job_needs_no_sum():
+    lines = render(jobs_table(JOBS[:1]))
+    assert len(lines) == 2
+
+
+def test_a_job_without_a_billed_answer_has_no_cost_yet():
+    assert has_no_cost_yet(OPEN_JOB)
+    assert has_no_cost_yet(replace(COLLECTED_JOB, answered=0))
+    assert not has_no_cost_yet(replace(OPEN_JOB, tokens_in=1))
+    assert not has_no_cost_yet(COLLECTED_JOB)
+    assert render(jobs_table(JOBS[:1]))[1].split()[5:7] == ["–", "–"]
+
+
+def test_an_unknown_cost_is_a_question_mark():
+    assert format_cost(None) == ("?", "?")
+    assert format_cost(Cost(Decimal(1), Decimal(3))) == ("$1.00", "$2.00")
+
+
 @pytest.mark.parametrize("width", [80, 120])
-def test_failures_can_be_copied_from_a_narrow_terminal(width):
-    """custom_ids are in one piece."""
+def test_a_custom_id_stays_in_one_piece_in_a_narrow_terminal(width):
     custom_id = "5acd45b53d64e0b5cc4b107d9758d5af-0"
     failure = FailureEntry(SCOPE, custom_id, "b", 400, "context_length_exceeded", "Too long, by far. " * 9, 1)
-    assert any(
-        custom_id in line for line in printed(lambda room: tables.reasons_table(group_failures([failure]), room), width)
-    )
+
+    lines = render(reasons_table(group_failures([failure]), width), width)
+
+    assert any(custom_id in line for line in lines)
 
 
-def test_names_are_no_markup():
-    """A pipeline may be called what it likes."""
-    console = Console(file=io.StringIO(), width=160)
+def test_names_are_not_read_as_markup():
     scope = ScopeName("[red]odd[/]", "[/]", SCOPE.base_url)
-    console.print(jobs_table([(replace(JOB, scope=scope, status="[/x]"), Timing(1.0))]))
-    assert "[red]odd[/]/[/]" in console.file.getvalue()
-    assert "[/x]" in console.file.getvalue()
+    text = "\n".join(render(jobs_table([(replace(OPEN_JOB, scope=scope, status="[/x]"), Timing(1.0))])))
+    assert "[red]odd[/]/[/]" in text
+    assert "[/x]" in text
+    assert render(facts_table([("name", "[b]value[/b]")])) == ["name  [b]value[/b]"]
 
 
-@pytest.mark.parametrize(
-    ("body", "generations"),
-    [
-        ({"choices": [{"message": {"content": "a"}}, {"message": {"content": None, "refusal": "No."}}]}, ["a", None]),
-        ({"choices": [{"text": "b"}]}, ["b"]),
-        ({"data": [{"embedding": [0.5]}]}, []),
-        ({"choices": ["odd"]}, [None]),
-    ],
-)
-def test_what_is_written_of_an_answer_are_its_texts(body, generations):
-    """Those of a chat and of a completion; an embedding has none."""
-    assert record(AnswerEntry("a-0", None, Answer.of(body)))["generations"] == generations
+def test_costs_have_a_row_for_each_model_and_a_sum():
+    """A model without a price has a question mark, and the sum contains the known costs."""
+    entries = [
+        CostEntry(SCOPE, "gpt-4o-mini", 3, Usage(1_000, 20, 5), Cost(Decimal(1), Decimal(2)), 0),
+        CostEntry(SCOPE, "", 2, Usage(500, 10), Cost(), 2),
+    ]
+
+    header, known, unknown, total = render(costs_table(entries))
+
+    assert " ".join(header.split()) == "scope model answers tokens in cached tokens out cost full price saved"
+    assert known.split()[1:] == ["gpt-4o-mini", "3", "1,000", "5", "20", "$1.00", "$2.00", "$1.00"]
+    assert unknown.split()[1:] == ["?", "2", "500", "0", "10", "?", "?", "?"]
+    assert total.split() == ["total", "5", "1,500", "5", "30", "$1.00", "$2.00", "$1.00"]
+    assert len(render(costs_table(entries[:1]))) == 2

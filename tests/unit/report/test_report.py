@@ -20,12 +20,12 @@ from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.report.history import Ending, Phase, Stretch, answers_over_time, crowds, histories
 from tests.support import ledgers
+from tests.support.entries import COLLECTED_JOB
 from tests.support.ledgers import START, LedgerWriter
-from tests.unit.display.test_tables import COLLECTED
 
 SCOPE = ScopeName("preferences", "generate", "https://api.openai.com/v1/")
 JOB = replace(
-    COLLECTED,
+    COLLECTED_JOB,
     scope=SCOPE,
     requests=10,
     answered=8,

@@ -1,0 +1,101 @@
+"""Table of the estimates of a pipeline's steps, and the notes on how exact their numbers are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from rich.markup import escape
+from rich.table import Table
+
+from distilabel_openai_batch.display.layout import UNLIMITED_WIDTH, fit_table
+from distilabel_openai_batch.pricing import job_costs, prices
+from distilabel_openai_batch.pricing.prices import dollars
+from distilabel_openai_batch.pricing.step_estimate import StepEstimate
+
+
+def estimates_table(estimates: Sequence[StepEstimate], width: int = UNLIMITED_WIDTH) -> Table:
+    """Create a table with a row for each step that submits requests, and a row with the total cost.
+
+    The total is left out for a single step, and if a cost is unknown. Steps that depend on answers count in no total.
+
+    Args:
+        estimates: the estimates in the order of the pipeline.
+        width: the number of terminal columns.
+    """
+    names = ("step", "model", "rows", "requests", "known", "to submit", "tokens in", "tokens out", "cost", "full price")
+    independent = [estimate for estimate in estimates if not estimate.depends_on]
+    rows = [(escape(estimate.step), escape(estimate.model), *_estimate_cells(estimate)) for estimate in estimates]
+    sums: tuple[str, ...] = ()
+    if len(independent) > 1 and all(estimate.cost for estimate in independent):
+        total = job_costs.total(estimate.cost for estimate in independent)
+        name = "total" if len(independent) == len(estimates) else "partial total"
+        sums = (name, *[""] * 7, _at_most(total.spent), _at_most(total.at_once))
+    droppable = ("rows", "full price", "known", "tokens in")
+    return fit_table(names, rows, sums, width, number_names=names[2:], droppable=droppable)
+
+
+def estimate_notes(estimates: Sequence[StepEstimate]) -> Iterator[str]:
+    """Yield a sentence for each limit on the meaning of the numbers: approximations, bounds, steps without an estimate.
+
+    Args:
+        estimates: the estimates in the order of the pipeline.
+    """
+    yield (
+        "Tokens in (~) are estimated from the lengths of the texts. Tokens out and costs (≤) are upper bounds for"
+        " answers as long as their requests allow: most answers are shorter."
+    )
+    if any(estimate.known for estimate in estimates):
+        yield "Known requests are answered or in progress in the ledger: a run does not submit them again."
+    for estimate in estimates:
+        yield from _step_notes(estimate)
+    unpriced_models = {
+        (estimate.model, estimate.base_url): None
+        for estimate in estimates
+        if not estimate.depends_on and estimate.cost is None
+    }
+    for model, base_url in unpriced_models:
+        if not prices.rates(model, base_url, time.time()):
+            yield f"? {prices.why_unknown(model, base_url)}"
+        else:
+            yield f"? Some requests of {model} set no limit on the tokens of their answers, so the cost is unknown."
+
+
+def _step_notes(estimate: StepEstimate) -> Iterator[str]:
+    if estimate.depends_on == (estimate.step,):
+        yield f"Not in the estimate: {estimate.step}, whose requests depend on its own answers."
+    elif estimate.depends_on:
+        yield (
+            f"Not in the estimate: {estimate.step}, whose requests depend on the answers of"
+            f" {', '.join(estimate.depends_on)}."
+        )
+    if estimate.asks_in_rounds:
+        yield (
+            f"{estimate.step} submits requests in rounds that depend on its answers: the real number of requests may be"
+            " higher or lower. Each later request is estimated with one answer of full length in its prompt."
+        )
+    if estimate.is_parted:
+        yield f"A routing function gives {estimate.step} only a part of these rows: the numbers are upper bounds."
+
+
+def _estimate_cells(estimate: StepEstimate) -> list[str]:
+    if estimate.depends_on:
+        return ["?"] * 8
+    counts = (estimate.rows, estimate.requests, estimate.known, estimate.requests - estimate.known)
+    usage, cost = estimate.usage, estimate.cost
+    return [
+        *(f"{count:,}" for count in counts),
+        _mark("~", f"{usage.tokens_in:,}", zero="0") if usage else "?",
+        _mark("≤ ", f"{usage.tokens_out:,}", zero="0") if usage else "?",
+        *(map(_at_most, (cost.spent, cost.at_once)) if cost else ["?", "?"]),
+    ]
+
+
+def _at_most(amount: Decimal) -> str:
+    return _mark("≤ ", dollars(amount), zero=dollars(Decimal(0)))
+
+
+def _mark(sign: str, number: str, zero: str) -> str:
+    """Return a number behind a sign; zero is exact and gets no sign."""
+    return number if number == zero else f"{sign}{number}"

@@ -1,0 +1,76 @@
+"""Durations of jobs: age, time from plan to end, and estimated time left. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distilabel_openai_batch.ledger.entries import JobEntry
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
+from distilabel_openai_batch.text import duration
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Durations of one job, in seconds.
+
+    Attributes:
+        age: time since the plan.
+        took: time from the plan to the end; `None` for an open job, and for a dropped job without a recorded end.
+        eta: estimated time until the end; `None` for an ended job, and while there is nothing to estimate from.
+    """
+
+    age: float
+    took: float | None = None
+    eta: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Text of a table cell: the time left of an open job (`ETA 5 min 00 s`), or the time that the job took."""
+        return f"ETA {duration(self.eta)}" if self.eta is not None else duration(self.took)
+
+
+def job_timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:
+    """Return the timing of each job, in the same order.
+
+    Args:
+        jobs: all jobs of the ledger: the durations of a scope's ended jobs predict the durations of its open jobs.
+        now: the current time, in seconds since the epoch.
+    """
+    ended_durations: dict[ScopeName, list[float]] = {}
+    for job in jobs:
+        if job.ended_at and not job.is_open and job.state is not JobState.DROPPED:
+            ended_durations.setdefault(job.scope, []).append(job.ended_at - job.created_at)
+    return [
+        Timing(
+            max(0.0, now - job.created_at),
+            max(0.0, job.ended_at - job.created_at) if job.ended_at else None,
+            estimate_seconds_left(
+                now - job.created_at, job.answered + job.failed, job.requests, ended_durations.get(job.scope, ())
+            )
+            if job.is_open and not job.has_ended
+            else None,
+        )
+        for job in jobs
+    ]
+
+
+def estimate_seconds_left(age: float, done: int, total: int, ended_durations: Sequence[float] = ()) -> float | None:
+    """Return the estimated seconds until a job ends.
+
+    The estimate follows the job's own pace once a request is done. Before, it is the rest of the median duration of the
+    scope's ended jobs.
+
+    Args:
+        age: seconds since the job was planned.
+        done: number of the job's requests with an outcome.
+        total: number of the job's requests.
+        ended_durations: durations of the scope's ended jobs, in seconds.
+
+    Returns:
+        `None` without a done request and without an ended job that took longer than `age`.
+    """
+    if done:
+        return age / done * max(0, total - done)
+    median = sorted(ended_durations)[len(ended_durations) // 2] if ended_durations else 0.0
+    return median - age if median > age else None

@@ -1,0 +1,119 @@
+"""Tests of `display.live`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import types
+
+import pytest
+
+from distilabel_openai_batch.display.bars import Bar
+from distilabel_openai_batch.display.live import PROGRESS_ENV_NAME, NotebookDisplay, choose_display
+from tests.support.terminal import Terminal, screen
+
+LOGGER = logging.getLogger("test.display")
+BAR = Bar("batch_1", "", 1, 4, "in_progress", False, None)
+
+
+@pytest.fixture
+def attach(monkeypatch, caplog):
+    """Return a function that makes stderr a terminal.
+
+    pytest captures stderr again when the test begins, so a fixture cannot do this itself.
+    """
+    terminal = Terminal()
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("CI", PROGRESS_ENV_NAME):
+        monkeypatch.delenv(name, raising=False)
+
+    def attach_stderr() -> Terminal:
+        monkeypatch.setattr(sys, "stderr", terminal.file)
+        return terminal
+
+    yield attach_stderr
+    terminal.close()
+
+
+def test_one_run_at_a_time_draws_in_the_terminal(attach):
+    terminal = attach()
+    first, second = (choose_display(LOGGER) for _ in range(2))
+    first.show([], 0, 1)
+    second.show([], 0, 1)
+    second.close("second")
+    first.close("first")
+    third = choose_display(LOGGER)
+    third.show([], 0, 1)
+    third.close("third")
+    assert screen(terminal.close()) == ["first", "third"]
+
+
+def test_the_summary_is_left_to_a_log_that_contains_it(attach, caplog):
+    terminal = attach()
+    caplog.set_level(logging.INFO)
+    display = choose_display(LOGGER)
+    display.show([], 0, 1)
+    display.close("summary")
+    assert screen(terminal.close()) == []
+
+
+def test_a_log_handler_gets_its_stream_back(attach, monkeypatch):
+    terminal = attach()
+    handler = logging.StreamHandler(terminal.file)
+    monkeypatch.setattr(LOGGER, "handlers", [handler])
+    display = choose_display(LOGGER)
+    display.show([BAR], 1, 4)
+    assert handler.stream is not terminal.file
+    LOGGER.warning("logged above")
+    display.close("summary")
+    assert handler.stream is terminal.file
+    assert screen(terminal.close()) == ["logged above", "summary"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(PROGRESS_ENV_NAME, "0"), ("CI", "true"), ("TERM", "dumb"), ("TERM", "unknown")]
+)
+def test_an_environment_variable_turns_bars_off(attach, monkeypatch, name, value):
+    attach()
+    assert choose_display(LOGGER) is not None
+    monkeypatch.setenv(name, value)
+    assert choose_display(LOGGER) is None
+
+
+def test_without_a_terminal_there_are_no_bars(monkeypatch, tmp_path):
+    with (tmp_path / "log").open("w") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        assert choose_display(LOGGER) is None
+    monkeypatch.setattr(sys, "stderr", None)
+    assert choose_display(LOGGER) is None
+
+
+def test_a_notebook_kernel_gets_a_line(monkeypatch):
+    monkeypatch.delenv(PROGRESS_ENV_NAME, raising=False)
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: types.SimpleNamespace(kernel=object())
+    ipython.display = types.SimpleNamespace(display=print)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    assert isinstance(choose_display(LOGGER), NotebookDisplay)
+
+
+def test_a_notebook_line_is_updated_in_place():
+    texts: list[str] = []
+
+    class Handle:
+        def update(self, data, raw):
+            texts.append(data["text/plain"])
+
+    def publish(data, raw, display_id):
+        texts.append(data["text/plain"])
+        return Handle()
+
+    display = NotebookDisplay(publish)
+    display.close("summary before the first line")
+    display.show([], 0, 1)
+    display.show([BAR], 1, 4)
+    display.show([BAR], 1, 4)
+    display.close("summary")
+    assert texts == ["0 of 1 request", "1 of 4 requests; jobs: 1 in_progress", "summary"]

@@ -1,0 +1,58 @@
+"""Tests of `display.timings`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from distilabel_openai_batch.display.timings import Timing, estimate_seconds_left, job_timings
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
+from tests.support.entries import COLLECTED_JOB, OPEN_JOB, SCOPE
+
+
+@pytest.mark.parametrize(
+    ("age", "done", "total", "ended_durations", "seconds_left"),
+    [
+        (100.0, 10, 50, (), 400.0),
+        (100.0, 10, 50, (1.0,), 400.0),
+        (100.0, 50, 50, (), 0.0),
+        (100.0, 60, 50, (), 0.0),
+        (100.0, 0, 50, (150.0, 130.0, 9_000.0), 50.0),
+        (100.0, 0, 50, (90.0,), None),
+        (100.0, 0, 50, (), None),
+    ],
+)
+def test_the_time_left_follows_the_pace_or_the_median_of_ended_jobs(age, done, total, ended_durations, seconds_left):
+    assert estimate_seconds_left(age, done, total, ended_durations) == seconds_left
+
+
+def test_only_a_job_in_progress_has_an_eta():
+    """Durations of another scope's jobs, and of dropped jobs, predict nothing."""
+    waiting = replace(OPEN_JOB, answered=0, failed=0)
+    elsewhere = replace(waiting, scope=ScopeName("other", "", SCOPE.base_url))
+    ended = replace(OPEN_JOB, status="completed")
+    dropped = replace(COLLECTED_JOB, state=JobState.DROPPED, ended_at=90_000.0)
+
+    timings = job_timings([COLLECTED_JOB, OPEN_JOB, waiting, elsewhere, ended, dropped], now=1_500.0)
+
+    assert timings == [
+        Timing(500.0, took=600.0),
+        Timing(500.0, eta=1_500.0),
+        Timing(500.0, eta=100.0),
+        Timing(500.0),
+        Timing(500.0),
+        Timing(500.0, took=89_000.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("timing", "label"),
+    [
+        (Timing(500.0, eta=60.0), "ETA 1 min 00 s"),
+        (Timing(500.0, took=60.0), "1 min 00 s"),
+        (Timing(500.0), "–"),
+    ],
+)
+def test_the_label_is_the_time_left_or_the_time_taken(timing, label):
+    assert timing.label == label
