@@ -90,7 +90,12 @@ def test_costs_lists_scopes_and_models_with_a_total(directory):
     entries = LedgerReader(directory).jobs()
     spent, synchronous = (sum(column) for column in zip(*map(expected, entries[:2]), strict=True))
     header, priced, unpriced, total = run_command("costs").stdout.splitlines()
-    assert re.split(r" {2,}|(?<=cached) |(?<=price) ", header.strip())[-4:] == ["tokens out", "cost", "full price", "saved"]
+    assert re.split(r" {2,}|(?<=cached) |(?<=price) ", header.strip())[-4:] == [
+        "tokens out",
+        "cost",
+        "full price",
+        "saved",
+    ]
     money = [dollars(spent), dollars(synchronous), dollars(synchronous - spent)]
     assert priced.split()[:3] == ["asking.py", "gpt-4o-mini-2024-07-18", "15"]
     assert priced.split()[-3:] == money
