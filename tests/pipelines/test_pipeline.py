@@ -342,7 +342,7 @@ def test_unusual_prompts_are_answered(sandbox, tmp_path, case):
 
 
 def test_prompt_above_the_byte_limit_fails_alone(sandbox, tmp_path):
-    """That prompt is never sent."""
+    """The prompt is never sent."""
     rows = [{"instruction": "Say it"}, {"instruction": "x" * 5_000}, {"instruction": "Say that"}]
 
     pipeline = generation_pipeline(batch_llm(max_bytes_per_job=4_000), rows, tmp_path)
