@@ -414,7 +414,7 @@ def test_another_machine_finds_the_jobs_on_the_server(forker, uninterrupted, san
 
 
 def test_two_processes_run_the_same_pipeline_at_once(forker, uninterrupted, sandbox, tmp_path):
-    """One process submits, and both get the dataset."""
+    """A single process submits, and both get the dataset."""
     dataset = uninterrupted(sandbox, "chain")
     sandbox.configure(in_progress_seconds=1.0)
     scripts = [Script(forker, tmp_path / name) for name in ("one", "other")]
