@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import filelock
 
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger.files import sqlite_errors_translated
-from distilabel_openai_batch.ledger.schema import check_header, migrate
+from distilabel_openai_batch.ledger.schema import APPLICATION_ID, check_header, migrate
 
 # Seven answers of 1,000 bytes fill an 8,192-byte page well; SQLite's default page of 4,096 bytes holds only three.
 PAGE_BYTES = 8_192
@@ -21,6 +22,8 @@ PAGE_BYTES = 8_192
 # a checkpoint per 64 MB writes less than SQLite's default of one per 1,000 pages.
 _CACHE_KILOBYTES = 8_192
 _CHECKPOINT_BYTES = 67_108_864
+
+_HEADER_BYTES = 100
 
 BUSY_SECONDS = 60.0
 """The time that a session waits for another process to release the file."""
@@ -91,12 +94,13 @@ def open_database(path: Path) -> sqlite3.Connection:
         LedgerError: the file cannot be read or written, is damaged, is another program's, or a newer release wrote it.
     """
     with sqlite_errors_translated(path):
+        # Before SQLite opens the file, which creates a write-ahead log.
+        _check_length(path)
         database = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         try:
             check_header(database, path)
-            _check_length(database, path)
             # The page size takes effect in a new file only.
             database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             database.execute("PRAGMA journal_mode = WAL")
@@ -110,19 +114,21 @@ def open_database(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _check_length(database: sqlite3.Connection, path: Path) -> None:
-    """Raise `LedgerError` if the file was cut off; SQLite reports a missing page only when a query needs the page."""
+def _check_length(path: Path) -> None:
+    """Raise `LedgerError` if the file was cut off; SQLite reports a missing page only when a query needs the page.
+
+    The offsets in the header: https://www.sqlite.org/fileformat2.html#the_database_header
+    """
     # If there is a write-ahead log, the file itself may rightly be shorter.
     if path.with_name(f"{path.name}-wal").exists():
         return
-    [pages] = database.execute("PRAGMA page_count").fetchone()
-    [page_size] = database.execute("PRAGMA page_size").fetchone()
-    # Bytes 28 to 31 of the header hold the number of pages: https://www.sqlite.org/fileformat2.html
     with path.open("rb") as file:
-        header = file.read(32)
-    if len(header) == 32:
-        pages = max(pages, int.from_bytes(header[28:], "big"))
-    if header and path.stat().st_size < pages * page_size:
+        header = file.read(_HEADER_BYTES)
+        length = file.seek(0, os.SEEK_END)
+    if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
+        return
+    page_bytes, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
+    if length < pages * page_bytes:
         raise LedgerError(
             f"The ledger {path} is damaged: the file is shorter than its header says. The file was not changed. Restore"
             " the file from a copy, or move it away: the next run then finds the jobs that are still on the server."

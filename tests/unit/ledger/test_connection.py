@@ -33,6 +33,10 @@ def cut_off(path):
     os.truncate(path, path.stat().st_size // 2)
 
 
+def cut_last_page_off(path):
+    os.truncate(path, path.stat().st_size - 1)
+
+
 def overwrite(path):
     path.write_bytes(b"This is a letter, not a ledger.\n" * 200)
 
@@ -57,6 +61,7 @@ def raise_schema_version(path):
 
 DAMAGES = {
     "cut off": (cut_off, "damaged"),
+    "cut off in the last page": (cut_last_page_off, "damaged: the file is shorter than its header says"),
     "not a database": (overwrite, "damaged, or is no ledger"),
     "scrambled": (scramble, "damaged"),
     "another program's": (replace_with_other_database, "another program"),

@@ -63,6 +63,13 @@ def test_a_dead_sessions_job_without_a_batch_is_interrupted(ledger, reader, stat
     assert reader.jobs()[0].status == INTERRUPTED
 
 
+def test_all_jobs_of_a_dead_session_are_interrupted(ledger, reader):
+    ledger.jobs.plan(make_shard("a-0"))
+    ledger.jobs.plan(make_shard("b-0"))
+    ledger.close()
+    assert [job.status for job in reader.jobs()] == [INTERRUPTED] * 2
+
+
 def test_a_ledger_is_in_use_while_a_session_has_it_open(ledger, reader):
     assert reader.is_in_use()
     ledger.close()
@@ -118,6 +125,19 @@ def test_a_missing_ledger_is_an_error(tmp_path):
         LedgerReader(tmp_path).jobs()
 
 
+def test_a_directory_that_cannot_be_read_is_an_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        LedgerReader(tmp_path / "file").jobs()
+
+
+def test_a_damaged_ledger_is_an_error(ledger, reader):
+    ledger.close()
+    reader.path.write_bytes(b"This is a letter, not a ledger.")
+    with pytest.raises(LedgerError, match="is damaged, or is no ledger"):
+        reader.jobs()
+
+
 def test_a_file_without_tables_has_no_jobs(tmp_path):
     """A first run creates the file before the tables."""
     (tmp_path / FILE_NAME).touch()
@@ -140,8 +160,9 @@ def test_a_query_does_not_wait_for_a_transaction(ledger, reader):
     assert reader.jobs()[0].requests == 7
 
 
-def test_a_ledger_that_is_opened_during_a_query_is_read_again(ledger, reader, monkeypatch):
-    """The first read, without SQLite's locks, may be torn; its rows are discarded."""
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_ledger_that_is_changed_during_a_query_is_read_again(ledger, reader, monkeypatch, fails):
+    """The first read, without SQLite's locks, may be torn or fail; its rows are discarded."""
     plan_ended_job(ledger, "a-0")
     ledger.close()
     read, options = LedgerReader._read, []
@@ -152,6 +173,8 @@ def test_a_ledger_that_is_opened_during_a_query_is_read_again(ledger, reader, mo
         if len(options) == 1:
             with sqlite3.connect(self.path) as database:
                 database.execute("UPDATE jobs SET requests = 7")
+            if fails:
+                raise sqlite3.DatabaseError("database disk image is malformed")
         return rows
 
     monkeypatch.setattr(LedgerReader, "_read", read_and_change)

@@ -92,6 +92,15 @@ def test_a_current_file_is_not_written(monkeypatch):
         assert database.total_changes == before
 
 
+def test_an_error_after_sqlites_own_rollback_is_raised_as_such(monkeypatch):
+    """SQLite rolls back by itself on a full disk."""
+    monkeypatch.setattr("distilabel_openai_batch.ledger.schema.migrations", lambda: ["ROLLBACK; SELECT missing;"])
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
+        with pytest.raises(sqlite3.OperationalError, match="no such column: missing"):
+            migrate(database)
+        assert not database.in_transaction
+
+
 def test_the_header_tells_a_ledger_from_other_files(tmp_path):
     path = tmp_path / FILE_NAME
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:
