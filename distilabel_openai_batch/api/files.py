@@ -73,7 +73,7 @@ class FilesAPI:
         return file_id
 
     async def _wait_until_ready(self, file_id: str, file: Mapping[str, Any]) -> None:
-        """Wait until the server has processed an upload; Azure takes its time for that."""
+        """Wait until the server has processed an upload: Azure accepts no batch before."""
         started, polls = time.monotonic(), 0
 
         async def poll() -> dict[str, Any]:

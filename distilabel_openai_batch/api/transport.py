@@ -127,11 +127,14 @@ class Transport:
         return _without_credentials(self.client.base_url)
 
     async def retry(self, action: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a call until it succeeds, fails for good, or the patience ends.
+        """Repeat a call until it succeeds, fails for good, or exceeds the patience.
 
         Args:
             action: the infinitive that logs and errors name ("upload an input file").
             attempt: makes one call and returns its result.
+
+        Returns:
+            The result of the successful attempt.
 
         Raises:
             RunError: the server refuses, or could not be reached. `did_nothing` is set if no attempt had an effect.
