@@ -1,4 +1,4 @@
-"""What a request costs in work, which no slow machine changes; and what the benchmarks write, never how fast it was."""
+"""Bounds on the work of a request, which do not depend on the machine, and the format of the benchmarks' results."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from benchmarks.virtual_server import Scenario, VirtualServer
 
 REQUESTS = 2_000
 
-# What is done for a run of 2,000 requests, at most; looks at the job apart, which depend on the time that it takes.
-# Tighten them when it has become less; raise them with a reason.
+# Upper bounds for a run of 2,000 requests, without polls, whose number depends on the time of the run. Tighten a bound
+# when the work has become less; raise a bound only with a reason.
 HTTP_REQUESTS = 5
 COMMITS = 12
 STATEMENTS_A_REQUEST = 3.2
@@ -42,12 +42,12 @@ RESUMED_COMMITS = 4
 RESUMED_STATEMENTS_A_REQUEST = 0.02
 
 
-class Work:
-    """Counts what the ledgers of this process do.
+class LedgerWork:
+    """Counter of the SQL statements of this process's ledgers.
 
     Attributes:
-        statements: that SQLite ran, once for each row of an `executemany`.
-        commits: the transactions among them; each is one `fsync` at least.
+        statements: number of statements, once for each row of an `executemany`.
+        commits: number of commits among the statements; a commit is at least one `fsync`.
     """
 
     def __init__(self, monkeypatch) -> None:
@@ -68,7 +68,7 @@ class Work:
 
 @pytest.fixture
 def work(monkeypatch):
-    return Work(monkeypatch)
+    return LedgerWork(monkeypatch)
 
 
 def generate() -> list:
@@ -77,14 +77,14 @@ def generate() -> list:
     return llm.generate_outputs([[{"role": "user", "content": question}] for question in questions(REQUESTS)])
 
 
-def as_in_a_new_process() -> None:
+def clear_scope_memories() -> None:
     from distilabel_openai_batch.engine.calls import scope_memories
 
     scope_memories.clear()
 
 
-def test_a_request_costs_so_much_work_and_no_more(sandbox, work):
-    """HTTP requests, statements and commits do not grow with the requests, or stay within a bound for each of them."""
+def test_work_of_a_run_stays_within_bounds(sandbox, work):
+    """HTTP requests and commits do not grow with the number of requests; statements per request have a bound."""
     generate()
 
     calls = Counter(call.name for call in sandbox.calls())
@@ -94,12 +94,12 @@ def test_a_request_costs_so_much_work_and_no_more(sandbox, work):
     assert work.statements / REQUESTS <= STATEMENTS_A_REQUEST
 
 
-def test_a_run_that_finds_everything_answered_asks_and_writes_next_to_nothing(sandbox, monkeypatch):
-    """It reads the ledger in large pieces, and buys nothing."""
+def test_run_with_all_answers_in_the_ledger_does_almost_no_work(sandbox, monkeypatch):
+    """The run reads the ledger in large pieces, and submits nothing."""
     generate()
-    as_in_a_new_process()
+    clear_scope_memories()
     before = len(sandbox.calls())
-    work = Work(monkeypatch)
+    work = LedgerWork(monkeypatch)
 
     generate()
 
@@ -108,10 +108,10 @@ def test_a_run_that_finds_everything_answered_asks_and_writes_next_to_nothing(sa
     assert work.statements / REQUESTS <= RESUMED_STATEMENTS_A_REQUEST
 
 
-def test_a_request_takes_so_much_memory_and_no_more(sandbox):
-    """What Python allocates at the worst moment, and what is left when only the outputs are."""
+def test_memory_of_a_run_stays_within_bounds(sandbox):
+    """Both the peak of Python's allocations, and the allocations that remain with the outputs, have a bound."""
     generate()
-    as_in_a_new_process()
+    clear_scope_memories()
     sandbox.reset()
     gc.collect()
     blocks = sys.getallocatedblocks()
@@ -128,8 +128,8 @@ def test_a_request_takes_so_much_memory_and_no_more(sandbox):
     assert (sys.getallocatedblocks() - blocks) / REQUESTS <= ALLOCATIONS_KEPT_A_REQUEST
 
 
-def test_the_benchmarks_write_a_table_and_all_that_it_says_as_json(tmp_path):
-    """The shape of the results, from what `make bench-quick` runs: too little to say anything of the times."""
+def test_benchmarks_write_their_results_as_markdown_and_json(tmp_path):
+    """The plan `quick` is too small for meaningful times, so only the format is checked."""
     command = [sys.executable, "-m", "benchmarks", "--plan", "quick", "--output", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=500)
 
@@ -156,8 +156,8 @@ def test_the_benchmarks_write_a_table_and_all_that_it_says_as_json(tmp_path):
     assert str(ROOT) not in text + (tmp_path / "results.json").read_text(encoding="utf-8")
 
 
-def test_a_contender_that_cannot_take_part_does_not_stop_the_others(monkeypatch, tmp_path):
-    """Its row says why instead."""
+def test_unavailable_contender_does_not_stop_the_others(monkeypatch, tmp_path):
+    """The contender's row gives the reason."""
     monkeypatch.setattr("benchmarks.runs.ENVIRONMENTS", tmp_path)
     runs = Runs(replace(PLANS["quick"], peers=True, seconds=60.0))
 
@@ -167,17 +167,16 @@ def test_a_contender_that_cannot_take_part_does_not_stop_the_others(monkeypatch,
     assert "a job takes 50,000" in (seen["offline"].reason or "")
 
 
-def test_questions_are_as_many_and_as_long_as_asked_and_no_two_alike():
-    """Contenders in other processes ask the same ones."""
-    asked = list(questions(1_000))
+def test_questions_are_distinct_and_equally_long():
+    """Two calls return the same questions, because each contender runs in its own process."""
+    first = list(questions(1_000))
 
-    assert len(set(asked)) == 1_000
-    assert {len(question) for question in asked} == {500}
-    assert asked == list(questions(1_000))
+    assert len(set(first)) == 1_000
+    assert {len(question) for question in first} == {500}
+    assert first == list(questions(1_000))
 
 
-def test_each_rule_notices_a_job_after_it_has_ended():
-    """Never before, and not later than its longest pause."""
+def test_each_polling_rule_notices_the_end_of_a_job_within_its_longest_pause():
     for rule in polling.RULES:
         noticed = polling.simulate(rule, 600.0)
         assert 0 < noticed.worst <= 60.0
@@ -187,22 +186,21 @@ def test_each_rule_notices_a_job_after_it_has_ended():
 
 
 @pytest.mark.parametrize(("power", "constant"), [(1.0, 0.001), (2.0, 5.0), (0.5, 1.0)])
-def test_the_exponent_of_a_fit_is_the_power_of_the_size(power, constant):
-    """Whatever the constant factor is."""
+def test_exponent_of_a_fit_is_the_power_of_the_size(power, constant):
+    """The constant factor has no influence."""
     points = [(size, constant * size**power) for size in (1_000, 50_000, 1_000_000)]
 
     assert wall.exponent(points) == pytest.approx(power)
 
 
-def test_the_size_of_a_value_counts_what_it_holds_once():
-    """A string that two values share is one of them's."""
+def test_size_counts_a_shared_object_once():
     text = "x" * 1_000
 
     assert size_of([[text], [text]]) == (2 * sys.getsizeof([text]) + sys.getsizeof(text)) / 2
 
 
-def test_the_virtual_server_keeps_its_limits_and_its_books():
-    """A batch beyond the token limit is refused when it is validated, and the time with a full queue is counted."""
+def test_virtual_server_enforces_the_token_limit():
+    """A batch beyond the limit fails in validation, and the server counts the tokens enqueued per second."""
     now = 0.0
     scenario = Scenario(requests=300, stands_for=1, tokens=10, per_job=100, max_jobs=20, token_limit=1_500)
     server = VirtualServer(scenario, lambda: now)

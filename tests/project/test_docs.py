@@ -28,32 +28,31 @@ from sybil.parsers.markdown import CodeBlockParser
 
 import distilabel_openai_batch
 from distilabel_openai_batch import OpenAIBatchLLM
-from distilabel_openai_batch.engine import calls
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.plugin import base
-from distilabel_openai_batch.sandbox import RequestFailure, Settings
+from distilabel_openai_batch.sandbox import RequestFailure, Sandbox, Settings
 from tests.support.commands import adopt_answer, run_command, submit_only
-from tests.support.environment import ROOT
+from tests.support.environment import ROOT, load_as_new_process
 
 for extra in ("genai_prices", "vl_convert"):
     pytest.importorskip(extra, reason="the pages show the output of every extra")
 
-# Usage of a single answer, in the size of thousands of answers.
-MANY = {"prompt_tokens": 1_680_000, "completion_tokens": 920_000}
+# Usage of an answer as large as thousands of answers, so that the prices on the page are not zero.
+LARGE_USAGE = {"prompt_tokens": 1_680_000, "completion_tokens": 920_000}
 
-CLI = ROOT / "docs" / "cli.md"
+CLI_PAGE = ROOT / "docs" / "cli.md"
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^ *```\w", re.MULTILINE)
-LOADED = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+""")
-SAVED = re.compile(r"[Ss]ave this as `([\w.]+)`")
+BLOCK_START = re.compile(r"^ *```\w", re.MULTILINE)
+EXTERNAL_RESOURCE = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+""")
+SAVED_FILE = re.compile(r"[Ss]ave this as `([\w.]+)`")
 INSTRUCTIONS = ROOT / "examples" / "instructions.jsonl"
 
 # Lines that the tests skip, each with the reason.
-NOT_RUN = {
+SKIPPED_LINES = {
     "pip install .": "the package is installed",
     "pip install '.[sandbox]'": "the package is installed",
     "pip install '.[ray]'": "`make test-ray` runs with Ray installed",
@@ -70,15 +69,15 @@ NOT_RUN = {
 }
 
 # Addresses of servers on the pages, which the sandbox's address replaces.
-ADDRESSES = ("http://127.0.0.1:8000", "https://my-resource.openai.azure.com")
+SERVER_ADDRESSES = ("http://127.0.0.1:8000", "https://my-resource.openai.azure.com")
 
-# The page about Ray: its Python is only compiled here. `make test-ray` runs it.
-RAY = "ray.md"
+# Page whose Python is only compiled here; `make test-ray` runs the code.
+RAY_PAGE = "ray.md"
 
 
 @pytest.fixture
-def desk(sandbox, tmp_path, monkeypatch) -> Path:
-    """Return a reader's working directory, with the project's examples and a Hub of one dataset.
+def working_directory(sandbox, tmp_path, monkeypatch) -> Path:
+    """Return a working directory with the project's examples, and replace the Hub by one dataset.
 
     The dataset has the split and the columns of `HuggingFaceH4/instruction-dataset`.
     """
@@ -105,8 +104,8 @@ def desk(sandbox, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-class Reader:
-    """A reader who runs the code blocks of a page from top to bottom.
+class PageRunner:
+    """Runner of the code blocks of a page, from top to bottom.
 
     Args:
         address: Base URL of the sandbox.
@@ -118,7 +117,7 @@ class Reader:
         self._monkeypatch = monkeypatch
         self._output = ""
 
-    def read(self, page: Path) -> Document:
+    def parse(self, page: Path) -> Document:
         """Return the page with an evaluator for each of its blocks."""
         languages: dict[str, Callable[[Example], None]] = {
             "python": self.python,
@@ -127,7 +126,7 @@ class Reader:
             "sh": self.shell,
             "console": self.console,
             "text": self.text,
-            # A browser draws these.
+            # Browsers draw diagrams.
             "mermaid": lambda block: None,
         }
         parsers = [CodeBlockParser(language, evaluate) for language, evaluate in languages.items()]
@@ -136,16 +135,16 @@ class Reader:
     def python(self, block: Example) -> None:
         """Run a block as a script that continues the earlier blocks; or save the block if the page says so."""
         before = block.document.text[: block.start].rpartition("```")[2]
-        if saved := SAVED.search(before):
+        if saved := SAVED_FILE.search(before):
             Path(saved[1]).write_text(block.parsed, encoding="utf-8")
-        elif Path(block.path).name == RAY:
+        elif Path(block.path).name == RAY_PAGE:
             compile(block.parsed, block.path, "exec")
         else:
             block.namespace["__name__"] = "__main__"
             PythonEvaluator()(block)
 
     def diff(self, block: Example) -> None:
-        """Run the Python after the change; the Python before compiles. In YAML both sides name an LLM."""
+        """Run the Python after the change, and compile the Python before. In YAML check that both sides name an LLM."""
         lines = block.parsed.splitlines()
         before, after = ("\n".join(line[1:] for line in lines if line[:1] != sign) for sign in "+-")
         if "type_info:" in before:
@@ -164,9 +163,9 @@ class Reader:
 
     def shell(self, block: Example) -> None:
         """Run the lines of a block; exported variables stay set for later blocks."""
-        lines = [line for line in block.parsed.splitlines() if line.partition("  #")[0].strip() not in NOT_RUN]
+        lines = [line for line in block.parsed.splitlines() if line.partition("  #")[0].strip() not in SKIPPED_LINES]
         script = "\n".join(lines)
-        for address in ADDRESSES:
+        for address in SERVER_ADDRESSES:
             script = script.replace(address, self._origin)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         command = ["bash", "-euc", f"{script}\nenv -0 >environment"]
@@ -183,18 +182,18 @@ class Reader:
         """Run a command, and compare its output with the page, without line breaks."""
         command, _, shown = block.parsed.partition("\n")
         printed = run_command(*command.removeprefix("$ distilabel-openai-batch ").split()).output
-        assert " ".join(shapes(printed)) == " ".join(shapes(shown))
+        assert " ".join(normalized_lines(printed)) == " ".join(normalized_lines(shown))
 
     def text(self, block: Example) -> None:
         """Find each line of a block in the output of the last command."""
-        printed = " ".join(shapes(self._output))
-        for line in shapes(block.parsed):
+        printed = " ".join(normalized_lines(self._output))
+        for line in normalized_lines(block.parsed):
             assert line in printed
 
 
-def shapes(text: str) -> list[str]:
+def normalized_lines(text: str) -> list[str]:
     """Return the lines of a text, with placeholders for ids, numbers, times and white space."""
-    for pattern, shape in (
+    for pattern, placeholder in (
         (r"(batch_|file-)[0-9a-f]+", r"\1ID"),
         (r"\b[0-9a-f]{32}-\d+", "ID"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00:00", "TIME"),
@@ -204,7 +203,7 @@ def shapes(text: str) -> list[str]:
         # A job without duration has no pace, and so no ETA.
         (r"(?m)(ETA N s|–)$", "ETA"),
     ):
-        text = re.sub(pattern, shape, text)
+        text = re.sub(pattern, placeholder, text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
@@ -214,25 +213,27 @@ def datasets_in(namespace: dict[str, object]) -> Iterator[Dataset]:
             yield from (value[name]["train"] for name in value)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != CLI], ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
-    """Run from top to bottom: no pipeline returns a `None` answer, and no request is billed twice."""
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != CLI_PAGE], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_each_code_block_of_a_page_runs(page, sandbox, working_directory, monkeypatch):
+    """No pipeline returns a `None` answer, and no request is billed twice."""
     if page.name == "servers.md":
         sandbox.reset(Settings(dialect="azure"))
     if page.name == "failures.md":
         filtered = RequestFailure(contains="bomb", message="The prompt was filtered.", code="content_filter")
         sandbox.configure(failures=[filtered])
-        # So wide that the log wraps no line.
+        # The log must not wrap lines.
         monkeypatch.setenv("COLUMNS", "500")
     if page.name == "costs.md":
         # `estimate` sends nothing, so OpenAI's address is safe.
         monkeypatch.delenv("OPENAI_BASE_URL")
         for task, model in (("generate", "gpt-4o-mini-2024-07-18"), ("judge", "gpt-4o-2024-08-06")):
             scope = ScopeName("preferences", task, "https://api.openai.com/v1/")
-            adopt_answer(ledger_directory(None), scope, model, MANY, f"batch_{task}")
-    document = Reader(sandbox.base_url, monkeypatch).read(page)
+            adopt_answer(ledger_directory(None), scope, model, LARGE_USAGE, f"batch_{task}")
+    document = PageRunner(sandbox.base_url, monkeypatch).parse(page)
     blocks = list(document.examples())
-    assert len(blocks) == len(BLOCK.findall(document.text)), "a block in a language without evaluator"
+    assert len(blocks) == len(BLOCK_START.findall(document.text)), "a block in a language without evaluator"
     for block in blocks:
         block.evaluate()
     for dataset in datasets_in(document.namespace):
@@ -243,15 +244,15 @@ def test_every_block_of_a_page_runs(page, sandbox, desk, monkeypatch):
 
 
 def import_building() -> ModuleType:
-    """Return `docs/building.py`, which stands in no package."""
+    """Import `docs/building.py`, which belongs to no package."""
     spec = importlib.util.spec_from_file_location("building", ROOT / "docs" / "building.py")
     building = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(building)
     return building
 
 
-def test_the_reference_has_every_field_that_the_package_has():
-    """Every class with fields is covered, and every field has a description."""
+def test_the_reference_lists_each_field_of_the_public_classes():
+    """Each field has a description."""
     building = import_building()
     page = building.CONFIGURATION.read_text(encoding="utf-8")
     for name in distilabel_openai_batch.__all__:
@@ -263,7 +264,7 @@ def test_the_reference_has_every_field_that_the_package_has():
 
 
 def test_the_reference_is_current():
-    """The tables of fields in the repository equal the ones that `docs/building.py` writes."""
+    """The tables of fields equal the output of `docs/building.py`."""
     building = import_building()
     page = building.CONFIGURATION.read_text(encoding="utf-8")
     assert page.count("<!-- end of fields -->") == len(re.findall("<!-- (?:inherited )?fields of ", page))
@@ -271,55 +272,53 @@ def test_the_reference_is_current():
 
 
 def test_the_site_builds_and_loads_nothing_from_other_hosts(tmp_path):
-    """The build is strict, as in `make docs`."""
+    """The build is as strict as `make docs`."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     pages = {page.parent.name: page.read_text(encoding="utf-8") for page in tmp_path.rglob("index.html")}
     assert {"resuming", "configuration", "examples", "benchmarks", "faq"} <= pages.keys()
     for page in pages.values():
-        assert not LOADED.findall(page)
+        assert not EXTERNAL_RESOURCE.findall(page)
     assert "<!-- fields of" not in pages["configuration"]
     assert 'class="mermaid"' in pages["design"]
 
 
 def test_the_recording_loads_nothing_from_other_hosts():
-    """The picture refers to its own parts only."""
+    """The picture refers to parts of itself only."""
     picture = (ROOT / "docs" / "assets" / "recording.svg").read_text(encoding="utf-8")
     assert set(re.findall(r"url\((.)", picture)) == {"#"}
     assert not re.search(r"href=|<script|<image", picture)
 
 
 @pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_to_files_lead_somewhere(page):
-    """Each relative link of a page names a file of the repository."""
+def test_links_to_files_name_existing_files(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     built = {"examples.md", "benchmarks.md"}
     assert [link for link in links if link not in built and not (page.parent / link).exists()] == []
 
 
 def test_each_skipped_line_is_on_a_page():
-    """A line that left the pages leaves `NOT_RUN` too."""
+    """A line that was removed from the pages must be removed from `SKIPPED_LINES` too."""
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    assert [line for line in NOT_RUN if line not in text] == []
+    assert [line for line in SKIPPED_LINES if line not in text] == []
 
 
-QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(40)]
-FAILS = RequestFailure(contains="number 3", code="bad_prompt", message="No threes, please.")
+PROMPTS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(40)]
+MORE_PROMPTS = [[{"role": "user", "content": f"Say letter {i}."}] for i in range(20)]
+FAILURE = RequestFailure(contains="number 3", code="bad_prompt", message="No threes, please.")
 
-
-OTHERS = [[{"role": "user", "content": f"Say letter {i}."}] for i in range(20)]
-# Replies to the confirmations of commands.
-ANSWERS = {"cancel --all": "y\n", "forget preferences": "n\n"}
+# Input for commands that ask for confirmation.
+CONFIRMATIONS = {"cancel --all": "y\n", "forget preferences": "n\n"}
 # Commands that print the JSON below another command's block.
-JSON = {"jobs --look": "jobs --json", "failures": "failures --jsonl"}
+JSON_COMMANDS = {"jobs --look": "jobs --json", "failures": "failures --jsonl"}
 
 
-def named(command: str) -> list[str]:
-    """Return a command's words, with ids of existing batches."""
+def split_command(command: str) -> list[str]:
+    """Return a command's words, with the ids of existing batches."""
     words = command.split()
     if words[0] == "adopt":
-        words[1] = make_foreign_batch()
+        words[1] = create_external_batch()
     if words[0] == "show":
         words[1] = next(
             job.batch_id for job in LedgerReader(ledger_directory(None)).jobs() if 0 < job.answered < job.requests
@@ -327,82 +326,63 @@ def named(command: str) -> list[str]:
     return words
 
 
-def ask(questions, **fields) -> None:
-    calls.scope_memories.clear()
-    llm = OpenAIBatchLLM(model="gpt-4o-mini", **fields)
-    llm.load()
-    llm.generate(questions)
+def generate(prompts, **fields) -> None:
+    """Generate answers as a new process would, and wait for the answers."""
+    load_as_new_process(OpenAIBatchLLM(model="gpt-4o-mini", **fields)).generate(prompts)
 
 
-def make_foreign_batch() -> str:
+def create_external_batch() -> str:
     """Create a batch without this package, and return its id."""
-    with openai.OpenAI() as theirs:
-        body = {"model": "gpt-4o-mini"}
-        lines = [
-            {
-                "custom_id": str(i),
-                "method": "POST",
-                "url": "/v1/chat/completions",
-                "body": body | {"messages": messages},
-            }
-            for i, messages in enumerate(QUESTIONS)
-        ]
-        content = b"\n".join(map(orjson.dumps, lines))
-        file = theirs.files.create(file=("theirs.jsonl", content), purpose="batch")
-        batch = theirs.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
-    return batch.id
+    url = "/v1/chat/completions"
+    lines = [
+        {"custom_id": str(i), "method": "POST", "url": url, "body": {"model": "gpt-4o-mini", "messages": messages}}
+        for i, messages in enumerate(PROMPTS)
+    ]
+    content = b"\n".join(map(orjson.dumps, lines))
+    with openai.OpenAI() as client:
+        file = client.files.create(file=("external.jsonl", content), purpose="batch")
+        return client.batches.create(input_file_id=file.id, endpoint=url, completion_window="24h").id
 
 
-def test_the_command_line_prints_what_its_page_shows(sandbox, desk, monkeypatch):
-    """Run each command in turn, over runs in which the server rejects some requests."""
-    monkeypatch.setattr(base, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
-    monkeypatch.setattr(doctor, "is_installed", lambda package: package != "ray")
-    sandbox.reset(Settings(failures=[FAILS]))
-    ask(QUESTIONS[:10])
-    sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)
-    submit_only(QUESTIONS[10:], max_requests_per_job=20)
-
-    def under_way() -> None:
+def prepare(command: str, sandbox: Sandbox) -> None:
+    """Bring the jobs into the state that the page shows for a command."""
+    if command.startswith("jobs --look"):
         sandbox.configure(validating_seconds=0.0)
-
-    def ended() -> None:
+    elif command.startswith(("watch", "adopt")):
         sandbox.configure(in_progress_seconds=0.0)
-
-    def collected() -> None:
-        ask(QUESTIONS)
-
-    def others_under_way() -> None:
+    elif command.startswith("failures"):
+        generate(PROMPTS)
+    elif command.startswith("cancel"):
         sandbox.configure(in_progress_seconds=600.0)
-        submit_only(OTHERS, max_requests_per_job=10)
-
-    def with_another_key() -> None:
+        submit_only(MORE_PROMPTS, max_requests_per_job=10)
+    elif command.startswith("doctor"):
         sandbox.configure(api_keys=["another"])
 
-    before = {
-        "jobs --look": under_way,
-        "watch": ended,
-        "failures": collected,
-        "cancel": others_under_way,
-        "adopt": ended,
-        "doctor": with_another_key,
-    }
+
+def test_the_command_line_prints_the_output_on_its_page(sandbox, working_directory, monkeypatch):
+    """The commands run in the order of the page, over runs in which the server rejects some requests."""
+    monkeypatch.setattr(base, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
+    monkeypatch.setattr(doctor, "is_installed", lambda package: package != "ray")
+    sandbox.reset(Settings(failures=[FAILURE]))
+    generate(PROMPTS[:10])
+    sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)
+    submit_only(PROMPTS[10:], max_requests_per_job=20)
+
     languages = ("console", "json")
-    document = Document.parse(str(CLI), *(CodeBlockParser(language, lambda _: None) for language in languages))
+    document = Document.parse(str(CLI_PAGE), *(CodeBlockParser(language, lambda _: None) for language in languages))
     blocks = [block.parsed for block in document.examples()]
-    assert len(blocks) == len(BLOCK.findall(document.text))
+    assert len(blocks) == len(BLOCK_START.findall(document.text))
     command, printed = "", ""
     for block in blocks:
         if block.startswith("$ "):
             command, _, shown = block.removeprefix("$ distilabel-openai-batch ").partition("\n")
-            for start, happens in before.items():
-                if command.startswith(start):
-                    happens()
-            printed = run_command(*named(command), input=ANSWERS.get(command)).output
+            prepare(command, sandbox)
+            printed = run_command(*split_command(command), input=CONFIRMATIONS.get(command)).output
             # `watch` draws bars in terminals only.
-            assert command == "watch" or set(shapes(printed)) == set(shapes(shown)), command
+            assert command == "watch" or set(normalized_lines(printed)) == set(normalized_lines(shown)), command
         elif command == "watch":
-            assert shapes(printed)[-2:] == shapes(block)[-2:]
+            assert normalized_lines(printed)[-2:] == normalized_lines(block)[-2:]
         else:
-            found = run_command(*JSON[command].split()).output
-            first = json.loads(found)[0] if found.startswith("[") else json.loads(found.splitlines()[0])
+            output = run_command(*JSON_COMMANDS[command].split()).output
+            first = json.loads(output)[0] if output.startswith("[") else json.loads(output.splitlines()[0])
             assert list(json.loads(block)) == list(first), command

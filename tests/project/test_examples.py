@@ -103,7 +103,7 @@ class Example:
     columns: tuple[str, ...]
 
 
-BY_NAME = {
+EXAMPLES_BY_NAME = {
     "preprocess": Example(1, 1, ("instruction", "rewritten")),
     "preferences": Example(3, 3, ("prompt", "chosen", "chosen_rating", "chosen_model", "rejected", "rejected_rating")),
     "evaluate": Example(2, 2, ("generation", "evaluated_model", "feedback", "result", "judge_model")),
@@ -147,10 +147,10 @@ def some_rows(path: Path, count: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", EXAMPLES_BY_NAME)
 def test_each_example_matches_its_docstring(name, sandbox, tmp_path, capsys):
     """The YAML then returns the same rows, and submits nothing."""
-    example, path = BY_NAME[name], some_rows(tmp_path / "rows.jsonl", 5)
+    example, path = EXAMPLES_BY_NAME[name], some_rows(tmp_path / "rows.jsonl", 5)
     program = import_example(name)
     distiset = run_over(program.pipeline, path)
     capsys.readouterr()
@@ -179,7 +179,7 @@ def test_the_weekly_example_submits_only_new_rows(sandbox, tmp_path):
     assert all(all(texts(row["paraphrases"])) for row in second)
 
 
-@pytest.mark.parametrize("name", ["pipeline", "stream", "submit", "load", *BY_NAME])
+@pytest.mark.parametrize("name", ["pipeline", "stream", "submit", "load", *EXAMPLES_BY_NAME])
 def test_the_python_and_the_yaml_are_one_pipeline(name, sandbox, tmp_path):
     """Both dumps have the same steps, and no key."""
     written = []
