@@ -15,7 +15,7 @@ OWNERS_FOLDER = "owners"
 """The folder of lock files, beside the ledger file."""
 
 # A second thread's test of a lock holds the lock for a moment, which looks like a living owner: test one at a time.
-_testing_locks = threading.Lock()
+_tests_lock = threading.Lock()
 
 
 class Owners:
@@ -59,7 +59,7 @@ class Owners:
         path = self._directory / f"{owner}.lock"
         if not path.exists():
             return False
-        with _testing_locks:
+        with _tests_lock:
             if is_locked(path):
                 # If another process tested the lock and removed the file, that process held the lock, not the owner.
                 return path.exists()

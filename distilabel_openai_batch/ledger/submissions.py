@@ -24,7 +24,9 @@ _SELECT_ROWS = "SELECT line FROM rows WHERE scope = ? ORDER BY number"
 
 
 class Submissions:
-    """The rows and jobs of submissions. Methods mean the session's scope unless they name another.
+    """The rows and jobs of submissions.
+
+    The methods concern the session's scope; only `list_runs` and `find_run` search all scopes.
 
     Args:
         connection: the ledger file.
