@@ -25,7 +25,7 @@ def job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
     """Return all fields of a job with its scope, times in seconds, and cost."""
     seconds = {f"{name}_seconds": value for name, value in asdict(timing).items()}
     fields = {_JOB_FIELDS.get(name, name): value for name, value in asdict(job).items() if name != "long_usages"}
-    return fields | _scope_json(job.scope) | seconds | _cost_json(job_costs.of_job(job))
+    return fields | _scope_json(job.scope) | seconds | _cost_json(job_costs.cost_of_job(job))
 
 
 def costs_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def estimates_json(estimates: Sequence[StepEstimate]) -> dict[str, Any]:
     return {
         "steps": steps,
         "is_complete": len(independent) == len(estimates) and all(estimate.cost for estimate in independent),
-        "total": _cost_json(job_costs.total(estimate.cost for estimate in independent) if has_cost else None),
+        "total": _cost_json(job_costs.sum_costs(estimate.cost for estimate in independent) if has_cost else None),
     }
 
 
@@ -63,11 +63,11 @@ def _scope_json(scope: ScopeName) -> dict[str, str]:
 def _cost_json(cost: Cost | None) -> dict[str, float | None]:
     if cost is None:
         return {"cost": None, "cost_at_once": None, "saved": None}
-    return {"cost": float(cost.spent), "cost_at_once": float(cost.at_once), "saved": float(cost.saved)}
+    return {"cost": float(cost.spent), "cost_at_once": float(cost.full_price), "saved": float(cost.saved)}
 
 
 def _sum_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
     answers, unknown = sum(entry.answers for entry in entries), sum(entry.unknown for entry in entries)
     usage = sum((entry.usage for entry in entries), Usage(0, 0))
-    cost = job_costs.total(entry.cost for entry in entries) if answers > unknown or not answers else None
+    cost = job_costs.sum_costs(entry.cost for entry in entries) if answers > unknown or not answers else None
     return {"answers": answers, "unknown": unknown} | usage.counts() | _cost_json(cost)

@@ -92,10 +92,10 @@ def costs(
     """
     from distilabel_openai_batch.cli.json_output import costs_json
     from distilabel_openai_batch.display.tables import costs_table
-    from distilabel_openai_batch.pricing.job_costs import by_model
+    from distilabel_openai_batch.pricing.job_costs import costs_by_model
 
     selected = select_jobs(open_reader(ledger_dir), scope, base_url)
-    entries = by_model(selected)
+    entries = costs_by_model(selected)
     if as_json:
         print_json(costs_json(entries))
     elif entries:
@@ -195,10 +195,10 @@ def show(
 def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
     """Return the lines that `show` prints about a job; a line without a value is empty."""
     from distilabel_openai_batch.display.tables import format_cost, has_no_cost_yet
-    from distilabel_openai_batch.pricing.job_costs import of_job
+    from distilabel_openai_batch.pricing.job_costs import cost_of_job
 
     cached = f" ({job.tokens_cached:,} of them cached)" if job.tokens_cached else ""
-    spent, saved = format_cost(of_job(job))
+    spent, saved = format_cost(cost_of_job(job))
     return {
         "batch": job.batch_id or "",
         "scope": job.scope.label,

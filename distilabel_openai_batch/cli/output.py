@@ -60,9 +60,9 @@ def local_time(seconds: float) -> str:
 
 def note_unknown_costs(jobs: Sequence[JobEntry]) -> None:
     """Print each reason for which a cost of these jobs is unknown, once."""
-    from distilabel_openai_batch.pricing.job_costs import of_job, why_unknown
+    from distilabel_openai_batch.pricing.job_costs import cost_of_job, explain_unknown_cost
 
-    for reason in dict.fromkeys(why_unknown(job) for job in jobs if of_job(job) is None):
+    for reason in dict.fromkeys(explain_unknown_cost(job) for job in jobs if cost_of_job(job) is None):
         typer.echo(f"? {reason}", err=True)
 
 

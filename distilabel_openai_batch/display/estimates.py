@@ -11,7 +11,7 @@ from rich.table import Table
 
 from distilabel_openai_batch.display.layout import UNLIMITED_WIDTH, fit_table
 from distilabel_openai_batch.pricing import job_costs, prices
-from distilabel_openai_batch.pricing.prices import dollars
+from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.pricing.step_estimate import StepEstimate
 
 
@@ -29,9 +29,9 @@ def estimates_table(estimates: Sequence[StepEstimate], width: int = UNLIMITED_WI
     rows = [(escape(estimate.step), escape(estimate.model), *_estimate_cells(estimate)) for estimate in estimates]
     sums: tuple[str, ...] = ()
     if len(independent) > 1 and all(estimate.cost for estimate in independent):
-        total = job_costs.total(estimate.cost for estimate in independent)
+        total = job_costs.sum_costs(estimate.cost for estimate in independent)
         name = "total" if len(independent) == len(estimates) else "partial total"
-        sums = (name, *[""] * 7, _at_most(total.spent), _at_most(total.at_once))
+        sums = (name, *[""] * 7, _at_most(total.spent), _at_most(total.full_price))
     droppable = ("rows", "full price", "known", "tokens in")
     return fit_table(names, rows, sums, width, number_names=names[2:], droppable=droppable)
 
@@ -56,8 +56,8 @@ def estimate_notes(estimates: Sequence[StepEstimate]) -> Iterator[str]:
         if not estimate.depends_on and estimate.cost is None
     }
     for model, base_url in unpriced_models:
-        if not prices.rates(model, base_url, time.time()):
-            yield f"? {prices.why_unknown(model, base_url)}"
+        if not prices.find_rates(model, base_url, time.time()):
+            yield f"? {prices.explain_unknown_price(model, base_url)}"
         else:
             yield f"? Some requests of {model} set no limit on the tokens of their answers, so the cost is unknown."
 
@@ -88,12 +88,12 @@ def _estimate_cells(estimate: StepEstimate) -> list[str]:
         *(f"{count:,}" for count in counts),
         _mark("~", f"{usage.tokens_in:,}", zero="0") if usage else "?",
         _mark("≤ ", f"{usage.tokens_out:,}", zero="0") if usage else "?",
-        *(map(_at_most, (cost.spent, cost.at_once)) if cost else ["?", "?"]),
+        *(map(_at_most, (cost.spent, cost.full_price)) if cost else ["?", "?"]),
     ]
 
 
 def _at_most(amount: Decimal) -> str:
-    return _mark("≤ ", dollars(amount), zero=dollars(Decimal(0)))
+    return _mark("≤ ", format_dollars(amount), zero=format_dollars(Decimal(0)))
 
 
 def _mark(sign: str, number: str, zero: str) -> str:

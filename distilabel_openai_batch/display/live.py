@@ -120,7 +120,7 @@ def _log_above_bars(logger: logging.Logger) -> Iterator[None]:
 
 
 class NotebookDisplay:
-    """One line of plain text below a notebook's cell, updated in place.
+    """Display of one line of plain text below a notebook's cell, updated in place.
 
     rich would need widgets: without widgets rich leaves a copy of the bars for each change.
 

@@ -18,7 +18,7 @@ from distilabel_openai_batch.display.bars import count_statuses
 from distilabel_openai_batch.display.live import Display
 from distilabel_openai_batch.display.run_bars import RunBars
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.pricing.prices import Cost, dollars
+from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.pricing.run_costs import RunCosts
 from distilabel_openai_batch.text import plural
 
@@ -243,7 +243,9 @@ class Progress(Observer):
         cost = self._costs.total()
         summary = self._summary()
         if self._bars:
-            costs = f" {dollars(cost.spent)}, {dollars(cost.saved)} less than synchronous." if cost else ""
+            costs = (
+                f" {format_dollars(cost.spent)}, {format_dollars(cost.saved)} less than synchronous." if cost else ""
+            )
             self._bars.close(f"{summary}{costs}")
         if self._requests:
             self._log_failures()
@@ -278,8 +280,8 @@ class Progress(Observer):
             )
         if cost:
             self._logger.info(
-                f"💵 The answers of this run cost {dollars(cost.spent)} by list prices, {dollars(cost.saved)} less than"
-                " synchronous answers."
+                f"💵 The answers of this run cost {format_dollars(cost.spent)} by list prices,"
+                f" {format_dollars(cost.saved)} less than synchronous answers."
             )
 
     def _summary(self) -> str:

@@ -20,7 +20,7 @@ from distilabel_openai_batch.display.timings import Timing
 from distilabel_openai_batch.ledger.entries import FailureReason, JobEntry
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
-from distilabel_openai_batch.pricing.prices import Cost, dollars
+from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.text import duration
 
 # Below this width a message beside a column of custom_ids would break into one line for each word.
@@ -29,7 +29,7 @@ _STACKING_WIDTH = 110
 
 def format_cost(cost: Cost | None) -> tuple[str, str]:
     """Return the billed dollars and the saved dollars as texts; `?` for an unknown cost."""
-    return (dollars(cost.spent), dollars(cost.saved)) if cost else ("?", "?")
+    return (format_dollars(cost.spent), format_dollars(cost.saved)) if cost else ("?", "?")
 
 
 def has_no_cost_yet(job: JobEntry) -> bool:
@@ -44,7 +44,7 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], width: int = UNLIMITED_W
         jobs: jobs with their timings.
         width: the number of terminal columns.
     """
-    costs = [job_costs.of_job(job) for job, _ in jobs]
+    costs = [job_costs.cost_of_job(job) for job, _ in jobs]
     rows = [
         (
             escape(job.scope.label),
@@ -64,8 +64,8 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], width: int = UNLIMITED_W
             sum(getattr(job, name) for job, _ in jobs) for name in ("answered", "failed", "requests")
         )
         billed_costs = [cost for (job, _), cost in zip(jobs, costs, strict=True) if not has_no_cost_yet(job)]
-        total = job_costs.total(billed_costs)
-        known_total = total if total.at_once or None not in billed_costs else None
+        total = job_costs.sum_costs(billed_costs)
+        known_total = total if total.full_price or None not in billed_costs else None
         sums = (
             *("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}"),
             *(format_cost(known_total) if billed_costs else ("–", "–")),
@@ -91,12 +91,12 @@ def costs_table(entries: Sequence[CostEntry], width: int = UNLIMITED_WIDTH) -> T
 def _cost_cells(entries: Sequence[CostEntry]) -> list[str]:
     answers, unknown = (sum(getattr(entry, name) for entry in entries) for name in ("answers", "unknown"))
     usage = sum((entry.usage for entry in entries), Usage(0, 0))
-    cost = job_costs.total(entry.cost for entry in entries)
-    amounts = (cost.spent, cost.at_once, cost.saved)
+    cost = job_costs.sum_costs(entry.cost for entry in entries)
+    amounts = (cost.spent, cost.full_price, cost.saved)
     return [
         f"{answers:,}",
         *(f"{count:,}" for count in (usage.tokens_in, usage.tokens_cached, usage.tokens_out)),
-        *(dollars(amount) if answers > unknown else "?" for amount in amounts),
+        *(format_dollars(amount) if answers > unknown else "?" for amount in amounts),
     ]
 
 

@@ -27,7 +27,7 @@ from distilabel_openai_batch.engine.sync_runner import Synchronous
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import OPEN_STATES, Job, JobState
-from distilabel_openai_batch.pricing.budget import UNLIMITED, Unlimited
+from distilabel_openai_batch.pricing.budget import NO_BUDGET, NoBudget
 
 _NOT_SUBMITTED = Failure(
     "No job of this run holds the request: the Task, model, parameters or rows differ from the submitted ones.",
@@ -95,7 +95,7 @@ class Dispatcher:
         sync_runner: Synchronous,
         cut: Callable[[Iterable[Request]], Iterable[Shard]],
         observer: Observer,
-        budget: Unlimited = UNLIMITED,
+        budget: NoBudget = NO_BUDGET,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -131,7 +131,7 @@ class Dispatcher:
         Raises:
             RunError: the run cannot go on.
         """
-        deliver = self._budget.settling(deliver)
+        deliver = self._budget.settle_on_delivery(deliver)
         try:
             if self._settings.only_batches:
                 requests = await self._select_members(requests, deliver)
@@ -178,7 +178,7 @@ class Dispatcher:
             deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
             to_submit = []
         is_sync = len(to_submit) < self._settings.sync_below or time.time() >= deadline
-        await self._budget.reserve(to_submit, at_once=is_sync)
+        await self._budget.reserve(to_submit, is_sync=is_sync)
         if self._settings.preflight and not is_sync:
             to_submit = await self._try_models(to_submit, deliver)
         waits = [partial(self._wait_for_job, job, members, deliver, deadline) for job, members in found.in_jobs.items()]
@@ -243,7 +243,7 @@ class Dispatcher:
         """Submit the first requests of a model synchronously, and add their outcomes to `outcomes`."""
         refusals: list[Failure] = []
         for request in requests[:_TRIALS]:
-            await self._budget.reserve([request], at_once=True)
+            await self._budget.reserve([request], is_sync=True)
             try:
                 await self._run_sync(Shard.of([request]), outcomes.update)
             except (NoSuchEndpointError, errors.AuthenticationError) as error:
@@ -268,7 +268,7 @@ class Dispatcher:
             others = await self._run_sync(shard, deliver)
         except NoSuchEndpointError as error:
             self._observer.on_sync_unavailable(str(error))
-            await self._budget.reserve(shard.requests, at_once=False)
+            await self._budget.reserve(shard.requests, is_sync=False)
             return await self._submit(shard, deliver, _NEVER)
         return await self._answer(others, deliver, _PASSED, is_first=False)
 
@@ -327,7 +327,7 @@ class Dispatcher:
     def _release(self, others: Shard | None) -> Sequence[Request]:
         """Return the requests of a shard that another process submits, and release their share of the budget."""
         requests = others.requests if others else []
-        self._budget.let_go(requests)
+        self._budget.release(requests)
         return requests
 
     def _deliver_overdue(self, shard: Shard, deliver: Deliver) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.pricing.budget import UNLIMITED, Unlimited
+from distilabel_openai_batch.pricing.budget import NO_BUDGET, NoBudget
 
 _POLL_SHARE_OF_AGE = 0.05
 
@@ -157,7 +157,7 @@ class SessionSettings:
     preflight: bool = False
     run: SubmissionRun | None = None
     azure_api_version: str | None = None
-    budget: Unlimited = UNLIMITED
+    budget: NoBudget = NO_BUDGET
 
     def endpoint(self, path: str) -> str:
         """Return the server's path of an OpenAI endpoint; Azure's paths have no version in front."""

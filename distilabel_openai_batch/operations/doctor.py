@@ -176,7 +176,7 @@ def check_key(address: str) -> tuple[Finding, ServerAccess | None]:
 def _source_of_keys(address: str) -> str:
     if _is_local(address):
         return "A local server may ignore the key, but the SDK has to send one: export OPENAI_API_KEY=anything"
-    if prices.provider(address) == "openai":
+    if prices.find_provider(address) == "openai":
         return "Create a key at https://platform.openai.com/api-keys"
     return "Ask the operator of the server for a key."
 

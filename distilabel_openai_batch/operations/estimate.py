@@ -93,7 +93,7 @@ class _RequestRecorder:
         except ValueError as error:
             return Failure(str(error))
         digest = call.digest(self.base_url, endpoint, body)
-        usage = token_estimates.usage(endpoint, call.body)
+        usage = token_estimates.estimate_usage(endpoint, call.body)
         if usage and is_later_round:
             # A later request may contain an earlier answer → add the tokens of one answer of full length.
             tokens_in = usage.tokens_in + usage.tokens_out // _choice_count(call.body)
@@ -208,7 +208,7 @@ class _PipelineEstimator:
         known = self._known_requests(client, self._scope_of(name, step, recorder.base_url), custom_ids)
         usages = [usage for custom_id, usage in recorder.requests if custom_id not in known]
         usage = sum((usage for usage in usages if usage), Usage(0, 0)) if all(usages) else None
-        rates = prices.rates(estimate.model, estimate.base_url, time.time())
+        rates = prices.find_rates(estimate.model, estimate.base_url, time.time())
         return replace(
             estimate,
             rows=sum(map(len, inputs[:1])),

@@ -1,4 +1,4 @@
-"""How many dollars a loaded LLM may still spend: asked before anything is bought, and told what came of it."""
+"""Budget of a loaded LLM: dollars are reserved before requests are submitted, and settled when answers arrive."""
 
 from __future__ import annotations
 
@@ -16,161 +16,166 @@ from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.errors import BudgetError
 from distilabel_openai_batch.pricing import prices, token_estimates
-from distilabel_openai_batch.pricing.prices import Rates, dollars
+from distilabel_openai_batch.pricing.prices import Rates, format_dollars
+from distilabel_openai_batch.text import plural
 
-# Requests whose bodies are read before other tasks have their turn.
-_READ_AT_ONCE = 1_000
+# Bodies parsed before the event loop runs other tasks.
+_BODIES_PER_CHECKPOINT = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Expected:
-    """What a request is expected to cost at most.
+class _Bound:
+    """Upper bound of the cost of one request.
 
     Attributes:
-        dollars: so many.
-        rates: what its tokens cost.
-        at_once: whether it is asked synchronously.
+        dollars: the bound.
+        rates: the prices of the tokens.
+        is_sync: whether the request is synchronous.
     """
 
     dollars: Decimal
     rates: Rates
-    at_once: bool
+    is_sync: bool
 
 
-class Unlimited:
-    """No budget: whatever is asked is bought."""
+class NoBudget:
+    """Budget without a limit: every request may be submitted."""
 
-    async def reserve(self, requests: Sequence[Request], at_once: bool) -> None:
-        """Makes sure that requests may be bought, and counts them as expected from now on.
+    async def reserve(self, requests: Sequence[Request], is_sync: bool) -> None:
+        """Reserve dollars for requests that are about to be submitted.
 
         Args:
-            requests: all that is about to be bought.
-            at_once: whether they are asked synchronously, at full price.
+            requests: the requests.
+            is_sync: whether they are synchronous, at full price.
 
         Raises:
-            BudgetError: they may cost more than is left, or it cannot be said what they cost.
+            BudgetError: the requests may cost more than the rest of the budget, or their cost is unknown.
         """
 
     async def expect(self, requests: Sequence[Request]) -> None:
-        """Counts requests as expected that were bought by a run that died."""
+        """Reserve dollars for requests that a dead run submitted, and whose answers this run collects."""
 
-    def let_go(self, requests: Iterable[Request]) -> None:
-        """Another process buys these."""
+    def release(self, requests: Iterable[Request]) -> None:
+        """Release the dollars of requests that another process submits."""
 
-    def settling(self, take: Deliver) -> Deliver:
-        """Counts what requests were billed, as their outcomes are handed over."""
-        return take
-
-
-UNLIMITED = Unlimited()
+    def settle_on_delivery(self, deliver: Deliver) -> Deliver:
+        """Return a `deliver` that replaces the reserved dollars of each outcome by the billed dollars."""
+        return deliver
 
 
-class Budget(Unlimited):
-    """What may be spent, what is spent, and what is expected to be.
+NO_BUDGET = NoBudget()
+"""Budget of an LLM without the field `budget`."""
 
-    A request counts as expected from when it is about to be bought until it has an outcome, and then with what its
-    answer was billed. What an earlier run was answered costs nothing. A job of a dead run that is taken over counts:
-    its answers come to this run, and into its log.
+
+class Budget(NoBudget):
+    """Budget with a limit: billed dollars plus reserved dollars never exceed the limit.
+
+    Dollars are reserved from just before the submission of a request to its outcome; then the billed dollars of an
+    answer count. An answer of an earlier run costs nothing. A job of a dead run counts when this run continues the job:
+    the answers come to this run, and into its log.
 
     Args:
-        limit: the dollars that may be spent.
-        base_url: the server's address.
+        limit: the limit, in dollars.
+        base_url: the server's address, which decides the price list.
     """
 
     def __init__(self, limit: float, base_url: str) -> None:
         self._limit = Decimal(str(limit))
         self._base_url = base_url
         self._spent = Decimal(0)
-        self._expected: dict[str, _Expected] = {}
-        self._expected_sum = Decimal(0)
-        # Most requests of a run cost the same: there are few that differ.
-        self._alike: dict[tuple[str, Usage, bool], _Expected] = {}
+        self._reserved: dict[str, _Bound] = {}
+        self._reserved_sum = Decimal(0)
+        # Most requests of a run have the same model and token counts → they share one bound.
+        self._shared_bounds: dict[tuple[str, Usage, bool], _Bound] = {}
 
     def check_price(self, model: str) -> None:
-        """Makes sure that there is something to reckon with.
+        """Check that a model has a known price.
 
         Raises:
-            BudgetError: the model's price is not known.
+            BudgetError: the price is unknown.
         """
-        self._rates(model)
+        self._find_rates(model)
 
-    async def reserve(self, requests: Sequence[Request], at_once: bool) -> None:
-        """As declared."""
-        expected: dict[str, _Expected] = {}
-        for start in range(0, len(requests), _READ_AT_ONCE):
-            for request in requests[start : start + _READ_AT_ONCE]:
-                expected[request.custom_id] = self._estimate(request, at_once)
+    async def reserve(self, requests: Sequence[Request], is_sync: bool) -> None:
+        """Reserve the upper bound of the requests' cost, or raise `BudgetError` and reserve nothing."""
+        bounds: dict[str, _Bound] = {}
+        for start in range(0, len(requests), _BODIES_PER_CHECKPOINT):
+            for request in requests[start : start + _BODIES_PER_CHECKPOINT]:
+                bounds[request.custom_id] = self._bound(request, is_sync)
             await anyio.lowlevel.checkpoint()
-        more = sum((its.dollars for its in expected.values()), Decimal(0))
-        held = sum((self._expected[it].dollars for it in expected.keys() & self._expected.keys()), Decimal(0))
-        others = self._expected_sum - held
-        if requests and self._spent + others + more > self._limit:
+        needed = sum((bound.dollars for bound in bounds.values()), Decimal(0))
+        # A request that is submitted again replaces its own reservation.
+        replaced = sum(
+            (self._reserved[custom_id].dollars for custom_id in bounds.keys() & self._reserved.keys()), Decimal(0)
+        )
+        reserved = self._reserved_sum - replaced
+        if requests and self._spent + reserved + needed > self._limit:
             raise BudgetError(
-                f"{len(requests):,} requests of {_names(requests)} may cost up to {dollars(more)}"
-                f"{' at full price' if at_once else ''}, beside {dollars(self._spent)} that is spent and up to"
-                f" {dollars(others)} for what is under way: more than the budget of {dollars(self._limit)}. They were"
-                " not submitted. What was answered is kept; run it again with a higher `budget`, or a lower"
-                " `max_new_tokens`, which bounds what an answer costs."
+                f"{plural(len(requests), 'request')} of {_model_names(requests)} may cost up to"
+                f" {format_dollars(needed)}{' at full price' if is_sync else ''}. With {format_dollars(self._spent)}"
+                f" spent and up to {format_dollars(reserved)} for requests in progress, the total exceeds the budget of"
+                f" {format_dollars(self._limit)}. These requests were not submitted. All answers so far are kept: run"
+                " again with a higher `budget`, or with a lower `max_new_tokens`, which bounds the cost of an answer."
             )
-        self._expect(expected)
+        self._reserve(bounds)
 
     async def expect(self, requests: Sequence[Request]) -> None:
-        """As declared."""
-        self._expect({request.custom_id: self._estimate(request, at_once=False) for request in requests})
+        """Reserve the upper bound of the requests' cost, even above the limit."""
+        self._reserve({request.custom_id: self._bound(request, is_sync=False) for request in requests})
 
-    def let_go(self, requests: Iterable[Request]) -> None:
-        """As declared."""
+    def release(self, requests: Iterable[Request]) -> None:
+        """Release the reserved dollars of the requests."""
         for request in requests:
-            self._settle(request.custom_id)
+            self._release(request.custom_id)
 
-    def settling(self, take: Deliver) -> Deliver:
-        """As declared."""
+    def settle_on_delivery(self, deliver: Deliver) -> Deliver:
+        """Return a `deliver` that first adds the billed dollars of answers and releases their reservations."""
 
-        def settle(outcomes: Mapping[str, Outcome]) -> None:
+        def deliver_and_settle(outcomes: Mapping[str, Outcome]) -> None:
             for custom_id, outcome in outcomes.items():
-                if (expected := self._settle(custom_id)) and isinstance(outcome, Answer):
-                    # A server that does not say what it billed has billed what was expected.
+                if (bound := self._release(custom_id)) and isinstance(outcome, Answer):
                     usage = Usage.of_request(*outcome.tokens, outcome.cached_tokens)
-                    billed = expected.rates.cost(usage, expected.at_once).spent
-                    self._spent += billed if any(outcome.tokens) else expected.dollars
-            take(outcomes)
+                    billed = bound.rates.cost(usage, bound.is_sync).spent
+                    # The server reports no usage → charge the upper bound.
+                    self._spent += billed if any(outcome.tokens) else bound.dollars
+            deliver(outcomes)
 
-        return settle
+        return deliver_and_settle
 
-    def _estimate(self, request: Request, at_once: bool) -> _Expected:
-        rates = self._rates(request.model)
-        usage = token_estimates.usage(request.endpoint, orjson.loads(bytes(request.body)))
+    def _bound(self, request: Request, is_sync: bool) -> _Bound:
+        rates = self._find_rates(request.model)
+        usage = token_estimates.estimate_usage(request.endpoint, orjson.loads(bytes(request.body)))
         if usage is None:
             raise BudgetError(
-                f"A request of {request.model} sets its answer no limit, so it cannot be said what it costs at most,"
-                " and a budget cannot be kept. Nothing was submitted."
+                f"A request of {request.model} sets no limit on the tokens of its answer, so its cost has no upper"
+                " bound, and the budget cannot be kept. No request was submitted."
             )
-        key = (request.model, usage, at_once)
-        if key not in self._alike:
-            self._alike[key] = _Expected(rates.cost(usage, at_once).spent, rates, at_once)
-        return self._alike[key]
+        key = (request.model, usage, is_sync)
+        if key not in self._shared_bounds:
+            self._shared_bounds[key] = _Bound(rates.cost(usage, is_sync).spent, rates, is_sync)
+        return self._shared_bounds[key]
 
-    def _rates(self, model: str) -> Rates:
-        rates = prices.rates(model, self._base_url, time.time())
+    def _find_rates(self, model: str) -> Rates:
+        rates = prices.find_rates(model, self._base_url, time.time())
         if rates is None:
             raise BudgetError(
-                f"A budget of {dollars(self._limit)} cannot be kept. {prices.why_unknown(model, self._base_url)}"
-                " Without `budget` it runs."
+                f"The budget of {format_dollars(self._limit)} cannot be kept."
+                f" {prices.explain_unknown_price(model, self._base_url)} Remove `budget` to run without a limit."
             )
         return rates
 
-    def _expect(self, expected: Mapping[str, _Expected]) -> None:
-        for custom_id, its in expected.items():
-            self._settle(custom_id)
-            self._expected[custom_id] = its
-            self._expected_sum += its.dollars
+    def _reserve(self, bounds: Mapping[str, _Bound]) -> None:
+        for custom_id, bound in bounds.items():
+            self._release(custom_id)
+            self._reserved[custom_id] = bound
+            self._reserved_sum += bound.dollars
 
-    def _settle(self, custom_id: str) -> _Expected | None:
-        expected = self._expected.pop(custom_id, None)
-        if expected:
-            self._expected_sum -= expected.dollars
-        return expected
+    def _release(self, custom_id: str) -> _Bound | None:
+        bound = self._reserved.pop(custom_id, None)
+        if bound:
+            self._reserved_sum -= bound.dollars
+        return bound
 
 
-def _names(requests: Sequence[Request]) -> str:
+def _model_names(requests: Sequence[Request]) -> str:
     return ", ".join(model for model, _ in Counter(request.model for request in requests).most_common())

@@ -1,4 +1,4 @@
-"""What jobs have cost, by scope and model: list prices times the tokens that their answers were billed."""
+"""Costs of jobs, by scope and model: list prices times the billed tokens of the answers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.pricing.prices import Cost
 
 
-def of_job(job: JobEntry) -> Cost | None:
-    """What the answers of a job have cost that are here; `None` where that is not known.
+def cost_of_job(job: JobEntry) -> Cost | None:
+    """Return the cost of a job's answers in the ledger; `None` if the cost is unknown.
 
-    The model is the one that answered, which on Azure alone tells what a deployment is; the price that of the day when
-    the job was planned.
+    The price is the price of the day on which the job was planned. The model is the model that answered: on Azure only
+    the answer names the model behind a deployment. If that model has no price, the price of the requested model counts.
     """
     if not job.answered:
         return Cost()
     if not job.tokens_in + job.tokens_out:
         return None
     for model in (job.answered_by, job.model):
-        if rates := prices.rates(model, job.scope.base_url, job.created_at):
+        if rates := prices.find_rates(model, job.scope.base_url, job.created_at):
             return rates.cost(_usage(job), job.is_synchronous)
     return None
 
@@ -32,27 +32,27 @@ def _usage(job: JobEntry) -> Usage:
     return Usage(job.tokens_in, job.tokens_out, job.tokens_cached, job.long_usages)
 
 
-def why_unknown(job: JobEntry) -> str:
-    """Why it is not known what a job has cost."""
+def explain_unknown_cost(job: JobEntry) -> str:
+    """Return the reason why the cost of a job is unknown, as a sentence."""
     if not job.tokens_in + job.tokens_out:
         return (
-            "The tokens of some answers are not known: they are not collected yet, were forgotten, or the server does"
-            " not say."
+            "The tokens of some answers are unknown: the answers are not collected yet, were forgotten, or the server"
+            " does not report tokens."
         )
-    return prices.why_unknown(job.answered_by or job.model, job.scope.base_url)
+    return prices.explain_unknown_price(job.answered_by or job.model, job.scope.base_url)
 
 
 @dataclass(frozen=True, slots=True)
 class CostEntry:
-    """What one model has cost one scope.
+    """Cost of one model in one scope.
 
     Attributes:
-        scope: who asked whom.
-        model: the one that answered, by the name that its answers have for it.
-        answers: how many there are.
-        usage: the tokens billed for them.
-        cost: what they cost, as far as it is known.
-        unknown: the answers whose cost is not known.
+        scope: the scope.
+        model: the name of the model in the answers; the requested name if the answers name no model.
+        answers: number of answers.
+        usage: billed tokens.
+        cost: the known part of the cost.
+        unknown: number of answers whose cost is unknown.
     """
 
     scope: ScopeName
@@ -63,18 +63,15 @@ class CostEntry:
     unknown: int
 
 
-def by_model(jobs: Iterable[JobEntry]) -> list[CostEntry]:
-    """The costs of jobs by scope and model, in the order in which these were first asked.
-
-    Jobs without answers have cost nothing, and are left out.
-    """
+def costs_by_model(jobs: Iterable[JobEntry]) -> list[CostEntry]:
+    """Return the costs by scope and model, in the order of their first jobs; jobs without answers are left out."""
     found: dict[tuple[ScopeName, str], CostEntry] = {}
     for job in jobs:
         if not job.answered:
             continue
         key = (job.scope, job.answered_by or job.model)
         entry = found.get(key, CostEntry(*key, 0, Usage(0, 0), Cost(), 0))
-        cost = of_job(job)
+        cost = cost_of_job(job)
         found[key] = CostEntry(
             *key,
             entry.answers + job.answered,
@@ -85,6 +82,6 @@ def by_model(jobs: Iterable[JobEntry]) -> list[CostEntry]:
     return list(found.values())
 
 
-def total(costs: Iterable[Cost | None]) -> Cost:
-    """The sum of what is known."""
+def sum_costs(costs: Iterable[Cost | None]) -> Cost:
+    """Return the sum of the known costs."""
     return sum((cost for cost in costs if cost), Cost())

@@ -1,7 +1,7 @@
-"""What tokens cost, at once and in a batch, where that is known.
+"""List prices of tokens, synchronous and in a batch.
 
-The list prices are those that the installed release of `genai-prices` (extra `prices`) was shipped with. It is never
-asked to fetch newer ones: nothing here uses the network. What it does not list is unknown, and nothing is guessed.
+The prices are those of the installed release of `genai-prices` (extra `prices`): no function uses the network. A model
+that the list lacks has no price, and no price is guessed.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from urllib.parse import urlsplit
 from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 
 HOW_TO_INSTALL = "pip install 'distilabel-openai-batch[prices]'"
-"""What installs the price list."""
+"""Command that installs the price list."""
 
-# Whose prices a server bills, by the name of its host. Gateways and servers of one's own bill their own, and OpenAI's
-# regional hosts (`eu.api.openai.com`) bill some models higher than the list says.
+# Host names of servers with published prices, and the provider in the price list. Gateways and self-hosted servers set
+# their own prices, and OpenAI's regional hosts (`eu.api.openai.com`) bill some models above the list price.
 _PROVIDERS = (
     (re.compile(r"api\.openai\.com"), "openai"),
     (re.compile(r".+\.(openai|cognitiveservices|services\.ai)\.azure\.com"), "azure"),
 )
 
-# What a batch costs of the list price where the list has no price for batches: OpenAI and Azure publish half.
+# Share of the list price that a batch costs if the list has no price for batches: OpenAI and Azure publish half.
 # https://platform.openai.com/docs/guides/batch#overview
 # https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
 _BATCH_SHARE = Decimal("0.5")
@@ -37,33 +37,33 @@ _MILLION = Decimal(1_000_000)
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What something costs, in dollars.
+    """Cost of requests, in dollars.
 
     Attributes:
-        spent: what is billed.
-        at_once: what the synchronous endpoint would bill for all of it.
+        spent: the billed dollars.
+        full_price: the dollars that the synchronous endpoint would bill for the same requests.
     """
 
     spent: Decimal = Decimal(0)
-    at_once: Decimal = Decimal(0)
+    full_price: Decimal = Decimal(0)
 
     @property
     def saved(self) -> Decimal:
-        """How much less it is than at once."""
-        return self.at_once - self.spent
+        """Dollars below the full price."""
+        return self.full_price - self.spent
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.spent + other.spent, self.at_once + other.at_once)
+        return Cost(self.spent + other.spent, self.full_price + other.full_price)
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """A model's prices, in dollars for a million tokens.
+    """Prices of a model, in dollars for a million tokens.
 
     Attributes:
-        tokens_in, tokens_out, tokens_cached: at the synchronous endpoint.
-        batch_in, batch_out, batch_cached: in a batch.
-        above: the prices of requests with longer prompts, each by the tokens that these have more than; ascending.
+        tokens_in, tokens_out, tokens_cached: prices at the synchronous endpoint.
+        batch_in, batch_out, batch_cached: prices in a batch.
+        above: prices of long prompts: pairs of a number of prompt tokens and the prices above that number, ascending.
     """
 
     tokens_in: Decimal
@@ -74,95 +74,99 @@ class Rates:
     batch_cached: Decimal
     above: tuple[tuple[int, Rates], ...] = ()
 
-    def synchronous(self, usage: Usage) -> Decimal:
-        """Dollars at the synchronous endpoint."""
+    def sync_dollars(self, usage: Usage) -> Decimal:
+        """Return the dollars that the synchronous endpoint bills for tokens."""
         return sum(
-            (_dollars(part, it.tokens_in, it.tokens_out, it.tokens_cached) for it, part in self._parts(usage)),
+            (
+                _bill(part, rates.tokens_in, rates.tokens_out, rates.tokens_cached)
+                for rates, part in self._split_by_prompt_length(usage)
+            ),
             Decimal(0),
         )
 
-    def batch(self, usage: Usage) -> Decimal:
-        """Dollars in a batch."""
+    def batch_dollars(self, usage: Usage) -> Decimal:
+        """Return the dollars that a batch bills for tokens."""
         return sum(
-            (_dollars(part, it.batch_in, it.batch_out, it.batch_cached) for it, part in self._parts(usage)),
+            (
+                _bill(part, rates.batch_in, rates.batch_out, rates.batch_cached)
+                for rates, part in self._split_by_prompt_length(usage)
+            ),
             Decimal(0),
         )
 
-    def _parts(self, usage: Usage) -> Iterator[tuple[Rates, Usage]]:
-        """Each part of the tokens, with the prices that it is billed at."""
+    def _split_by_prompt_length(self, usage: Usage) -> Iterator[tuple[Rates, Usage]]:
+        """Yield the parts of the tokens, each with the prices of its prompts' length."""
         rest = usage
         for request in usage.long_prompts if self.above else ():
             rest = rest + Usage(-request.tokens_in, -request.tokens_out, -request.tokens_cached)
             yield [self, *(rates for start, rates in self.above if request.tokens_in > start)][-1], request
         yield self, rest
 
-    def cost(self, usage: Usage, asked_now: bool) -> Cost:
-        """What tokens cost.
+    def cost(self, usage: Usage, is_sync: bool) -> Cost:
+        """Return the cost of tokens.
 
         Args:
             usage: the tokens.
-            asked_now: whether they were asked at the synchronous endpoint, which bills in full.
+            is_sync: whether the synchronous endpoint bills them, at full price.
         """
-        at_once = self.synchronous(usage)
-        return Cost(at_once if asked_now else self.batch(usage), at_once)
+        full_price = self.sync_dollars(usage)
+        return Cost(full_price if is_sync else self.batch_dollars(usage), full_price)
 
 
-def _dollars(usage: Usage, tokens_in: Decimal, tokens_out: Decimal, tokens_cached: Decimal) -> Decimal:
+def _bill(usage: Usage, price_in: Decimal, price_out: Decimal, price_cached: Decimal) -> Decimal:
     cached = min(usage.tokens_cached, usage.tokens_in)
-    return ((usage.tokens_in - cached) * tokens_in + cached * tokens_cached + usage.tokens_out * tokens_out) / _MILLION
+    return ((usage.tokens_in - cached) * price_in + cached * price_cached + usage.tokens_out * price_out) / _MILLION
 
 
-def dollars(amount: Decimal) -> str:
-    """Money as people write it; of less than a dollar more digits."""
+def format_dollars(amount: Decimal) -> str:
+    """Return dollars as a text: two digits after the point from $1 on, four below (`$1,234.57`, `$0.0123`)."""
     if 0 < amount < Decimal("0.0001"):
         return "<$0.0001"
     return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}"
 
 
-def provider(base_url: str) -> str | None:
-    """Whose prices a server bills: `"openai"`, `"azure"`, or `None` where nobody publishes them."""
+def find_provider(base_url: str) -> str | None:
+    """Return the provider whose prices a server bills, `"openai"` or `"azure"`; `None` without published prices."""
     host = urlsplit(base_url).hostname or ""
     return next((name for pattern, name in _PROVIDERS if pattern.fullmatch(host)), None)
 
 
-def rates(model: str, base_url: str, at: float) -> Rates | None:
-    """A model's prices.
+def find_rates(model: str, base_url: str, at: float) -> Rates | None:
+    """Return the prices of a model on a day.
 
-    Where the list has prices for batches they are taken from there, cached tokens included: for some models OpenAI
-    lists a lower price for these, for others none, and then they cost what they cost at once. Where it has none, input
-    and output cost half of their list price, which is what OpenAI and Azure publish, and cached tokens their list
-    price, if that is less.
+    If the list has prices for batches, these count, including the price of cached tokens: a lower price for some
+    models, and the synchronous price for models without one. If the list has none, tokens in and out cost half of their
+    list price, as OpenAI and Azure publish, and cached tokens the lower of their list price and that half.
 
     Args:
-        model: its name, as it was asked for or as the answer has it.
+        model: the model's name in a request or an answer.
         base_url: the server's address.
-        at: when it is asked, in seconds since the epoch: prices change.
+        at: a time on the day, in seconds since the epoch.
 
     Returns:
-        `None` where they are not known: the model is not listed, the server is not OpenAI's or Azure's, or there is no
-        list.
+        `None` for an unlisted model, for a server of neither OpenAI nor Azure, and without a price list.
     """
-    name = provider(base_url)
-    return _rates(model, name, datetime.fromtimestamp(at, timezone.utc).date()) if name and model else None
+    name = find_provider(base_url)
+    return _find_rates(model, name, datetime.fromtimestamp(at, timezone.utc).date()) if name and model else None
 
 
 def is_installed() -> bool:
-    """Whether there is a price list."""
+    """Return whether the price list is installed."""
     return _price_list() is not None
 
 
-def why_unknown(model: str, base_url: str) -> str:
-    """Why a model has no price, in a sentence that says what to do where something can be done."""
-    if provider(base_url) is None:
-        return f"What {base_url} bills is not known: prices are those of OpenAI and Azure alone."
+def explain_unknown_price(model: str, base_url: str) -> str:
+    """Return the reason why a model has no price, as sentences, with the remedy if there is one."""
+    if find_provider(base_url) is None:
+        return f"The prices of {base_url} are not known: the price list has only OpenAI's and Azure's prices."
     if not is_installed():
-        return f"No price is known, since there is no price list. Install it: {HOW_TO_INSTALL}"
-    return f"The price of {model} is not known: the price list has no such model. A newer genai-prices may have it."
+        return f"No price is known, because the price list is not installed. Install it: {HOW_TO_INSTALL}"
+    return f"The price of {model} is not known: the price list lacks this model. A newer genai-prices may have it."
 
 
 @functools.cache
 def _price_list() -> Any:
-    # Imported where it is needed: it takes a third of a second.
+    # Importing genai_prices takes a third of a second → import when a price is needed.
     try:
         import genai_prices
     except ImportError:
@@ -171,7 +175,7 @@ def _price_list() -> Any:
 
 
 @functools.cache
-def _rates(model: str, provider: str, day: date) -> Rates | None:
+def _find_rates(model: str, provider: str, day: date) -> Rates | None:
     price_list = _price_list()
     if price_list is None:
         return None
@@ -180,49 +184,49 @@ def _rates(model: str, provider: str, day: date) -> Rates | None:
         listed = price_list.calc_price(price_list.Usage(), model, provider_id=provider, genai_request_timestamp=moment)
     except (LookupError, ValueError):
         return None
-    at_once, batch = listed.model_price, _batch_prices(listed.model, moment)
-    # Shorter prompts are not told apart: where they should be, all of them have the price of the longest.
-    rates = _rates_at(LONG_PROMPT, at_once, batch)
+    sync_prices, batch_prices = listed.model_price, _batch_prices(listed.model, moment)
+    # The ledger keeps single prompt lengths only above `LONG_PROMPT` → shorter prompts have the price at that length.
+    rates = _rates_at(LONG_PROMPT, sync_prices, batch_prices)
     if rates is None:
         return None
-    starts = sorted(start for start in _starts(at_once) | _starts(batch) if start >= LONG_PROMPT)
-    above = [(start, it) for start in starts if (it := _rates_at(start + 1, at_once, batch))]
-    return replace(rates, above=tuple(above))
+    starts = sorted(start for start in _tier_starts(sync_prices) | _tier_starts(batch_prices) if start >= LONG_PROMPT)
+    tiers = [(start, tier) for start in starts if (tier := _rates_at(start + 1, sync_prices, batch_prices))]
+    return replace(rates, above=tuple(tiers))
 
 
-_KINDS = ("input_mtok", "output_mtok", "cache_read_mtok")
+_TOKEN_KINDS = ("input_mtok", "output_mtok", "cache_read_mtok")
 
 
-def _rates_at(prompt: int, at_once: Any, batch: Any) -> Rates | None:
-    """The prices of a request whose prompt has so many tokens."""
-    tokens_in, tokens_out, tokens_cached = (_price(getattr(at_once, kind), prompt) for kind in _KINDS)
+def _rates_at(prompt_tokens: int, sync_prices: Any, batch_prices: Any) -> Rates | None:
+    """Return the prices of a request with a prompt of `prompt_tokens` tokens."""
+    tokens_in, tokens_out, tokens_cached = (_price(getattr(sync_prices, kind), prompt_tokens) for kind in _TOKEN_KINDS)
     if tokens_in is None:
         return None
-    # A model for embeddings has no output.
-    tokens_out, tokens_cached = _or(tokens_out, Decimal(0)), _or(tokens_cached, tokens_in)
-    if batch is None:
+    # A model for embeddings has no price of tokens out.
+    tokens_out, tokens_cached = _default(tokens_out, Decimal(0)), _default(tokens_cached, tokens_in)
+    if batch_prices is None:
         half = tokens_in * _BATCH_SHARE
         return Rates(tokens_in, tokens_out, tokens_cached, half, tokens_out * _BATCH_SHARE, min(tokens_cached, half))
-    # What it does not list has the price that it has at once.
-    batch_in, batch_out, batch_cached = (_price(getattr(batch, kind), prompt) for kind in _KINDS)
-    batch_in = _or(batch_in, tokens_in)
+    # A kind of tokens without a batch price has its synchronous price.
+    batch_in, batch_out, batch_cached = (_price(getattr(batch_prices, kind), prompt_tokens) for kind in _TOKEN_KINDS)
+    batch_in = _default(batch_in, tokens_in)
     return Rates(
         tokens_in,
         tokens_out,
         tokens_cached,
         batch_in,
-        _or(batch_out, tokens_out),
-        _or(batch_cached, min(tokens_cached, batch_in)),
+        _default(batch_out, tokens_out),
+        _default(batch_cached, min(tokens_cached, batch_in)),
     )
 
 
-def _starts(listed: Any) -> set[int]:
-    """The lengths of prompts, in tokens, above which prices are others."""
-    return {tier.start for kind in _KINDS for tier in getattr(getattr(listed, kind, None), "tiers", ())}
+def _tier_starts(listed: Any) -> set[int]:
+    """Return the numbers of prompt tokens above which a price changes."""
+    return {tier.start for kind in _TOKEN_KINDS for tier in getattr(getattr(listed, kind, None), "tiers", ())}
 
 
 def _batch_prices(model: Any, moment: datetime) -> Any:
-    """What the list says of batches: releases before 0.1.12 say nothing, and others nothing of early days."""
+    """Return the listed prices for batches; `None` in releases before 0.1.12, and for early days in later ones."""
     for variant in getattr(model, "price_variants", None) or ():
         if variant.when == {"processing": "batch"} and (
             variant.constraint is None or variant.constraint.active(moment)
@@ -231,14 +235,14 @@ def _batch_prices(model: Any, moment: datetime) -> Any:
     return None
 
 
-def _price(listed: Any, prompt: int) -> Decimal | None:
-    """What the list says for a prompt of so many tokens."""
+def _price(listed: Any, prompt_tokens: int) -> Decimal | None:
+    """Return the listed price for a prompt of `prompt_tokens` tokens."""
     price: Decimal | None = getattr(listed, "base", listed)
     for tier in getattr(listed, "tiers", ()):
-        if prompt > tier.start:
+        if prompt_tokens > tier.start:
             price = tier.price
     return price
 
 
-def _or(price: Decimal | None, otherwise: Decimal) -> Decimal:
-    return otherwise if price is None else price
+def _default(price: Decimal | None, default: Decimal) -> Decimal:
+    return default if price is None else price

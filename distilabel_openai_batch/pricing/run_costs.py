@@ -41,7 +41,9 @@ class RunCosts:
         """Return the cost of all tokens; `None` for no tokens, and if the cost of a part is unknown."""
         total, now = Cost(), time.time()
         for (answered_by, requested, is_sync), usage in self._usages.items():
-            rates = prices.rates(answered_by, self._base_url, now) or prices.rates(requested, self._base_url, now)
+            rates = prices.find_rates(answered_by, self._base_url, now) or prices.find_rates(
+                requested, self._base_url, now
+            )
             if rates is None or not usage.tokens_in + usage.tokens_out:
                 return None
             total += rates.cost(usage, is_sync)

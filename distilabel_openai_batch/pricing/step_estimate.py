@@ -1,4 +1,4 @@
-"""The estimate of a step's requests and cost."""
+"""Estimate of a step's requests and cost."""
 
 from __future__ import annotations
 

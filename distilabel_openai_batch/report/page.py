@@ -16,7 +16,7 @@ from distilabel_openai_batch.display.advice import next_step
 from distilabel_openai_batch.ledger.entries import FailureReason
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
-from distilabel_openai_batch.pricing.prices import Cost, dollars
+from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.report import charts
 from distilabel_openai_batch.report.charts import Chart
 from distilabel_openai_batch.report.history import Ending, History, Phase, answers_over_time
@@ -78,7 +78,7 @@ def render(facts: Facts) -> str:
 
 def _values(facts: Facts) -> dict[str, object]:
     jobs = [history.job for history in facts.histories]
-    models = job_costs.by_model(jobs)
+    models = job_costs.costs_by_model(jobs)
     over_time = answers_over_time(facts.histories, _POINTS)
     return {
         "title": facts.title,
@@ -98,7 +98,9 @@ def _values(facts: Facts) -> dict[str, object]:
         "models": [_model(entry, models) for entry in models[:_MODELS_LISTED]],
         "more_models": max(0, len(models) - _MODELS_LISTED),
         "unknown": list(
-            dict.fromkeys(_quoted(job_costs.why_unknown(job)) for job in jobs if job_costs.of_job(job) is None)
+            dict.fromkeys(
+                _quoted(job_costs.explain_unknown_cost(job)) for job in jobs if job_costs.cost_of_job(job) is None
+            )
         ),
         "jobs": [_job(*each) for each in list(enumerate(facts.histories, 1))[: -_JOBS_LISTED - 1 : -1]],
         "more_jobs": max(0, len(facts.histories) - _JOBS_LISTED),
@@ -111,7 +113,7 @@ def _cards(facts: Facts, models: Sequence[CostEntry]) -> list[dict[str, str]]:
     is_open = sum(history.ending is Ending.OPEN for history in facts.histories)
     ended = "all have ended" if facts.histories else "none yet"
     usage = sum((entry.usage for entry in models), Usage(0, 0))
-    cost = job_costs.total(entry.cost for entry in models)
+    cost = job_costs.sum_costs(entry.cost for entry in models)
     answers, unknown = (sum(getattr(entry, name) for entry in models) for name in ("answers", "unknown"))
     cards = [
         {"name": "Answered", "value": f"{facts.answered:,}", "note": share, "colour": "good"},
@@ -139,8 +141,8 @@ def _cards(facts: Facts, models: Sequence[CostEntry]) -> list[dict[str, str]]:
         cards.append(
             {
                 "name": "Saved",
-                "value": dollars(cost.saved),
-                "note": f"{dollars(cost.spent)} spent instead of {dollars(cost.at_once)}{part}",
+                "value": format_dollars(cost.saved),
+                "note": f"{format_dollars(cost.spent)} spent instead of {format_dollars(cost.full_price)}{part}",
                 "colour": "good",
             }
         )
@@ -195,9 +197,9 @@ def _model(entry: CostEntry, entries: Sequence[CostEntry]) -> dict[str, object]:
         "tokens_out": _short(entry.usage.tokens_out),
         "share_in": f"{100 * entry.usage.tokens_in / most:.2f}%",
         "share_out": f"{100 * entry.usage.tokens_out / most:.2f}%",
-        "share_spent": f"{100 * known.spent / known.at_once:.2f}%" if known and known.at_once else "",
-        "spent": dollars(known.spent) if known else "?",
-        "saved": dollars(known.saved) if known else "?",
+        "share_spent": f"{100 * known.spent / known.full_price:.2f}%" if known and known.full_price else "",
+        "spent": format_dollars(known.spent) if known else "?",
+        "saved": format_dollars(known.saved) if known else "?",
     }
 
 

@@ -20,7 +20,7 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import prices
-from distilabel_openai_batch.pricing.prices import Cost, dollars
+from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.sandbox import Settings
 from tests.support.commands import adopt_answer, generate, run_command
 from tests.support.environment import API_KEY
@@ -82,7 +82,7 @@ def test_jobs_shows_half_the_price_for_batches_and_the_full_price_otherwise(dire
     assert rows[1][1] == "(synchronous)"
     assert rows[2][5:7] == ["?", "?"]
     spent = sum(expected(entry)[0] for entry in entries[:2])
-    assert rows[3][:4] == ["total", "16/16", "0", dollars(spent)]
+    assert rows[3][:4] == ["total", "16/16", "0", format_dollars(spent)]
     assert "? The price of mine is not known" in run_command("jobs").stderr
 
 
@@ -96,7 +96,7 @@ def test_costs_lists_scopes_and_models_with_a_total(directory):
         "full price",
         "saved",
     ]
-    money = [dollars(spent), dollars(synchronous), dollars(synchronous - spent)]
+    money = [format_dollars(spent), format_dollars(synchronous), format_dollars(synchronous - spent)]
     assert priced.split()[:3] == ["asking.py", "gpt-4o-mini-2024-07-18", "15"]
     assert priced.split()[-3:] == money
     assert unpriced.split() == ["other.py", "mine", "1", "2,000", "1,500", "5", "?", "?", "?"]
@@ -129,7 +129,10 @@ def test_the_long_prompt_price_applies_to_single_requests(tmp_path, running_sand
 def test_show_prints_the_cost_or_the_reason_why_the_cost_is_unknown(directory):
     [job, _, other] = LedgerReader(directory).jobs()
     spent, synchronous = expected(job)
-    assert f"{dollars(spent)}; saved {dollars(synchronous - spent)}" in run_command("show", job.batch_id).stdout
+    assert (
+        f"{format_dollars(spent)}; saved {format_dollars(synchronous - spent)}"
+        in run_command("show", job.batch_id).stdout
+    )
     shown = run_command("show", other.batch_id)
     assert "2,000 in (1,500 of them cached), 5 out" in shown.stdout
     assert "?; saved ?" in shown.stdout
@@ -138,12 +141,12 @@ def test_show_prints_the_cost_or_the_reason_why_the_cost_is_unknown(directory):
 
 def test_without_the_price_list_costs_are_unknown_and_the_extra_is_named(directory, monkeypatch):
     monkeypatch.setattr(prices, "_price_list", lambda: None)
-    prices._rates.cache_clear()
+    prices._find_rates.cache_clear()
     for command in ("jobs", "costs"):
         ran = run_command(command)
         assert "pip install 'distilabel-openai-batch[prices]'" in ran.stderr
         assert "$" not in ran.stdout
-    prices._rates.cache_clear()
+    prices._find_rates.cache_clear()
 
 
 def test_the_cost_of_forgotten_answers_is_unknown(running_sandbox, tmp_path, monkeypatch):
@@ -173,16 +176,3 @@ def test_a_ledger_without_the_column_for_cached_tokens_is_read_unchanged(directo
     assert [job["tokens_cached"] for job in jobs] == [0, 0, 0]
     assert jobs[0]["cost"] > 0
     assert "tokens_cached" not in str(LedgerReader(tmp_path)._query("SELECT sql FROM sqlite_master"))
-
-
-@pytest.mark.parametrize(
-    ("amount", "words"),
-    [("0", "$0.00"), ("0.00001", "<$0.0001"), ("0.0123", "$0.0123"), ("0.5", "$0.5000"), ("1234.567", "$1,234.57")],
-)
-def test_dollars_shows_more_digits_for_small_amounts(amount, words):
-    """A positive amount is never shown as zero."""
-    assert dollars(Decimal(amount)) == words
-
-
-def test_a_sum_of_empty_costs_is_zero():
-    assert Cost() + Cost() == Cost(Decimal(0), Decimal(0))

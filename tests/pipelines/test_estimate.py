@@ -117,9 +117,9 @@ def test_requests_in_the_ledger_cost_nothing(rows, tmp_path, sandbox, monkeypatc
     assert "Known requests are answered or in progress" in ran.stdout
     # No request costs no dollar on any server.
     assert all(line.split()[-5:] == ["0", "0", "0", "$0.00", "$0.00"] for line in ran.stdout.splitlines()[1:3])
-    assert "bills is not known" not in ran.stdout
+    assert "are not known" not in ran.stdout
     more = estimate(path, "--param", "evolve.llm.generation_kwargs.max_new_tokens=9").stdout
-    assert f"? What {sandbox.base_url} bills is not known" in more
+    assert f"? The prices of {sandbox.base_url} are not known" in more
     [_, again] = estimate_pipeline(path, {"evolve": {"llm": {"generation_kwargs": {"max_new_tokens": 9}}}})
     assert (again.known, again.usage.tokens_out) == (0, 63)
 

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.cli.json_output import costs_json, estimates_json, job_json
-from distilabel_openai_batch.display.tables import Timing
+from distilabel_openai_batch.display.timings import Timing
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.job_costs import CostEntry

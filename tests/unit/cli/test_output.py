@@ -75,7 +75,7 @@ def test_local_time_has_date_time_and_offset():
 
 def test_a_reason_for_unknown_costs_is_printed_once(job, capsys):
     output.note_unknown_costs([job, job])
-    assert capsys.readouterr().err.count("? What http://one/v1/ bills is not known") == 1
+    assert capsys.readouterr().err.count("? The prices of http://one/v1/ are not known") == 1
 
 
 def test_interrupted_jobs_are_noted_with_their_scopes(job, capsys):

@@ -68,6 +68,6 @@ def test_the_notes_say_which_numbers_are_bounds_or_missing():
 
 
 def test_a_request_without_a_token_limit_has_a_note(monkeypatch):
-    monkeypatch.setattr("distilabel_openai_batch.pricing.prices.rates", lambda *_: object())
+    monkeypatch.setattr("distilabel_openai_batch.pricing.prices.find_rates", lambda *_: object())
     *_, note = estimate_notes([UNPRICED])
     assert note == "? Some requests of mine set no limit on the tokens of their answers, so the cost is unknown."

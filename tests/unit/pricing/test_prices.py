@@ -1,4 +1,4 @@
-"""What tokens cost."""
+"""Tests of `pricing.prices`, against the installed price list."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.pricing import prices
-from distilabel_openai_batch.pricing.prices import Cost
+from distilabel_openai_batch.pricing.prices import Cost, Rates, find_provider, format_dollars
 
 pytest.importorskip("genai_prices")
 
 OPENAI = "https://api.openai.com/v1/"
 AZURE = "https://acme.openai.azure.com/openai/"
 
-# A day of which the price list knows what batches cost, and one of which it does not.
+# A day with listed prices for batches, and a day without.
 NOVEMBER = datetime(2026, 11, 1, tzinfo=timezone.utc).timestamp()
 LONG_AGO = datetime(2025, 6, 1, tzinfo=timezone.utc).timestamp()
 
@@ -27,13 +27,13 @@ MILLIONS = Usage(tokens_in=2_000_000, tokens_out=1_000_000)
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered():
-    """Each test sees the price list as it is installed."""
+def empty_caches():
+    """Empty the caches of prices, so that each test reads the installed price list."""
     prices._price_list.cache_clear()
-    prices._rates.cache_clear()
+    prices._find_rates.cache_clear()
     yield
     prices._price_list.cache_clear()
-    prices._rates.cache_clear()
+    prices._find_rates.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -42,20 +42,20 @@ def nothing_remembered():
         ("gpt-4o-mini", OPENAI, MILLIONS, "0.9", "0.45"),
         ("gpt-4o-mini-2024-07-18", OPENAI, MILLIONS, "0.9", "0.45"),
         ("ft:gpt-4o-mini-2024-07-18:acme::x", OPENAI, MILLIONS, "1.8", "0.9"),
-        # Not in the list of prices for batches: half.
+        # Without a listed price for batches: half.
         ("text-embedding-3-small", OPENAI, Usage(1_000_000, 0), "0.02", "0.01"),
         ("gpt-4o-mini", AZURE, MILLIONS, "0.9", "0.45"),
-        # In it, at the full price.
+        # With a listed price for batches that is the full price.
         ("gpt-3.5-turbo-1106", OPENAI, MILLIONS, "4", "4"),
-        # Cached tokens: a lower price in a batch, or the same.
+        # Cached tokens have a lower price in a batch, or the same price.
         ("gpt-5-mini", OPENAI, Usage(1_000_000, 0, 1_000_000), "0.025", "0.0125"),
         ("gpt-4.1", OPENAI, Usage(1_000_000, 0, 1_000_000), "0.5", "0.5"),
         ("gpt-4.1", AZURE, Usage(1_000_000, 0, 1_000_000), "0.5", "0.5"),
-        # None is listed: they are as dear as any other.
+        # Without a listed price cached tokens cost as much as other tokens.
         ("gpt-4-turbo", OPENAI, Usage(1_000_000, 0, 1_000_000), "10", "5"),
-        # More were cached than there were.
+        # The server reports more cached tokens than tokens.
         ("gpt-4o-mini", OPENAI, Usage(0, 0, 5), "0", "0"),
-        # The price rises with the length of a prompt, for all tokens of its request, cached ones and the answer's too.
+        # The price of all tokens of a request rises with the length of its prompt.
         ("gpt-5.4", OPENAI, Usage(1_000_000, 0), "2.5", "1.25"),
         ("gpt-5.4", OPENAI, Usage.of_request(272_000, 0), "0.68", "0.34"),
         ("gpt-5.4", OPENAI, Usage.of_request(272_001, 1_000_000), "23.860005", "11.9300025"),
@@ -64,18 +64,16 @@ def nothing_remembered():
         ("gpt-4o-mini", OPENAI, Usage.of_request(1_000_000, 0), "0.15", "0.075"),
     ],
 )
-def test_list_prices(model, base_url, usage, synchronous, batch):
-    """Of OpenAI's and Azure's models, by their names and those of their snapshots."""
-    rates = prices.rates(model, base_url, NOVEMBER)
-    assert rates.synchronous(usage) == Decimal(synchronous)
-    assert rates.batch(usage) == Decimal(batch)
+def test_tokens_cost_their_list_price(model, base_url, usage, synchronous, batch):
+    rates = prices.find_rates(model, base_url, NOVEMBER)
+    assert rates.sync_dollars(usage) == Decimal(synchronous)
+    assert rates.batch_dollars(usage) == Decimal(batch)
 
 
-def test_a_job_of_long_ago_costs_what_it_cost_then():
-    """A list price of its day, and half of it for a batch."""
-    rates = prices.rates("gpt-4.1", OPENAI, LONG_AGO)
+def test_the_price_is_the_price_of_the_day():
+    rates = prices.find_rates("gpt-4.1", OPENAI, LONG_AGO)
     assert (rates.tokens_in, rates.batch_in, rates.batch_out) == (2, 1, 4)
-    before, after = prices.rates("o3", OPENAI, LONG_AGO), prices.rates("o3", OPENAI, NOVEMBER)
+    before, after = prices.find_rates("o3", OPENAI, LONG_AGO), prices.find_rates("o3", OPENAI, NOVEMBER)
     assert (before.tokens_in, after.tokens_in) == (10, 2)
 
 
@@ -93,34 +91,32 @@ def test_a_job_of_long_ago_costs_what_it_cost_then():
         ("gpt-4o-mini", "not an address"),
     ],
 )
-def test_what_is_not_listed_is_unknown(model, base_url):
-    """No model is taken for another, and no server for OpenAI's."""
-    assert prices.rates(model, base_url, NOVEMBER) is None
-    why = prices.why_unknown(model, base_url)
-    assert f"The price of {model} is not known" in why or f"What {base_url} bills is not known" in why
+def test_an_unlisted_model_or_server_has_no_price(model, base_url):
+    """No similar model is taken instead, and no server with a similar name."""
+    assert prices.find_rates(model, base_url, NOVEMBER) is None
+    reason = prices.explain_unknown_price(model, base_url)
+    assert f"The price of {model} is not known" in reason or f"The prices of {base_url} are not known" in reason
 
 
-def test_without_the_price_list_everything_is_unknown(monkeypatch):
-    """The extra is not installed: it is said how to."""
+def test_without_the_price_list_the_reason_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     assert not prices.is_installed()
-    assert prices.rates("gpt-4o-mini", OPENAI, NOVEMBER) is None
-    assert "pip install 'distilabel-openai-batch[prices]'" in prices.why_unknown("gpt-4o-mini", OPENAI)
+    assert prices.find_rates("gpt-4o-mini", OPENAI, NOVEMBER) is None
+    assert "pip install 'distilabel-openai-batch[prices]'" in prices.explain_unknown_price("gpt-4o-mini", OPENAI)
 
 
-def test_the_network_is_not_used(monkeypatch):
-    """Prices are those of the day when the list was installed."""
+def test_prices_are_found_without_the_network(monkeypatch):
 
     def refuse(*_):
         raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert prices.rates("gpt-4o-mini", OPENAI, NOVEMBER)
+    assert prices.find_rates("gpt-4o-mini", OPENAI, NOVEMBER)
 
 
-def test_every_listed_model_has_a_price_or_none():
-    """Whatever is billed by something else than tokens is unknown, and no error; a batch is never dearer."""
+def test_no_listed_model_raises_an_error_or_costs_more_in_a_batch():
+    """A model that is billed by other units than tokens has no price."""
     get_snapshot = importlib.import_module("genai_prices.data_snapshot").get_snapshot
     models = [
         (model.id, url)
@@ -129,17 +125,48 @@ def test_every_listed_model_has_a_price_or_none():
         if url
         for model in provider.models
     ]
-    found = [rates for model, url in models if (rates := prices.rates(model, url, NOVEMBER))]
+    found = [rates for model, url in models if (rates := prices.find_rates(model, url, NOVEMBER))]
     assert len(found) > 50
     assert all(
-        rates.batch(usage) <= rates.synchronous(usage) for rates in found for usage in (MILLIONS, Usage(9, 9, 9))
+        rates.batch_dollars(usage) <= rates.sync_dollars(usage)
+        for rates in found
+        for usage in (MILLIONS, Usage(9, 9, 9))
     )
 
 
-def test_costs_add_up():
-    """What was asked at once saves nothing."""
-    rates = prices.rates("gpt-4o-mini", OPENAI, NOVEMBER)
-    total = rates.cost(MILLIONS, asked_now=False) + rates.cost(MILLIONS, asked_now=True)
+def test_costs_add_up_and_a_synchronous_request_saves_nothing():
+    rates = prices.find_rates("gpt-4o-mini", OPENAI, NOVEMBER)
+    total = rates.cost(MILLIONS, is_sync=False) + rates.cost(MILLIONS, is_sync=True)
     assert total == Cost(Decimal("1.35"), Decimal("1.8"))
     assert total.saved == Decimal("0.45")
     assert Usage(1, 2, 3) + Usage(10, 20, 30) == Usage(11, 22, 33)
+
+
+def test_a_sum_of_empty_costs_is_zero():
+    assert Cost() + Cost() == Cost(Decimal(0), Decimal(0))
+
+
+def test_long_prompts_are_billed_apart_from_the_rest():
+    low = Rates(*map(Decimal, (1, 1, 1, 1, 1, 1)))
+    high = Rates(*map(Decimal, (10, 10, 10, 5, 5, 5)))
+    rates = Rates(*map(Decimal, (1, 1, 1, 1, 1, 1)), above=((200_000, high),))
+    usage = Usage(500_000, 0) + Usage.of_request(150_000, 0) + Usage.of_request(300_000, 50_000)
+    assert rates.sync_dollars(usage) == Decimal("0.65") + Decimal("3.5")
+    assert rates.batch_dollars(usage) == Decimal("0.65") + Decimal("1.75")
+    assert low.sync_dollars(usage) == Decimal(1)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [("0", "$0.00"), ("0.00001", "<$0.0001"), ("0.0123", "$0.0123"), ("0.5", "$0.5000"), ("1234.567", "$1,234.57")],
+)
+def test_small_amounts_have_more_digits_and_are_never_zero(amount, text):
+    assert format_dollars(Decimal(amount)) == text
+
+
+@pytest.mark.parametrize(
+    ("base_url", "provider"),
+    [(OPENAI, "openai"), (AZURE, "azure"), ("https://eu.api.openai.com/v1/", None), ("not an address", None)],
+)
+def test_the_provider_follows_from_the_host(base_url, provider):
+    assert find_provider(base_url) == provider

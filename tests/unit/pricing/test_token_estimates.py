@@ -1,11 +1,11 @@
-"""How many tokens a request may be billed."""
+"""Tests of `pricing.token_estimates`."""
 
 from __future__ import annotations
 
 import pytest
 
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.pricing.token_estimates import usage
+from distilabel_openai_batch.pricing.token_estimates import estimate_usage
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 
@@ -19,12 +19,12 @@ def message(content: object) -> dict[str, object]:
     [
         (CHAT, {"messages": [message("x" * 40)], "max_tokens": 128}, (17, 128)),
         (CHAT, {"messages": [message("x" * 41), message("")], "max_completion_tokens": 128, "n": 3}, (22, 384)),
-        # Azure's has no version in front.
+        # Azure's path has no version.
         ("/chat/completions", {"messages": [message("x" * 40)], "max_tokens": 128}, (17, 128)),
-        # Bytes, not characters.
+        # Bytes count, not characters.
         (CHAT, {"messages": [message("水" * 8)], "max_tokens": 1}, (13, 1)),
         (CHAT, {"messages": [message("\ud800")], "max_tokens": 1}, (8, 1)),
-        # Images are not counted; whatever else is odd is no error.
+        # Images are not counted, and unknown parts raise no error.
         (
             CHAT,
             {"messages": [message([{"type": "text", "text": "x" * 40}, {"image_url": "data:"}, 7])], "max_tokens": 1},
@@ -38,6 +38,5 @@ def message(content: object) -> dict[str, object]:
         (EMBEDDINGS, {"input": ["x" * 40, "y" * 4]}, (11, 0)),
     ],
 )
-def test_tokens_are_estimated(endpoint, body, tokens):
-    """Those in by the length of the texts, those out by the request's own limit."""
-    assert usage(endpoint, body) == (Usage(*tokens) if tokens else None)
+def test_tokens_in_follow_from_the_texts_and_tokens_out_from_the_limit(endpoint, body, tokens):
+    assert estimate_usage(endpoint, body) == (Usage(*tokens) if tokens else None)

@@ -1,0 +1,79 @@
+"""Tests of `pricing.job_costs`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.job_costs import (
+    CostEntry,
+    cost_of_job,
+    costs_by_model,
+    explain_unknown_cost,
+    sum_costs,
+)
+from distilabel_openai_batch.pricing.prices import Cost
+from tests.support.entries import COLLECTED_JOB, SCOPE
+
+pytest.importorskip("genai_prices")
+
+# A million tokens of gpt-4o-mini: 15 cents in, half of that in a batch.
+JOB = replace(COLLECTED_JOB, answered=2, tokens_in=1_000_000, answered_by="gpt-4o-mini-2024-07-18")
+PRICED = Cost(Decimal("0.075"), Decimal("0.15"))
+UNPRICED_JOB = replace(JOB, model="mine", answered_by="mine", answered=3)
+OTHER_SCOPE = ScopeName("other", "", SCOPE.base_url)
+
+
+@pytest.fixture(autouse=True)
+def openai_prices(monkeypatch):
+    """Give the address of the jobs' server OpenAI's prices."""
+    monkeypatch.setattr(prices, "_PROVIDERS", [(re.compile(r"127\.0\.0\.1"), "openai")])
+
+
+@pytest.mark.parametrize(
+    ("job", "cost"),
+    [
+        pytest.param(JOB, PRICED, id="batch"),
+        pytest.param(
+            replace(JOB, batch_id=None), Cost(PRICED.full_price, PRICED.full_price), id="synchronous: the full price"
+        ),
+        pytest.param(replace(JOB, answered_by="gpt-4o-mini-of-mine"), PRICED, id="the requested model has a price"),
+        pytest.param(replace(JOB, answered=0, tokens_in=0), Cost(), id="no answers"),
+        pytest.param(replace(JOB, tokens_in=0), None, id="no tokens reported"),
+        pytest.param(UNPRICED_JOB, None, id="no price"),
+    ],
+)
+def test_a_job_costs_the_list_price_of_its_tokens(job, cost):
+    assert cost_of_job(job) == cost
+
+
+def test_the_reason_of_an_unknown_cost_is_missing_tokens_or_a_missing_price():
+    assert "are not collected yet, were forgotten" in explain_unknown_cost(replace(JOB, tokens_in=0))
+    assert "The price of mine is not known" in explain_unknown_cost(UNPRICED_JOB)
+    assert "The price of gpt-4o-mini is not known" in explain_unknown_cost(replace(JOB, answered_by=""))
+
+
+def test_costs_are_grouped_by_scope_and_model():
+    jobs = [
+        JOB,
+        UNPRICED_JOB,
+        replace(JOB, answered=0, tokens_in=0, answered_by="never answered"),
+        JOB,
+        replace(JOB, scope=OTHER_SCOPE, answered_by=""),
+    ]
+    assert costs_by_model(jobs) == [
+        CostEntry(SCOPE, "gpt-4o-mini-2024-07-18", 4, Usage(2_000_000, 0), PRICED + PRICED, 0),
+        CostEntry(SCOPE, "mine", 3, Usage(1_000_000, 0), Cost(), 3),
+        CostEntry(OTHER_SCOPE, "gpt-4o-mini", 2, Usage(1_000_000, 0), PRICED, 0),
+    ]
+
+
+def test_a_sum_skips_unknown_costs():
+    assert sum_costs([PRICED, None, PRICED]) == PRICED + PRICED
+    assert sum_costs([]) == Cost()
