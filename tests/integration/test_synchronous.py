@@ -209,7 +209,7 @@ def test_preflight_is_skipped_where_only_batches_are_allowed(sandbox, caplog, st
 
 
 def test_preflight_runs_once(sandbox):
-    """Neither a later round of calls nor a second run with known answers sends a second preflight."""
+    """Later rounds of calls, and a second run with known answers, send no preflight."""
     sandbox.add_fault(BatchFault(kind="expire", value=5))
     assert all(generate_in_new_process(preflight=True))
     assert count_billed(sandbox) == (9, 1)
@@ -218,7 +218,7 @@ def test_preflight_runs_once(sandbox):
 
 
 def test_preflight_sends_one_request_to_each_endpoint(sandbox):
-    """One endpoint may refuse a parameter that the other accepts."""
+    """Each endpoint may refuse a parameter that another accepts."""
     mixed = [*QUESTIONS[:3], "Once upon a time", "In the end"]
     assert all(generate_in_new_process(mixed, model="gpt-3.5-turbo-instruct", preflight=True))
     assert count_billed(sandbox) == (3, 2)

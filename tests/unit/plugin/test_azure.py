@@ -42,7 +42,7 @@ def test_fields_include_those_of_azureopenaillm():
 
 
 def test_defaults_are_azures_limits():
-    """One job holds 100,000 requests, and polls of a job are at least a minute apart."""
+    """Jobs hold up to 100,000 requests, and polls of a job are at least a minute apart."""
     llm = AzureOpenAIBatchLLM(model="a-deployment")
     schedule = llm.session_settings().jobs.schedule
 
