@@ -15,7 +15,7 @@ from distilabel_openai_batch.engine.scratch import Spool
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.structured_output.repair import Exchange
+from distilabel_openai_batch.structured_output.repair import Repair
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,19 +80,19 @@ class Session:
         with_schema: dict[int, APICall] = {}
         try:
             outcomes = await self._submit_once(_noting_schemas(calls, with_schema), submitted)
-            exchanges = {
-                index: Exchange(call.schema, call.body, outcome)
+            repairs = {
+                index: Repair(call.schema, call.body, outcome)
                 for index, call in with_schema.items()
                 if call.schema and isinstance(outcome := outcomes[index], Answer)
             }
-            while repairs := [
-                (exchange, place, APICall(with_schema[index].endpoint, body))
-                for index, exchange in exchanges.items()
-                for place, body in exchange.due()
+            while retries := [
+                (repair, choice, APICall(with_schema[index].endpoint, body))
+                for index, repair in repairs.items()
+                for choice, body in repair.retries()
             ]:
-                repaired = await self._submit_once([call for _, _, call in repairs], submitted)
-                for (exchange, place, _), outcome in zip(repairs, repaired, strict=True):
-                    exchange.take(place, outcome)
+                retried = await self._submit_once([call for _, _, call in retries], submitted)
+                for (repair, choice, _), outcome in zip(retries, retried, strict=True):
+                    repair.add_outcome(choice, outcome)
         except BaseException:
             for request in reversed(submitted):
                 if isinstance(request, Request):
@@ -103,17 +103,17 @@ class Session:
             if isinstance(outcome, Failure) and isinstance(request, Request):
                 outcomes[index] = replace(outcome, custom_id=request.custom_id)
         logged = list(outcomes)
-        for index, exchange in exchanges.items():
+        for index, repair in repairs.items():
             request = submitted[index]
             assert isinstance(request, Request)
-            outcomes[index], logged[index] = self._end_exchange(exchange, request.custom_id)
+            outcomes[index], logged[index] = self._end_repair(repair, request.custom_id)
         if log := CallLog.active():
             log.add(logged)
         return outcomes
 
-    def _end_exchange(self, exchange: Exchange, custom_id: str) -> tuple[Outcome, Outcome]:
+    def _end_repair(self, repair: Repair, custom_id: str) -> tuple[Outcome, Outcome]:
         """Return the outcome of a call with a schema, and the outcome that the call's log shows."""
-        outcome, failure = exchange.outcome, exchange.failure
+        outcome, failure = repair.outcome, repair.failure
         if not failure:
             return outcome, outcome
         self._observer.on_rejected(failure, custom_id)

@@ -32,7 +32,7 @@ from distilabel_openai_batch.plugin.model_parameters import TokenLimitParameter,
 from distilabel_openai_batch.plugin.outputs import explained_output, failed_output, with_failures
 from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, ClientStub, CompletionView, view
-from distilabel_openai_batch.structured_output.schema import portable, read
+from distilabel_openai_batch.structured_output.options import dump_structured_output, parse_structured_output
 
 if TYPE_CHECKING:
     from distilabel.typing import GenerateOutput, StandardInput
@@ -142,7 +142,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     @field_serializer("structured_output")
     def _dump_structured_output(self, value: object) -> object:
         """Write a class as its JSON schema, which any process can read and which changes with the class's fields."""
-        return portable(value)
+        return dump_structured_output(value)
 
     def load(self) -> None:
         """Prepare the calls to the server; no call is made yet.
@@ -171,7 +171,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         Raises:
             ValueError: the API does not support `structured_output` as given.
         """
-        read(structured_output)
+        parse_structured_output(structured_output)
         return {"client": client}
 
     # distilabel shows users the signature and the docstring of `agenerate`: keep those of `OpenAILLM`.
@@ -185,7 +185,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             return await super().agenerate(input, *args, **kwargs)
         # `OpenAILLM` handles an ordinary chat: the stub adds the format to the body, and answers arrive checked.
         plain = self.model_copy(update={"structured_output": None})
-        plain._aclient = ClientStub(self._aclient.answer, read(structured_output))
+        plain._aclient = ClientStub(self._aclient.answer, parse_structured_output(structured_output))
         return await OpenAILLM.agenerate(plain, input, *args, **kwargs)
 
     def generate(self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any) -> list[GenerateOutput]:

@@ -82,5 +82,5 @@ class _EndpointStub:
     async def create(self, *, extra_body: dict[str, Any] | None = None, **body: Any) -> CompletionView:
         # `extra_body` overrides other parameters, as in the SDK.
         body |= extra_body or {}
-        body = self._structured_output.asked_for(body) if self._structured_output else body
+        body = self._structured_output.apply_to(body) if self._structured_output else body
         return await self._answer(APICall(self._path, body, self._structured_output))

@@ -1,4 +1,4 @@
-"""The conversation in which an answer that does not fit its schema is asked for again."""
+"""Repair of answers that do not fit their schema: each unfit choice is requested again with the reason."""
 
 from __future__ import annotations
 
@@ -6,55 +6,55 @@ from collections.abc import Mapping
 from typing import Any
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
-from distilabel_openai_batch.structured_output.schema import Rejection, StructuredOutput, _message
+from distilabel_openai_batch.structured_output.schema import Rejection, StructuredOutput, message_of
 
 
-class Exchange:
-    """The asking, and asking again, of one request until each of its choices fits.
+class Repair:
+    """Repair of one answer: the requests that remain to be sent, and the outcome so far.
 
     Args:
-        wanted: what they have to look like.
-        body: of the request.
-        answer: to it.
+        schema: the structured output that each choice must fit.
+        body: the body of the first request.
+        answer: the answer to the first request.
     """
 
-    def __init__(self, wanted: StructuredOutput, body: Mapping[str, Any], answer: Answer) -> None:
-        self._wanted = wanted
+    def __init__(self, schema: StructuredOutput, body: Mapping[str, Any], answer: Answer) -> None:
+        self._schema = schema
         self._answer = answer
         self._tokens = answer.tokens
-        self._was_asked_again = False
+        self._has_retry_answers = False
         self._failures: dict[int, Failure] = {}
-        self._due: dict[int, dict[str, Any]] = {}
+        self._retry_bodies: dict[int, dict[str, Any]] = {}
         choices = answer.body.get("choices")
         self._choices = list(choices) if isinstance(choices, list) else []
-        self._left = dict.fromkeys(range(len(self._choices)), wanted.max_retries)
-        for place, choice in enumerate(self._choices):
-            self._read(place, choice, body)
+        self._retries_left = dict.fromkeys(range(len(self._choices)), schema.max_retries)
+        for index, choice in enumerate(self._choices):
+            self._check(index, choice, body)
 
-    def due(self) -> list[tuple[int, dict[str, Any]]]:
-        """What is to be asked next: the choice, and the body of the request."""
-        return sorted(self._due.items())
+    def retries(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return the requests to send next, as pairs of a choice's index and a body."""
+        return sorted(self._retry_bodies.items())
 
-    def take(self, place: int, outcome: Outcome) -> None:
-        """A choice was asked again.
+    def add_outcome(self, index: int, outcome: Outcome) -> None:
+        """Add the outcome of a retry.
 
         Args:
-            place: which.
-            outcome: what came of it.
+            index: the index of the choice.
+            outcome: the answer or failure of the request for that choice.
         """
-        body = self._due.pop(place)
+        body = self._retry_bodies.pop(index)
         if isinstance(outcome, Failure):
-            before = self._failures[place]
-            self._failures[place] = Failure(f"{before.message}. Asking again failed: {outcome}", code=before.code)
+            first = self._failures[index]
+            self._failures[index] = Failure(f"{first.message}. The retry failed: {outcome}", code=first.code)
             return
-        self._was_asked_again = True
+        self._has_retry_answers = True
         self._tokens = (self._tokens[0] + outcome.tokens[0], self._tokens[1] + outcome.tokens[1])
         choices = outcome.body.get("choices")
-        self._read(place, choices[0] if isinstance(choices, list) and choices else None, body)
+        self._check(index, choices[0] if isinstance(choices, list) and choices else None, body)
 
     @property
     def failure(self) -> Failure | None:
-        """Why some of its choices, or all, have no answer; `None` where each has one."""
+        """Reason why a choice is unusable, with the number of unusable choices; `None` if all fit."""
         if not self._failures:
             return None
         first = self._failures[min(self._failures)]
@@ -65,14 +65,14 @@ class Exchange:
 
     @property
     def outcome(self) -> Outcome:
-        """An answer whose choices say what fits, or nothing; a failure where all say nothing."""
+        """Answer with the fitting choices, unusable ones without content; a failure if all choices are unusable."""
         if self._failures and len(self._failures) == len(self._choices):
             assert self.failure is not None
             return self.failure
         body = {**self._answer.body}
         if self._choices:
             body["choices"] = self._choices
-        if self._was_asked_again:
+        if self._has_retry_answers:
             tokens_in, tokens_out = self._tokens
             counts = {
                 "prompt_tokens": tokens_in,
@@ -82,16 +82,17 @@ class Exchange:
             body["usage"] = {**(body.get("usage") or {}), **counts}
         return Answer.of(body, dict(self._failures))
 
-    def _read(self, place: int, choice: object, body: Mapping[str, Any]) -> None:
-        read = self._wanted.read(choice)
+    def _check(self, index: int, choice: object, body: Mapping[str, Any]) -> None:
+        """Record a choice: its JSON text, or its failure and the body of its retry."""
+        checked = self._schema.check(choice)
         content = None
-        if isinstance(read, Rejection):
-            self._failures[place] = read.failure
-            if read.helps and self._left[place] > 0:
-                self._left[place] -= 1
-                self._due[place] = self._wanted.asked_again(body, choice, read.failure.message)
+        if isinstance(checked, Rejection):
+            self._failures[index] = checked.failure
+            if checked.is_repairable and self._retries_left[index] > 0:
+                self._retries_left[index] -= 1
+                self._retry_bodies[index] = self._schema.retry_body(body, choice, checked.failure.message)
         else:
-            self._failures.pop(place, None)
-            content = read
-        kept = choice if isinstance(choice, dict) else {}
-        self._choices[place] = {**kept, "message": {**_message(choice), "content": content}}
+            self._failures.pop(index, None)
+            content = checked
+        fields = choice if isinstance(choice, dict) else {}
+        self._choices[index] = {**fields, "message": {**message_of(choice), "content": content}}

@@ -1,97 +1,73 @@
-"""Structured output: how a schema is asked for, and whether an answer fits it. Pure functions that know no network.
+"""Schema of structured output: request bodies that name the schema, and checks of answers. Pure functions.
 
-distilabel leaves both to `instructor`, which calls the API itself and so cannot write a batch's requests; and none can
-be installed beside today's openai. Here the schema goes into the request in the API's own terms. What comes out of an
-answer is the text that `OpenAILLM` would have made of it.
+distilabel leaves both to `instructor`, which calls the API itself, so no batch can be built from its requests; and no
+release of `instructor` installs beside today's openai. Here the request names the schema in the API's own terms, and a
+checked answer becomes the text that `OpenAILLM` would return.
+
+The texts in request bodies (instructions, reasons of rejections) are part of the digests by which the ledger finds
+answers: a changed text makes new requests of answered ones.
 
 The API: https://platform.openai.com/docs/guides/structured-outputs
 """
 
 from __future__ import annotations
 
-import enum
-import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 import orjson
-from jsonschema.exceptions import SchemaError
-from jsonschema.validators import Draft202012Validator, validator_for
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
-from referencing import Registry
 
 from distilabel_openai_batch.api.failure_codes import CONTENT_FILTER, INVALID, REFUSAL, TRUNCATED
 from distilabel_openai_batch.api.outcomes import Failure
-from distilabel_openai_batch.structured_output.strict import strict
 
 Mode = Literal["json_schema", "tools", "json_object"]
 
-# What a user may write as `mode`: our own names, and the values of `instructor.Mode` that are OpenAI's, most of them
-# names for the same thing.
-_MODES: dict[str | None, Mode] = {
-    None: "json_schema",
-    "json_schema": "json_schema",
-    "json_schema_mode": "json_schema",
-    "tools": "tools",
-    "tool_call": "tools",
-    "tools_strict": "tools",
-    "functions": "tools",
-    "function_call": "tools",
-    "json_object": "json_object",
-    "json": "json_object",
-    "json_mode": "json_object",
-    "json_o1": "json_object",
-    "md_json": "json_object",
-    "markdown_json_mode": "json_object",
-}
-
-# `OpenAILLM` has this default.
-_MAX_RETRIES = 1
-
-# A reading holds two pydantic classes and a validator, some 100 kB; a schema for each row must not hold them all.
-_READINGS_KEPT = 256
-
-_ERRORS_TOLD = 5
-_CHARACTERS_TOLD = 300
+_ERRORS_SHOWN = 5
+_CHARACTERS_SHOWN = 300
 
 
-class _Invalid(Exception):
-    """What is wrong with an answer, in words for the model and the log."""
+class _InvalidAnswerError(Exception):
+    """Reason why an answer does not fit its schema, worded for the model and for the log.
 
-    def __init__(self, reason: str, helps: bool = True) -> None:
+    Args:
+        reason: the reason.
+        is_repairable: whether the model may fix the answer.
+    """
+
+    def __init__(self, reason: str, is_repairable: bool = True) -> None:
         super().__init__(reason)
-        self.helps = helps
+        self.is_repairable = is_repairable
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a choice of an answer cannot be used.
+    """Rejection of one choice of an answer.
 
     Attributes:
-        failure: what became of it.
-        helps: whether asking again may help.
+        failure: the reason.
+        is_repairable: whether a retry may help.
     """
 
     failure: Failure
-    helps: bool
+    is_repairable: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StructuredOutput:
-    """What an answer has to look like, and how it is asked for.
+    """Schema that an answer must fit, and the API feature that enforces the schema.
 
     Attributes:
-        name: the schema's name, of letters, digits, `_` and `-`, at most 64.
-        schema: the JSON schema that answers are held against.
-        strict_schema: as the API takes it with `strict`; `None` where that would be another schema.
-        mode: which of the API's ways is used.
-        max_retries: how often an answer that does not fit is asked for again.
-        model: the user's own class, if the schema was given as one.
-        converted: the class that distilabel makes of the schema, where it can.
+        name: the schema's name: at most 64 letters, digits, `_` and `-`.
+        schema: the JSON schema that answers are checked against.
+        strict_schema: the schema as the API takes it with `strict`; `None` if that would be another schema.
+        mode: the API feature.
+        max_retries: number of retries of an answer that does not fit.
+        model: the user's class; `None` for a schema given as JSON.
+        distilabel_model: the class that distilabel makes of the schema; `None` if distilabel cannot.
     """
 
     name: str
@@ -100,249 +76,134 @@ class StructuredOutput:
     mode: Mode
     max_retries: int
     model: type[BaseModel] | None
-    converted: type[BaseModel] | None
+    distilabel_model: type[BaseModel] | None
     _validator: Any = field(repr=False)
 
-    def asked_for(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The body of a request that asks for it.
-
-        Args:
-            body: of the request that does not. A `response_format` of its own gives way.
-        """
-        asked = {key: value for key, value in body.items() if key != "response_format"}
-        strict = self.strict_schema is not None
+    def apply_to(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a copy of a request's body that names the schema; the schema replaces a `response_format`."""
+        fields = {key: value for key, value in body.items() if key != "response_format"}
+        is_strict = self.strict_schema is not None
         schema = self.strict_schema or self.schema
         if self.mode == "json_schema":
-            spec = {"name": self.name, "schema": schema, "strict": strict}
-            return asked | {"response_format": {"type": "json_schema", "json_schema": spec}}
+            spec = {"name": self.name, "schema": schema, "strict": is_strict}
+            return fields | {"response_format": {"type": "json_schema", "json_schema": spec}}
         if self.mode == "tools":
             function: dict[str, Any] = {"name": self.name, "parameters": schema}
             if isinstance(description := self.schema.get("description"), str):
                 function["description"] = description
-            if strict:
-                # A server that has no `json_schema` may not know this word either, and is not to see it in vain.
+            if is_strict:
+                # A server without `json_schema` may not know `strict` either → leave it out unless it is true.
                 function["strict"] = True
-            choice = {"type": "function", "function": {"name": self.name}}
-            return asked | {"tools": [{"type": "function", "function": function}], "tool_choice": choice}
-        return asked | {
-            "messages": _with_instruction(asked["messages"], self.schema),
+            tool_choice = {"type": "function", "function": {"name": self.name}}
+            return fields | {"tools": [{"type": "function", "function": function}], "tool_choice": tool_choice}
+        return fields | {
+            "messages": _add_instruction(fields["messages"], self.schema),
             "response_format": {"type": "json_object"},
         }
 
-    def read(self, choice: object) -> str | Rejection:
-        """Reads one choice of an answer.
+    def check(self, choice: object) -> str | Rejection:
+        """Check one choice of an answer.
 
         Args:
-            choice: as the server gave it.
+            choice: the choice as the server sent it.
 
         Returns:
-            The JSON text that stands for it, or why there is none.
+            The JSON text of a choice that fits the schema, else the rejection.
         """
         choice = choice if isinstance(choice, dict) else {}
-        message = _message(choice)
+        message = message_of(choice)
         if refusal := message.get("refusal"):
-            return Rejection(Failure(f"The model refused: {refusal}", code=REFUSAL), helps=False)
+            return Rejection(Failure(f"The model refused: {refusal}", code=REFUSAL), is_repairable=False)
         try:
-            return self._fitting(_text(message))
-        except _Invalid as invalid:
+            return self._normalise(_json_text(message))
+        except _InvalidAnswerError as error:
             match choice.get("finish_reason"):
                 case "length":
-                    told = "The answer was cut at the token limit; `max_new_tokens` may be higher"
-                    return Rejection(Failure(told, code=TRUNCATED), helps=False)
+                    reason = "The answer was cut at the token limit; `max_new_tokens` may be higher"
+                    return Rejection(Failure(reason, code=TRUNCATED), is_repairable=False)
                 case "content_filter":
-                    told = "The answer was withheld by the content filter"
-                    return Rejection(Failure(told, code=CONTENT_FILTER), helps=False)
-            told = f"The answer does not fit the schema: {invalid}"
-            return Rejection(Failure(told, code=INVALID), invalid.helps)
+                    reason = "The content filter withheld the answer"
+                    return Rejection(Failure(reason, code=CONTENT_FILTER), is_repairable=False)
+            # A retry's body contains this text → never reword it.
+            reason = f"The answer does not fit the schema: {error}"
+            return Rejection(Failure(reason, code=INVALID), error.is_repairable)
 
-    def asked_again(self, body: Mapping[str, Any], choice: object, reason: str) -> dict[str, Any]:
-        """The body of a request that asks again for one choice, and tells the model what was wrong with it.
+    def retry_body(self, body: Mapping[str, Any], choice: object, reason: str) -> dict[str, Any]:
+        """Return the body of a request that shows the model its answer and the reason of the rejection.
 
         Args:
-            body: of the request before.
-            choice: that did not fit.
-            reason: why not.
+            body: the body of the request whose answer was rejected.
+            choice: the rejected choice.
+            reason: the reason of the rejection.
         """
-        message = _message(choice)
-        told = f"{reason}. Answer again, with nothing but JSON that fits the schema."
+        message = message_of(choice)
+        # Ledgers find paid answers by the digest of this text → never reword it.
+        instruction = f"{reason}. Answer again, with nothing but JSON that fits the schema."
         messages = list(body["messages"])
         if calls := _tool_calls(message):
-            # Each call of a tool has to be answered.
+            # The API requires a reply to each call of a tool.
             messages.append({"role": "assistant", "content": message.get("content"), "tool_calls": calls})
-            messages += [{"role": "tool", "tool_call_id": call.get("id"), "content": told} for call in calls]
+            messages += [{"role": "tool", "tool_call_id": call.get("id"), "content": instruction} for call in calls]
         else:
             if content := message.get("content"):
                 messages.append({"role": "assistant", "content": content})
-            messages.append({"role": "user", "content": told})
+            messages.append({"role": "user", "content": instruction})
         return {**body, "messages": messages, "n": 1}
 
-    def _fitting(self, text: str) -> str:
-        """The text in the form that `OpenAILLM` gives it.
+    def _normalise(self, text: str) -> str:
+        """Return a JSON text in the form that `OpenAILLM` returns.
 
         Raises:
-            _Invalid: it does not fit.
+            _InvalidAnswerError: the text does not fit the schema.
         """
         try:
-            return self._as_model(text) if self.model else self._as_schema(text)
-        except _Invalid:
+            return self._normalise_by_model(text) if self.model else self._normalise_by_schema(text)
+        except _InvalidAnswerError:
             raise
         except ValidationError as error:
-            raise _Invalid(_told_by_pydantic(error)) from None
+            raise _InvalidAnswerError(_describe_errors(error)) from None
         except Exception as error:
-            # A validator of the user's own; or the schema's fault, such as a reference that leads nowhere.
-            raise _Invalid(_shortened(f"{type(error).__name__}: {error}"), helps=self.model is not None) from None
+            # The user's validator failed → the model may fix the answer. The schema failed, for example by a reference
+            # to nowhere → no answer can fit.
+            reason = shorten(f"{type(error).__name__}: {error}")
+            raise _InvalidAnswerError(reason, is_repairable=self.model is not None) from None
 
-    def _as_model(self, text: str) -> str:
+    def _normalise_by_model(self, text: str) -> str:
         assert self.model is not None
-        # Strictly, as instructor does: "3" is no number.
+        # Strict like instructor: the string "3" is no number.
         instance = self.model.model_validate_json(text, strict=True)
-        return self._as_converted(text) or instance.model_dump_json()
+        return self._normalise_by_distilabel(text) or instance.model_dump_json()
 
-    def _as_schema(self, text: str) -> str:
-        """What distilabel makes of a schema knows its types alone, and so the schema itself is asked."""
+    def _normalise_by_schema(self, text: str) -> str:
+        """Validate a text against the JSON schema: distilabel's class knows the types only."""
         try:
             value = from_json(text, allow_inf_nan=False)
         except ValueError as error:
-            raise _Invalid(f"it is not JSON ({error})") from None
+            raise _InvalidAnswerError(f"it is not JSON ({error})") from None
         errors = sorted(self._validator.iter_errors(value), key=lambda error: [str(part) for part in error.path])
         if errors:
-            raise _Invalid(
-                "; ".join(_shortened(f"{error.json_path}: {error.message}") for error in errors[:_ERRORS_TOLD])
+            raise _InvalidAnswerError(
+                "; ".join(shorten(f"{error.json_path}: {error.message}") for error in errors[:_ERRORS_SHOWN])
             )
-        return self._as_converted(text) or to_json(value).decode()
+        return self._normalise_by_distilabel(text) or to_json(value).decode()
 
-    def _as_converted(self, text: str) -> str | None:
-        """What `OpenAILLM` gives, which keeps the JSON schema of a class too, and reads with what is made of that."""
+    def _normalise_by_distilabel(self, text: str) -> str | None:
+        """Return the text that `OpenAILLM` returns, which reads every answer with distilabel's class; else `None`."""
         try:
-            return self.converted.model_validate_json(text).model_dump_json() if self.converted else None
+            return self.distilabel_model.model_validate_json(text).model_dump_json() if self.distilabel_model else None
         except ValidationError:
             return None
 
 
-def read(structured_output: Mapping[str, Any]) -> StructuredOutput:
-    """Reads what a user asks for; quickly, where the same was read before.
-
-    Args:
-        structured_output: with `schema`, a pydantic model, a JSON schema, or the text of one, and maybe `mode` and
-            `max_retries`, as `OpenAILLM` has it.
-
-    Raises:
-        ValueError: it cannot be asked for, with the reason.
-    """
-    if not isinstance(structured_output, Mapping):
-        raise ValueError(f"`structured_output` is not a dictionary: {structured_output!r}")
-    if structured_output.get("format") not in (None, "json"):
-        raise ValueError(
-            f"`structured_output` has the format {structured_output['format']!r}, and OpenAI serves 'json' alone"
-        )
-    mode = _read_mode(structured_output.get("mode"))
-    max_retries = structured_output.get("max_retries")
-    max_retries = _MAX_RETRIES if max_retries is None else max_retries
-    if not isinstance(max_retries, int) or max_retries < 0:
-        raise ValueError(f"`structured_output` has `max_retries` {max_retries!r}, and it must be a number from 0 on")
-    schema = structured_output.get("schema")
-    if not schema:
-        raise ValueError("`structured_output` has no `schema`")
-    if inspect.isclass(schema) and issubclass(schema, BaseModel):
-        return _read_model(schema, mode, max_retries)
-    if isinstance(schema, str):
-        return _read_text(schema.encode(), mode, max_retries)
-    try:
-        text = orjson.dumps(_without_gaps(schema))
-    except TypeError as error:
-        raise ValueError(f"the schema of `structured_output` cannot be written as JSON: {error}") from None
-    return _read_text(text, mode, max_retries)
-
-
-def _without_gaps(schema: object) -> object:
-    """A schema without keys that are `None`.
-
-    Rows go through Arrow, which gives all dictionaries of a column the same keys. A schema has no `None` that matters
-    but as a `const`, and there it stands beside its type.
-    """
-    if isinstance(schema, dict):
-        return {key: _without_gaps(value) for key, value in schema.items() if value is not None}
-    return [_without_gaps(value) for value in schema] if isinstance(schema, list) else schema
-
-
-def portable(structured_output: object) -> object:
-    """What stands in a dump for a user's `structured_output`: the JSON schema of a class, and values that JSON has."""
-    if not isinstance(structured_output, Mapping):
-        return structured_output
-    written = dict(structured_output)
-    schema = written.get("schema")
-    if inspect.isclass(schema) and issubclass(schema, BaseModel):
-        written["schema"] = schema.model_json_schema()
-    return written
-
-
-def _read_mode(mode: object) -> Mode:
-    name = mode.value if isinstance(mode, enum.Enum) else mode
-    if not isinstance(name, (str, type(None))) or name not in _MODES:
-        known = ", ".join(sorted(repr(name) for name in _MODES if name))
-        raise ValueError(f"`structured_output` has the mode {name!r}, which is none of {known}")
-    return _MODES[name]
-
-
-@lru_cache(_READINGS_KEPT)
-def _read_model(model: type[BaseModel], mode: Mode, max_retries: int) -> StructuredOutput:
-    try:
-        schema = model.model_json_schema()
-    except Exception as error:
-        raise ValueError(f"`{model.__name__}` of `structured_output` has no JSON schema: {error}") from None
-    return _made(schema, mode, max_retries, model)
-
-
-@lru_cache(_READINGS_KEPT)
-def _read_text(text: bytes, mode: Mode, max_retries: int) -> StructuredOutput:
-    try:
-        schema = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"the schema of `structured_output` is not JSON: {error}") from None
-    if not isinstance(schema, dict):
-        raise ValueError("the schema of `structured_output` is not a JSON object")
-    return _made(schema, mode, max_retries, None)
-
-
-def _made(schema: dict[str, Any], mode: Mode, max_retries: int, model: type[BaseModel] | None) -> StructuredOutput:
-    validator = validator_for(schema, default=Draft202012Validator)
-    try:
-        validator.check_schema(schema)
-    except SchemaError as error:
-        where = "".join(f"/{part}" for part in error.path)
-        told = _shortened(error.message)
-        raise ValueError(f"the schema of `structured_output` is not a JSON schema: {told} (at #{where})") from None
-    title = schema.get("title")
-    return StructuredOutput(
-        name=re.sub(r"[^a-zA-Z0-9_-]", "_", title)[:64] if isinstance(title, str) and title else "answer",
-        schema=schema,
-        strict_schema=strict(schema),
-        mode=mode,
-        max_retries=max_retries,
-        model=model,
-        converted=_converted(schema),
-        # Otherwise it would fetch the references that lead to the network.
-        _validator=validator(schema, registry=Registry()),
-    )
-
-
-def _converted(schema: dict[str, Any]) -> type[BaseModel] | None:
-    """What distilabel makes of a schema: `None` where it fails, or would keep nothing of an answer."""
-    from distilabel.steps.tasks.structured_outputs.utils import json_schema_to_model
-
-    if not schema.get("properties"):
-        return None
-    try:
-        converted: type[BaseModel] = json_schema_to_model(schema)
-    except Exception:
-        # Whatever it does not know, and a `RecursionError` for a schema that refers to itself.
-        return None
-    return converted
-
-
-def _message(choice: object) -> dict[str, Any]:
+def message_of(choice: object) -> dict[str, Any]:
+    """Return the message of a choice; empty if the server sent none."""
     message = choice.get("message") if isinstance(choice, dict) else None
     return message if isinstance(message, dict) else {}
+
+
+def shorten(text: str) -> str:
+    """Return at most 300 characters of a text, with `…` in place of the rest."""
+    return text if len(text) <= _CHARACTERS_SHOWN else f"{text[:_CHARACTERS_SHOWN]}…"
 
 
 def _tool_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -350,11 +211,11 @@ def _tool_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
     return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
 
 
-def _text(message: dict[str, Any]) -> str:
-    """What the model said, in whichever way.
+def _json_text(message: dict[str, Any]) -> str:
+    """Return the JSON text of a message: the arguments of a tool call, or the content without a code fence.
 
     Raises:
-        _Invalid: it said nothing.
+        _InvalidAnswerError: the message has neither.
     """
     for call in _tool_calls(message):
         function = call.get("function")
@@ -362,28 +223,25 @@ def _text(message: dict[str, Any]) -> str:
             return str(function["arguments"])
     content = message.get("content")
     if not isinstance(content, str) or not content.strip():
-        raise _Invalid("it is empty")
-    # Models that are not held to JSON like to put it into a block of code.
+        raise _InvalidAnswerError("it is empty")
+    # Models that the API does not hold to JSON often wrap it into a fenced block of code.
     fenced = re.fullmatch(r"\s*```\w*\n(.*?)\n?```\s*", content, re.DOTALL)
     return fenced[1] if fenced else content
 
 
-def _with_instruction(messages: list[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """Messages that name the schema, at the end of the system prompt if there is one."""
-    told = f"Answer with one JSON object that fits this JSON schema:\n{orjson.dumps(schema).decode()}"
+def _add_instruction(messages: list[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages with the schema at the end of the system prompt, or in a new system prompt."""
+    # Ledgers find paid answers by the digest of this text → never reword it.
+    instruction = f"Answer with one JSON object that fits this JSON schema:\n{orjson.dumps(schema).decode()}"
     first, *others = messages
     if first.get("role") == "system" and isinstance(first.get("content"), str):
-        return [{**first, "content": f"{first['content']}\n\n{told}"}, *others]
-    return [{"role": "system", "content": told}, *messages]
+        return [{**first, "content": f"{first['content']}\n\n{instruction}"}, *others]
+    return [{"role": "system", "content": instruction}, *messages]
 
 
-def _told_by_pydantic(error: ValidationError) -> str:
-    """Pydantic's words, without what changes with its version."""
+def _describe_errors(error: ValidationError) -> str:
+    """Return pydantic's errors without the parts that change with pydantic's version."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(
-        _shortened(f"{'.'.join(['$', *map(str, each['loc'])])}: {each['msg']}") for each in errors[:_ERRORS_TOLD]
+        shorten(f"{'.'.join(['$', *map(str, detail['loc'])])}: {detail['msg']}") for detail in errors[:_ERRORS_SHOWN]
     )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _CHARACTERS_TOLD else f"{text[:_CHARACTERS_TOLD]}…"

@@ -1,6 +1,6 @@
-"""Which schemas the API can hold a model to, and how they are written then. Pure functions.
+"""Conversion of JSON schemas to the subset that the API enforces with `strict`. Pure functions.
 
-With `strict` the model cannot say anything else, but not every schema can be had so.
+With `strict` a model cannot answer anything but the schema, but the API supports `strict` for some schemas only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import openai
 from pydantic import BaseModel
 
-# What the API takes with `strict`: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
+# Keywords, formats and limits of `strict`: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 _STRICT_KEYWORDS = frozenset(
     """
     type title description enum const anyOf $ref $defs definitions properties required additionalProperties items
@@ -24,43 +24,43 @@ _STRICT_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "
 _STRICT_PROPERTIES = 5_000
 _STRICT_LEVELS = 10
 _STRICT_ENUM_VALUES = 1_000
-# They say nothing of what is accepted, and the API has refused them.
+# Keywords that restrict no answer, and that the API has refused.
 _ANNOTATIONS = frozenset({"default", "examples", "deprecated", "readOnly", "writeOnly", "$comment"})
-_LOOKS_AROUND = re.compile(r"\(\?<?[=!]")
+_LOOKAROUND = re.compile(r"\(\?<?[=!]")
 
 
-def strict(schema: dict[str, Any]) -> dict[str, Any] | None:
-    """A schema as the API takes it with `strict`: every object closed, every property required.
+def make_strict(schema: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a schema in the form that `strict` demands: every object closed, every property required.
 
     Returns:
-        `None` where that is no schema for the same answers: one that is open on purpose, has an optional property that
-        cannot be null and has no default, or says what `strict` does not know.
+        `None` if that form accepts other answers: the schema has open objects, an optional property that is neither
+        nullable nor has a default, or keywords that `strict` does not support.
     """
     if not all(_may_be_strict(part) for part, _ in _parts(schema)):
         return None
     try:
-        # The SDK knows how, and has one public function that says it.
+        # The SDK converts schemas in this public function only.
         function = openai.pydantic_function_tool(_shell(schema), name="answer")["function"]
     except Exception:
-        # A reference that leads nowhere, or, with a description beside it, to itself.
+        # The SDK fails on a reference to nowhere, and on a reference to itself with a description beside it.
         return None
-    made: dict[str, Any] = copy.deepcopy(function["parameters"])
-    for part, _ in _parts(made):
+    strict_schema: dict[str, Any] = copy.deepcopy(function["parameters"])
+    for part, _ in _parts(strict_schema):
         for annotation in _ANNOTATIONS & part.keys():
             del part[annotation]
-    parts = list(_parts(made))
+    parts = list(_parts(strict_schema))
     fits = (
-        made.get("type") == "object"
+        strict_schema.get("type") == "object"
         and all(_is_strict(part) for part, _ in parts)
         and sum(len(part.get("properties", ())) for part, _ in parts) <= _STRICT_PROPERTIES
         and sum(len(part.get("enum", ())) for part, _ in parts) <= _STRICT_ENUM_VALUES
         and max(level for _, level in parts) <= _STRICT_LEVELS
     )
-    return made if fits else None
+    return strict_schema if fits else None
 
 
 def _shell(schema: dict[str, Any]) -> type[BaseModel]:
-    """A class whose JSON schema is the one given."""
+    """Return a class with the given JSON schema."""
 
     class Shell(BaseModel):
         @classmethod
@@ -71,7 +71,7 @@ def _shell(schema: dict[str, Any]) -> type[BaseModel]:
 
 
 def _parts(schema: object, level: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """A schema and the schemas in it, each with how deep in objects and arrays it lies. What is none is left out."""
+    """Yield a schema and all schemas inside, each with its depth in objects and arrays; skip values of other types."""
     if not isinstance(schema, dict):
         return
     yield schema, level
@@ -87,14 +87,14 @@ def _parts(schema: object, level: int = 0) -> Iterator[tuple[dict[str, Any], int
 
 
 def _may_be_strict(part: dict[str, Any]) -> bool:
-    """Whether a part of a schema can be closed without changing what it is for."""
-    # pydantic has written a reference with a description as the only member of an `allOf`; the SDK unwraps it.
-    alone = {"allOf"} if len(part.get("allOf", ())) == 1 else set()
-    if not part.keys() - _ANNOTATIONS - alone <= _STRICT_KEYWORDS:
+    """Return whether a part of a schema accepts the same answers in its strict form."""
+    # Older releases of pydantic wrap a reference with a description into an `allOf` of one member → the SDK unwraps it.
+    single_all_of = {"allOf"} if len(part.get("allOf", ())) == 1 else set()
+    if not part.keys() - _ANNOTATIONS - single_all_of <= _STRICT_KEYWORDS:
         return False
-    if not part.keys() & {"type", "enum", "const", "anyOf", "$ref", *alone}:
+    if not part.keys() & {"type", "enum", "const", "anyOf", "$ref", *single_all_of}:
         return False
-    if part.get("format", "date") not in _STRICT_FORMATS or _LOOKS_AROUND.search(part.get("pattern", "")):
+    if part.get("format", "date") not in _STRICT_FORMATS or _LOOKAROUND.search(part.get("pattern", "")):
         return False
     if not _is_object(part):
         return not _is_type(part, "array") or isinstance(part.get("items"), dict)
@@ -109,7 +109,7 @@ def _may_be_strict(part: dict[str, Any]) -> bool:
 
 
 def _is_strict(part: dict[str, Any]) -> bool:
-    """Whether a part of a schema is as the API wants it."""
+    """Return whether a part of a schema has the form that `strict` demands."""
     if not part.keys() <= _STRICT_KEYWORDS or ("$ref" in part and len(part) > 1):
         return False
     if not _is_object(part):

@@ -141,7 +141,7 @@ def test_without_a_synchronous_endpoint_requests_go_into_a_batch(sandbox):
 
 
 def test_the_continued_job_of_an_earlier_run_counts(sandbox):
-    """Its answers are billed in the run that collects them."""
+    """The run that collects the answers is billed for them."""
     with pytest.raises(DistilabelOfflineBatchGenerationNotFinishedException):
         generate(load_llm(wait=False, budget=0.0031))
     sandbox.configure(in_progress_seconds=0.0)

@@ -11,7 +11,7 @@ from distilabel_openai_batch.plugin.sdk_stub import (
     CompletionView,
     view,
 )
-from distilabel_openai_batch.structured_output.schema import read
+from distilabel_openai_batch.structured_output.options import parse_structured_output
 
 
 def test_view_reads_nested_json_through_attributes():
@@ -63,7 +63,9 @@ def test_client_adds_the_structured_output_to_chats():
         return CompletionView()
 
     async def run():
-        client = ClientStub(answer, read({"schema": {"type": "object", "properties": {"x": {"type": "string"}}}}))
+        client = ClientStub(
+            answer, parse_structured_output({"schema": {"type": "object", "properties": {"x": {"type": "string"}}}})
+        )
         await client.chat.completions.create(model="m", messages=[])
         await client.completions.create(model="m", prompt="Once")
 

@@ -1,12 +1,12 @@
-"""Schemas in the form that the API accepts with `strict`."""
+"""Tests of `structured_output.strict`."""
 
 from __future__ import annotations
 
 import jsonschema
 import pytest
 
-from distilabel_openai_batch.structured_output.schema import read
-from distilabel_openai_batch.structured_output.strict import strict
+from distilabel_openai_batch.structured_output.options import parse_structured_output
+from distilabel_openai_batch.structured_output.strict import make_strict
 from tests.support.schemas import ADDRESS, ANSWER, BODY, COUNT, WORD, schema_of
 
 
@@ -26,7 +26,7 @@ from tests.support.schemas import ADDRESS, ANSWER, BODY, COUNT, WORD, schema_of
 )
 def test_schema_becomes_strict_where_possible(schema):
     """Every object is closed and every property required; other keywords are kept."""
-    strict_schema = strict(schema)
+    strict_schema = make_strict(schema)
 
     assert strict_schema is not None
     assert strict_schema["additionalProperties"] is False
@@ -62,7 +62,7 @@ def test_schema_becomes_strict_where_possible(schema):
 )
 def test_schema_that_strict_would_change_is_sent_unchanged(schema):
     """With `strict` the schema would accept other answers, or the API would refuse the schema."""
-    assert strict(schema) is None or "$ref" in str(schema)
-    if strict(schema) is None:
-        spec = read({"schema": schema}).asked_for(BODY)["response_format"]["json_schema"]
+    assert make_strict(schema) is None or "$ref" in str(schema)
+    if make_strict(schema) is None:
+        spec = parse_structured_output({"schema": schema}).apply_to(BODY)["response_format"]["json_schema"]
         assert (spec["strict"], spec["schema"]) == (False, schema)
