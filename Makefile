@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all set-up themselves; PYTHON=python3.13 picks another interpreter.
+# Each command creates its virtual environment. PYTHON=python3.13 selects another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,18 +6,19 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test docs test-ray matrix interop bench bench-quick lint format clean
 
-# Without what newer releases of pydantic and upath say of distilabel's own fields and files.
+# Hide the warnings of pydantic and upath about distilabel's own fields and files.
 demo: $(READY)
 	$(BIN)/python -W ignore::UserWarning examples/demo.py
 
 test: $(READY)
 	$(BIN)/pytest -n 4 --dist worksteal
 
-# The site, in site/. The theme would advertise its successor.
+# Build the site into site/. The variable turns off an advertisement of the theme's next release.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# Every supported version of Python, openai and the rest, an hour of two cores; `-s NAME` in ARGUMENTS runs one session.
+# Run the tests with each supported Python, openai and other packages: an hour on two cores. ARGUMENTS='-s NAME' selects
+# a session.
 matrix: $(VENV)-matrix
 	$(VENV)-matrix/bin/nox $(ARGUMENTS)
 
@@ -25,21 +26,21 @@ $(VENV)-matrix:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet nox uv
 
-# Against other servers than the sandbox, each in a virtual environment of its own: a gigabyte, and minutes the first time.
+# Test other servers than the sandbox, each in its own virtual environment: a gigabyte, and some minutes the first time.
 interop: $(READY)
 	$(BIN)/python tests/interop/run.py
 
-# Ray is large, and each of its pipelines takes a quarter of a minute to start: apart from the others.
+# Run the tests on Ray apart from the others: Ray is large, and each of its pipelines starts for a quarter of a minute.
 test-ray: $(VENV)-ray/.ready
 	$(VENV)-ray/bin/pytest tests/pipelines/test_ray.py
 
-# Everything side by side, most of an hour of two cores that have nothing else to do: benchmarks/results.md.
+# Measure all contenders and write benchmarks/results.md: most of an hour on two otherwise idle cores.
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks.environments
 	$(BIN)/python -m benchmarks $(ARGUMENTS)
 
-# The same with small numbers and without what has to be installed, for the shape of the results, in .bench-quick.
+# Run the benchmarks with small numbers and without other contenders, into .bench-quick: a check of the format alone.
 bench-quick: $(READY)
 	$(BIN)/python -m benchmarks --plan quick --output .bench-quick
 
@@ -57,7 +58,7 @@ clean:
 	rm -rf $(VENV) $(VENV)-matrix $(VENV)-ray .venv-bench .nox .interop .bench-quick demo-output site
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-# Installed anew when the dependencies change. `--group` came with pip 25.1.
+# Install again when the dependencies change. pip has `--group` since 25.1.
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
