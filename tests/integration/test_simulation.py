@@ -23,7 +23,8 @@ from distilabel_openai_batch.api import creation, files, transport
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.calls import APICall, scope_memories
-from distilabel_openai_batch.engine.session_pool import _open
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.session_pool import Host, _open
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -112,13 +113,14 @@ class Life:
         results: list[object] = [None] * len(questions)
         size = self.chance.randrange(1, 12)
         settings = self.settings(waits)
-        async with _open(
-            settings,
-            lambda base_url: ScopeName("life", "", base_url),
-            logging.getLogger("simulation"),
-            lambda batch_ids: None,
-            lambda batch_ids: InterruptedError(str(batch_ids)),
-        ) as opened:
+        host = Host(
+            logger=logging.getLogger("simulation"),
+            scope_name=lambda base_url: ScopeName("life", "", base_url),
+            observer=lambda scope: Observer(),
+            interruption=lambda batch_ids: None,
+            not_finished=lambda batch_ids: InterruptedError(str(batch_ids)),
+        )
+        async with _open(settings, host) as opened:
 
             async def ask(start: int) -> None:
                 chat = [[{"role": "user", "content": question}] for question in questions[start : start + size]]
