@@ -28,7 +28,7 @@ from benchmarks.questions import MODEL
 from benchmarks.virtual_server import HOUR, Scenario, VirtualServer
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.engine import job_runner, session_pool
+from distilabel_openai_batch.engine import session_pool
 from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
@@ -153,8 +153,6 @@ def main() -> None:
     scenario = Scenario(**json.loads(sys.argv[1]))
     started = time.perf_counter()
     anyio.to_thread.run_sync = _run_sync  # type: ignore[assignment]
-    # The module bound `run_sync` at import → replace that reference too.
-    job_runner.Jobs._in_thread = staticmethod(_run_sync)  # type: ignore[method-assign, assignment]
     # Ctrl+C is checked four times a second, too often for days of virtual time → check once an hour.
     session_pool._INTERRUPTION_CHECK_SECONDS = HOUR
 

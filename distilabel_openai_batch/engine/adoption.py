@@ -1,95 +1,98 @@
-"""Finds the jobs on the server that the ledger does not know: another machine's, or those of a ledger that was lost."""
+"""Adoption of batches on the server that the ledger does not know: another machine's, or those of a lost ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
 from pathlib import Path
 
 import anyio
 import anyio.to_thread
 
-from distilabel_openai_batch import errors
+from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.outcomes import parse_result_line
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, batch_failure, parse_result_line
 from distilabel_openai_batch.api.requests import is_custom_id
-from distilabel_openai_batch.engine.job_runner import Jobs
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.result_collector import ResultCollector, count_answers
+from distilabel_openai_batch.engine.scratch import scratch_file
+from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 
 
-class Adoption:
-    """Takes jobs of a scope from the server into the ledger, once, before anything is bought.
+class Adopter:
+    """Add a scope's batches to the ledger, once, before anything is submitted.
 
     Args:
         api: the server.
-        ledger: where they go.
-        jobs: takes the results of those that have ended.
-        scope_key: the metadata by which a scope's jobs are found.
-        directory: for files that are needed for moments.
-        observer: reports the events of the run.
-        due: whether to look for jobs at all.
-        only: the ids of the batches that are looked at, whether the server lists them or not.
-        all_others: whether those that it lists are looked at beside them.
+        ledger: receives the jobs.
+        collector: downloads the results of batches that ended.
+        scope_key: the name and the value of the metadata by which a scope's batches are found.
+        directory: the directory of scratch files.
+        observer: receives the events of the run.
+        is_due: whether to search the server at all.
+        selected_batches: ids of batches that are adopted whether the server lists them or not.
+        lists_others: whether to adopt the scope's other batches that the server lists.
+
+    Attributes:
+        is_due: whether the server is still to be searched.
     """
 
     def __init__(
         self,
         api: BatchAPI,
         ledger: Ledger,
-        jobs: Jobs,
+        collector: ResultCollector,
         scope_key: tuple[str, str],
         directory: Path,
         observer: Observer,
-        due: bool,
-        only: Collection[str] = (),
-        all_others: bool = True,
+        is_due: bool,
+        selected_batches: Collection[str] = (),
+        lists_others: bool = True,
     ) -> None:
+        self.is_due = is_due
         self._api = api
         self._ledger = ledger
-        self._jobs = jobs
+        self._collector = collector
         self._scope_key = scope_key
         self._directory = directory
         self._observer = observer
-        self._only = only
-        self._all_others = all_others
-        self._one_at_a_time = anyio.Lock()
-        self.due = due
-        """Whether it is still to look for jobs."""
+        self._selected_batches = selected_batches
+        self._lists_others = lists_others
+        self._lock = anyio.Lock()
 
     async def adopt(self) -> bool:
-        """Looks for jobs, unless that was done.
+        """Search the server for batches, and add them to the ledger, unless that was done.
 
-        A request may be in several: in one that expired, and in the one that it went into then. So those that have
-        ended come first, each with all that it answered; those under way are left what nobody has answered.
+        Several batches may hold a request: one that expired, and the batch that the request went into then. So batches
+        that ended are adopted first, with all their answers; those in progress hold only the unanswered requests.
 
         Returns:
-            Whether the ledger may know more than before.
+            Whether the ledger may have more answers than before the call.
 
         Raises:
             RunError: the server refuses or could not be reached.
         """
-        if not self.due:
+        if not self.is_due:
             return False
-        async with self._one_at_a_time:
-            if self.due:
-                for key, batch in await self._unknown():
+        async with self._lock:
+            if self.is_due:
+                for key, batch in await self._find_unknown():
                     if batch.has_ended:
-                        await self._jobs.adopt(key, batch, partial(self._custom_ids, batch))
+                        await self._adopt_ended(key, batch)
                     else:
-                        await self._adopt_under_way(key, batch)
-                self.due = False
+                        await self._adopt_in_progress(key, batch)
+                self.is_due = False
             return True
 
-    async def batches(self) -> list[Batch]:
-        """The batches of the scope on the server.
+    async def list_batches(self) -> list[Batch]:
+        """List the scope's batches on the server.
 
         Raises:
             RunError: the server refuses or could not be reached.
         """
-        found = {batch_id: await self._api.retrieve(batch_id) for batch_id in self._only}
-        if self._all_others:
+        found = {batch_id: await self._api.retrieve(batch_id) for batch_id in self._selected_batches}
+        if self._lists_others:
             name, value = self._scope_key
             listed = await self._api.list_last_month()
             found |= {
@@ -99,35 +102,51 @@ class Adoption:
             }
         return list(found.values())
 
-    async def _unknown(self) -> list[tuple[str, Batch]]:
-        batches = {batch.metadata.get(KEY_METADATA, batch.id): batch for batch in await self.batches()}
+    async def _find_unknown(self) -> list[tuple[str, Batch]]:
+        """Return the keys and batches that the ledger does not know: ended batches first, older batches first."""
+        batches = {batch.metadata.get(KEY_METADATA, batch.id): batch for batch in await self.list_batches()}
         known = await anyio.to_thread.run_sync(self._ledger.jobs.find_known, list(batches))
         unknown = [(key, batch) for key, batch in batches.items() if key not in known]
         return sorted(unknown, key=lambda item: (not item[1].has_ended, item[1].created_at or 0.0))
 
-    async def _adopt_under_way(self, key: str, batch: Batch) -> None:
-        custom_ids = await self._custom_ids(batch)
+    async def _adopt_ended(self, key: str, batch: Batch) -> None:
+        """Add a batch that ended to the ledger, with all its results."""
+        results = await self._collector.download_unknown(key, batch)
+        answers = count_answers(results)
+        failpoints.reached(Failpoint.DOWNLOAD_TO_RECORD)
+        if not results or len(results) < batch.total:
+            have_results = {custom_id for custom_id, _ in results}
+            failure = batch_failure(batch.id, batch.reasons) if batch.status == "failed" else MISSING_RESULT
+            custom_ids = await self._download_custom_ids(batch)
+            results += [(custom_id, failure) for custom_id in custom_ids if custom_id not in have_results]
+        is_added = await anyio.to_thread.run_sync(self._ledger.adopted_jobs.add_ended, batch, key, results)
+        if is_added and answers:
+            self._observer.on_batch_adopted(batch, answers)
+        if answers >= batch.completed:
+            await self._collector.delete_files(batch)
+
+    async def _adopt_in_progress(self, key: str, batch: Batch) -> None:
+        """Add a batch in progress to the ledger, as a job that is waited for."""
+        custom_ids = await self._download_custom_ids(batch)
         if not custom_ids:
             self._observer.on_batch_not_adoptable(batch)
         elif await anyio.to_thread.run_sync(self._ledger.adopted_jobs.add_in_progress, batch, key, custom_ids):
             self._observer.on_batch_adopted(batch, len(custom_ids))
 
-    async def _custom_ids(self, batch: Batch) -> list[str]:
-        """What a batch asks, by its input file; nothing where that is gone."""
+    async def _download_custom_ids(self, batch: Batch) -> list[str]:
+        """Return the `custom_id`s in the input file of a batch; an empty list if the file is gone."""
         if not batch.input_file_id:
             return []
-        path = self._directory / f"adopted-{batch.id}.jsonl"
-        try:
-            await self._api.files.download(batch.input_file_id, path)
+        with scratch_file(self._directory / f"adopted-{batch.id}.jsonl") as path:
+            try:
+                await self._api.files.download(batch.input_file_id, path)
+            except errors.RunError as error:
+                if error.status_code not in (403, 404):
+                    raise
+                return []
             return await anyio.to_thread.run_sync(_read_custom_ids, path)
-        except errors.RunError as error:
-            if error.status_code not in (403, 404):
-                raise
-            return []
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _read_custom_ids(path: Path) -> list[str]:
     with path.open("rb") as file:
-        return [decoded[0] for line in file if (decoded := parse_result_line(line)) and is_custom_id(decoded[0])]
+        return [result[0] for line in file if (result := parse_result_line(line)) and is_custom_id(result[0])]

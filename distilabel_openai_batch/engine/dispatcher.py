@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -12,21 +11,20 @@ from itertools import chain
 import anyio
 import anyio.to_thread
 
-from distilabel_openai_batch import errors, failpoints
+from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.client import NoSuchEndpointError
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.engine.adoption import Adoption
+from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.delivery import deliver_answers, deliver_until
-from distilabel_openai_batch.engine.enqueue_limit import Room
-from distilabel_openai_batch.engine.job_runner import Ended, Ending, Jobs
+from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, JobRunner
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.settings import DispatchSettings
-from distilabel_openai_batch.engine.sync_runner import Synchronous
-from distilabel_openai_batch.failpoints import Failpoint
+from distilabel_openai_batch.engine.sync_runner import SyncRunner
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.states import OPEN_STATES, Job, JobState
+from distilabel_openai_batch.ledger.states import OPEN_STATES
 from distilabel_openai_batch.pricing.budget import NO_BUDGET, NoBudget
 
 _NOT_SUBMITTED = Failure(
@@ -76,9 +74,9 @@ class Dispatcher:
     Args:
         settings: the rules of the dispatch.
         ledger: holds the outcomes of earlier runs.
-        jobs: runs jobs.
-        limit: the learned limit of enqueued requests.
-        adoption: adds the jobs of other machines to the ledger.
+        job_runner: runs jobs.
+        running_jobs: the jobs that tasks of this session run.
+        adopter: adds the jobs of other machines to the ledger.
         sync_runner: submits requests synchronously.
         cut: cuts requests into shards.
         observer: receives the events of the run.
@@ -89,32 +87,25 @@ class Dispatcher:
         self,
         settings: DispatchSettings,
         ledger: Ledger,
-        jobs: Jobs,
-        limit: Room,
-        adoption: Adoption,
-        sync_runner: Synchronous,
+        job_runner: JobRunner,
+        running_jobs: RunningJobs,
+        adopter: Adopter,
+        sync_runner: SyncRunner,
         cut: Callable[[Iterable[Request]], Iterable[Shard]],
         observer: Observer,
         budget: NoBudget = NO_BUDGET,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
-        self._jobs = jobs
-        self._limit = limit
-        self._adoption = adoption
+        self._job_runner = job_runner
+        self._running_jobs = running_jobs
+        self._adopter = adopter
         self._sync_runner = sync_runner
         self._cut = cut
         self._observer = observer
         self._budget = budget
-        self._capacity = anyio.CapacityLimiter(settings.max_jobs)
         self._tried_models: set[tuple[str, str]] = set()
-        self._running: dict[int, anyio.Event] = {}
         self._look_up_lock = anyio.Lock()
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether jobs wait for others to end before they are created."""
-        return self._capacity.statistics().tasks_waiting > 0
 
     async def answer(self, requests: Sequence[Request], deliver: Deliver, since: float | None) -> list[str]:
         """Answer requests from the ledger or by the server.
@@ -145,7 +136,7 @@ class Dispatcher:
         only = self._settings.only_batches
         custom_ids = [request.custom_id for request in requests]
         batches = await anyio.to_thread.run_sync(self._ledger.requests.batch_ids, custom_ids)
-        if not only.issubset(chain.from_iterable(batches.values())) and await self._adoption.adopt():
+        if not only.issubset(chain.from_iterable(batches.values())) and await self._adopter.adopt():
             batches = await anyio.to_thread.run_sync(self._ledger.requests.batch_ids, custom_ids)
         others = {custom_id: OTHER_BATCH for custom_id in custom_ids if only.isdisjoint(batches.get(custom_id, ()))}
         deliver(others)
@@ -169,7 +160,7 @@ class Dispatcher:
         # One look-up at a time, so that jobs are created in the order of their requests.
         async with self._look_up_lock:
             found = await self._look_up(requests, deliver, is_first)
-            if is_first and found.to_submit and await self._adoption.adopt():
+            if is_first and found.to_submit and await self._adopter.adopt():
                 found.merge(await self._look_up(found.to_submit, deliver, is_first))
         if is_first and found.answered:
             self._observer.on_reused(found.answered)
@@ -245,7 +236,7 @@ class Dispatcher:
         for request in requests[:_TRIALS]:
             await self._budget.reserve([request], is_sync=True)
             try:
-                await self._run_sync(Shard.of([request]), outcomes.update)
+                self._release(await self._sync_runner.submit(Shard.of([request]), outcomes.update))
             except (NoSuchEndpointError, errors.AuthenticationError) as error:
                 # A key may be restricted to batches.
                 self._observer.on_preflight_skipped(str(error))
@@ -265,63 +256,24 @@ class Dispatcher:
     async def _submit_sync(self, shard: Shard, deliver: Deliver) -> list[str]:
         """Submit a shard synchronously, or in a batch if the server has no synchronous endpoint."""
         try:
-            others = await self._run_sync(shard, deliver)
+            others = await self._sync_runner.submit(shard, deliver)
         except NoSuchEndpointError as error:
             self._observer.on_sync_unavailable(str(error))
             await self._budget.reserve(shard.requests, is_sync=False)
             return await self._submit(shard, deliver, _NEVER)
-        return await self._answer(others, deliver, _PASSED, is_first=False)
-
-    async def _run_sync(self, shard: Shard, deliver: Deliver) -> Sequence[Request]:
-        """Submit a shard synchronously.
-
-        Returns:
-            The requests that another process has submitted.
-
-        Raises:
-            NoSuchEndpointError: the server has no synchronous endpoint.
-        """
-        job, claimed = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard, JobState.SYNCHRONOUS)
-        mine, others = shard.split_by_ids(set(claimed))
-        if mine:
-            with self._mark_running(job.id):
-                await self._sync_runner.run(job, mine, deliver)
-        else:
-            await self._drop(job)
-        return self._release(others)
+        return await self._answer(self._release(others), deliver, _PASSED, is_first=False)
 
     async def _submit(self, shard: Shard, deliver: Deliver, deadline: float) -> list[str]:
-        """Submit a shard in a batch."""
-        others: Shard | None = None
-        async with AsyncExitStack() as places:
-            with anyio.move_on_after(deadline - time.time()) as waiting:
-                await places.enter_async_context(self._capacity)
-                tried = await places.enter_async_context(self._limit.trial())
-            if waiting.cancelled_caught:
-                return self._deliver_overdue(shard, deliver)
-            if self._limit.is_too_large(len(shard.requests)):
-                ended = None
-            else:
-                failpoints.reached(Failpoint.BEFORE_INTENT)
-                job, claimed = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard)
-                mine, others = shard.split_by_ids(set(claimed))
-                if mine:
-                    shard = mine
-                    with self._mark_running(job.id):
-                        ended = await self._jobs.run(job, deliver_until(deadline, deliver), shard, deadline, tried)
-                else:
-                    ended = await self._drop(job)
-        in_progress: list[str] = []
-        if ended is None or ended.ending is Ending.TOO_LARGE:
-            assert self._limit.size
-            parts = shard.split(self._limit.size)
+        """Submit a shard in a batch, or in several batches if it is too large for the server."""
+        end = await self._job_runner.submit(shard, deliver_until(deadline, deliver), deadline)
+        in_progress = [end.batch_id] if end.batch_id else []
+        if end.ending is JobEnding.TOO_LARGE:
+            parts = self._job_runner.split(end.shard)
             in_progress += await _run_concurrently([partial(self._submit, part, deliver, deadline) for part in parts])
-        elif ended.ending is Ending.OVERDUE:
-            self._deliver_overdue(shard, deliver)
-        else:
-            in_progress += _batch_ids(ended)
-        if left := self._release(others):
-            in_progress += await self._answer(left, deliver, deadline, is_first=False)
+        elif end.ending is JobEnding.OVERDUE:
+            self._deliver_overdue(end.shard, deliver)
+        if others := self._release(end.others):
+            in_progress += await self._answer(others, deliver, deadline, is_first=False)
         return in_progress
 
     def _release(self, others: Shard | None) -> Sequence[Request]:
@@ -330,55 +282,37 @@ class Dispatcher:
         self._budget.release(requests)
         return requests
 
-    def _deliver_overdue(self, shard: Shard, deliver: Deliver) -> list[str]:
+    def _deliver_overdue(self, shard: Shard, deliver: Deliver) -> None:
         """Deliver `OVERDUE` for a shard whose deadline passed before the server accepted its batch."""
         self._observer.on_deadline_passed(len(shard.requests))
         deliver({request.custom_id: OVERDUE for request in shard.requests})
-        return []
-
-    async def _drop(self, job: Job) -> Ended:
-        """Drop a job whose requests are all in jobs of another process."""
-        return Ended(Ending.DROPPED, await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job))
-
-    @contextmanager
-    def _mark_running(self, job_id: int) -> Iterator[None]:
-        """Let one task run a job, and the other tasks of this session wait for its end."""
-        self._running[job_id] = anyio.Event()
-        try:
-            yield
-        finally:
-            self._running.pop(job_id).set()
 
     async def _wait_for_job(
         self, job_id: int, requests: Sequence[Request], deliver: Deliver, deadline: float
     ) -> list[str]:
         """Wait for a job that this session, another process, or a process that died has begun."""
         while (job := await anyio.to_thread.run_sync(self._ledger.jobs.get, job_id)).state in OPEN_STATES:
-            if job_id in self._running:
-                await self._running[job_id].wait()
+            if job_id in self._running_jobs:
+                await self._running_jobs.wait_for(job_id)
                 continue
-            with self._mark_running(job_id):
+            end: JobEnd | None = None
+            with self._running_jobs.add(job_id):
                 mine = await anyio.to_thread.run_sync(self._ledger.jobs.take_over, job)
                 # The deadline of a job counts from its intent, perhaps in an earlier run.
                 deadline = min(deadline, job.intended_at + self._settings.deadline)
                 if mine:
                     await self._budget.expect(requests)
-                ended = None
                 if mine and mine.state in OPEN_STATES:
-                    ended = await self._jobs.run(mine, deliver_answers(deliver), deadline=deadline)
-            if ended and ended.ending is Ending.UNDER_WAY:
-                return _batch_ids(ended)
+                    end = await self._job_runner.resume(mine, deliver_answers(deliver), deadline)
+            if end and end.ending is JobEnding.IN_PROGRESS and end.job.batch_id:
+                return [end.job.batch_id]
             if mine:
                 continue
-            if not self._jobs.waits and job.batch_id:
+            if not self._job_runner.waits and job.batch_id:
                 return [job.batch_id]
             self._observer.on_job_of_another_process(job.batch_id)
             await anyio.sleep(_POLL_OF_ANOTHER_PROCESS_SECONDS)
         return await self._answer(requests, deliver_until(deadline, deliver), deadline, is_first=False)
-
-
-def _batch_ids(ended: Ended) -> list[str]:
-    return [ended.job.batch_id] if ended.ending is Ending.UNDER_WAY and ended.job.batch_id else []
 
 
 async def _run_concurrently(calls: Sequence[Callable[[], Awaitable[list[str]]]]) -> list[str]:

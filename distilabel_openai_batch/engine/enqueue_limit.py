@@ -1,150 +1,198 @@
-"""What the server has room for: so many tokens may wait for a model, and nobody says how many there are in a job.
+"""Adaptive limit for the enqueued-token quota, learned from the batches that the server refused.
 
-The limit: https://platform.openai.com/docs/guides/batch#rate-limits
+A server limits the tokens that are enqueued for a model, and does not say how many tokens a job has.
+The quota: https://platform.openai.com/docs/guides/batch#rate-limits
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from math import inf
 
 import anyio
 
 from distilabel_openai_batch.engine.settings import PollSchedule
+from distilabel_openai_batch.ledger.states import Job
 
-# Failed batches count against the limit for a while: so often is a job that stands alone tried again before it is
-# taken for too large.
-_TRIES = 3
+# Failed batches count against the quota for a while → a job that was refused alone is created again this often before
+# it counts as too large.
+_RETRIES_ALONE = 3
 
-# Jobs that are uploaded, or which the server has not taken yet, in the beginning: more of them may all be refused.
-_TRIED_AT_ONCE = 8
+# Jobs on trial at once, in the beginning: the server may refuse all of them.
+_FIRST_TRIALS = 8
 
-# Of jobs this small the limit holds so many that what is left over is a few hundredths of it.
-_JOBS_THAT_FILL_IT = 32
+# With jobs of this share of the quota, the rest of the quota that stays empty is a few hundredths.
+_JOBS_THAT_FILL_THE_QUOTA = 32
 
-# What others leave of the limit says little: jobs are not made smaller for it than this share of the largest.
+# The part of the quota that other runs leave says little about the quota → this share of the largest job is the
+# smallest size that a job is cut to.
 _SMALLEST_SHARE = 1 / 50
 
 
-async def _nobody(job_id: int) -> Set[int]:
+async def _find_none(job_id: int) -> Set[int]:
     return frozenset()
 
 
-class Room:
-    """Who is under way, who waits, and how large a job should be, as far as the server's refusals tell.
+class EnqueueLimit:
+    """Limit of the jobs that are in progress at once, and of the requests in a job.
 
     Args:
-        schedule: when to look at jobs.
+        schedule: the poll intervals.
         max_requests: requests in a job, at most.
-        beside: finds the jobs of others that share a job's limit: of Tasks that run in processes of their own.
+        max_jobs: jobs in progress at once, at most.
+        find_sharing: returns the ids of other processes' jobs that share the quota with a job, given the job's id.
     """
 
     def __init__(
         self,
         schedule: PollSchedule,
         max_requests: int,
-        beside: Callable[[int], Awaitable[Set[int]]] = _nobody,
+        max_jobs: float = inf,
+        find_sharing: Callable[[int], Awaitable[Set[int]]] = _find_none,
     ) -> None:
         self._schedule = schedule
-        self._beside = beside
+        self._find_sharing = find_sharing
         self._smallest = max_requests * _SMALLEST_SHARE
-        self._fitting = inf
-        # By the ledger's numbers of the jobs: their requests, and those that were enqueued when they came.
-        self._enqueued: dict[int, tuple[int, int]] = {}
-        self._tries: Counter[int] = Counter()
-        self._news = anyio.Event()
-        self._is_good_news = False
+        self._fitting_requests = inf
+        self._enqueued: dict[Admission, int] = {}
+        self._capacity_changed = anyio.Event()
+        self._was_capacity_freed = False
         self._first_in_line = anyio.Lock()
-        self._trials = anyio.CapacityLimiter(_TRIED_AT_ONCE)
+        self._places = anyio.CapacityLimiter(max_jobs)
+        self._trials = anyio.CapacityLimiter(_FIRST_TRIALS)
 
     @property
     def size(self) -> int | None:
-        """Requests that a job should have, at most; `None` while no limit was seen."""
-        return None if self._fitting == inf else max(1, int(self._fitting))
+        """Requests that a job should have, at most; `None` if no limit is known."""
+        return None if self._fitting_requests == inf else max(1, int(self._fitting_requests))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether jobs wait for others to end before they are created."""
+        return self._places.statistics().tasks_waiting > 0
 
     def is_too_large(self, requests: int) -> bool:
-        """Whether a job of so many requests is better cut to the `size`."""
-        return requests > 1 and requests > 1.5 * self._fitting
+        """Return whether a job of so many requests should be cut to `size`."""
+        return requests > 1 and requests > 1.5 * self._fitting_requests
 
     @asynccontextmanager
-    async def trial(self) -> AsyncIterator[Callable[[], None]]:
-        """Waits until a job may be tried: only so many are, before it is known whether the server takes them.
+    async def admit(self, deadline: float = inf) -> AsyncIterator[Admission | None]:
+        """Wait until a job may be created.
 
-        Yields:
-            What to call once that is known; the end of the context says so too.
-        """
-        trial = object()
-        await self._trials.acquire_on_behalf_of(trial)
-        under_way = [trial]
-
-        def over() -> None:
-            if under_way:
-                self._trials.release_on_behalf_of(under_way.pop())
-
-        try:
-            yield over
-        finally:
-            over()
-
-    def enter(self, job_id: int, requests: int) -> int:
-        """A job's batch is created now, or is there already.
-
-        Returns:
-            The requests that are then enqueued, its own included.
-        """
-        if job_id not in self._enqueued:
-            before = sum(requests for requests, _ in self._enqueued.values())
-            self._enqueued[job_id] = requests, before + requests
-        return self._enqueued[job_id][1]
-
-    def leave(self, job_id: int, was_taken: bool) -> None:
-        """A job has ended, perhaps because the server did not take it."""
-        # One that was not taken has made no room; but where it was the last, nothing else is to be waited for.
-        if self._enqueued.pop(job_id, None) and (was_taken or not self._enqueued):
-            self._tell(good=was_taken)
-
-    def accept(self) -> None:
-        """The server has taken a batch: it may take others, and so one more is tried at once from now on."""
-        self._trials.total_tokens += 1
-        self._tell(good=True)
-
-    def _tell(self, good: bool) -> None:
-        """Tells the first who waits that there may be room now, or that there is nobody left who could make some."""
-        self._is_good_news = good
-        self._news.set()
-        self._news = anyio.Event()
-
-    async def wait(self, job_id: int, requests: int, enqueued: int) -> bool:
-        """After a refusal, waits until there may be room.
+        At most `max_jobs` jobs are inside the context. Only a few are on trial: the server has neither accepted nor
+        refused their batch yet.
 
         Args:
-            job_id: the job that was refused, and has left.
-            requests: how many it has.
-            enqueued: what `enter` said: so many were too many.
+            deadline: the time until which to wait, in seconds since the epoch.
+
+        Yields:
+            The admission of the job; `None` if the deadline passed first.
+        """
+        with ExitStack() as places, closing(Admission(self)) as admission:
+            with anyio.move_on_after(deadline - time.time()) as waiting:
+                await self._places.acquire_on_behalf_of(admission)
+                places.callback(self._places.release_on_behalf_of, admission)
+                await admission.begin_trial()
+            yield None if waiting.cancelled_caught else admission
+
+    @contextmanager
+    def admit_resumed(self) -> Iterator[Admission]:
+        """Yield the admission of a job that an earlier run began: the job needs neither a place nor a trial."""
+        with closing(Admission(self)) as admission:
+            yield admission
+
+    def _announce(self, *, freed: bool) -> None:
+        """Wake the first job in line: capacity was freed, or no job is left that could free any."""
+        self._was_capacity_freed = freed
+        self._capacity_changed.set()
+        self._capacity_changed = anyio.Event()
+
+
+class Admission:
+    """Admission of one job: its trial, and its requests among the enqueued ones.
+
+    Args:
+        limit: the limit that all jobs of a session share.
+    """
+
+    def __init__(self, limit: EnqueueLimit) -> None:
+        self._limit = limit
+        self._is_on_trial = False
+        self._is_accepted = False
+        self._enqueued_requests = 0
+        self._retries_alone = 0
+
+    async def begin_trial(self) -> None:
+        """Wait until one more job may be tried."""
+        await self._limit._trials.acquire_on_behalf_of(self)
+        self._is_on_trial = True
+
+    def end_trial(self) -> None:
+        """Let another job be tried: it is known whether the server accepts this one."""
+        if self._is_on_trial:
+            self._is_on_trial = False
+            self._limit._trials.release_on_behalf_of(self)
+
+    def enqueue(self, job: Job) -> None:
+        """Count the requests of a job as enqueued: its batch is created now, or exists."""
+        enqueued = self._limit._enqueued
+        if self not in enqueued:
+            enqueued[self] = job.requests
+            self._enqueued_requests = sum(enqueued.values())
+            self._is_accepted = False
+
+    def accept(self) -> None:
+        """End the trial, and allow one more at once: the server accepted this batch, so it may accept others."""
+        if not self._is_accepted:
+            self._is_accepted = True
+            self.end_trial()
+            self._limit._trials.total_tokens += 1
+            self._limit._announce(freed=True)
+
+    def leave(self, *, was_accepted: bool) -> None:
+        """Stop counting the requests of the job: its batch has ended, or was refused."""
+        enqueued = self._limit._enqueued
+        if self in enqueued:
+            del enqueued[self]
+            # A refused job frees no capacity. If no other job is left, none can free any → wake the first in line.
+            if was_accepted or not enqueued:
+                self._limit._announce(freed=was_accepted)
+
+    async def wait_for_capacity(self, job: Job) -> bool:
+        """Wait after a refusal until the server may accept the job.
+
+        Args:
+            job: the job, which has left.
 
         Returns:
-            Whether the job is to be tried again as it is. Otherwise it is too large, by what is known now.
+            Whether to create the job's batch again. If not, the job is too large, as far as is known.
         """
-        if enqueued > requests:
-            self._fitting = min(self._fitting, max(enqueued / _JOBS_THAT_FILL_IT, self._smallest))
-        if self.is_too_large(requests):
+        limit = self._limit
+        if self._enqueued_requests > job.requests:
+            fitting = max(self._enqueued_requests / _JOBS_THAT_FILL_THE_QUOTA, limit._smallest)
+            limit._fitting_requests = min(limit._fitting_requests, fitting)
+        if limit.is_too_large(job.requests):
             return False
-        # One after another, as long as they are taken: a job that ends makes room for about one, and all the others
-        # would be refused again.
-        async with self._first_in_line:
-            if self._enqueued:
-                await self._news.wait()
-                if self._is_good_news:
+        # A job that ends frees capacity for about one job, and the server would refuse all others again → wait in line.
+        async with limit._first_in_line:
+            if limit._enqueued:
+                await limit._capacity_changed.wait()
+                if limit._was_capacity_freed:
                     return True
-            if others := await self._beside(job_id):
-                while others <= await self._beside(job_id):
-                    await anyio.sleep(self._schedule.interval(0.0))
+            if sharing := await limit._find_sharing(job.id):
+                while sharing <= await limit._find_sharing(job.id):
+                    await anyio.sleep(limit._schedule.interval(0.0))
                 return True
-            await anyio.sleep(self._schedule.interval(0.0) * 2.0 ** self._tries[job_id])
-        self._tries[job_id] += 1
-        if self._tries[job_id] <= _TRIES:
+            await anyio.sleep(limit._schedule.interval(0.0) * 2.0**self._retries_alone)
+        self._retries_alone += 1
+        if self._retries_alone <= _RETRIES_ALONE:
             return True
-        self._fitting = min(self._fitting, requests / 2)
+        limit._fitting_requests = min(limit._fitting_requests, job.requests / 2)
         return False
+
+    def close(self) -> None:
+        """End the trial and leave, whatever the job has come to."""
+        self.end_trial()
+        self.leave(was_accepted=False)

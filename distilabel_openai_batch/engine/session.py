@@ -11,7 +11,7 @@ from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.engine.scratch import Spool
+from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -36,7 +36,7 @@ class SessionParts:
     observer: Observer
     memory: ScopeMemory
     submission: Submission
-    bodies: Spool
+    bodies: BodyStore
 
 
 class Session:

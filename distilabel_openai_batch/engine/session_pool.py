@@ -21,18 +21,19 @@ from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN_M
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.requests import cut_shards, digest_body
 from distilabel_openai_batch.api.transport import sdk_client
-from distilabel_openai_batch.engine.adoption import Adoption
+from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import ScopeMemory, scope_memories
 from distilabel_openai_batch.engine.dispatcher import Dispatcher
-from distilabel_openai_batch.engine.enqueue_limit import Room
-from distilabel_openai_batch.engine.job_runner import Jobs
+from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
+from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.engine.scratch import Spool
+from distilabel_openai_batch.engine.running_jobs import RunningJobs
+from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.session import Session, SessionParts
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
-from distilabel_openai_batch.engine.sync_runner import Synchronous
+from distilabel_openai_batch.engine.sync_runner import SyncRunner
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
 
@@ -78,7 +79,7 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
     with (
         closing(ledger),
         TemporaryDirectory(prefix="distilabel-openai-batch-") as temporary,
-        closing(Spool(Path(temporary) / "bodies")) as bodies,
+        closing(BodyStore(Path(temporary) / "bodies")) as bodies,
     ):
         async with client, anyio.create_task_group() as task_group:
             builder = _Builder(
@@ -97,7 +98,7 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
                 yield session
             finally:
                 # With `reuse_answers=False` adoption is skipped, so do not mark this scope as searched.
-                if settings.reuse_answers and not builder.adoption.due:
+                if settings.reuse_answers and not builder.adopter.is_due:
                     memory.server_searched = True
                 observer.on_finished()
                 task_group.cancel_scope.cancel()
@@ -118,9 +119,9 @@ class _Builder:
     ledger: Ledger
     observer: Observer
     memory: ScopeMemory
-    bodies: Spool
+    bodies: BodyStore
     directory: Path
-    adoption: Adoption = field(init=False)
+    adopter: Adopter = field(init=False)
     buffer: CallBuffer = field(init=False)
 
     def session(self, base_url: str, task_group: TaskGroup) -> Session:
@@ -131,27 +132,30 @@ class _Builder:
         if run:
             metadata[RUN_METADATA] = run.name[:METADATA_VALUE_CHARACTERS]
         job_settings = replace(settings.jobs, metadata=metadata)
-        limit = Room(job_settings.schedule, settings.max_requests, self._jobs_beside)
-        jobs = Jobs(self.api, self.ledger, job_settings, self.directory, self.observer, limit)
-        self.adoption = Adoption(
+        limit = EnqueueLimit(
+            job_settings.schedule, settings.max_requests, settings.max_jobs, self._find_jobs_sharing_limit
+        )
+        running_jobs = RunningJobs()
+        job_runner = JobRunner(self.api, self.ledger, job_settings, self.directory, self.observer, limit, running_jobs)
+        self.adopter = Adopter(
             api=self.api,
             ledger=self.ledger,
-            jobs=jobs,
+            collector=job_runner.collector,
             scope_key=scope_key,
             directory=self.directory,
             observer=self.observer,
-            due=settings.reuse_answers and not self.memory.server_searched,
-            only=run.only_batches if run else (),
+            is_due=settings.reuse_answers and not self.memory.server_searched,
+            selected_batches=run.only_batches if run else (),
             # A run that submits has to know every batch that was created since.
-            all_others=settings.submits or not (run and run.only_batches),
+            lists_others=settings.submits or not (run and run.only_batches),
         )
         dispatcher = Dispatcher(
             settings=settings.dispatch,
             ledger=self.ledger,
-            jobs=jobs,
-            limit=limit,
-            adoption=self.adoption,
-            sync_runner=Synchronous(self.api, self.ledger, self.observer),
+            job_runner=job_runner,
+            running_jobs=running_jobs,
+            adopter=self.adopter,
+            sync_runner=SyncRunner(self.api, self.ledger, running_jobs, self.observer),
             cut=partial(cut_shards, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
             observer=self.observer,
             budget=settings.budget,
@@ -164,20 +168,20 @@ class _Builder:
             task_group=task_group,
             observer=self.observer,
             all_may_fail=run is not None,
-            is_crowded=lambda: dispatcher.is_crowded,
+            is_crowded=lambda: limit.is_crowded,
         )
-        task_group.start_soon(self._watch_for_interruption, jobs)
+        task_group.start_soon(self._watch_for_interruption, job_runner)
         submission = Submission(
-            self.api, self.ledger, self.adoption, self.directory, metadata, self.host.logger, run.name if run else ""
+            self.api, self.ledger, self.adopter, self.directory, metadata, self.host.logger, run.name if run else ""
         )
         parts = SessionParts(self.buffer, self.ledger, self.observer, self.memory, submission, self.bodies)
         return Session(base_url, settings, parts)
 
-    async def _jobs_beside(self, job_id: int) -> set[int]:
+    async def _find_jobs_sharing_limit(self, job_id: int) -> set[int]:
         return await anyio.to_thread.run_sync(self.ledger.jobs.find_sharing_limit, job_id)
 
-    async def _watch_for_interruption(self, jobs: Jobs) -> None:
-        while (error := self.host.interruption(jobs.live)) is None:
+    async def _watch_for_interruption(self, job_runner: JobRunner) -> None:
+        while (error := self.host.interruption(job_runner.batches_in_progress)) is None:
             await anyio.sleep(_INTERRUPTION_CHECK_SECONDS)
         self.buffer.fail(error)
 

@@ -96,7 +96,6 @@ class DispatchSettings:
     """Rules by which requests are answered from the ledger, in batches or synchronously.
 
     Attributes:
-        max_jobs: jobs in flight at once.
         deadline: seconds after which no batch is waited for; infinity for never.
         sync_below: a number of requests; fewer are submitted synchronously.
         preflight: whether one request of each model is tried before the others are submitted.
@@ -105,7 +104,6 @@ class DispatchSettings:
             all batches.
     """
 
-    max_jobs: int
     deadline: float = float("inf")
     sync_below: float = 0
     preflight: bool = False
@@ -172,7 +170,6 @@ class SessionSettings:
     def dispatch(self) -> DispatchSettings:
         """Rules by which requests are answered."""
         return DispatchSettings(
-            max_jobs=self.max_jobs,
             deadline=float("inf") if self.deadline is None else self.deadline,
             sync_below=self.sync_below,
             preflight=self.preflight,

@@ -1,8 +1,8 @@
-"""Requests that are asked one by one at the synchronous endpoint: answered at once, and billed in full.
+"""Requests to the synchronous endpoints: answered within seconds, and billed at the full price.
 
-What a batch has not answered by its deadline, a dry run, a handful of requests, or one that is tried out before the
-others are submitted. Each answer is written down as it comes. One that is on its way when the process dies is lost, and
-asked again: the API has no means to find it.
+Such requests are the rest of a batch at its deadline, a dry run, a handful of requests, or a request that is tried
+before the others are submitted. Each answer is recorded when it arrives. If the process dies, a request in flight is
+lost and submitted again, because the API has no means to find its answer.
 """
 
 from __future__ import annotations
@@ -15,65 +15,80 @@ from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Deliver
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.states import Job
+from distilabel_openai_batch.ledger.states import Job, JobState
 
-# Each takes some seconds: so many at once are a hundred a minute, which the lowest tier's rate limit allows.
+# A request takes some seconds → 16 at once are about a hundred a minute, which the lowest tier's rate limit allows.
 # https://platform.openai.com/docs/guides/rate-limits
-_AT_ONCE = 16
+_MAX_REQUESTS = 16
 
 
-class Synchronous:
-    """Asks requests at the synchronous endpoint.
+class SyncRunner:
+    """Submit requests synchronously.
 
     Args:
         api: the server.
-        ledger: where each answer is written down.
-        observer: reports the events of the run.
+        ledger: records each outcome.
+        running_jobs: the jobs that tasks of this session run.
+        observer: receives the events of the run.
     """
 
-    def __init__(self, api: BatchAPI, ledger: Ledger, observer: Observer) -> None:
+    def __init__(self, api: BatchAPI, ledger: Ledger, running_jobs: RunningJobs, observer: Observer) -> None:
         self._api = api
         self._ledger = ledger
+        self._running_jobs = running_jobs
         self._observer = observer
-        self._capacity = anyio.CapacityLimiter(_AT_ONCE)
+        self._capacity = anyio.CapacityLimiter(_MAX_REQUESTS)
 
-    async def run(self, job: Job, shard: Shard, take: Deliver) -> None:
-        """Asks the requests of a job, some at a time.
+    async def submit(self, shard: Shard, deliver: Deliver) -> Shard | None:
+        """Plan a synchronous job for a shard, and submit its requests, some at a time.
 
         Args:
-            job: one's own, that is `SYNCHRONOUS`.
-            shard: its requests.
-            take: is given each outcome as it comes.
+            shard: the requests. Only requests that no other process has submitted meanwhile go into the job.
+            deliver: receives each outcome when it is recorded.
+
+        Returns:
+            The requests that another process has submitted; `None` if there are none.
 
         Raises:
-            NoSuchEndpointError: the server has none; the job is dropped.
-            RunError: the run cannot go on. What was answered is kept.
+            NoSuchEndpointError: the server has no such synchronous endpoint; the job is dropped.
+            RunError: the run cannot go on. The ledger keeps the outcomes so far.
         """
-        members = await anyio.to_thread.run_sync(self._ledger.requests.row_ids, job)
+        job, claimed = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard, JobState.SYNCHRONOUS)
+        mine, others = shard.split_by_ids(set(claimed))
+        if mine:
+            with self._running_jobs.add(job.id):
+                await self._run(job, mine, deliver)
+        else:
+            await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)
+        return others
+
+    async def _run(self, job: Job, shard: Shard, deliver: Deliver) -> None:
+        row_ids = await anyio.to_thread.run_sync(self._ledger.requests.row_ids, job)
         failures: list[Exception] = []
 
-        async def ask(request: Request) -> None:
+        async def submit(request: Request) -> None:
             try:
                 async with self._capacity:
-                    # Those that were asked already may be answered and billed: they are waited for.
+                    # Requests in flight may be answered and billed → wait for them, but begin no other.
                     if failures:
                         return
                     outcome = await self._api.request(request.endpoint, bytes(request.body))
                 failpoints.reached(Failpoint.ANSWER_TO_RECORD)
                 result = {request.custom_id: outcome}
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._ledger.requests.record, members, result)
+                    await anyio.to_thread.run_sync(self._ledger.requests.record, row_ids, result)
             except Exception as error:
                 failures.append(error)
                 return
             self._observer.on_sync_answered(request.model, outcome)
-            take(result)
+            deliver(result)
 
         async with anyio.create_task_group() as task_group:
             for request in shard.requests:
-                task_group.start_soon(ask, request)
+                task_group.start_soon(submit, request)
         if failures:
             await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)
             raise failures[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.engine.job_runner import settle
+from distilabel_openai_batch.engine.job_runner import resolve_interrupted_job
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
@@ -61,7 +61,7 @@ async def _settle_uploaded(
 ) -> None:
     async with access.open(SHORT_PATIENCE, logger) as api:
         for job in jobs:
-            _, batch = await settle(api, ledger, job)
+            _, batch = await resolve_interrupted_job(api, ledger, job)
             if batch:
                 release.found_batches.append(batch)
 

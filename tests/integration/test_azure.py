@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,9 +22,10 @@ from distilabel_openai_batch import (
 )
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.display.progress import Progress
-from distilabel_openai_batch.engine.enqueue_limit import Room
-from distilabel_openai_batch.engine.job_runner import Jobs
+from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
+from distilabel_openai_batch.engine.job_runner import JobRunner
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
@@ -217,11 +217,10 @@ def test_job_longer_than_its_window_goes_on_with_azure_only(llm_class, tmp_path)
     ledger = Ledger(tmp_path / "ledger", ScopeName("pipeline", "task", "http://127.0.0.1:9"))
     job, _ = ledger.jobs.plan(Shard([Request(f"{0:032x}-0", "/chat/completions", "m", b"{}")], 9))
     job = ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-in"), Batch("batch_0", "validating"))
-    jobs = Jobs(
-        server, ledger, settings, tmp_path, Progress(logging.getLogger("jobs")), Room(settings.schedule, 50_000)
-    )
+    limit = EnqueueLimit(settings.schedule, 50_000)
+    runner = JobRunner(server, ledger, settings, tmp_path, Observer(), limit, RunningJobs())
 
-    anyio.run(jobs.run, replace(job, intended_at=time.time() - 3 * DAY), lambda outcomes: None)
+    anyio.run(runner.resume, replace(job, intended_at=time.time() - 3 * DAY), lambda outcomes: None)
 
     assert server.cancelled is (llm_class is OpenAIBatchLLM)
     assert ledger.jobs.get(job.id).state is JobState.COLLECTED

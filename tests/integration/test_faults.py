@@ -26,7 +26,7 @@ from distilabel_openai_batch import (
     RunError,
     failpoints,
 )
-from distilabel_openai_batch.engine import job_runner
+from distilabel_openai_batch.engine import job_watcher
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 from tests.support.environment import API_KEY, load_as_new_process
@@ -305,7 +305,7 @@ def test_a_lost_reply_to_the_creation_is_told(sandbox, caplog):
 
 def test_a_job_that_never_ends_is_cancelled_and_what_it_answered_is_used(sandbox, monkeypatch):
     """An hour past its window; the rest is asked again."""
-    monkeypatch.setattr(job_runner, "_OVERDUE_SECONDS", 0.2)
+    monkeypatch.setattr(job_watcher, "_OVERDUE_SECONDS", 0.2)
     sandbox.configure(window_seconds=0.3)
     sandbox.add_fault(BatchFault(kind="never_finish"))
     sandbox.add_fault(Fault(call="batches.cancel", kind="status", status=500))

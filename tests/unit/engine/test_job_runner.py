@@ -1,419 +1,274 @@
-"""One job from each state that the ledger may have it in, on a server that remembers what was asked of it."""
+"""Runs of one job from each state that the ledger may have it in."""
 
 from __future__ import annotations
 
-import logging
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import anyio
 import pytest
 
-from distilabel_openai_batch import BatchFailedError, LedgerError, RunError, failpoints
+from distilabel_openai_batch import BatchFailedError, RunError
 from distilabel_openai_batch.api.batches import Batch, BatchError
 from distilabel_openai_batch.api.failure_codes import MISSING
 from distilabel_openai_batch.api.outcomes import Answer, Failure
-from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.display.progress import Progress
-from distilabel_openai_batch.engine.enqueue_limit import Room
-from distilabel_openai_batch.engine.job_runner import Ending, Jobs
-from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
-from distilabel_openai_batch.failpoints import Failpoint
-from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.reader import LedgerReader
-from distilabel_openai_batch.ledger.states import JobState, ScopeName
+from distilabel_openai_batch.api.requests import Shard
+from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
+from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, JobRunner, ShardEnd
+from distilabel_openai_batch.engine.settings import PollSchedule
+from distilabel_openai_batch.ledger.states import Job, JobState
+from tests.unit.engine.fake_batch_api import FakeBatchAPI, ignore, make_shard
 
-CHAT = "/v1/chat/completions"
-TOO_MANY_TOKENS = BatchError("Enqueued token limit reached.", "token_limit_exceeded", None)
-
-
-class Server:
-    """A server of one batch: it answers what it was given, and shows the statuses that it is told to.
-
-    Args:
-        statuses: one for each look, the last one for all further ones.
-        errors: what is wrong with the batch.
-        unanswered: requests whose results there are none of.
-    """
-
-    def __init__(self, *statuses: str, errors: tuple[BatchError, ...] = (), unanswered: int = 0) -> None:
-        self.statuses = list(statuses) or ["completed"]
-        self.errors = errors
-        self.unanswered = unanswered
-        self.calls: list[str] = []
-        self.uploaded: list[bytes] = []
-        self.batches: dict[str, str] = {}
-
-    @property
-    def files(self) -> Server:
-        """Return this object, which has the methods of `FilesAPI` too."""
-        return self
-
-    def batch(self, batch_id: str) -> Batch:
-        """The batch as it is shown now."""
-        status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
-        refused = status == "failed"
-        return Batch(
-            batch_id,
-            status,
-            endpoint=CHAT,
-            input_file_id="file-in",
-            output_file_id=None if refused else "file-out",
-            errors=self.errors if refused else (),
-        )
-
-    async def upload(self, path: Path) -> str:
-        self.calls.append("upload")
-        self.uploaded = path.read_bytes().splitlines(keepends=True)
-        return "file-in"
-
-    async def create(self, input_file_id, endpoint, completion_window, key, metadata) -> Batch:
-        self.calls.append("create")
-        self.batches[key] = f"batch_{len(self.batches)}"
-        return self.batch(self.batches[key])
-
-    async def find(self, key, input_file_id, since) -> Batch | None:
-        self.calls.append("find")
-        return self.batch(self.batches[key]) if key in self.batches else None
-
-    async def retrieve(self, batch_id: str) -> Batch:
-        self.calls.append("retrieve")
-        return self.batch(batch_id)
-
-    async def retrieve_many(self, batch_ids: set[str]) -> dict[str, Batch]:
-        self.calls.append("retrieve")
-        return {batch_id: self.batch(batch_id) for batch_id in batch_ids}
-
-    async def cancel(self, batch_id: str) -> None:
-        self.calls.append("cancel")
-        self.statuses = ["cancelling", "cancelled"]
-
-    async def download_more(self, file_id, path):
-        pass
-
-    async def download(self, file_id: str, path: Path, *, is_new: bool) -> None:
-        self.calls.append("download")
-        lines = self.uploaded[: len(self.uploaded) - self.unanswered]
-        path.write_bytes(b"".join(line.replace(b'"body":', b'"response":{"status_code":200,"body":', 1)[:-2] + b"}}\n"
-                                  for line in lines))  # fmt: skip
-
-    async def delete(self, file_id: str) -> None:
-        self.calls.append(f"delete {file_id}")
-
-    async def delete_by_name(self, name: str, keep: str | None = None) -> None:
-        self.calls.append("delete the uploads")
-
-
-def ignore(outcomes):
-    """Does nothing with what is handed over."""
-
-
-def shard(requests: int = 3) -> Shard:
-    return Shard([Request(f"{i:032x}-0", CHAT, "gpt-4o-mini", b'{"question":%d}' % i) for i in range(requests)], 99)
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    ledger = Ledger(tmp_path / "ledger", ScopeName("pipeline", "task", "https://api.example.com/v1/"))
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
-def make_jobs(ledger, tmp_path):
-    def make(server: Server, **settings) -> Jobs:
-        chosen = replace(JobSettings("24h", PollSchedule(0.001, 0.001), {}), **settings)
-        return Jobs(
-            server, ledger, chosen, tmp_path, Progress(logging.getLogger("jobs")), Room(chosen.schedule, 50_000)
-        )
-
-    return make
-
-
-def at(ledger, server: Server, state: JobState, questions: Shard):
-    """A job that was left in a state, on a server that has what it had by then."""
-    job, _ = ledger.jobs.plan(questions)
-    server.uploaded = [request.line() for request in questions.requests]
-    if state is not JobState.PLANNED:
-        job = ledger.jobs.mark_uploaded(job, "file-in")
-    if state in (JobState.CREATED, JobState.ENDED):
-        server.batches[job.key] = "batch_0"
-        job = ledger.jobs.mark_created(job, Batch("batch_0", "validating"))
-    if state is JobState.ENDED:
-        job = ledger.jobs.mark_ended(job, Batch("batch_0", "completed"))
-    return job
-
-
-def outcomes(ledger, questions: Shard):
-    """What the ledger says became of requests."""
-    known = ledger.requests.look_up([request.custom_id for request in questions.requests])
-    return [known[request.custom_id].outcome if request.custom_id in known else None for request in questions.requests]
-
-
+OVER_LIMIT = BatchError("Enqueued token limit reached.", "token_limit_exceeded", None)
 ANSWERS = [Answer.of({"question": i}) for i in range(3)]
-LEFT_IN = {
-    "planned": (JobState.PLANNED, ["upload", "create", "retrieve", "download"]),
-    "uploaded": (JobState.UPLOADED, ["create", "retrieve", "download"]),
-    "created": (JobState.CREATED, ["retrieve", "retrieve", "download"]),
-    "ended": (JobState.ENDED, ["retrieve", "download"]),
-}
 
 
-@pytest.mark.parametrize("case", LEFT_IN)
-def test_a_job_is_taken_on_from_where_it_is(ledger, make_jobs, case):
-    """Its own process has its requests at hand: each step that is not done is, and no other."""
-    state, calls = LEFT_IN[case]
-    server = Server("completed") if state is JobState.ENDED else Server("in_progress", "completed")
-    job = at(ledger, server, state, shard())
+def run(runner: JobRunner, job: Job, deliver, shard: Shard | None = None, deadline: float = float("inf")) -> JobEnd:
+    """Run a job to its end."""
 
-    taken = {}
-    ended = anyio.run(make_jobs(server).run, job, taken.update, shard())
+    async def run_admitted() -> JobEnd:
+        with EnqueueLimit(PollSchedule(0.001, 0.001), 50_000).admit_resumed() as admission:
+            return await runner.run(job, deliver, admission, shard, deadline)
 
-    assert server.calls == calls
-    assert ended.ending is Ending.COLLECTED
-    assert list(taken.values()) == outcomes(ledger, shard()) == ANSWERS
+    return anyio.run(run_admitted)
+
+
+@pytest.mark.parametrize(
+    ("state", "calls"),
+    [
+        (JobState.PLANNED, ["upload", "create", "retrieve", "download"]),
+        (JobState.UPLOADED, ["create", "retrieve", "download"]),
+        (JobState.CREATED, ["retrieve", "retrieve", "download"]),
+        (JobState.ENDED, ["retrieve", "download"]),
+    ],
+)
+def test_a_job_continues_from_its_state(ledger, make_runner, leave_job, look_up, state, calls):
+    """The session has the requests: the runner takes each missing step, and no other."""
+    api = FakeBatchAPI("completed") if state is JobState.ENDED else FakeBatchAPI("in_progress", "completed")
+    job = leave_job(api, state, make_shard())
+
+    delivered = {}
+    end = run(make_runner(api), job, delivered.update, make_shard())
+
+    assert api.calls == calls
+    assert end.ending is JobEnding.COLLECTED
+    assert list(delivered.values()) == look_up(make_shard()) == ANSWERS
     assert ledger.jobs.get(job.id).state is JobState.COLLECTED
 
 
 @pytest.mark.parametrize("state", [JobState.PLANNED, JobState.UPLOADED])
-def test_the_job_of_a_dead_process_is_looked_for(ledger, make_jobs, state):
-    """The server may have made its batch, and the process have died before it knew: then it is carried on."""
-    server = Server()
-    job = at(ledger, server, state, shard())
-    server.batches[job.key] = "batch_0"
+def test_the_batch_of_a_dead_process_is_found_and_collected(make_runner, leave_job, state):
+    """A process may die after the server created the batch, and before the ledger recorded it."""
+    api = FakeBatchAPI()
+    job = leave_job(api, state, make_shard())
+    api.batches[job.key] = "batch_0"
 
-    taken = {}
-    anyio.run(make_jobs(server).run, job, taken.update)
+    delivered = {}
+    anyio.run(make_runner(api).resume, job, delivered.update)
 
-    assert server.calls == ["find", "download"]
-    assert list(taken.values()) == ANSWERS
+    assert api.calls == ["find", "download"]
+    assert list(delivered.values()) == ANSWERS
 
 
 @pytest.mark.parametrize("state", [JobState.PLANNED, JobState.UPLOADED])
-def test_a_job_that_came_to_nothing_frees_its_requests(ledger, make_jobs, state):
-    """And leaves no file behind."""
-    server = Server()
-    job = at(ledger, server, state, shard())
+def test_a_job_of_a_dead_process_without_a_batch_is_dropped(ledger, make_runner, leave_job, state):
+    """Further jobs may hold its requests, and its input file is deleted from the server."""
+    api = FakeBatchAPI()
+    job = leave_job(api, state, make_shard())
 
-    assert anyio.run(make_jobs(server).run, job, ignore).ending is Ending.DROPPED
+    assert anyio.run(make_runner(api).resume, job, ignore).ending is JobEnding.DROPPED
 
-    assert server.calls == ["find", "delete the uploads"]
-    assert ledger.requests.look_up([request.custom_id for request in shard().requests]) == {}
-    assert len(ledger.jobs.plan(shard())[1]) == 3
+    assert api.calls == ["find", "delete the uploads"]
+    assert ledger.requests.look_up([request.custom_id for request in make_shard().requests]) == {}
+    assert len(ledger.jobs.plan(make_shard())[1]) == 3
 
 
-def test_a_request_without_a_result_has_failed(ledger, make_jobs):
-    """Not the one beside it."""
-    server = Server(unanswered=1)
-    job = at(ledger, server, JobState.PLANNED, shard())
+def test_a_synchronous_job_of_a_dead_process_is_dropped(ledger, make_runner):
+    job, _ = ledger.jobs.plan(make_shard(), JobState.SYNCHRONOUS)
+    api = FakeBatchAPI()
+    assert anyio.run(make_runner(api).resume, job, ignore).ending is JobEnding.DROPPED
+    assert api.calls == []
+    assert ledger.jobs.get(job.id).state is JobState.DROPPED
 
-    anyio.run(make_jobs(server).run, job, ignore, shard())
 
-    *answers, missing = outcomes(ledger, shard())
+def test_a_request_without_a_result_fails(make_runner, leave_job, look_up):
+    """The other requests keep their own answers."""
+    api = FakeBatchAPI(unanswered=1)
+    job = leave_job(api, JobState.PLANNED, make_shard())
+
+    run(make_runner(api), job, ignore, make_shard())
+
+    *answers, missing = look_up(make_shard())
     assert answers == ANSWERS[:2]
     assert isinstance(missing, Failure)
     assert missing.code == MISSING
 
 
-def test_a_job_that_is_not_waited_for_is_left(ledger, make_jobs):
-    """Under way it stays, and once it has ended the next run takes what it answered."""
-    server = Server("in_progress")
-    job = at(ledger, server, JobState.PLANNED, shard())
-    jobs = make_jobs(server, wait=False)
+def test_a_run_that_does_not_wait_leaves_the_batch_in_progress(make_runner, leave_job):
+    """A later run collects the answers once the batch has ended."""
+    api = FakeBatchAPI("in_progress")
+    job = leave_job(api, JobState.PLANNED, make_shard())
+    runner = make_runner(api, wait=False)
 
-    ended = anyio.run(jobs.run, job, ignore, shard())
-    assert ended.ending is Ending.UNDER_WAY
-    assert ended.job.state is JobState.CREATED
+    end = run(runner, job, ignore, make_shard())
+    assert end.ending is JobEnding.IN_PROGRESS
+    assert end.job.state is JobState.CREATED
 
-    server.statuses = ["completed"]
-    assert anyio.run(jobs.run, ended.job, ignore).ending is Ending.COLLECTED
-
-
-def test_a_job_that_never_ends_is_cancelled_when_its_window_is_long_over(ledger, make_jobs, monkeypatch):
-    """And what it answered until then is taken."""
-    server = Server("in_progress")
-    job = at(ledger, server, JobState.CREATED, shard())
-    long_ago = replace(job, intended_at=time.time() - 30 * 3_600)
-    monkeypatch.setattr("distilabel_openai_batch.engine.job_runner._OVERDUE_SECONDS", 0.05)
-
-    taken = {}
-    anyio.run(make_jobs(server).run, long_ago, taken.update)
-
-    assert server.calls.count("cancel") == 1
-    assert list(taken.values()) == ANSWERS
+    api.statuses = ["completed"]
+    assert anyio.run(runner.resume, end.job, ignore).ending is JobEnding.COLLECTED
 
 
-def test_a_job_that_waited_for_its_creation_is_not_overdue(ledger, make_jobs):
-    """Its window began when the server created its batch, however long ago it was planned."""
-    server = Server("in_progress", "in_progress", "completed")
-    made = server.batch
-    server.batch = lambda batch_id: replace(made(batch_id), created_at=time.time())
-    job = at(ledger, server, JobState.CREATED, shard())
-    planned_long_ago = replace(job, intended_at=time.time() - 30 * 3_600)
+def test_a_batch_over_the_token_limit_is_created_again_three_times_and_is_then_too_large(
+    ledger, make_runner, leave_job
+):
+    """No other job is in progress whose end would free capacity."""
+    api = FakeBatchAPI("failed", errors=(OVER_LIMIT,))
+    job = leave_job(api, JobState.PLANNED, make_shard())
 
-    taken = {}
-    anyio.run(make_jobs(server).run, planned_long_ago, taken.update)
+    end = run(make_runner(api), job, ignore, make_shard())
 
-    assert "cancel" not in server.calls
-    assert list(taken.values()) == ANSWERS
-
-
-def test_a_job_that_cannot_even_be_cancelled_is_collected(ledger, make_jobs, monkeypatch):
-    """Waiting longer would be waiting for ever."""
-    server = Server("in_progress")
-    job = at(ledger, server, JobState.CREATED, shard())
-    monkeypatch.setattr("distilabel_openai_batch.engine.job_runner._OVERDUE_SECONDS", 0.05)
-
-    async def cancel(batch_id: str) -> None:
-        server.calls.append("cancel")
-
-    server.cancel = cancel
-    assert anyio.run(make_jobs(server, completion_window="0h").run, job, ignore).ending is Ending.COLLECTED
-    assert server.calls.count("cancel") == 1
+    assert end.ending is JobEnding.TOO_LARGE
+    assert api.calls.count("upload") == 1
+    assert api.calls.count("create") == 4
+    assert len(set(api.batches)) == 4
+    assert ledger.jobs.get(job.id).state is JobState.DROPPED
 
 
-def test_a_batch_above_the_token_limit_is_tried_again_and_then_halved(ledger, make_jobs):
-    """Nothing else is in flight whose end it could wait for."""
-    server = Server("failed", errors=(TOO_MANY_TOKENS,))
-    job = at(ledger, server, JobState.PLANNED, shard())
+def test_a_creation_that_the_server_refuses_at_the_token_limit_is_repeated(ledger, make_runner, leave_job):
+    """Some servers refuse the creation instead of letting the batch fail."""
+    api = FakeBatchAPI()
+    created = api.create
+    refusals = [RunError("Too many tokens.", status_code=429, code="token_limit_exceeded")] * 2
 
-    ended = anyio.run(make_jobs(server).run, job, ignore, shard())
+    async def create(*arguments) -> Batch:
+        if refusals:
+            raise refusals.pop()
+        return await created(*arguments)
 
-    assert ended.ending is Ending.TOO_LARGE
-    assert server.calls.count("upload") == 1
-    assert server.calls.count("create") == 4
-    assert len(set(server.batches)) == 4
+    api.create = create
+    job = leave_job(api, JobState.PLANNED, make_shard())
+    assert run(make_runner(api), job, ignore, make_shard()).ending is JobEnding.COLLECTED
+    assert refusals == []
+
+
+def test_a_deadline_ends_the_wait_for_capacity(ledger, make_runner, leave_job):
+    """The job is dropped, so that its requests can be submitted synchronously."""
+    api = FakeBatchAPI("failed", errors=(OVER_LIMIT,))
+    job = leave_job(api, JobState.PLANNED, make_shard())
+    assert run(make_runner(api), job, ignore, make_shard(), deadline=0.0).ending is JobEnding.OVERDUE
     assert ledger.jobs.get(job.id).state is JobState.DROPPED
 
 
 @pytest.mark.parametrize(
-    ("errors", "requests", "said"),
+    ("errors", "requests", "message"),
     [
-        ((TOO_MANY_TOKENS,), 1, "Enqueued token limit reached"),
+        ((OVER_LIMIT,), 1, "Enqueued token limit reached"),
         ((BatchError("No such model.", "model_not_found", 1),), 3, "No such model. \\(line 1 of the input file\\)"),
         (tuple(BatchError(f"Line {i} is bad.", "invalid", i) for i in range(1, 6)), 3, "and 2 more"),
         ((), 3, "the server gave no reason"),
     ],
 )
-def test_a_batch_that_is_refused_is_an_error_of_the_run(ledger, make_jobs, errors, requests, said):
-    """In the server's own words, and its requests are free."""
-    server = Server("failed", errors=errors)
-    job = at(ledger, server, JobState.PLANNED, shard(requests))
+def test_a_refused_batch_raises_the_server_errors_and_drops_the_job(
+    ledger, make_runner, leave_job, errors, requests, message
+):
+    api = FakeBatchAPI("failed", errors=errors)
+    job = leave_job(api, JobState.PLANNED, make_shard(requests))
 
-    with pytest.raises(BatchFailedError, match=said):
-        anyio.run(make_jobs(server).run, job, ignore, shard(requests))
+    with pytest.raises(BatchFailedError, match=message):
+        run(make_runner(api), job, ignore, make_shard(requests))
 
     assert ledger.jobs.get(job.id).state is JobState.DROPPED
-    assert ledger.requests.look_up([request.custom_id for request in shard(requests).requests]) == {}
+    assert ledger.requests.look_up([request.custom_id for request in make_shard(requests).requests]) == {}
 
 
-def test_the_refused_job_of_a_dead_process_is_dropped(ledger, make_jobs):
-    """Whoever asks again says what is to be in it."""
-    server = Server("failed", errors=(TOO_MANY_TOKENS,))
-    job = at(ledger, server, JobState.CREATED, shard())
-    assert anyio.run(make_jobs(server).run, job, ignore).ending is Ending.DROPPED
+def test_a_batch_whose_input_file_is_not_visible_yet_is_created_again(make_runner, leave_job):
+    """Right after an upload a server may say that there is no such file."""
+    api = FakeBatchAPI("failed", "completed", errors=(BatchError("Cannot find file file-in."),))
+    job = leave_job(api, JobState.PLANNED, make_shard())
+    assert run(make_runner(api), job, ignore, make_shard()).ending is JobEnding.COLLECTED
+    assert api.calls.count("upload") == 1
+    assert api.calls.count("create") == 2
 
 
-def test_the_files_of_a_job_are_deleted_once_they_are_recorded(ledger, make_jobs):
-    """If that is wished; the server has them for thirty days otherwise."""
-    server = Server()
-    job = at(ledger, server, JobState.PLANNED, shard())
-    anyio.run(make_jobs(server, delete_files=True).run, job, ignore, shard())
-    assert server.calls[-2:] == ["delete file-in", "delete file-out"]
-
-
-def test_killed_half_way_through_the_record(ledger, make_jobs, monkeypatch):
-    """More results than go into one transaction: the first are recorded, the next run records the others."""
-    server, questions = Server(), shard(4_500)
-    job = at(ledger, server, JobState.PLANNED, questions)
-
-    class Killed(BaseException):
-        pass
-
-    def reached(failpoint: Failpoint) -> None:
-        if failpoint is Failpoint.RECORDING:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(failpoints, "reached", reached)
-        with pytest.raises(Killed):
-            anyio.run(make_jobs(server).run, job, ignore, questions)
-
-    known = outcomes(ledger, questions)
-    assert [isinstance(outcome, Answer) for outcome in known] == [True] * 1_000 + [False] * 3_500
-    left = ledger.jobs.get(job.id)
-    assert left.state is JobState.ENDED
-
-    anyio.run(make_jobs(server).run, left, ignore)
-
-    assert outcomes(ledger, questions) == [Answer.of({"question": i}) for i in range(4_500)]
-    assert server.calls.count("create") == 1
+def test_the_refused_job_of_a_dead_process_is_dropped(make_runner, leave_job):
+    """This process does not have its requests, and submits them again in a job of its own."""
+    api = FakeBatchAPI("failed", errors=(OVER_LIMIT,))
+    job = leave_job(api, JobState.CREATED, make_shard())
+    assert anyio.run(make_runner(api).resume, job, ignore).ending is JobEnding.DROPPED
 
 
 @pytest.mark.parametrize("state", [JobState.COLLECTED, JobState.DROPPED])
-def test_a_job_at_its_end_is_not_run(ledger, make_jobs, state):
-    """That would be our own mistake."""
-    job, _ = ledger.jobs.plan(shard())
+def test_a_job_in_a_final_state_cannot_be_run(ledger, make_runner, state):
+    job, _ = ledger.jobs.plan(make_shard())
     with pytest.raises(ValueError, match="cannot be run"):
-        anyio.run(make_jobs(Server()).run, replace(job, state=state), ignore)
+        anyio.run(make_runner(FakeBatchAPI()).resume, replace(job, state=state), ignore)
 
 
-def test_an_error_leaves_the_job_where_it_was(ledger, make_jobs):
-    """The next run carries on from there, and no file is left on the disk."""
-    server = Server()
-    job = at(ledger, server, JobState.PLANNED, shard())
+def test_an_error_leaves_the_job_in_its_state_and_no_file_on_the_disk(ledger, make_runner, leave_job, scratch_dir):
+    """The next run continues from the state: a 401 may arrive after the server created the batch."""
+    api = FakeBatchAPI()
+    job = leave_job(api, JobState.PLANNED, make_shard())
 
     async def create(*arguments) -> Batch:
         raise RunError("The key was withdrawn.", status_code=401)
 
-    server.create = create
+    api.create = create
     with pytest.raises(RunError):
-        anyio.run(make_jobs(server).run, job, ignore, shard())
+        run(make_runner(api), job, ignore, make_shard())
 
     assert ledger.jobs.get(job.id).state is JobState.UPLOADED
-    assert [path.name for path in ledger.path.parent.parent.iterdir()] == ["ledger"]
+    assert list(scratch_dir.iterdir()) == []
 
 
-class Counting(Server):
-    """A server of one batch that is done with one request more at each look."""
-
-    @property
-    def files(self) -> Server:
-        """Return this object, which has the methods of `FilesAPI` too."""
-        return self
-
-    def batch(self, batch_id: str) -> Batch:
-        batch = super().batch(batch_id)
-        done = 0 if batch.status == "validating" else 1_000 - len(self.statuses)
-        return replace(batch, completed=done, total=1_000, in_progress_at=5.0 if done else None)
+def test_a_submitted_shard_is_planned_and_collected(make_runner, look_up):
+    api, delivered = FakeBatchAPI("validating", "completed"), {}
+    end = anyio.run(make_runner(api).submit, make_shard(), delivered.update)
+    assert (end.ending, end.shard, end.others, end.batch_id) == (JobEnding.COLLECTED, make_shard(), None, None)
+    assert list(delivered.values()) == look_up(make_shard()) == ANSWERS
 
 
-def test_a_job_that_is_watched_leaves_its_course(ledger, make_jobs):
-    """Each change of its status, and each fiftieth that it gains: not each of a day's looks."""
-    server = Counting("validating", "validating", *["in_progress"] * 900, "completed")
-    questions = shard(1_000)
-    job = at(ledger, server, JobState.CREATED, questions)
-
-    anyio.run(make_jobs(server).run, job, ignore, questions)
-
-    [timeline] = LedgerReader(ledger.path.parent).timelines()
-    completed = [look[1] for look in timeline.polls]
-    assert timeline.in_progress_at == 5.0
-    assert completed == sorted(completed)
-    assert 40 <= len(completed) <= 52
+def test_a_submitted_shard_that_is_not_waited_for_returns_its_batch(make_runner):
+    runner = make_runner(FakeBatchAPI("validating"), wait=False)
+    end = anyio.run(runner.submit, make_shard(), ignore)
+    assert (end.ending, end.batch_id) == (JobEnding.IN_PROGRESS, "batch_0")
 
 
-def test_a_course_that_cannot_be_written_down_ends_no_run(ledger, make_jobs, monkeypatch):
-    """It is only for those who want to see it."""
+def test_requests_in_a_job_of_another_process_are_not_submitted(ledger, make_runner):
+    """The submission returns these requests; a shard of nothing else leaves a dropped job, and no call."""
+    api, shard = FakeBatchAPI(), make_shard()
+    first, *_ = shard.requests
+    ledger.jobs.plan(Shard.of([first]))
 
-    def fails(job, batch):
-        raise LedgerError("The ledger cannot be used: database is locked.")
+    end = anyio.run(make_runner(api).submit, shard, ignore)
+    assert len(api.uploaded) == 2
+    assert end.others
+    assert end.others.requests == [first]
 
-    monkeypatch.setattr(ledger.jobs, "record_progress", fails)
-    server = Server("validating", "in_progress", "completed")
-    job = at(ledger, server, JobState.CREATED, shard())
+    api.calls.clear()
+    end = anyio.run(make_runner(api).submit, Shard.of([first]), ignore)
+    assert end.ending is JobEnding.DROPPED
+    assert end.others
+    assert end.others.requests == [first]
+    assert api.calls == []
 
-    anyio.run(make_jobs(server).run, job, ignore, shard())
 
-    assert outcomes(ledger, shard()) == ANSWERS
+def test_a_shard_whose_deadline_has_passed_is_not_submitted(ledger, make_runner):
+    api = FakeBatchAPI()
+    end = anyio.run(make_runner(api).submit, make_shard(), ignore, 0.0)
+    assert end.ending is JobEnding.OVERDUE
+    assert api.calls == []
+    assert ledger.jobs.list_open() == []
+
+
+def test_a_shard_above_the_learned_size_is_split_before_it_is_planned(make_runner):
+    api = FakeBatchAPI("failed", errors=(OVER_LIMIT,))
+    runner = make_runner(api)
+
+    async def submit_twice() -> ShardEnd:
+        assert (await runner.submit(make_shard(8), ignore)).ending is JobEnding.TOO_LARGE
+        api.calls.clear()
+        return await runner.submit(make_shard(8), ignore)
+
+    end = anyio.run(submit_twice)
+    assert end.ending is JobEnding.TOO_LARGE
+    assert api.calls == []
+    assert [len(part.requests) for part in runner.split(end.shard)] == [4, 4]

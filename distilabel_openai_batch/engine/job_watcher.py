@@ -1,0 +1,195 @@
+"""Polls of batches in progress until they end."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from distilabel_openai_batch import errors, failpoints
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.outcomes import Answer, Deliver, Outcome, parse_result_line
+from distilabel_openai_batch.engine.enqueue_limit import Admission
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.scratch import scratch_file
+from distilabel_openai_batch.engine.settings import JobSettings
+from distilabel_openai_batch.failpoints import Failpoint
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import Job
+
+# A batch that is still in progress this long after its window closed never ends: cancelling takes ten minutes at most.
+# https://platform.openai.com/docs/guides/batch#batch-expiration
+_OVERDUE_SECONDS = 3_600.0
+
+# Records of a job's progress, at most, besides a record for each change of its status.
+_RECORDS_PER_JOB = 50
+
+
+@dataclass(slots=True)
+class _GrowingOutput:
+    """The output file of a batch in progress, which some servers show.
+
+    Attributes:
+        path: the downloaded part of the file.
+        read_bytes: bytes whose lines were read.
+        answers: number of answers that were delivered.
+    """
+
+    path: Path
+    read_bytes: int = 0
+    answers: int = 0
+
+    def read_new_lines(self) -> list[bytes]:
+        """Return the complete lines that were downloaded since the last call."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self.read_bytes)
+            lines, line_feed, _ = file.read().rpartition(b"\n")
+        self.read_bytes += len(lines) + len(line_feed)
+        return lines.splitlines(keepends=True)
+
+
+class JobWatcher:
+    """Poll batches in progress; tasks that wait for different batches share a poll.
+
+    Args:
+        api: the server.
+        ledger: receives the progress of jobs, and early answers.
+        settings: the settings of jobs.
+        directory: the directory of scratch files.
+        observer: receives the events of the run.
+    """
+
+    def __init__(
+        self, api: BatchAPI, ledger: Ledger, settings: JobSettings, directory: Path, observer: Observer
+    ) -> None:
+        self._api = api
+        self._ledger = ledger
+        self._settings = settings
+        self._directory = directory
+        self._observer = observer
+        self._in_progress: set[str] = set()
+        self._poll_lock = anyio.Lock()
+        self._polled: dict[str, Batch] = {}
+        self._polled_at = float("-inf")
+
+    @property
+    def batches_in_progress(self) -> tuple[str, ...]:
+        """Ids of the watched batches."""
+        return tuple(sorted(self._in_progress))
+
+    async def watch(self, job: Job, batch: Batch, deliver: Deliver, deadline: float, admission: Admission) -> Batch:
+        """Poll a batch until it ends, and deliver the answers that its growing output file shows.
+
+        A batch is cancelled at the deadline, or an hour after its window closed.
+
+        Args:
+            job: the job of the batch.
+            batch: the batch as it was last polled.
+            deliver: receives early answers.
+            deadline: the time after which to cancel the batch, in seconds since the epoch.
+            admission: the admission of the job.
+
+        Returns:
+            The batch, which has ended, or has been cancelled for an hour without an end.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+        self._in_progress.add(batch.id)
+        try:
+            with scratch_file(self._directory / f"{job.key}-growing") as path:
+                return await self._poll_until_end(job, batch, deliver, deadline, admission, _GrowingOutput(path))
+        finally:
+            self._in_progress.discard(batch.id)
+
+    async def _poll_until_end(
+        self, job: Job, batch: Batch, deliver: Deliver, deadline: float, admission: Admission, output: _GrowingOutput
+    ) -> Batch:
+        polled_at = time.monotonic()
+        # A job may have waited for its creation → its age counts from the creation of the batch.
+        created_at = polled_at - max(0.0, time.time() - max(job.intended_at, batch.created_at or 0.0))
+        overdue_at = max(polled_at, created_at + self._settings.window_seconds(batch) + _OVERDUE_SECONDS)
+        is_cancelled = False
+        recorded = batch
+        while not batch.has_ended:
+            if batch.status != "validating":
+                admission.accept()
+            failpoints.reached(Failpoint.POLLING)
+            is_deadline_passed = time.time() >= deadline
+            if polled_at > overdue_at or (is_deadline_passed and not is_cancelled):
+                if is_cancelled:
+                    break
+                if is_deadline_passed:
+                    self._observer.on_deadline_passed(job.requests - batch.completed, batch)
+                await self._api.cancel(batch.id)
+                is_cancelled, overdue_at = True, polled_at + _OVERDUE_SECONDS
+            due_in = polled_at + self._settings.schedule.interval(polled_at - created_at) - time.monotonic()
+            await anyio.sleep(max(0.0, due_in if is_cancelled else min(due_in, deadline - time.time())))
+            batch, polled_at = await self._poll(batch, polled_at)
+            if _has_progressed(recorded, batch, job.requests):
+                recorded = batch
+                await anyio.to_thread.run_sync(self._record_progress, job, batch)
+            if batch.output_file_id and not batch.has_ended:
+                await self._deliver_early(job, batch, batch.output_file_id, output, deliver)
+        self._observer.on_polled(batch)
+        return batch
+
+    async def _poll(self, batch: Batch, last_polled_at: float) -> tuple[Batch, float]:
+        """Poll a batch, or take the result of a poll that another task made since `last_polled_at`.
+
+        Returns:
+            The batch, and the time of the poll in seconds of the monotonic clock.
+        """
+        async with self._poll_lock:
+            if self._polled_at <= last_polled_at or batch.id not in self._polled:
+                self._polled_at = time.monotonic()
+                self._polled = await self._api.retrieve_many(set(self._in_progress))
+                for polled in self._polled.values():
+                    self._observer.on_polled(polled)
+            return self._polled[batch.id], self._polled_at
+
+    def _record_progress(self, job: Job, batch: Batch) -> None:
+        """Record the progress of a batch; no run depends on the record → ignore a failure."""
+        with suppress(errors.LedgerError):
+            self._ledger.jobs.record_progress(job, batch)
+
+    async def _deliver_early(
+        self, job: Job, batch: Batch, file_id: str, output: _GrowingOutput, deliver: Deliver
+    ) -> None:
+        """Deliver the answers that the output file of a batch in progress has gained."""
+        await self._api.files.download_more(file_id, output.path)
+        answers = await anyio.to_thread.run_sync(self._record_new_answers, job, output)
+        self._observer.on_early_answers(batch, len(answers))
+        deliver(answers)
+
+    def _record_new_answers(self, job: Job, output: _GrowingOutput) -> dict[str, Outcome]:
+        """Record and return the answers that an output file has gained; failures wait for the end of the batch."""
+        lines = output.read_new_lines()
+        if not lines:
+            return {}
+        row_ids = self._ledger.requests.row_ids(job)
+        parsed = [
+            result
+            for line in lines
+            if (result := parse_result_line(line)) and result[0] in row_ids and isinstance(result[1], Answer)
+        ]
+        # Keep the last answer back, so that a caller waits for the end of the job.
+        parsed = parsed[: max(0, len(row_ids) - 1 - output.answers)]
+        output.answers += len(parsed)
+        answers = dict(parsed)
+        self._ledger.requests.record(row_ids, answers)
+        return answers
+
+
+def _has_progressed(recorded: Batch, batch: Batch, requests: int) -> bool:
+    """Return whether a batch in progress has changed enough since its last record to be recorded again."""
+    step = max(1, requests // _RECORDS_PER_JOB)
+    done = batch.completed + batch.failed - recorded.completed - recorded.failed
+    return not batch.has_ended and (done >= step or batch.status != recorded.status)

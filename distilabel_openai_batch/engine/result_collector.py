@@ -1,0 +1,226 @@
+"""Collection of the results of batches that ended: download, record, delivery."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from itertools import islice
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from distilabel_openai_batch import errors, failpoints
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Deliver, Outcome, parse_result_line
+from distilabel_openai_batch.api.requests import is_custom_id
+from distilabel_openai_batch.api.result_files import JobResults
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.scratch import scratch_file
+from distilabel_openai_batch.engine.settings import JobSettings
+from distilabel_openai_batch.failpoints import Failpoint
+from distilabel_openai_batch.gc_pause import gc_paused
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import Job
+
+# If the files have fewer answers than the server counts, another program may have replied in the server's place → they
+# are downloaded again, at most this often in all. After that the server counts differently from us.
+_MAX_DOWNLOADS = 3
+_DOWNLOAD_PAUSES = Patience(first=2.0)
+
+# Outcomes that are recorded in one transaction.
+_RECORD_CHUNK = 1_000
+
+
+class ResultCollector:
+    """Download, record and deliver the results of batches that ended.
+
+    Args:
+        api: the server.
+        ledger: receives the outcomes.
+        settings: the settings of jobs.
+        directory: the directory of scratch files.
+        observer: receives the events of the run.
+    """
+
+    def __init__(
+        self, api: BatchAPI, ledger: Ledger, settings: JobSettings, directory: Path, observer: Observer
+    ) -> None:
+        self._api = api
+        self._ledger = ledger
+        self._settings = settings
+        self._directory = directory
+        self._observer = observer
+        self._record_lock = anyio.Lock()
+
+    async def collect(self, job: Job, batch: Batch, deliver: Deliver) -> Job | None:
+        """Download, record and deliver all results of a batch, however it ended.
+
+        Args:
+            job: the job of the batch.
+            batch: the batch.
+            deliver: receives the outcomes.
+
+        Returns:
+            The job, which is collected; `None` if the server refused the batch, so that there are no results.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+        for download in range(1, _MAX_DOWNLOADS + 1):
+            async with self._download_results(job.key, batch, is_new=True) as paths:
+                # The download of a missing file was repeated long enough → do not repeat it here.
+                is_last = download == _MAX_DOWNLOADS or len(paths) < len(_result_file_ids(batch))
+                refused = batch.status == "failed" and not await anyio.to_thread.run_sync(
+                    self._has_results, job, batch, paths
+                )
+                if refused and (is_last or not batch.completed):
+                    return None
+                failpoints.reached(Failpoint.DOWNLOAD_TO_RECORD)
+                if recorded := await self._record(job, paths, deliver, 0 if is_last else batch.completed):
+                    break
+            await anyio.sleep(_DOWNLOAD_PAUSES.pause(download))
+        assert recorded
+        results, last_outcomes = recorded
+        job = await anyio.to_thread.run_sync(self._ledger.jobs.mark_collected, job, MISSING_RESULT)
+        self._observer.on_collected(batch, results)
+        if results.answers >= min(batch.completed, job.requests):
+            await self.delete_files(batch, job.input_file_id)
+        failpoints.reached(Failpoint.RECORD_TO_DELIVERY)
+        deliver(last_outcomes)
+        return job
+
+    async def download_unknown(self, key: str, batch: Batch) -> list[tuple[str, Outcome]]:
+        """Download the results of a batch whose requests the ledger does not know.
+
+        Args:
+            key: the key of the batch, which names scratch files.
+            batch: a batch that has ended.
+
+        Returns:
+            The `custom_id` and the outcome of each result line, in the order of the lines.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+        for download in range(1, _MAX_DOWNLOADS + 1):
+            async with self._download_results(key, batch, is_new=False) as paths:
+                results = await anyio.to_thread.run_sync(_read_results, paths)
+            if count_answers(results) >= batch.completed or download == _MAX_DOWNLOADS:
+                break
+            await anyio.sleep(_DOWNLOAD_PAUSES.pause(download))
+        return results
+
+    async def delete_files(self, batch: Batch, input_file_id: str | None = None) -> None:
+        """Delete the files of a batch from the server if the settings say so.
+
+        Args:
+            batch: the batch.
+            input_file_id: the id of its input file, for servers that do not return the id.
+        """
+        if self._settings.delete_files:
+            for file_id in (batch.input_file_id or input_file_id, batch.output_file_id, batch.error_file_id):
+                if file_id:
+                    await self._api.files.delete(file_id)
+
+    @asynccontextmanager
+    async def _download_results(self, key: str, batch: Batch, *, is_new: bool) -> AsyncIterator[Sequence[Path]]:
+        """Yield the paths of a batch's output and error file, as far as the server has them."""
+        with (
+            scratch_file(self._directory / f"{key}-output") as output,
+            scratch_file(self._directory / f"{key}-error") as error,
+        ):
+            for file_id, path in ((batch.output_file_id, output), (batch.error_file_id, error)):
+                if file_id:
+                    await self._download(file_id, path, is_new=is_new)
+            yield [path for path in (output, error) if path.exists()]
+
+    async def _download(self, file_id: str, path: Path, *, is_new: bool) -> None:
+        """Download a file unless the server no longer has it: then its results are lost."""
+        try:
+            await self._api.files.download(file_id, path, is_new=is_new)
+        except errors.RunError as error:
+            if error.status_code != 404:
+                raise
+            self._observer.on_result_file_missing(file_id)
+
+    def _has_results(self, job: Job, batch: Batch, paths: Sequence[Path]) -> bool:
+        """Return whether the files of a failed batch have answers; failures count if the batch itself has no errors."""
+        row_ids = self._ledger.requests.row_ids(job)
+        return any(
+            result[0] in row_ids and (isinstance(result[1], Answer) or not batch.errors)
+            for line in _read_lines(paths)
+            if (result := parse_result_line(line))
+        )
+
+    async def _record(
+        self, job: Job, paths: Sequence[Path], deliver: Deliver, expected_answers: int
+    ) -> tuple[JobResults, dict[str, Outcome]] | None:
+        """Record the results in a job's files, and deliver most of the answers.
+
+        Args:
+            job: the job.
+            paths: the files.
+            deliver: receives answers.
+            expected_answers: the number of answers below which nothing is recorded.
+
+        Returns:
+            The results, and the outcomes that are left to deliver after the job is marked as collected: the last
+            answers, so that a caller waits for that, and the failures, whose requests may be submitted again. `None` if
+            answers are missing.
+        """
+        answers: dict[str, Outcome] = {}
+        failures: dict[str, Outcome] = {}
+        # Several jobs at once would wait for the ledger with their results in memory → record one at a time.
+        async with self._record_lock:
+            with ExitStack() as stack:
+                files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
+                custom_ids, row_ids = await anyio.to_thread.run_sync(self._list_requests, job)
+                results = await anyio.to_thread.run_sync(JobResults, custom_ids, files)
+                if results.answers < min(expected_answers, len(custom_ids)):
+                    return None
+                outcomes = zip(row_ids, results, strict=True)
+                while chunk := await anyio.to_thread.run_sync(self._record_chunk, outcomes):
+                    deliver(answers)
+                    answers = {name: outcome for name, outcome in chunk.items() if isinstance(outcome, Answer)}
+                    failures |= {name: chunk[name] for name in chunk.keys() - answers.keys()}
+                    failpoints.reached(Failpoint.RECORDING)
+        return results, answers | failures
+
+    def _list_requests(self, job: Job) -> tuple[list[str], array[int]]:
+        """Return the `custom_id`s and the row ids of a job's requests, in as little memory as possible."""
+        row_ids = self._ledger.requests.row_ids(job)
+        return list(row_ids), array("q", row_ids.values())
+
+    def _record_chunk(self, outcomes: Iterator[tuple[int, tuple[str, Outcome]]]) -> dict[str, Outcome]:
+        """Record the next outcomes of a job; return them by `custom_id`."""
+        with gc_paused():
+            chunk = list(islice(outcomes, _RECORD_CHUNK))
+            by_custom_id = dict(outcome for _, outcome in chunk)
+            if chunk:
+                row_ids = {custom_id: row_id for row_id, (custom_id, _) in chunk}
+                self._ledger.requests.record(row_ids, by_custom_id)
+        return by_custom_id
+
+
+def count_answers(results: Sequence[tuple[str, Outcome]]) -> int:
+    """Return the number of requests that have an answer among results."""
+    return len({custom_id for custom_id, outcome in results if isinstance(outcome, Answer)})
+
+
+def _read_lines(paths: Sequence[Path]) -> Iterator[bytes]:
+    for path in paths:
+        with path.open("rb") as file:
+            yield from file
+
+
+def _read_results(paths: Sequence[Path]) -> list[tuple[str, Outcome]]:
+    """Return the results whose `custom_id` has the form of this package's."""
+    return [result for line in _read_lines(paths) if (result := parse_result_line(line)) and is_custom_id(result[0])]
+
+
+def _result_file_ids(batch: Batch) -> list[str]:
+    return [file_id for file_id in (batch.output_file_id, batch.error_file_id) if file_id]

@@ -1,0 +1,202 @@
+"""Polls of batches in progress: cancellation, records of progress, early answers, shared polls."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from distilabel_openai_batch import LedgerError
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.engine import job_watcher
+from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
+from distilabel_openai_batch.engine.job_runner import JobEnding
+from distilabel_openai_batch.engine.job_watcher import JobWatcher
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.ledger.reader import LedgerReader
+from distilabel_openai_batch.ledger.states import JobState
+from tests.unit.engine.conftest import FAST_SETTINGS
+from tests.unit.engine.fake_batch_api import CountingBatchAPI, FakeBatchAPI, ignore, make_shard
+
+ANSWERS = [Answer.of({"question": i}) for i in range(3)]
+HOURS = 3_600.0
+
+
+@pytest.fixture
+def make_watcher(ledger, scratch_dir):
+    def make(api: FakeBatchAPI, observer: Observer | None = None) -> JobWatcher:
+        return JobWatcher(api, ledger, FAST_SETTINGS, scratch_dir, observer or Observer())
+
+    return make
+
+
+@pytest.fixture
+def admission():
+    with EnqueueLimit(FAST_SETTINGS.schedule, 50_000).admit_resumed() as admission:
+        yield admission
+
+
+def test_a_batch_that_never_ends_is_cancelled_and_collected(make_runner, leave_job, monkeypatch):
+    """Its window closed more than an hour ago; its answers until then are delivered."""
+    api = FakeBatchAPI("in_progress")
+    job = leave_job(api, JobState.CREATED, make_shard())
+    monkeypatch.setattr(job_watcher, "_OVERDUE_SECONDS", 0.05)
+
+    delivered = {}
+    anyio.run(make_runner(api).resume, replace(job, intended_at=time.time() - 30 * HOURS), delivered.update)
+
+    assert api.calls.count("cancel") == 1
+    assert list(delivered.values()) == ANSWERS
+
+
+def test_the_window_begins_with_the_creation_of_the_batch(make_runner, leave_job):
+    """A job that was planned long ago may have waited for its creation."""
+    api = FakeBatchAPI("in_progress", "in_progress", "completed")
+    make_batch = api.batch
+    api.batch = lambda batch_id: replace(make_batch(batch_id), created_at=time.time())
+    job = leave_job(api, JobState.CREATED, make_shard())
+
+    delivered = {}
+    anyio.run(make_runner(api).resume, replace(job, intended_at=time.time() - 30 * HOURS), delivered.update)
+
+    assert "cancel" not in api.calls
+    assert list(delivered.values()) == ANSWERS
+
+
+def test_a_batch_that_cannot_be_cancelled_is_collected(make_runner, leave_job, monkeypatch):
+    """Otherwise the run would wait forever."""
+    api = FakeBatchAPI("in_progress")
+    job = leave_job(api, JobState.CREATED, make_shard())
+    monkeypatch.setattr(job_watcher, "_OVERDUE_SECONDS", 0.05)
+
+    async def cancel(batch_id: str) -> None:
+        api.calls.append("cancel")
+
+    api.cancel = cancel
+    end = anyio.run(make_runner(api, completion_window="0h").resume, job, ignore)
+    assert end.ending is JobEnding.COLLECTED
+    assert api.calls.count("cancel") == 1
+
+
+def test_a_batch_is_cancelled_at_the_deadline(make_runner, leave_job):
+    """The observer is told how many requests are unanswered, and the answers so far are collected."""
+
+    class Recorder(Observer):
+        events: list[tuple[int, str]] = []  # noqa: RUF012
+
+        def on_deadline_passed(self, requests: int, batch: Batch | None = None) -> None:
+            assert batch
+            self.events.append((requests, batch.id))
+
+    api = FakeBatchAPI("in_progress")
+    job = leave_job(api, JobState.CREATED, make_shard())
+    end = anyio.run(make_runner(api, Recorder()).resume, job, ignore, time.time() + 0.01)
+    assert end.ending is JobEnding.COLLECTED
+    assert api.calls.count("cancel") == 1
+    assert Recorder.events == [(3, "batch_0")]
+
+
+def test_progress_is_recorded_at_each_status_and_at_each_fiftieth_of_the_requests(ledger, make_runner, leave_job):
+    """A day has some 1,400 polls, which the ledger does not keep."""
+    api = CountingBatchAPI("validating", "validating", *["in_progress"] * 900, "completed")
+    job = leave_job(api, JobState.CREATED, make_shard(1_000))
+
+    anyio.run(make_runner(api).resume, job, ignore)
+
+    [timeline] = LedgerReader(ledger.path.parent).timelines()
+    completed = [poll[1] for poll in timeline.polls]
+    assert timeline.in_progress_at == 5.0
+    assert completed == sorted(completed)
+    assert 40 <= len(completed) <= 52
+
+
+def test_a_run_does_not_depend_on_the_record_of_progress(ledger, make_runner, leave_job, look_up, monkeypatch):
+    def fail(job, batch):
+        raise LedgerError("The ledger cannot be used: database is locked.")
+
+    monkeypatch.setattr(ledger.jobs, "record_progress", fail)
+    api = FakeBatchAPI("validating", "in_progress", "completed")
+    job = leave_job(api, JobState.CREATED, make_shard())
+
+    anyio.run(make_runner(api).resume, job, ignore)
+
+    assert look_up(make_shard()) == ANSWERS
+
+
+async def test_answers_of_a_growing_output_file_are_delivered_once_except_the_last(
+    make_watcher, leave_job, look_up, scratch_dir, admission
+):
+    """Complete lines are read; the last answer is kept back, so that a caller waits for the end of the batch."""
+    api = FakeBatchAPI(*["in_progress"] * 4, "completed")
+    job = leave_job(api, JobState.CREATED, make_shard())
+    content = b"".join(api.output_lines())
+    sizes = iter([10, len(content) // 2, len(content)])
+
+    async def download_more(file_id: str, path: Path) -> None:
+        path.write_bytes(content[: next(sizes)])
+
+    api.download_more = download_more
+    deliveries = []
+    watcher = make_watcher(api)
+    batch = await watcher.watch(job, api.batch("batch_0"), deliveries.append, float("inf"), admission)
+
+    assert batch.status == "completed"
+    assert [list(outcomes.values()) for outcomes in deliveries] == [[], ANSWERS[:1], ANSWERS[1:2]]
+    assert look_up(make_shard()) == [*ANSWERS[:2], None]
+    assert list(scratch_dir.iterdir()) == []
+
+
+async def test_tasks_that_wait_for_different_batches_share_a_poll(ledger, make_watcher, leave_job):
+    class SharedAPI(FakeBatchAPI):
+        polls: list[set[str]] = []  # noqa: RUF012
+
+        async def retrieve_many(self, batch_ids: set[str]) -> dict[str, Batch]:
+            self.polls.append(batch_ids)
+            status = "in_progress" if len(self.polls) < 3 else "completed"
+            return {batch_id: Batch(batch_id, status) for batch_id in batch_ids}
+
+    api = SharedAPI()
+    watcher = make_watcher(api)
+    limit = EnqueueLimit(FAST_SETTINGS.schedule, 50_000)
+    job = leave_job(api, JobState.CREATED, make_shard())
+
+    async def watch(batch_id: str) -> None:
+        with limit.admit_resumed() as admission:
+            await watcher.watch(job, Batch(batch_id, "in_progress"), ignore, float("inf"), admission)
+
+    async with anyio.create_task_group() as task_group:
+        for batch_id in ("batch_1", "batch_0"):
+            task_group.start_soon(watch, batch_id)
+        await anyio.wait_all_tasks_blocked()
+        assert watcher.batches_in_progress == ("batch_0", "batch_1")
+    assert api.polls == [{"batch_0", "batch_1"}] * 3
+    assert watcher.batches_in_progress == ()
+
+
+async def test_the_first_status_after_the_validation_ends_the_trial(make_watcher, leave_job):
+    """The accepted batch allows two more jobs: its own trial ends, and one more trial is allowed from then on."""
+    limit = EnqueueLimit(FAST_SETTINGS.schedule, 50_000)
+    admitted = 0
+
+    async def enter() -> None:
+        nonlocal admitted
+        async with limit.admit():
+            admitted += 1
+            await anyio.sleep_forever()
+
+    async with limit.admit() as admission, anyio.create_task_group() as task_group:
+        assert admission
+        for _ in range(20):
+            task_group.start_soon(enter)
+        await anyio.wait_all_tasks_blocked()
+        assert admitted == 7
+        api = FakeBatchAPI("validating", "in_progress", "in_progress", "completed")
+        job = leave_job(api, JobState.CREATED, make_shard())
+        await make_watcher(api).watch(job, api.batch("batch_0"), ignore, float("inf"), admission)
+        await anyio.wait_all_tasks_blocked()
+        assert admitted == 9
+        task_group.cancel_scope.cancel()
