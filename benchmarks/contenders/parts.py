@@ -19,7 +19,7 @@ from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, build_
 from distilabel_openai_batch.api.requests import Request, Shard, build_custom_id
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.engine.calls import APICall
-from distilabel_openai_batch.engine.scratch import Spool
+from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -58,13 +58,13 @@ def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence
     folder = Path(workload.folder)
     stopwatch = Stopwatch()
     with (
-        closing(Spool(folder / "bodies")) as spool,
+        closing(BodyStore(folder / "bodies")) as bodies,
         closing(Ledger(folder / "ledger", ScopeName("", "", ""))) as ledger,
         meter,
     ):
         calls = stopwatch.run("`OpenAILLM` builds the calls", _build_calls, llm, inputs)
         requests = stopwatch.run(
-            "JSON, digests, bodies written to disk", _make_requests, calls, workload.base_url, spool
+            "JSON, digests, bodies written to disk", _make_requests, calls, workload.base_url, bodies
         )
         shard = Shard.of(requests)
         job, _ = stopwatch.run("ledger: plan of the job", ledger.jobs.plan, shard)
@@ -93,12 +93,12 @@ def _build_calls(llm: OpenAIBatchLLM, inputs: Sequence[Any]) -> list[APICall]:
     return list(capture_calls(llm, inputs, 1, {}, llm._adapt))  # type: ignore[arg-type]
 
 
-def _make_requests(calls: Sequence[APICall], base_url: str, spool: Spool) -> list[Request]:
+def _make_requests(calls: Sequence[APICall], base_url: str, bodies: BodyStore) -> list[Request]:
     requests = []
     for call in calls:
         body = call.encode()
         custom_id = build_custom_id(call.digest(base_url, call.endpoint, body), 0)
-        requests.append(Request(custom_id, call.endpoint, MODEL, spool.add(body)))
+        requests.append(Request(custom_id, call.endpoint, MODEL, bodies.add(body)))
     return requests
 
 

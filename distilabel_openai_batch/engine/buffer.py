@@ -104,7 +104,7 @@ class CallBuffer:
 
     @property
     def has_failed(self) -> bool:
-        """Whether `fail` was called."""
+        """Return whether `fail` was called."""
         return self._error is not None
 
     async def submit(self, requests: Sequence[Request]) -> list[Outcome]:

@@ -18,7 +18,7 @@ from distilabel_openai_batch.structured_output.schema import StructuredOutput
 
 @dataclass(slots=True)
 class APICall:
-    """One call of an endpoint.
+    """Call of an endpoint.
 
     Attributes:
         endpoint: the path of the endpoint (`"/v1/chat/completions"`).

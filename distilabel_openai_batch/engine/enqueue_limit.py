@@ -65,12 +65,12 @@ class EnqueueLimit:
 
     @property
     def size(self) -> int | None:
-        """Requests that a job should have, at most; `None` if no limit is known."""
+        """Return the number of requests that a job should have at most; `None` if no limit is known."""
         return None if self._fitting_requests == inf else max(1, int(self._fitting_requests))
 
     @property
     def is_crowded(self) -> bool:
-        """Whether jobs wait for others to end before they are created."""
+        """Return whether jobs wait for others to end before they are created."""
         return self._places.statistics().tasks_waiting > 0
 
     def is_too_large(self, requests: int) -> bool:

@@ -134,12 +134,12 @@ class JobRunner:
 
     @property
     def waits(self) -> bool:
-        """Whether the run waits for jobs to end."""
+        """Return whether the run waits for jobs to end."""
         return self._settings.wait
 
     @property
     def batches_in_progress(self) -> tuple[str, ...]:
-        """Ids of the batches that are waited for."""
+        """Return the ids of the batches that are waited for."""
         return self._watcher.batches_in_progress
 
     async def submit(self, shard: Shard, deliver: Deliver, deadline: float = float("inf")) -> ShardEnd:

@@ -81,7 +81,7 @@ class JobWatcher:
 
     @property
     def batches_in_progress(self) -> tuple[str, ...]:
-        """Ids of the watched batches."""
+        """Return the ids of the watched batches."""
         return tuple(sorted(self._in_progress))
 
     async def watch(self, job: Job, batch: Batch, deliver: Deliver, deadline: float, admission: Admission) -> Batch:

@@ -28,6 +28,7 @@ from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.session import Session, SessionParts
@@ -137,18 +138,7 @@ class _Builder:
         )
         running_jobs = RunningJobs()
         job_runner = JobRunner(self.api, self.ledger, job_settings, self.directory, self.observer, limit, running_jobs)
-        self.adopter = Adopter(
-            api=self.api,
-            ledger=self.ledger,
-            collector=job_runner.collector,
-            scope_key=scope_key,
-            directory=self.directory,
-            observer=self.observer,
-            is_due=settings.reuse_answers and not self.memory.server_searched,
-            selected_batches=run.only_batches if run else (),
-            # A run that submits has to know every batch that was created since.
-            lists_others=settings.submits or not (run and run.only_batches),
-        )
+        self.adopter = self._adopter(job_runner.collector, scope_key)
         dispatcher = Dispatcher(
             settings=settings.dispatch,
             ledger=self.ledger,
@@ -176,6 +166,21 @@ class _Builder:
         )
         parts = SessionParts(self.buffer, self.ledger, self.observer, self.memory, submission, self.bodies)
         return Session(base_url, settings, parts)
+
+    def _adopter(self, collector: ResultCollector, scope_key: tuple[str, str]) -> Adopter:
+        run = self.settings.run
+        return Adopter(
+            api=self.api,
+            ledger=self.ledger,
+            collector=collector,
+            scope_key=scope_key,
+            directory=self.directory,
+            observer=self.observer,
+            is_due=self.settings.reuse_answers and not self.memory.server_searched,
+            selected_batches=run.only_batches if run else (),
+            # A run that submits has to know every batch that was created since.
+            lists_others=self.settings.submits or not (run and run.only_batches),
+        )
 
     async def _find_jobs_sharing_limit(self, job_id: int) -> set[int]:
         return await anyio.to_thread.run_sync(self.ledger.jobs.find_sharing_limit, job_id)

@@ -163,12 +163,12 @@ class SessionSettings:
 
     @property
     def submits(self) -> bool:
-        """Whether requests without an answer are submitted."""
+        """Return whether requests without an answer are submitted."""
         return self.run is None or self.run.submits
 
     @property
     def dispatch(self) -> DispatchSettings:
-        """Rules by which requests are answered."""
+        """Return the rules by which requests are answered."""
         return DispatchSettings(
             deadline=float("inf") if self.deadline is None else self.deadline,
             sync_below=self.sync_below,

@@ -35,7 +35,7 @@ class FakeBatchAPI:
 
     @property
     def files(self) -> FakeBatchAPI:
-        """This object, which has the methods of `FilesAPI` too."""
+        """Return this object, which has the methods of `FilesAPI` too."""
         return self
 
     def batch(self, batch_id: str) -> Batch:
