@@ -1,0 +1,202 @@
+"""Adoption of batches that the ledger does not know."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from distilabel_openai_batch import RunError
+from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, BatchError
+from distilabel_openai_batch.api.failure_codes import MISSING
+from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.engine.adoption import Adopter
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.result_collector import ResultCollector
+from distilabel_openai_batch.ledger.states import JobState
+from tests.unit.engine.conftest import FAST_SETTINGS
+from tests.unit.engine.fake_batch_api import FakeBatchAPI, make_shard
+
+SCOPE_KEY = ("scope", "digest")
+ANSWERS = [Answer.of({"question": i}) for i in range(3)]
+
+
+class Recorder(Observer):
+    """Observer of adopted batches."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int]] = []
+
+    def on_batch_adopted(self, batch: Batch, requests: int) -> None:
+        self.events.append((batch.id, requests))
+
+    def on_batch_not_adoptable(self, batch: Batch) -> None:
+        self.events.append((batch.id, 0))
+
+
+class ListingAPI(FakeBatchAPI):
+    """Batch API that lists batches, and keeps the input file that every batch has."""
+
+    def __init__(self, *batches: Batch, unanswered: int = 0) -> None:
+        super().__init__(unanswered=unanswered)
+        self.listed = list(batches)
+        self.has_input_file = True
+        self.uploaded = [request.line() for request in make_shard().requests]
+
+    async def list_last_month(self) -> list[Batch]:
+        self.calls.append("list")
+        return self.listed
+
+    async def retrieve(self, batch_id: str) -> Batch:
+        self.calls.append("retrieve")
+        return next(batch for batch in self.listed if batch.id == batch_id)
+
+    async def download(self, file_id: str, path: Path, *, is_new: bool = False) -> None:
+        if file_id == "file-out":
+            await super().download(file_id, path, is_new=is_new)
+        elif self.has_input_file:
+            path.write_bytes(b"".join(self.uploaded))
+        else:
+            raise RunError("No such file.", status_code=404)
+
+
+def make_batch(batch_id: str = "batch_0", status: str = "completed", completed: int = 3, **fields) -> Batch:
+    """Return a batch of the scope with three requests."""
+    output = "file-out" if completed else None
+    metadata = {"scope": "digest", KEY_METADATA: f"key of {batch_id}"}
+    values = {"input_file_id": "file-in", "output_file_id": output, "completed": completed, "total": 3}
+    return Batch(batch_id, status, **{**values, "metadata": metadata, **fields})
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def make_adopter(ledger, scratch_dir, recorder):
+    def make(api: ListingAPI, is_due: bool = True, delete_files: bool = False, **arguments) -> Adopter:
+        settings = replace(FAST_SETTINGS, delete_files=delete_files)
+        collector = ResultCollector(api, ledger, settings, scratch_dir, recorder)
+        return Adopter(api, ledger, collector, SCOPE_KEY, scratch_dir, recorder, is_due, **arguments)
+
+    return make
+
+
+def test_the_answers_of_a_batch_that_ended_are_recorded(make_adopter, look_up, recorder, scratch_dir):
+    assert anyio.run(make_adopter(ListingAPI(make_batch())).adopt)
+    assert look_up(make_shard()) == ANSWERS
+    assert recorder.events == [("batch_0", 3)]
+    assert list(scratch_dir.iterdir()) == []
+
+
+def test_a_batch_in_progress_becomes_a_job_that_is_waited_for(ledger, make_adopter, recorder):
+    assert anyio.run(make_adopter(ListingAPI(make_batch(status="in_progress", completed=0))).adopt)
+    [job] = ledger.jobs.list_open()
+    assert (job.state, job.batch_id, job.requests) == (JobState.CREATED, "batch_0", 3)
+    assert recorder.events == [("batch_0", 3)]
+
+
+def test_batches_that_ended_come_first(ledger, make_adopter, look_up):
+    """The batch in progress holds only the request that the expired batch did not answer."""
+    api = ListingAPI(
+        make_batch("batch_1", "in_progress", completed=0), make_batch("batch_0", "expired", 2), unanswered=1
+    )
+    assert anyio.run(make_adopter(api).adopt)
+    assert look_up(make_shard()) == [*ANSWERS[:2], None]
+    [job] = ledger.jobs.list_open()
+    assert (job.batch_id, job.requests) == ("batch_1", 1)
+
+
+def test_requests_without_a_result_fail(make_adopter, look_up):
+    """Their `custom_id`s are read from the input file."""
+    anyio.run(make_adopter(ListingAPI(make_batch(completed=2), unanswered=1)).adopt)
+    *_, missing = look_up(make_shard())
+    assert isinstance(missing, Failure)
+    assert missing.code == MISSING
+
+
+def test_requests_of_a_failed_batch_fail_with_its_errors(make_adopter, look_up, recorder):
+    batch = make_batch(status="failed", completed=0, errors=(BatchError("Bad line."),))
+    anyio.run(make_adopter(ListingAPI(batch)).adopt)
+    assert {outcome.message for outcome in look_up(make_shard())} == {"Batch batch_0 failed: Bad line."}
+    assert recorder.events == []
+
+
+@pytest.mark.parametrize("status", ["in_progress", "expired"])
+def test_a_batch_without_its_input_file(ledger, make_adopter, recorder, status):
+    """A batch in progress cannot be adopted, which is reported; a batch that ended has no results to record."""
+    api = ListingAPI(make_batch(status=status, completed=0))
+    api.has_input_file = False
+    anyio.run(make_adopter(api).adopt)
+    assert recorder.events == ([("batch_0", 0)] if status == "in_progress" else [])
+    assert ledger.jobs.list_open() == []
+
+
+def test_the_server_is_searched_once(make_adopter):
+    """Tasks that ask at the same time wait for the same search."""
+    api = ListingAPI(make_batch())
+    adopter, results = make_adopter(api), []
+
+    async def adopt() -> None:
+        results.append(await adopter.adopt())
+
+    async def adopt_thrice() -> None:
+        async with anyio.create_task_group() as task_group:
+            task_group.start_soon(adopt)
+            task_group.start_soon(adopt)
+        await adopt()
+
+    anyio.run(adopt_thrice)
+    assert results == [True, True, False]
+    assert api.calls.count("list") == 1
+    assert not adopter.is_due
+
+
+def test_a_search_that_failed_is_repeated(make_adopter):
+    api = ListingAPI(make_batch())
+    adopter, list_last_month = make_adopter(api), api.list_last_month
+
+    async def refuse() -> list[Batch]:
+        raise RunError("No.", status_code=401)
+
+    api.list_last_month = refuse
+    with pytest.raises(RunError):
+        anyio.run(adopter.adopt)
+    assert adopter.is_due
+    api.list_last_month = list_last_month
+    assert anyio.run(adopter.adopt)
+
+
+def test_the_server_is_not_searched_if_adoption_is_not_due(make_adopter):
+    api = ListingAPI(make_batch())
+    assert not anyio.run(make_adopter(api, is_due=False).adopt)
+    assert api.calls == []
+
+
+def test_known_batches_and_batches_of_other_scopes_are_left_alone(make_adopter, look_up, recorder):
+    other = replace(make_batch("batch_1"), metadata={"scope": "another", KEY_METADATA: "key"})
+    api = ListingAPI(make_batch(), other, Batch("batch_2", "completed", metadata={"scope": "digest"}))
+    anyio.run(make_adopter(api).adopt)
+    anyio.run(make_adopter(api).adopt)
+    assert recorder.events == [("batch_0", 3)]
+
+
+@pytest.mark.parametrize(("lists_others", "batches"), [(True, ["batch_1", "batch_0"]), (False, ["batch_1"])])
+def test_selected_batches_are_retrieved_and_the_others_listed(make_adopter, lists_others, batches):
+    """A selected batch may be too old for the list, or without metadata."""
+    api = ListingAPI(make_batch(), Batch("batch_1", "completed"))
+    adopter = make_adopter(api, selected_batches=["batch_1"], lists_others=lists_others)
+    assert [batch.id for batch in anyio.run(adopter.list_batches)] == batches
+    assert ("list" in api.calls) is lists_others
+
+
+def test_files_are_deleted_if_their_answers_are_complete(make_adopter, monkeypatch):
+    monkeypatch.setattr("distilabel_openai_batch.engine.result_collector._MAX_DOWNLOADS", 1)
+    complete, incomplete = ListingAPI(make_batch()), ListingAPI(make_batch("batch_1"), unanswered=1)
+    for api in (complete, incomplete):
+        anyio.run(make_adopter(api, delete_files=True).adopt)
+    assert complete.calls[-2:] == ["delete file-in", "delete file-out"]
+    assert not any(call.startswith("delete") for call in incomplete.calls)

@@ -1,0 +1,80 @@
+"""Calls of endpoints, the log of their outcomes, and the `custom_id`s of equal calls."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.requests import BodyTemplate
+from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory, scope_memories
+from distilabel_openai_batch.ledger.states import ScopeName
+
+URL = "https://api.example.com/v1/"
+CHAT = "/v1/chat/completions"
+DIGEST = "0" * 32
+ANSWER = Answer.of({"text": "Yes."})
+FAILURE = Failure("Bad.", 400)
+
+
+def test_a_template_changes_neither_the_body_nor_the_digest():
+    """Calls that differ in one field are encoded from a template, which is faster."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "temperature": 0.5}
+    plain, templated = APICall(CHAT, body), APICall(CHAT, body, template=BodyTemplate(body, "messages"))
+    assert templated.encode() == plain.encode()
+    assert templated.digest(URL, CHAT, templated.encode()) == plain.digest(URL, CHAT, plain.encode())
+
+
+@pytest.mark.parametrize("template", [None, BodyTemplate({"model": "m", "user": ""}, "user")])
+def test_a_body_that_json_cannot_express_is_an_error(template):
+    with pytest.raises(ValueError, match="not JSON serializable|JSON"):
+        APICall(CHAT, {"model": "m", "user": object()}, template=template).encode()
+
+
+def test_equal_requests_get_consecutive_occurrence_numbers():
+    memory = ScopeMemory()
+    acquired = [memory.acquire_custom_id(DIGEST, lambda: 0) for _ in range(3)]
+    assert acquired == [f"{DIGEST}-{number}" for number in range(3)]
+    assert memory.acquire_custom_id("1" * 32, lambda: 7) == "1" * 32 + "-7"
+
+
+def test_a_released_custom_id_goes_to_the_next_equal_request():
+    memory = ScopeMemory()
+    first, _ = [memory.acquire_custom_id(DIGEST, lambda: 0) for _ in range(2)]
+    memory.release_custom_id(first)
+    assert memory.acquire_custom_id(DIGEST, lambda: 0) == first
+    assert memory.acquire_custom_id(DIGEST, lambda: 0) == f"{DIGEST}-2"
+
+
+def test_each_scope_and_directory_has_a_memory(tmp_path):
+    one, other = ScopeName("one", "", URL), ScopeName("other", "", URL)
+    assert scope_memories[tmp_path, one] is scope_memories[tmp_path, one]
+    assert scope_memories[tmp_path, one] is not scope_memories[tmp_path, other]
+    assert scope_memories[tmp_path, one] is not scope_memories[tmp_path / "ledger", one]
+
+
+def test_outcomes_go_to_the_innermost_active_log():
+    assert CallLog.active() is None
+    with CallLog().activate() as outer:
+        outer.add([ANSWER])
+        with CallLog().activate() as inner:
+            assert CallLog.active() is inner
+            inner.add([FAILURE, ANSWER])
+        assert CallLog.active() is outer
+    assert CallLog.active() is None
+    assert (outer.calls, inner.outcomes) == ([[ANSWER]], [FAILURE, ANSWER])
+
+
+async def test_tasks_that_begin_in_the_context_share_its_log():
+    """A Task calls its LLM from many tasks at once."""
+
+    async def call(outcome) -> None:
+        log = CallLog.active()
+        assert log
+        log.add([outcome])
+
+    with CallLog().activate() as log:
+        async with anyio.create_task_group() as task_group:
+            for outcome in (ANSWER, FAILURE):
+                task_group.start_soon(call, outcome)
+    assert log.outcomes == [ANSWER, FAILURE]
