@@ -27,7 +27,7 @@ def test_a_template_changes_neither_the_body_nor_the_digest():
 
 @pytest.mark.parametrize("template", [None, BodyTemplate({"model": "m", "user": ""}, "user")])
 def test_a_body_that_json_cannot_express_is_an_error(template):
-    with pytest.raises(ValueError, match="not JSON serializable|JSON"):
+    with pytest.raises(ValueError, match="JSON"):
         APICall(CHAT, {"model": "m", "user": object()}, template=template).encode()
 
 

@@ -29,17 +29,24 @@ class SyncAPI:
         self.requested: list[int] = []
         self.most_at_once = 0
         self._at_once = 0
+        self._has_failed = anyio.Event()
+        if not any(isinstance(outcome, Exception) for outcome in self.outcomes.values()):
+            self._has_failed.set()
 
     async def request(self, endpoint: str, body: bytes) -> Outcome:
+        """Answer when every other task waits; if a request fails, answer the others after the failure."""
         question = orjson.loads(body)["question"]
         self.requested.append(question)
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
-        await anyio.wait_all_tasks_blocked()
-        self._at_once -= 1
         outcome = self.outcomes.get(question, Answer.of({"question": question}))
         if isinstance(outcome, Exception):
+            await anyio.wait_all_tasks_blocked()
+            self._has_failed.set()
             raise outcome
+        await self._has_failed.wait()
+        await anyio.wait_all_tasks_blocked()
+        self._at_once -= 1
         return outcome
 
 
