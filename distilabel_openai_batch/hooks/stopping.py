@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
-from distilabel.pipeline.base import _STEP_UNLOADED_CODE, BasePipeline
+from distilabel.pipeline.base import _STEP_LOAD_FAILED_CODE, _STEP_UNLOADED_CODE, BasePipeline
 from distilabel.pipeline.local import Pipeline
 from distilabel.pipeline.ray import RayPipeline
 from distilabel.utils import logging
@@ -35,6 +35,9 @@ _LOG_SECONDS = 1.0
 _WIND_UP_SECONDS = 2.8
 
 _ORPHAN_CHECK_SECONDS = 0.5
+
+# Seconds to wait for the error of a step that was not loaded. The error is on its way when the wait begins.
+_LOAD_ERROR_SECONDS = 10.0
 
 _RUN_AGAIN = (
     "Run the pipeline again to continue and to collect the answers of its jobs. Until then the dataset is empty."
@@ -150,6 +153,8 @@ def _error_callback(original: Any, self: Any, e: BaseException) -> None:
     error = getattr(e, "subprocess_exception", None)
     is_load_error = getattr(e, "is_load_error", False)
     does_not_wait = isinstance(error, DistilabelOfflineBatchGenerationNotFinishedException)
+    if is_load_error:
+        self._openai_batch_load_error_received = True
     if isinstance(error, RunError) and is_load_error:
         # Raise the error itself, not distilabel's "could not be loaded" error, and without the traceback of the step's
         # process, which distilabel prints over hundreds of lines.
@@ -176,7 +181,16 @@ def _error_callback(original: Any, self: Any, e: BaseException) -> None:
 
 @patch(Pipeline, "_set_steps_not_loaded_exception", parameters=["self"])
 def _set_steps_not_loaded_exception(original: Any, self: Any) -> None:
-    """Keep a `RunError` that `_error_callback` has set: distilabel would overwrite the error with a general one."""
+    """Keep a `RunError` that `_error_callback` has set: distilabel would overwrite the error with a general one.
+
+    A step reports that it was not loaded through a queue, and its error through the pool. The report may arrive first,
+    so wait for the error.
+    """
+    if pipeline_uses_batch_client(self) and _STEP_LOAD_FAILED_CODE in self._steps_load_status.values():
+        deadline = time.monotonic() + _LOAD_ERROR_SECONDS
+        while not getattr(self, "_openai_batch_load_error_received", False) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._openai_batch_load_error_received = False
     if not isinstance(self._exception, RunError):
         original(self)
 

@@ -18,6 +18,7 @@ import pytest
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.models.llms import OpenAILLM
 from distilabel.pipeline import Pipeline
+from distilabel.pipeline.base import _STEP_LOAD_FAILED_CODE
 from distilabel.pipeline.step_wrapper import _StepWrapperException
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
@@ -133,6 +134,20 @@ def test_an_error_while_loading_is_raised_as_it_is(tmp_path):
     pipeline._set_steps_not_loaded_exception()
     assert pipeline._exception is error
     assert error.__traceback__ is None
+
+
+def test_an_error_that_arrives_behind_the_load_status_is_raised(tmp_path):
+    """A loaded machine can deliver the status first."""
+    pipeline = pipeline_of(tmp_path)
+    pipeline._steps_load_status = {"one": _STEP_LOAD_FAILED_CODE}
+    error = AuthenticationError("The key is wrong.")
+    late = threading.Timer(0.2, pipeline._error_callback, [error_of(pipeline, error, is_load_error=True)])
+    late.start()
+
+    pipeline._set_steps_not_loaded_exception()
+
+    late.join()
+    assert pipeline._exception is error
 
 
 def test_other_errors_are_left_to_distilabel(tmp_path):
