@@ -154,14 +154,14 @@ def _error_callback(original: Any, self: Any, e: BaseException) -> None:
     is_load_error = getattr(e, "is_load_error", False)
     does_not_wait = isinstance(error, DistilabelOfflineBatchGenerationNotFinishedException)
     if is_load_error:
-        self._openai_batch_load_error_received = True
-    if isinstance(error, RunError) and is_load_error:
-        # Raise the error itself, not distilabel's "could not be loaded" error, and without the traceback of the step's
-        # process, which distilabel prints over hundreds of lines.
         original(self, e)
-        self._exception = error.with_traceback(None)
+        if isinstance(error, RunError):
+            # Raise the error itself, not distilabel's "could not be loaded" error, and without the traceback of the
+            # step's process, which distilabel prints over hundreds of lines.
+            self._exception = error.with_traceback(None)
+        self._openai_batch_load_error_received = True
         return
-    if not pipeline_uses_batch_client(self) or not (does_not_wait or isinstance(error, RunError)) or is_load_error:
+    if not pipeline_uses_batch_client(self) or not (does_not_wait or isinstance(error, RunError)):
         original(self, e)
         return
     name = e.step.name  # type: ignore[attr-defined]

@@ -140,7 +140,10 @@ def test_an_error_that_arrives_behind_the_load_status_is_raised(tmp_path):
     """A loaded machine can deliver the status first."""
     pipeline = pipeline_of(tmp_path)
     pipeline._steps_load_status = {"one": _STEP_LOAD_FAILED_CODE}
-    error = AuthenticationError("The key is wrong.")
+    try:
+        raise AuthenticationError("The key is wrong.")
+    except AuthenticationError as raised:
+        error = raised
     late = threading.Timer(0.2, pipeline._error_callback, [error_of(pipeline, error, is_load_error=True)])
     late.start()
 
