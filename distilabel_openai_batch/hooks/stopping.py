@@ -167,7 +167,7 @@ def _error_callback(original: Any, self: Any, e: BaseException) -> None:
     name = e.step.name  # type: ignore[attr-defined]
     stop: PipelineStop | None = getattr(self, "_openai_batch_stop", None)
     if does_not_wait:
-        self._logger.info(f"⏹️ '{name}' does not wait for its jobs, so the pipeline stops. {_RUN_AGAIN}")
+        self._logger.info(f"⏹️ Step '{name}' stopped before its jobs ended, so the pipeline stops. {_RUN_AGAIN}")
         self._openai_batch_waits_for_submissions = True
     else:
         self._logger.error(f"❌ Step '{name}' cannot continue: {error}")
