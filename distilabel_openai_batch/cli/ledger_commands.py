@@ -116,33 +116,34 @@ def report(
 
     The page is one file that loads nothing else. It contains no prompts and no answers.
     """
-    from distilabel_openai_batch.report import charts, page
-    from distilabel_openai_batch.report.history import histories
+    from distilabel_openai_batch.report import page
+    from distilabel_openai_batch.report.history import build_histories
+    from distilabel_openai_batch.report.vega import HOW_TO_INSTALL
 
     reader, now = open_reader(ledger_dir), time.time()
     # The ledger only gains jobs → every job read here has a scope and a timeline in the reads below.
     entries = reader.jobs()
     scopes = select_scopes(reader, scope, base_url)
     if not page.is_installed():
-        raise OpenAIBatchError(f"`report` needs a drawing library. Install it: {charts.HOW_TO_INSTALL}")
-    facts = page.Facts(
+        raise OpenAIBatchError(f"`report` needs a drawing library. Install it: {HOW_TO_INSTALL}")
+    data = page.ReportData(
         title=scopes[0].name.label if len(scopes) == 1 else (scope or "All scopes"),
         histories=[
             history
-            for history in histories(entries, reader.timelines(), now)
+            for history in build_histories(entries, reader.timelines(), now)
             if is_selected(history.job.scope, scope, base_url)
         ],
         reasons=group_failures(reader.failures(scopes)),
         answered=sum(entry.answered for entry in scopes),
         failed=sum(entry.failed for entry in scopes),
-        under_way=sum(entry.pending for entry in scopes),
+        pending=sum(entry.pending for entry in scopes),
         now=now,
     )
     try:
-        output.write_text(page.render(facts), encoding="utf-8")
+        output.write_text(page.render(data), encoding="utf-8")
     except OSError as error:
         raise OpenAIBatchError(f"The report cannot be written: {error}") from None
-    typer.echo(f"{plural(len(facts.histories), 'job')} in {output}")
+    typer.echo(f"{plural(len(data.histories), 'job')} in {output}")
 
 
 @app.command()

@@ -1,149 +1,112 @@
-"""The charts of a report, drawn by Vega-Lite: images that need no script, and take their colours from the page.
+"""Charts of a report: the timeline of jobs, and answers over time.
 
-Each is drawn once for every width that a page may have: what is drawn for a desk is not legible on a telephone.
+Each chart is drawn for several widths of the page: an image for a desktop is illegible on a telephone.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
-from distilabel_openai_batch.report.history import Answers, Crowd, Ending, History, Phase, crowds, span
-
-HOW_TO_INSTALL = "pip install 'distilabel-openai-batch[report]'"
-"""What installs what charts are drawn with."""
+from distilabel_openai_batch.report import vega
+from distilabel_openai_batch.report.history import (
+    AnswerCounts,
+    JobEnd,
+    JobHistory,
+    Phase,
+    TimeBin,
+    bin_jobs,
+    time_range,
+)
+from distilabel_openai_batch.text import duration
 
 WIDTHS = (311, 440, 640, 960)
-"""The widths that each chart is drawn for, in pixels."""
+"""Widths of the images of each chart, in pixels."""
 
 PHASE_COLOURS = {
     Phase.QUEUED: "queued",
     Phase.IN_PROGRESS: "working",
     Phase.FINALIZING: "finalizing",
     Phase.CANCELLING: "stopped",
-    Phase.ASKED_AT_ONCE: "sync",
-    Phase.UNDER_WAY: "unknown",
+    Phase.SYNCHRONOUS: "sync",
+    Phase.UNKNOWN: "unknown",
 }
-"""Which of the page's colours a phase has."""
+"""Name of the page's colour for each phase."""
 
-ENDING_COLOURS = {
-    Ending.COMPLETED: "good",
-    Ending.EXPIRED: "late",
-    Ending.CANCELLED: "stopped",
-    Ending.FAILED: "bad",
-    Ending.DROPPED: "unknown",
+END_COLOURS = {
+    JobEnd.COMPLETED: "good",
+    JobEnd.EXPIRED: "late",
+    JobEnd.CANCELLED: "stopped",
+    JobEnd.FAILED: "bad",
+    JobEnd.DROPPED: "unknown",
 }
-"""Which of the page's colours an ending has."""
+"""Name of the page's colour for each end of a job."""
 
-ENDING_SHAPES = {
-    Ending.COMPLETED: "circle",
-    Ending.EXPIRED: "triangle-up",
-    Ending.CANCELLED: "square",
-    Ending.FAILED: "cross",
-    Ending.DROPPED: "diamond",
+END_SHAPES = {
+    JobEnd.COMPLETED: "circle",
+    JobEnd.EXPIRED: "triangle-up",
+    JobEnd.CANCELLED: "square",
+    JobEnd.FAILED: "cross",
+    JobEnd.DROPPED: "diamond",
 }
-"""The shape that marks an ending: nobody has to tell colours apart."""
+"""Shape of the mark for each end of a job, for readers who cannot distinguish the colours."""
 
-JOBS_ONE_BY_ONE = 40
-"""As many jobs have a line each; more are shown as a crowd."""
+MAX_JOB_LINES = 40
+"""Largest number of jobs with one line each; more jobs are shown as stacked counts."""
 
 _ROW_PIXELS = 24
 _AXIS_PIXELS = 40
-_CROWD_PIXELS = 220
-_ENDINGS_PIXELS = 90
-_SPAN_PIXELS = 8
-_COUNT_PIXELS = 38
-_GAP_PIXELS = 22
+_PHASES_PIXELS = 220
+_ENDS_PIXELS = 90
+_BIN_PIXELS = 8
+_ANSWERS_PIXELS = 220
 
-# Below this width the names of jobs would leave no room for their bars: they have a number.
-_NAMES_FROM = 600
+# In a narrower chart the names of jobs would leave no space for their bars → label the lines with numbers.
+_NAMES_FROM_PIXELS = 600
 _NAME_CHARACTERS = 30
-_CHARACTER_PIXELS = 7
 
-_Kind = TypeVar("_Kind", Phase, Ending)
+_State = TypeVar("_State", Phase, JobEnd)
 
-# How moments are named, and in how many characters, by the seconds that are shown.
-_TIMES = ((3 * 86_400, "%-d %b", 6), (300, "%H:%M", 5), (0, "%H:%M:%S", 8))
-
-# Seconds between two moments that are named.
-_DAY = 86_400
-_STEPS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 10_800, 21_600, _DAY // 2, _DAY, 2 * _DAY, 7 * _DAY)
-
-# All control characters, and what is no character.
+# Control characters and code points outside XML's character set.
 _NOT_IN_XML = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
-_SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
-_FONT = "system-ui, sans-serif"
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart.
+    """Chart of the page.
 
     Attributes:
-        images: an SVG for each of `WIDTHS`.
+        images: one SVG image for each of `WIDTHS`.
     """
 
     images: tuple[str, ...]
 
 
-def is_installed() -> bool:
-    """Whether there is something to draw with."""
-    try:
-        import vl_convert  # noqa: F401
-    except ImportError:
-        return False
-    return True
+def draw_timeline(histories: Sequence[JobHistory]) -> Chart:
+    """Draw the phases and ends of jobs: one line for each job, or stacked counts of many jobs."""
+    if len(histories) <= MAX_JOB_LINES:
+        return Chart(tuple(vega.draw(_lines_spec(histories, width)) for width in WIDTHS))
+    return Chart(tuple(vega.draw(_bins_spec(bin_jobs(histories, width // _BIN_PIXELS), width)) for width in WIDTHS))
 
 
-def timeline(found: Sequence[History]) -> Chart:
-    """When jobs were in which phase, and how they ended: a line for each, or all at once where there are many."""
-    if len(found) <= JOBS_ONE_BY_ONE:
-        return _drawn(_one_by_one(found, width) for width in WIDTHS)
-    return _drawn(_together(crowds(found, width // _SPAN_PIXELS), width) for width in WIDTHS)
+def draw_answers(counts: Sequence[AnswerCounts]) -> Chart:
+    """Draw the number of answers and failures over time."""
+    return Chart(tuple(vega.draw(_answers_spec(counts, width)) for width in WIDTHS))
 
 
-def answers(over_time: Sequence[Answers]) -> Chart:
-    """How many answers there were by when, and how many failures."""
-    return _drawn(_answers(over_time, width) for width in WIDTHS)
-
-
-def _one_by_one(found: Sequence[History], width: int) -> dict[str, Any]:
-    numbered = width < _NAMES_FROM
-    names = [f"{number}" if numbered else _name(history, number) for number, history in enumerate(found, 1)]
-    bars = [
-        {
-            "job": name,
-            "from": _milliseconds(stretch.start),
-            "to": _milliseconds(stretch.end),
-            "colour": _colour(PHASE_COLOURS[stretch.phase]),
-            "said": f"{_said(history)}: {stretch.phase.value} for {_length(stretch.end - stretch.start)},"
-            f" {_clock(stretch.start)} to {_clock(stretch.end)}",
-        }
-        for name, history in zip(names, found, strict=True)
-        for stretch in history.stretches
-    ]
-    ends = [
-        {
-            "job": name,
-            "at": _milliseconds(history.end),
-            "colour": _colour(ENDING_COLOURS[history.ending]),
-            "shape": ENDING_SHAPES[history.ending],
-            "said": f"{_said(history)}: {history.ending.value} at {_clock(history.end)};"
-            f" {history.answered:,} of {history.job.requests:,} answered",
-        }
-        for name, history in zip(names, found, strict=True)
-        if history.ending is not Ending.OPEN
-    ]
-    start, end = span(found)
-    # The mark of a job that ended last stands within the chart.
-    room = (end - start) * 8 / width
-    extent = 8 + _CHARACTER_PIXELS * max(map(len, names))
-    plot = width - extent - 20
+def _lines_spec(histories: Sequence[JobHistory], width: int) -> dict[str, Any]:
+    """Return the chart with one line for each job: a bar for each phase, and a mark at the end."""
+    has_names = width >= _NAMES_FROM_PIXELS
+    names = [_line_name(history, number) if has_names else f"{number}" for number, history in enumerate(histories, 1)]
+    bars, marks = _bar_values(names, histories), _end_values(names, histories)
+    start, end = time_range(histories)
+    # Eight more pixels on the right → the mark of the job that ended last stays inside the chart.
+    end += (end - start) * 8 / width
+    label_pixels = 8 + vega.CHARACTER_PIXELS * max(map(len, names))
+    pixels = width - label_pixels - 20
     y = {
         "field": "job",
         "type": "nominal",
@@ -154,255 +117,174 @@ def _one_by_one(found: Sequence[History], width: int) -> dict[str, Any]:
             "ticks": False,
             "labelPadding": 8,
             "labelLimit": 0,
-            # What draws here may have a narrower font than what shows it.
-            "minExtent": extent,
+            # The drawing library may measure a narrower font than the browser shows.
+            "minExtent": label_pixels,
         },
         "scale": {"paddingInner": 0.35, "paddingOuter": 0.25},
     }
-    return _spec(
+    return vega.create_spec(
         width,
-        height=len(found) * _ROW_PIXELS + _AXIS_PIXELS,
+        height=len(histories) * _ROW_PIXELS + _AXIS_PIXELS,
         layer=[
             {
                 "data": {"values": bars},
                 "mark": {"type": "bar", "cornerRadius": 2, "minBandSize": 4},
                 "encoding": {
                     "y": y,
-                    "x": _time("from", start, end + room, plot),
+                    "x": vega.time_axis("from", start, end, pixels),
                     "x2": {"field": "to"},
-                    "color": _as_it_is("colour"),
-                    "description": {"field": "said"},
+                    "color": vega.literal("colour"),
+                    "description": {"field": "text"},
                 },
             },
             {
-                "data": {"values": ends},
+                "data": {"values": marks},
                 "mark": {"type": "point", "filled": True, "size": 110, "strokeWidth": 1.5, "opacity": 1},
                 "encoding": {
                     "y": y,
-                    "x": _time("at", start, end + room, plot),
-                    "fill": _as_it_is("colour"),
-                    "stroke": {"value": _colour("card")},
-                    "shape": _as_it_is("shape"),
-                    "description": {"field": "said"},
+                    "x": vega.time_axis("at", start, end, pixels),
+                    "fill": vega.literal("colour"),
+                    "stroke": {"value": vega.colour("card")},
+                    "shape": vega.literal("shape"),
+                    "description": {"field": "text"},
                 },
             },
         ],
     )
 
 
-def _together(some: Sequence[Crowd], width: int) -> dict[str, Any]:
-    phases = {phase: _colour(colour) for phase, colour in PHASE_COLOURS.items()}
-    endings = {ending: _colour(colour) for ending, colour in ENDING_COLOURS.items()}
-    under_way = [each for crowd in some for each in _stacked(crowd, crowd.phases, phases, ",.1f")]
-    ended = [each for crowd in some for each in _stacked(crowd, crowd.endings, endings, ",")]
-    start, end = some[0].start, some[-1].end
+def _bar_values(names: Sequence[str], histories: Sequence[JobHistory]) -> list[dict[str, Any]]:
+    return [
+        {
+            "job": name,
+            "from": vega.milliseconds(span.start),
+            "to": vega.milliseconds(span.end),
+            "colour": vega.colour(PHASE_COLOURS[span.phase]),
+            "text": f"{_job_name(history)}: {span.phase.value} for {duration(span.end - span.start)},"
+            f" {_format_moment(span.start)} to {_format_moment(span.end)}",
+        }
+        for name, history in zip(names, histories, strict=True)
+        for span in history.spans
+    ]
 
-    plot = width - _COUNT_PIXELS - 26
 
-    def part(values: list[dict[str, Any]], title: str, height: int, ticks: int, named: bool) -> dict[str, Any]:
+def _end_values(names: Sequence[str], histories: Sequence[JobHistory]) -> list[dict[str, Any]]:
+    return [
+        {
+            "job": name,
+            "at": vega.milliseconds(history.end),
+            "colour": vega.colour(END_COLOURS[history.end_state]),
+            "shape": END_SHAPES[history.end_state],
+            "text": f"{_job_name(history)}: {history.end_state.value} at {_format_moment(history.end)};"
+            f" {history.answered:,} of {history.job.requests:,} answered",
+        }
+        for name, history in zip(names, histories, strict=True)
+        if history.end_state is not JobEnd.OPEN
+    ]
+
+
+def _bins_spec(bins: Sequence[TimeBin], width: int) -> dict[str, Any]:
+    """Return the chart of many jobs: jobs in each phase above, ended jobs below, both stacked."""
+    phases = [value for time_bin in bins for value in _stack(time_bin, time_bin.phases, PHASE_COLOURS, ",.1f")]
+    ends = [value for time_bin in bins for value in _stack(time_bin, time_bin.ends, END_COLOURS, ",")]
+    start, end = bins[0].start, bins[-1].end
+    pixels = width - vega.COUNT_AXIS_PIXELS - 26
+
+    def panel(values: list[dict[str, Any]], title: str, height: int, ticks: int, has_labels: bool) -> dict[str, Any]:
         return {
-            "width": plot,
+            "width": pixels,
             "height": height,
             "data": {"values": values},
             "title": {"text": title, "anchor": "start", "frame": "bounds"},
             "mark": "rect",
             "encoding": {
-                "x": _time("from", start, end, plot, named),
+                "x": vega.time_axis("from", start, end, pixels, has_labels),
                 "x2": {"field": "to"},
-                "y": _count("low", ticks),
+                "y": vega.count_axis("low", ticks),
                 "y2": {"field": "high"},
-                "color": _as_it_is("colour"),
-                "description": {"field": "said"},
+                "color": vega.literal("colour"),
+                "description": {"field": "text"},
             },
         }
 
-    above = part(under_way, "Jobs under way", _CROWD_PIXELS, 5, named=False)
-    below = part(ended, "Jobs that ended", _ENDINGS_PIXELS, 3, named=True)
-    return _config(width) | {"vconcat": [above, below], "spacing": 14}
+    above = panel(phases, "Open jobs", _PHASES_PIXELS, 5, has_labels=False)
+    below = panel(ends, "Ended jobs", _ENDS_PIXELS, 3, has_labels=True)
+    return vega.create_config(width) | {"vconcat": [above, below], "spacing": 14}
 
 
-def _stacked(
-    crowd: Crowd, jobs: Mapping[_Kind, float], colours: Mapping[_Kind, str], shown: str
+def _stack(
+    time_bin: TimeBin, jobs: Mapping[_State, float], colours: Mapping[_State, str], number_format: str
 ) -> Iterator[dict[str, Any]]:
-    """What stands above one another in a span of time."""
+    """Yield the rectangles of a bin, one above the other, in the order of `colours`."""
     low = 0.0
-    for kind, colour in colours.items():
-        if count := jobs.get(kind):
+    for state, colour in colours.items():
+        if count := jobs.get(state):
             yield {
-                "from": _milliseconds(crowd.start),
-                "to": _milliseconds(crowd.end),
+                "from": vega.milliseconds(time_bin.start),
+                "to": vega.milliseconds(time_bin.end),
                 "low": round(low, 3),
                 "high": round(low + count, 3),
-                "colour": colour,
-                "said": f"{_clock(crowd.start)} to {_clock(crowd.end)}: {count:{shown}} {kind.value}",
+                "colour": vega.colour(colour),
+                "text": f"{_format_moment(time_bin.start)} to {_format_moment(time_bin.end)}:"
+                f" {count:{number_format}} {state.value}",
             }
             low += count
 
 
-def _answers(over_time: Sequence[Answers], width: int) -> dict[str, Any]:
+def _answers_spec(counts: Sequence[AnswerCounts], width: int) -> dict[str, Any]:
+    """Return the chart of answers and failures, with an invisible line at each moment for the tooltips."""
     values = [
         {
-            "at": _milliseconds(each.at),
-            "answered": each.answered,
-            "failed": each.failed,
-            "said": f"{_clock(each.at)}: {each.answered:,} answered, {each.failed:,} failed",
+            "at": vega.milliseconds(count.at),
+            "answered": count.answered,
+            "failed": count.failed,
+            "text": f"{_format_moment(count.at)}: {count.answered:,} answered, {count.failed:,} failed",
         }
-        for each in over_time
+        for count in counts
     ]
-    start, end = over_time[0].at, over_time[-1].at
-    x = _time("at", start, end, width - _COUNT_PIXELS - 20)
+    x = vega.time_axis("at", counts[0].at, counts[-1].at, width - vega.COUNT_AXIS_PIXELS - 20)
     layer: list[dict[str, Any]] = [
         {
             "mark": {
                 "type": "area",
-                "color": _colour("good"),
+                "color": vega.colour("good"),
                 "fillOpacity": 0.18,
-                "line": {"color": _colour("good"), "strokeWidth": 2},
+                "line": {"color": vega.colour("good"), "strokeWidth": 2},
             },
-            "encoding": {"x": x, "y": _count("answered", 5)},
+            "encoding": {"x": x, "y": vega.count_axis("answered", 5)},
         }
     ]
-    if over_time[-1].failed:
+    if counts[-1].failed:
         layer.append(
             {
-                "mark": {"type": "line", "color": _colour("bad"), "strokeWidth": 2, "strokeDash": [5, 3]},
-                "encoding": {"x": x, "y": _count("failed", 5)},
+                "mark": {"type": "line", "color": vega.colour("bad"), "strokeWidth": 2, "strokeDash": [5, 3]},
+                "encoding": {"x": x, "y": vega.count_axis("failed", 5)},
             }
         )
-    # What a pointer is told, wherever it stands.
-    hover = {
+    tooltips = {
         "mark": {"type": "rule", "strokeWidth": max(2.0, width / len(values)), "opacity": 0},
-        "encoding": {"x": x, "description": {"field": "said"}},
+        "encoding": {"x": x, "description": {"field": "text"}},
     }
-    return _spec(width, height=220, data={"values": values}, layer=[*layer, hover])
+    return vega.create_spec(width, height=_ANSWERS_PIXELS, data={"values": values}, layer=[*layer, tooltips])
 
 
-def _spec(width: int, **parts: Any) -> dict[str, Any]:
-    return _config(width) | {"width": width, "autosize": {"type": "fit", "contains": "padding"}} | parts
+def _format_moment(seconds: float) -> str:
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    return f"{moment.day} {moment:%b %H:%M:%S}"
 
 
-def _config(width: int) -> dict[str, Any]:
-    quiet = {"labelColor": _colour("muted"), "titleColor": _colour("muted"), "gridColor": _colour("line")}
-    return {
-        "$schema": _SCHEMA,
-        "background": None,
-        "padding": {"left": 2, "right": 10, "top": 4, "bottom": 2},
-        "config": {
-            "font": _FONT,
-            "view": {"stroke": None},
-            "axis": quiet
-            | {
-                "labelFontSize": 11,
-                "domainColor": _colour("line"),
-                "tickColor": _colour("line"),
-                "labelPadding": 5,
-                "labelOverlap": "greedy",
-                "labelSeparation": 12,
-            },
-            "title": {"color": _colour("muted"), "fontSize": 11, "fontWeight": "normal"},
-        },
-    }
-
-
-def _time(field: str, start: float, end: float, plot: int, named: bool = True) -> dict[str, Any]:
-    """Moments from left to right.
-
-    Args:
-        field: what has them, in milliseconds since the epoch.
-        start: from when, in seconds since the epoch.
-        end: until when.
-        plot: the pixels that there are for it.
-        named: whether they are named below.
-    """
-    shown, characters = next((shown, size) for shortest, shown, size in _TIMES if end - start >= shortest)
-    apart = (end - start) / plot * (characters * _CHARACTER_PIXELS + _GAP_PIXELS)
-    step = next((step for step in _STEPS if step >= apart), math.ceil(apart / _STEPS[-1]) * _STEPS[-1])
-    first = math.ceil(start / step)
-    ticks = [_milliseconds(step * number) for number in range(first, math.floor(end / step) + 1)]
-    return {
-        "field": field,
-        "type": "temporal",
-        "title": None,
-        "scale": {"type": "utc", "domain": [_milliseconds(start), _milliseconds(end)], "nice": False},
-        "axis": {
-            "format": shown,
-            "values": ticks,
-            "grid": True,
-            "labels": named,
-            "ticks": named,
-            "labelBound": True,
-            "labelFlush": False,
-        },
-    }
-
-
-def _count(field: str, ticks: int) -> dict[str, Any]:
-    return {
-        "field": field,
-        "type": "quantitative",
-        "title": None,
-        "axis": {
-            "tickCount": ticks,
-            "tickMinStep": 1,
-            "labelExpr": "datum.value < 10000 ? format(datum.value, ',') : format(datum.value, '~s')",
-            "domain": False,
-            "ticks": False,
-            "minExtent": _COUNT_PIXELS,
-        },
-    }
-
-
-def _as_it_is(field: str) -> dict[str, Any]:
-    return {"field": field, "type": "nominal", "scale": None, "legend": None}
-
-
-def _colour(name: str) -> str:
-    return f"var(--{name})"
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1_000)
-
-
-def _clock(seconds: float) -> str:
-    at = datetime.fromtimestamp(seconds, timezone.utc)
-    return f"{at.day} {at:%b %H:%M:%S}"
-
-
-def _length(seconds: float) -> str:
-    from distilabel_openai_batch.text import duration
-
-    return duration(seconds)
-
-
-def _name(history: History, number: int) -> str:
-    """What a line is called; two jobs never have one name."""
-    scope = _drawable(history.job.scope.label)
+def _line_name(history: JobHistory, number: int) -> str:
+    """Return the label of a job's line; its number distinguishes jobs of one scope."""
+    scope = _drop_undrawable(history.job.scope.label)
     if len(scope) > _NAME_CHARACTERS:
         scope = f"{scope[: _NAME_CHARACTERS - 1]}…"
     return f"{scope} {number}"
 
 
-def _said(history: History) -> str:
-    return _drawable(f"{history.job.scope.label}, {history.job.batch_id or 'no batch'}")
+def _job_name(history: JobHistory) -> str:
+    return _drop_undrawable(f"{history.job.scope.label}, {history.job.batch_id or 'no batch'}")
 
 
-def _drawable(text: str) -> str:
-    """A text without the characters that no XML has: what draws would end the process at one."""
+def _drop_undrawable(text: str) -> str:
+    """Return a text without characters that XML lacks, at which the drawing library ends the process."""
     return _NOT_IN_XML.sub("", text)
-
-
-# Each mark that says what it is, and is not yet closed.
-_MARK = re.compile(r'(<(path|line)\b[^>]*\baria-label="([^"]*)"[^>]*?)\s*/>')
-
-
-def _drawn(specs: Iterable[dict[str, Any]]) -> Chart:
-    # Imported where it is needed: it brings an engine of its own along.
-    import vl_convert
-
-    return Chart(tuple(_titled(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])) for spec in specs))
-
-
-def _titled(image: str) -> str:
-    """An image that tells a pointer too what it tells a screen reader."""
-    return _MARK.sub(r"\1><title>\3</title></\2>", image)

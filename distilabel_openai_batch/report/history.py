@@ -1,4 +1,4 @@
-"""How jobs went on, from what the ledger remembers of them: phases, endings, and answers over time. Pure."""
+"""Histories of jobs as the ledger recorded them: phases, ends, and answers over time. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 
 
 class Phase(str, Enum):
-    """What a job does, or what was done with it, for a while."""
+    """Phase of a job. The values are the words on the page."""
 
     QUEUED = "queued"
-    """It is uploaded, created, and waits for its turn."""
+    """From the plan until the server begins with the requests: upload, creation, and the wait in the server's queue."""
     IN_PROGRESS = "in progress"
-    """Its requests are answered."""
+    """The server answers the requests."""
     FINALIZING = "finalizing"
-    """Its results are put together."""
+    """The server writes the result files."""
     CANCELLING = "cancelling"
-    """It is about to end before its time."""
-    ASKED_AT_ONCE = "asked at once"
-    """Its requests are asked one by one, at the synchronous endpoint."""
-    UNDER_WAY = "under way"
-    """One of these: nobody knows which, since its server does not say, or nobody looked."""
+    """The server stops before all requests are answered."""
+    SYNCHRONOUS = "synchronous"
+    """The synchronous endpoint answers the requests one by one."""
+    UNKNOWN = "phase unknown"
+    """One of the phases of a batch: the server reported no moments, or no run polled the batch."""
 
 
-class Ending(str, Enum):
-    """What a job came to."""
+class JobEnd(str, Enum):
+    """End of a job. The values are the words on the page."""
 
     COMPLETED = "completed"
     EXPIRED = "expired"
@@ -37,28 +37,29 @@ class Ending(str, Enum):
     FAILED = "failed"
     DROPPED = "dropped"
     OPEN = "open"
+    """The job has not ended."""
 
 
-_ENDINGS = {
-    "completed": Ending.COMPLETED,
-    "expired": Ending.EXPIRED,
-    "cancelled": Ending.CANCELLED,
-    "canceled": Ending.CANCELLED,
-    "failed": Ending.FAILED,
-    NOT_FOUND: Ending.FAILED,
-    INTERRUPTED: Ending.DROPPED,
+_ENDS_BY_STATUS = {
+    "completed": JobEnd.COMPLETED,
+    "expired": JobEnd.EXPIRED,
+    "cancelled": JobEnd.CANCELLED,
+    "canceled": JobEnd.CANCELLED,
+    "failed": JobEnd.FAILED,
+    NOT_FOUND: JobEnd.FAILED,
+    INTERRUPTED: JobEnd.DROPPED,
 }
 
-
+# A shorter range of time would have one moment at both ends of its axis.
 _SHORTEST_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """A phase of a job.
+class PhaseSpan:
+    """Span of time that a job spent in one phase.
 
     Attributes:
-        phase: which.
+        phase: the phase.
         start, end: seconds since the epoch.
     """
 
@@ -68,111 +69,109 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """How a job went on.
+class JobHistory:
+    """History of one job.
 
     Attributes:
-        job: which.
-        stretches: its phases, in order and without gaps; at least one.
-        ending: what it came to.
-        steps: the answers and failures that came at each moment, in order.
+        job: the job.
+        spans: the job's phases, in order and without gaps; at least one.
+        end_state: the way in which the job ended.
+        gains: triples of a moment in seconds since the epoch, new answers and new failures, in order of time.
     """
 
     job: JobEntry
-    stretches: tuple[Stretch, ...]
-    ending: Ending
-    steps: tuple[tuple[float, int, int], ...]
+    spans: tuple[PhaseSpan, ...]
+    end_state: JobEnd
+    gains: tuple[tuple[float, int, int], ...]
 
     @property
     def answered(self) -> int:
-        """How many requests it has answered, as far as is known: those too that are still at its server."""
-        return sum(answered for _, answered, _ in self.steps)
+        """Number of answered requests, including answers that are still at the server."""
+        return sum(answered for _, answered, _ in self.gains)
 
     @property
     def start(self) -> float:
-        """When it was planned, in seconds since the epoch."""
-        return self.stretches[0].start
+        """Moment of the plan, in seconds since the epoch."""
+        return self.spans[0].start
 
     @property
     def end(self) -> float:
-        """When it ended; of one under way, when it was looked at. In seconds since the epoch."""
-        return self.stretches[-1].end
+        """Moment of the end, or the current time for an open job, in seconds since the epoch."""
+        return self.spans[-1].end
 
 
-def histories(jobs: Sequence[JobEntry], timelines: Sequence[JobTimeline], now: float) -> list[History]:
-    """How jobs went on.
+def build_histories(jobs: Sequence[JobEntry], timelines: Sequence[JobTimeline], now: float) -> list[JobHistory]:
+    """Build the histories of jobs.
 
     Args:
-        jobs: all of the ledger's.
-        timelines: of as many of them as are known, in the same order.
-        now: seconds since the epoch: as long a job that is under way lasts.
+        jobs: all jobs of the ledger.
+        timelines: the timelines of the first jobs, in the same order; a job without a timeline has no known moments.
+        now: the current time in seconds since the epoch, at which the spans of open jobs end.
     """
     known = list(timelines[: len(jobs)])
     known += [JobTimeline()] * (len(jobs) - len(known))
-    return [_history(job, timeline, now) for job, timeline in zip(jobs, known, strict=True)]
+    return [_build_history(job, timeline, now) for job, timeline in zip(jobs, known, strict=True)]
 
 
-def _history(job: JobEntry, timeline: JobTimeline, now: float) -> History:
-    ending = _ending(job)
-    # One that came to nothing before there was a batch has no end that anybody noted.
+def _build_history(job: JobEntry, timeline: JobTimeline, now: float) -> JobHistory:
+    end_state = _end_state(job)
+    # A job that was dropped before its batch was created has no recorded end.
     ended_at = timeline.finished_at or job.ended_at or job.created_at
-    end = max(now if ending is Ending.OPEN else ended_at, job.created_at)
-    return History(job, tuple(_stretches(job, timeline, ending, end)), ending, tuple(_steps(job, timeline, end)))
+    end = max(now if end_state is JobEnd.OPEN else ended_at, job.created_at)
+    return JobHistory(job, tuple(_spans(job, timeline, end_state, end)), end_state, tuple(_gains(job, timeline, end)))
 
 
-def _ending(job: JobEntry) -> Ending:
-    if job.state is JobState.DROPPED and job.status not in _ENDINGS:
-        return Ending.DROPPED
+def _end_state(job: JobEntry) -> JobEnd:
+    if job.state is JobState.DROPPED and job.status not in _ENDS_BY_STATUS:
+        return JobEnd.DROPPED
     if job.is_synchronous and not job.is_interrupted:
-        return Ending.OPEN if job.state is JobState.SYNCHRONOUS else Ending.COMPLETED
-    return _ENDINGS.get(job.status, Ending.OPEN if job.is_open else Ending.COMPLETED)
+        return JobEnd.OPEN if job.state is JobState.SYNCHRONOUS else JobEnd.COMPLETED
+    return _ENDS_BY_STATUS.get(job.status, JobEnd.OPEN if job.is_open else JobEnd.COMPLETED)
 
 
-def _stretches(job: JobEntry, timeline: JobTimeline, ending: Ending, end: float) -> Iterable[Stretch]:
+def _spans(job: JobEntry, timeline: JobTimeline, end_state: JobEnd, end: float) -> Iterable[PhaseSpan]:
     if job.is_synchronous:
-        return [Stretch(Phase.ASKED_AT_ONCE, job.created_at, end)]
+        return [PhaseSpan(Phase.SYNCHRONOUS, job.created_at, end)]
     if timeline.in_progress_at is None:
-        # What the server refused it has not begun with.
-        queued = ending is Ending.FAILED or job.status == "validating" or not job.batch_id
-        return [Stretch(Phase.QUEUED if queued else Phase.UNDER_WAY, job.created_at, end)]
-    begun = [
+        # The server rejected the batch → no request was ever in progress.
+        is_queued = end_state is JobEnd.FAILED or job.status == "validating" or not job.batch_id
+        return [PhaseSpan(Phase.QUEUED if is_queued else Phase.UNKNOWN, job.created_at, end)]
+    reported = [
         (Phase.QUEUED, job.created_at),
         (Phase.IN_PROGRESS, timeline.in_progress_at),
         (Phase.FINALIZING, timeline.finalizing_at),
         (Phase.CANCELLING, timeline.cancelling_at),
     ]
-    # The server's clock need not be ours.
-    known = sorted(((min(max(at, job.created_at), end), phase) for phase, at in begun if at is not None), key=_moment)
-    ends = [at for at, _ in known[1:]] + [end]
-    found = [Stretch(phase, start, until) for (start, phase), until in zip(known, ends, strict=True) if until > start]
-    return found or [Stretch(known[-1][1], job.created_at, end)]
+    # The server's clock may differ from ours → keep its moments between our plan and the end.
+    starts = sorted(
+        ((min(max(at, job.created_at), end), phase) for phase, at in reported if at is not None),
+        key=lambda start: start[0],
+    )
+    ends = [at for at, _ in starts[1:]] + [end]
+    spans = [
+        PhaseSpan(phase, start, until) for (start, phase), until in zip(starts, ends, strict=True) if until > start
+    ]
+    return spans or [PhaseSpan(starts[-1][1], job.created_at, end)]
 
 
-def _moment(begun: tuple[float, Phase]) -> float:
-    return begun[0]
-
-
-def _steps(job: JobEntry, timeline: JobTimeline, end: float) -> Iterable[tuple[float, int, int]]:
-    """What each look found that the one before had not, and at the end what is left of the job's counts."""
+def _gains(job: JobEntry, timeline: JobTimeline, end: float) -> Iterable[tuple[float, int, int]]:
+    """Yield the gains between polls, and at the end the rest of the job's counts."""
     answered = failed = 0
-    for seen_at, completed, missed in timeline.polls:
-        gained, lost = max(0, completed - answered), max(0, missed - failed)
-        if gained or lost:
-            yield min(seen_at, end), gained, lost
-        answered, failed = answered + gained, failed + lost
-    gained, lost = max(0, job.answered - answered), max(0, job.failed - failed)
-    if gained or lost:
-        yield end, gained, lost
+    for seen_at, total_answered, total_failed in (*timeline.polls, (end, job.answered, job.failed)):
+        new_answers, new_failures = max(0, total_answered - answered), max(0, total_failed - failed)
+        if new_answers or new_failures:
+            yield min(seen_at, end), new_answers, new_failures
+        answered, failed = answered + new_answers, failed + new_failures
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """How many answers there were by a moment.
+class AnswerCounts:
+    """Number of answers and failures up to a moment.
 
     Attributes:
-        at: seconds since the epoch.
-        answered: answers until then.
-        failed: failures until then; a request that is asked again can fail again.
+        at: the moment, in seconds since the epoch.
+        answered: number of answers.
+        failed: number of failures; each failed retry counts.
     """
 
     at: float
@@ -180,66 +179,75 @@ class Answers:
     failed: int
 
 
-def answers_over_time(found: Sequence[History], points: int) -> list[Answers]:
-    """How many answers there were at moments that lie equally far apart, from the first job to the last one's end."""
-    if not found:
+def count_answers_over_time(histories: Sequence[JobHistory], points: int) -> list[AnswerCounts]:
+    """Count the answers at equally distant moments, from the first job's plan to the last job's end.
+
+    Args:
+        histories: the jobs; without jobs there are no counts.
+        points: the number of moments, at least 2.
+    """
+    if not histories:
         return []
-    moments = _moments(found, points)
-    steps = sorted(step for history in found for step in history.steps)
-    sums = list(accumulate(steps, lambda sums, step: (step[0], sums[1] + step[1], sums[2] + step[2])))
-    over_time, place = [], 0
-    for moment in moments:
+    gains = sorted(gain for history in histories for gain in history.gains)
+    sums = list(accumulate(gains, lambda sums, gain: (gain[0], sums[1] + gain[1], sums[2] + gain[2])))
+    counts, place = [], 0
+    for moment in _moments(histories, points):
         while place < len(sums) and sums[place][0] <= moment:
             place += 1
         _, answered, failed = sums[place - 1] if place else (0.0, 0, 0)
-        over_time.append(Answers(moment, answered, failed))
-    return over_time
+        counts.append(AnswerCounts(moment, answered, failed))
+    return counts
 
 
 @dataclass(frozen=True, slots=True)
-class Crowd:
-    """How many jobs were in each phase, on an average, within a span of time; and how many ended in it.
+class TimeBin:
+    """Number of jobs in each phase during a span of time, on average, and number of jobs that ended in it.
 
     Attributes:
         start, end: seconds since the epoch.
-        phases: jobs.
-        endings: jobs.
+        phases: average number of jobs by phase.
+        ends: number of ended jobs by their end.
     """
 
     start: float
     end: float
     phases: dict[Phase, float]
-    endings: dict[Ending, int]
+    ends: dict[JobEnd, int]
 
 
-def crowds(found: Sequence[History], spans: int) -> list[Crowd]:
-    """How many jobs did what in spans of time of equal length, from the first job to the last one's end."""
-    if not found:
+def bin_jobs(histories: Sequence[JobHistory], count: int) -> list[TimeBin]:
+    """Sort jobs into bins of equal length, from the first job's plan to the last job's end.
+
+    Args:
+        histories: the jobs; without jobs there are no bins.
+        count: the number of bins.
+    """
+    if not histories:
         return []
-    moments = _moments(found, spans + 1)
+    moments = _moments(histories, count + 1)
     start, length = moments[0], moments[1] - moments[0]
-    some = [Crowd(at, until, {}, {}) for at, until in pairwise(moments)]
+    bins = [TimeBin(at, until, {}, {}) for at, until in pairwise(moments)]
 
     def place(at: float) -> int:
-        return min(spans - 1, max(0, int((at - start) / length)))
+        return min(count - 1, max(0, int((at - start) / length)))
 
-    for history in found:
-        for stretch in history.stretches:
-            for crowd in some[place(stretch.start) : place(stretch.end) + 1]:
-                share = (min(stretch.end, crowd.end) - max(stretch.start, crowd.start)) / length
-                crowd.phases[stretch.phase] = crowd.phases.get(stretch.phase, 0.0) + max(0.0, share)
-        if history.ending is not Ending.OPEN:
-            endings = some[place(history.end)].endings
-            endings[history.ending] = endings.get(history.ending, 0) + 1
-    return some
+    for history in histories:
+        for span in history.spans:
+            for time_bin in bins[place(span.start) : place(span.end) + 1]:
+                share = (min(span.end, time_bin.end) - max(span.start, time_bin.start)) / length
+                time_bin.phases[span.phase] = time_bin.phases.get(span.phase, 0.0) + max(0.0, share)
+        if history.end_state is not JobEnd.OPEN:
+            ends = bins[place(history.end)].ends
+            ends[history.end_state] = ends.get(history.end_state, 0) + 1
+    return bins
 
 
-def span(found: Sequence[History]) -> tuple[float, float]:
-    """From when to when jobs lasted, in seconds since the epoch; long enough for moments to be told apart."""
-    start, end = min(history.start for history in found), max(history.end for history in found)
+def time_range(histories: Sequence[JobHistory]) -> tuple[float, float]:
+    """Return the first start and the last end of jobs in seconds since the epoch, at least 10 s apart."""
+    start, end = min(history.start for history in histories), max(history.end for history in histories)
     return start, max(end, start + _SHORTEST_SECONDS)
 
 
-def _moments(found: Sequence[History], points: int) -> list[float]:
-    start, end = span(found)
+def _moments(histories: Sequence[JobHistory], points: int) -> list[float]:
+    start, end = time_range(histories)
     return [start + (end - start) * number / (points - 1) for number in range(points - 1)] + [end]
