@@ -48,7 +48,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Where what is no exception is defined.
+# Modules of the public names that are no exceptions.
 _MODULES = {
     "AzureOpenAIBatchLLM": "plugin.azure",
     "LoadBatchResults": "plugin.steps.load",
@@ -60,7 +60,10 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Imports what is asked for, and no more: distilabel takes seconds, which the command line need not wait for."""
+    """Import a public name at its first use.
+
+    distilabel takes seconds to import, and the command line does not need distilabel to start.
+    """
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = _MODULES.get(name, "errors")

@@ -1,7 +1,7 @@
-"""Names of the moments at which the death of a process would cost most.
+"""Failpoints: the moments at which the death of a process would cost most.
 
-The package calls `reached` at each of them, which does nothing. Tests replace `reached` with a function that ends the
-process, and check that the next process continues correctly.
+The package calls `reached` at each failpoint, and the function does nothing. Tests replace `reached` with a function
+that ends the process, and check that the next process continues correctly.
 """
 
 from __future__ import annotations

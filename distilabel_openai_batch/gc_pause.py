@@ -16,9 +16,9 @@ _was_enabled = False
 def gc_paused() -> Iterator[None]:
     """Disable the cyclic garbage collector inside the `with` block.
 
-    Use it where code creates many objects without reference cycles: the collector would start after every few hundred
-    objects, and sometimes scan the whole process, which took a quarter of the time. If several threads are inside, the
-    first disables the collector and the last enables it again.
+    Use the pause where code creates many objects without reference cycles: the collector would start after every few
+    hundred objects, and sometimes scan the whole process, which took a quarter of the time. If several threads are
+    inside, the first disables the collector and the last enables it again.
     """
     global _pauses, _was_enabled
     with _lock:

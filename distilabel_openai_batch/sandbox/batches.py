@@ -1,4 +1,4 @@
-"""One batch: its stored state, the batch object that the API shows, and the checks at its creation."""
+"""A batch: its stored state, the batch object that the API shows, and the checks at its creation."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the API.
+    """A call of the API.
 
     Attributes:
         name: name of the SDK's method, such as `batches.create`; `unknown` if the SDK has none.

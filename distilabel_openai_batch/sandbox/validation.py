@@ -22,7 +22,7 @@ _LINES_PER_PAUSE = 1_000
 
 @dataclass(frozen=True)
 class Problem:
-    """One entry of a failed batch's `errors.data`.
+    """Entry of a failed batch's `errors.data`.
 
     Attributes:
         code: code of the problem.

@@ -226,6 +226,7 @@ def test_images_are_accepted():
         ),
     ],
 )
+# long: a table of cases
 def test_bad_parameters_are_refused_as_by_openai(change, status, code, message):
     """Return OpenAI's status, code and message."""
     reply = answer(chat_body() | change)

@@ -83,6 +83,7 @@ def line_without(name):
         (b"\n\n", ("empty_file", "The batch input file is empty.", None, None)),
     ],
 )
+# long: a table of cases
 async def test_bad_file_fails_the_batch_with_the_message_of_the_api(api, content, expected):
     """The creation succeeds; `errors` hold code, message, param and line."""
     created = await api.create_batch(content)
