@@ -107,21 +107,7 @@ def _lines_spec(histories: Sequence[JobHistory], width: int) -> dict[str, Any]:
     end += (end - start) * 8 / width
     label_pixels = 8 + vega.CHARACTER_PIXELS * max(map(len, names))
     pixels = width - label_pixels - 20
-    y = {
-        "field": "job",
-        "type": "nominal",
-        "sort": names,
-        "title": None,
-        "axis": {
-            "domain": False,
-            "ticks": False,
-            "labelPadding": 8,
-            "labelLimit": 0,
-            # The drawing library may measure a narrower font than the browser shows.
-            "minExtent": label_pixels,
-        },
-        "scale": {"paddingInner": 0.35, "paddingOuter": 0.25},
-    }
+    y = _names_axis(names, label_pixels)
     return vega.create_spec(
         width,
         height=len(histories) * _ROW_PIXELS + _AXIS_PIXELS,
@@ -151,6 +137,25 @@ def _lines_spec(histories: Sequence[JobHistory], width: int) -> dict[str, Any]:
             },
         ],
     )
+
+
+def _names_axis(names: Sequence[str], pixels: int) -> dict[str, Any]:
+    """Return the encoding of jobs from top to bottom, with labels as wide as `pixels`."""
+    return {
+        "field": "job",
+        "type": "nominal",
+        "sort": names,
+        "title": None,
+        "axis": {
+            "domain": False,
+            "ticks": False,
+            "labelPadding": 8,
+            "labelLimit": 0,
+            # The drawing library may measure a narrower font than the browser shows.
+            "minExtent": pixels,
+        },
+        "scale": {"paddingInner": 0.35, "paddingOuter": 0.25},
+    }
 
 
 def _bar_values(names: Sequence[str], histories: Sequence[JobHistory]) -> list[dict[str, Any]]:

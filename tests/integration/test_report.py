@@ -75,7 +75,7 @@ def test_control_characters_do_not_end_the_process(drawing_library, tmp_path):
 
 
 def test_the_page_has_no_address_that_a_browser_would_load(drawing_library, tmp_path):
-    """Its security policy forbids loading too."""
+    """The page's security policy forbids loading too."""
     ledgers.write_example_ledger(tmp_path / "ledger")
     html = write_report(tmp_path / "ledger", tmp_path).read_text()
     assert "default-src 'none'" in html

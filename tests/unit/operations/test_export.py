@@ -42,6 +42,10 @@ def test_an_answer_without_choices_has_no_generations(body):
     assert export.record(entry(body))["generations"] == []
 
 
+def test_a_malformed_choice_is_an_empty_generation():
+    assert export.record(entry({"choices": ["not a choice"]}))["generations"] == [None]
+
+
 def test_jsonl_has_a_line_per_answer():
     file = io.BytesIO()
     assert export.write_jsonl([entry(CHAT), entry({})], file) == 2
