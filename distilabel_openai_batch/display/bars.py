@@ -76,7 +76,7 @@ class Bars:
             disable=not console.is_terminal,
             expand=True,
             transient=not keeps_bars,
-            # stdout or stderr is a file or a pipe → its output must not move to the terminal.
+            # stdout or stderr is a file or a pipe → rich must not move that output to the terminal.
             redirect_stdout=bool(sys.stdout and sys.stdout.isatty()),
             redirect_stderr=bool(sys.stderr and sys.stderr.isatty()),
         )

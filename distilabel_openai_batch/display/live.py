@@ -1,4 +1,4 @@
-"""Progress of a run while it goes on: bars in a terminal, one line in a notebook, nothing elsewhere.
+"""Progress of a run in real time: bars in a terminal, one line in a notebook, nothing elsewhere.
 
 The steps of a pipeline run in parallel processes, whose bars would overwrite each other: a pipeline only logs.
 """
@@ -19,7 +19,7 @@ from distilabel_openai_batch.display.bars import Bar, Bars, count_statuses
 from distilabel_openai_batch.text import plural
 
 PROGRESS_ENV_NAME = "DISTILABEL_OPENAI_BATCH_PROGRESS"
-"""Environment variable that turns off bars and notebook lines if it is `0`. The log's level controls log lines."""
+"""Environment variable whose value `0` turns off bars and notebook lines. The log's level controls log lines."""
 
 # One run at a time draws in the terminal.
 _terminal_lock = threading.Lock()
@@ -87,7 +87,7 @@ class TerminalDisplay:
         self._bars.draw(bars, done, total)
 
     def close(self, summary: str) -> None:
-        """Erase the bars, and print the summary unless the log contains it."""
+        """Erase the bars, and print the summary unless the log contains that line."""
         was_drawn = self._bars is not None
         self._bars = None
         self._resources.close()

@@ -58,8 +58,8 @@ def job_timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:
 def estimate_seconds_left(age: float, done: int, total: int, ended_durations: Sequence[float] = ()) -> float | None:
     """Return the estimated seconds until a job ends.
 
-    The estimate follows the job's own pace once a request is done. Before, it is the rest of the median duration of the
-    scope's ended jobs.
+    The estimate follows the job's own pace once a request is done. Before the first one, the estimate is the rest of
+    the median duration of the scope's ended jobs.
 
     Args:
         age: seconds since the job was planned.

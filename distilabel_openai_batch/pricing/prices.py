@@ -161,7 +161,9 @@ def explain_unknown_price(model: str, base_url: str) -> str:
         return f"The prices of {base_url} are not known: the price list has only OpenAI's and Azure's prices."
     if not is_installed():
         return f"No price is known, because the price list is not installed. Install it: {HOW_TO_INSTALL}"
-    return f"The price of {model} is not known: the price list lacks this model. A newer genai-prices may have it."
+    return (
+        f"The price of {model} is not known: the price list lacks this model. A newer genai-prices may list the model."
+    )
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from distilabel_openai_batch.report import vega
 from distilabel_openai_batch.report.history import (
     AnswerCounts,
-    JobEnd,
+    EndState,
     JobHistory,
     Phase,
     TimeBin,
@@ -37,20 +37,20 @@ PHASE_COLOURS = {
 """Name of the page's colour for each phase."""
 
 END_COLOURS = {
-    JobEnd.COMPLETED: "good",
-    JobEnd.EXPIRED: "late",
-    JobEnd.CANCELLED: "stopped",
-    JobEnd.FAILED: "bad",
-    JobEnd.DROPPED: "unknown",
+    EndState.COMPLETED: "good",
+    EndState.EXPIRED: "late",
+    EndState.CANCELLED: "stopped",
+    EndState.FAILED: "bad",
+    EndState.DROPPED: "unknown",
 }
 """Name of the page's colour for each end of a job."""
 
 END_SHAPES = {
-    JobEnd.COMPLETED: "circle",
-    JobEnd.EXPIRED: "triangle-up",
-    JobEnd.CANCELLED: "square",
-    JobEnd.FAILED: "cross",
-    JobEnd.DROPPED: "diamond",
+    EndState.COMPLETED: "circle",
+    EndState.EXPIRED: "triangle-up",
+    EndState.CANCELLED: "square",
+    EndState.FAILED: "cross",
+    EndState.DROPPED: "diamond",
 }
 """Shape of the mark for each end of a job, for readers who cannot distinguish the colours."""
 
@@ -68,7 +68,7 @@ _ANSWERS_PIXELS = 220
 _NAMES_FROM_PIXELS = 600
 _NAME_CHARACTERS = 30
 
-_State = TypeVar("_State", Phase, JobEnd)
+_State = TypeVar("_State", Phase, EndState)
 
 # Control characters and code points outside XML's character set.
 _NOT_IN_XML = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -184,7 +184,7 @@ def _end_values(names: Sequence[str], histories: Sequence[JobHistory]) -> list[d
             f" {history.answered:,} of {history.job.requests:,} answered",
         }
         for name, history in zip(names, histories, strict=True)
-        if history.end_state is not JobEnd.OPEN
+        if history.end_state is not EndState.OPEN
     ]
 
 

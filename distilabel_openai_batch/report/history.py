@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise, repeat
 
 from distilabel_openai_batch.ledger.entries import INTERRUPTED, JobEntry, JobTimeline
 from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
@@ -28,8 +28,8 @@ class Phase(str, Enum):
     """One of the phases of a batch: the server reported no moments, or no run polled the batch."""
 
 
-class JobEnd(str, Enum):
-    """End of a job. The values are the words on the page."""
+class EndState(str, Enum):
+    """State in which a job ended. The values are the words on the page."""
 
     COMPLETED = "completed"
     EXPIRED = "expired"
@@ -41,13 +41,13 @@ class JobEnd(str, Enum):
 
 
 _ENDS_BY_STATUS = {
-    "completed": JobEnd.COMPLETED,
-    "expired": JobEnd.EXPIRED,
-    "cancelled": JobEnd.CANCELLED,
-    "canceled": JobEnd.CANCELLED,
-    "failed": JobEnd.FAILED,
-    NOT_FOUND: JobEnd.FAILED,
-    INTERRUPTED: JobEnd.DROPPED,
+    "completed": EndState.COMPLETED,
+    "expired": EndState.EXPIRED,
+    "cancelled": EndState.CANCELLED,
+    "canceled": EndState.CANCELLED,
+    "failed": EndState.FAILED,
+    NOT_FOUND: EndState.FAILED,
+    INTERRUPTED: EndState.DROPPED,
 }
 
 # A shorter range of time would have one moment at both ends of its axis.
@@ -81,7 +81,7 @@ class JobHistory:
 
     job: JobEntry
     spans: tuple[PhaseSpan, ...]
-    end_state: JobEnd
+    end_state: EndState
     gains: tuple[tuple[float, int, int], ...]
 
     @property
@@ -108,33 +108,32 @@ def build_histories(jobs: Sequence[JobEntry], timelines: Sequence[JobTimeline], 
         timelines: the timelines of the first jobs, in the same order; a job without a timeline has no known moments.
         now: the current time in seconds since the epoch, at which the spans of open jobs end.
     """
-    known = list(timelines[: len(jobs)])
-    known += [JobTimeline()] * (len(jobs) - len(known))
-    return [_build_history(job, timeline, now) for job, timeline in zip(jobs, known, strict=True)]
+    all_timelines = chain(timelines, repeat(JobTimeline()))
+    return [_build_history(job, timeline, now) for job, timeline in zip(jobs, all_timelines, strict=False)]
 
 
 def _build_history(job: JobEntry, timeline: JobTimeline, now: float) -> JobHistory:
     end_state = _end_state(job)
     # A job that was dropped before its batch was created has no recorded end.
     ended_at = timeline.finished_at or job.ended_at or job.created_at
-    end = max(now if end_state is JobEnd.OPEN else ended_at, job.created_at)
+    end = max(now if end_state is EndState.OPEN else ended_at, job.created_at)
     return JobHistory(job, tuple(_spans(job, timeline, end_state, end)), end_state, tuple(_gains(job, timeline, end)))
 
 
-def _end_state(job: JobEntry) -> JobEnd:
+def _end_state(job: JobEntry) -> EndState:
     if job.state is JobState.DROPPED and job.status not in _ENDS_BY_STATUS:
-        return JobEnd.DROPPED
+        return EndState.DROPPED
     if job.is_synchronous and not job.is_interrupted:
-        return JobEnd.OPEN if job.state is JobState.SYNCHRONOUS else JobEnd.COMPLETED
-    return _ENDS_BY_STATUS.get(job.status, JobEnd.OPEN if job.is_open else JobEnd.COMPLETED)
+        return EndState.OPEN if job.state is JobState.SYNCHRONOUS else EndState.COMPLETED
+    return _ENDS_BY_STATUS.get(job.status, EndState.OPEN if job.is_open else EndState.COMPLETED)
 
 
-def _spans(job: JobEntry, timeline: JobTimeline, end_state: JobEnd, end: float) -> Iterable[PhaseSpan]:
+def _spans(job: JobEntry, timeline: JobTimeline, end_state: EndState, end: float) -> Iterable[PhaseSpan]:
     if job.is_synchronous:
         return [PhaseSpan(Phase.SYNCHRONOUS, job.created_at, end)]
     if timeline.in_progress_at is None:
         # The server rejected the batch → no request was ever in progress.
-        is_queued = end_state is JobEnd.FAILED or job.status == "validating" or not job.batch_id
+        is_queued = end_state is EndState.FAILED or job.status == "validating" or not job.batch_id
         return [PhaseSpan(Phase.QUEUED if is_queued else Phase.UNKNOWN, job.created_at, end)]
     reported = [
         (Phase.QUEUED, job.created_at),
@@ -212,7 +211,7 @@ class TimeBin:
     start: float
     end: float
     phases: dict[Phase, float]
-    ends: dict[JobEnd, int]
+    ends: dict[EndState, int]
 
 
 def bin_jobs(histories: Sequence[JobHistory], count: int) -> list[TimeBin]:
@@ -236,7 +235,7 @@ def bin_jobs(histories: Sequence[JobHistory], count: int) -> list[TimeBin]:
             for time_bin in bins[place(span.start) : place(span.end) + 1]:
                 share = (min(span.end, time_bin.end) - max(span.start, time_bin.start)) / length
                 time_bin.phases[span.phase] = time_bin.phases.get(span.phase, 0.0) + max(0.0, share)
-        if history.end_state is not JobEnd.OPEN:
+        if history.end_state is not EndState.OPEN:
             ends = bins[place(history.end)].ends
             ends[history.end_state] = ends.get(history.end_state, 0) + 1
     return bins

@@ -19,7 +19,7 @@ from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.report import charts, vega
 from distilabel_openai_batch.report.charts import Chart
-from distilabel_openai_batch.report.history import JobEnd, JobHistory, Phase, count_answers_over_time
+from distilabel_openai_batch.report.history import EndState, JobHistory, Phase, count_answers_over_time
 from distilabel_openai_batch.text import duration, plural
 
 _JOBS_LISTED = 100
@@ -106,7 +106,7 @@ def _cards(data: ReportData, models: Sequence[CostEntry]) -> list[dict[str, str]
     """Return the cards at the top: answered, failed, jobs, tokens, and savings if a cost is known."""
     requests = data.answered + data.failed + data.pending
     share = f"{data.answered / requests:.1%} of {plural(requests, 'request')}" if requests else "no requests yet"
-    open_jobs = sum(history.end_state is JobEnd.OPEN for history in data.histories)
+    open_jobs = sum(history.end_state is EndState.OPEN for history in data.histories)
     no_open_jobs = "all have ended" if data.histories else "none yet"
     usage = sum((entry.usage for entry in models), Usage(0, 0))
     cards = [
@@ -205,7 +205,7 @@ def _job(number: int, history: JobHistory) -> dict[str, str]:
         "batch": job.batch_id or ("synchronous" if job.is_synchronous else "no batch"),
         "scope": job.scope.label,
         "server": urlsplit(job.scope.base_url).hostname or "",
-        "state": history.end_state.value if history.end_state is not JobEnd.OPEN else job.status,
+        "state": history.end_state.value if history.end_state is not EndState.OPEN else job.status,
         "colour": charts.END_COLOURS.get(history.end_state, "working"),
         "answered": f"{history.answered:,}/{job.requests:,}",
         "failed": f"{job.failed:,}",

@@ -96,7 +96,7 @@ def _drop_none(schema: object) -> object:
     """Return a schema without keys whose value is `None`.
 
     Rows pass through Arrow, which gives all dictionaries of a column the same keys. In a schema `None` has a meaning
-    only as the value of `const`, where it repeats the type.
+    only as the value of `const`, where `type` says the same.
     """
     if isinstance(schema, dict):
         return {key: _drop_none(value) for key, value in schema.items() if value is not None}

@@ -92,7 +92,7 @@ class StructuredOutput:
             if isinstance(description := self.schema.get("description"), str):
                 function["description"] = description
             if is_strict:
-                # A server without `json_schema` may not know `strict` either → leave it out unless it is true.
+                # A server without `json_schema` may not know `strict` either → send `strict` only if true.
                 function["strict"] = True
             tool_choice = {"type": "function", "function": {"name": self.name}}
             return fields | {"tools": [{"type": "function", "function": function}], "tool_choice": tool_choice}
@@ -124,7 +124,7 @@ class StructuredOutput:
                 case "content_filter":
                     reason = "The content filter withheld the answer"
                     return Rejection(Failure(reason, code=CONTENT_FILTER), is_repairable=False)
-            # A retry's body contains this text → never reword it.
+            # A retry's body contains this text → never reword the text.
             reason = f"The answer does not fit the schema: {error}"
             return Rejection(Failure(reason, code=INVALID), error.is_repairable)
 
@@ -137,7 +137,7 @@ class StructuredOutput:
             reason: the reason of the rejection.
         """
         message = message_of(choice)
-        # Ledgers find paid answers by the digest of this text → never reword it.
+        # Ledgers find paid answers by the digest of this text → never reword the text.
         instruction = f"{reason}. Answer again, with nothing but JSON that fits the schema."
         messages = list(body["messages"])
         if calls := _tool_calls(message):
@@ -224,14 +224,14 @@ def _json_text(message: dict[str, Any]) -> str:
     content = message.get("content")
     if not isinstance(content, str) or not content.strip():
         raise _InvalidAnswerError("it is empty")
-    # Models that the API does not hold to JSON often wrap it into a fenced block of code.
+    # Models that the API does not hold to JSON often wrap JSON into a fenced block of code.
     fenced = re.fullmatch(r"\s*```\w*\n(.*?)\n?```\s*", content, re.DOTALL)
     return fenced[1] if fenced else content
 
 
 def _add_instruction(messages: list[dict[str, Any]], schema: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the messages with the schema at the end of the system prompt, or in a new system prompt."""
-    # Ledgers find paid answers by the digest of this text → never reword it.
+    # Ledgers find paid answers by the digest of this text → never reword the text.
     instruction = f"Answer with one JSON object that fits this JSON schema:\n{orjson.dumps(schema).decode()}"
     first, *others = messages
     if first.get("role") == "system" and isinstance(first.get("content"), str):

@@ -30,7 +30,7 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import Job, ScopeName
 from distilabel_openai_batch.operations import doctor
-from distilabel_openai_batch.report.history import JobEnd, build_histories
+from distilabel_openai_batch.report.history import EndState, build_histories
 from distilabel_openai_batch.sandbox import RequestFailure, Settings
 from tests.support.commands import PROMPTS, add_scope, generate, run_command, submit_only
 from tests.support.environment import API_KEY, ROOT
@@ -209,7 +209,7 @@ def test_all_commands_treat_an_interrupted_job_as_not_open(sandbox):
     assert "of them open: 0, interrupted: 1" in run_command("doctor").stdout
     reader = LedgerReader(directory)
     [history] = build_histories(reader.jobs(), reader.timelines(), now=0.0)
-    assert history.end_state is JobEnd.DROPPED
+    assert history.end_state is EndState.DROPPED
 
 
 def test_a_job_that_a_run_is_submitting_is_open_and_not_forgotten(sandbox):

@@ -12,7 +12,7 @@ from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.report import charts
 from distilabel_openai_batch.report.history import (
     AnswerCounts,
-    JobEnd,
+    EndState,
     Phase,
     build_histories,
 )
@@ -35,7 +35,7 @@ def titles(image: str) -> list[str]:
 
 def test_each_phase_and_each_end_has_a_colour_and_a_shape():
     assert set(charts.PHASE_COLOURS) == set(Phase)
-    assert set(charts.END_COLOURS) == set(charts.END_SHAPES) == set(JobEnd) - {JobEnd.OPEN}
+    assert set(charts.END_COLOURS) == set(charts.END_SHAPES) == set(EndState) - {EndState.OPEN}
 
 
 def test_a_line_has_a_bar_for_each_phase_and_a_mark_at_the_end():

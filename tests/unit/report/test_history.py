@@ -9,7 +9,7 @@ import pytest
 from distilabel_openai_batch.ledger.entries import JobEntry, JobTimeline
 from distilabel_openai_batch.ledger.states import JobState
 from distilabel_openai_batch.report.history import (
-    JobEnd,
+    EndState,
     JobHistory,
     Phase,
     PhaseSpan,
@@ -75,15 +75,15 @@ def test_phases_follow_one_another_from_the_plan_to_the_end(job, timeline, spans
 @pytest.mark.parametrize(
     ("state", "status", "end_state"),
     [
-        (JobState.COLLECTED, "completed", JobEnd.COMPLETED),
-        (JobState.COLLECTED, "expired", JobEnd.EXPIRED),
-        (JobState.COLLECTED, "canceled", JobEnd.CANCELLED),
-        (JobState.DROPPED, "failed", JobEnd.FAILED),
-        (JobState.DROPPED, "dropped", JobEnd.DROPPED),
-        (JobState.CREATED, "in_progress", JobEnd.OPEN),
-        (JobState.CREATED, "a status of tomorrow", JobEnd.OPEN),
-        (JobState.COLLECTED, "a status of tomorrow", JobEnd.COMPLETED),
-        (JobState.CREATED, "not found", JobEnd.FAILED),
+        (JobState.COLLECTED, "completed", EndState.COMPLETED),
+        (JobState.COLLECTED, "expired", EndState.EXPIRED),
+        (JobState.COLLECTED, "canceled", EndState.CANCELLED),
+        (JobState.DROPPED, "failed", EndState.FAILED),
+        (JobState.DROPPED, "dropped", EndState.DROPPED),
+        (JobState.CREATED, "in_progress", EndState.OPEN),
+        (JobState.CREATED, "a status of tomorrow", EndState.OPEN),
+        (JobState.COLLECTED, "a status of tomorrow", EndState.COMPLETED),
+        (JobState.CREATED, "not found", EndState.FAILED),
     ],
 )
 def test_the_end_follows_from_the_state_and_the_status(state, status, end_state):
@@ -91,7 +91,7 @@ def test_the_end_follows_from_the_state_and_the_status(state, status, end_state)
 
 
 @pytest.mark.parametrize(
-    ("state", "end_state"), [(JobState.SYNCHRONOUS, JobEnd.OPEN), (JobState.COLLECTED, JobEnd.COMPLETED)]
+    ("state", "end_state"), [(JobState.SYNCHRONOUS, EndState.OPEN), (JobState.COLLECTED, EndState.COMPLETED)]
 )
 def test_a_synchronous_job_is_open_until_it_is_collected(state, end_state):
     assert build_history(replace(JOB, batch_id=None, state=state, status=state.value)).end_state is end_state
