@@ -1,0 +1,501 @@
+"""Dispatch of requests with a fake job runner and a real ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import anyio
+import pytest
+
+from distilabel_openai_batch import RequestsFailedError, RunError
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.client import NoSuchEndpointError
+from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, OTHER_BATCH, OVERDUE, Answer, Failure, Outcome
+from distilabel_openai_batch.api.requests import Request, Shard, cut_shards
+from distilabel_openai_batch.engine import dispatcher
+from distilabel_openai_batch.engine.dispatcher import Dispatcher
+from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, ShardEnd
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.running_jobs import RunningJobs
+from distilabel_openai_batch.engine.settings import DispatchSettings
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import Job, JobState, ScopeName
+from distilabel_openai_batch.pricing.budget import NoBudget
+from tests.unit.engine.fake_batch_api import ignore, make_shard
+
+REQUESTS = make_shard(4).requests
+IDS = [request.custom_id for request in REQUESTS]
+REFUSAL = Failure("No such model.", 404, "model_not_found")
+BAD = Failure("Bad.", 400)
+
+
+def answer(custom_id: str) -> Answer:
+    return Answer.of({"id": custom_id})
+
+
+def answers(requests: Sequence[Request] = REQUESTS) -> dict[str, Outcome]:
+    return {request.custom_id: answer(request.custom_id) for request in requests}
+
+
+def with_another_id(request: Request) -> Request:
+    return Request(f"{9:032x}-0", request.endpoint, request.model, request.body)
+
+
+def collect(ledger: Ledger, job: Job, outcomes: dict[str, Outcome] | None = None) -> dict[str, Outcome]:
+    """Record outcomes of a job, answers by default, and mark the job as collected."""
+    row_ids = ledger.requests.row_ids(job)
+    outcomes = {custom_id: answer(custom_id) for custom_id in row_ids} if outcomes is None else outcomes
+    ledger.requests.record(row_ids, outcomes)
+    if job.state is not JobState.CREATED:
+        job = create(ledger, job)
+    ledger.jobs.mark_collected(ledger.jobs.mark_ended(job, Batch("batch_1", "completed")), MISSING_RESULT)
+    return outcomes
+
+
+def create(ledger: Ledger, job: Job, batch_id: str = "batch_1") -> Job:
+    """Take a planned job to the state of a job whose batch is in progress."""
+    return ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-in"), Batch(batch_id, "in_progress"))
+
+
+class FakeJobRunner:
+    """Job runner that answers every request.
+
+    Attributes:
+        submitted: the `custom_id`s of each submitted shard.
+        resumed: ids of the resumed jobs.
+        endings: other endings of the next submissions.
+        outcomes: other outcomes than answers.
+        gate: the event before which no job ends.
+        before_plan: called before a job is planned.
+    """
+
+    def __init__(self, ledger: Ledger, running_jobs: RunningJobs) -> None:
+        self.waits = True
+        self.submitted: list[list[str]] = []
+        self.resumed: list[int] = []
+        self.endings: list[JobEnding] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self.gate: anyio.Event | None = None
+        self.before_plan: Callable[[], None] = lambda: None
+        self._ledger = ledger
+        self._running_jobs = running_jobs
+
+    async def submit(self, shard: Shard, deliver, deadline: float) -> ShardEnd:
+        self.submitted.append([request.custom_id for request in shard.requests])
+        if self.endings:
+            return ShardEnd(self.endings.pop(0), shard)
+        self.before_plan()
+        job, claimed = self._ledger.jobs.plan(shard)
+        mine, others = shard.split_by_ids(set(claimed))
+        if not mine:
+            self._ledger.jobs.mark_dropped(job)
+            return ShardEnd(JobEnding.DROPPED, shard, others)
+        with self._running_jobs.add(job.id):
+            if self.gate:
+                await self.gate.wait()
+            if not self.waits:
+                return ShardEnd(JobEnding.IN_PROGRESS, mine, others, "batch_1")
+            deliver(collect(self._ledger, job, {**answers(mine.requests), **self.outcomes}))
+        return ShardEnd(JobEnding.COLLECTED, mine, others)
+
+    def split(self, shard: Shard) -> list[Shard]:
+        return shard.split(2)
+
+    async def resume(self, job: Job, deliver, deadline: float) -> JobEnd:
+        self.resumed.append(job.id)
+        if not self.waits:
+            return JobEnd(JobEnding.IN_PROGRESS, job)
+        deliver(collect(self._ledger, job, self.outcomes or None))
+        return JobEnd(JobEnding.COLLECTED, self._ledger.jobs.get(job.id))
+
+
+class FakeSyncRunner:
+    """Synchronous runner that answers every request, or raises `error`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.submitted: list[list[str]] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self.error: Exception | None = None
+        self._ledger = ledger
+
+    async def submit(self, shard: Shard, deliver) -> Shard | None:
+        self.submitted.append([request.custom_id for request in shard.requests])
+        if self.error:
+            raise self.error
+        deliver(
+            {
+                request.custom_id: self.outcomes.get(request.custom_id, answer(request.custom_id))
+                for request in shard.requests
+            }
+        )
+        return None
+
+
+class FakeAdopter:
+    """Adopter that calls `find` once."""
+
+    def __init__(self) -> None:
+        self.find: Callable[[], None] | None = None
+
+    async def adopt(self) -> bool:
+        find, self.find = self.find, None
+        if find:
+            find()
+        return find is not None
+
+
+class BudgetRecorder(NoBudget):
+    """Budget that records its calls."""
+
+    def __init__(self) -> None:
+        self.reserved: list[tuple[int, bool]] = []
+        self.expected: list[int] = []
+        self.released: list[str] = []
+
+    async def reserve(self, requests: Sequence[Request], is_sync: bool) -> None:
+        if requests:
+            self.reserved.append((len(requests), is_sync))
+
+    async def expect(self, requests: Sequence[Request]) -> None:
+        self.expected.append(len(requests))
+
+    def release(self, requests) -> None:
+        self.released += [request.custom_id for request in requests]
+
+
+class Recorder(Observer):
+    """Observer that records the events of the dispatch."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, object]] = []
+
+    def on_reused(self, requests: int) -> None:
+        self.events.append(("reused", requests))
+
+    def on_job_of_another_process(self, batch_id: str | None) -> None:
+        self.events.append(("another process", batch_id))
+
+    def on_sync_unavailable(self, reason: str) -> None:
+        self.events.append(("no endpoint", reason))
+
+    def on_preflight_skipped(self, reason: str) -> None:
+        self.events.append(("preflight skipped", reason))
+
+    def on_deadline_passed(self, requests: int, batch: Batch | None = None) -> None:
+        self.events.append(("deadline", requests))
+
+
+class Parts:
+    """A dispatcher and the objects around it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.running_jobs = RunningJobs()
+        self.job_runner = FakeJobRunner(ledger, self.running_jobs)
+        self.sync_runner = FakeSyncRunner(ledger)
+        self.adopter = FakeAdopter()
+        self.budget = BudgetRecorder()
+        self.observer = Recorder()
+        self._ledger = ledger
+
+    def dispatcher(self, max_requests: int = 1_000, **settings) -> Dispatcher:
+        return Dispatcher(
+            DispatchSettings(**settings),
+            self._ledger,
+            self.job_runner,  # type: ignore[arg-type]
+            self.running_jobs,
+            self.adopter,  # type: ignore[arg-type]
+            self.sync_runner,  # type: ignore[arg-type]
+            partial(cut_shards, max_requests=max_requests, max_bytes=1_000_000),
+            self.observer,
+            self.budget,
+        )
+
+    async def answer(
+        self, requests: Sequence[Request] = REQUESTS, is_late: bool = False, **settings
+    ) -> tuple[dict[str, Outcome], list[str]]:
+        """Answer requests; return the delivered outcomes, and the ids of the batches in progress."""
+        delivered: dict[str, Outcome] = {}
+        since = None if is_late else time.time()
+        in_progress = await self.dispatcher(**settings).answer(requests, delivered.update, since)
+        return delivered, in_progress
+
+
+@pytest.fixture
+def parts(ledger, monkeypatch) -> Parts:
+    monkeypatch.setattr(dispatcher, "_POLL_OF_ANOTHER_PROCESS_SECONDS", 0.01)
+    return Parts(ledger)
+
+
+@pytest.fixture
+def other(tmp_path, ledger) -> Iterator[Ledger]:
+    """Return the ledger as another process has it open, for the same scope."""
+    other = Ledger(tmp_path / "ledger", ScopeName("pipeline", "task", "https://api.example.com/v1/"))
+    yield other
+    if other.owner:
+        other.close()
+
+
+async def test_unknown_requests_are_submitted(parts):
+    assert await parts.answer() == (answers(), [])
+    assert parts.job_runner.submitted == [IDS]
+    assert parts.budget.reserved == [(4, False)]
+    assert parts.observer.events == []
+
+
+async def test_requests_are_cut_into_shards(parts):
+    assert await parts.answer(max_requests=3) == (answers(), [])
+    assert parts.job_runner.submitted == [IDS[:3], IDS[3:]]
+
+
+async def test_requests_are_answered_from_the_ledger(parts):
+    """Only the request that the earlier run did not submit is submitted."""
+    await parts.answer(REQUESTS[:3])
+    assert await parts.answer() == (answers(), [])
+    assert parts.job_runner.submitted == [IDS[:3], IDS[3:]]
+    assert parts.observer.events == [("reused", 3)]
+
+
+async def test_a_failure_of_an_earlier_run_is_submitted_again(parts, ledger):
+    """A failure of a job that this run waited for is delivered instead."""
+    parts.job_runner.outcomes = {IDS[0]: BAD}
+    assert (await parts.answer())[0][IDS[0]] == BAD
+    parts.job_runner.outcomes = {}
+    assert await parts.answer() == (answers(), [])
+    assert parts.job_runner.submitted == [IDS, IDS[:1]]
+
+
+async def test_adopted_answers_are_not_submitted(parts, other):
+    """The server is searched if the ledger does not know a request, and the ledger is asked again."""
+    parts.adopter.find = lambda: collect(other, other.jobs.plan(Shard.of(REQUESTS[:3]))[0])
+    assert await parts.answer() == (answers(), [])
+    assert parts.job_runner.submitted == [IDS[3:]]
+    assert parts.observer.events == [("reused", 3)]
+
+
+async def test_a_job_of_another_process_is_waited_for(parts, other):
+    job, _ = other.jobs.plan(Shard.of(REQUESTS))
+    created = create(other, job)
+
+    async def collect_after_two_polls() -> None:
+        while len(parts.observer.events) < 2:
+            await anyio.sleep(0.01)
+        collect(other, created)
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(collect_after_two_polls)
+        assert await parts.answer() == (answers(), [])
+    assert set(parts.observer.events) == {("another process", "batch_1")}
+    assert parts.job_runner.submitted == parts.job_runner.resumed == parts.budget.expected == []
+
+
+async def test_a_job_of_another_process_is_returned_by_a_run_that_does_not_wait(parts, other):
+    create(other, other.jobs.plan(Shard.of(REQUESTS))[0])
+    parts.job_runner.waits = False
+    assert await parts.answer() == ({}, ["batch_1"])
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_the_job_of_a_dead_process_is_taken_over(parts, other, waits):
+    """Its answers are billed to this run's budget."""
+    job = create(other, other.jobs.plan(Shard.of(REQUESTS))[0])
+    other.close()
+    other.owner = ""
+    parts.job_runner.waits = waits
+    assert await parts.answer() == ((answers(), []) if waits else ({}, ["batch_1"]))
+    assert parts.job_runner.resumed == [job.id]
+    assert parts.budget.expected == [4]
+    assert parts.job_runner.submitted == []
+
+
+async def test_a_failure_in_a_job_that_was_waited_for_is_delivered(parts, other):
+    """The buffer decides whether to submit the request again."""
+    create(other, other.jobs.plan(Shard.of(REQUESTS))[0])
+    other.close()
+    other.owner = ""
+    parts.job_runner.outcomes = {IDS[0]: BAD, **answers(REQUESTS[1:])}
+    assert await parts.answer() == ({**answers(), IDS[0]: BAD}, [])
+    assert parts.job_runner.submitted == []
+
+
+async def test_requests_of_two_flushes_that_overlap_are_submitted_once(parts):
+    """A caller that was cancelled releases its `custom_id`s, and the next caller submits them in another flush."""
+    parts.job_runner.gate = anyio.Event()
+    dispatcher, delivered = parts.dispatcher(), [{}, {}]
+
+    async with anyio.create_task_group() as task_group:
+        for outcomes in delivered:
+            task_group.start_soon(dispatcher.answer, REQUESTS, outcomes.update, time.time())
+        await anyio.sleep(0.05)
+        parts.job_runner.gate.set()
+    assert delivered == [answers(), answers()]
+    assert parts.job_runner.submitted == [IDS]
+    assert parts.job_runner.resumed == []
+
+
+async def test_the_budget_of_requests_that_another_process_submits_is_released(parts, other):
+    """Another process may plan a job between the look-up and the plan."""
+
+    def plan_elsewhere() -> None:
+        parts.job_runner.before_plan = lambda: None
+        collect(other, other.jobs.plan(Shard.of(REQUESTS[:2]))[0])
+
+    parts.job_runner.before_plan = plan_elsewhere
+    assert await parts.answer() == (answers(), [])
+    assert parts.job_runner.submitted == [IDS]
+    assert parts.budget.released == IDS[:2]
+
+
+async def test_few_requests_are_submitted_synchronously(parts):
+    assert await parts.answer(sync_below=5) == (answers(), [])
+    assert (parts.sync_runner.submitted, parts.job_runner.submitted) == ([IDS], [])
+    assert parts.budget.reserved == [(4, True)]
+
+
+async def test_enough_requests_go_into_a_batch(parts):
+    assert await parts.answer(sync_below=4) == (answers(), [])
+    assert (parts.sync_runner.submitted, parts.job_runner.submitted) == ([], [IDS])
+
+
+async def test_without_a_synchronous_endpoint_requests_go_into_a_batch(parts):
+    """The budget reserves the price of a batch instead."""
+    parts.sync_runner.error = NoSuchEndpointError("404")
+    assert await parts.answer(sync_below=5) == (answers(), [])
+    assert parts.job_runner.submitted == [IDS]
+    assert parts.budget.reserved == [(4, True), (4, False)]
+    assert parts.observer.events == [("no endpoint", "404")]
+
+
+async def test_overdue_requests_are_submitted_synchronously(parts):
+    assert await parts.answer(is_late=True) == (answers(), [])
+    assert (parts.sync_runner.submitted, parts.job_runner.submitted) == ([IDS], [])
+
+
+async def test_a_shard_whose_deadline_passes_before_its_batch_is_accepted_is_overdue(parts):
+    """The buffer passes these requests on again, as overdue ones."""
+    parts.job_runner.endings = [JobEnding.OVERDUE]
+    assert await parts.answer() == (dict.fromkeys(IDS, OVERDUE), [])
+    assert parts.observer.events == [("deadline", 4)]
+
+
+async def test_transient_failures_after_the_deadline_are_overdue(parts):
+    """No other job is waited for; permanent failures stay as they are."""
+    parts.job_runner.outcomes = {IDS[0]: Failure("Cancelled.", code="batch_cancelled"), IDS[1]: BAD}
+    parts.job_runner.gate = anyio.Event()
+
+    async def end_after_the_deadline() -> None:
+        while not parts.job_runner.submitted:
+            await anyio.sleep(0.01)
+        await anyio.sleep(0.5)
+        parts.job_runner.gate.set()
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(end_after_the_deadline)
+        delivered, _ = await parts.answer(deadline=0.5)
+    assert delivered == {**answers(), IDS[0]: OVERDUE, IDS[1]: BAD}
+    assert parts.sync_runner.submitted == []
+
+
+async def test_a_shard_that_is_too_large_is_submitted_in_parts(parts):
+    parts.job_runner.endings = [JobEnding.TOO_LARGE]
+    assert await parts.answer() == (answers(), [])
+    assert parts.job_runner.submitted == [IDS, IDS[:2], IDS[2:]]
+
+
+async def test_batches_that_are_not_waited_for_are_returned(parts):
+    parts.job_runner.waits = False
+    assert await parts.answer() == ({}, ["batch_1"])
+
+
+async def test_the_preflight_submits_one_request_of_each_model(parts):
+    """A model is tried once; the other requests go into a batch."""
+    other_model = Request("1" * 32 + "-0", REQUESTS[0].endpoint, "gpt-4o", b"{}")
+    dispatcher, delivered = parts.dispatcher(preflight=True), {}
+    await dispatcher.answer([*REQUESTS, other_model], delivered.update, time.time())
+    assert delivered == answers([*REQUESTS, other_model])
+    assert sorted(parts.sync_runner.submitted) == [IDS[:1], [other_model.custom_id]]
+    assert parts.job_runner.submitted == [IDS[1:]]
+
+    await dispatcher.answer([with_another_id(REQUESTS[0])], delivered.update, time.time())
+    assert len(parts.sync_runner.submitted) == 2
+
+
+async def test_a_preflight_that_is_refused_three_times_ends_the_run(parts):
+    """Nothing goes into a batch."""
+    parts.sync_runner.outcomes = dict.fromkeys(IDS, REFUSAL)
+    with pytest.raises(
+        RequestsFailedError, match=r"first 3 of 4 requests.*No such model.*Nothing was submitted"
+    ) as caught:
+        await parts.answer(preflight=True)
+    assert (caught.value.status_code, caught.value.code) == (404, "model_not_found")
+    assert parts.sync_runner.submitted == [[custom_id] for custom_id in IDS[:3]]
+    assert parts.job_runner.submitted == []
+
+
+async def test_different_refusals_do_not_end_the_run(parts):
+    """The refused requests fail, and the rest goes into a batch."""
+    refusals = {IDS[0]: REFUSAL, IDS[1]: BAD, IDS[2]: REFUSAL}
+    parts.sync_runner.outcomes = refusals
+    assert await parts.answer(preflight=True) == ({**answers(), **refusals}, [])
+    assert parts.job_runner.submitted == [IDS[3:]]
+
+
+async def test_the_preflight_is_skipped_without_a_synchronous_endpoint(parts):
+    parts.sync_runner.error = NoSuchEndpointError("404")
+    assert await parts.answer(preflight=True) == (answers(), [])
+    assert parts.observer.events == [("preflight skipped", "404")]
+    assert parts.job_runner.submitted == [IDS]
+
+
+async def test_a_run_that_submits_nothing_explains_each_missing_answer(parts, ledger):
+    """The reasons: a failure in the ledger, a dropped job, or no job at all."""
+    first, *_ = REQUESTS
+    collect(ledger, ledger.jobs.plan(Shard.of([first]))[0], {first.custom_id: BAD})
+    dropped, _ = ledger.jobs.plan(Shard.of(REQUESTS[1:2]))
+    ledger.jobs.mark_dropped(dropped, "The server refused.")
+
+    delivered, in_progress = await parts.answer(submits=False)
+
+    assert list(delivered) == IDS
+    failed, of_dropped, *unknown = delivered.values()
+    assert failed == BAD
+    assert isinstance(of_dropped, Failure)
+    assert "The server refused." in of_dropped.message
+    assert [failure.code for failure in unknown] == [NOT_SUBMITTED] * 2
+    assert in_progress == parts.job_runner.submitted == parts.sync_runner.submitted == []
+
+
+async def test_requests_outside_the_selected_batches_fail(parts, other):
+    """The server is searched for a selected batch that the ledger does not know."""
+    collect(other, create(other, other.jobs.plan(Shard.of(REQUESTS[:1]))[0], "batch_2"))
+    parts.adopter.find = lambda: collect(other, create(other, other.jobs.plan(Shard.of(REQUESTS[1:3]))[0], "batch_3"))
+    delivered, _ = await parts.answer(only_batches=frozenset({"batch_3"}), submits=False)
+    assert delivered == {IDS[0]: OTHER_BATCH, IDS[3]: OTHER_BATCH, **answers(REQUESTS[1:3])}
+
+
+async def test_an_error_of_the_disk_is_an_error_of_the_run(parts):
+    def fail() -> None:
+        raise OSError("No space left on device")
+
+    parts.job_runner.before_plan = fail
+    with pytest.raises(RunError, match=r"A file of a job .* No space left on device"):
+        await parts.answer()
+
+
+async def test_the_first_error_cancels_the_other_shards_and_is_raised_alone(parts):
+    ended = []
+
+    async def submit(shard: Shard, deliver, deadline: float) -> ShardEnd:
+        if shard.requests[0].custom_id == IDS[1]:
+            raise RunError("The key was withdrawn.")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append(shard.requests[0].custom_id)
+
+    parts.job_runner.submit = submit
+    with pytest.raises(RunError, match="withdrawn"):
+        await parts.dispatcher(max_requests=1).answer(REQUESTS, ignore, time.time())
+    assert sorted(ended) == [IDS[0], *IDS[2:]]
