@@ -121,7 +121,8 @@ class Session:
         if isinstance(outcome, Failure):
             return failure, failure
         outcome.choice_failures = {
-            place: replace(rejected, custom_id=custom_id) for place, rejected in (outcome.choice_failures or {}).items()
+            choice: replace(rejected, custom_id=custom_id)
+            for choice, rejected in (outcome.choice_failures or {}).items()
         }
         return outcome, failure
 

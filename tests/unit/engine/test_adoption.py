@@ -111,7 +111,7 @@ def test_batches_that_ended_come_first(ledger, make_adopter, look_up):
 
 
 def test_requests_without_a_result_fail(make_adopter, look_up):
-    """Their `custom_id`s are read from the input file."""
+    """The input file has their `custom_id`s."""
     anyio.run(make_adopter(ListingAPI(make_batch(completed=2), unanswered=1)).adopt)
     *_, missing = look_up(make_shard())
     assert isinstance(missing, Failure)

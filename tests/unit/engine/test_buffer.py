@@ -1,4 +1,4 @@
-"""The buffer: many callers, one flush, and each gets its own."""
+"""The buffer: flushes of many callers, retries, failures and cancellations."""
 
 from __future__ import annotations
 
@@ -16,37 +16,42 @@ from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.errors import QuotaError, RequestsFailedError
 
-PASSING = Failure("Try again.", 503)
-BAD = Failure("Bad.", 400, "bad")
+TRANSIENT = Failure("Try again.", 503)
+PERMANENT = Failure("Bad.", 400, "bad")
 
 
 class Server:
-    """Answers each request as it is told to, and remembers what it was asked together.
+    """Source of answers that records its flushes.
 
     Args:
-        outcome: what becomes of a request when it is asked for the so-manieth time.
+        outcome: returns the outcome of a request, given its `custom_id` and the number of its submission.
+
+    Attributes:
+        flushes: the `custom_id`s of each flush.
+        in_progress: ids of batches in progress; if there are any, requests get no outcome.
+        gate: the event before which no flush ends.
     """
 
     def __init__(self, outcome: Callable[[str, int], Outcome]) -> None:
         self._outcome = outcome
-        self._asked: dict[str, int] = {}
+        self._submissions: dict[str, int] = {}
         self.flushes: list[list[str]] = []
-        self.under_way: list[str] = []
+        self.in_progress: list[str] = []
         self.gate: anyio.Event | None = None
 
-    async def answer(self, requests: Sequence[Request], take, since) -> list[str]:
+    async def answer(self, requests: Sequence[Request], deliver, since) -> list[str]:
         custom_ids = [request.custom_id for request in requests]
         self.flushes.append(custom_ids)
         if self.gate:
             await self.gate.wait()
         await anyio.sleep(0)
-        if self.under_way:
-            return self.under_way
+        if self.in_progress:
+            return self.in_progress
         outcomes = {}
         for custom_id in reversed(custom_ids):
-            self._asked[custom_id] = self._asked.get(custom_id, 0) + 1
-            outcomes[custom_id] = self._outcome(custom_id, self._asked[custom_id])
-        take(outcomes)
+            self._submissions[custom_id] = self._submissions.get(custom_id, 0) + 1
+            outcomes[custom_id] = self._outcome(custom_id, self._submissions[custom_id])
+        deliver(outcomes)
         return []
 
 
@@ -59,7 +64,7 @@ def requests(*custom_ids: str) -> list[Request]:
 
 
 class NotFinished(Exception):
-    """What is raised where batches are not waited for."""
+    """Error for batches in progress that are not waited for."""
 
 
 @asynccontextmanager
@@ -79,11 +84,11 @@ async def buffering(
         task_group.cancel_scope.cancel()
 
 
-async def ask_all(buffer: CallBuffer, callers: Sequence[Sequence[str]]) -> list[object]:
-    """What each caller is given, or the error that it gets."""
+async def submit_all(buffer: CallBuffer, callers: Sequence[Sequence[str]]) -> list[object]:
+    """Submit the requests of several callers at once; return the outcomes or the error of each caller."""
     results: list[object] = [None] * len(callers)
 
-    async def ask(index: int) -> None:
+    async def submit(index: int) -> None:
         try:
             results[index] = await buffer.submit(requests(*callers[index]))
         except Exception as error:
@@ -91,40 +96,40 @@ async def ask_all(buffer: CallBuffer, callers: Sequence[Sequence[str]]) -> list[
 
     async with anyio.create_task_group() as task_group:
         for index in range(len(callers)):
-            task_group.start_soon(ask, index)
+            task_group.start_soon(submit, index)
     return results
 
 
-async def test_callers_who_all_wait_are_answered_together():
-    """One flush, however many they are, and each gets its own in order."""
+async def test_waiting_callers_share_a_flush():
+    """Each caller gets the outcomes of its requests in order."""
     server = Server(answer)
     callers = [["a", "b"], ["c"], [], ["d", "e", "f"]]
     async with buffering(server) as buffer:
-        results = await ask_all(buffer, callers)
+        results = await submit_all(buffer, callers)
     assert server.flushes == [["a", "b", "c", "d", "e", "f"]]
     assert results == [[answer(custom_id) for custom_id in caller] for caller in callers]
 
 
-async def test_a_full_job_does_not_wait():
-    """It is flushed as soon as it is full, and the rest when all wait."""
+async def test_a_full_job_is_flushed_at_once():
+    """The rest is flushed when all callers wait."""
     server = Server(answer)
     async with buffering(server, max_requests=2) as buffer:
-        await ask_all(buffer, [["a", "b", "c"], ["d", "e"]])
+        await submit_all(buffer, [["a", "b", "c"], ["d", "e"]])
     assert server.flushes == [["a", "b"], ["c", "d"], ["e"]]
 
 
-async def test_what_is_asked_again_is_gathered_while_jobs_wait_for_others():
-    """Until there is enough for a job; and when nobody waits for a place any more, the rest is asked too."""
-    server = Server(lambda custom_id, time: PASSING if custom_id.isupper() and time == 1 else answer(custom_id))
+async def test_retries_wait_to_be_batched_together_while_jobs_wait_for_others():
+    """A full job of retries is flushed; the rest is flushed when no job waits for a place any more."""
+    server = Server(lambda custom_id, time: TRANSIENT if custom_id.isupper() and time == 1 else answer(custom_id))
     crowded, last = True, anyio.Event()
 
-    async def answer_the_last_one_later(requests: Sequence[Request], take, since) -> list[str]:
+    async def answer_the_last_flush_later(requests: Sequence[Request], deliver, since) -> list[str]:
         if requests[0].custom_id == "d":
             await last.wait()
-        return await server.answer(requests, take, since)
+        return await server.answer(requests, deliver, since)
 
     async with buffering(server, 3, is_crowded=lambda: crowded) as buffer, anyio.create_task_group() as task_group:
-        buffer._answer = answer_the_last_one_later
+        buffer._answer = answer_the_last_flush_later
         for names in ("aA1", "bB2", "d34"):
             task_group.start_soon(buffer.submit, requests(*names))
         await anyio.wait_all_tasks_blocked()
@@ -134,9 +139,9 @@ async def test_what_is_asked_again_is_gathered_while_jobs_wait_for_others():
     assert server.flushes[2:] == [["d", "3", "4"], ["A", "B"]]
 
 
-async def test_a_new_request_takes_those_along_that_are_asked_again():
-    """Its caller has waited for nothing yet."""
-    server = Server(lambda custom_id, time: PASSING if custom_id == "a" and time == 1 else answer(custom_id))
+async def test_a_new_request_is_flushed_at_once_with_the_retries():
+    """The caller of a new request has not waited yet."""
+    server = Server(lambda custom_id, time: TRANSIENT if custom_id == "a" and time == 1 else answer(custom_id))
     async with buffering(server, is_crowded=lambda: True) as buffer, anyio.create_task_group() as task_group:
         task_group.start_soon(buffer.submit, requests("a"))
         while not server.flushes:
@@ -147,7 +152,7 @@ async def test_a_new_request_takes_those_along_that_are_asked_again():
 
 
 async def test_each_round_is_a_flush():
-    """Callers that ask again after their answer are gathered again."""
+    """Callers that submit again after their answer share a flush again."""
     server = Server(answer)
 
     async def rounds(buffer: CallBuffer, name: str) -> None:
@@ -160,8 +165,7 @@ async def test_each_round_is_a_flush():
     assert [sorted(flush) for flush in server.flushes] == [["a0", "b0"], ["a1", "b1"], ["a2", "b2"]]
 
 
-async def test_a_cancelled_caller_does_not_poison_the_others():
-    """They get their answers all the same."""
+async def test_other_callers_of_a_flush_get_their_answers_when_one_is_cancelled():
     server = Server(answer)
     server.gate = anyio.Event()
     results = []
@@ -180,43 +184,43 @@ async def test_a_cancelled_caller_does_not_poison_the_others():
     assert results == [answer("a")]
 
 
-async def cancelled_at_once(scope: anyio.CancelScope) -> None:
+async def cancel_at_once(scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-async def cancelled_when_all_wait(scope: anyio.CancelScope) -> None:
+async def cancel_when_all_wait(scope: anyio.CancelScope) -> None:
     await anyio.wait_all_tasks_blocked()
     scope.cancel()
 
 
-async def ask_and_leave(buffer: CallBuffer, custom_ids: Sequence[str], cancel=cancelled_at_once) -> None:
-    """A caller who is cancelled while it waits."""
+async def submit_and_cancel(buffer: CallBuffer, custom_ids: Sequence[str], cancel=cancel_at_once) -> None:
+    """Submit requests as a caller that is cancelled while it waits."""
     async with anyio.create_task_group() as task_group:
         with anyio.CancelScope() as scope:
             task_group.start_soon(cancel, scope)
             await buffer.submit(requests(*custom_ids))
 
 
-async def test_who_left_before_the_flush_is_not_asked_for():
-    """So whoever then asks the same, under the number that was given back, asks it once."""
+async def test_requests_of_a_caller_cancelled_before_the_flush_are_not_flushed():
+    """The next caller reuses the released `custom_id`, and its request is submitted once."""
     server = Server(answer)
     async with buffering(server) as buffer:
-        await ask_and_leave(buffer, ["a", "b"])
-        assert await ask_all(buffer, [["c", "a"]]) == [[answer("c"), answer("a")]]
+        await submit_and_cancel(buffer, ["a", "b"])
+        assert await submit_all(buffer, [["c", "a"]]) == [[answer("c"), answer("a")]]
     assert server.flushes == [["c", "a"]]
 
 
-async def test_a_failure_is_not_for_who_asked_since():
-    """What was left while it was under way is asked by a flush of its own, and no further."""
-    server = Server(lambda custom_id, time: PASSING if custom_id == "a" and time == 1 else answer(custom_id))
+async def test_a_failure_is_not_delivered_to_a_later_flush_of_the_same_request():
+    """The first caller was cancelled while its flush ran; the next caller's flush has its own outcome."""
+    server = Server(lambda custom_id, time: TRANSIENT if custom_id == "a" and time == 1 else answer(custom_id))
     first, second = anyio.Event(), anyio.Event()
     async with buffering(server) as buffer, anyio.create_task_group() as task_group:
         server.gate = first
-        task_group.start_soon(ask_all, buffer, [["b"]])
-        await ask_and_leave(buffer, ["a"], cancelled_when_all_wait)
+        task_group.start_soon(submit_all, buffer, [["b"]])
+        await submit_and_cancel(buffer, ["a"], cancel_when_all_wait)
         await anyio.wait_all_tasks_blocked()
         server.gate = second
-        task_group.start_soon(ask_all, buffer, [["a"]])
+        task_group.start_soon(submit_all, buffer, [["a"]])
         await anyio.wait_all_tasks_blocked()
         first.set()
         await anyio.wait_all_tasks_blocked()
@@ -224,23 +228,23 @@ async def test_a_failure_is_not_for_who_asked_since():
     assert server.flushes == [["a", "b"], ["a"]]
 
 
-async def test_a_failure_that_is_kept_back_is_dropped_with_who_left():
-    """It takes nothing from whoever asks the same since."""
-    server = Server(lambda custom_id, time: BAD if custom_id == "a" and time == 1 else answer(custom_id))
+async def test_a_failure_that_was_held_back_is_dropped_with_its_caller():
+    """The next caller with the same request waits for the outcome of its own flush."""
+    server = Server(lambda custom_id, time: PERMANENT if custom_id == "a" and time == 1 else answer(custom_id))
     other, again = anyio.Event(), anyio.Event()
 
-    async def answer_in_turn(requests: Sequence[Request], take, since) -> list[str]:
+    async def answer_in_turn(requests: Sequence[Request], deliver, since) -> list[str]:
         if requests[0].custom_id == "b":
             await other.wait()
         elif ["a"] in server.flushes:
             await again.wait()
-        return await server.answer(requests, take, since)
+        return await server.answer(requests, deliver, since)
 
     with anyio.fail_after(5):
         async with buffering(server, max_requests=1) as buffer, anyio.create_task_group() as task_group:
             buffer._answer = answer_in_turn
-            task_group.start_soon(ask_all, buffer, [["b"]])
-            await ask_and_leave(buffer, ["a"], cancelled_when_all_wait)
+            task_group.start_soon(submit_all, buffer, [["b"]])
+            await submit_and_cancel(buffer, ["a"], cancel_when_all_wait)
             task_group.start_soon(buffer.submit, requests("a"))
             await anyio.wait_all_tasks_blocked()
             other.set()
@@ -249,49 +253,49 @@ async def test_a_failure_that_is_kept_back_is_dropped_with_who_left():
     assert server.flushes == [["a"], ["b"], ["a"]]
 
 
-async def test_the_end_does_not_wait_for_who_left():
-    """Batches that are under way are named, though the last who asked is gone."""
+async def test_a_cancelled_caller_does_not_delay_the_end():
+    """The error names the batches in progress although the last caller was cancelled."""
     server = Server(answer)
-    server.under_way, server.gate = ["batch_1"], anyio.Event()
+    server.in_progress, server.gate = ["batch_1"], anyio.Event()
     results = []
 
     async def stay() -> None:
-        results.extend(await ask_all(buffer, [["a"]]))
+        results.extend(await submit_all(buffer, [["a"]]))
 
     with anyio.fail_after(5):
         async with buffering(server) as buffer, anyio.create_task_group() as task_group:
             task_group.start_soon(stay)
             await anyio.wait_all_tasks_blocked()
             server.gate.set()
-            await ask_and_leave(buffer, ["b"])
+            await submit_and_cancel(buffer, ["b"])
     assert isinstance(results[0], NotFinished)
     assert server.flushes == [["a"]]
 
 
-async def test_what_passes_is_asked_again_up_to_the_limit():
-    """Together with whatever else is asked then, and no further."""
-    server = Server(lambda custom_id, time: PASSING if custom_id == "never" or time < 3 else answer(custom_id))
+async def test_transient_failures_are_retried_up_to_the_limit():
+    """Retries of several callers share a flush."""
+    server = Server(lambda custom_id, time: TRANSIENT if custom_id == "never" or time < 3 else answer(custom_id))
     async with buffering(server, max_attempts=3) as buffer:
-        results = await ask_all(buffer, [["a", "never"], ["b"]])
-    assert results == [[answer("a"), PASSING], [answer("b")]]
+        results = await submit_all(buffer, [["a", "never"], ["b"]])
+    assert results == [[answer("a"), TRANSIENT], [answer("b")]]
     assert [sorted(flush) for flush in server.flushes] == [["a", "b", "never"]] * 3
 
 
-async def test_what_does_not_pass_is_a_failure_at_once():
-    """Of its row alone."""
-    server = Server(lambda custom_id, time: BAD if custom_id == "b" else answer(custom_id))
+async def test_a_permanent_failure_is_not_retried():
+    """Only the request itself fails."""
+    server = Server(lambda custom_id, time: PERMANENT if custom_id == "b" else answer(custom_id))
     async with buffering(server) as buffer:
-        assert await ask_all(buffer, [["a", "b", "c"]]) == [[answer("a"), BAD, answer("c")]]
+        assert await submit_all(buffer, [["a", "b", "c"]]) == [[answer("a"), PERMANENT, answer("c")]]
     assert len(server.flushes) == 1
 
 
-async def test_an_account_without_money_concerns_everybody():
-    """Those who wait, and those who come later."""
+async def test_an_exhausted_quota_ends_the_run():
+    """Waiting callers and later callers get the error."""
     server = Server(
         lambda custom_id, time: Failure("Pay.", 429, "insufficient_quota") if custom_id == "a" else answer("")
     )
     async with buffering(server) as buffer:
-        results = await ask_all(buffer, [["a"], ["b"]])
+        results = await submit_all(buffer, [["a"], ["b"]])
         with pytest.raises(QuotaError, match="Pay"):
             await buffer.submit(requests("c"))
         assert buffer.has_failed
@@ -299,24 +303,24 @@ async def test_an_account_without_money_concerns_everybody():
 
 
 @pytest.mark.parametrize("size", [1, 3, 1_000])
-async def test_when_all_fail_alike_it_is_an_error(size):
-    """In one job or in several: a dataset of `None`s helps nobody."""
-    async with buffering(Server(lambda custom_id, time: BAD), max_requests=size) as buffer:
-        [error] = await ask_all(buffer, [["a", "b", "c", "d"]])
+async def test_the_run_fails_if_all_requests_fail_alike(size):
+    """Otherwise the dataset would consist of `None`; the number of jobs does not matter."""
+    async with buffering(Server(lambda custom_id, time: PERMANENT), max_requests=size) as buffer:
+        [error] = await submit_all(buffer, [["a", "b", "c", "d"]])
     assert isinstance(error, RequestsFailedError)
     assert str(error) == "All 4 requests failed: Bad. (400, bad)"
 
 
-async def test_when_they_fail_in_different_ways_each_row_has_its_own_reason():
-    """That is no error of the run."""
+async def test_the_run_goes_on_if_requests_fail_in_different_ways():
+    """Each request has its own failure."""
     other = Failure("Also bad.", 422)
-    server = Server(lambda custom_id, time: BAD if custom_id == "a" else other)
+    server = Server(lambda custom_id, time: PERMANENT if custom_id == "a" else other)
     async with buffering(server) as buffer:
-        assert await ask_all(buffer, [["a", "b"]]) == [[BAD, other]]
+        assert await submit_all(buffer, [["a", "b"]]) == [[PERMANENT, other]]
 
 
-async def test_an_error_reaches_everybody():
-    """As it is, not as a group."""
+async def test_an_error_of_a_flush_reaches_every_caller():
+    """Callers get the error itself, not an exception group."""
 
     class Broken(Exception):
         pass
@@ -325,36 +329,36 @@ async def test_an_error_reaches_everybody():
         raise Broken
 
     async with buffering(Server(breaks)) as buffer:
-        results = await ask_all(buffer, [["a"], ["b", "c"]])
+        results = await submit_all(buffer, [["a"], ["b", "c"]])
     assert [type(result) for result in results] == [Broken, Broken]
 
 
-async def test_batches_that_are_not_waited_for_are_named():
-    """Once all are submitted."""
+async def test_the_error_names_all_batches_that_are_not_waited_for():
+    """The run ends after all requests are submitted."""
     server = Server(answer)
-    server.under_way = ["batch_1"]
+    server.in_progress = ["batch_1"]
     async with buffering(server, max_requests=1) as buffer:
-        [error] = await ask_all(buffer, [["a", "b"]])
+        [error] = await submit_all(buffer, [["a", "b"]])
     assert isinstance(error, NotFinished)
     assert error.args == ("batch_1", "batch_1")
     assert server.flushes == [["a"], ["b"]]
 
 
-async def test_failures_are_no_error_while_batches_are_under_way():
-    """What those answer is not known yet, so it is they that are named."""
-    server = Server(lambda custom_id, time: BAD)
+async def test_equal_failures_do_not_end_the_run_while_batches_are_in_progress():
+    """These batches may yet have answers, so the error names them."""
+    server = Server(lambda custom_id, time: PERMANENT)
 
-    async def answer_or_submit(requests: Sequence[Request], take, since) -> list[str]:
-        return ["batch_1"] if requests[0].custom_id == "a" else await server.answer(requests, take, since)
+    async def answer_or_submit(requests: Sequence[Request], deliver, since) -> list[str]:
+        return ["batch_1"] if requests[0].custom_id == "a" else await server.answer(requests, deliver, since)
 
     async with buffering(server, max_requests=1) as buffer:
         buffer._answer = answer_or_submit
-        error, failures = await ask_all(buffer, [["a", "b"], ["c"]])
+        error, failures = await submit_all(buffer, [["a", "b"], ["c"]])
     assert isinstance(error, NotFinished)
-    assert failures == [BAD]
+    assert failures == [PERMANENT]
 
 
-OUTCOMES = st.sampled_from(["answer", "passing", "bad", "worse"])
+OUTCOMES = st.sampled_from(["answer", "transient", "permanent", "other"])
 
 
 @given(
@@ -363,29 +367,31 @@ OUTCOMES = st.sampled_from(["answer", "passing", "bad", "worse"])
     max_attempts=st.integers(1, 4),
 )
 @settings(deadline=None)
-def test_everybody_gets_its_own(callers, max_requests, max_attempts):
-    """Any mix of callers, sizes and outcomes: each request's last outcome, in its caller's order."""
-    said = {"answer": None, "passing": PASSING, "bad": BAD, "worse": Failure("Worse.", 422)}
+def test_each_caller_gets_the_last_outcome_of_each_request(callers, max_requests, max_attempts):
+    """This holds for any mix of callers, sizes and outcomes."""
+    failures = {"answer": None, "transient": TRANSIENT, "permanent": PERMANENT, "other": Failure("Worse.", 422)}
     script = {f"{c}-{r}": plan for c, caller in enumerate(callers) for r, plan in enumerate(caller)}
 
     def outcome(custom_id: str, time: int) -> Outcome:
         plan = script[custom_id]
-        return said[plan[min(time, len(plan)) - 1]] or answer(custom_id)
+        return failures[plan[min(time, len(plan)) - 1]] or answer(custom_id)
 
     def last(custom_id: str) -> Outcome:
         for time in range(1, max_attempts + 1):
-            if (result := outcome(custom_id, time)) is not PASSING:
+            if (result := outcome(custom_id, time)) is not TRANSIENT:
                 break
         return result
 
     async def run() -> list[object]:
         async with buffering(Server(outcome), max_requests, max_attempts) as buffer:
-            return await ask_all(buffer, [[f"{c}-{r}" for r in range(len(caller))] for c, caller in enumerate(callers)])
+            return await submit_all(
+                buffer, [[f"{c}-{r}" for r in range(len(caller))] for c, caller in enumerate(callers)]
+            )
 
-    right = [[last(f"{c}-{r}") for r in range(len(caller))] for c, caller in enumerate(callers)]
+    expected = [[last(f"{c}-{r}") for r in range(len(caller))] for c, caller in enumerate(callers)]
     results = anyio.run(run)
     if any(isinstance(result, RequestsFailedError) for result in results):
-        # Nothing was answered, and all that is settled failed alike.
-        assert not any(isinstance(result, Answer) for caller in right for result in caller)
+        # No request was answered, and all failures are alike.
+        assert not any(isinstance(result, Answer) for caller in expected for result in caller)
     else:
-        assert results == right
+        assert results == expected

@@ -299,7 +299,7 @@ async def test_a_job_of_another_process_is_returned_by_a_run_that_does_not_wait(
 
 @pytest.mark.parametrize("waits", [True, False])
 async def test_the_job_of_a_dead_process_is_taken_over(parts, other, waits):
-    """Its answers are billed to this run's budget."""
+    """The budget of this run expects the price of the job."""
     job = create(other, other.jobs.plan(Shard.of(REQUESTS))[0])
     other.close()
     other.owner = ""
@@ -423,7 +423,7 @@ async def test_the_preflight_submits_one_request_of_each_model(parts):
 
 
 async def test_a_preflight_that_is_refused_three_times_ends_the_run(parts):
-    """Nothing goes into a batch."""
+    """No request goes into a batch."""
     parts.sync_runner.outcomes = dict.fromkeys(IDS, REFUSAL)
     with pytest.raises(
         RequestsFailedError, match=r"first 3 of 4 requests.*No such model.*Nothing was submitted"

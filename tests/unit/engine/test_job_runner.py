@@ -190,7 +190,7 @@ def test_a_batch_whose_input_file_is_not_visible_yet_is_created_again(make_runne
 
 
 def test_the_refused_job_of_a_dead_process_is_dropped(make_runner, leave_job):
-    """This process does not have its requests, and submits them again in a job of its own."""
+    """The run that takes the job over lacks its requests, and submits them again in a job of its own."""
     api = FakeBatchAPI("failed", errors=(OVER_LIMIT,))
     job = leave_job(api, JobState.CREATED, make_shard())
     assert anyio.run(make_runner(api).resume, job, ignore).ending is JobEnding.DROPPED

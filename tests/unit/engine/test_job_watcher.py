@@ -41,7 +41,7 @@ def admission():
 
 
 def test_a_batch_that_never_ends_is_cancelled_and_collected(make_runner, leave_job, monkeypatch):
-    """Its window closed more than an hour ago; its answers until then are delivered."""
+    """A batch is cancelled an hour after its window closed; the answers until then are delivered."""
     api = FakeBatchAPI("in_progress")
     job = leave_job(api, JobState.CREATED, make_shard())
     monkeypatch.setattr(job_watcher, "_OVERDUE_SECONDS", 0.05)

@@ -1,4 +1,4 @@
-"""When a job is looked at."""
+"""Poll intervals and completion windows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SCHEDULES = st.tuples(st.floats(0.001, 600), st.floats(0.001, 600)).map(
 )
 
 
-def looks(schedule: PollSchedule, ends_at: float) -> list[float]:
-    """The ages at which a job is looked at, the last of which finds it ended."""
+def list_polls(schedule: PollSchedule, ends_at: float) -> list[float]:
+    """Return the ages at which a job is polled; the last poll finds that the job has ended."""
     ages = [0.0]
     while ages[-1] < ends_at:
         ages.append(ages[-1] + schedule.interval(ages[-1]))
@@ -41,7 +41,7 @@ def looks(schedule: PollSchedule, ends_at: float) -> list[float]:
     ],
 )
 def test_the_interval_is_a_twentieth_of_the_age_between_a_second_and_65(age, seconds):
-    """The defaults, at their borders and between them."""
+    """The default bounds hold at their edges and between them."""
     assert PollSchedule().interval(age) == pytest.approx(seconds)
 
 
@@ -56,39 +56,36 @@ def test_the_interval_is_a_twentieth_of_the_age_between_a_second_and_65(age, sec
     ],
     ids=["one interval", "no pause at first", "contradiction, young", "contradiction, old", "rarely"],
 )
-def test_both_bounds_are_the_users(schedule, age, seconds):
-    """Each field counts, and the shortest interval counts where the two contradict."""
+def test_both_bounds_can_be_set(schedule, age, seconds):
+    """The shortest interval counts if the two contradict."""
     assert schedule.interval(age) == pytest.approx(seconds)
 
 
 @given(SCHEDULES, AGES)
 def test_the_interval_stays_within_its_bounds(schedule, age):
-    """Never faster than the server bears, never slower than the user does."""
     assert schedule.shortest <= schedule.interval(age) <= schedule.longest
 
 
 @given(SCHEDULES, AGES, AGES)
-def test_the_interval_never_shrinks(schedule, one, other):
-    """An older job is not looked at more often."""
+def test_an_older_job_is_not_polled_more_often(schedule, one, other):
     assert schedule.interval(min(one, other)) <= schedule.interval(max(one, other))
 
 
 @given(st.floats(0, 2 * 86_400))
-def test_an_end_is_noticed_late_by_a_twentieth_at_most(ends_at):
-    """The price of not looking: 5 % of the time that it took, 65 s at most; a second for the very short ones."""
+def test_an_end_is_noticed_late_by_a_twentieth_of_the_duration_at_most(ends_at):
+    """The delay is at most 65 s; for a very short job it is a second."""
     assume(ends_at > 0)
-    late = looks(PollSchedule(), ends_at)[-1] - ends_at
+    late = list_polls(PollSchedule(), ends_at)[-1] - ends_at
     assert late <= max(1.0, min(65.0, 0.05 * ends_at)) + 1e-6
 
 
-def test_a_day_of_waiting_costs_less_than_1500_looks():
-    """A look a minute would be 1,440, and the eager first minutes come on top of them."""
-    assert len(looks(PollSchedule(), 86_400.0)) <= 1_500
+def test_a_job_of_a_day_costs_at_most_1500_polls():
+    """A poll a minute would make 1,440; the short intervals of the first minutes add some."""
+    assert len(list_polls(PollSchedule(), 86_400.0)) <= 1_500
 
 
-def test_a_job_of_a_minute_is_looked_at_a_few_dozen_times():
-    """Eagerness has its limit too."""
-    assert len(looks(PollSchedule(), 60.0)) <= 60
+def test_a_job_of_a_minute_costs_at_most_60_polls():
+    assert len(list_polls(PollSchedule(), 60.0)) <= 60
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""Events of runs against the sandbox, as an observer receives them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.calls import APICall, scope_memories
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.session_pool import Host, SessionPool
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
+from distilabel_openai_batch.structured_output.options import parse_structured_output
+from tests.support.environment import API_KEY
+from tests.support.schemas import COUNT
+
+CHAT = "/v1/chat/completions"
+EVENTS = [name for name, _ in inspect.getmembers(Observer, inspect.isfunction) if name.startswith("on_")]
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+def _record(event: str) -> Callable[..., None]:
+    def record(self: Recorder, *arguments: object) -> None:
+        # A batch is polled as often as its time takes → keep one event of several in a row.
+        if not (event == "polled" and self.events and self.events[-1][0] == "polled"):
+            self.events.append((event, arguments))
+
+    return record
+
+
+class Recorder(Observer):
+    """Observer that records each event with its arguments."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, tuple[object, ...]]] = []
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of the events."""
+        return [name for name, _ in self.events]
+
+    def arguments(self, event: str) -> list[tuple[object, ...]]:
+        """Return the arguments of each event with a name."""
+        return [arguments for name, arguments in self.events if name == event]
+
+
+for event in EVENTS:
+    setattr(Recorder, event, _record(event.removeprefix("on_")))
+
+
+@pytest.fixture
+def observe(sandbox, tmp_path):
+    """Return a function that answers calls in a session of its own, and returns its observer and its outcomes."""
+
+    async def run(calls: Sequence[APICall], wait: bool = True, **changes) -> tuple[Recorder, list[object]]:
+        scope_memories.clear()
+        values = {
+            "base_url": sandbox.base_url,
+            "api_key": API_KEY,
+            "headers": None,
+            "timeout": 5.0,
+            "patience": Patience(retries=3),
+            "max_requests": 1_000,
+            "max_bytes": 1_000_000,
+            "max_attempts": 3,
+            "max_jobs": 3,
+            "jobs": JobSettings("24h", PollSchedule(0.01, 0.02), {}, wait=wait),
+            "ledger_dir": tmp_path / "ledger",
+            "reuse_answers": True,
+        }
+        recorder = Recorder()
+        host = Host(
+            logger=logging.getLogger("observer"),
+            scope_name=lambda base_url: ScopeName("observer", "", base_url),
+            observer=lambda scope: recorder,
+            interruption=lambda batch_ids: None,
+            not_finished=lambda batch_ids: InterruptedError(*batch_ids),
+        )
+        outcomes: list[object] = []
+        try:
+            async with SessionPool(SessionSettings(**{**values, **changes}), host).use() as session:
+                outcomes += await session.submit(calls)
+        except InterruptedError:
+            pass
+        return recorder, outcomes
+
+    return run
+
+
+def make_calls(requests: int = 3) -> list[APICall]:
+    return [
+        APICall(CHAT, {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": f"Say number {i}."}]})
+        for i in range(requests)
+    ]
+
+
+async def test_events_of_a_run_in_their_order(observe):
+    recorder, outcomes = await observe(make_calls())
+    assert recorder.names == ["submitted", "job_created", "polled", "collected", "answered", "finished"]
+    assert all(isinstance(outcome, Answer) for outcome in outcomes)
+    [(batch, shard)] = recorder.arguments("job_created")
+    [(ended, results)] = recorder.arguments("collected")
+    assert (len(shard.requests), results.answers, ended.id) == (3, 3, batch.id)
+    assert recorder.arguments("submitted") == recorder.arguments("answered") == [(3,)]
+
+
+async def test_a_run_that_is_answered_by_the_ledger_reports_reused_requests(observe):
+    await observe(make_calls(2))
+    recorder, _ = await observe(make_calls())
+    assert recorder.arguments("reused") == [(2,)]
+    assert [len(shard.requests) for _, shard in recorder.arguments("job_created")] == [1]
+    assert sum(requests for (requests,) in recorder.arguments("answered")) == 3
+
+
+async def test_a_job_of_an_earlier_run_is_resumed(observe, sandbox):
+    sandbox.configure(in_progress_seconds=600.0)
+    first, _ = await observe(make_calls(), wait=False)
+    assert first.names == ["submitted", "job_created", "finished"]
+    sandbox.configure(in_progress_seconds=0.0)
+    second, _ = await observe(make_calls())
+    assert second.names[:2] == ["submitted", "job_resumed"]
+    [(batch, requests)] = second.arguments("job_resumed")
+    assert (batch.id, requests) == (first.arguments("job_created")[0][0].id, 3)
+
+
+async def test_a_batch_of_another_machine_is_adopted(observe, tmp_path):
+    await observe(make_calls())
+    recorder, _ = await observe(make_calls(), ledger_dir=tmp_path / "another")
+    assert recorder.names == ["submitted", "batch_adopted", "answered", "reused", "finished"]
+
+
+async def test_failed_requests_are_retried_and_then_reported(observe, sandbox):
+    sandbox.configure(failures=[RequestFailure(contains="number 1", status=500, times=1)])
+    recorder, _ = await observe(make_calls())
+    assert recorder.arguments("retried") == [(1,)]
+    assert recorder.names.count("job_created") == 2
+
+    sandbox.configure(failures=[RequestFailure(contains="number 4", status=400, message="Bad.")])
+    recorder, outcomes = await observe(make_calls(6))
+    [(failure, custom_id)] = recorder.arguments("failed")
+    assert (failure.message, outcomes[4].custom_id) == ("Bad.", custom_id)
+
+
+async def test_a_refused_batch_is_reported(observe, sandbox):
+    refusal = {"code": "token_limit_exceeded", "message": "Enqueued token limit reached."}
+    sandbox.add_fault(BatchFault(kind="fail", value=refusal))
+    recorder, _ = await observe(make_calls())
+    assert recorder.names.count("batch_refused") == 1
+    assert recorder.names.count("job_created") == 2
+
+
+async def test_a_lost_result_file_is_reported(observe, sandbox):
+    sandbox.add_fault(BatchFault(kind="lost_files"))
+    recorder, _ = await observe(make_calls())
+    assert len(recorder.arguments("result_file_missing")) == 1
+
+
+async def test_a_batch_in_progress_without_an_input_file_is_reported(observe, sandbox, tmp_path):
+    sandbox.configure(in_progress_seconds=600.0)
+    await observe(make_calls(), wait=False)
+    sandbox.add_fault(Fault(call="files.content", kind="status", status=404, times=1))
+    recorder, _ = await observe(make_calls(), wait=False, ledger_dir=tmp_path / "another")
+    assert len(recorder.arguments("batch_not_adoptable")) == 1
+
+
+async def test_synchronous_requests_are_reported(observe, sandbox):
+    recorder, _ = await observe(make_calls(), sync_below=4)
+    assert [model for model, _ in recorder.arguments("sync_answered")] == ["gpt-4o-mini"] * 3
+    assert "job_created" not in recorder.names
+
+    sandbox.add_fault(Fault(call="chat.completions", kind="status", status=404, body="{}", times=-1))
+    recorder, _ = await observe(make_calls(4), sync_below=4)
+    assert len(recorder.arguments("sync_unavailable")) == 1
+    recorder, _ = await observe(make_calls(6), preflight=True)
+    assert len(recorder.arguments("preflight_skipped")) == 1
+
+
+async def test_a_passed_deadline_is_reported(observe, sandbox):
+    sandbox.configure(in_progress_seconds=600.0)
+    recorder, _ = await observe(make_calls(), deadline=0.2)
+    [(requests, batch)] = recorder.arguments("deadline_passed")
+    assert (requests, batch.id) == (3, recorder.arguments("job_created")[0][0].id)
+    assert len(recorder.arguments("sync_answered")) == 3
+
+
+async def test_an_answer_that_does_not_fit_its_schema_is_reported(observe):
+    schema = parse_structured_output({"schema": COUNT, "max_retries": 0})
+    [call] = make_calls(1)
+    recorder, [failure] = await observe([APICall(CHAT, call.body, schema)])
+    [(rejected, custom_id)] = recorder.arguments("rejected")
+    assert (rejected.message, custom_id) == (failure.message, failure.custom_id)
+
+
+def test_the_methods_of_the_base_class_do_nothing():
+    """An observer overrides the events that it needs."""
+    observer = Observer()
+    for name in EVENTS:
+        method = getattr(observer, name)
+        assert method(*[None] * len(inspect.signature(method).parameters)) is None

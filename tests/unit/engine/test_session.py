@@ -1,0 +1,239 @@
+"""Sessions: repairs of answers with a schema, `custom_id`s, failures and the log of calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, Outcome
+from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.scratch import BodyStore
+from distilabel_openai_batch.engine.session import Session, SessionParts
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
+from distilabel_openai_batch.structured_output.options import parse_structured_output
+from tests.support.schemas import COUNT
+
+URL = "https://api.example.com/v1/"
+CHAT = "/v1/chat/completions"
+BAD = Failure("Bad.", 400)
+
+
+class FakeBuffer:
+    """Buffer that answers requests with texts in turn, or with other outcomes.
+
+    Args:
+        outcomes: the outcome of each request in turn; a text is the content of an answer.
+    """
+
+    def __init__(self, *outcomes: str | Outcome) -> None:
+        self.outcomes = list(outcomes)
+        self.flushes: list[list[Request]] = []
+        self.gate: anyio.Event | None = None
+
+    async def submit(self, requests: Sequence[Request]) -> list[Outcome]:
+        self.flushes.append(list(requests))
+        if self.gate:
+            await self.gate.wait()
+        return [completion(text) if isinstance(text := self.outcomes.pop(0), str) else text for _ in requests]
+
+
+class Recorder(Observer):
+    """Observer that records failures and rejected answers."""
+
+    def __init__(self) -> None:
+        self.failed: list[tuple[str, str | None]] = []
+        self.rejected: list[str] = []
+        self.submitted = 0
+
+    def on_submitted(self, requests: int) -> None:
+        self.submitted += requests
+
+    def on_failed(self, failure: Failure, custom_id: str | None = None) -> None:
+        self.failed.append((failure.message, custom_id))
+
+    def on_rejected(self, failure: Failure, custom_id: str) -> None:
+        self.rejected.append(custom_id)
+
+
+def completion(*texts: str) -> Answer:
+    """Return an answer with a choice for each text, for 10 tokens in and 1 out."""
+    choices = [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"} for text in texts]
+    return Answer.of({"choices": choices, "usage": {"prompt_tokens": 10, "completion_tokens": 1}})
+
+
+def contents(outcome: Outcome) -> list[str | None]:
+    assert isinstance(outcome, Answer)
+    return [choice["message"]["content"] for choice in outcome.body["choices"]]
+
+
+def make_call(text: str = "Hello", max_retries: int | None = None) -> APICall:
+    """Return a call; with `max_retries` its answer must fit a schema."""
+    schema = None if max_retries is None else parse_structured_output({"schema": COUNT, "max_retries": max_retries})
+    return APICall(CHAT, {"model": "m", "messages": [{"role": "user", "content": text}]}, schema)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def make_session(ledger, tmp_path, recorder) -> Iterator[Callable[..., Session]]:
+    """Return a function that creates the session of a process that begins now; keywords change its settings."""
+    settings = SessionSettings(
+        base_url=URL,
+        api_key="",
+        headers=None,
+        timeout=1.0,
+        patience=Patience(),
+        max_requests=10,
+        max_bytes=1_000,
+        max_attempts=1,
+        max_jobs=1,
+        jobs=JobSettings("24h", PollSchedule(), {}),
+        ledger_dir=Path(),
+        reuse_answers=True,
+    )
+    with closing(BodyStore(tmp_path / "bodies")) as bodies:
+
+        def make(buffer: FakeBuffer, **changes) -> Session:
+            parts = SessionParts(buffer, ledger, recorder, ScopeMemory(), None, bodies)  # type: ignore[arg-type]
+            return Session(URL, replace(settings, **changes), parts)
+
+        yield make
+
+
+def custom_ids(buffer: FakeBuffer) -> list[list[str]]:
+    return [[request.custom_id for request in requests] for requests in buffer.flushes]
+
+
+async def test_each_call_gets_its_outcome_in_order(make_session):
+    outcomes = await make_session(FakeBuffer("a", BAD, "c")).submit(make_call(text) for text in "abc")
+    assert [contents(outcomes[0]), outcomes[1], contents(outcomes[2])] == [["a"], BAD, ["c"]]
+
+
+async def test_a_failure_has_the_custom_id_of_its_request(make_session):
+    buffer = FakeBuffer(BAD)
+    [failure] = await make_session(buffer).submit([make_call()])
+    assert failure.custom_id == buffer.flushes[0][0].custom_id
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (BAD, "Bad."),
+        (APICall(CHAT, {"model": "m", "user": object()}), "JSON"),
+        (make_call("x" * 2_000), "The request is too large: 2,"),
+    ],
+    ids=["a failure", "no JSON", "too large"],
+)
+async def test_a_call_that_cannot_be_submitted_fails_alone(make_session, recorder, call, message):
+    buffer = FakeBuffer("a", "b")
+    first, failure, last = await make_session(buffer).submit([make_call("a"), call, make_call("b")])
+    assert [contents(first), contents(last)] == [["a"], ["b"]]
+    assert message in failure.message
+    assert [len(requests) for requests in buffer.flushes] == [2]
+    assert recorder.failed == [(failure.message, None)]
+    assert recorder.submitted == 1
+
+
+async def test_an_answer_that_does_not_fit_its_schema_is_submitted_again(make_session, recorder):
+    """The second request shows the model its answer; other calls wait for no repair."""
+    buffer = FakeBuffer("no", "free text", '{"count": 1}')
+    repaired, plain = await make_session(buffer).submit([make_call("a", max_retries=1), make_call("b")])
+    assert contents(repaired) == ['{"count":1}']
+    assert contents(plain) == ["free text"]
+    assert repaired.tokens == (20, 2)
+    assert [len(requests) for requests in buffer.flushes] == [2, 1]
+    assert '"no"' in bytes(buffer.flushes[1][0].body).decode()
+    assert recorder.rejected == []
+
+
+async def test_an_answer_that_is_not_repaired_is_a_failure_with_the_first_custom_id(make_session, recorder):
+    buffer = FakeBuffer("no", "never")
+    with CallLog().activate() as log:
+        [failure] = await make_session(buffer).submit([make_call(max_retries=1)])
+    first = buffer.flushes[0][0].custom_id
+    assert isinstance(failure, Failure)
+    assert failure.custom_id == first
+    assert recorder.rejected == [first]
+    assert log.outcomes == [failure]
+
+
+async def test_the_log_shows_the_failure_of_an_answer_that_fits_in_part(make_session):
+    """The caller gets the choices that fit; the log says why a choice is missing."""
+    with CallLog().activate() as log:
+        [outcome] = await make_session(FakeBuffer(completion('{"count": 1}', "no"))).submit([make_call(max_retries=0)])
+    assert contents(outcome) == ['{"count":1}', None]
+    [custom_id] = {failure.custom_id for failure in outcome.choice_failures.values()}
+    [logged] = log.outcomes
+    assert isinstance(logged, Failure)
+    assert logged.custom_id == custom_id
+    assert logged.message.startswith("1 of 2 generations")
+
+
+async def test_the_log_has_the_outcomes_of_each_submission(make_session):
+    session = make_session(FakeBuffer("a", BAD, "c"))
+    with CallLog().activate() as log:
+        first = await session.submit([make_call("a"), make_call("b")])
+        second = await session.submit([make_call("c")])
+    await make_session(FakeBuffer("d")).submit([make_call("d")])
+    assert log.calls == [first, second]
+
+
+async def test_equal_calls_are_different_requests(make_session):
+    buffer = FakeBuffer("a", "b", "c")
+    session = make_session(buffer)
+    await session.submit([make_call(), make_call()])
+    await session.submit([make_call()])
+    [[first, second], [third]] = custom_ids(buffer)
+    digest = first.partition("-")[0]
+    assert [first, second, third] == [f"{digest}-0", f"{digest}-1", f"{digest}-2"]
+
+
+async def test_a_cancelled_caller_releases_its_custom_ids(make_session):
+    """The next equal calls are the same requests, which may be in progress."""
+    buffer = FakeBuffer("a", "b", "c")
+    session = make_session(buffer)
+    buffer.gate = anyio.Event()
+    with anyio.move_on_after(0.01):
+        await session.submit([make_call(), make_call(), BAD])
+    buffer.gate.set()
+    await session.submit([make_call(), make_call(), make_call()])
+    cancelled, again = custom_ids(buffer)
+    assert again[:2] == cancelled
+    assert len(set(again)) == 3
+
+
+async def test_without_reuse_the_numbers_begin_behind_the_last_delivered_answer(make_session, ledger):
+    """An answer that was billed and never delivered is used all the same."""
+    buffer = FakeBuffer("a", "b", "c")
+    await make_session(buffer).submit([make_call()])
+    [request] = buffer.flushes[0]
+    job, _ = ledger.jobs.plan(Shard.of([request]))
+    ledger.requests.record(ledger.requests.row_ids(job), {request.custom_id: completion("a")})
+    created = ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-in"), Batch("batch_0", "completed"))
+    ledger.jobs.mark_collected(ledger.jobs.mark_ended(created, Batch("batch_0", "completed")), MISSING_RESULT)
+
+    await make_session(buffer, reuse_answers=False).submit([make_call()])
+    ledger.requests.mark_delivered()
+    await make_session(buffer, reuse_answers=False).submit([make_call()])
+    assert [custom_id[-2:] for [custom_id] in custom_ids(buffer)] == ["-0", "-0", "-1"]
+
+
+async def test_azure_paths_have_no_version(make_session):
+    buffer = FakeBuffer("a")
+    await make_session(buffer, azure_api_version="2025-04-01-preview").submit([make_call()])
+    [[request]] = buffer.flushes
+    assert request.endpoint == "/chat/completions"
+    assert json.loads(bytes(request.body))["model"] == "m"

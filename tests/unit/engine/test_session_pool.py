@@ -1,0 +1,200 @@
+"""Sessions of a process: opened for the first user, closed behind the last one, one for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from distilabel_openai_batch import LedgerError
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine import session_pool
+from distilabel_openai_batch.engine.calls import APICall, scope_memories
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.session import Session
+from distilabel_openai_batch.engine.session_pool import Host, SessionPool
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName
+from tests.support.environment import API_KEY
+
+CHAT = "/v1/chat/completions"
+
+
+class InterruptedRun(Exception):
+    """Interruption of the process, with the batches in progress."""
+
+
+class Recorder(Observer):
+    """Observer that counts the sessions that have ended."""
+
+    finished = 0
+
+    def on_finished(self) -> None:
+        self.finished += 1
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def make_pool(sandbox, tmp_path, recorder) -> Callable[..., SessionPool]:
+    """Return a function that creates a pool on the sandbox."""
+    scope_memories.clear()
+
+    def make(interruption=lambda batch_ids: None, **changes) -> SessionPool:
+        values = {
+            "base_url": sandbox.base_url,
+            "api_key": API_KEY,
+            "headers": None,
+            "timeout": 5.0,
+            "patience": Patience(retries=3),
+            "max_requests": 1_000,
+            "max_bytes": 1_000_000,
+            "max_attempts": 3,
+            "max_jobs": 3,
+            "jobs": JobSettings("24h", PollSchedule(0.01, 0.02), {}),
+            "ledger_dir": tmp_path / "ledger",
+            "reuse_answers": True,
+        }
+        host = Host(
+            logger=logging.getLogger("pool"),
+            scope_name=lambda base_url: ScopeName("pool", "", base_url),
+            observer=lambda scope: recorder,
+            interruption=interruption,
+            not_finished=lambda batch_ids: InterruptedError(*batch_ids),
+        )
+        return SessionPool(SessionSettings(**{**values, **changes}), host)
+
+    return make
+
+
+def make_calls(requests: int = 2) -> list[APICall]:
+    return [
+        APICall(CHAT, {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": f"Say number {i}."}]})
+        for i in range(requests)
+    ]
+
+
+async def test_users_share_a_session_until_the_last_one_leaves(make_pool, recorder):
+    pool = make_pool()
+    async with pool.use() as first:
+        async with pool.use() as second:
+            assert second is first
+        assert recorder.finished == 0
+    assert recorder.finished == 1
+    async with pool.use() as third:
+        assert third is not first
+    assert recorder.finished == 2
+
+
+def test_each_event_loop_has_a_session_of_its_own(make_pool):
+    """distilabel runs the steps of a process in several threads."""
+    pool, sessions, barrier = make_pool(), [], threading.Barrier(2)
+
+    async def use() -> None:
+        async with pool.use() as session:
+            sessions.append(session)
+            await asyncio.to_thread(barrier.wait, 10)
+
+    threads = [threading.Thread(target=asyncio.run, args=[use()]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(session) for session in sessions}) == 2
+
+
+async def test_every_user_gets_the_error_of_opening_a_session(make_pool, tmp_path):
+    """The next user tries again."""
+    (tmp_path / "file").write_text("")
+    pool, errors = make_pool(ledger_dir=tmp_path / "file" / "ledger"), []
+
+    async def use() -> None:
+        try:
+            async with pool.use():
+                pytest.fail("The session was opened.")
+        except LedgerError as error:
+            errors.append(error)
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(use)
+        task_group.start_soon(use)
+    await use()
+    assert len(errors) == 3
+
+
+async def test_a_cancelled_user_does_not_cancel_the_session(make_pool):
+    pool, outcomes = make_pool(), []
+
+    async def submit() -> None:
+        async with pool.use() as session:
+            outcomes.extend(await session.submit(make_calls()))
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(submit)
+        with anyio.move_on_after(0.01):
+            async with pool.use():
+                await anyio.sleep_forever()
+    assert all(isinstance(outcome, Answer) for outcome in outcomes)
+
+
+async def test_a_password_in_the_address_is_in_neither_the_session_nor_the_scope(make_pool, sandbox):
+    address = sandbox.base_url.replace("http://", "http://user:password@")
+    async with make_pool(base_url=address).use() as session:
+        assert session.base_url == f"{sandbox.base_url}/"
+
+
+async def next_occurrence(session: Session, tmp_path, call: APICall) -> int:
+    """Return the occurrence number with which a run without reuse begins."""
+    digest = call.digest(session.base_url, CHAT, call.encode())
+    ledger = Ledger(tmp_path / "ledger", ScopeName("pool", "", session.base_url))
+    try:
+        return ledger.requests.next_occurrence(digest)
+    finally:
+        ledger.close()
+
+
+@pytest.mark.parametrize(("is_cancelled", "number"), [(False, 1), (True, 0)])
+async def test_answers_count_as_delivered_unless_a_user_was_cancelled(make_pool, tmp_path, is_cancelled, number):
+    """We cannot tell which answers a cancelled caller has used."""
+    pool, [call] = make_pool(), make_calls(1)
+    with anyio.CancelScope() as scope:
+        async with pool.use() as session:
+            await session.submit([call])
+            if is_cancelled:
+                scope.cancel()
+                await anyio.sleep(0)
+    assert await next_occurrence(session, tmp_path, call) == number
+
+
+async def test_an_interruption_ends_the_run_with_the_batches_in_progress(make_pool, sandbox, monkeypatch):
+    """Ctrl+C is noticed while the session waits for its batches."""
+    monkeypatch.setattr(session_pool, "_INTERRUPTION_CHECK_SECONDS", 0.01)
+    sandbox.configure(in_progress_seconds=600.0)
+    pool = make_pool(lambda batch_ids: InterruptedRun(*batch_ids) if batch_ids else None, base_url=sandbox.base_url)
+
+    async def submit() -> None:
+        async with pool.use() as session:
+            await session.submit(make_calls())
+
+    with pytest.raises(InterruptedRun) as caught:
+        await submit()
+    assert caught.value.args == tuple(batch["id"] for batch in sandbox.books().batches)
+
+
+@pytest.mark.parametrize("reuse_answers", [True, False])
+async def test_the_server_is_searched_once_for_each_scope(make_pool, sandbox, reuse_answers):
+    """A session that does not reuse answers skips the search, so a later session makes it."""
+    for index, reuses in enumerate([reuse_answers, True, True]):
+        async with make_pool(reuse_answers=reuses).use() as session:
+            await session.submit(make_calls(3)[index : index + 1])
+    searches = [call for call in sandbox.calls() if call.name == "batches.list" and "after" not in call.query]
+    assert len(searches) == 1
