@@ -35,7 +35,7 @@ _TABLE = re.compile(
     re.DOTALL,
 )
 _EXAMPLE = re.compile(r"\| \[`(\w+)`\]")
-# The site consists of `docs/` alone: each file outside has another address there.
+# Files outside `docs/` have another address on the site.
 _ADDRESSES = {
     "](../examples/README.md)": "](examples.md)",
     "](../benchmarks/results.md": "](benchmarks.md",

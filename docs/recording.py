@@ -27,8 +27,8 @@ from distilabel_openai_batch.sandbox import Sandbox, Settings
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "assets" / "recording.svg"
 
-# Seconds that the sandbox spends on each job.
-COURSE = Settings(validating_seconds=0.5, in_progress_seconds=4.0, finalizing_seconds=0.5)
+# Seconds of each job at the sandbox.
+JOB_TIMES = Settings(validating_seconds=0.5, in_progress_seconds=4.0, finalizing_seconds=0.5)
 # Ctrl+C follows the second progress line of the first run.
 PROGRESS_SIGN = "⏳"
 LINES_BEFORE_CTRL_C = 2
@@ -36,7 +36,7 @@ LINES_BEFORE_CTRL_C = 2
 COLUMNS = 112
 LONGEST_PAUSE_SECONDS = 0.8
 
-# In colour, distilabel's log ends each line with a link to the source file, by which the package's own lines are known.
+# With colours, each line of distilabel's log ends with a link to the source file, which tells the package's own lines.
 _OWN_SOURCE = "/distilabel_openai_batch/"
 _LOG_LINE = re.compile(r".*(?:INFO|WARNING|ERROR) +\['[\w.-]+'\] (?P<message>.*?) +\w+\.py:\d+ *")
 
@@ -139,14 +139,14 @@ def own_message(line: str) -> Text | None:
 def main() -> None:
     """Record the session, and write the picture."""
     program = Path(sys.executable)
-    with Sandbox(COURSE) as sandbox, TemporaryDirectory() as home:
+    with Sandbox(JOB_TIMES) as sandbox, TemporaryDirectory() as home:
         environment = os.environ | {
             "OPENAI_BASE_URL": sandbox.base_url,
             "OPENAI_API_KEY": "the-sandbox-takes-any-key",
             "HOME": home,
             "DISTILABEL_OPENAI_BATCH_DIR": str(Path(home) / "ledger"),
             "FORCE_COLOR": "1",
-            # So wide that the log wraps no line.
+            # The log must not wrap lines.
             "COLUMNS": "500",
         }
         session = Session(environment)

@@ -44,7 +44,7 @@ class EchoedLLM(OpenAIBatchLLM):
 
 
 @contextmanager
-def running(server: Server, bin: Path, folder: Path, upstream: str) -> Iterator[str]:
+def running_server(server: Server, bin: Path, folder: Path, upstream: str) -> Iterator[str]:
     """Start a server, yield its base URL as soon as `GET /batches` succeeds, and stop the server at the end.
 
     Raises:
@@ -114,7 +114,7 @@ def run(server: Server, bin: Path) -> str:
     with (
         tempfile.TemporaryDirectory(prefix="interop-") as temporary,
         Sandbox(Settings(failures=[FAILURE])) as sandbox,
-        running(server, bin, Path(temporary), sandbox.base_url) as base_url,
+        running_server(server, bin, Path(temporary), sandbox.base_url) as base_url,
     ):
         first, second = Path(temporary, "first"), Path(temporary, "second")
         check(server, generations(server, base_url, first))
