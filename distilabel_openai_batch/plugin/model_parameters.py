@@ -9,10 +9,14 @@ from typing import Any, Literal
 
 TokenLimitParameter = Literal["max_tokens", "max_completion_tokens"]
 
-# Names of reasoning models, with a fine-tune's or a gateway's prefix: the o-series, and GPT from 5 on except its chat
+# Names of reasoning models, with a gateway's prefix: the o-series, and GPT from 5 on except its chat
 # models. https://platform.openai.com/docs/guides/reasoning
 # Azure writes GPT-3.5 as `gpt-35`: https://learn.microsoft.com/azure/ai-services/openai/concepts/models
 _REASONING = re.compile(r"(.*[:/])?(o[1-9]|gpt-(?!35\b)([5-9]|[1-9]\d)(?!.*chat))")
+
+# Name of a fine-tuned model, `ft:BASE:ORGANIZATION:SUFFIX:ID`, with a gateway's prefix. Only the base model counts: a
+# suffix may read like another model. https://platform.openai.com/docs/guides/model-optimization
+_FINE_TUNED = re.compile(r"(?:.*/)?ft:([^:]+)")
 
 # Values that equal the default. Some reasoning models refuse the parameter with any value → leave such a value out.
 _NEUTRAL = {"temperature": 1, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0, "logprobs": False}
@@ -26,7 +30,8 @@ def token_limit_parameter(model: str) -> TokenLimitParameter:
         model: name of the model. Azure deployments and models of other servers get `"max_tokens"`, unless their name
             looks like the name of a reasoning model of OpenAI.
     """
-    return "max_completion_tokens" if _REASONING.match(model) else "max_tokens"
+    fine_tuned = _FINE_TUNED.match(model)
+    return "max_completion_tokens" if _REASONING.match(fine_tuned[1] if fine_tuned else model) else "max_tokens"
 
 
 def adapt_body(body: Mapping[str, Any], limit: TokenLimitParameter | None = None) -> Mapping[str, Any]:
