@@ -14,7 +14,7 @@ from distilabel_openai_batch.api.batch_list import BatchList
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
 from distilabel_openai_batch.api.creation import BatchOrder, Creation, CreationLimit
 from distilabel_openai_batch.api.files import FilesAPI
-from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.outcomes import Failure, Outcome, read_answer
 from distilabel_openai_batch.api.transport import Patience, Transport, error_code, json_object
 
 # OpenAI deletes a batch's files after thirty days. https://platform.openai.com/docs/guides/batch
@@ -240,7 +240,7 @@ class BatchAPI:
                 return Failure(message, status_code, code)
             if not isinstance(answer, dict):
                 raise ValueError("The server's answer is not of this API.")
-            return Answer.of(answer)
+            return read_answer(answer)
 
         return await transport.retry(f"send a request to {path}", attempt)
 

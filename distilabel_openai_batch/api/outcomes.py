@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from distilabel_openai_batch.api.encoding import decode_json, read_count
-from distilabel_openai_batch.api.failure_codes import MALFORMED, MISSING
+from distilabel_openai_batch.api.failure_codes import LENGTH, MALFORMED, MISSING, MISSING_CHOICE, UNUSABLE
 
 
 class Answer:
@@ -87,12 +87,23 @@ class Failure:
     tokens: tuple[int, int] = (0, 0)
     custom_id: str | None = field(default=None, compare=False)
 
+    @property
+    def is_billed(self) -> bool:
+        """`True` if the server answered the request, and counts it as completed, without any usable generation."""
+        return self.code in UNUSABLE and self.status_code is not None and self.status_code < 300
+
     def __str__(self) -> str:
         labels = [str(label) for label in (self.status_code, self.code) if label]
         return f"{self.message} ({', '.join(labels)})" if labels else self.message
 
 
 Outcome = Answer | Failure
+
+
+def is_billed(outcome: Outcome) -> bool:
+    """Return whether the server answered a request, usable or not, and so counts the request as completed."""
+    return isinstance(outcome, Answer) or outcome.is_billed
+
 
 Deliver = Callable[[Mapping[str, Outcome]], None]
 """Function that receives outcomes by their `custom_id`."""
@@ -105,6 +116,9 @@ OTHER_BATCH = Failure("The request is in a batch that was not selected.", code="
 
 OVERDUE = Failure("No job answered the request before the deadline.", code="overdue")
 """Failure of a request whose job was abandoned at the deadline."""
+
+SPENT_LIMIT = "The token limit was spent before the text began, as by reasoning: raise `max_new_tokens`."
+"""Message of a generation that the token limit left without text."""
 
 # The SDK's error texts begin like this. llama-stack passes them on, and gives the status code in the text only.
 _SDK_STATUS_CODE = re.compile(r"Error code: (\d{3})\b")
@@ -146,6 +160,34 @@ def build_result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
         return json.dumps(line).encode() + b"\n"
 
 
+def read_answer(body: dict[str, Any]) -> Outcome:
+    """Return the outcome that the body of a synchronous answer is: an answer, or a failure without any generation."""
+    return find_failure(body, 200) or Answer.of(body)
+
+
+def find_failure(body: Mapping[str, Any], status_code: int) -> Failure | None:
+    """Return the failure of an answer of which no generation has text; `None` for a usable answer.
+
+    Such answers are billed. A model that may call tools or refuse has no text either, so an answer counts as a failure
+    only if it has no choices, or if the token limit ended every choice before its text began.
+    """
+    choices = body.get("choices", True)
+    if not choices:
+        return Failure("The answer has no choices.", status_code, MISSING_CHOICE, _tokens(body))
+    if isinstance(choices, list) and all(map(is_spent, choices)):
+        return Failure(SPENT_LIMIT, status_code, LENGTH, _tokens(body))
+    return None
+
+
+def is_spent(choice: object) -> bool:
+    """Return whether the token limit ended a choice before its text, its refusal or its tool call began."""
+    if not isinstance(choice, dict) or choice.get("finish_reason") != "length":
+        return False
+    message = choice.get("message") or {}
+    parts = ("content", "refusal", "tool_calls", "function_call")
+    return not (choice.get("text") or (isinstance(message, dict) and any(map(message.get, parts))))
+
+
 def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
     response = result.get("response")
     if not isinstance(response, dict):
@@ -169,6 +211,12 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
         return _failure(error, status_code, "The server gave no reason.")
     if not isinstance(body, dict) or not body:
         return Failure("The answer has no body.", status_code, MALFORMED)
+    # Nearly every answer has a first choice that ended by itself → look no further.
+    choices = body.get("choices", True)
+    first = choices[0] if choices and type(choices) is list else None
+    is_suspect = not choices or (type(first) is dict and first.get("finish_reason") == "length")
+    if is_suspect and (failure := find_failure(body, status_code)):
+        return failure
     return Answer(line, _tokens(body), _cached_tokens(body))
 
 

@@ -26,8 +26,8 @@ class JobResults:
 
     Attributes:
         stray_lines: number of lines that name none of the requests, or are malformed.
-        answers: number of requests that have an answer.
-        tokens: tokens billed for the answers, in and out.
+        answers: number of requests that the server answered, usable or not.
+        tokens: tokens billed for these answers, in and out.
         cached_tokens: the part of the tokens in that the server had in its cache.
         long_prompts: the usage of each answer to a prompt longer than `LONG_PROMPT`, which may have its own price.
         model: the model's name in the first answer.
@@ -92,6 +92,9 @@ class JobResults:
             self._lines[6 * place : 6 * place + 6] = array("q", (*line, tokens_in, tokens_out, outcome.cached_tokens))
         elif self._lines[6 * place] < 0:
             self._lines[6 * place : 6 * place + 3] = array("q", line)
+            if outcome.is_billed:
+                self.answers += 1
+                self.tokens = (self.tokens[0] + outcome.tokens[0], self.tokens[1] + outcome.tokens[1])
 
 
 def _lines(file: RawIOBase | BytesIO) -> Iterator[tuple[int, bytes]]:

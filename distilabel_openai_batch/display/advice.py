@@ -9,7 +9,15 @@ requests of all rows of the Task, including the answered ones.
 from __future__ import annotations
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.failure_codes import CONTENT_FILTER, INVALID, NOT_SUBMITTED, REFUSAL, TRUNCATED
+from distilabel_openai_batch.api.failure_codes import (
+    CONTENT_FILTER,
+    INVALID,
+    LENGTH,
+    MISSING_CHOICE,
+    NOT_SUBMITTED,
+    REFUSAL,
+    TRUNCATED,
+)
 from distilabel_openai_batch.api.outcomes import Failure
 
 # https://platform.openai.com/docs/guides/error-codes and Azure's
@@ -54,8 +62,12 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
         return f"The failure is transient. {_RUN_AGAIN}"
     if code in (REFUSAL, *_POLICY_CODES):
         return "Submitting again rarely helps: reword these rows, or remove these rows."
-    if code == TRUNCATED:
+    if code in (TRUNCATED, LENGTH):
         return f"Raise `max_new_tokens` in `generation_kwargs`, {_MAKES_NEW_REQUESTS}"
+    if code == MISSING_CHOICE:
+        if failure.is_billed:
+            return f"The server answered without a generation. {_RUN_AGAIN}"
+        return "The server may not support `n`: repeat the rows in place of `num_generations`."
     if code == INVALID:
         return (
             "Raise `max_retries` of `structured_output`: only answers that do not fit the schema are requested again."

@@ -219,6 +219,8 @@ class Progress(Observer):
         if isinstance(outcome, Answer):
             usage = Usage.of_request(*outcome.tokens, outcome.cached_tokens)
             self._costs.add(str(outcome.body.get("model") or ""), model, usage, is_sync=True)
+        elif outcome.is_billed:
+            self._costs.add("", model, Usage.of_request(*outcome.tokens), is_sync=True)
         if self._bars and self._bars.is_due():
             self._draw()
 

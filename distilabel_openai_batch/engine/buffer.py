@@ -249,8 +249,10 @@ class CallBuffer:
         """
         self._failed = [(pending, failure) for pending, failure in self._failed if self._has_waiting_caller(pending)]
         kinds = {(failure.status_code, failure.code) for _, failure in self._failed}
+        # An answer without text was billed → its row fails, and not the run.
+        is_billed = any(failure.is_billed for _, failure in self._failed)
         only_failures = not self._answers and not self._batches_in_progress and len(kinds) == 1
-        permanent = only_failures and not errors.is_transient(*next(iter(kinds)))
+        permanent = only_failures and not is_billed and not errors.is_transient(*next(iter(kinds)))
         # Loading what another Task submitted finds no request: without the error its advice would be to buy all again.
         if permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if not self._running_flushes and not self._pending:

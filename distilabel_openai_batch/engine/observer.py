@@ -35,7 +35,7 @@ class Observer:
         """
 
     def on_rejected(self, failure: Failure, custom_id: str) -> None:
-        """Record an answer that does not fit its schema and was not repaired."""
+        """Record an answer that lacks a generation: not in the answer, without text, or unfit for its schema."""
 
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
         """Record a batch that was created for a shard."""

@@ -14,7 +14,7 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Deliver, Outcome, parse_result_line
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Deliver, Outcome, is_billed, parse_result_line
 from distilabel_openai_batch.api.requests import is_custom_id
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.transport import Patience
@@ -151,7 +151,7 @@ class ResultCollector:
         """Return whether the files of a failed batch have answers; failures count if the batch itself has no errors."""
         row_ids = self._ledger.requests.row_ids(job)
         return any(
-            result[0] in row_ids and (isinstance(result[1], Answer) or not batch.errors)
+            result[0] in row_ids and (is_billed(result[1]) or not batch.errors)
             for line in _read_lines(paths)
             if (result := parse_result_line(line))
         )
@@ -207,8 +207,8 @@ class ResultCollector:
 
 
 def count_answers(results: Sequence[tuple[str, Outcome]]) -> int:
-    """Return the number of requests that have an answer among results."""
-    return len({custom_id for custom_id, outcome in results if isinstance(outcome, Answer)})
+    """Return the number of requests that the server answered among results."""
+    return len({custom_id for custom_id, outcome in results if is_billed(outcome)})
 
 
 def _read_lines(paths: Sequence[Path]) -> Iterator[bytes]:

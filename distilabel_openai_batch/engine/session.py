@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
@@ -14,8 +14,12 @@ from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
+from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.structured_output.repair import Repair
+
+ReadOutcome = Callable[[int, Outcome, str | None], Failure | None]
+"""Function that reads an outcome, given its index and its `custom_id`; returns why an answer lacks a generation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +68,12 @@ class Session:
         self._memory = parts.memory
         self._bodies = parts.bodies
 
-    async def submit(self, calls: Iterable[APICall | Failure]) -> list[Outcome]:
+    async def submit(self, calls: Iterable[APICall | Failure], read: ReadOutcome | None = None) -> list[Outcome]:
         """Wait until each call has an outcome; submit a call again if its answer does not fit its schema.
 
         Args:
             calls: the calls; a failure among them is its own outcome.
+            read: reads each outcome, in the order of the calls, while the session is open.
 
         Returns:
             One outcome for each call, in the order of the calls.
@@ -107,9 +112,29 @@ class Session:
             request = submitted[index]
             assert isinstance(request, Request)
             outcomes[index], logged[index] = self._end_repair(repair, request.custom_id)
+        if read:
+            self._read(outcomes, submitted, logged, read)
         if log := CallLog.active():
             log.add(logged)
         return outcomes
+
+    def _read(
+        self,
+        outcomes: Sequence[Outcome],
+        submitted: Sequence[Request | Failure],
+        logged: list[Outcome],
+        read: ReadOutcome,
+    ) -> None:
+        """Read each outcome, and report the answers that lack a generation."""
+        with gc_paused():
+            for index, outcome in enumerate(outcomes):
+                request = submitted[index]
+                custom_id = request.custom_id if isinstance(request, Request) else None
+                failure = read(index, outcome, custom_id)
+                # The end of a repair has reported the choices that do not fit their schema.
+                if failure and custom_id and isinstance(outcome, Answer) and logged[index] is outcome:
+                    self._observer.on_rejected(failure, custom_id)
+                    logged[index] = failure
 
     def _end_repair(self, repair: Repair, custom_id: str) -> tuple[Outcome, Outcome]:
         """Return the outcome of a call with a schema, and the outcome that the call's log shows."""

@@ -40,8 +40,10 @@ _INSERT_ANSWER = """
 """
 
 _INSERT_FAILED = """
-    INSERT OR IGNORE INTO requests (scope, custom_id, job, state, attempts, status_code, code, error)
-    VALUES (?, ?, ?, 'failed', 1, ?, ?, ?)
+    INSERT OR IGNORE INTO requests (
+        scope, custom_id, job, state, attempts, status_code, code, error, tokens_in, tokens_out
+    )
+    VALUES (?, ?, ?, 'failed', 1, ?, ?, ?, nullif(?, 0), nullif(?, 0))
 """
 
 # If another job has the request's row, `other_jobs` ties the request to the adopted job.
@@ -120,7 +122,7 @@ class AdoptedJobs:
             database.executemany(
                 _INSERT_FAILED,
                 [
-                    (scope_id, custom_id, job_id, failure.status_code, failure.code, failure.message)
+                    (scope_id, custom_id, job_id, failure.status_code, failure.code, failure.message, *failure.tokens)
                     for custom_id, failure in failures
                 ],
             )

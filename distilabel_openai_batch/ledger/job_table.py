@@ -49,7 +49,13 @@ _UPDATE_TIMELINE = """
 _FAIL_PENDING = "UPDATE requests SET state = 'failed', code = ?, error = ? WHERE job = ? AND state = 'asked'"
 
 # `mark_ended` sets `ended_at` of a batch's job; a synchronous job ends with its collection.
-_MARK_COLLECTED = "UPDATE jobs SET state = 'collected', ended_at = coalesce(ended_at, ?) WHERE id = ?"
+# A server counts an answer without text as completed, the ledger counts the request as failed → the ledger decides.
+_MARK_COLLECTED = """
+    UPDATE jobs SET state = 'collected', ended_at = coalesce(ended_at, ?), failed = max(failed, left.requests),
+        completed = min(completed, jobs.requests - left.requests)
+    FROM (SELECT count(*) AS requests FROM requests WHERE job = ? AND state = 'failed') AS left
+    WHERE id = ?
+"""
 
 
 class JobTable:
@@ -196,7 +202,7 @@ class JobTable:
         _check_transition(job, JobState.COLLECTED)
         with self._connection.transaction() as database:
             database.execute(_FAIL_PENDING, (missing.code, missing.message, job.id))
-            database.execute(_MARK_COLLECTED, (time.time(), job.id))
+            database.execute(_MARK_COLLECTED, (time.time(), job.id, job.id))
         return replace(job, state=JobState.COLLECTED)
 
     def mark_dropped(self, job: Job, error: str | None = None) -> Job:

@@ -65,7 +65,9 @@ _MARK_ANSWERED = """
 """
 
 _MARK_FAILED = """
-    UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ? WHERE id = ? AND state = 'asked'
+    UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ?, tokens_in = nullif(?, 0),
+        tokens_out = nullif(?, 0)
+    WHERE id = ? AND state = 'asked'
 """
 
 _NEXT_OCCURRENCE = """
@@ -172,7 +174,7 @@ class RequestTable:
             database.executemany(
                 _MARK_FAILED,
                 (
-                    (failure.status_code, failure.code, failure.message, row_ids[name])
+                    (failure.status_code, failure.code, failure.message, *failure.tokens, row_ids[name])
                     for name, failure in failures.items()
                 ),
             )
@@ -230,7 +232,7 @@ def _outcome(
     if state == PENDING:
         return None
     if state == FAILED:
-        return Failure(error or "no message", status_code, code)
+        return Failure(error or "no message", status_code, code, (tokens_in or 0, tokens_out or 0))
     if line is None:
         return Failure("The ledger has no result line of this answered request.", code="missing_result")
     return Answer(line, (tokens_in or 0, tokens_out or 0))

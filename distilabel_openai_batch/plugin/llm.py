@@ -23,13 +23,19 @@ from distilabel_openai_batch.engine.calls import APICall, CallLog
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
-from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.hooks import step_process
+from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
 from distilabel_openai_batch.plugin.base import BatchClient
 from distilabel_openai_batch.plugin.call_capture import capture_calls, check_parameters, read_completion
 from distilabel_openai_batch.plugin.embeddings import embed
 from distilabel_openai_batch.plugin.model_parameters import TokenLimitParameter, adapt_body
-from distilabel_openai_batch.plugin.outputs import explained_output, failed_output, with_failures
+from distilabel_openai_batch.plugin.outputs import (
+    complete_body,
+    complete_output,
+    failed_output,
+    first_failure,
+    with_failures,
+)
 from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, ClientStub, CompletionView, view
 from distilabel_openai_batch.structured_output.options import dump_structured_output, parse_structured_output
@@ -298,7 +304,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 self._logger.warning(f"⚠️ {reason}.")
                 outputs.append(failed_output(reason, num_generations))
             else:
-                outputs.append(self._explain(output, reason))
+                outputs.append(complete_output(output, reason, num_generations))
             reasons.append(reason)
         _log_outcomes(reasons)
         return outputs
@@ -321,17 +327,25 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
     ) -> list[GenerateOutput]:
         """Submit one request per input, and build the outputs from the answers."""
+        outputs: list[GenerateOutput] = []
+
+        def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
+            output = self._output(inputs[index], num_generations, kwargs, outcome, custom_id)
+            outputs.append(output)
+            return first_failure(output) if type(output) is OutputWithFailures else None
+
         session: Session
         async with self.session() as session:
-            outcomes = await session.submit(capture_calls(self, inputs, num_generations, kwargs, self._adapt))
-        with gc_paused():
-            return [
-                self._output(input, num_generations, kwargs, outcome)
-                for input, outcome in zip(inputs, outcomes, strict=True)
-            ]
+            await session.submit(capture_calls(self, inputs, num_generations, kwargs, self._adapt), read)
+        return outputs
 
     def _output(
-        self, input: FormattedInput, num_generations: int, kwargs: dict[str, Any], outcome: Outcome
+        self,
+        input: FormattedInput,
+        num_generations: int,
+        kwargs: dict[str, Any],
+        outcome: Outcome,
+        custom_id: str | None = None,
     ) -> GenerateOutput:
         """Build distilabel's output from the outcome of a request."""
         if isinstance(outcome, Failure):
@@ -342,15 +356,12 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         except Exception as error:
             message = f"The answer {completion.id} is not a completion: {error!r}"
             self._logger.warning(f"⚠️ {message}.")
-            failure = Failure(message, code=MALFORMED, tokens=outcome.tokens, custom_id=outcome.custom_id)
+            failure = Failure(message, code=MALFORMED, tokens=outcome.tokens, custom_id=custom_id)
             return failed_output(failure, num_generations)
-        return self._explain(output, outcome)
-
-    def _explain(self, output: GenerateOutput, outcome: Outcome) -> GenerateOutput:
-        """Attach the reasons of missing generations, if `add_failures` is set."""
-        if self.add_failures and None in output["generations"] and isinstance(outcome, Answer):
-            return explained_output(output, outcome)
-        return output
+        generations = output["generations"]
+        if len(generations) >= num_generations and all(generations):
+            return output
+        return complete_output(output, outcome, num_generations, custom_id)
 
     def _adapt(self, call: APICall) -> APICall:
         """Change the body of a chat to the parameters that the model takes."""
@@ -364,12 +375,21 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         Raises:
             _RequestFailedError: the request failed.
         """
+        bodies: list[dict[str, Any]] = []
+
+        def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
+            if isinstance(outcome, Failure):
+                return None
+            body, failure = complete_body(outcome, call, custom_id)
+            bodies.append(body)
+            return failure
+
         session: Session
         async with self.session() as session:
-            [outcome] = await session.submit([self._adapt(call)])
+            [outcome] = await session.submit([self._adapt(call)], read)
         if isinstance(outcome, Failure):
             raise _RequestFailedError(outcome)
-        completion: CompletionView = view(outcome.body)
+        completion: CompletionView = view(bodies[0])
         return completion
 
 

@@ -1,13 +1,15 @@
-"""Outputs of an LLM, with a reason for each missing generation."""
+"""Outputs of an LLM, with as many generations as requested, and a reason for each missing generation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from distilabel.typing import GenerateOutput
 
-from distilabel_openai_batch.api.failure_codes import EMPTY, REFUSAL
-from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.failure_codes import CONTENT_FILTER, EMPTY, LENGTH, MISSING_CHOICE, REFUSAL
+from distilabel_openai_batch.api.outcomes import SPENT_LIMIT, Answer, Failure, Outcome, is_spent
+from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
 
 
@@ -16,6 +18,12 @@ def with_failures(output: GenerateOutput, failures: Sequence[Failure | None]) ->
     annotated = OutputWithFailures(output)
     annotated.failures = failures
     return annotated
+
+
+def first_failure(output: GenerateOutput) -> Failure | None:
+    """Return the first failure of an output's generations; `None` if all generations are present."""
+    failures = output.failures if isinstance(output, OutputWithFailures) else ()
+    return next((failure for failure in failures if failure), None)
 
 
 def failed_output(failure: Failure, num_generations: int) -> GenerateOutput:
@@ -29,26 +37,104 @@ def failed_output(failure: Failure, num_generations: int) -> GenerateOutput:
     return with_failures(output, [failure] * num_generations)
 
 
-def explained_output(output: GenerateOutput, answer: Answer) -> GenerateOutput:
-    """Attach to an output the reason of each missing generation."""
-    return with_failures(output, [_reason(answer, *generation) for generation in enumerate(output["generations"])])
+def complete_output(
+    output: GenerateOutput, outcome: Outcome, num_generations: int, custom_id: str | None = None
+) -> GenerateOutput:
+    """Return an output with `None`, and the reason, for each generation that is absent or has no usable text.
+
+    Args:
+        output: the output, as `OpenAILLM` or a subclass made it.
+        outcome: the last outcome that the output was made of.
+        num_generations: the requested number of generations.
+        custom_id: the `custom_id` of the request, for the reasons.
+    """
+    generations = output["generations"]
+    missing = num_generations - len(generations)
+    if missing > 0:
+        generations = [*generations, *[None] * missing]
+    failures = _failures(generations, outcome, num_generations, custom_id)
+    if not any(failures):
+        return output
+    output["generations"] = [
+        None if failure else generation for generation, failure in zip(generations, failures, strict=True)
+    ]
+    return with_failures(output, failures)
 
 
-def _reason(answer: Answer, index: int, generation: str | None) -> Failure | None:
-    """Return the failure that explains a missing generation; `None` for a generation that is present."""
-    if generation is not None:
-        return None
+def complete_body(answer: Answer, call: APICall, custom_id: str | None) -> tuple[dict[str, Any], Failure | None]:
+    """Return an answer's body with a choice for each requested generation, and the first missing one's reason."""
+    body = answer.body
+    choices, requested = body.get("choices"), call.body.get("n") or 1
+    if not isinstance(choices, list) or not isinstance(requested, int):
+        return body, None
+    reasons = [
+        _choice_failure(answer, choices, index, requested, custom_id) for index in range(max(requested, len(choices)))
+    ]
+    empty = {"message": {"role": "assistant", "content": None}, "text": None, "finish_reason": None}
+    for index, reason in enumerate(reasons):
+        if index >= len(choices):
+            choices.append(empty | {"index": index})
+        elif reason and _text(choices[index]) == "":
+            choices[index] = choices[index] | {name: empty[name] for name in ("message", "text")}
+    return body, next((reason for reason in reasons if reason), None)
+
+
+def _failures(
+    generations: Sequence[str | None], outcome: Outcome, num_generations: int, custom_id: str | None
+) -> list[Failure | None]:
+    """Return the reason of each missing generation; `None` for a generation that is present."""
+    if isinstance(outcome, Failure):
+        return [None if generation else outcome for generation in generations]
+    body = outcome.body
+    choices = body.get("choices")
+    choices = choices if isinstance(choices, list) else []
+    failures: list[Failure | None] = []
+    for index, generation in enumerate(generations):
+        failure = None
+        if not generation:
+            failure = _choice_failure(outcome, choices, index, num_generations, custom_id)
+            if failure is None and generation is None:
+                failure = _empty(None, custom_id)
+        failures.append(failure)
+    return failures
+
+
+def _choice_failure(
+    answer: Answer, choices: Sequence[object], index: int, num_generations: int, custom_id: str | None
+) -> Failure | None:
+    """Return why a choice is no generation; `None` for a choice with a text, which a model may leave empty."""
     if answer.choice_failures and index in answer.choice_failures:
         return answer.choice_failures[index]
-    choices = answer.body.get("choices")
-    choice = choices[index] if isinstance(choices, list) and index < len(choices) else None
-    message = choice.get("message") if isinstance(choice, dict) else None
-    refusal = message.get("refusal") if isinstance(message, dict) else None
+    if index >= len(choices):
+        message = f"The answer has {len(choices)} of {num_generations} generations."
+        return Failure(message, code=MISSING_CHOICE, custom_id=custom_id)
+    choice = choices[index]
+    if not isinstance(choice, dict):
+        return _empty(None, custom_id)
+    if is_spent(choice):
+        return Failure(SPENT_LIMIT, code=LENGTH, custom_id=custom_id)
+    text, finish_reason = _text(choice), choice.get("finish_reason")
+    if text or (text == "" and finish_reason != CONTENT_FILTER):
+        return None
+    refusal = _message(choice).get("refusal")
     if isinstance(refusal, str) and refusal:
-        return Failure(f"The model refused: {refusal}", code=REFUSAL, custom_id=answer.custom_id)
-    finish_reason = choice.get("finish_reason") if isinstance(choice, dict) else None
+        return Failure(f"The model refused: {refusal}", code=REFUSAL, custom_id=custom_id)
+    return _empty(finish_reason, custom_id)
+
+
+def _empty(finish_reason: object, custom_id: str | None) -> Failure:
     return Failure(
         f"The answer has no text (finish_reason: {finish_reason or 'not given'}).",
         code=str(finish_reason) if finish_reason and finish_reason != "stop" else EMPTY,
-        custom_id=answer.custom_id,
+        custom_id=custom_id,
     )
+
+
+def _text(choice: Mapping[str, Any]) -> object:
+    """Return the text of a choice of either endpoint; `None` without a text."""
+    return choice.get("text") if choice.get("message") is None else _message(choice).get("content")
+
+
+def _message(choice: Mapping[str, Any]) -> Mapping[str, Any]:
+    message = choice.get("message")
+    return message if isinstance(message, dict) else {}

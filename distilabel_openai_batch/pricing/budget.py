@@ -11,7 +11,7 @@ from decimal import Decimal
 import anyio.lowlevel
 import orjson
 
-from distilabel_openai_batch.api.outcomes import Answer, Deliver, Outcome
+from distilabel_openai_batch.api.outcomes import Answer, Deliver, Outcome, is_billed
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.errors import BudgetError
@@ -133,8 +133,9 @@ class Budget(NoBudget):
 
         def deliver_and_settle(outcomes: Mapping[str, Outcome]) -> None:
             for custom_id, outcome in outcomes.items():
-                if (bound := self._release(custom_id)) and isinstance(outcome, Answer):
-                    usage = Usage.of_request(*outcome.tokens, outcome.cached_tokens)
+                if (bound := self._release(custom_id)) and is_billed(outcome):
+                    cached_tokens = outcome.cached_tokens if isinstance(outcome, Answer) else 0
+                    usage = Usage.of_request(*outcome.tokens, cached_tokens)
                     billed = bound.rates.cost(usage, bound.is_sync).spent
                     # The server reports no usage → charge the upper bound.
                     self._spent += billed if any(outcome.tokens) else bound.dollars

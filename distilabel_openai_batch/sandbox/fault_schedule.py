@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .faults import AnyFault, BatchFault, Fault, ResultFault
+from .model.scripts import SCRIPTS
 from .settings import RequestFailure
 
 
@@ -87,6 +88,20 @@ class FaultSchedule:
             for entry in self._faults:
                 if isinstance(entry.fault, ResultFault) and entry.fault.contains.encode() in body and entry.use():
                     return entry.fault
+        return None
+
+    def take_script(self, body: bytes) -> ResultFault | None:
+        """Return the fault that scripts the answer to a synchronous call, and count the fault as used."""
+        with self._lock:
+            for entry in self._faults:
+                fault = entry.fault
+                if (
+                    isinstance(fault, ResultFault)
+                    and fault.kind in SCRIPTS
+                    and fault.contains.encode() in body
+                    and entry.use()
+                ):
+                    return fault
         return None
 
     def take_failure(self, body: bytes, endpoint: Literal["batch", "sync"]) -> RequestFailure | None:

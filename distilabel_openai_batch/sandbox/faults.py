@@ -69,7 +69,14 @@ class ResultFault(BaseModel):
     - `bare_error`: write an error without `code` and without the key `response`, as llama-stack does.
     - `refuse`: let the model refuse to answer, in every choice.
     - `ramble`: let the model answer in prose, whatever format the request demands.
+    - `filter`: let a content filter withhold every choice.
+    - `spend_limit`: let the model spend the token limit before its text begins, in every choice.
+    - `spend_limit_once`: let the model spend the token limit before its text begins, in the first choice.
+    - `no_choices`: answer without a choice, as Gemini and Azure's content filter do; the answer is billed.
+    - `one_choice`: answer with one choice, as servers do that ignore `n`.
     - `to_error_file`, `to_output_file`: write the line to this file, whichever file is the right one.
+
+    The kinds from `refuse` to `one_choice` change the answers of synchronous calls too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +95,11 @@ class ResultFault(BaseModel):
         "bare_error",
         "refuse",
         "ramble",
+        "filter",
+        "spend_limit",
+        "spend_limit_once",
+        "no_choices",
+        "one_choice",
         "to_error_file",
         "to_output_file",
     ] = Field(description="Kind of fault, see the list above.")

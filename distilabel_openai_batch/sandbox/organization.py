@@ -7,7 +7,7 @@ import secrets
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +19,7 @@ from .file_store import FileStore
 from .files import BATCH_FILE_SECONDS, StoredFile, check_expiry
 from .model.answers import ModelAnswer, answer_request
 from .model.hashing import body_digest, canonical_json
+from .model.scripts import SCRIPTS
 from .records import Call, Interval, max_overlap
 from .results import failure_answer
 from .settings import Settings
@@ -262,6 +263,8 @@ class Organization:
         if answer.status == 200:
             with self.state.lock:
                 self._sync_bodies[body_digest(serialised)] += 1
+            if script := self.state.schedule.take_script(serialised):
+                return replace(answer, body=SCRIPTS[script.kind](answer.body))
         return answer
 
     # Records

@@ -18,16 +18,13 @@ from .fault_schedule import FaultSchedule
 from .faults import ResultFault
 from .model.answers import ModelAnswer, answer_request
 from .model.hashing import body_digest, canonical_json
+from .model.scripts import SCRIPTS
 from .settings import RequestFailure, Settings
 from .validation import Validation
 
 _BUFFER_BYTES = 1 << 20
 _LINES_PER_PAUSE = 256
 
-_SCRIPTED_MESSAGES = {
-    "refuse": {"refusal": "I'm sorry, I can't assist with that."},
-    "ramble": {"content": "I would rather say it in words."},
-}
 # Code and message, in OpenAI's words, of a request that had no answer when the batch ended.
 _UNANSWERED = {
     "expired": ("batch_expired", "This request could not be executed before the completion window expired."),
@@ -273,12 +270,6 @@ def _corrupt_entry(entry: dict[str, Any], kind: str) -> dict[str, Any]:
     if kind == "bare_error":
         error = {"type": "server_error", "message": "The engine did not answer."}
         return {"id": entry["id"], "custom_id": entry["custom_id"], "error": error}
-    if kind in _SCRIPTED_MESSAGES:
-        return entry | {"response": response | {"body": _replace_message(response["body"], _SCRIPTED_MESSAGES[kind])}}
+    if kind in SCRIPTS:
+        return entry | {"response": response | {"body": SCRIPTS[kind](response["body"])}}
     return entry
-
-
-def _replace_message(body: dict[str, Any], message: dict[str, str]) -> dict[str, Any]:
-    """Return a chat completion in which every choice has the given message."""
-    replaced = {"role": "assistant", "content": None, "refusal": None} | message
-    return body | {"choices": [choice | {"message": replaced} for choice in body.get("choices", [])]}

@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: distilabel looks for `StepInput` in a function's annotations themselves.
 
+import functools
 import itertools
 
 import pytest
@@ -102,6 +103,75 @@ def test_generation_that_does_not_fit_the_schema_has_a_reason(sandbox, grouped):
     assert failed_generations in (1, 2)
     assert failed[0]["failure_generate"]["code"] == "invalid_structured_output"
     assert failed[0]["failure_generate"]["custom_id"]
+
+
+MISSING = [
+    ("no_choices", {0: "missing_choice", 1: "missing_choice", 2: "missing_choice"}),
+    ("one_choice", {1: "missing_choice", 2: "missing_choice"}),
+    ("spend_limit", {0: "length", 1: "length", 2: "length"}),
+    ("spend_limit_once", {0: "length"}),
+]
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["a row each", "grouped"])
+@pytest.mark.parametrize(("kind", "codes"), MISSING, ids=[kind for kind, _ in MISSING])
+def test_row_with_a_missing_generation_stays(sandbox, grouped, kind, codes):
+    """Each missing generation is `None`, and its row has the reason."""
+    sandbox.add_fault(ResultFault(kind=kind, contains="number 7.", times=-1))
+
+    rows = process_rows(generation_task(num_generations=3, group_generations=grouped))
+
+    assert [row["id"] for row in rows] == [id for id in range(12) for _ in range(1 if grouped else 3)]
+    assert {row["id"] for row in rows if row["failure_generate"]} == {7}
+    sevenths = [row for row in rows if row["id"] == 7]
+    if grouped:
+        [row] = sevenths
+        assert [text is None for text in row["generation"]] == [index in codes for index in range(3)]
+        assert row["failure_generate"]["code"] == next(iter(codes.values()))
+    else:
+        assert [row["generation"] is None for row in sevenths] == [index in codes for index in range(3)]
+        found = [row["failure_generate"] and row["failure_generate"]["code"] for row in sevenths]
+        assert found == [codes.get(index) for index in range(3)]
+    assert all(row["failure_generate"]["custom_id"] for row in sevenths if row["failure_generate"])
+
+
+@pytest.mark.parametrize(("kind", "codes"), MISSING, ids=[kind for kind, _ in MISSING])
+def test_task_that_makes_its_own_rows_has_the_reason_of_a_missing_generation(sandbox, kind, codes):
+    sandbox.add_fault(ResultFault(kind=kind, contains="number 7.", times=-1))
+    rows = process_rows(CallsForThree(name="generate", llm=llm(), input_batch_size=5))
+    assert failure_codes_of(rows) == {7: next(iter(codes.values()))}
+
+
+@pytest.mark.parametrize(("kind", "codes"), MISSING, ids=[kind for kind, _ in MISSING])
+def test_streamed_and_loaded_rows_with_a_missing_generation_stay(sandbox, tmp_path, kind, codes):
+    sandbox.add_fault(ResultFault(kind=kind, contains="number 7.", times=-1))
+    task = functools.partial(generation_task, num_generations=3)
+    with Pipeline(name="streaming", cache_dir=tmp_path) as pipeline:
+        StreamBatchResults(task=task(), data=number_rows(12))
+    streamed = run(pipeline)
+
+    submit = SubmitBatch(task=task(), run_name="numbers")
+    submit.load()
+    list(submit.process(number_rows(12)))
+    with Pipeline(name="loading", cache_dir=tmp_path) as pipeline:
+        LoadBatchResults(task=task(), run_name="numbers")
+    loaded = run(pipeline)
+
+    for rows in (streamed, loaded):
+        assert [row["id"] for row in rows] == [id for id in range(12) for _ in range(3)]
+        assert [row["id"] for row in rows if row["failure_generate"]] == [7] * len(codes)
+    assert [row["id"] for row in loaded if row["batch_failure"]] == [7] * len(codes)
+
+
+class CallsForThree(TextGeneration):
+    """A Task that asks for three generations, and makes its output rows without `_format_outputs`."""
+
+    def process(self, inputs: StepInput):
+        outputs = self.llm.generate_outputs([self.format_input(row) for row in inputs], num_generations=3)
+        yield [
+            row | {"generation": output["generations"][0], "model_name": "m"}
+            for row, output in zip(inputs, outputs, strict=True)
+        ]
 
 
 class FailsOnNone(TextGeneration):

@@ -8,7 +8,15 @@ import pytest
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.failure_codes import MALFORMED, MISSING
-from distilabel_openai_batch.api.outcomes import Answer, Failure, batch_failure, build_result_line, parse_result_line
+from distilabel_openai_batch.api.outcomes import (
+    Answer,
+    Failure,
+    batch_failure,
+    build_result_line,
+    is_billed,
+    parse_result_line,
+    read_answer,
+)
 from tests.support.result_lines import COMPLETION, api_error, line, response
 
 ANSWERED = {
@@ -24,6 +32,56 @@ ANSWERED = {
     "no id and no error": json.dumps({"custom_id": "a", "response": {"body": COMPLETION}}).encode(),
     "more fields": json.dumps({"custom_id": "a", "response": response(COMPLETION), "new": [1]}).encode(),
 }
+
+
+def completion(*choices: dict) -> dict:
+    return {**COMPLETION, "choices": list(choices), "usage": {"prompt_tokens": 3, "completion_tokens": 8}}
+
+
+SPENT = {"finish_reason": "length", "message": {"role": "assistant", "content": ""}}
+CUT = {"finish_reason": "length", "message": {"role": "assistant", "content": "Once"}}
+USABLE = {
+    "a cut text": completion(CUT),
+    "one cut text": completion(SPENT, CUT),
+    "a text that the model left empty": completion({"finish_reason": "stop", "message": {"content": ""}}),
+    "a refusal": completion({"finish_reason": "length", "message": {"content": None, "refusal": "No"}}),
+    "a cut tool call": completion({"finish_reason": "length", "message": {"content": None, "tool_calls": [{}]}}),
+    "a cut legacy text": completion({"finish_reason": "length", "text": "Once"}),
+    "choices that are no objects": completion(None),
+    "no field of choices": {"object": "list", "data": []},
+}
+UNUSABLE = {
+    "a spent limit": (completion(SPENT), "length"),
+    "spent limits": (completion(SPENT, SPENT), "length"),
+    "no content": (completion({"finish_reason": "length", "message": {"content": None}}), "length"),
+    "no message": (completion({"finish_reason": "length"}), "length"),
+    "an empty legacy text": (completion({"finish_reason": "length", "text": ""}), "length"),
+    "no choices": (completion(), "missing_choice"),
+    "null choices": ({**completion(), "choices": None}, "missing_choice"),
+}
+
+
+@pytest.mark.parametrize("body", USABLE.values(), ids=USABLE.keys())
+def test_answer_with_a_usable_choice_is_an_answer(body):
+    assert parse_result_line(line("a", response(body))) == ("a", Answer.of(body))
+    assert read_answer(body) == Answer.of(body)
+
+
+@pytest.mark.parametrize(("body", "code"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_answer_without_a_usable_choice_is_a_billed_failure(body, code):
+    _, failure = parse_result_line(line("a", response(body)))
+
+    assert isinstance(failure, Failure)
+    assert (failure.status_code, failure.code, failure.tokens) == (200, code, (3, 8))
+    assert failure.is_billed
+    assert is_billed(failure)
+    assert read_answer(body) == failure
+
+
+def test_failure_of_the_api_is_not_billed():
+    """A code of the API may be equal to a `finish_reason`."""
+    assert not Failure("Too long.", 400, "length").is_billed
+    assert not Failure("Oops.", 500).is_billed
 
 
 @pytest.mark.parametrize("text", ANSWERED.values(), ids=ANSWERED.keys())

@@ -46,12 +46,15 @@ class StubSession:
         self.sent: list[tuple[str, dict]] = []
         """Endpoint and body of each call."""
 
-    async def submit(self, calls):
+    async def submit(self, calls, read=None):
         calls = list(calls)
         sent = [(call.endpoint, orjson.loads(call.encode())) for call in calls if not isinstance(call, Failure)]
         self.sent += sent
         answers = iter(self._outcomes if len(self._outcomes) > 1 else self._outcomes * len(sent))
-        return [call if isinstance(call, Failure) else next(answers) for call in calls]
+        outcomes = [call if isinstance(call, Failure) else next(answers) for call in calls]
+        for index, outcome in enumerate(outcomes if read else ()):
+            read(index, outcome, "stub-0")
+        return outcomes
 
 
 class StubSessions:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure
-from distilabel_openai_batch.plugin.outputs import explained_output, failed_output, with_failures
+from distilabel_openai_batch.engine.calls import APICall
+from distilabel_openai_batch.plugin.outputs import (
+    complete_body,
+    complete_output,
+    failed_output,
+    first_failure,
+    with_failures,
+)
 
 
 def test_failed_request_gives_the_reason_of_each_generation():
@@ -28,6 +35,7 @@ def test_failures_do_not_change_the_output():
     ("choice", "message", "code"),
     [
         ({"message": {"refusal": "I'm sorry."}}, "The model refused: I'm sorry.", "refusal"),
+        ({"finish_reason": "length", "message": {"content": None}}, "raise `max_new_tokens`", "length"),
         ({"finish_reason": "content_filter"}, "(finish_reason: content_filter)", "content_filter"),
         ({"finish_reason": "stop", "message": {"refusal": ""}}, "(finish_reason: stop)", "empty_answer"),
         ({}, "(finish_reason: not given)", "empty_answer"),
@@ -37,7 +45,7 @@ def test_failures_do_not_change_the_output():
 def test_reason_of_a_missing_generation_comes_from_its_choice(choice, message, code):
     output = {"generations": [None], "statistics": {}}
 
-    [failure] = explained_output(output, Answer.of({"choices": [choice]})).failures
+    [failure] = complete_output(output, Answer.of({"choices": [choice]}), 1).failures
 
     assert message in failure.message
     assert failure.code == code
@@ -45,15 +53,76 @@ def test_reason_of_a_missing_generation_comes_from_its_choice(choice, message, c
 
 @pytest.mark.parametrize("body", [{"choices": None}, {"choices": []}, {"object": "list"}], ids=str)
 def test_answer_without_choices_gives_a_reason(body):
-    [failure] = explained_output({"generations": [None], "statistics": {}}, Answer.of(body)).failures
+    [failure] = complete_output({"generations": [None], "statistics": {}}, Answer.of(body), 1).failures
 
-    assert failure.code == "empty_answer"
+    assert failure.code == "missing_choice"
 
 
 def test_reason_of_a_generation_that_does_not_fit_the_schema_is_kept():
     rejection = Failure("The answer does not fit the schema.")
     answer = Answer.of({"choices": [{}, {"message": {"content": "b"}}]}, {0: rejection})
 
-    output = explained_output({"generations": [None, "b"], "statistics": {}}, answer)
+    output = complete_output({"generations": [None, "b"], "statistics": {}}, answer, 2)
 
     assert output.failures == [rejection, None]
+
+
+def choice(content: str | None, finish_reason: str = "stop") -> dict:
+    return {"finish_reason": finish_reason, "message": {"role": "assistant", "content": content}}
+
+
+SPENT = choice("", "length")
+
+
+def test_generation_that_the_answer_lacks_is_none():
+    output = complete_output({"generations": ["a"]}, Answer.of({"choices": [choice("a")]}), 3, "x-0")
+
+    assert output["generations"] == ["a", None, None]
+    assert [failure and (failure.message, failure.code, failure.custom_id) for failure in output.failures] == [
+        None,
+        ("The answer has 1 of 3 generations.", "missing_choice", "x-0"),
+        ("The answer has 1 of 3 generations.", "missing_choice", "x-0"),
+    ]
+
+
+def test_generation_without_text_at_the_token_limit_is_none():
+    """A text that was cut stays, and so does a text that the model left empty itself."""
+    choices = [SPENT, choice("cut", "length"), choice(""), choice("", "content_filter")]
+
+    output = complete_output({"generations": ["", "cut", "", ""]}, Answer.of({"choices": choices}), 4)
+
+    assert output["generations"] == [None, "cut", "", None]
+    assert [failure and failure.code for failure in output.failures] == ["length", None, None, "content_filter"]
+    assert first_failure(output) == output.failures[0]
+
+
+def test_empty_text_alone_is_no_failure():
+    output = {"generations": [""]}
+
+    assert complete_output(output, Answer.of({"choices": [choice("")]}), 1) is output
+    assert first_failure(output) is None
+
+
+def test_failure_is_the_reason_of_each_generation_without_text():
+    """A subclass that calls the model itself has an output even though a request failed."""
+    failure = Failure("No.", 400)
+
+    output = complete_output({"generations": ["a", None]}, failure, 3)
+
+    assert output["generations"] == ["a", None, None]
+    assert output.failures == [None, failure, failure]
+
+
+def test_body_gets_a_choice_for_each_requested_generation():
+    """A text that the token limit left empty becomes `None`, as does an absent choice."""
+    answer = Answer.of({"choices": [choice("a"), SPENT]})
+
+    body, failure = complete_body(answer, APICall("/v1/chat/completions", {"n": 3}), "x-0")
+
+    assert [each["message"]["content"] for each in body["choices"]] == ["a", None, None]
+    assert (failure.code, failure.custom_id) == ("length", "x-0")
+
+
+@pytest.mark.parametrize("body", [{"choices": [choice("a")]}, {"choices": "none"}, {}], ids=str)
+def test_complete_or_malformed_body_stays_unchanged(body):
+    assert complete_body(Answer.of(body), APICall("/v1/chat/completions", {}), "x-0") == (body, None)
