@@ -363,12 +363,12 @@ def scopes() -> list[str]:
 def test_mistyped_run_name_lists_similar_names(sandbox, monkeypatch, tmp_path):
     """Names come from the ledger, or from the server on another machine. The ledger keeps no mistyped name."""
     submit_rows()
-    with pytest.raises(RunError, match=r"'nubmers' .*There is 'numbers'\."):
+    with pytest.raises(RunError, match=r"'nubmers' .*Similar names of other runs: 'numbers'\."):
         load_rows(run_name="nubmers")
     assert scopes() == ["numbers"]
 
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / "another machine's"))
-    with pytest.raises(RunError, match=r"There is 'numbers'\."):
+    with pytest.raises(RunError, match=r"Similar names of other runs: 'numbers'\."):
         load_rows(run_name="nubmers")
     assert scopes() == []
 
@@ -376,7 +376,7 @@ def test_mistyped_run_name_lists_similar_names(sandbox, monkeypatch, tmp_path):
 def test_loader_names_the_server_of_the_submission(sandbox):
     """A user may submit to the sandbox and load from the API."""
     submit_rows()
-    with Sandbox() as other, pytest.raises(RunError, match=f"It was submitted to {sandbox.base_url}"):
+    with Sandbox() as other, pytest.raises(RunError, match=f"The run was submitted to {sandbox.base_url}"):
         load_rows(lambda: generation_task(base_url=other.base_url), run_name="numbers")
 
 
