@@ -29,6 +29,7 @@ from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.engine.calls import APICall, CallLog
+from distilabel_openai_batch.engine.session import ReadOutcome
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.hooks import row_groups
 from distilabel_openai_batch.hooks.clients import batch_client
@@ -74,14 +75,17 @@ class _RequestRecorder:
         """Yield the recorder as a session."""
         yield self
 
-    async def submit(self, calls: Iterable[APICall | Failure]) -> list[Outcome]:
-        """Record calls and return a placeholder answer for each."""
+    async def submit(self, calls: Iterable[APICall | Failure], read: ReadOutcome | None = None) -> list[Outcome]:
+        """Record calls, let `read` read a placeholder answer for each, and return these answers."""
         log = CallLog.active()
         is_later_round = bool(log and log.calls)
         outcomes = [call if isinstance(call, Failure) else self._record(call, is_later_round) for call in calls]
         self.in_rounds = self.in_rounds or is_later_round
         # Calls made at the same time are one round → record all of them before an outcome becomes visible.
         await anyio.lowlevel.checkpoint()
+        if read:
+            for index, outcome in enumerate(outcomes):
+                read(index, outcome, None)
         if log:
             log.add(outcomes)
         return outcomes
