@@ -26,7 +26,7 @@ async def test_tasks_wait_for_the_end_of_a_running_job():
     assert 1 not in jobs
 
 
-def test_a_job_that_fails_is_not_running_any_more():
+async def test_a_job_that_fails_is_not_running_any_more():
     jobs = RunningJobs()
 
     def fail() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import anyio
 import orjson
 import pytest
@@ -29,9 +31,14 @@ class SyncAPI:
         self.requested: list[int] = []
         self.most_at_once = 0
         self._at_once = 0
-        self._has_failed = anyio.Event()
+
+    @cached_property
+    def _has_failed(self) -> anyio.Event:
+        # anyio 4.4 creates events in an event loop only, so not in `__init__`.
+        event = anyio.Event()
         if not any(isinstance(outcome, Exception) for outcome in self.outcomes.values()):
-            self._has_failed.set()
+            event.set()
+        return event
 
     async def request(self, endpoint: str, body: bytes) -> Outcome:
         """Answer when every other task waits; if a request fails, answer the others after the failure."""

@@ -108,7 +108,8 @@ def test_a_killed_sessions_intents_are_in_the_write_ahead_log(tmp_path):
     script = (
         "import os, pathlib, sys; from distilabel_openai_batch.ledger.ledger import Ledger;"
         " from tests.unit.ledger.samples import SCOPE, make_shard;"
-        " Ledger(pathlib.Path(sys.argv[1]), SCOPE).jobs.plan(make_shard('a-0', 'b-0')); os.kill(os.getpid(), 9)"
+        " ledger = Ledger(pathlib.Path(sys.argv[1]), SCOPE); ledger.jobs.plan(make_shard('a-0', 'b-0'));"
+        " os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL

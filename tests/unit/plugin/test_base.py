@@ -126,7 +126,7 @@ def test_scope_is_named_after_the_submission_the_step_or_the_script(monkeypatch)
 )
 def test_bars_are_drawn_outside_a_pipeline_only(monkeypatch, run, task, has_bars):
     displays = []
-    monkeypatch.setattr(base, "display", lambda logger: displays.append(logger))
+    monkeypatch.setattr(base, "choose_display", lambda logger: displays.append(logger))
 
     base._observer(logging.getLogger("test"), run, ScopeName("name", task, "url"))
 
