@@ -1,8 +1,8 @@
 """Random interleavings of runs, faults, kills and restarts: the promises hold in all of them.
 
-Each seed is a life of one ledger and one server. A run asks some of a fixed list of questions, by several callers at
-once, while the server misbehaves, and dies at a random failpoint; at the end one run is left in peace. A seed that
-fails fails again: `pytest tests/integration/test_simulation.py -k 17`.
+Each seed simulates the life of one ledger and one server. In each run several callers submit some of the questions at
+once while the server has faults, and most runs die at a random failpoint. The last run has no faults. A seed that fails
+fails again: `pytest tests/integration/test_simulation.py -k 17`.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if sys.version_info < (3, 11):
 
 CHAT = "/v1/chat/completions"
 LIVES = int(os.environ.get("SIMULATED_LIVES", "12"))
-RUNS_IN_A_LIFE = 25
+RUNS_PER_LIFE = 25
 
-# Not among them: results that the server loses, which have to be paid for again.
+# Results that the server loses are left out, because their requests have to be billed again.
 FAULTS = [
     *(
         Fault(call=call, **kind)
@@ -60,25 +60,25 @@ FAULTS = [
 
 
 class Killed(BaseException):
-    """The process is dead."""
+    """Death of the process at a failpoint."""
 
 
 class Life:
-    """One ledger, one server, and a list of questions.
+    """Life of one ledger on one server, with a list of questions.
 
     Args:
-        seed: decides everything.
+        seed: the seed of every random choice.
         sandbox: the server.
-        folder: where the ledger lies.
+        folder: the directory of the ledger.
     """
 
     def __init__(self, seed: int, sandbox, folder) -> None:
-        self.chance = random.Random(seed)
+        self.random = random.Random(seed)
         self.sandbox = sandbox
         self.folder = folder
         self.steps = 0
-        # Some questions are asked more than once.
-        self.questions = [f"Say {self.chance.randrange(20)}." for _ in range(30)]
+        # Some questions occur more than once.
+        self.questions = [f"Say {self.random.randrange(20)}." for _ in range(30)]
 
     def settings(self, waits: bool) -> SessionSettings:
         return SessionSettings(
@@ -87,31 +87,31 @@ class Life:
             headers=None,
             timeout=5.0,
             patience=Patience(retries=8),
-            max_requests=self.chance.choice([3, 10, 1_000]),
+            max_requests=self.random.choice([3, 10, 1_000]),
             max_bytes=200_000_000,
             max_attempts=5,
-            max_jobs=self.chance.choice([1, 3, 20]),
+            max_jobs=self.random.choice([1, 3, 20]),
             jobs=JobSettings("24h", PollSchedule(0.005, 0.01), {}, wait=waits),
             ledger_dir=self.folder,
             reuse_answers=True,
         )
 
     async def run(self, questions: list[str], dies_after: int | None, waits: bool = True) -> list[object]:
-        """Asks questions as a new process, by several callers, and dies after so many boundaries."""
+        """Submit questions by several callers of a new process, which dies after a number of failpoints."""
         scope_memories.clear()
-        left = dies_after
+        remaining = dies_after
 
         def reached(failpoint: failpoints.Failpoint) -> None:
-            nonlocal left
+            nonlocal remaining
             self.steps += 1
-            if left is not None:
-                left -= 1
-                if left < 0:
+            if remaining is not None:
+                remaining -= 1
+                if remaining < 0:
                     raise Killed(failpoint.value)
 
         failpoints.reached = reached
         results: list[object] = [None] * len(questions)
-        size = self.chance.randrange(1, 12)
+        size = self.random.randrange(1, 12)
         settings = self.settings(waits)
         host = Host(
             logger=logging.getLogger("simulation"),
@@ -122,40 +122,39 @@ class Life:
         )
         async with _open(settings, host) as opened:
 
-            async def ask(start: int) -> None:
+            async def submit(start: int) -> None:
                 chat = [[{"role": "user", "content": question}] for question in questions[start : start + size]]
                 calls = [APICall(CHAT, {"model": "gpt-4o-mini", "messages": messages}) for messages in chat]
                 results[start : start + size] = await opened.submit(calls)
 
             async with anyio.create_task_group() as task_group:
                 for start in range(0, len(questions), size):
-                    task_group.start_soon(ask, start)
+                    task_group.start_soon(submit, start)
         return results
 
-    def misfortune(self) -> None:
-        """What one run has to live with."""
+    def draw_faults(self) -> None:
+        """Give the server other faults; one run in ten loses the ledger."""
         self.sandbox.clear_faults()
-        for fault in self.chance.sample(FAULTS, self.chance.randrange(4)):
+        for fault in self.random.sample(FAULTS, self.random.randrange(4)):
             self.sandbox.add_fault(fault)
-        if self.chance.random() < 0.1:
-            # Another machine, or a ledger that was moved away.
+        if self.random.random() < 0.1:
             for path in self.folder.glob(f"{FILE_NAME}*"):
                 path.unlink()
 
 
-def unharmed(error: BaseException) -> None:
-    """Looks that a run died of what it was meant to die of."""
+def assert_expected(error: BaseException) -> None:
+    """Assert that a run ended with a kill, an interruption or an error of the run."""
     causes = error.exceptions if isinstance(error, BaseExceptionGroup) else (error,)
     for cause in causes:
         if isinstance(cause, BaseExceptionGroup):
-            unharmed(cause)
+            assert_expected(cause)
         else:
             assert isinstance(cause, (Killed, InterruptedError, RunError)), repr(cause)
 
 
 @pytest.fixture(autouse=True)
-def restored(monkeypatch):
-    """What a life changes is changed back; pauses last moments."""
+def restore_failpoints(monkeypatch):
+    """Undo the changes of a life after each test, and shorten all pauses."""
     monkeypatch.setattr(failpoints, "reached", failpoints.reached)
     monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.005)
     monkeypatch.setattr(creation, "CREATION_SECONDS", 0.02)
@@ -164,24 +163,24 @@ def restored(monkeypatch):
 
 @pytest.mark.parametrize("seed", range(LIVES))
 def test_the_promises_hold(sandbox, tmp_path, seed):
-    """Every row its own answer, each request bought once, nothing paid for lost, and it ends."""
+    """Each row has its own answer, each request is billed once, no billed answer is lost, and the run ends."""
     life = Life(seed, sandbox, tmp_path / "ledger")
-    for _ in range(RUNS_IN_A_LIFE):
-        life.misfortune()
-        asked = life.questions[: life.chance.randrange(1, len(life.questions) + 1)]
+    for _ in range(RUNS_PER_LIFE):
+        life.draw_faults()
+        questions = life.questions[: life.random.randrange(1, len(life.questions) + 1)]
         try:
-            anyio.run(life.run, asked, life.chance.choice([None, *range(40)]), life.chance.random() < 0.8)
+            anyio.run(life.run, questions, life.random.choice([None, *range(40)]), life.random.random() < 0.8)
         except BaseException as error:
-            unharmed(error)
+            assert_expected(error)
     sandbox.clear_faults()
     outcomes = anyio.run(life.run, life.questions, None)
 
     client = httpx.Client(base_url=sandbox.base_url, headers={"Authorization": f"Bearer {API_KEY}"})
     for question, outcome in zip(life.questions, outcomes, strict=True):
         body = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": question}]}
-        right = client.post("/chat/completions", json=body).json()
+        expected = client.post("/chat/completions", json=body).json()
         assert isinstance(outcome, Answer)
-        assert outcome.body["choices"] == right["choices"]
+        assert outcome.body["choices"] == expected["choices"]
     billed = sandbox.books().billed
     assert set(billed.values()) == {1}
     assert Counter(custom_id.partition("-")[0] for custom_id in billed).total() == len(life.questions)

@@ -345,7 +345,7 @@ async def test_the_error_names_all_batches_that_are_not_waited_for():
 
 
 async def test_equal_failures_do_not_end_the_run_while_batches_are_in_progress():
-    """These batches may yet have answers, so the error names them."""
+    """The batches may yet have answers, so the error names them."""
     server = Server(lambda custom_id, time: PERMANENT)
 
     async def answer_or_submit(requests: Sequence[Request], deliver, since) -> list[str]:
@@ -368,7 +368,7 @@ OUTCOMES = st.sampled_from(["answer", "transient", "permanent", "other"])
 )
 @settings(deadline=None)
 def test_each_caller_gets_the_last_outcome_of_each_request(callers, max_requests, max_attempts):
-    """This holds for any mix of callers, sizes and outcomes."""
+    """Any mix of callers, sizes and outcomes is possible."""
     failures = {"answer": None, "transient": TRANSIENT, "permanent": PERMANENT, "other": Failure("Worse.", 422)}
     script = {f"{c}-{r}": plan for c, caller in enumerate(callers) for r, plan in enumerate(caller)}
 

@@ -164,7 +164,7 @@ async def next_occurrence(session: Session, tmp_path, call: APICall) -> int:
 
 @pytest.mark.parametrize(("is_cancelled", "number"), [(False, 1), (True, 0)])
 async def test_answers_count_as_delivered_unless_a_user_was_cancelled(make_pool, tmp_path, is_cancelled, number):
-    """We cannot tell which answers a cancelled caller has used."""
+    """A cancelled caller may not have used its answers."""
     pool, [call] = make_pool(), make_calls(1)
     with anyio.CancelScope() as scope:
         async with pool.use() as session:
