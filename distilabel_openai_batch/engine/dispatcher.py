@@ -297,16 +297,16 @@ class Dispatcher:
                 continue
             end: JobEnd | None = None
             with self._running_jobs.add(job_id):
-                mine = await anyio.to_thread.run_sync(self._ledger.jobs.take_over, job)
+                owned_job = await anyio.to_thread.run_sync(self._ledger.jobs.take_over, job)
                 # The deadline of a job counts from its intent, perhaps in an earlier run.
                 deadline = min(deadline, job.intended_at + self._settings.deadline)
-                if mine:
+                if owned_job:
                     await self._budget.expect(requests)
-                if mine and mine.state in OPEN_STATES:
-                    end = await self._job_runner.resume(mine, deliver_answers(deliver), deadline)
+                if owned_job and owned_job.state in OPEN_STATES:
+                    end = await self._job_runner.resume(owned_job, deliver_answers(deliver), deadline)
             if end and end.ending is JobEnding.IN_PROGRESS and end.job.batch_id:
                 return [end.job.batch_id]
-            if mine:
+            if owned_job:
                 continue
             if not self._job_runner.waits and job.batch_id:
                 return [job.batch_id]

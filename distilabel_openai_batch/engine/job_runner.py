@@ -161,14 +161,14 @@ class JobRunner:
             if self._limit.is_too_large(len(shard.requests)):
                 return ShardEnd(JobEnding.TOO_LARGE, shard)
             failpoints.reached(Failpoint.BEFORE_INTENT)
-            job, claimed = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard)
-            mine, others = shard.split_by_ids(set(claimed))
-            if not mine:
+            job, claimed_ids = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard)
+            claimed, others = shard.split_by_ids(set(claimed_ids))
+            if not claimed:
                 await self._drop(job)
                 return ShardEnd(JobEnding.DROPPED, shard, others)
             with self._running_jobs.add(job.id):
-                end = await self.run(job, deliver, admission, mine, deadline)
-        return ShardEnd(end.ending, mine, others, end.job.batch_id if end.ending is JobEnding.IN_PROGRESS else None)
+                end = await self.run(job, deliver, admission, claimed, deadline)
+        return ShardEnd(end.ending, claimed, others, end.job.batch_id if end.ending is JobEnding.IN_PROGRESS else None)
 
     def split(self, shard: Shard) -> list[Shard]:
         """Split a shard that is too large into shards of the learned size."""

@@ -127,7 +127,7 @@ class Submission:
         if not names:
             return "They have no other runs either. Does the API key belong to the project that submitted the run?"
         nearest = difflib.get_close_matches(self._name, names, n=_SUGGESTED_NAMES, cutoff=0.0)
-        return f"Similar names of other runs: {', '.join(map(repr, nearest))}."
+        return f"Nearest names of other runs: {', '.join(map(repr, nearest))}."
 
     async def jobs(self) -> list[SubmittedJob]:
         """Return the submitted jobs."""

@@ -56,11 +56,11 @@ class SyncRunner:
             NoSuchEndpointError: the server has no such synchronous endpoint; the job is dropped.
             RunError: the run cannot go on. The ledger keeps the outcomes so far.
         """
-        job, claimed = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard, JobState.SYNCHRONOUS)
-        mine, others = shard.split_by_ids(set(claimed))
-        if mine:
+        job, claimed_ids = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard, JobState.SYNCHRONOUS)
+        claimed, others = shard.split_by_ids(set(claimed_ids))
+        if claimed:
             with self._running_jobs.add(job.id):
-                await self._run(job, mine, deliver)
+                await self._run(job, claimed, deliver)
         else:
             await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)
         return others

@@ -363,12 +363,12 @@ def scopes() -> list[str]:
 def test_mistyped_run_name_lists_similar_names(sandbox, monkeypatch, tmp_path):
     """Names come from the ledger, or from the server on another machine. The ledger keeps no mistyped name."""
     submit_rows()
-    with pytest.raises(RunError, match=r"'nubmers' .*Similar names of other runs: 'numbers'\."):
+    with pytest.raises(RunError, match=r"'nubmers' .*Nearest names of other runs: 'numbers'\."):
         load_rows(run_name="nubmers")
     assert scopes() == ["numbers"]
 
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path / "another machine's"))
-    with pytest.raises(RunError, match=r"Similar names of other runs: 'numbers'\."):
+    with pytest.raises(RunError, match=r"Nearest names of other runs: 'numbers'\."):
         load_rows(run_name="nubmers")
     assert scopes() == []
 

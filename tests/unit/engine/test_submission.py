@@ -162,7 +162,7 @@ def test_an_unknown_name_is_an_error_with_similar_names(make_submission, open_le
     server.list_batches = FakeServer().list_batches
     with pytest.raises(RunError, match="The rows of the run 'weakly' are neither in the ledger nor on") as caught:
         anyio.run(make_submission(server, "weakly").rows)
-    assert str(caught.value).endswith("Similar names of other runs: 'weekly', 'weekday'.")
+    assert str(caught.value).endswith("Nearest names of other runs: 'weekly', 'weekday'.")
 
 
 def test_a_name_of_another_server_is_an_error_with_its_address(make_submission, open_ledger):
