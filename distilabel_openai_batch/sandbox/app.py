@@ -98,6 +98,9 @@ class SandboxHandlers:
     def _authenticate(self, request: Request) -> str:
         return self.organization.authenticate(request.headers.get("authorization"))
 
+    def _reply(self, content: dict[str, Any]) -> Response:
+        return _json(self.organization.state.settings.dialect.reply(content))
+
     # /v1/files
 
     async def create_file(self, request: Request) -> Response:
@@ -117,7 +120,7 @@ class SandboxHandlers:
                 _expires_after(form),
                 owner,
             )
-        return _json(self._file_object(file))
+        return self._reply(self._file_object(file))
 
     def _file_object(self, file: StoredFile) -> dict[str, Any]:
         state = self.organization.state
@@ -133,13 +136,12 @@ class SandboxHandlers:
             positions = [position for position, file in enumerate(files) if file.id == after]
             files = files[positions[0] + 1 :] if positions else []
         limit = _limit(request, default=10_000, maximum=10_000)
-        return _page([self._file_object(file) for file in files[:limit]], len(files) > limit)
+        return self._reply(_page([self._file_object(file) for file in files[:limit]], len(files) > limit))
 
     async def retrieve_file(self, request: Request) -> Response:
         """Return a file object."""
-        return _json(
-            self._file_object(self.organization.get_file(request.path_params["id"], self._authenticate(request)))
-        )
+        file = self.organization.get_file(request.path_params["id"], self._authenticate(request))
+        return self._reply(self._file_object(file))
 
     async def file_content(self, request: Request) -> Response:
         """Send the content of a file, or the range that the header `Range` names."""
@@ -150,14 +152,14 @@ class SandboxHandlers:
         """Delete a file."""
         file_id = request.path_params["id"]
         self.organization.delete_file(file_id, self._authenticate(request))
-        return _json({"id": file_id, "object": "file", "deleted": True})
+        return self._reply({"id": file_id, "object": "file", "deleted": True})
 
     # /v1/batches
 
     async def create_batch(self, request: Request) -> Response:
         """Create a batch."""
         owner = self._authenticate(request)
-        return _json(self.organization.create_batch(await _body(request), owner))
+        return self._reply(self.organization.create_batch(await _body(request), owner))
 
     async def list_batches(self, request: Request) -> Response:
         """List batches, newest first."""
@@ -166,15 +168,15 @@ class SandboxHandlers:
             raise ApiError(405, "Method Not Allowed")
         limit = _limit(request, default=20, maximum=100)
         batches, has_more = self.organization.list_batches(owner, request.query_params.get("after"), limit)
-        return _page(batches, has_more)
+        return self._reply(_page(batches, has_more))
 
     async def retrieve_batch(self, request: Request) -> Response:
         """Return a batch object."""
-        return _json(self.organization.get_batch(request.path_params["id"], self._authenticate(request)))
+        return self._reply(self.organization.get_batch(request.path_params["id"], self._authenticate(request)))
 
     async def cancel_batch(self, request: Request) -> Response:
         """Cancel a batch."""
-        return _json(self.organization.cancel_batch(request.path_params["id"], self._authenticate(request)))
+        return self._reply(self.organization.cancel_batch(request.path_params["id"], self._authenticate(request)))
 
     # Synchronous calls
 
@@ -241,9 +243,9 @@ def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(orjson.dumps(value), status, headers, media_type="application/json")
 
 
-def _page(data: list[dict[str, Any]], has_more: bool) -> Response:
+def _page(data: list[dict[str, Any]], has_more: bool) -> dict[str, Any]:
     ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    return _json({"object": "list", "data": data, **ends, "has_more": has_more})
+    return {"object": "list", "data": data, **ends, "has_more": has_more}
 
 
 async def _body(request: Request) -> dict[str, Any]:

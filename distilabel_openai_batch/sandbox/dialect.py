@@ -68,6 +68,9 @@ class Dialect(BaseModel):
     both_files: bool = Field(default=False, description="Make both result files; a file without lines is empty.")
     empty_ids: bool = Field(default=False, description='Show `""` instead of a null file id.')
     uuids: bool = Field(default=False, description="Use UUIDs without a prefix as ids.")
+    envelope: bool = Field(
+        default=False, description='Wrap each reply about files and batches: `{"code": 20000, "data": reply}`.'
+    )
     string_bodies: bool = Field(default=False, description="Write the body of a result as JSON in a string.")
     failures: Literal["response", "inference_failed", "typed"] = Field(
         default="response",
@@ -131,6 +134,10 @@ class Dialect(BaseModel):
         if self.empty_ids:
             shown |= {name: shown[name] or "" for name in _FILE_IDS}
         return drop_optional_fields(shown) if self.bare else shown
+
+    def reply(self, content: dict[str, Any]) -> dict[str, Any]:
+        """Translate the content of a successful reply about files or batches."""
+        return {"code": 20_000, "message": "OK", "status": True, "data": content} if self.envelope else content
 
     def result_line(self, line: dict[str, Any]) -> dict[str, Any]:
         """Translate a line of a result file."""

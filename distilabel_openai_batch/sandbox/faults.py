@@ -28,6 +28,7 @@ class Fault(BaseModel):
     The kinds of faults:
 
     - `status`: reply with an error; the call has no effect.
+    - `replace`: reply with `status` and `body` after the call has had its effect.
     - `cut_before`: close the connection before the call has had its effect.
     - `cut_after`: close the connection after the call has had its effect.
     - `truncate`: send half of the reply's body, then close the connection.
@@ -37,15 +38,19 @@ class Fault(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     call: CallName | Literal["any"] = Field(description="Name of the call, or `any` for every call.")
-    kind: Literal["status", "cut_before", "cut_after", "truncate", "hang"] = Field(
+    kind: Literal["status", "replace", "cut_before", "cut_after", "truncate", "hang"] = Field(
         description="Kind of fault, see the list above."
     )
-    status: int = Field(default=500, ge=200, le=599, description="With kind `status`: HTTP status of the reply.")
-    headers: dict[str, str] = Field(default={}, description="With kind `status`: extra headers of the reply.")
+    status: int = Field(
+        default=500, ge=200, le=599, description="With the kinds `status` and `replace`: HTTP status of the reply."
+    )
+    headers: dict[str, str] = Field(
+        default={}, description="With the kinds `status` and `replace`: extra headers of the reply."
+    )
     body: JsonValue = Field(
         default=None,
-        description="With kind `status`: body of the reply. `None` sends an error in OpenAI's shape, a string an HTML "
-        "page, any other value JSON.",
+        description="With the kinds `status` and `replace`: body of the reply. `None` sends an error in OpenAI's "
+        "shape, a string an HTML page, any other value JSON.",
     )
     times: int = Field(default=1, ge=-1, description="Number of calls that fail; -1 for every call from now on.")
     skip: int = Field(default=0, ge=0, description="Number of calls that pass before the first one fails.")

@@ -83,7 +83,14 @@ class SandboxMiddleware:
     async def _apply(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request with a fault."""
         if fault.kind == "status":
-            await _send_error(fault, receive, send)
+            # Read the request to the end: if a server replies and closes in the middle of an upload, the client sees a
+            # broken connection instead of the status.
+            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                pass
+            await _send_reply(fault, send)
+        elif fault.kind == "replace":
+            await self._app(scope, receive, _discard)
+            await _send_reply(fault, send)
         elif fault.kind == "cut_before":
             await _cut_connection(scope, receive, ABORT)
         elif fault.kind == "cut_after":
@@ -114,11 +121,8 @@ class SandboxMiddleware:
         await _cut_connection(scope, receive, CLOSE)
 
 
-async def _send_error(fault: Fault, receive: Receive, send: Send) -> None:
-    # Read the request to the end: if a server replies and closes in the middle of an upload, the client sees a broken
-    # connection instead of the status.
-    while (message := await receive())["type"] == "http.request" and message.get("more_body"):
-        pass
+async def _send_reply(fault: Fault, send: Send) -> None:
+    """Send the reply that a fault orders."""
     if isinstance(fault.body, str):
         body, content_type = fault.body.encode(), b"text/html; charset=utf-8"
     else:

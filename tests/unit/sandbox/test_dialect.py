@@ -30,6 +30,17 @@ def test_default_dialect_changes_nothing():
     }
 
 
+async def test_replies_about_files_and_batches_may_have_an_envelope(api):
+    """A synchronous answer has none."""
+    await api.configure(dialect={"envelope": True})
+    file = {"file": ("in.jsonl", jsonl([batch_line("a")]))}
+    uploaded = (await api.http.post("/v1/files", files=file, data={"purpose": "batch"})).json()
+    assert uploaded["code"] == 20_000
+    assert uploaded["data"]["object"] == "file"
+    assert (await api.http.get("/v1/batches")).json()["data"]["object"] == "list"
+    assert "choices" in (await api.http.post("/v1/chat/completions", json=batch_line("a")["body"])).json()
+
+
 async def run_azure_batch(api, url: str) -> dict:
     await api.configure(dialect="azure")
     api.http.headers = {"api-key": "key"}

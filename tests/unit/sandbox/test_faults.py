@@ -70,6 +70,15 @@ def test_fault_skips_calls_then_repeats(sandbox, client):
     assert not list_fails()
 
 
+def test_a_replaced_reply_comes_after_the_effect(sandbox, client):
+    """The batch exists, although its creation was answered with other content."""
+    file = upload(client, jsonl(batch_lines(1)))
+    sandbox.add_fault(Fault(call="batches.create", kind="replace", status=200, body={"error": {"message": "Odd."}}))
+    assert create_batch(client, file.id).id is None
+    assert len(client.batches.list().data) == 1
+    assert [call.status for call in sandbox.calls("batches.create")] == [200]
+
+
 def test_error_body_may_be_html_or_json(sandbox, client):
     """Send 502 with HTML, as a gateway does, or any JSON."""
     sandbox.add_fault(Fault(call="batches.list", kind="status", status=502, body="<html>Bad gateway</html>"))
