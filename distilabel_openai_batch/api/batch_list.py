@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
-from distilabel_openai_batch.api.transport import PATH_UNKNOWN, Transport, json_object
+from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
+from distilabel_openai_batch.api.transport import PATH_UNKNOWN, Transport
 
 # Maximum of seconds by which the clocks of client and server may disagree when batches are searched by age.
 _CLOCK_SKEW_SECONDS = 3_600.0
@@ -40,9 +41,10 @@ class BatchList:
 
         async def page() -> list[Batch]:
             response = await self._transport.raw_client.batches.list(limit=100, extra_query=cursor)
-            batches = json_object(response).get("data")
+            content = json_object(response)
+            batches = content.get("data")
             if not isinstance(batches, list):
-                raise ValueError("The server's answer is not a list of batches.")
+                raise UnexpectedReplyError("a list of batches", content)
             return [read_batch(batch) for batch in batches if isinstance(batch, dict)]
 
         try:

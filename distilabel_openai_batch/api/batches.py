@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distilabel_openai_batch.api.encoding import read_count
+from distilabel_openai_batch.api.replies import UnexpectedReplyError
 
 KEY_METADATA = "distilabel_openai_batch_key"
 """Metadata field with the key by which a batch is found if the reply to its creation was lost."""
@@ -108,11 +109,11 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
     """Parse a batch object; any field but the id and the status may be missing.
 
     Raises:
-        ValueError: the object has no id or no status.
+        UnexpectedReplyError: the object has no id or no status.
     """
     batch_id, status = batch.get("id"), batch.get("status")
     if not isinstance(batch_id, str) or not batch_id or not isinstance(status, str):
-        raise ValueError("The server's answer is not a batch.")
+        raise UnexpectedReplyError("a batch", batch)
     counts = batch.get("request_counts") or {}
     metadata = batch.get("metadata")
     return Batch(

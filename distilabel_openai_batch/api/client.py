@@ -12,10 +12,11 @@ import orjson
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batch_list import BatchList
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
-from distilabel_openai_batch.api.creation import BatchOrder, Creation, CreationLimit
+from distilabel_openai_batch.api.creation import BatchOrder, Creation, CreationLimit, UnclearCreationError
 from distilabel_openai_batch.api.files import FilesAPI
 from distilabel_openai_batch.api.outcomes import Failure, Outcome, read_answer
-from distilabel_openai_batch.api.transport import Patience, Transport, error_code, json_object
+from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
+from distilabel_openai_batch.api.transport import Patience, TransientError, Transport, error_code
 
 # OpenAI deletes a batch's files after thirty days. https://platform.openai.com/docs/guides/batch
 _FILES_KEPT_SECONDS = 30 * 86_400.0
@@ -72,8 +73,9 @@ class BatchAPI:
             )
         if not self._list.is_supported:
             self._warn(
-                "This server does not list its batches: if the reply to a batch's creation or this machine's ledger is"
-                " lost, the batch cannot be found again, and is submitted and billed a second time."
+                "This server does not list its batches: if this machine's ledger is lost, its batches cannot be found"
+                " again, and are submitted and billed a second time. If the reply to a creation is lost, the run ends"
+                " with an error."
             )
         return batch
 
@@ -117,12 +119,16 @@ class BatchAPI:
             since: the earliest time of its creation, in seconds since the epoch.
 
         Returns:
-            The batch; `None` if there is none, or the server does not list its batches.
+            The batch; `None` if there is none. Without an input file there is none.
 
         Raises:
+            UnclearCreationError: the server does not list its batches.
             RunError: the server refuses or could not be reached.
         """
-        return await self._transport.retry("find a batch", lambda: self._list.find(key, input_file_id, since))
+        batch = await self._transport.retry("find a batch", lambda: self._list.find(key, input_file_id, since))
+        if input_file_id and not self._list.is_supported:
+            raise UnclearCreationError(f"A run ended while it created a batch of file {input_file_id}.")
+        return batch
 
     async def list_last_month(self) -> list[Batch]:
         """List the batches that are young enough to have their files, if the server lists batches.
@@ -179,9 +185,19 @@ class BatchAPI:
         Raises:
             RunError: the server refuses, does not know a batch, or could not be reached.
         """
+
+        async def list_page() -> list[Batch]:
+            try:
+                return await self._list.page()
+            except TransientError as error:
+                # A server may poll well and answer something else to the list → poll each batch.
+                if error.is_unexpected_reply:
+                    return []
+                raise
+
         found: dict[str, Batch] = {}
         if len(batch_ids) > 1 and self._list.is_supported:
-            page = await self._transport.retry("poll the batches", self._list.page)
+            page = await self._transport.retry("poll the batches", list_page)
             found = {batch.id: batch for batch in page if batch.id in batch_ids}
         for batch_id in batch_ids - found.keys():
             found[batch_id] = await self.retrieve(batch_id)
@@ -239,7 +255,7 @@ class BatchAPI:
                     raise
                 return Failure(message, status_code, code)
             if not isinstance(answer, dict):
-                raise ValueError("The server's answer is not of this API.")
+                raise UnexpectedReplyError("of this API", answer)
             return read_answer(answer)
 
         return await transport.retry(f"send a request to {path}", attempt)

@@ -13,7 +13,8 @@ from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batch_list import BatchList
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
 from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, is_file_not_visible
-from distilabel_openai_batch.api.transport import TransientError, Transport, json_object
+from distilabel_openai_batch.api.replies import json_object
+from distilabel_openai_batch.api.transport import TransientError, Transport
 
 CREATION_SECONDS = 60.0
 """Seconds after a lost reply during which the batch may still appear in the list; then it is created again."""
@@ -57,6 +58,18 @@ class CreationLimit:
         self._created_at.append(time.monotonic())
 
 
+class UnclearCreationError(errors.RunError):
+    """Creation whose outcome is unknown and cannot be found out, because the server does not list its batches."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"{reason} This server does not list its batches, so nobody can search for the batch, and its requests are"
+            " not submitted again: they may be billed already. The job stays open. If the server has no batch of it,"
+            " `distilabel-openai-batch forget SCOPE --lost` releases its requests; if the server's own pages show the"
+            " batch, `adopt` its results once it has ended."
+        )
+
+
 class Creation:
     """The attempts to create one batch.
 
@@ -76,8 +89,9 @@ class Creation:
         self._limit = limit
         self._order = order
         self.started = time.time()
-        # Creations that may have succeeded, and the time at which the last of them failed.
+        # Creations that may have succeeded; the failure of the last of them, and its time.
         self._possible_creations = 0
+        self._failure = TransientError("")
         self._failed_at = 0.0
 
     @property
@@ -89,27 +103,19 @@ class Creation:
         """Create the batch; first search for it if the reply to an earlier attempt was lost.
 
         Raises:
+            UnclearCreationError: the reply was lost, and the server cannot be searched.
             RunError: the server refuses the batch.
             TransientError: another attempt may create or find the batch.
         """
-        if self._possible_creations:
-            if batch := await self._list.find(self._order.key, self._order.input_file_id, self.started):
-                self._transport.logger.warning(
-                    f"The reply to a batch's creation was lost; found batch {batch.id} on the server."
-                )
-                return batch
-            # A gateway may complete a creation after it has reported a time-out → wait before the next creation.
-            if self._list.is_supported and time.monotonic() - self._failed_at < CREATION_SECONDS:
-                raise TransientError(
-                    "The reply to its creation was lost, and the batch is not in the list yet.", did_nothing=True
-                )
+        if self._possible_creations and (batch := await self._find_lost()):
+            return batch
         await self._limit.wait()
         try:
             batch = await self._transport.call(self._create)
         except TransientError as error:
             if not error.did_nothing:
                 self._possible_creations += 1
-                self._failed_at = time.monotonic()
+                self._failure, self._failed_at = error, time.monotonic()
             raise
         except errors.RunError as error:
             if is_file_not_visible(str(error)) and time.time() - self.started < FILE_VISIBLE_SECONDS:
@@ -117,6 +123,28 @@ class Creation:
             raise
         self._possible_creations += 1
         return batch
+
+    async def _find_lost(self) -> Batch | None:
+        """Return the batch whose reply was lost; `None` if it may be created again."""
+        failure = self._failure
+        if batch := await self._list.find(self._order.key, self._order.input_file_id, self.started):
+            self._transport.logger.warning(
+                f"The reply to a batch's creation was lost; found batch {batch.id} on the server."
+            )
+            return batch
+        if not self._list.is_supported:
+            raise UnclearCreationError(f"The reply to a batch's creation was lost: {failure}")
+        # A gateway may complete a creation after it has reported a time-out → wait before the next creation. A server
+        # that sent a reply has finished → wait half as long, so that a second such reply is reported within a minute.
+        wait = CREATION_SECONDS / 2 if failure.is_unexpected_reply else CREATION_SECONDS
+        if time.monotonic() - self._failed_at < wait:
+            reason = f" {failure}" if failure.is_unexpected_reply else ""
+            raise TransientError(
+                f"The reply to its creation was lost, and the batch is not in the list yet.{reason}",
+                did_nothing=True,
+                is_unexpected_reply=failure.is_unexpected_reply,
+            )
+        return None
 
     async def _create(self) -> Batch:
         order = self._order

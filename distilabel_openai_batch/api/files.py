@@ -13,7 +13,8 @@ import anyio
 import openai
 
 from distilabel_openai_batch import errors, failpoints
-from distilabel_openai_batch.api.transport import TransientError, Transport, json_object
+from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
+from distilabel_openai_batch.api.transport import TransientError, Transport
 from distilabel_openai_batch.failpoints import Failpoint
 
 FILE_VISIBLE_SECONDS = 60.0
@@ -63,7 +64,7 @@ class FilesAPI:
             created = json_object(response)
             file_id = created.get("id")
             if not isinstance(file_id, str) or not file_id:
-                raise ValueError("The server's answer is not a file.")
+                raise UnexpectedReplyError("a file", created)
             return file_id, created
 
         file_id, created = await self._transport.retry("upload an input file", attempt)

@@ -161,8 +161,12 @@ def build_result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:
 
 
 def read_answer(body: dict[str, Any]) -> Outcome:
-    """Return the outcome that the body of a synchronous answer is: an answer, or a failure without any generation."""
-    return find_failure(body, 200) or Answer.of(body)
+    """Return the outcome that the body of a synchronous answer with status 200 is.
+
+    Returns:
+        An answer; a failure if the body holds an error, or no generation.
+    """
+    return _outcome({"response": {"status_code": 200, "body": body}}, build_result_line("", body))
 
 
 def find_failure(body: Mapping[str, Any], status_code: int) -> Failure | None:

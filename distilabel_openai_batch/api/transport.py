@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import anyio
 import httpx
 import openai
-import orjson
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from distilabel_openai_batch import errors
@@ -25,6 +24,10 @@ T = TypeVar("T")
 
 # Characters of an error message that are shown: the API's own messages are shorter, a proxy's page is longer.
 _MESSAGE_CHARACTERS = 1_000
+
+# Maximum of successive replies to one call that have a status of success and another content, and of their seconds.
+_UNEXPECTED_REPLIES = 7
+_UNEXPECTED_REPLY_SECONDS = 45.0
 
 PATH_UNKNOWN = frozenset({404, 405, 501})
 """Status codes with which a server answers if it does not have the requested path."""
@@ -58,12 +61,50 @@ class TransientError(Exception):
     Attributes:
         retry_after: seconds that the server asks to wait, `None` if it does not ask.
         did_nothing: whether the server certainly did nothing. If `False`, a call that creates may have created.
+        is_unexpected_reply: whether the server answered with a status of success, but not with the call's object.
     """
 
-    def __init__(self, reason: str, *, retry_after: float | None = None, did_nothing: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        retry_after: float | None = None,
+        did_nothing: bool = False,
+        is_unexpected_reply: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         self.did_nothing = did_nothing
+        self.is_unexpected_reply = is_unexpected_reply
+
+
+class _UnexpectedReplyLimit:
+    """The limit of successive unexpected replies to one call.
+
+    A proxy's page may pass within seconds; a server with another API never does, and must be reported within a minute.
+
+    Attributes:
+        count: the number of successive unexpected replies so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._started = 0.0
+
+    def note(self, error: TransientError) -> None:
+        """Count an unexpected reply; restart the count at any other failure."""
+        if not error.is_unexpected_reply:
+            self.count = 0
+            return
+        if not self.count:
+            self._started = time.monotonic()
+        self.count += 1
+
+    def is_reached(self, pause: float) -> bool:
+        """Return whether another attempt after a pause, in seconds, would exceed the limit."""
+        elapsed = time.monotonic() - self._started
+        is_late = elapsed + pause > _UNEXPECTED_REPLY_SECONDS
+        return self.count >= _UNEXPECTED_REPLIES or (self.count > 0 and is_late)
 
 
 def sdk_client(
@@ -141,19 +182,29 @@ class Transport:
         """
         started = time.monotonic()
         did_nothing = True
+        limit = _UnexpectedReplyLimit()
 
         def is_exhausted(state: RetryCallState) -> bool:
+            if limit.is_reached(pause(state)):
+                return True
             if not self._was_reached:
                 return state.attempt_number > self.patience.retries
             return time.monotonic() - started > self.patience.total
 
         def pause(state: RetryCallState) -> float:
-            return max(_error_of(state).retry_after or 0.0, self.patience.pause(state.attempt_number))
+            return max(_error_of(state).retry_after or 0.0, self.patience.pause(limit.count or state.attempt_number))
 
         def note_failure(state: RetryCallState) -> None:
             nonlocal did_nothing
             did_nothing = did_nothing and _error_of(state).did_nothing
             self._log_failure(action, state)
+
+        async def make_attempt() -> T:
+            try:
+                return await self.call(attempt)
+            except TransientError as error:
+                limit.note(error)
+                raise
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(TransientError),
@@ -164,7 +215,7 @@ class Transport:
             reraise=True,
         )
         try:
-            result: T = await retrying(self.call, attempt)
+            result: T = await retrying(make_attempt)
         except TransientError as error:
             hint = "" if self._was_reached else " Is the address right, and is the server up?"
             failure = errors.ConnectionFailedError(
@@ -197,7 +248,7 @@ class Transport:
             raise TransientError(f"{self.mask_key(reason).rstrip('.')}.", did_nothing=never_sent) from None
         except (openai.OpenAIError, ValueError) as error:
             # The reply is no JSON or not of this API, such as a proxy's error page with status 200 → retry.
-            raise TransientError(self.mask_key(str(error))) from None
+            raise TransientError(self._shorten(str(error)), is_unexpected_reply=True) from None
         self._was_reached = True
         return result
 
@@ -208,20 +259,27 @@ class Transport:
     def message_of(self, error: openai.APIStatusError) -> str:
         """Return the API's message, or the page of a proxy, shortened and without the API key."""
         message = error.body.get("message") if isinstance(error.body, dict) else None
-        words = " ".join(self.mask_key(str(message or error.body or error.message)).split())
+        return self._shorten(str(message or error.body or error.message))
+
+    def _shorten(self, text: str) -> str:
+        """Return a text in one line, shortened and without the API key."""
+        words = " ".join(self.mask_key(text).split())
         return words if len(words) <= _MESSAGE_CHARACTERS else f"{words[:_MESSAGE_CHARACTERS]}…"
 
     def _log_failure(self, action: str, state: RetryCallState) -> None:
         # Log attempts 1, 2, 4, 8, … so that a long outage does not flood the log.
         if state.attempt_number & (state.attempt_number - 1) == 0:
-            until = f", for at most {self._time_limit()}" if state.attempt_number == 1 else ""
+            error = _error_of(state)
+            until = f", for at most {self._time_limit(error)}" if state.attempt_number == 1 else ""
             self.logger.warning(
-                f"Failed to {action} at {self.address}: {_sentence(_error_of(state))} Retrying in"
+                f"Failed to {action} at {self.address}: {_sentence(error)} Retrying in"
                 f" {state.upcoming_sleep:.1f} s{until}."
             )
 
-    def _time_limit(self) -> str:
+    def _time_limit(self, error: TransientError) -> str:
         patience = self.patience
+        if error.is_unexpected_reply:
+            return _duration(_UNEXPECTED_REPLY_SECONDS)
         if self._was_reached:
             return _duration(patience.total)
         return _duration(sum(patience.pause(attempt) for attempt in range(1, patience.retries + 1)))
@@ -244,21 +302,6 @@ class Transport:
         refusal = kind(text, status_code=status_code, code=code)
         refusal.did_nothing = True
         return refusal
-
-
-def json_object(response: Any) -> dict[str, Any]:
-    """Return the JSON object in a raw response of the SDK.
-
-    Raises:
-        ValueError: the response is no JSON object; it may be a proxy's page with status 200.
-    """
-    try:
-        content = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        content = None
-    if not isinstance(content, dict):
-        raise ValueError("The server's answer is not of this API.")
-    return content
 
 
 def error_code(error: openai.APIStatusError) -> str | None:

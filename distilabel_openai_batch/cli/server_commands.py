@@ -209,7 +209,8 @@ def _scope_for_import(reader: LedgerReader, scope: str, base_url: str | None) ->
 def forget(
     scope: ScopeArgument,
     lost: Annotated[
-        bool, typer.Option("--lost", help="Also release the jobs whose batches the server does not know.")
+        bool,
+        typer.Option("--lost", help="Also release the jobs whose batches the server does not know, or cannot list."),
     ] = False,
     yes: YesOption = False,
     base_url: BaseUrlOption = None,
@@ -237,7 +238,7 @@ def forget(
         question = "Forget them? A run that needs them has to submit and pay for them again."
         typer.confirm(question, abort=True, err=True)
     with closing(Ledger(reader.path.parent, entry.name)) as ledger:
-        release = release_interrupted_jobs(ledger, entry.name.base_url, LOGGER)
+        release = release_interrupted_jobs(ledger, entry.name.base_url, LOGGER, unclear=lost)
         lost_count = release_lost_jobs(ledger, entry.name.base_url, LOGGER) if lost else 0
         forgotten = ledger.requests.forget()
     typer.echo(f"Forgot the outcomes of {plural(forgotten, 'request')}.")

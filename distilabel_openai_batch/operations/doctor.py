@@ -192,8 +192,8 @@ async def check_server(access: ServerAccess) -> list[Finding]:
         if not lists_batches:
             batches = Finding(
                 "batches",
-                "The server does not list its batches. If the address is right, runs work, but a batch whose creation"
-                " got no reply cannot be found again.",
+                "The server does not list its batches. If the address is right, runs work, but a run ends with an error"
+                " if the reply to a batch's creation is lost, because nobody can search for the batch.",
             )
         try:
             await api.files.check_list()

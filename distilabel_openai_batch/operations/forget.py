@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.creation import UnclearCreationError
 from distilabel_openai_batch.engine.job_runner import resolve_interrupted_job
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -30,7 +31,9 @@ class InterruptedRelease:
     error: str = ""
 
 
-def release_interrupted_jobs(ledger: Ledger, base_url: str, logger: logging.Logger) -> InterruptedRelease:
+def release_interrupted_jobs(
+    ledger: Ledger, base_url: str, logger: logging.Logger, *, unclear: bool = False
+) -> InterruptedRelease:
     """Release the requests of a scope's interrupted jobs, unless a batch was made of them.
 
     The ledger records an upload before the batch is created. So a job without an upload has no batch, and for a job
@@ -40,6 +43,7 @@ def release_interrupted_jobs(ledger: Ledger, base_url: str, logger: logging.Logg
         ledger: ledger opened for the scope.
         base_url: address of the scope's server.
         logger: logger of retried calls.
+        unclear: whether to release jobs that may have a batch too, if the server does not list its batches.
     """
     release = InterruptedRelease()
     jobs = [own for job in ledger.jobs.list_open() if not job.batch_id and (own := ledger.jobs.take_over(job))]
@@ -49,7 +53,8 @@ def release_interrupted_jobs(ledger: Ledger, base_url: str, logger: logging.Logg
             ledger.jobs.mark_dropped(job)
     if uploaded:
         try:
-            anyio.run(_settle_uploaded, ledger, uploaded, ServerAccess.from_environment(base_url), logger, release)
+            access = ServerAccess.from_environment(base_url)
+            anyio.run(_settle_uploaded, ledger, uploaded, access, logger, release, unclear)
         except OpenAIBatchError as error:
             release.error = str(error)
             release.unresolved = sum(ledger.jobs.get(job.id).state is JobState.UPLOADED for job in uploaded)
@@ -57,11 +62,22 @@ def release_interrupted_jobs(ledger: Ledger, base_url: str, logger: logging.Logg
 
 
 async def _settle_uploaded(
-    ledger: Ledger, jobs: list[Job], access: ServerAccess, logger: logging.Logger, release: InterruptedRelease
+    ledger: Ledger,
+    jobs: list[Job],
+    access: ServerAccess,
+    logger: logging.Logger,
+    release: InterruptedRelease,
+    unclear: bool,
 ) -> None:
     async with access.open(SHORT_PATIENCE, logger) as api:
         for job in jobs:
-            _, batch = await resolve_interrupted_job(api, ledger, job)
+            try:
+                _, batch = await resolve_interrupted_job(api, ledger, job)
+            except UnclearCreationError:
+                if not unclear:
+                    raise
+                ledger.jobs.mark_dropped(job)
+                continue
             if batch:
                 release.found_batches.append(batch)
 

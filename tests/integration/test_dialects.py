@@ -31,6 +31,7 @@ DIALECTS_BY_NAME = {
     "UUIDs": Dialect(uuids=True),
     "bodies as strings": Dialect(string_bodies=True),
     "errors without code": Dialect(failures="typed"),
+    "replies in an envelope": Dialect(envelope=True),
     "pending files": Dialect(pending_seconds=0.05),
     "files without status": Dialect(file_status=None),
     "windows of two weeks": Dialect(completion_windows=["336h"], bare=True),

@@ -67,6 +67,17 @@ async def test_an_unknown_batch_is_an_error_that_names_the_batch(api, server, cl
     assert clock.pauses == []
 
 
+async def test_each_batch_is_polled_by_itself_if_the_list_answers_something_else(api, server, clock):
+    """The next poll requests the list again, since a proxy's page may pass."""
+    pages = CALLS["list"].route(server).mock(return_value=reply({"error": {"message": "Not here."}}))
+    for batch_id in ("batch_1", "batch_2"):
+        server.get(f"/batches/{batch_id}").mock(return_value=reply(batch(batch_id)))
+    for _ in range(2):
+        assert (await api.retrieve_many({"batch_1", "batch_2"})).keys() == {"batch_1", "batch_2"}
+    assert pages.call_count == 2
+    assert not clock.pauses
+
+
 # The list.
 
 

@@ -12,7 +12,7 @@ import pytest
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api import creation
 from distilabel_openai_batch.api.batches import KEY_METADATA
-from distilabel_openai_batch.api.creation import CREATION_SECONDS, CreationLimit
+from distilabel_openai_batch.api.creation import CREATION_SECONDS, CreationLimit, UnclearCreationError
 from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS
 from tests.support.batch_api import (
     CALLS,
@@ -180,14 +180,48 @@ async def test_a_429_after_a_lost_reply_is_followed_by_a_search(api, server):
 
 
 @pytest.mark.parametrize("status_code", [404, 405, 501])
-async def test_a_lost_creation_is_repeated_and_logged_if_there_is_no_list(api, server, caplog, status_code):
-    """Without a list the batch cannot be found, so it is submitted again."""
-    CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].success])
+@pytest.mark.parametrize("failure", LOST_REPLIES.values(), ids=LOST_REPLIES.keys())
+async def test_a_lost_creation_is_never_repeated_if_there_is_no_list(api, server, status_code, failure):
+    """Without a list nobody knows whether the batch exists: the error says so, and the job stays open."""
+    CALLS["create"].route(server).mock(side_effect=[failure, CALLS["create"].success])
     CALLS["list"].route(server).mock(return_value=refusal(status_code))
+    with pytest.raises(UnclearCreationError, match="The job stays open") as caught:
+        await api.create("file-1", CHAT, "24h", "the-key", {})
+    assert not caught.value.did_nothing
+    assert "forget SCOPE --lost" in str(caught.value)
+    assert calls_made(server) == ["POST /batches", "GET /batches"]
+
+
+async def test_an_unclear_creation_quotes_the_reply(api, server):
+    CALLS["create"].route(server).mock(return_value=reply({"error": {"message": "The model is overloaded."}}))
+    CALLS["list"].route(server).mock(return_value=refusal(404))
+    with pytest.raises(UnclearCreationError, match=r"The model is overloaded\."):
+        await api.create("file-1", CHAT, "24h", "the-key", {})
+
+
+async def test_a_creation_that_was_not_sent_is_repeated_if_there_is_no_list(api, server):
+    """A 429 or a refused connection means that there is no batch."""
+    failures = [refusal(429), httpx.ConnectError("gone")]
+    CALLS["create"].route(server).mock(side_effect=[*failures, CALLS["create"].success])
+    CALLS["list"].route(server).mock(return_value=refusal(404))
+    assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "batch_1"
+
+
+async def test_a_missing_list_is_logged_at_a_creation(api, server, caplog):
+    CALLS["create"].route(server).mock(return_value=CALLS["create"].success)
+    CALLS["list"].route(server).mock(return_value=refusal(404))
+    assert not await api.can_list_batches()
     with caplog.at_level(logging.WARNING, LOGGER.name):
-        assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "batch_1"
-    assert calls_made(server) == ["POST /batches", "GET /batches", "POST /batches"]
+        await api.create("file-1", CHAT, "24h", "the-key", {})
     assert "does not list" in caplog.text
+
+
+async def test_the_batch_of_an_earlier_run_is_unclear_if_there_is_no_list(api, server):
+    """A job without an upload certainly has no batch."""
+    CALLS["list"].route(server).mock(return_value=refusal(404))
+    assert await api.find("the-key", None, NOW) is None
+    with pytest.raises(UnclearCreationError, match="file-1"):
+        await api.find("the-key", "file-1", NOW)
 
 
 async def test_a_refused_search_leaves_a_lost_creation_unclear(clock, server, input_file):

@@ -268,6 +268,16 @@ def test_answers_are_equal_if_their_bodies_are():
     assert Answer.of({"n": 1}) != {"n": 1}
 
 
+def test_a_synchronous_reply_may_hold_an_error_in_spite_of_its_status():
+    body = COMPLETION | {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+    answer = read_answer(body)
+    assert answer == Answer.of(body)
+    assert isinstance(answer, Answer)
+    assert answer.tokens == (3, 4)
+    assert read_answer({"error": {"message": "Overloaded.", "code": "busy"}}) == Failure("Overloaded.", 200, "busy")
+    assert read_answer({}) == Failure("The answer has no body.", 200, MALFORMED)
+
+
 def test_the_failure_of_a_rejected_batch_is_transient():
     failure = batch_failure("batch_1", "no_model: No such model.")
     assert str(failure) == "Batch batch_1 failed: no_model: No such model. (batch_failed)"

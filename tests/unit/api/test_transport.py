@@ -11,7 +11,7 @@ import pytest
 import respx
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.transport import Patience, error_code, json_object, sdk_client
+from distilabel_openai_batch.api.transport import Patience, error_code, sdk_client
 from tests.support.batch_api import (
     API_KEY,
     BASE_URL,
@@ -88,6 +88,57 @@ async def test_a_reply_that_is_not_of_this_api_is_retried(api, server, clock, in
         assert result.keys() == {"batch_1", "batch_2"}
     else:
         assert route.call_count == 2
+
+
+PERSISTENT_REPLIES = {
+    **FOREIGN_REPLIES,
+    "an error": reply({"error": {"message": "The model is overloaded.", "code": "overloaded"}}),
+    "an envelope with an error": reply({"code": 50000, "message": "The model is overloaded.", "data": {}}),
+}
+
+
+@pytest.mark.parametrize("foreign", PERSISTENT_REPLIES.values(), ids=PERSISTENT_REPLIES.keys())
+@pytest.mark.parametrize("name", ["upload", "create", "retrieve"])
+async def test_a_reply_that_stays_foreign_is_an_error_within_a_minute(clock, server, input_file, name, foreign):
+    """The error quotes the reply; a reached server is not retried for hours."""
+    server.get("/batches/reached").mock(return_value=reply(batch("reached")))
+    server.get("/batches").mock(return_value=listing())
+    route = CALLS[name].route(server).mock(return_value=foreign)
+    async with connect() as api:
+        await api.retrieve("reached")
+        with pytest.raises(errors.ConnectionFailedError) as caught:
+            await CALLS[name].make(api, input_file)
+    assert clock.now < 60.0
+    assert 1 < route.call_count <= 7
+    assert (" ".join(foreign.text.split()) or "the reply is empty") in str(caught.value)
+    assert not caught.value.did_nothing
+
+
+async def test_a_long_foreign_reply_is_shortened_and_its_key_masked(clock, server, caplog):
+    page = f"<p>{'x' * 945} {API_KEY} {'y' * 5_000}</p>"
+    CALLS["retrieve"].route(server).mock(return_value=httpx.Response(200, html=page))
+    async with connect() as api:
+        with caplog.at_level(logging.DEBUG, LOGGER.name), pytest.raises(errors.ConnectionFailedError) as caught:
+            await api.retrieve("batch_1")
+    assert API_KEY[:6] not in visible_text(caught.value, caplog)
+    assert 1_000 < len(str(caught.value)) < 1_300
+    assert "for at most 45 s" in caplog.text
+
+
+async def test_foreign_replies_between_other_failures_are_retried(api, server, clock):
+    """Only successive foreign replies show that the server has another API."""
+    outage = [FOREIGN_REPLIES["HTML"], httpx.Response(503)] * 10
+    CALLS["retrieve"].route(server).mock(side_effect=[*outage, CALLS["retrieve"].success])
+    assert (await api.retrieve("batch_1")).id == "batch_1"
+
+
+async def test_an_enveloped_object_is_read(api, server, call, input_file):
+    """SiliconFlow wraps each reply."""
+    if "content" in call.path:
+        pytest.skip("a file's content has no envelope")
+    envelope = reply({"code": 20000, "message": "Ok", "status": True, "data": call.success.json()})
+    call.route(server).mock(side_effect=[envelope])
+    await call.make(api, input_file)
 
 
 async def test_pauses_double_up_to_the_longest(clock, server):
@@ -364,13 +415,6 @@ async def test_the_sdk_client_is_azures_if_a_version_is_given():
         assert plain.default_headers["x-team"] == "a"
         assert isinstance(azure, openai.AsyncAzureOpenAI)
         assert str(azure.base_url) == "https://example.com/openai/"
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b"null", b'"text"', b'{"id"'])
-def test_only_a_json_object_is_a_reply_of_this_api(content):
-    with pytest.raises(ValueError, match="not of this API"):
-        json_object(httpx.Response(200, content=content))
-    assert json_object(httpx.Response(200, content=b'{"id":1}')) == {"id": 1}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.creation import UnclearCreationError
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
@@ -37,6 +38,21 @@ def test_without_a_key_only_jobs_without_an_upload_are_dropped(ledger, monkeypat
     assert (release.unresolved, release.found_batches) == (1, [])
     assert "set the environment variable OPENAI_API_KEY" in release.error
     assert [job.state for job in ledger.jobs.list_open()] == [JobState.UPLOADED]
+
+
+def test_a_job_is_released_on_the_user_s_word_if_the_server_lists_no_batches(ledger, monkeypatch):
+    """Without `--lost` the job stays, because its batch may exist."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-any")
+
+    async def settle_unclear(api, ledger, job):
+        raise UnclearCreationError("A run ended.")
+
+    monkeypatch.setattr(forget, "resolve_interrupted_job", settle_unclear)
+    release = forget.release_interrupted_jobs(ledger, URL, LOGGER)
+    assert (release.unresolved, [job.state for job in ledger.jobs.list_open()]) == (1, [JobState.UPLOADED])
+    assert "--lost" in release.error
+    assert forget.release_interrupted_jobs(ledger, URL, LOGGER, unclear=True).unresolved == 0
+    assert not ledger.jobs.list_open()
 
 
 def test_lost_jobs_are_only_looked_for_among_jobs_with_a_batch(ledger):

@@ -1,0 +1,105 @@
+"""Faults of single API calls: replies with other content than the call's object, missing files, cut downloads."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from distilabel.models.llms import OpenAILLM
+
+from distilabel_openai_batch import ConnectionFailedError, OpenAIBatchLLM, RunError
+from distilabel_openai_batch.sandbox import Dialect, Fault, Settings
+from tests.support.environment import load_as_new_process
+
+PROMPTS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
+pytestmark = pytest.mark.usefixtures("quick_retries")
+
+
+def generate(**fields):
+    """Generate in a run of its own."""
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", **{"min_poll_interval": 0.02, **fields})
+    return load_as_new_process(llm).generate(PROMPTS)
+
+
+def answers():
+    """Return the answers of the synchronous endpoint."""
+    llm = OpenAILLM(model="gpt-4o-mini")
+    llm.load()
+    return llm.generate(PROMPTS)
+
+
+def job_states() -> list[str]:
+    """Return the states of the ledger's jobs."""
+    path = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3"
+    with closing(sqlite3.connect(path)) as database:
+        return [state for (state,) in database.execute("SELECT state FROM jobs ORDER BY id")]
+
+
+def assert_billed_once(sandbox):
+    assert set(sandbox.books().billed.values()) <= {1}
+
+
+# Replies with status 200 and other content.
+
+ODD_REPLIES = {
+    "an error": {"error": {"message": "The model is overloaded.", "type": "server_error"}},
+    "a page": "<html>The model is overloaded.</html>",
+    "a list": ["The model is overloaded."],
+}
+
+
+@pytest.mark.parametrize("odd", ODD_REPLIES.values(), ids=ODD_REPLIES.keys())
+def test_a_creation_with_an_odd_reply_is_never_repeated_if_the_server_lists_no_batches(sandbox, odd):
+    """The error quotes the reply, and the job stays open: the next run does not repeat the creation either."""
+    sandbox.reset(Settings(dialect=Dialect(lists=False)))
+    sandbox.add_fault(Fault(call="batches.create", kind="replace", status=200, body=odd))
+    with pytest.raises(RunError, match="The model is overloaded") as raised:
+        generate()
+    assert "The job stays open" in str(raised.value)
+    with pytest.raises(RunError, match="The job stays open"):
+        generate()
+    assert job_states() == ["uploaded"]
+    assert len(sandbox.books().batches) == 1
+
+
+@pytest.mark.parametrize("odd", ODD_REPLIES.values(), ids=ODD_REPLIES.keys())
+def test_a_creation_with_an_odd_reply_is_found_in_the_list(sandbox, odd):
+    sandbox.add_fault(Fault(call="batches.create", kind="replace", status=200, body=odd))
+    assert generate() == answers()
+    assert_billed_once(sandbox)
+
+
+@pytest.mark.parametrize("call", ["files.create", "batches.create"])
+@pytest.mark.parametrize("odd", ODD_REPLIES.values(), ids=ODD_REPLIES.keys())
+def test_odd_replies_that_stay_end_the_run_and_cost_nothing(sandbox, call, odd):
+    """The next run submits the job."""
+    sandbox.add_fault(Fault(call=call, kind="status", status=200, body=odd, times=-1))
+    with pytest.raises(ConnectionFailedError, match="The model is overloaded"):
+        generate()
+    assert len(sandbox.calls(call)) <= 7
+    sandbox.clear_faults()
+    assert generate() == answers()
+    assert_billed_once(sandbox)
+
+
+@pytest.mark.parametrize("odd", ODD_REPLIES.values(), ids=ODD_REPLIES.keys())
+def test_odd_replies_to_polls_end_the_run_and_keep_the_job(sandbox, odd):
+    """The next run collects the job."""
+    sandbox.configure(in_progress_seconds=0.1)
+    sandbox.add_fault(Fault(call="batches.retrieve", kind="status", status=200, body=odd, times=-1))
+    with pytest.raises(ConnectionFailedError, match="The model is overloaded"):
+        generate()
+    assert job_states() == ["created"]
+    sandbox.clear_faults()
+    assert generate() == answers()
+    assert_billed_once(sandbox)
+
+
+def test_a_few_odd_replies_are_waited_out(sandbox):
+    for call in ("files.create", "batches.retrieve"):
+        sandbox.add_fault(Fault(call=call, kind="status", status=200, body={"error": {"message": "Wait."}}, times=3))
+    assert generate() == answers()
+    assert_billed_once(sandbox)
