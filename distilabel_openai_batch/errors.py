@@ -15,6 +15,8 @@ OpenAIBatchError
 
 from __future__ import annotations
 
+import re
+
 # Status codes of requests that may succeed later. Some servers write 0 for a request that they lost.
 # https://platform.openai.com/docs/guides/error-codes/api-errors
 _TRANSIENT_STATUS_CODES = frozenset({0, 408, 409, 425, 429})
@@ -37,6 +39,21 @@ _TRANSIENT_CODES = frozenset(
 # Error codes that count as transient only without a contrary status code: a 404 may have the type `server_error`, and
 # llama-stack gives `request_failed` to every failure.
 _TRANSIENT_CODES_WITHOUT_STATUS = frozenset({"server_error", "request_failed"})
+
+# Refusals of single requests that pass although their status code is 400: the code, `None` for any code, and a pattern
+# of the message. The same request is answered at a later attempt, say the reports.
+_TRANSIENT_REFUSALS = (
+    # The server waited too long for an image's host: `invalid_image_url`, `invalid_value`.
+    # https://github.com/danny-avila/LibreChat/issues/5101, https://github.com/vercel/ai/issues/8857
+    (None, re.compile(r"\btime(d )?-?out (while|when) downloading", re.IGNORECASE)),
+    # DashScope's words for the same: `InvalidParameter.DataInspection`, `invalid_parameter_error`.
+    # https://github.com/QwenLM/Qwen-VL/issues/431, https://github.com/labring/FastGPT/issues/4393
+    (None, re.compile(r"\bdownload\b.* timed out", re.IGNORECASE)),
+    # The body of each request here is valid JSON. https://github.com/kaiko-ai/eva/pull/1011
+    (None, re.compile(r"could not parse the json body of your request", re.IGNORECASE)),
+    # Groq: the model's answer was no JSON in spite of `response_format`. https://github.com/drnic/groq-ruby/issues/12
+    ("json_validate_failed", re.compile("")),
+)
 
 # Error codes of a 429 that no waiting fixes. https://platform.openai.com/docs/guides/error-codes/api-errors
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
@@ -111,12 +128,13 @@ class LedgerError(RunError):
     """Ledger that is damaged, locked, read-only, full, or no ledger at all. The file was not overwritten."""
 
 
-def is_transient(status_code: int | None, code: str | None) -> bool:
+def is_transient(status_code: int | None, code: str | None, message: str = "") -> bool:
     """Return whether the same request may succeed later.
 
     Args:
         status_code: the HTTP status code, `None` if the request was never answered.
         code: the API's error code.
+        message: the API's message; only a request of a model has messages that show a transient failure.
 
     Returns:
         `True` for time-outs, conflicts, rate limits, server errors and requests that no model has seen.
@@ -127,7 +145,13 @@ def is_transient(status_code: int | None, code: str | None) -> bool:
         return True
     if status_code is None or status_code < 400:
         return code in _TRANSIENT_CODES_WITHOUT_STATUS
+    if status_code == 400 and message and _is_transient_refusal(code, message):
+        return True
     return status_code >= 500 and status_code != _NOT_IMPLEMENTED
+
+
+def _is_transient_refusal(code: str | None, message: str) -> bool:
+    return any(known_code in (None, code) and pattern.search(message) for known_code, pattern in _TRANSIENT_REFUSALS)
 
 
 def is_out_of_quota(code: str | None) -> bool:

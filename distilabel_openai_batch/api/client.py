@@ -248,12 +248,15 @@ class BatchAPI:
                 status_code, code, message = error.status_code, error_code(error), transport.message_of(error)
                 if _is_no_endpoint(status_code, code, message):
                     raise NoSuchEndpointError(f"The server has no synchronous endpoint {path}.") from None
-                may_retry = errors.is_transient(status_code, code) and (
-                    status_code == 429 or attempts <= transport.patience.retries
-                )
-                if may_retry or errors.is_key_rejected(status_code) or errors.is_out_of_quota(code):
+                failure = Failure(message, status_code, code)
+                if errors.is_key_rejected(status_code) or errors.is_out_of_quota(code):
                     raise
-                return Failure(message, status_code, code)
+                if failure.is_transient and (status_code == 429 or attempts <= transport.patience.retries):
+                    # A 400 of a single request may pass, a 400 of another call does not → name the failure transient.
+                    if status_code == 400:
+                        raise TransientError(str(failure), did_nothing=True) from None
+                    raise
+                return failure
             if not isinstance(answer, dict):
                 raise UnexpectedReplyError("of this API", answer)
             return read_answer(answer)

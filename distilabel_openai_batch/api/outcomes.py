@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.encoding import decode_json, read_count
 from distilabel_openai_batch.api.failure_codes import LENGTH, MALFORMED, MISSING, MISSING_CHOICE, UNUSABLE
 
@@ -91,6 +92,11 @@ class Failure:
     def is_billed(self) -> bool:
         """`True` if the server answered the request, and counts it as completed, without any usable generation."""
         return self.code in UNUSABLE and self.status_code is not None and self.status_code < 300
+
+    @property
+    def is_transient(self) -> bool:
+        """Return whether the same request may succeed later."""
+        return errors.is_transient(self.status_code, self.code, self.message)
 
     def __str__(self) -> str:
         labels = [str(label) for label in (self.status_code, self.code) if label]

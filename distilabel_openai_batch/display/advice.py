@@ -8,7 +8,6 @@ requests of all rows of the Task, including the answered ones.
 
 from __future__ import annotations
 
-from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.failure_codes import (
     CONTENT_FILTER,
     INVALID,
@@ -58,7 +57,7 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
     code, message = failure.code, failure.message
     if code == "batch_expired":
         return f"The completion window closed first. {_RUN_AGAIN}"
-    if errors.is_transient(failure.status_code, code):
+    if failure.is_transient:
         return f"The failure is transient. {_RUN_AGAIN}"
     if code in (REFUSAL, *_POLICY_CODES):
         return "Submitting again rarely helps: reword these rows, or remove these rows."

@@ -226,9 +226,7 @@ class CallBuffer:
             elif errors.is_out_of_quota(outcome.code):
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
                 break
-            elif outcome == OVERDUE or (
-                errors.is_transient(outcome.status_code, outcome.code) and pending.attempts < self._max_attempts
-            ):
+            elif outcome == OVERDUE or (outcome.is_transient and pending.attempts < self._max_attempts):
                 retries += 1
                 pending.overdue = pending.overdue or outcome == OVERDUE
                 self._add(pending)
@@ -252,7 +250,7 @@ class CallBuffer:
         # An answer without text was billed → its row fails, and not the run.
         is_billed = any(failure.is_billed for _, failure in self._failed)
         only_failures = not self._answers and not self._batches_in_progress and len(kinds) == 1
-        permanent = only_failures and not is_billed and not errors.is_transient(*next(iter(kinds)))
+        permanent = only_failures and not is_billed and not any(failure.is_transient for _, failure in self._failed)
         # Loading what another Task submitted finds no request: without the error its advice would be to buy all again.
         if permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if not self._running_flushes and not self._pending:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Deliver, Failure, Outcome
 
 
@@ -34,8 +33,6 @@ def deliver_until(deadline: float, deliver: Deliver) -> Deliver:
 
 def _mark_overdue(outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
     return {
-        custom_id: OVERDUE
-        if isinstance(outcome, Failure) and errors.is_transient(outcome.status_code, outcome.code)
-        else outcome
+        custom_id: OVERDUE if isinstance(outcome, Failure) and outcome.is_transient else outcome
         for custom_id, outcome in outcomes.items()
     }

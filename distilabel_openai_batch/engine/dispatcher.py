@@ -242,7 +242,7 @@ class Dispatcher:
                 self._observer.on_preflight_skipped(str(error))
                 return
             outcome = outcomes.get(request.custom_id)
-            if not isinstance(outcome, Failure) or errors.is_transient(outcome.status_code, outcome.code):
+            if not isinstance(outcome, Failure) or outcome.is_transient:
                 return
             refusals.append(outcome)
         if len(refusals) == _TRIALS and len({(refusal.status_code, refusal.code) for refusal in refusals}) == 1:

@@ -11,7 +11,7 @@ import pytest
 from distilabel.models.llms import OpenAILLM
 
 from distilabel_openai_batch import ConnectionFailedError, OpenAIBatchLLM, RunError
-from distilabel_openai_batch.sandbox import Dialect, Fault, Settings
+from distilabel_openai_batch.sandbox import Dialect, Fault, RequestFailure, Settings
 from tests.support.environment import load_as_new_process
 
 PROMPTS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
@@ -103,3 +103,37 @@ def test_a_few_odd_replies_are_waited_out(sandbox):
         sandbox.add_fault(Fault(call=call, kind="status", status=200, body={"error": {"message": "Wait."}}, times=3))
     assert generate() == answers()
     assert_billed_once(sandbox)
+
+
+# Requests that fail with status 400, and pass later.
+
+PASSING_REFUSALS = {
+    "image": ("invalid_image_url", "Timeout while downloading https://example.com/a.jpg."),
+    "body": (None, "We could not parse the JSON body of your request."),
+}
+
+
+@pytest.mark.parametrize(("code", "message"), PASSING_REFUSALS.values(), ids=PASSING_REFUSALS.keys())
+def test_a_refusal_that_passes_is_submitted_again(sandbox, code, message):
+    """The other requests are submitted once."""
+    failure = RequestFailure(contains="number 7.", code=code, message=message, times=2, endpoint="batch")
+    sandbox.reset(Settings(failures=[failure]))
+    assert generate(max_attempts=3) == answers()
+    assert len(sandbox.books().batches) == 3
+    assert_billed_once(sandbox)
+
+
+def test_a_refusal_that_does_not_pass_ends_after_the_last_attempt(sandbox):
+    code, message = PASSING_REFUSALS["image"]
+    sandbox.reset(Settings(failures=[RequestFailure(contains="number 7.", code=code, message=message)]))
+    generations = [output["generations"] for output in generate(max_attempts=2)]
+    assert [number for number, row in enumerate(generations) if row == [None]] == [7]
+    assert len(sandbox.books().batches) == 2
+
+
+def test_a_refusal_that_passes_is_sent_again_synchronously(sandbox):
+    code, message = PASSING_REFUSALS["image"]
+    failure = RequestFailure(contains="number 7.", code=code, message=message, times=2, endpoint="sync")
+    sandbox.reset(Settings(failures=[failure]))
+    assert None not in [row for output in generate(sync_below=100) for row in output["generations"]]
+    assert not sandbox.books().batches

@@ -53,6 +53,47 @@ def test_a_server_error_is_transient_without_a_contrary_status_code(status_code,
     assert errors.is_transient(status_code, code) is is_transient
 
 
+TRANSIENT_REFUSALS = {
+    "image, invalid_image_url": ("invalid_image_url", "Timeout while downloading https://example.com/a.jpg."),
+    "image, invalid_value": ("invalid_value", "Timeout while downloading https://example.com/a.jpg"),
+    "image, DashScope": (
+        "InvalidParameter.DataInspection",
+        "Download the media resource timed out during the data inspection process.",
+    ),
+    "image, DashScope's compatible mode": (
+        "invalid_parameter_error",
+        "<400> InternalError.Algo.InvalidParameter: Download multimodal file timed out",
+    ),
+    "body": (
+        None,
+        "We could not parse the JSON body of your request. (HINT: This likely means you aren't using your HTTP library"
+        " correctly.)",
+    ),
+    "answer that is no JSON, Groq": ("json_validate_failed", "Failed to generate JSON. Please adjust your prompt."),
+}
+
+
+@pytest.mark.parametrize(("code", "message"), TRANSIENT_REFUSALS.values(), ids=TRANSIENT_REFUSALS.keys())
+def test_a_refusal_that_was_reported_to_pass_is_transient(code, message):
+    """Only with status 400, because other statuses have their own meaning."""
+    assert errors.is_transient(400, code, message)
+    assert not errors.is_transient(400, code)
+    assert not errors.is_transient(404, code, message)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("invalid_image_url", "Invalid image URL."),
+        ("invalid_image", "Failed to download image from a.gif. Image size exceeds the limit."),
+        ("invalid_value", "Error while downloading https://example.com/a.jpg."),
+        (None, "Invalid JSON schema."),
+    ],
+)
+def test_a_refusal_that_does_not_pass_is_not_transient(code, message):
+    assert not errors.is_transient(400, code, message)
+
+
 @pytest.mark.parametrize("status_code", [None, 200, 400, 401, 403, 404, 413, 422, 499])
 @pytest.mark.parametrize("code", [None, "", "invalid_request_error", "context_length_exceeded"])
 def test_an_invalid_request_is_not_transient(status_code, code):

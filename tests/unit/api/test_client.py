@@ -171,6 +171,15 @@ async def test_a_synchronous_server_error_is_retried_a_few_times(clock, server, 
     assert endpoint.call_count == 4
 
 
+async def test_a_synchronous_refusal_that_passes_is_retried_a_few_times(clock, server, endpoint):
+    refused = refusal(400, "Timeout while downloading https://example.com/a.jpg.", code="invalid_image_url")
+    endpoint.mock(side_effect=[refused] * 4)
+    async with connect(patience=Patience(retries=3)) as api:
+        failure = await api.request(CHAT, BODY)
+    assert failure == Failure("Timeout while downloading https://example.com/a.jpg.", 400, "invalid_image_url")
+    assert endpoint.call_count == 4
+
+
 async def test_a_synchronous_rate_limit_is_retried_for_long(clock, server, endpoint):
     endpoint.mock(side_effect=[refusal(429)] * 20 + [reply(COMPLETION)])
     async with connect(patience=Patience(retries=3)) as api:
