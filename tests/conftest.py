@@ -8,7 +8,7 @@ from logging.handlers import QueueHandler
 
 import pytest
 
-from distilabel_openai_batch.api import creation, files, transport
+from distilabel_openai_batch.api import client, creation, files, transport
 from distilabel_openai_batch.sandbox import Sandbox
 from tests.support.environment import API_KEY, ROOT
 from tests.support.fast_distilabel import speed_up_distilabel
@@ -51,6 +51,7 @@ def quick_retries(monkeypatch):
     monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.01)
     monkeypatch.setattr(creation, "CREATION_SECONDS", 0.05)
     monkeypatch.setattr(files, "RESULTS_VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "FILE_IDS_SECONDS", 0.2)
 
 
 @pytest.fixture(scope="session")

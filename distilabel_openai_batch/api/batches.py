@@ -99,6 +99,11 @@ class Batch:
         return self.status in ("cancelling", "cancelled", "canceled")
 
     @property
+    def lacks_output_file(self) -> bool:
+        """Whether the batch has ended and counts answers, but shows no file that holds answers."""
+        return self.has_ended and self.completed > 0 and self.output_file_id is None
+
+    @property
     def reasons(self) -> str:
         """Return the first three errors as a text, and the number of the others."""
         first = "; ".join(str(error) for error in self.errors[:3]) or "the server gave no reason"

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 
+import anyio
 import openai
 import orjson
 
@@ -20,6 +21,14 @@ from distilabel_openai_batch.api.transport import Patience, TransientError, Tran
 
 # OpenAI deletes a batch's files after thirty days. https://platform.openai.com/docs/guides/batch
 _FILES_KEPT_SECONDS = 30 * 86_400.0
+
+FILE_IDS_SECONDS = 300.0
+"""Seconds to wait for the output file of a batch that counts answers.
+
+Gateways show the counts of an ended batch some polls before its file ids (LiteLLM issue 37713).
+"""
+
+_FILE_ID_PAUSES = Patience(first=1.0, longest=30.0)
 
 
 class NoSuchEndpointError(Exception):
@@ -175,6 +184,22 @@ class BatchAPI:
                 code=error.code,
                 batch_id=batch_id,
             ) from None
+
+    async def wait_for_output_file(self, batch: Batch) -> Batch:
+        """Poll an ended batch that counts answers until the batch shows its output file, for some minutes.
+
+        Returns:
+            The batch as it was last polled.
+
+        Raises:
+            RunError: the server refuses, does not know the batch, or could not be reached.
+        """
+        started, polls = time.monotonic(), 0
+        while batch.lacks_output_file and time.monotonic() - started < FILE_IDS_SECONDS:
+            polls += 1
+            await anyio.sleep(_FILE_ID_PAUSES.pause(polls))
+            batch = await self.retrieve(batch.id)
+        return batch
 
     async def retrieve_many(self, batch_ids: set[str]) -> dict[str, Batch]:
         """Poll several batches by one call if the server lists batches; poll each batch that the list lacks.

@@ -27,6 +27,7 @@ class JobResults:
     Attributes:
         stray_lines: number of lines that name none of the requests, or are malformed.
         answers: number of requests that the server answered, usable or not.
+        reported: number of requests that a line names.
         tokens: tokens billed for these answers, in and out.
         cached_tokens: the part of the tokens in that the server had in its cache.
         long_prompts: the usage of each answer to a prompt longer than `LONG_PROMPT`, which may have its own price.
@@ -40,7 +41,7 @@ class JobResults:
         self._lines = array("q", [-1, 0, 0, 0, 0, 0]) * len(custom_ids)
         self._is_answer = bytearray(len(custom_ids))
         self.stray_lines = 0
-        self.answers = 0
+        self.answers = self.reported = 0
         self.tokens = (0, 0)
         self.cached_tokens = 0
         self.long_prompts: list[Usage] = []
@@ -79,6 +80,7 @@ class JobResults:
         """Remember a request's line if it is the first, or the first answer after failures."""
         if self._is_answer[place]:
             return
+        self.reported += self._lines[6 * place] < 0
         if isinstance(outcome, Answer):
             tokens_in, tokens_out = outcome.tokens
             self._is_answer[place] = True

@@ -213,6 +213,13 @@ class Progress(Observer):
         """Log a missing result file."""
         self._logger.warning(f"⚠️ The server no longer has result file {file_id}; its requests are submitted again.")
 
+    def on_results_missing(self, batch: Batch, requests: int) -> None:
+        """Log answers that the server counts and does not return."""
+        self._logger.warning(
+            f"⚠️ Batch {batch.id} counts {plural(requests, 'answer')} that its files do not contain. The requests are"
+            " submitted again, and may be billed twice."
+        )
+
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
         """Add the billed tokens of a synchronous request."""
         self._sync_requests += 1

@@ -71,6 +71,14 @@ class Observer:
     def on_result_file_missing(self, file_id: str) -> None:
         """Record a result file that the server no longer has."""
 
+    def on_results_missing(self, batch: Batch, requests: int) -> None:
+        """Record that the files of an ended batch lack answers that the batch counts.
+
+        Args:
+            batch: the batch.
+            requests: number of missing answers, which may be billed again.
+        """
+
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
         """Record the outcome of a synchronous request, which is billed at the full price.
 

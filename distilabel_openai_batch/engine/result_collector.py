@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import anyio
@@ -26,9 +26,11 @@ from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job
 
-# If the files have fewer answers than the server counts, another program may have replied in the server's place → they
-# are downloaded again, at most this often in all. After that the server counts differently from us.
+# If the files have fewer answers than the server counts, another program may have replied in the server's place, or a
+# file id may be missing → poll and download again, at most this often in all. After that the server counts differently
+# from us. A missing file id appears later than a missing answer: the pauses of six downloads add up to a minute.
 _MAX_DOWNLOADS = 3
+_MAX_DOWNLOADS_WITHOUT_ERROR_FILE = 6
 _DOWNLOAD_PAUSES = Patience(first=2.0)
 
 # Outcomes that are recorded in one transaction.
@@ -70,25 +72,29 @@ class ResultCollector:
         Raises:
             RunError: the server refuses or could not be reached.
         """
-        for download in range(1, _MAX_DOWNLOADS + 1):
+        for download in count(1):
+            batch = await self._api.wait_for_output_file(batch)
             async with self._download_results(job.key, batch, is_new=True) as paths:
                 # The download of a missing file was repeated long enough → do not repeat it here.
-                is_last = download == _MAX_DOWNLOADS or len(paths) < len(_result_file_ids(batch))
+                is_last = download >= _max_downloads(batch) or len(paths) < len(_result_file_ids(batch))
                 refused = batch.status == "failed" and not await anyio.to_thread.run_sync(
                     self._has_results, job, batch, paths
                 )
                 if refused and (is_last or not batch.completed):
                     return None
                 failpoints.reached(Failpoint.DOWNLOAD_TO_RECORD)
-                if recorded := await self._record(job, paths, deliver, 0 if is_last else batch.completed):
+                if recorded := await self._record(job, paths, deliver, None if is_last else batch):
                     break
             await anyio.sleep(_DOWNLOAD_PAUSES.pause(download))
+            batch = await self._api.retrieve(batch.id)
         assert recorded
         results, last_outcomes = recorded
         job = await anyio.to_thread.run_sync(self._ledger.jobs.mark_collected, job, MISSING_RESULT)
         self._observer.on_collected(batch, results)
-        if results.answers >= min(batch.completed, job.requests):
+        if _is_complete(results, batch, job.requests):
             await self.delete_files(batch, job.input_file_id)
+        elif missing := min(batch.completed, job.requests) - results.answers:
+            self._observer.on_results_missing(batch, missing)
         failpoints.reached(Failpoint.RECORD_TO_DELIVERY)
         deliver(last_outcomes)
         return job
@@ -107,11 +113,13 @@ class ResultCollector:
             RunError: the server refuses or could not be reached.
         """
         for download in range(1, _MAX_DOWNLOADS + 1):
+            batch = await self._api.wait_for_output_file(batch)
             async with self._download_results(key, batch, is_new=False) as paths:
                 results = await anyio.to_thread.run_sync(_read_results, paths)
             if count_answers(results) >= batch.completed or download == _MAX_DOWNLOADS:
                 break
             await anyio.sleep(_DOWNLOAD_PAUSES.pause(download))
+            batch = await self._api.retrieve(batch.id)
         return results
 
     async def delete_files(self, batch: Batch, input_file_id: str | None = None) -> None:
@@ -157,7 +165,7 @@ class ResultCollector:
         )
 
     async def _record(
-        self, job: Job, paths: Sequence[Path], deliver: Deliver, expected_answers: int
+        self, job: Job, paths: Sequence[Path], deliver: Deliver, expected: Batch | None
     ) -> tuple[JobResults, dict[str, Outcome]] | None:
         """Record the results in a job's files, and deliver most of the answers.
 
@@ -165,7 +173,8 @@ class ResultCollector:
             job: the job.
             paths: the files.
             deliver: receives answers.
-            expected_answers: the number of answers below which nothing is recorded.
+            expected: the batch whose counts the results have to match, otherwise nothing is recorded; `None` to record
+                any results.
 
         Returns:
             The results, and the outcomes that are left to deliver after the job is marked as collected: the last
@@ -180,7 +189,7 @@ class ResultCollector:
                 files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
                 custom_ids, row_ids = await anyio.to_thread.run_sync(self._list_requests, job)
                 results = await anyio.to_thread.run_sync(JobResults, custom_ids, files)
-                if results.answers < min(expected_answers, len(custom_ids)):
+                if expected and not _is_complete(results, expected, len(custom_ids)):
                     return None
                 outcomes = zip(row_ids, results, strict=True)
                 while chunk := await anyio.to_thread.run_sync(self._record_chunk, outcomes):
@@ -220,6 +229,22 @@ def _read_lines(paths: Sequence[Path]) -> Iterator[bytes]:
 def _read_results(paths: Sequence[Path]) -> list[tuple[str, Outcome]]:
     """Return the results whose `custom_id` has the form of this package's."""
     return [result for line in _read_lines(paths) if (result := parse_result_line(line)) and is_custom_id(result[0])]
+
+
+def _is_complete(results: JobResults, batch: Batch, requests: int) -> bool:
+    """Return whether results match the counts of their batch.
+
+    Without an error file, the lines have to account for the failures too. Some servers count failures as completed, so
+    a line for each counted request is enough.
+    """
+    has_answers = results.answers >= min(batch.completed, requests)
+    has_lines = results.reported >= min(batch.completed + batch.failed, requests)
+    return has_lines or (has_answers and batch.error_file_id is not None)
+
+
+def _max_downloads(batch: Batch) -> int:
+    is_error_file_late = batch.failed > 0 and batch.error_file_id is None
+    return _MAX_DOWNLOADS_WITHOUT_ERROR_FILE if is_error_file_late else _MAX_DOWNLOADS
 
 
 def _result_file_ids(batch: Batch) -> list[str]:

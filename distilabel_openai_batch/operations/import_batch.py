@@ -39,6 +39,8 @@ async def read_results(
         raise OpenAIBatchError(f"Batch {batch_id} is {batch.status}. It can be adopted when it has ended.")
     if not batch.input_file_id:
         raise OpenAIBatchError(f"The server names no input file of batch {batch_id}, so its requests are unknown.")
+    batch = await api.wait_for_output_file(batch)
+    assert batch.input_file_id
     path = directory / "input"
     await api.files.download(batch.input_file_id, path)
     custom_ids = _custom_ids(path, batch, base_url)

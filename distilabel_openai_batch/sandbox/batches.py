@@ -77,6 +77,7 @@ class StoredBatch:
     cancel_at: float | None = None
     seen_at: float = 0.0
     reply_count: int = 0
+    final_reply_count: int = 0
     final_stage: Stage | None = None
     output_file: StoredFile | None = None
     error_file: StoredFile | None = None
@@ -174,16 +175,21 @@ class StoredBatch:
             stage: stage of the batch.
         """
         self.reply_count += 1
-        return corrupt_batch(self.dialect.batch_object(self.as_json(stage)), self.faults, self.reply_count)
+        self.final_reply_count += self.final_stage is not None
+        batch = self.dialect.batch_object(self.as_json(stage))
+        return corrupt_batch(batch, self.faults, self.reply_count, self.final_reply_count)
 
 
-def corrupt_batch(batch: dict[str, Any], faults: dict[str, BatchFault], reply_count: int) -> dict[str, Any]:
+def corrupt_batch(
+    batch: dict[str, Any], faults: dict[str, BatchFault], reply_count: int, final_reply_count: int = 0
+) -> dict[str, Any]:
     """Return a batch object with faults.
 
     Args:
         batch: batch object without faults.
         faults: faults of the batch, by kind.
         reply_count: number of replies that have shown the batch, this reply included.
+        final_reply_count: number of these that came after the end of the batch.
     """
     batch = dict(batch)
     file_ids = ("output_file_id", "error_file_id")
@@ -192,6 +198,8 @@ def corrupt_batch(batch: dict[str, Any], faults: dict[str, BatchFault], reply_co
     if "upper_case" in faults:
         batch["status"] = str(batch["status"]).upper()
     if "no_files" in faults:
+        batch |= dict.fromkeys(file_ids)
+    if "late_files" in faults and (faults["late_files"].looks == -1 or final_reply_count <= faults["late_files"].looks):
         batch |= dict.fromkeys(file_ids)
     if "lost_files" in faults:
         batch |= {name: "file-lost" for name in file_ids if batch[name] is not None}

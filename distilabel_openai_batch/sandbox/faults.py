@@ -129,6 +129,7 @@ class BatchFault(BaseModel):
     - `expire`, `cancel`: end as expired or cancelled right after validation, with `value` requests answered (half by
       default).
     - `no_files`: show neither an output nor an error file.
+    - `late_files`: show the final status and counts, but no file ids, in the first `looks` replies after the end.
     - `lost_files`: show ids of files that do not exist.
     - `empty_file_ids`: show `""` instead of a null file id.
     - `empty_files`: show an empty file instead of a null file id.
@@ -147,6 +148,7 @@ class BatchFault(BaseModel):
         "expire",
         "cancel",
         "no_files",
+        "late_files",
         "lost_files",
         "empty_file_ids",
         "empty_files",
@@ -157,7 +159,10 @@ class BatchFault(BaseModel):
     looks: int = Field(
         default=1,
         ge=-1,
-        description="With kind `status`: number of replies, the one to the creation included, that show `value`.",
+        description=(
+            "With kind `status`: number of replies, the one to the creation included, that show `value`. With kind"
+            " `late_files`: number of replies after the end of the batch without file ids."
+        ),
     )
     times: int = Field(
         default=1, ge=-1, description="Number of batches with the fault; -1 for every batch from now on."
