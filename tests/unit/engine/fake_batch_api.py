@@ -23,9 +23,13 @@ class FakeBatchAPI:
         statuses: the status at each poll; the last one stays.
         errors: the errors of a failed batch.
         unanswered: the number of requests without a result, at the end of the file.
+        completed: the number of answers that a poll counts.
     """
 
-    def __init__(self, *statuses: str, errors: tuple[BatchError, ...] = (), unanswered: int = 0) -> None:
+    def __init__(
+        self, *statuses: str, errors: tuple[BatchError, ...] = (), unanswered: int = 0, completed: int = 0
+    ) -> None:
+        self.completed = completed
         self.statuses = list(statuses) or ["completed"]
         self.errors = errors
         self.unanswered = unanswered
@@ -48,8 +52,13 @@ class FakeBatchAPI:
             endpoint=CHAT,
             input_file_id="file-in",
             output_file_id=None if is_refused else "file-out",
+            completed=0 if is_refused else self.completed,
             errors=self.errors if is_refused else (),
         )
+
+    async def wait_for_output_file(self, batch: Batch) -> Batch:
+        """Return the batch, which shows its files from the start."""
+        return batch
 
     def output_lines(self) -> list[bytes]:
         """Return the lines of the output file."""
