@@ -72,6 +72,7 @@ class RunError(OpenAIBatchError):
     Attributes:
         status_code: the HTTP status code of the API's reply, `None` without a reply.
         code: the API's error code (`"insufficient_quota"`), `None` if the API gave none.
+        param: the parameter that the API refused, `None` if the API named none.
         batch_id: the batch that the error concerns, `None` if it concerns no batch.
         did_nothing: whether the server certainly did nothing: it refused the call, or was never reached.
     """
@@ -84,11 +85,13 @@ class RunError(OpenAIBatchError):
         *,
         status_code: int | None = None,
         code: str | None = None,
+        param: str | None = None,
         batch_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
         self.code = code
+        self.param = param
         self.batch_id = batch_id
 
 

@@ -42,11 +42,13 @@ class BatchError:
         message: the server's message.
         code: the server's error code, `None` if it gave none.
         line: the line of the input file as the server counts it, `None` if it named none.
+        param: the parameter at fault, `None` if the server named none.
     """
 
     message: str
     code: str | None = None
     line: int | None = None
+    param: str | None = None
 
     def __str__(self) -> str:
         text = f"{self.code}: {self.message}" if self.code else self.message
@@ -146,7 +148,9 @@ def _batch_errors(errors: object) -> Iterator[BatchError]:
     data = errors.get("data") if isinstance(errors, dict) else errors
     for error in data if isinstance(data, list) else []:
         if isinstance(error, dict):
-            yield BatchError(str(error.get("message") or "no message"), error.get("code"), error.get("line"))
+            message = str(error.get("message") or "no message")
+            param = error.get("param")
+            yield BatchError(message, error.get("code"), error.get("line"), param if isinstance(param, str) else None)
 
 
 def _seconds(value: object) -> float | None:

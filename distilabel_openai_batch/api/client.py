@@ -71,7 +71,7 @@ class BatchAPI:
             RunError: the server refuses the batch or could not be reached.
         """
         order = BatchOrder(input_file_id, endpoint, completion_window, key, metadata)
-        creation = Creation(self._transport, self._list, self._creation_limit, order)
+        creation = Creation(self._transport, self._list, self.files, self._creation_limit, order)
         batch = await self._transport.retry("create a batch", creation.attempt)
         if creation.may_be_duplicated:
             batch = await self._cancel_duplicates(batch, order, since=creation.started)

@@ -12,12 +12,17 @@ import anyio
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batch_list import BatchList
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
-from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, is_file_not_visible
+from distilabel_openai_batch.api.files import FilesAPI, InputFileGoneError, is_input_file_refused
 from distilabel_openai_batch.api.replies import json_object
 from distilabel_openai_batch.api.transport import TransientError, Transport
 
 CREATION_SECONDS = 60.0
 """Seconds after a lost reply during which the batch may still appear in the list; then it is created again."""
+
+# Refusals of the input file before the file is looked for, and before the creation is given up: with the default
+# pauses after eight seconds and five minutes.
+_REFUSALS_BEFORE_CHECK = 4
+_FILE_REFUSALS = 12
 
 # https://platform.openai.com/docs/guides/batch#rate-limits
 _CREATIONS_PER_HOUR = 2_000
@@ -76,6 +81,7 @@ class Creation:
     Args:
         transport: makes the calls.
         batch_list: searches for a batch whose reply was lost.
+        files: looks for an input file that was refused.
         limit: the limit of creations per hour.
         order: the parameters of the batch.
 
@@ -83,9 +89,12 @@ class Creation:
         started: the time of the first attempt, in seconds since the epoch.
     """
 
-    def __init__(self, transport: Transport, batch_list: BatchList, limit: CreationLimit, order: BatchOrder) -> None:
+    def __init__(
+        self, transport: Transport, batch_list: BatchList, files: FilesAPI, limit: CreationLimit, order: BatchOrder
+    ) -> None:
         self._transport = transport
         self._list = batch_list
+        self._files = files
         self._limit = limit
         self._order = order
         self.started = time.time()
@@ -93,6 +102,7 @@ class Creation:
         self._possible_creations = 0
         self._failure = TransientError("")
         self._failed_at = 0.0
+        self._file_refusals = 0
 
     @property
     def may_be_duplicated(self) -> bool:
@@ -104,6 +114,7 @@ class Creation:
 
         Raises:
             UnclearCreationError: the reply was lost, and the server cannot be searched.
+            InputFileGoneError: the server no longer has the input file.
             RunError: the server refuses the batch.
             TransientError: another attempt may create or find the batch.
         """
@@ -118,11 +129,27 @@ class Creation:
                 self._failure, self._failed_at = error, time.monotonic()
             raise
         except errors.RunError as error:
-            if is_file_not_visible(str(error)) and time.time() - self.started < FILE_VISIBLE_SECONDS:
-                raise TransientError(str(error), did_nothing=True) from None
+            if is_input_file_refused(error, self._order.input_file_id):
+                await self._check_input_file(error)
             raise
         self._possible_creations += 1
         return batch
+
+    async def _check_input_file(self, refusal: errors.RunError) -> None:
+        """Return if the refusal of the input file is final.
+
+        Raises:
+            InputFileGoneError: the server no longer has the file.
+            TransientError: the file may only not be visible everywhere yet.
+        """
+        self._file_refusals += 1
+        file_id = self._order.input_file_id
+        if self._file_refusals > _REFUSALS_BEFORE_CHECK and not await self._files.exists(file_id):
+            gone = InputFileGoneError(str(refusal), status_code=refusal.status_code, code=refusal.code)
+            gone.did_nothing = True
+            raise gone from None
+        if self._file_refusals < _FILE_REFUSALS:
+            raise TransientError(str(refusal), did_nothing=True) from None
 
     async def _find_lost(self) -> Batch | None:
         """Return the batch whose reply was lost; `None` if it may be created again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +14,7 @@ import anyio
 import openai
 
 from distilabel_openai_batch import errors, failpoints
+from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
 from distilabel_openai_batch.api.transport import TransientError, Transport
 from distilabel_openai_batch.failpoints import Failpoint
@@ -20,15 +22,28 @@ from distilabel_openai_batch.failpoints import Failpoint
 FILE_VISIBLE_SECONDS = 60.0
 """Seconds after an upload during which a file that the server cannot find may only not be visible yet."""
 
-RESULTS_VISIBLE_SECONDS = FILE_VISIBLE_SECONDS
+RESULTS_VISIBLE_SECONDS = 60.0
 """Seconds after a batch's end during which the server may not find its result files everywhere yet."""
 
 # Statuses of an uploaded file on Azure before a batch can be created from it. Servers differ in their word for "ready".
 _FILE_NOT_READY = frozenset({"pending", "running"})
 _FILE_UNUSABLE = frozenset({"error", "deleting", "deleted"})
 
+# Status codes with which a server answers for a file that it does not have.
+_FILE_MISSING = frozenset({400, 404, 410})
+
 # Maximum of seconds until an upload is ready: the default of the SDK's `files.wait_for_processing`.
 _FILE_READY_SECONDS = 1_800.0
+
+
+# Parameters by which servers name the input file of a batch.
+_INPUT_FILE_PARAMS = frozenset({"file_id", "input_file_id"})
+# Words of servers that name neither the file nor the parameter.
+_FILE_UNKNOWN = re.compile(r"(cannot find|no such) (input )?file|file .*(not found|does not exist)", re.IGNORECASE)
+
+
+class InputFileGoneError(errors.RunError):
+    """Refusal of a batch because the server no longer has the input file; another upload helps."""
 
 
 class FilesAPI:
@@ -91,6 +106,24 @@ class FilesAPI:
         if status in _FILE_UNUSABLE:
             details = file.get("status_details") or "the server gave no reason"
             raise errors.RunError(f"The server cannot use input file {file_id}, its status is {status}: {details}")
+
+    async def exists(self, file_id: str) -> bool:
+        """Return whether the server has a usable file; a server that refuses to say is taken to have the file.
+
+        Raises:
+            ConnectionFailedError: the server could not be reached.
+        """
+
+        async def attempt() -> dict[str, Any]:
+            return json_object(await self._transport.raw_client.files.retrieve(file_id))
+
+        try:
+            file = await self._transport.retry(f"look for file {file_id}", attempt)
+        except errors.ConnectionFailedError:
+            raise
+        except errors.RunError as error:
+            return error.status_code not in _FILE_MISSING
+        return str(file.get("status")).lower() not in _FILE_UNUSABLE
 
     async def delete_by_name(self, name: str, keep: str | None = None) -> None:
         """Delete input files with a name: leftovers of uploads whose reply was lost.
@@ -193,6 +226,24 @@ class FilesAPI:
                 raise TransientError(f"The server has no byte {size:,} of the file.") from None
 
 
-def is_file_not_visible(message: str) -> bool:
-    """Return whether a refusal says that the input file does not exist, as a server may say right after an upload."""
-    return "cannot find file" in message.lower()
+def is_input_file_refused(refusal: errors.RunError | Batch, file_id: str) -> bool:
+    """Return whether a refusal concerns the input file itself, because the server has no such file.
+
+    Servers say so for minutes after an upload, at the creation or as the reason of a failed batch: "Cannot find file",
+    "No such File object". Their words differ → look for the file or the parameter that they name.
+
+    Args:
+        refusal: the refusal of a creation, or a batch with the status `failed`.
+        file_id: the id of the batch's input file.
+    """
+    if isinstance(refusal, Batch):
+        reasons = [(error.code, error.param, error.message) for error in refusal.errors if error.line is None]
+    elif refusal.status_code in _FILE_MISSING:
+        reasons = [(refusal.code, refusal.param, str(refusal))]
+    else:
+        reasons = []
+    return any(
+        (param in _INPUT_FILE_PARAMS or file_id in message or _FILE_UNKNOWN.search(message))
+        and not errors.is_over_token_limit(code)
+        for code, param, message in reasons
+    )

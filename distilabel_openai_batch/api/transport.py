@@ -299,7 +299,8 @@ class Transport:
         elif errors.is_transient(status_code, code) and not errors.is_over_token_limit(code):
             retry_after = _seconds(error.response.headers.get("retry-after"))
             return TransientError(text, retry_after=retry_after, did_nothing=status_code == 429)
-        refusal = kind(text, status_code=status_code, code=code)
+        param = error.body.get("param") if isinstance(error.body, dict) else None
+        refusal = kind(text, status_code=status_code, code=code, param=param if isinstance(param, str) else None)
         refusal.did_nothing = True
         return refusal
 

@@ -18,7 +18,7 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, is_file_not_visible
+from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, is_input_file_refused
 from distilabel_openai_batch.api.outcomes import Deliver
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.engine.enqueue_limit import Admission, EnqueueLimit
@@ -337,8 +337,10 @@ class JobRunner:
     async def _wait_for_file(self, run: _Run) -> bool:
         """Wait for a poll interval; return whether the refusal said that the server did not see the new file yet."""
         await anyio.sleep(self._settings.schedule.interval(0.0))
-        is_file_missing = run.batch and any(is_file_not_visible(error.message) for error in run.batch.errors)
-        return bool(is_file_missing) and time.monotonic() - run.uploaded_at < FILE_VISIBLE_SECONDS
+        assert run.batch
+        assert run.job.input_file_id
+        is_file_refused = is_input_file_refused(run.batch, run.job.input_file_id)
+        return is_file_refused and time.monotonic() - run.uploaded_at < FILE_VISIBLE_SECONDS
 
     async def _drop(self, job: Job) -> Job:
         return await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)

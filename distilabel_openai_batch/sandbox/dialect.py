@@ -48,6 +48,11 @@ class Dialect(BaseModel):
         ge=0,
         description="Seconds for which a file is `pending` after its upload; until then no batch can use the file.",
     )
+    refuses_missing_file: bool = Field(
+        default=False,
+        description="Refuse a batch at its creation if the input file is missing or not visible yet; without the field "
+        "the batch fails.",
+    )
     file_status: str | None = Field(
         default="processed", description="Status of a file that is no longer `pending`; `None` for no status."
     )

@@ -182,15 +182,18 @@ class Organization:
         """Return the input file of a new batch; `None` if the file does not exist or is not visible yet.
 
         Raises:
-            ApiError: 400, if the file has another purpose or is pending.
+            ApiError: 400, if the file has another purpose or is pending, or the dialect refuses a missing file.
         """
         file = self._files.find(file_id, owner)
+        is_visible = file is not None and now >= file.created_at + self.state.settings.upload_visible_after_seconds
+        if not is_visible and self.state.settings.dialect.refuses_missing_file:
+            raise ApiError(400, f"No such File object: {file_id}", param="id")
         if file is None:
             return None
         if file.purpose != "batch":
             message = f"Invalid value for 'input_file_id': the purpose of file '{file.id}' must be 'batch'."
             raise ApiError(400, message, param="input_file_id", code="invalid_value")
-        if now < file.created_at + self.state.settings.upload_visible_after_seconds:
+        if not is_visible:
             return None
         if now < file.created_at + self.state.settings.dialect.pending_seconds:
             raise ApiError(400, f"File '{file.id}' is pending.", param="input_file_id", code="invalid_request")

@@ -137,3 +137,15 @@ def test_a_refusal_that_passes_is_sent_again_synchronously(sandbox):
     sandbox.reset(Settings(failures=[failure]))
     assert None not in [row for output in generate(sync_below=100) for row in output["generations"]]
     assert not sandbox.books().batches
+
+
+# Input files that the server does not see.
+
+
+def test_a_creation_waits_until_the_server_sees_the_input_file(sandbox):
+    """The server refuses the creation meanwhile; the file is uploaded once."""
+    sandbox.reset(Settings(upload_visible_after_seconds=0.08, dialect=Dialect(refuses_missing_file=True)))
+    assert generate() == answers()
+    assert len(sandbox.calls("files.create")) == 1
+    assert {call.status for call in sandbox.calls("batches.create")} == {400, 200}
+    assert_billed_once(sandbox)

@@ -81,7 +81,7 @@ BATCHES = {
                 ],
             },
         },
-        Batch("b", "failed", errors=(BatchError("Wrong.", "invalid_url", 2), BatchError("no message"))),
+        Batch("b", "failed", errors=(BatchError("Wrong.", "invalid_url", 2, "url"), BatchError("no message"))),
     ),
     "errors as a list": (
         {"id": "b", "status": "failed", "errors": [{"message": "Wrong."}]},

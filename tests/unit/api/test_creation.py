@@ -13,7 +13,7 @@ from distilabel_openai_batch import errors
 from distilabel_openai_batch.api import creation
 from distilabel_openai_batch.api.batches import KEY_METADATA
 from distilabel_openai_batch.api.creation import CREATION_SECONDS, CreationLimit, UnclearCreationError
-from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS
+from distilabel_openai_batch.api.files import InputFileGoneError
 from tests.support.batch_api import (
     CALLS,
     CHAT,
@@ -266,24 +266,64 @@ async def test_a_batch_is_kept_if_the_search_for_duplicates_is_refused(api, serv
 
 # An input file that is not visible yet.
 
-NOT_VISIBLE = "Cannot find file file-1, or organization org-1 does not have access to it."
+NOT_VISIBLE = {
+    "at the validation": refusal(
+        400, "Cannot find file file-1, or organization org-1 does not have access to it.", code="invalid_request"
+    ),
+    "by its object": refusal(400, "No such File object: file-1", param="id"),
+    "by its object, 404": refusal(404, "No such File object: file-1", param="id"),
+    "by its parameter": refusal(400, "Invalid value.", param="input_file_id"),
+    "without its id": refusal(404, "Input file not found."),
+}
 
 
-async def test_a_creation_is_repeated_while_its_input_file_is_not_visible(api, server, clock):
+@pytest.mark.parametrize("not_visible", NOT_VISIBLE.values(), ids=NOT_VISIBLE.keys())
+async def test_a_creation_is_repeated_while_its_input_file_is_not_visible(api, server, clock, not_visible):
     """The server created nothing, so there is no search."""
-    not_visible = refusal(400, NOT_VISIBLE, code="invalid_request")
     CALLS["create"].route(server).mock(side_effect=[not_visible, not_visible, CALLS["create"].success])
     assert (await api.create("file-1", CHAT, "24h", "key", {})).id == "batch_1"
     assert calls_made(server) == ["POST /batches"] * 3
 
 
 async def test_an_input_file_that_stays_invisible_is_an_error(api, server, clock):
-    """The error is the API's own, and comes after `FILE_VISIBLE_SECONDS`."""
-    CALLS["create"].route(server).mock(return_value=refusal(400, NOT_VISIBLE, code="invalid_request"))
+    """The file exists, so the creation is repeated for five minutes; the error is the API's own."""
+    create = CALLS["create"].route(server).mock(return_value=NOT_VISIBLE["at the validation"])
+    server.get("/files/file-1").mock(return_value=reply({"id": "file-1", "status": "processed"}))
     with pytest.raises(errors.RunError, match="Cannot find file file-1") as caught:
         await api.create("file-1", CHAT, "24h", "key", {})
     assert caught.value.status_code == 400
-    assert FILE_VISIBLE_SECONDS <= clock.now <= 2 * FILE_VISIBLE_SECONDS + 60
+    assert not isinstance(caught.value, InputFileGoneError)
+    assert caught.value.did_nothing
+    assert create.call_count == 12
+    assert 240 <= clock.now <= 600
+
+
+async def test_an_input_file_that_appears_after_minutes_is_used(api, server, clock):
+    """A minute after the upload the server may still refuse the file."""
+    CALLS["create"].route(server).mock(
+        side_effect=lambda request: CALLS["create"].success if clock.now > 200 else NOT_VISIBLE["by its object"]
+    )
+    server.get("/files/file-1").mock(return_value=reply({"id": "file-1"}))
+    assert (await api.create("file-1", CHAT, "24h", "key", {})).id == "batch_1"
+
+
+async def test_an_input_file_that_is_gone_is_an_error_of_its_own(api, server, clock):
+    """Another upload helps, so the error comes soon."""
+    CALLS["create"].route(server).mock(return_value=NOT_VISIBLE["by its object"])
+    server.get("/files/file-1").mock(return_value=refusal(404))
+    with pytest.raises(InputFileGoneError, match="No such File object: file-1") as caught:
+        await api.create("file-1", CHAT, "24h", "key", {})
+    assert caught.value.did_nothing
+    assert caught.value.status_code == 400
+    assert clock.now < 30
+
+
+async def test_another_refusal_of_a_creation_is_raised_at_once(api, server, clock):
+    CALLS["create"].route(server).mock(return_value=refusal(400, "Invalid endpoint.", param="endpoint"))
+    with pytest.raises(errors.RunError, match="Invalid endpoint") as caught:
+        await api.create("file-1", CHAT, "24h", "key", {})
+    assert caught.value.param == "endpoint"
+    assert not clock.pauses
 
 
 # The limit.

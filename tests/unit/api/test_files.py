@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.files import RESULTS_VISIBLE_SECONDS, is_file_not_visible
+from distilabel_openai_batch.api.batches import Batch, BatchError
+from distilabel_openai_batch.api.files import RESULTS_VISIBLE_SECONDS, is_input_file_refused
 from tests.support.batch_api import API_KEY, CALLS, INPUT, LOGGER, calls_made, connect, refusal, reply
 
 # Uploads.
@@ -282,9 +283,65 @@ async def test_a_growing_file_is_downloaded_from_its_last_byte(api, server, cloc
     assert clock.pauses == []
 
 
+# The input file of a batch.
+
+
 @pytest.mark.parametrize(
-    ("message", "expected"),
-    [("Cannot find file file-1, or organization org-1 does not have access to it.", True), ("No such model.", False)],
+    ("answer", "exists"),
+    [
+        (reply({"id": "file-1", "status": "processed"}), True),
+        (reply({"id": "file-1"}), True),
+        (reply({"id": "file-1", "status": "deleted"}), False),
+        (refusal(404, "No such File object: file-1"), False),
+        (refusal(400, "No such File object: file-1"), False),
+        (refusal(403), True),
+        (refusal(405), True),
+    ],
 )
-def test_a_refusal_that_does_not_find_the_input_file_is_recognised(message, expected):
-    assert is_file_not_visible(message) is expected
+async def test_a_file_exists_unless_the_server_denies_it(api, server, answer, exists):
+    """A server that refuses to say may have the file."""
+    server.get("/files/file-1").mock(return_value=answer)
+    assert await api.files.exists("file-1") is exists
+
+
+async def test_the_look_for_a_file_is_retried(api, server, clock):
+    server.get("/files/file-1").mock(side_effect=[httpx.Response(503), refusal(404)])
+    assert not await api.files.exists("file-1")
+    server.get("/files/file-1").mock(side_effect=httpx.ReadTimeout("timed out"))
+    with pytest.raises(errors.ConnectionFailedError):
+        await api.files.exists("file-1")
+
+
+CANNOT_FIND = "Cannot find file file-1, or organization org-1 does not have access to it."
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (BatchError(CANNOT_FIND, "invalid_request", None, "file_id"), True),
+        (BatchError("No such File object: file-1"), True),
+        (BatchError("Invalid value.", param="input_file_id"), True),
+        (BatchError("Input file not found."), True),
+        (BatchError("No such model.", "model_not_found", None, "body.model"), False),
+        (BatchError("Line about file-1.", line=3), False),
+        (BatchError("Enqueued token limit reached with file-1.", "token_limit_exceeded"), False),
+    ],
+)
+def test_a_failed_batch_whose_input_file_is_refused_is_recognised(error, expected):
+    assert is_input_file_refused(Batch("b", "failed", errors=(BatchError("Other."), error)), "file-1") is expected
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (errors.RunError(CANNOT_FIND, status_code=400), True),
+        (errors.RunError(CANNOT_FIND, status_code=404), True),
+        (errors.RunError("No.", status_code=400, param="file_id"), True),
+        (errors.RunError("No.", status_code=400), False),
+        (errors.AuthenticationError(CANNOT_FIND, status_code=403), False),
+        (errors.RunError(CANNOT_FIND, status_code=400, code="token_limit_exceeded"), False),
+        (errors.RunError(CANNOT_FIND), False),
+    ],
+)
+def test_a_creation_whose_input_file_is_refused_is_recognised(refusal, expected):
+    assert is_input_file_refused(refusal, "file-1") is expected

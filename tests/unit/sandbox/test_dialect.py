@@ -41,6 +41,19 @@ async def test_replies_about_files_and_batches_may_have_an_envelope(api):
     assert "choices" in (await api.http.post("/v1/chat/completions", json=batch_line("a")["body"])).json()
 
 
+async def test_a_missing_file_may_be_refused_at_the_creation(api):
+    """A file that is not visible yet is missing too."""
+    await api.configure(dialect={"refuses_missing_file": True}, upload_visible_after_seconds=5)
+    file = {"file": ("in.jsonl", jsonl([batch_line("a")]))}
+    uploaded = (await api.http.post("/v1/files", files=file, data={"purpose": "batch"})).json()
+    for file_id in ("file-none", uploaded["id"]):
+        creation = {"input_file_id": file_id, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
+        refused = await api.http.post("/v1/batches", json=creation)
+        assert (refused.status_code, refused.json()["error"]["message"]) == (400, f"No such File object: {file_id}")
+    api.advance_clock(6)
+    assert (await api.http.post("/v1/batches", json=creation)).status_code == 200
+
+
 async def run_azure_batch(api, url: str) -> dict:
     await api.configure(dialect="azure")
     api.http.headers = {"api-key": "key"}
