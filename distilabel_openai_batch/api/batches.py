@@ -102,7 +102,7 @@ class Batch:
 
     @property
     def lacks_output_file(self) -> bool:
-        """Whether the batch has ended and counts answers, but shows no file that holds answers."""
+        """Return whether the batch has ended and counts answers, but shows no output file."""
         return self.has_ended and self.completed > 0 and self.output_file_id is None
 
     @property
