@@ -210,7 +210,9 @@ def forget(
     scope: ScopeArgument,
     lost: Annotated[
         bool,
-        typer.Option("--lost", help="Also release the jobs whose batches the server does not know, or cannot list."),
+        typer.Option(
+            "--lost", help="Only release jobs whose batch the server does not know, or cannot list; keep all answers."
+        ),
     ] = False,
     yes: YesOption = False,
     base_url: BaseUrlOption = None,
@@ -219,8 +221,8 @@ def forget(
     """Drop a scope's answers, failures and interrupted jobs from the ledger, so that the next run submits them again.
 
     Jobs in progress stay in the ledger; batches and files stay at the server. If an interrupted job may have a batch,
-    the server is called first. With the key of another project the server does not know a batch either: do not use
-    --lost then.
+    the server is called first. With --lost nothing but the requests of lost batches is submitted again. With the key
+    of another project the server does not know a batch either: do not use --lost then.
     """
     from distilabel_openai_batch.operations.forget import release_interrupted_jobs, release_lost_jobs
 
@@ -231,19 +233,24 @@ def forget(
     in_progress = sum(job.pending for job in jobs if job.is_open)
     content = _scope_content(entry, sum(job.pending for job in interrupted), in_progress, lost)
     typer.echo(f"{entry.name.label} at {entry.name.base_url}: {content}.", err=True)
-    if not (entry.answered + entry.failed or interrupted or (lost and in_progress)):
+    if not (interrupted or (in_progress if lost else entry.answered + entry.failed)):
         typer.echo("Nothing to forget.")
         return
     if not yes:
-        question = "Forget them? A run that needs them has to submit and pay for them again."
+        question = (
+            "Release the requests of lost batches? The next run submits and pays for them again."
+            if lost
+            else "Forget them? A run that needs them has to submit and pay for them again."
+        )
         typer.confirm(question, abort=True, err=True)
     with closing(Ledger(reader.path.parent, entry.name)) as ledger:
         release = release_interrupted_jobs(ledger, entry.name.base_url, LOGGER, unclear=lost)
-        lost_count = release_lost_jobs(ledger, entry.name.base_url, LOGGER) if lost else 0
-        forgotten = ledger.requests.forget()
-    typer.echo(f"Forgot the outcomes of {plural(forgotten, 'request')}.")
-    if lost:
-        typer.echo(f"Released {plural(lost_count, 'job')} with a batch that the server does not know.")
+        if lost:
+            lost_count = release_lost_jobs(ledger, entry.name.base_url, LOGGER)
+            typer.echo(f"Released {plural(lost_count, 'job')} with a batch that the server does not know.")
+        else:
+            forgotten = ledger.requests.forget()
+            typer.echo(f"Forgot the outcomes of {plural(forgotten, 'request')}.")
     for batch in release.found_batches:
         typer.echo(f"Batch {batch.id} was found at the server: its requests are billed and stay in progress.")
     if release.unresolved:
@@ -256,10 +263,11 @@ def forget(
 def _scope_content(entry: ScopeEntry, interrupted: int, in_progress: int, lost: bool) -> str:
     """Return the numbers of a scope's requests that `forget` drops or keeps, as a text."""
     cost = f", which cost {entry.tokens_in:,} tokens in and {entry.tokens_out:,} out"
+    kept = ", which stay" if lost else ""
     condition = " if the server knows their batch" if lost else ""
     parts = [
-        f"{plural(entry.answered, 'answer')}{cost}" if entry.answered else "",
-        plural(entry.failed, "failed request") if entry.failed else "",
+        f"{plural(entry.answered, 'answer')}{kept or cost}" if entry.answered else "",
+        f"{plural(entry.failed, 'failed request')}{kept}" if entry.failed else "",
         f"{plural(interrupted, 'request')} of interrupted jobs" if interrupted else "",
         f"{plural(in_progress, 'request')} in progress, which stay{condition}" if in_progress else "",
     ]

@@ -269,6 +269,33 @@ def test_forget_lost_releases_only_jobs_whose_batch_the_server_does_not_know(san
     assert sorted(batch["request_counts"]["total"] for batch in sandbox.books().batches) == [4, 8, 8]
 
 
+def test_forget_lost_keeps_every_answer(sandbox):
+    """An answer of another job was paid for: a run after `--lost` submits the requests of the lost batch alone."""
+    directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
+    generate(max_requests_per_job=8)
+    jobs = json.loads(run_command("jobs", "--json").stdout)
+    [lost] = [job["batch_id"] for job in jobs if job["requests"] == 4]
+    with closing(sqlite3.connect(directory / "ledger.sqlite3")) as database, database:
+        [(job_id,)] = database.execute("SELECT id FROM jobs WHERE batch_id = ?", (lost,))
+        database.execute("UPDATE jobs SET batch_id = 'batch_gone', state = 'created' WHERE id = ?", (job_id,))
+        database.execute("DELETE FROM answers WHERE request IN (SELECT id FROM requests WHERE job = ?)", (job_id,))
+        database.execute("UPDATE requests SET state = 'asked' WHERE job = ?", (job_id,))
+    result = run_command("forget", "asking.py", "--lost", "--yes")
+    assert result.exit_code == 0
+    assert "8 answers, which stay; 4 requests in progress" in result.stderr
+    assert "Forgot" not in result.stdout
+    generate()
+    assert [batch["request_counts"]["total"] for batch in sandbox.books().batches][2:] == [4]
+
+
+def test_forget_lost_has_nothing_to_do_without_open_jobs(sandbox):
+    generate()
+    result = run_command("forget", "asking.py", "--lost", "--yes")
+    assert "Nothing to forget." in result.stdout
+    generate()
+    assert len(sandbox.books().batches) == 1
+
+
 def test_forget_keeps_an_interrupted_job_that_may_have_a_batch(sandbox):
     """A batch may be billed: without an answer of the server the job stays; a batch that is found is kept."""
     directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
