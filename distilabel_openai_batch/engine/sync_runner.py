@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from distilabel_openai_batch import failpoints
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Deliver
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Deliver, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
@@ -47,7 +47,8 @@ class SyncRunner:
 
         Args:
             shard: the requests. Only requests that no other process has submitted meanwhile go into the job.
-            deliver: receives each outcome when it is recorded.
+            deliver: receives each answer when it is recorded; the failures and the last answer when the job is marked
+                as collected too, so that a caller waits for that.
 
         Returns:
             The requests that another process has submitted; `None` if there are none.
@@ -67,9 +68,12 @@ class SyncRunner:
 
     async def _run(self, job: Job, shard: Shard, deliver: Deliver) -> None:
         row_ids = await anyio.to_thread.run_sync(self._ledger.requests.row_ids, job)
+        last_outcomes: dict[str, Outcome] = {}
+        outcomes_due = len(shard.requests)
         failures: list[Exception] = []
 
         async def submit(request: Request) -> None:
+            nonlocal outcomes_due
             try:
                 async with self._capacity:
                     # Requests in flight may be answered and billed → wait for them, but begin no other.
@@ -84,12 +88,18 @@ class SyncRunner:
                 failures.append(error)
                 return
             self._observer.on_sync_answered(request.model, outcome)
-            deliver(result)
+            outcomes_due -= 1
+            if outcomes_due and isinstance(outcome, Answer):
+                deliver(result)
+            else:
+                last_outcomes.update(result)
 
         async with anyio.create_task_group() as task_group:
             for request in shard.requests:
                 task_group.start_soon(submit, request)
         if failures:
             await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)
+            deliver(last_outcomes)
             raise failures[0]
         await anyio.to_thread.run_sync(self._ledger.jobs.mark_collected, job, MISSING_RESULT)
+        deliver(last_outcomes)

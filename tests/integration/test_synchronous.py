@@ -1,7 +1,9 @@
 """Requests for the synchronous endpoint: small rounds, dry runs, the rest after a deadline, and preflights."""
 
 import logging
+import os
 import sqlite3
+from pathlib import Path
 
 import pytest
 from distilabel.pipeline import Pipeline
@@ -9,7 +11,9 @@ from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
 
 from distilabel_openai_batch import AuthenticationError, LedgerError, OpenAIBatchLLM, RequestsFailedError
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.request_table import RequestTable
+from distilabel_openai_batch.ledger.states import JobState
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure
 from tests.support.environment import API_KEY, load_as_new_process
 
@@ -29,6 +33,13 @@ def count_billed(sandbox) -> tuple[int, int]:
     assert not books.billed_bodies.keys() & books.sync_bodies.keys()
     assert {*books.billed_bodies.values(), *books.sync_bodies.values()} == {1}
     return len(books.billed_bodies), len(books.sync_bodies)
+
+
+def test_no_job_is_open_when_generate_returns(sandbox):
+    """`jobs` would show a job as interrupted whose run ended well."""
+    generate_in_new_process(sync_below=100)
+    [job] = LedgerReader(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])).jobs()
+    assert (job.state, job.is_interrupted) == (JobState.COLLECTED, False)
 
 
 # Deadline

@@ -81,12 +81,29 @@ def test_each_outcome_is_recorded_delivered_and_observed(ledger, look_up, jobs):
     runner = SyncRunner(SyncAPI({1: outcomes[1]}), ledger, RunningJobs(), recorder)
     assert anyio.run(runner.submit, make_shard(), deliveries.append) is None
 
-    assert [len(delivery) for delivery in deliveries] == [1, 1, 1]
+    assert [len(delivery) for delivery in deliveries] == [1, 2]
     delivered = {custom_id: outcome for delivery in deliveries for custom_id, outcome in delivery.items()}
     assert [delivered[request.custom_id] for request in make_shard().requests] == outcomes
     assert look_up(make_shard()) == outcomes
     assert sorted(map(str, recorder.outcomes)) == sorted(map(str, outcomes))
     assert jobs() is JobState.COLLECTED
+
+
+@pytest.mark.parametrize("requests", [1, 3])
+def test_the_last_outcome_is_delivered_when_the_job_is_collected(ledger, jobs, requests):
+    """A caller ends with its last outcome: `jobs` must not show an interrupted job afterwards."""
+    states = []
+    runner = SyncRunner(SyncAPI(), ledger, RunningJobs(), Observer())
+    anyio.run(runner.submit, make_shard(requests), lambda _: states.append(jobs()))
+    assert states == [JobState.SYNCHRONOUS] * (requests - 1) + [JobState.COLLECTED]
+
+
+def test_failures_are_delivered_when_the_job_is_collected(ledger, jobs):
+    """A caller may submit a failed request again, which a job in progress would hold."""
+    states = []
+    runner = SyncRunner(SyncAPI({0: Failure("Bad.", 400)}), ledger, RunningJobs(), Observer())
+    anyio.run(runner.submit, make_shard(1), lambda _: states.append(jobs()))
+    assert states == [JobState.COLLECTED]
 
 
 def test_sixteen_requests_are_in_flight_at_once(ledger):
