@@ -36,6 +36,9 @@ _FILE_MISSING = frozenset({400, 404, 410})
 _FILE_READY_SECONDS = 1_800.0
 
 
+# Maximum of successive downloads of one file that begin at its first byte and are cut.
+_WHOLE_TRIES = 5
+
 # Parameters by which servers name the input file of a batch.
 _INPUT_FILE_PARAMS = frozenset({"file_id", "input_file_id"})
 # Words of servers that name neither the file nor the parameter.
@@ -44,6 +47,51 @@ _FILE_UNKNOWN = re.compile(r"(cannot find|no such) (input )?file|file .*(not fou
 
 class InputFileGoneError(errors.RunError):
     """Refusal of a batch because the server no longer has the input file; another upload helps."""
+
+
+class _CutTries:
+    """Count of the tries of one download that began at the first byte and were cut.
+
+    A server that ignores `Range` begins each try at the first byte, so a file that it always cuts never ends.
+    """
+
+    def __init__(self, file_id: str) -> None:
+        self._file_id = file_id
+        self._count = 0
+        self._largest = 0
+        self._is_whole: bool | None = None
+
+    def begin(self) -> None:
+        """Begin a try, of which no reply is known yet."""
+        self._is_whole = None
+
+    def note_reply(self, *, is_partial: bool) -> None:
+        """Note whether the reply continues the bytes of earlier tries."""
+        self._is_whole = not is_partial
+
+    def note_cut(self, size: int) -> None:
+        """Count a cut reply.
+
+        Args:
+            size: bytes on the disk.
+
+        Raises:
+            RunError: the last allowed try was cut.
+        """
+        if self._is_whole is None:
+            return
+        if not self._is_whole:
+            self._count = 0
+        elif size:
+            self._count += 1
+            self._largest = max(self._largest, size)
+        if self._count >= _WHOLE_TRIES:
+            raise errors.RunError(
+                f"Failed to download file {self._file_id}: the server cut each of {_WHOLE_TRIES} tries, the longest"
+                f" after {self._largest:,} bytes, and cannot continue a download (header `Range`). Lower"
+                " `max_requests_per_job`, so that later jobs have smaller files. All answers are kept; run again to try"
+                " again."
+            )
 
 
 class FilesAPI:
@@ -179,14 +227,19 @@ class FilesAPI:
                 `RESULTS_VISIBLE_SECONDS`.
 
         Raises:
-            RunError: the server refuses the download or could not be reached.
+            RunError: the server refuses the download, always cuts it, or could not be reached.
         """
         path.unlink(missing_ok=True)
         started = time.monotonic()
+        tries = _CutTries(file_id)
 
         async def attempt() -> None:
+            tries.begin()
             try:
-                await self._transport.call(partial(self._stream, file_id, path))
+                await self._transport.call(partial(self._stream, file_id, path, tries))
+            except TransientError:
+                tries.note_cut(path.stat().st_size if path.exists() else 0)
+                raise
             except errors.RunError as error:
                 if is_new and error.status_code == 404 and time.monotonic() - started < RESULTS_VISIBLE_SECONDS:
                     raise TransientError(str(error), did_nothing=True) from None
@@ -202,9 +255,9 @@ class FilesAPI:
             path: the bytes downloaded so far.
         """
         with suppress(errors.RunError, TransientError):
-            await self._transport.call(partial(self._stream, file_id, path))
+            await self._transport.call(partial(self._stream, file_id, path, _CutTries(file_id)))
 
-    async def _stream(self, file_id: str, path: Path) -> None:
+    async def _stream(self, file_id: str, path: Path, tries: _CutTries) -> None:
         """Resume a download at the end of `path`, or restart it if the server ignores ranges."""
         size = path.stat().st_size if path.exists() else 0
         # A compressed response would not contain the bytes that a range counts → request "identity".
@@ -212,7 +265,9 @@ class FilesAPI:
         stream = self._transport.client.files.with_streaming_response.content(file_id, extra_headers=headers)
         try:
             async with stream as response:
+                self._transport.note_reached()
                 is_partial = response.status_code == 206
+                tries.note_reply(is_partial=is_partial)
                 with path.open("ab" if is_partial else "wb") as file:
                     async for chunk in response.iter_bytes():
                         file.write(chunk)

@@ -252,6 +252,10 @@ class Transport:
         self._was_reached = True
         return result
 
+    def note_reached(self) -> None:
+        """Note that the server replied, although the reply may yet break off: later failures are retried for hours."""
+        self._was_reached = True
+
     def mask_key(self, text: str) -> str:
         """Return a text with the API key replaced by `***`."""
         return text.replace(self.client.api_key, "***") if self.client.api_key else text

@@ -70,6 +70,7 @@ class Dialect(BaseModel):
     null_endpoint: bool = Field(default=False, description="Show no endpoint on a batch.")
     metadata: bool = Field(default=True, description="Keep the metadata of a batch.")
     lists: bool = Field(default=True, description="Offer the list of batches.")
+    ranges: bool = Field(default=True, description="Honour the header `Range` of a download.")
     both_files: bool = Field(default=False, description="Make both result files; a file without lines is empty.")
     empty_ids: bool = Field(default=False, description='Show `""` instead of a null file id.')
     uuids: bool = Field(default=False, description="Use UUIDs without a prefix as ids.")
@@ -86,6 +87,8 @@ class Dialect(BaseModel):
     def translate_scope(self, scope: Scope) -> Scope:
         """Return the ASGI scope of the request that OpenAI's server would have received."""
         path = scope.get("path", "")
+        if not self.ranges and scope["type"] == "http":
+            scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
         if not self.azure or scope["type"] != "http" or path.startswith("/sandbox"):
             return scope
         if not path.startswith("/openai/") or b"api-version" not in parse_qs(scope["query_string"]):

@@ -149,3 +149,26 @@ def test_a_creation_waits_until_the_server_sees_the_input_file(sandbox):
     assert len(sandbox.calls("files.create")) == 1
     assert {call.status for call in sandbox.calls("batches.create")} == {400, 200}
     assert_billed_once(sandbox)
+
+
+# Downloads that the server cuts, and cannot continue.
+
+
+def test_a_download_without_ranges_is_restarted(sandbox):
+    sandbox.reset(Settings(dialect=Dialect(ranges=False)))
+    sandbox.add_fault(Fault(call="files.content", kind="truncate", times=3))
+    assert generate() == answers()
+    assert_billed_once(sandbox)
+
+
+def test_a_download_that_is_always_cut_ends_the_run_and_keeps_the_job(sandbox):
+    """The next run collects the job if the server sends the file then."""
+    sandbox.reset(Settings(dialect=Dialect(ranges=False)))
+    sandbox.add_fault(Fault(call="files.content", kind="truncate", times=-1))
+    with pytest.raises(RunError, match="`max_requests_per_job`"):
+        generate()
+    assert len(sandbox.calls("files.content")) == 5
+    assert job_states() == ["ended"]
+    sandbox.clear_faults()
+    assert generate() == answers()
+    assert_billed_once(sandbox)

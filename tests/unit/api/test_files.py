@@ -207,6 +207,42 @@ async def test_a_download_from_a_server_without_ranges_is_restarted(api, server,
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
 
 
+async def test_a_download_that_is_always_cut_ends_after_five_whole_tries(api, server, clock, tmp_path):
+    """Other failures between the tries do not count. The error names the file, the bytes and the setting that helps."""
+    sizes = [1_000, 300, 9_000, 20, 500]
+    replies = [answer for size in sizes for answer in (httpx.Response(503), broken_download(CONTENT[:size]))]
+    CALLS["download"].route(server).mock(side_effect=replies)
+    with pytest.raises(errors.RunError, match=r"file-2.*5 tries.*9,000 bytes.*`max_requests_per_job`"):
+        await api.files.download("file-2", tmp_path / "output.jsonl")
+
+
+async def test_a_download_that_is_continued_may_be_cut_any_number_of_times(api, server, clock, tmp_path):
+    """Each try brings new bytes, also if a try in between starts at the first byte."""
+    route = CALLS["download"].route(server)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        start = int(request.headers.get("range", "bytes=0-")[6:-1])
+        if start + 100 >= len(CONTENT):
+            return httpx.Response(206, content=CONTENT[start:])
+        if route.call_count % 4 == 3 and start < 500:
+            return broken_download(CONTENT[: start + 100])
+        return broken_download(CONTENT[start : start + 100], 206 if start else 200)
+
+    route.mock(side_effect=answer)
+    await api.files.download("file-2", tmp_path / "output.jsonl")
+    assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
+    assert route.call_count > 100
+
+
+async def test_a_download_without_a_first_byte_is_retried_for_long(api, server, clock, tmp_path):
+    """An outage is waited out."""
+    CALLS["download"].route(server).mock(
+        side_effect=[*[broken_download(b"") for _ in range(20)], httpx.Response(200, content=CONTENT)]
+    )
+    await api.files.download("file-2", tmp_path / "output.jsonl")
+    assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
+
+
 async def test_a_download_that_breaks_off_after_its_last_byte_is_complete(api, server, tmp_path):
     """A 416 with a matching total means that all bytes are there: paid answers are kept."""
     route = CALLS["download"].route(server)

@@ -54,6 +54,16 @@ async def test_a_missing_file_may_be_refused_at_the_creation(api):
     assert (await api.http.post("/v1/batches", json=creation)).status_code == 200
 
 
+@pytest.mark.parametrize("ranges", [True, False])
+async def test_downloads_may_ignore_ranges(api, ranges):
+    """Send the whole file with status 200."""
+    await api.configure(dialect={"ranges": ranges})
+    file = {"file": ("in.jsonl", b"0123456789")}
+    uploaded = (await api.http.post("/v1/files", files=file, data={"purpose": "batch"})).json()
+    reply = await api.http.get(f"/v1/files/{uploaded['id']}/content", headers={"Range": "bytes=6-"})
+    assert (reply.status_code, reply.content) == ((206, b"6789") if ranges else (200, b"0123456789"))
+
+
 async def run_azure_batch(api, url: str) -> dict:
     await api.configure(dialect="azure")
     api.http.headers = {"api-key": "key"}
