@@ -8,6 +8,8 @@ requests of all rows of the Task, including the answered ones.
 
 from __future__ import annotations
 
+import re
+
 from distilabel_openai_batch.api.failure_codes import (
     CONTENT_FILTER,
     INVALID,
@@ -37,6 +39,13 @@ _PARAMETER_CODES = frozenset(
     {"unknown_parameter", "unsupported_parameter", "unsupported_value", "invalid_value", "invalid_type"}
 )
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
+
+# A model takes the token limit by one of two names, which an alias or a deployment's name does not show.
+# https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens
+_REFUSED_TOKEN_LIMIT = re.compile(
+    r"(?:unsupported|unknown|unrecognized) (?:parameter|request argument)[^.]*?\b(max_tokens|max_completion_tokens)\b",
+    re.IGNORECASE,
+)
 
 # Without `use_cache=False` a complete pipeline takes its rows from distilabel's cache and submits nothing.
 _RUN_AGAIN = "Run again (`use_cache=False`): only requests without an answer are submitted."
@@ -77,6 +86,9 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
         return f"No request was sent for these rows. Fix the rows and {_RUN_CHANGED_ROWS}"
     if code in _LENGTH_CODES or "context length" in message:
         return f"Shorten these rows and {_RUN_CHANGED_ROWS}"
+    if refused := _REFUSED_TOKEN_LIMIT.search(message):
+        accepted = "max_tokens" if refused[1] == "max_completion_tokens" else "max_completion_tokens"
+        return f'Set `token_limit_parameter="{accepted}"`, {_MAKES_NEW_REQUESTS}'
     if any(name in message for name in _TOKEN_LIMITS):
         return f"Lower `max_new_tokens` in `generation_kwargs`, {_MAKES_NEW_REQUESTS}"
     if failure.status_code == 404 or code == "model_not_found":

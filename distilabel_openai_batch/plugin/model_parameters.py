@@ -43,6 +43,9 @@ def adapt_body(body: Mapping[str, Any], limit: TokenLimitParameter | None = None
     """
     limit = limit or token_limit_parameter(body["model"])
     if limit == "max_tokens":
+        # `OpenAILLM` always sends `max_tokens`, and a server refuses both → the limit of `extra_body` replaces it.
+        if "max_completion_tokens" in body and "max_tokens" in body:
+            return {name: value for name, value in body.items() if name != "max_tokens"}
         return body
     kept = {
         name: value

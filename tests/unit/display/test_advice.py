@@ -16,6 +16,19 @@ CASES = [
     (Failure("The model refused: no.", code="refusal"), "reword these rows"),
     (Failure("At most 128000 tokens.", 400, "context_length_exceeded"), "Shorten these rows"),
     (Failure("max_tokens is too large: 99999.", 400, "invalid_value"), "Lower `max_new_tokens`"),
+    (
+        Failure(
+            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead"
+            ".",
+            400,
+            "unsupported_parameter",
+        ),
+        '`token_limit_parameter="max_completion_tokens"`',
+    ),
+    (
+        Failure("Unrecognized request argument supplied: max_completion_tokens", 400),
+        '`token_limit_parameter="max_tokens"`',
+    ),
     (Failure("Cut.", code="truncated"), "Raise `max_new_tokens`"),
     (Failure("Spent.", 200, "length"), "Raise `max_new_tokens`"),
     (Failure("The answer has 1 of 3 generations.", code="missing_choice"), "in place of `num_generations`"),

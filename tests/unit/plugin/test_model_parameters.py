@@ -64,8 +64,13 @@ def test_parameter_with_another_value_than_the_default_is_kept():
     assert body["logprobs"] is True
 
 
-def test_token_limit_of_extra_body_replaces_the_other_one():
-    body = adapt_body({"model": "gpt-5", **SENT, "max_completion_tokens": 7})
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [("gpt-5", None), ("my-alias", None), ("gpt-5", "max_tokens"), ("my-alias", "max_completion_tokens")],
+)
+def test_token_limit_of_extra_body_replaces_the_other_one(model, limit):
+    """Both names are never sent, because a server refuses both."""
+    body = adapt_body({"model": model, **SENT, "max_completion_tokens": 7}, limit)
 
     assert body["max_completion_tokens"] == 7
     assert "max_tokens" not in body
