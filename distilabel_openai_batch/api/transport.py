@@ -8,6 +8,7 @@ twice.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ _MESSAGE_CHARACTERS = 1_000
 # Maximum of successive replies to one call that have a status of success and another content, and of their seconds.
 _UNEXPECTED_REPLIES = 7
 _UNEXPECTED_REPLY_SECONDS = 45.0
+
+# Ends of the base URLs of servers with OpenAI's API: `/v1`; DeepInfra's ends in `/v1/openai`.
+_VERSION_IN_PATH = re.compile(r"/v\d\w*(/openai)?$")
 
 PATH_UNKNOWN = frozenset({404, 405, 501})
 """Status codes with which a server answers if it does not have the requested path."""
@@ -293,7 +297,7 @@ class Transport:
         text = f"{self.message_of(error)} (HTTP {status_code}{f', {code}' if code else ''})"
         if status_code in PATH_UNKNOWN and _is_collection(error.request.method, error.request.url.path):
             text = f"{error.request.method} {_without_credentials(error.request.url)} was answered: {text}"
-            if not (isinstance(self.client, openai.AsyncAzureOpenAI) or self.address.endswith("/v1")):
+            if not (isinstance(self.client, openai.AsyncAzureOpenAI) or _VERSION_IN_PATH.search(self.address)):
                 text += ". Is the base URL right? The base URL of a server with OpenAI's API usually ends in /v1."
         kind = errors.RunError
         if errors.is_out_of_quota(code):

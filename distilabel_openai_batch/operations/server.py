@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -60,7 +61,7 @@ class ServerAccess:
             AuthenticationError: if the environment has no key for the server.
             OpenAIBatchError: if the server is Azure's and the environment has no API version.
         """
-        is_azure = base_url.rstrip("/").endswith("/openai")
+        is_azure = is_azure_address(base_url)
         variable = "AZURE_OPENAI_API_KEY" if is_azure else "OPENAI_API_KEY"
         version = os.getenv("OPENAI_API_VERSION") if is_azure else None
         if not (key := os.getenv(variable, "").strip()):
@@ -83,6 +84,14 @@ class ServerAccess:
             self.base_url, self.key, timeout=_TIMEOUT_SECONDS, azure_api_version=self.azure_api_version
         ) as client:
             yield BatchAPI(client, patience, logger)
+
+
+def is_azure_address(base_url: str) -> bool:
+    """Return whether an address is that of Azure's API: it ends in `/openai`, with no version before.
+
+    DeepInfra's `/v1/openai` and Gemini's `/v1beta/openai` are addresses of servers with OpenAI's API.
+    """
+    return base_url.rstrip("/").endswith("/openai") and not re.search(r"/v\d\w*/openai/*$", base_url)
 
 
 def single_server(jobs: Iterable[JobEntry]) -> str | None:

@@ -15,6 +15,7 @@ from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 from distilabel_openai_batch.operations.server import (
     ServerAccess,
     cancel_jobs,
+    is_azure_address,
     is_pollable,
     poll_jobs,
     retrieve_batches,
@@ -69,6 +70,29 @@ def test_access_takes_the_key_of_the_servers_provider(monkeypatch):
     assert ServerAccess.from_environment("http://one/v1/").key == "sk-one"
     access = ServerAccess.from_environment(AZURE)
     assert (access.key, access.azure_api_version) == ("azure-key", "2024-10-21")
+
+
+@pytest.mark.parametrize(
+    ("address", "is_azure"),
+    [
+        (AZURE, True),
+        ("https://mine.openai.azure.com/openai", True),
+        ("https://gateway.example.com/team/openai/", True),
+        ("https://api.deepinfra.com/v1/openai", False),
+        ("https://api.deepinfra.com/v1/openai/", False),
+        ("https://generativelanguage.googleapis.com/v1beta/openai/", False),
+        ("https://mine.openai.azure.com/openai/v1/", False),
+        ("https://api.openai.com/v1/", False),
+    ],
+)
+def test_an_address_that_ends_in_openai_is_azures_unless_a_version_precedes(monkeypatch, address, is_azure):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
+    monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
+    assert is_azure_address(address) is is_azure
+    assert ServerAccess.from_environment(address).key_variable == (
+        "AZURE_OPENAI_API_KEY" if is_azure else "OPENAI_API_KEY"
+    )
 
 
 def test_access_requires_a_key_and_azures_api_version(monkeypatch):
