@@ -304,7 +304,8 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 self._logger.warning(f"⚠️ {reason}.")
                 outputs.append(failed_output(reason, num_generations))
             else:
-                outputs.append(complete_output(output, reason, num_generations))
+                # A subclass decides how many generations its output has → add reasons, and no generation.
+                outputs.append(complete_output(output, reason, len(output["generations"])))
             reasons.append(reason)
         _log_outcomes(reasons)
         return outputs
