@@ -38,7 +38,12 @@ _TRANSIENT_CODES = frozenset(
 
 # Error codes that count as transient only without a contrary status code: a 404 may have the type `server_error`, and
 # llama-stack gives `request_failed` to every failure.
-_TRANSIENT_CODES_WITHOUT_STATUS = frozenset({"server_error", "request_failed"})
+_TRANSIENT_CODES_WITHOUT_STATUS = frozenset(
+    {"internal_error", "internal_server_error", "server_error", "request_failed"}
+)
+
+# Messages of servers that failed and give no code.
+_SERVER_FAILURE = re.compile(r"\b(internal|server)[ _]error\b|\binternal server error\b|\bserver had an error\b", re.I)
 
 # Refusals of single requests that pass although their status code is 400: the code, `None` for any code, and a pattern
 # of the message. The same request is answered at a later attempt, say the reports.
@@ -151,6 +156,11 @@ def is_transient(status_code: int | None, code: str | None, message: str = "") -
     if status_code == 400 and message and _is_transient_refusal(code, message):
         return True
     return status_code >= 500 and status_code != _NOT_IMPLEMENTED
+
+
+def is_server_failure(code: str | None, message: str) -> bool:
+    """Return whether the reason of a failed batch is a failure of the server, and no fault of the input file."""
+    return is_transient(None, code) if code else bool(_SERVER_FAILURE.search(message))
 
 
 def _is_transient_refusal(code: str | None, message: str) -> bool:

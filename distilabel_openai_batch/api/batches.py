@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.encoding import read_count
 from distilabel_openai_batch.api.replies import UnexpectedReplyError
 
@@ -106,6 +107,11 @@ class Batch:
         return self.has_ended and self.completed > 0 and self.output_file_id is None
 
     @property
+    def has_transient_errors(self) -> bool:
+        """Return whether a failed batch names no cause of its own: no error at all, or errors of the server alone."""
+        return all(errors.is_server_failure(error.code, error.message) for error in self.errors)
+
+    @property
     def reasons(self) -> str:
         """Return the first three errors as a text, and the number of the others."""
         first = "; ".join(str(error) for error in self.errors[:3]) or "the server gave no reason"
@@ -144,8 +150,8 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
     )
 
 
-def _batch_errors(errors: object) -> Iterator[BatchError]:
-    data = errors.get("data") if isinstance(errors, dict) else errors
+def _batch_errors(reported: object) -> Iterator[BatchError]:
+    data = reported.get("data") if isinstance(reported, dict) else reported
     for error in data if isinstance(data, list) else []:
         if isinstance(error, dict):
             message = str(error.get("message") or "no message")

@@ -196,6 +196,13 @@ class Progress(Observer):
         self._open_batches.pop(batch.id, None)
         self._draw_batch(batch)
 
+    def on_batch_retried(self, batch: Batch, pause: float) -> None:
+        """Log why a batch failed, and when another one is created."""
+        reasons = batch.reasons.rstrip(".")
+        self._logger.warning(
+            f"⚠️ Batch {batch.id} failed: {reasons}. Another batch is created from its input file in {pause:.0f} s."
+        )
+
     def on_batch_adopted(self, batch: Batch, requests: int) -> None:
         """Log a batch that was found on the server."""
         self._logger.info(

@@ -18,7 +18,7 @@ from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Deliver, 
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.delivery import deliver_answers, deliver_until
-from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, JobRunner
+from distilabel_openai_batch.engine.job_runner import MAX_UPLOADS, JobEnd, JobEnding, JobRunner
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.settings import DispatchSettings
@@ -263,13 +263,17 @@ class Dispatcher:
             return await self._submit(shard, deliver, _NEVER)
         return await self._answer(self._release(others), deliver, _PASSED, is_first=False)
 
-    async def _submit(self, shard: Shard, deliver: Deliver, deadline: float) -> list[str]:
+    async def _submit(
+        self, shard: Shard, deliver: Deliver, deadline: float, uploads_left: int = MAX_UPLOADS - 1
+    ) -> list[str]:
         """Submit a shard in a batch, or in several batches if it is too large for the server."""
-        end = await self._job_runner.submit(shard, deliver_until(deadline, deliver), deadline)
+        end = await self._job_runner.submit(shard, deliver_until(deadline, deliver), deadline, uploads_left)
         in_progress = [end.batch_id] if end.batch_id else []
         if end.ending is JobEnding.TOO_LARGE:
             parts = self._job_runner.split(end.shard)
             in_progress += await _run_concurrently([partial(self._submit, part, deliver, deadline) for part in parts])
+        elif end.ending is JobEnding.FILE_GONE:
+            in_progress += await self._submit(end.shard, deliver, deadline, uploads_left - 1)
         elif end.ending is JobEnding.OVERDUE:
             self._deliver_overdue(end.shard, deliver)
         if others := self._release(end.others):

@@ -18,9 +18,10 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, is_input_file_refused
+from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, InputFileGoneError, is_input_file_refused
 from distilabel_openai_batch.api.outcomes import Deliver
 from distilabel_openai_batch.api.requests import Shard
+from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.enqueue_limit import Admission, EnqueueLimit
 from distilabel_openai_batch.engine.job_watcher import JobWatcher
 from distilabel_openai_batch.engine.observer import Observer
@@ -32,6 +33,18 @@ from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
 
+# A batch that failed for a reason that passes is created again this often, after these pauses.
+_MAX_RECREATIONS = 3
+_RECREATION_PAUSES = Patience(first=15.0)
+
+# A batch whose input file the server does not see is created again this often, over five minutes and the time of the
+# validations: as often as a refused creation is repeated.
+_MAX_FILE_REFUSALS = 12
+_FILE_REFUSAL_PAUSES = Patience(first=0.5)
+
+MAX_UPLOADS = 3
+"""Uploads of one shard, at most: the server may lose an input file."""
+
 
 class JobEnding(Enum):
     """End of a job's run."""
@@ -40,6 +53,7 @@ class JobEnding(Enum):
     DROPPED = "no batch will answer the requests, and a further job may hold them"
     OVERDUE = "the deadline passed before the server accepted the batch; a further job may hold the requests"
     TOO_LARGE = "the batch exceeds the enqueue limit; smaller jobs may hold the requests"
+    FILE_GONE = "the server lost the input file; a further job may hold the requests"
     IN_PROGRESS = "the server works on the batch, and the run does not wait for jobs"
 
 
@@ -85,6 +99,8 @@ class _Run:
         deadline: the time after which the job is not waited for, in seconds since the epoch.
         batch: the batch as it was last polled; `None` before that.
         uploaded_at: the time of the upload, in seconds of the monotonic clock.
+        uploads_left: number of further uploads that the shard may take.
+        failures: number of batches of the job that failed for a reason that passes.
     """
 
     job: Job
@@ -94,6 +110,8 @@ class _Run:
     deadline: float = float("inf")
     batch: Batch | None = None
     uploaded_at: float = field(default_factory=time.monotonic)
+    uploads_left: int = 0
+    failures: int = 0
 
 
 class JobRunner:
@@ -142,7 +160,9 @@ class JobRunner:
         """Return the ids of the batches that are waited for."""
         return self._watcher.batches_in_progress
 
-    async def submit(self, shard: Shard, deliver: Deliver, deadline: float = float("inf")) -> ShardEnd:
+    async def submit(
+        self, shard: Shard, deliver: Deliver, deadline: float = float("inf"), uploads_left: int = MAX_UPLOADS - 1
+    ) -> ShardEnd:
         """Wait until a job is admitted, plan the job for a shard, and run it.
 
         Args:
@@ -151,6 +171,7 @@ class JobRunner:
                 shows them.
             deadline: the time after which the job is not waited for, in seconds since the epoch. A batch in progress
                 is then cancelled, and its answers are collected.
+            uploads_left: number of further uploads if the server loses the input file. With 0, the loss is an error.
 
         Raises:
             RunError: the run cannot go on. The ledger keeps the state of the job.
@@ -167,7 +188,7 @@ class JobRunner:
                 await self._drop(job)
                 return ShardEnd(JobEnding.DROPPED, shard, others)
             with self._running_jobs.add(job.id):
-                end = await self.run(job, deliver, admission, claimed, deadline)
+                end = await self.run(job, deliver, admission, claimed, deadline, uploads_left)
         return ShardEnd(end.ending, claimed, others, end.job.batch_id if end.ending is JobEnding.IN_PROGRESS else None)
 
     def split(self, shard: Shard) -> list[Shard]:
@@ -196,6 +217,7 @@ class JobRunner:
         admission: Admission,
         shard: Shard | None = None,
         deadline: float = float("inf"),
+        uploads_left: int = 0,
     ) -> JobEnd:
         """Take a job from its state to its end.
 
@@ -205,12 +227,13 @@ class JobRunner:
             admission: the admission of the job.
             shard: the requests of the job; `None` if the run that planned the job died.
             deadline: as for `submit`.
+            uploads_left: as for `submit`.
 
         Raises:
             RunError: the run cannot go on. The ledger keeps the state of the job.
             ValueError: the job is in a final state.
         """
-        run = _Run(job, deliver, admission, shard, deadline)
+        run = _Run(job, deliver, admission, shard, deadline, uploads_left=uploads_left)
         while (ending := await self._advance(run)) is None:
             pass
         return JobEnd(ending, run.job)
@@ -260,6 +283,8 @@ class JobRunner:
             # Some servers refuse the creation at the token limit, instead of letting the batch fail.
             if not errors.is_over_token_limit(error.code):
                 await self._drop_refused(run.job, error)
+                if isinstance(error, InputFileGoneError) and run.uploads_left:
+                    return JobEnding.FILE_GONE
                 raise
             return await self._wait_to_recreate(run, shard, error, is_over_limit=True)
         self._observer.on_job_created(run.batch, shard)
@@ -320,11 +345,17 @@ class JobRunner:
             is_over_limit: whether the server refused the batch because of the enqueued-token quota.
 
         Raises:
-            RunError: the refusal, if neither waiting nor smaller jobs help.
+            RunError: the refusal, if neither waiting nor other jobs help.
         """
         run.admission.end_trial()
-        wait = partial(run.admission.wait_for_capacity, run.job) if is_over_limit else partial(self._wait_for_file, run)
-        may_create = await _wait_until(run.deadline, wait)
+        wait = partial(run.admission.wait_for_capacity, run.job) if is_over_limit else partial(self._wait_to_retry, run)
+        try:
+            may_create = await _wait_until(run.deadline, wait)
+        except InputFileGoneError:
+            run.job = await self._drop(run.job)
+            if run.uploads_left:
+                return JobEnding.FILE_GONE
+            raise refusal from None
         if may_create:
             return None
         run.job = await self._drop(run.job)
@@ -334,13 +365,33 @@ class JobRunner:
             return JobEnding.TOO_LARGE
         raise refusal
 
-    async def _wait_for_file(self, run: _Run) -> bool:
-        """Wait for a poll interval; return whether the refusal said that the server did not see the new file yet."""
-        await anyio.sleep(self._settings.schedule.interval(0.0))
-        assert run.batch
-        assert run.job.input_file_id
-        is_file_refused = is_input_file_refused(run.batch, run.job.input_file_id)
-        return is_file_refused and time.monotonic() - run.uploaded_at < FILE_VISIBLE_SECONDS
+    async def _wait_to_retry(self, run: _Run) -> bool:
+        """Wait for a pause after a batch failed; return whether the same file may make another batch.
+
+        Raises:
+            InputFileGoneError: the server no longer has the input file.
+            ConnectionFailedError: the server could not be reached.
+        """
+        batch, file_id = run.batch, run.job.input_file_id
+        assert batch
+        assert file_id
+        if is_input_file_refused(batch, file_id):
+            # Right after its upload, a file may not be visible to a look for the file either.
+            is_visible = time.monotonic() - run.uploaded_at >= FILE_VISIBLE_SECONDS
+            if is_visible and not await self._api.files.exists(file_id):
+                raise InputFileGoneError(batch.reasons)
+            retries, pauses = _MAX_FILE_REFUSALS, _FILE_REFUSAL_PAUSES
+        elif batch.has_transient_errors:
+            retries, pauses = _MAX_RECREATIONS, _RECREATION_PAUSES
+        else:
+            return False
+        run.failures += 1
+        if run.failures > retries:
+            return False
+        pause = pauses.pause(run.failures)
+        self._observer.on_batch_retried(batch, pause)
+        await anyio.sleep(pause)
+        return True
 
     async def _drop(self, job: Job) -> Job:
         return await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)

@@ -62,6 +62,14 @@ class Observer:
     def on_batch_refused(self, batch: Batch) -> None:
         """Record a batch that the server did not accept."""
 
+    def on_batch_retried(self, batch: Batch, pause: float) -> None:
+        """Record a failed batch whose input file makes another batch.
+
+        Args:
+            batch: the failed batch.
+            pause: seconds until the creation.
+        """
+
     def on_batch_adopted(self, batch: Batch, requests: int) -> None:
         """Record a batch that was found on the server and added to the ledger."""
 

@@ -197,6 +197,8 @@ def corrupt_batch(
         batch["status"] = faults["status"].value
     if "upper_case" in faults:
         batch["status"] = str(batch["status"]).upper()
+    if "no_errors" in faults:
+        batch["errors"] = None
     if "no_files" in faults:
         batch |= dict.fromkeys(file_ids)
     if "late_files" in faults and (faults["late_files"].looks == -1 or final_reply_count <= faults["late_files"].looks):

@@ -126,6 +126,7 @@ class BatchFault(BaseModel):
     - `upper_case`: show the status in capitals.
     - `fail`: fail with the error `value` (keys `code`, `message`, `param`, `line`). With the key `done`, fail after
       that number of requests has been answered, and keep their results.
+    - `no_errors`: show no `errors`, as a failed batch of which the server gives no reason.
     - `expire`, `cancel`: end as expired or cancelled right after validation, with `value` requests answered (half by
       default).
     - `no_files`: show neither an output nor an error file.
@@ -145,6 +146,7 @@ class BatchFault(BaseModel):
         "status",
         "upper_case",
         "fail",
+        "no_errors",
         "expire",
         "cancel",
         "no_files",

@@ -26,7 +26,7 @@ from distilabel_openai_batch import (
     RunError,
     failpoints,
 )
-from distilabel_openai_batch.engine import job_watcher
+from distilabel_openai_batch.engine import job_runner, job_watcher
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 from tests.support.environment import API_KEY, load_as_new_process
@@ -261,6 +261,62 @@ def test_an_upload_that_is_not_visible_yet_is_waited_for(sandbox):
 
     assert generate() == sync_answers()
     assert_billed_once(sandbox)
+
+
+FILE_MISSING = {
+    "code": "invalid_request",
+    "message": "Cannot find file file-0, or organization org-0 does not have access to it.",
+    "param": "file_id",
+}
+
+
+def test_a_batch_whose_input_file_is_said_to_be_missing_is_created_again(sandbox, monkeypatch):
+    """The file exists; the server says otherwise after minutes of validation."""
+    monkeypatch.setattr(job_runner, "FILE_VISIBLE_SECONDS", 0.0)
+    sandbox.add_fault(BatchFault(kind="fail", value=FILE_MISSING, times=5))
+
+    assert generate() == sync_answers()
+    assert [batch["status"] for batch in sandbox.books().batches] == ["failed"] * 5 + ["completed"]
+    assert len(sandbox.books().files) == 2
+    assert_billed_once(sandbox)
+
+
+def test_an_input_file_that_is_gone_is_uploaded_again(sandbox, monkeypatch):
+    monkeypatch.setattr(job_runner, "FILE_VISIBLE_SECONDS", 0.0)
+    sandbox.add_fault(BatchFault(kind="fail", value=FILE_MISSING, times=2))
+    sandbox.add_fault(Fault(call="files.retrieve", kind="status", status=404, times=2))
+
+    assert generate() == sync_answers()
+    inputs = [batch["input_file_id"] for batch in sandbox.books().batches]
+    assert len(inputs) == len(set(inputs)) == 3
+    assert_billed_once(sandbox)
+
+
+SERVER_FAILURES = {
+    "with server_error": [BatchFault(kind="fail", value={"code": "server_error", "message": "Try again."})],
+    "with internal_error": [BatchFault(kind="fail", value={"code": "internal_error", "message": "Try again."})],
+    "without a reason": [BatchFault(kind="fail"), BatchFault(kind="no_errors")],
+}
+
+
+@pytest.mark.parametrize("case", SERVER_FAILURES)
+def test_a_batch_that_failed_once_is_created_again_while_others_are_in_flight(sandbox, case, caplog):
+    for fault in SERVER_FAILURES[case]:
+        sandbox.add_fault(fault)
+
+    assert generate(max_requests_per_job=4) == sync_answers()
+    assert sorted(batch["status"] for batch in sandbox.books().batches) == ["completed"] * 3 + ["failed"]
+    assert "Another batch is created from its input file" in caplog.text
+    assert_billed_once(sandbox)
+
+
+@pytest.mark.stops
+def test_a_batch_that_fails_again_and_again_is_an_error(sandbox):
+    sandbox.add_fault(BatchFault(kind="fail", value={"code": "server_error", "message": "Try again."}, times=-1))
+
+    with pytest.raises(BatchFailedError, match="server_error: Try again"):
+        generate()
+    assert len(sandbox.books().batches) == 4
 
 
 @pytest.mark.stops

@@ -47,10 +47,27 @@ def test_an_unreached_request_or_lost_result_is_transient(status_code, code):
 
 
 @pytest.mark.parametrize(("status_code", "is_transient"), [(None, True), (200, True), (404, False), (400, False)])
-@pytest.mark.parametrize("code", ["server_error", "request_failed"])
+@pytest.mark.parametrize("code", ["internal_error", "internal_server_error", "server_error", "request_failed"])
 def test_a_server_error_is_transient_without_a_contrary_status_code(status_code, is_transient, code):
     """A refusal may have the type `server_error`."""
     assert errors.is_transient(status_code, code) is is_transient
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "is_failure"),
+    [
+        ("server_error", "", True),
+        ("internal_error", "Try again.", True),
+        (None, "The server had an error while processing your request.", True),
+        (None, "Internal Server Error", True),
+        (None, "internal error", True),
+        ("invalid_json_line", "A line has the text internal error.", False),
+        ("model_not_found", "", False),
+        (None, "This line is not parseable as valid JSON.", False),
+    ],
+)
+def test_the_reason_of_a_failed_batch_is_a_failure_of_the_server_or_a_fault_of_the_file(code, message, is_failure):
+    assert errors.is_server_failure(code, message) is is_failure
 
 
 TRANSIENT_REFUSALS = {

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.batches import Batch, BatchError
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, build_result_line
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.result_files import JobResults
@@ -194,6 +194,14 @@ def test_an_early_end_stray_lines_and_missing_files_are_logged(progress, caplog)
         "⚠️ The server no longer has result file file-9; its requests are submitted again.",
         "Batch batch_1 ended as expired; partial results are kept.",
         "Batch batch_1 has 4 result lines that match no request.",
+    ]
+
+
+def test_a_failed_batch_that_is_created_again_is_logged(progress, caplog):
+    batch = Batch("batch_1", "failed", errors=(BatchError("Try again.", "server_error"),))
+    progress.on_batch_retried(batch, 15.0)
+    assert caplog.messages == [
+        "⚠️ Batch batch_1 failed: server_error: Try again. Another batch is created from its input file in 15 s."
     ]
 
 

@@ -24,6 +24,9 @@ class FakeBatchAPI:
         errors: the errors of a failed batch.
         unanswered: the number of requests without a result, at the end of the file.
         completed: the number of answers that a poll counts.
+
+    Attributes:
+        has_files: whether the server has the uploaded files.
     """
 
     def __init__(
@@ -33,6 +36,7 @@ class FakeBatchAPI:
         self.statuses = list(statuses) or ["completed"]
         self.errors = errors
         self.unanswered = unanswered
+        self.has_files = True
         self.calls: list[str] = []
         self.uploaded: list[bytes] = []
         self.batches: dict[str, str] = {}
@@ -71,6 +75,10 @@ class FakeBatchAPI:
         self.calls.append("upload")
         self.uploaded = path.read_bytes().splitlines(keepends=True)
         return "file-in"
+
+    async def exists(self, file_id: str) -> bool:
+        self.calls.append("look for the file")
+        return self.has_files
 
     async def create(self, input_file_id, endpoint, completion_window, key, metadata) -> Batch:
         self.calls.append("create")

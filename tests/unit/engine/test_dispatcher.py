@@ -65,6 +65,7 @@ class FakeJobRunner:
 
     Attributes:
         submitted: the `custom_id`s of each submitted shard.
+        uploads_left: the further uploads of each submitted shard.
         resumed: ids of the resumed jobs.
         endings: other endings of the next submissions.
         outcomes: other outcomes than answers.
@@ -76,6 +77,7 @@ class FakeJobRunner:
         self.waits = True
         self.submitted: list[list[str]] = []
         self.resumed: list[int] = []
+        self.uploads_left: list[int] = []
         self.endings: list[JobEnding] = []
         self.outcomes: dict[str, Outcome] = {}
         self.gate: anyio.Event | None = None
@@ -83,8 +85,9 @@ class FakeJobRunner:
         self._ledger = ledger
         self._running_jobs = running_jobs
 
-    async def submit(self, shard: Shard, deliver, deadline: float) -> ShardEnd:
+    async def submit(self, shard: Shard, deliver, deadline: float, uploads_left: int) -> ShardEnd:
         self.submitted.append([request.custom_id for request in shard.requests])
+        self.uploads_left.append(uploads_left)
         if self.endings:
             return ShardEnd(self.endings.pop(0), shard)
         self.before_plan()
@@ -404,6 +407,14 @@ async def test_a_shard_that_is_too_large_is_submitted_in_parts(parts):
     assert parts.job_runner.submitted == [IDS, IDS[:2], IDS[2:]]
 
 
+async def test_a_shard_whose_input_file_is_gone_is_submitted_again(parts):
+    """Each submission leaves one further upload less."""
+    parts.job_runner.endings = [JobEnding.FILE_GONE] * 2
+    assert await parts.answer() == (answers(), [])
+    assert parts.job_runner.submitted == [IDS] * 3
+    assert parts.job_runner.uploads_left == [2, 1, 0]
+
+
 async def test_batches_that_are_not_waited_for_are_returned(parts):
     parts.job_runner.waits = False
     assert await parts.answer() == ({}, ["batch_1"])
@@ -487,7 +498,7 @@ async def test_an_error_of_the_disk_is_an_error_of_the_run(parts):
 async def test_the_first_error_cancels_the_other_shards_and_is_raised_alone(parts):
     ended = []
 
-    async def submit(shard: Shard, deliver, deadline: float) -> ShardEnd:
+    async def submit(shard: Shard, deliver, deadline: float, uploads_left: int) -> ShardEnd:
         if shard.requests[0].custom_id == IDS[1]:
             raise RunError("The key was withdrawn.")
         try:

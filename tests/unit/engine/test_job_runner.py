@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import anyio
 import pytest
@@ -10,16 +11,29 @@ import pytest
 from distilabel_openai_batch import BatchFailedError, RunError
 from distilabel_openai_batch.api.batches import Batch, BatchError
 from distilabel_openai_batch.api.failure_codes import MISSING
+from distilabel_openai_batch.api.files import InputFileGoneError
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.requests import Shard
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine import job_runner
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, JobRunner, ShardEnd
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.ledger.states import Job, JobState
 from tests.unit.engine.fake_batch_api import FakeBatchAPI, ignore, make_shard
 
+FILE_MISSING = BatchError("Cannot find file file-in.", "invalid_request", param="file_id")
+SERVER_ERROR = BatchError("The server had an error.", "server_error")
 OVER_LIMIT = BatchError("Enqueued token limit reached.", "token_limit_exceeded", None)
 ANSWERS = [Answer.of({"question": i}) for i in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def quick_recreations(monkeypatch):
+    """Shorten the pauses before a batch is created again."""
+    monkeypatch.setattr(job_runner, "_RECREATION_PAUSES", Patience(0.001, 0.002))
+    monkeypatch.setattr(job_runner, "_FILE_REFUSAL_PAUSES", Patience(0.001, 0.002))
 
 
 def run(runner: JobRunner, job: Job, deliver, shard: Shard | None = None, deadline: float = float("inf")) -> JobEnd:
@@ -187,6 +201,99 @@ def test_a_batch_whose_input_file_is_not_visible_yet_is_created_again(make_runne
     assert run(make_runner(api), job, ignore, make_shard()).ending is JobEnding.COLLECTED
     assert api.calls.count("upload") == 1
     assert api.calls.count("create") == 2
+
+
+def test_a_batch_whose_input_file_exists_is_created_again_a_bounded_number_of_times(
+    ledger, make_runner, leave_job, monkeypatch
+):
+    """The server may validate for minutes before it says that there is no such file."""
+    monkeypatch.setattr(job_runner, "FILE_VISIBLE_SECONDS", 0.0)
+    api = FakeBatchAPI("failed", errors=(FILE_MISSING,))
+    job = leave_job(api, JobState.PLANNED, make_shard())
+
+    with pytest.raises(BatchFailedError, match="Cannot find file"):
+        run(make_runner(api), job, ignore, make_shard())
+
+    assert api.calls.count("upload") == 1
+    assert api.calls.count("create") == 13
+    assert api.calls.count("look for the file") == 13
+    assert ledger.jobs.get(job.id).state is JobState.DROPPED
+
+
+def test_a_job_whose_input_file_is_gone_is_dropped_for_another_upload(ledger, make_runner, monkeypatch):
+    """The last upload of a shard ends in the server's error."""
+    monkeypatch.setattr(job_runner, "FILE_VISIBLE_SECONDS", 0.0)
+    api = FakeBatchAPI("failed", errors=(FILE_MISSING,))
+    api.has_files = False
+
+    end = anyio.run(make_runner(api).submit, make_shard(), ignore)
+    assert (end.ending, end.shard) == (JobEnding.FILE_GONE, make_shard())
+    assert ledger.jobs.get(1).state is JobState.DROPPED
+    assert api.calls.count("create") == 1
+
+    with pytest.raises(BatchFailedError, match="Cannot find file"):
+        anyio.run(make_runner(api).submit, make_shard(), ignore, float("inf"), 0)
+    assert ledger.jobs.get(2).state is JobState.DROPPED
+
+
+@pytest.mark.parametrize("uploads_left", [0, 1])
+def test_a_creation_whose_input_file_is_gone_drops_the_job(ledger, make_runner, uploads_left):
+    api = FakeBatchAPI()
+
+    async def create(*arguments) -> Batch:
+        error = InputFileGoneError("No such File object: file-in", status_code=400)
+        error.did_nothing = True
+        raise error
+
+    api.create = create
+    submit = partial(make_runner(api).submit, make_shard(), ignore, uploads_left=uploads_left)
+    if uploads_left:
+        assert anyio.run(submit).ending is JobEnding.FILE_GONE
+    else:
+        with pytest.raises(InputFileGoneError):
+            anyio.run(submit)
+    assert ledger.jobs.get(1).state is JobState.DROPPED
+
+
+@pytest.mark.parametrize("errors", [(), (SERVER_ERROR,)])
+def test_a_batch_that_failed_without_a_fault_of_its_file_is_created_again(make_runner, leave_job, errors):
+    """Each of the three retries has its own key; the observer gets each reason."""
+
+    class Recorder(Observer):
+        batches: list[str] = []  # noqa: RUF012
+
+        def on_batch_retried(self, batch: Batch, pause: float) -> None:
+            self.batches.append(batch.id)
+
+    Recorder.batches.clear()
+    api = FakeBatchAPI("failed", "failed", "failed", "completed", errors=errors)
+    job = leave_job(api, JobState.PLANNED, make_shard())
+    delivered = {}
+    end = run(make_runner(api, Recorder()), job, delivered.update, make_shard())
+    assert end.ending is JobEnding.COLLECTED
+    assert list(delivered.values()) == ANSWERS
+    assert api.calls.count("upload") == 1
+    assert api.calls.count("create") == len(api.batches) == 4
+    assert Recorder.batches == ["batch_0", "batch_1", "batch_2"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "creations"),
+    [((SERVER_ERROR,), 4), ((), 4), ((SERVER_ERROR, BatchError("Bad line.", "invalid_json_line", 1)), 1)],
+)
+def test_a_batch_that_fails_again_and_again_ends_the_run(make_runner, leave_job, errors, creations):
+    """A fault of the file ends the run at once."""
+    api = FakeBatchAPI("failed", errors=errors)
+    job = leave_job(api, JobState.PLANNED, make_shard())
+    with pytest.raises(BatchFailedError):
+        run(make_runner(api), job, ignore, make_shard())
+    assert api.calls.count("create") == creations
+
+
+def test_the_deadline_ends_the_pause_after_a_failed_batch(make_runner, leave_job):
+    api = FakeBatchAPI("failed", errors=(SERVER_ERROR,))
+    job = leave_job(api, JobState.PLANNED, make_shard())
+    assert run(make_runner(api), job, ignore, make_shard(), deadline=0.0).ending is JobEnding.OVERDUE
 
 
 def test_the_refused_job_of_a_dead_process_is_dropped(make_runner, leave_job):

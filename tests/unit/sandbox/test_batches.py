@@ -296,6 +296,13 @@ async def test_fault_fail_fails_a_batch(api):
     assert len(await api.read_lines(late["output_file_id"])) == 1
 
 
+async def test_fault_no_errors_hides_the_reason_of_a_failed_batch(api):
+    await api.add_fault(BatchFault(kind="fail"))
+    await api.add_fault(BatchFault(kind="no_errors"))
+    batch = await api.run_batch(batch_lines(1))
+    assert (batch["status"], batch["errors"]) == ("failed", None)
+
+
 @pytest.mark.parametrize(
     ("kind", "shown"),
     [
