@@ -18,7 +18,16 @@ import orjson
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.encoding import decode_json, read_count
-from distilabel_openai_batch.api.failure_codes import LENGTH, MALFORMED, MISSING, MISSING_CHOICE, UNUSABLE
+from distilabel_openai_batch.api.failure_codes import (
+    BATCH_FAILED,
+    LENGTH_LIMIT,
+    MALFORMED_RESULT,
+    MISSING_CHOICE,
+    MISSING_RESULT_CODE,
+    OTHER_BATCH_CODE,
+    OVERDUE_CODE,
+    UNUSABLE_CODES,
+)
 
 
 class Answer:
@@ -91,7 +100,7 @@ class Failure:
     @property
     def is_billed(self) -> bool:
         """`True` if the server answered the request, and counts it as completed, without any usable generation."""
-        return self.code in UNUSABLE and self.status_code is not None and self.status_code < 300
+        return self.code in UNUSABLE_CODES and self.status_code is not None and self.status_code < 300
 
     @property
     def is_transient(self) -> bool:
@@ -114,13 +123,13 @@ def is_billed(outcome: Outcome) -> bool:
 Deliver = Callable[[Mapping[str, Outcome]], None]
 """Function that receives outcomes by their `custom_id`."""
 
-MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING)
+MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING_RESULT_CODE)
 """Failure of a request that has no line in its job's files."""
 
-OTHER_BATCH = Failure("The request is in a batch that was not selected.", code="other_batch")
+OTHER_BATCH = Failure("The request is in a batch that was not selected.", code=OTHER_BATCH_CODE)
 """Failure of a request whose batch is not among the batches that the caller selected."""
 
-OVERDUE = Failure("No job answered the request before the deadline.", code="overdue")
+OVERDUE = Failure("No job answered the request before the deadline.", code=OVERDUE_CODE)
 """Failure of a request whose job was abandoned at the deadline."""
 
 SPENT_LIMIT = "The token limit was spent before the text began, as by reasoning: raise `max_new_tokens`."
@@ -137,7 +146,7 @@ def batch_failure(batch_id: str | None, reasons: str) -> Failure:
         batch_id: the server's id of the batch.
         reasons: the server's errors as a text.
     """
-    return Failure(f"Batch {batch_id} failed: {reasons}", code="batch_failed")
+    return Failure(f"Batch {batch_id} failed: {reasons}", code=BATCH_FAILED)
 
 
 def parse_result_line(line: bytes) -> tuple[str, Outcome] | None:
@@ -185,7 +194,7 @@ def find_failure(body: Mapping[str, Any], status_code: int) -> Failure | None:
     if not choices:
         return Failure("The answer has no choices.", status_code, MISSING_CHOICE, _tokens(body))
     if isinstance(choices, list) and all(map(is_spent, choices)):
-        return Failure(SPENT_LIMIT, status_code, LENGTH, _tokens(body))
+        return Failure(SPENT_LIMIT, status_code, LENGTH_LIMIT, _tokens(body))
     return None
 
 
@@ -203,7 +212,7 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
     if not isinstance(response, dict):
         if error := result.get("error"):
             return _failure(error, None, "The server gave no reason.")
-        return Failure("The server gave neither an answer nor a reason.", code=MISSING)
+        return Failure("The server gave neither an answer nor a reason.", code=MISSING_RESULT_CODE)
     status_code = response.get("status_code", 200)
     if not isinstance(status_code, int):
         status_code = None
@@ -215,12 +224,12 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
         except ValueError:
             if is_refusal and status_code:
                 return _failure(result.get("error") or body, status_code, body)
-            return Failure("The answer is not JSON.", status_code, MALFORMED)
+            return Failure("The answer is not JSON.", status_code, MALFORMED_RESULT)
     error = (body.get("error") if isinstance(body, dict) else None) or result.get("error")
     if error or is_refusal or status_code is None:
         return _failure(error, status_code, "The server gave no reason.")
     if not isinstance(body, dict) or not body:
-        return Failure("The answer has no body.", status_code, MALFORMED)
+        return Failure("The answer has no body.", status_code, MALFORMED_RESULT)
     # Nearly every answer has a first choice that ended by itself → look no further.
     choices = body.get("choices", True)
     first = choices[0] if choices and type(choices) is list else None

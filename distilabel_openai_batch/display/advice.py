@@ -12,12 +12,12 @@ import re
 
 from distilabel_openai_batch.api.failure_codes import (
     CONTENT_FILTER,
-    INVALID,
-    LENGTH,
+    INVALID_STRUCTURED_OUTPUT,
+    LENGTH_LIMIT,
     MISSING_CHOICE,
+    MODEL_REFUSAL,
     NOT_SUBMITTED,
-    REFUSAL,
-    TRUNCATED,
+    TRUNCATED_ANSWER,
 )
 from distilabel_openai_batch.api.outcomes import Failure
 
@@ -68,15 +68,15 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
         return f"The completion window closed first. {_RUN_AGAIN}"
     if failure.is_transient:
         return f"The failure is transient. {_RUN_AGAIN}"
-    if code in (REFUSAL, *_POLICY_CODES):
+    if code in (MODEL_REFUSAL, *_POLICY_CODES):
         return "Submitting again rarely helps: reword these rows, or remove these rows."
-    if code in (TRUNCATED, LENGTH):
+    if code in (TRUNCATED_ANSWER, LENGTH_LIMIT):
         return f"Raise `max_new_tokens` in `generation_kwargs`, {_MAKES_NEW_REQUESTS}"
     if code == MISSING_CHOICE:
         if failure.is_billed:
             return f"The server answered without a generation. {_RUN_AGAIN}"
         return "The server may not support `n`: repeat the rows in place of `num_generations`."
-    if code == INVALID:
+    if code == INVALID_STRUCTURED_OUTPUT:
         return (
             "Raise `max_retries` of `structured_output`: only answers that do not fit the schema are requested again."
         )

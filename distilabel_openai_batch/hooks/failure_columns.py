@@ -17,7 +17,7 @@ from typing import Any
 
 from distilabel.constants import DISTILABEL_METADATA_KEY
 
-from distilabel_openai_batch.api.failure_codes import LOST
+from distilabel_openai_batch.api.failure_codes import ROW_GROUP_LOST
 from distilabel_openai_batch.api.outcomes import Failure, Outcome
 
 Row = dict[str, Any]
@@ -95,7 +95,7 @@ def match_failures(
     group_failure = None
     if group_error is not None:
         message = f"The row was lost with its row group: {group_error!r}."
-        group_failure = Failure(f"{message} {_group_message(failures)}".strip(), code=LOST)
+        group_failure = Failure(f"{message} {_group_message(failures)}".strip(), code=ROW_GROUP_LOST)
     if places is None:
         return [build_cell(group_failure) for _ in rows]
     return [build_cell(_first_failure(calls, place) or group_failure) for place in places]

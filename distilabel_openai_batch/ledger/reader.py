@@ -221,7 +221,7 @@ class LedgerReader:
         with sqlite_errors_translated(self.path):
             if before[-1]:
                 return self._read("mode=ro", sql, parameters)
-            # No process has the file open -> read it as immutable. Otherwise SQLite would create a `-wal` and a
+            # No process has the file open → read it as immutable. Otherwise SQLite would create a `-wal` and a
             # `-shm` file, which also fails in a read-only directory.
             try:
                 rows = self._read("mode=ro&immutable=1", sql, parameters)
@@ -231,7 +231,7 @@ class LedgerReader:
             else:
                 if self._fingerprint() == before:
                     return rows
-            # A pipeline has opened the file meanwhile -> read again, with SQLite's locks.
+            # A pipeline has opened the file meanwhile → read again, with SQLite's locks.
             return self._read("mode=ro", sql, parameters)
 
     def _fingerprint(self) -> tuple[int, int, bool]:

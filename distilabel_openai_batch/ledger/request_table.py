@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 
+from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome, batch_failure
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.owners import Owners
@@ -206,7 +207,7 @@ class RequestTable:
         with self._connection.transaction() as database:
             states = orjson.dumps(OPEN_STATES).decode()
             open_jobs = database.execute(_OPEN_JOBS, (self._scope.id, states)).fetchall()
-            # If a run died just before `mark_collected`, the job is open, but no outcome is missing -> not in progress.
+            # If a run died just before `mark_collected`, the job is open, but no outcome is missing → not in progress.
             in_progress = [
                 job_id for job_id, owner, is_pending in open_jobs if is_pending or self._owners.is_alive(owner)
             ]
@@ -234,5 +235,5 @@ def _outcome(
     if state == FAILED:
         return Failure(error or "no message", status_code, code, (tokens_in or 0, tokens_out or 0))
     if line is None:
-        return Failure("The ledger has no result line of this answered request.", code="missing_result")
+        return Failure("The ledger has no result line of this answered request.", code=MISSING_RESULT_CODE)
     return Answer(line, (tokens_in or 0, tokens_out or 0))

@@ -44,7 +44,7 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     JobState.SYNCHRONOUS: frozenset({JobState.COLLECTED, JobState.DROPPED}),
     JobState.PLANNED: frozenset({JobState.UPLOADED, JobState.CREATED, JobState.DROPPED}),
     JobState.UPLOADED: frozenset({JobState.CREATED, JobState.DROPPED}),
-    # CREATED -> DROPPED happens only on an explicit `forget --lost`.
+    # CREATED → DROPPED happens only on an explicit `forget --lost`.
     JobState.CREATED: frozenset({JobState.ENDED, JobState.DROPPED}),
     # If the server's validation rejected the batch for a passing reason, the same file is submitted again.
     JobState.ENDED: frozenset({JobState.COLLECTED, JobState.UPLOADED, JobState.DROPPED}),

@@ -17,7 +17,7 @@ from distilabel.models.llms.base import merge_responses
 from distilabel.typing import FormattedInput
 from pydantic import Field, ValidationError, field_serializer, field_validator
 
-from distilabel_openai_batch.api.failure_codes import MALFORMED
+from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.engine.calls import APICall, CallLog
 from distilabel_openai_batch.engine.session import Session
@@ -357,7 +357,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         except Exception as error:
             message = f"The answer {completion.id} is not a completion: {error!r}"
             self._logger.warning(f"⚠️ {message}.")
-            failure = Failure(message, code=MALFORMED, tokens=outcome.tokens, custom_id=custom_id)
+            failure = Failure(message, code=MALFORMED_RESULT, tokens=outcome.tokens, custom_id=custom_id)
             return failed_output(failure, num_generations)
         generations = output["generations"]
         if len(generations) >= num_generations and all(generations):

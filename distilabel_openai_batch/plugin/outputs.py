@@ -7,7 +7,13 @@ from typing import Any
 
 from distilabel.typing import GenerateOutput
 
-from distilabel_openai_batch.api.failure_codes import CONTENT_FILTER, EMPTY, LENGTH, MISSING_CHOICE, REFUSAL
+from distilabel_openai_batch.api.failure_codes import (
+    CONTENT_FILTER,
+    EMPTY_ANSWER,
+    LENGTH_LIMIT,
+    MISSING_CHOICE,
+    MODEL_REFUSAL,
+)
 from distilabel_openai_batch.api.outcomes import SPENT_LIMIT, Answer, Failure, Outcome, is_spent
 from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
@@ -112,20 +118,20 @@ def _choice_failure(
     if not isinstance(choice, dict):
         return _empty(None, custom_id)
     if is_spent(choice):
-        return Failure(SPENT_LIMIT, code=LENGTH, custom_id=custom_id)
+        return Failure(SPENT_LIMIT, code=LENGTH_LIMIT, custom_id=custom_id)
     text, finish_reason = _text(choice), choice.get("finish_reason")
     if text or (text == "" and finish_reason != CONTENT_FILTER):
         return None
     refusal = _message(choice).get("refusal")
     if isinstance(refusal, str) and refusal:
-        return Failure(f"The model refused: {refusal}", code=REFUSAL, custom_id=custom_id)
+        return Failure(f"The model refused: {refusal}", code=MODEL_REFUSAL, custom_id=custom_id)
     return _empty(finish_reason, custom_id)
 
 
 def _empty(finish_reason: object, custom_id: str | None) -> Failure:
     return Failure(
         f"The answer has no text (finish_reason: {finish_reason or 'not given'}).",
-        code=str(finish_reason) if finish_reason and finish_reason != "stop" else EMPTY,
+        code=str(finish_reason) if finish_reason and finish_reason != "stop" else EMPTY_ANSWER,
         custom_id=custom_id,
     )
 

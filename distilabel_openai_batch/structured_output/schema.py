@@ -21,7 +21,12 @@ import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from distilabel_openai_batch.api.failure_codes import CONTENT_FILTER, INVALID, REFUSAL, TRUNCATED
+from distilabel_openai_batch.api.failure_codes import (
+    CONTENT_FILTER,
+    INVALID_STRUCTURED_OUTPUT,
+    MODEL_REFUSAL,
+    TRUNCATED_ANSWER,
+)
 from distilabel_openai_batch.api.outcomes import Failure
 
 Mode = Literal["json_schema", "tools", "json_object"]
@@ -113,20 +118,20 @@ class StructuredOutput:
         choice = choice if isinstance(choice, dict) else {}
         message = message_of(choice)
         if refusal := message.get("refusal"):
-            return Rejection(Failure(f"The model refused: {refusal}", code=REFUSAL), is_repairable=False)
+            return Rejection(Failure(f"The model refused: {refusal}", code=MODEL_REFUSAL), is_repairable=False)
         try:
             return self._normalise(_json_text(message))
         except _InvalidAnswerError as error:
             match choice.get("finish_reason"):
                 case "length":
                     reason = "The answer was cut at the token limit; `max_new_tokens` may be higher"
-                    return Rejection(Failure(reason, code=TRUNCATED), is_repairable=False)
+                    return Rejection(Failure(reason, code=TRUNCATED_ANSWER), is_repairable=False)
                 case "content_filter":
                     reason = "The content filter withheld the answer"
                     return Rejection(Failure(reason, code=CONTENT_FILTER), is_repairable=False)
             # A retry's body contains this text → never reword the text.
             reason = f"The answer does not fit the schema: {error}"
-            return Rejection(Failure(reason, code=INVALID), error.is_repairable)
+            return Rejection(Failure(reason, code=INVALID_STRUCTURED_OUTPUT), error.is_repairable)
 
     def retry_body(self, body: Mapping[str, Any], choice: object, reason: str) -> dict[str, Any]:
         """Return the body of a request that shows the model its answer and the reason of the rejection.

@@ -17,7 +17,7 @@ from distilabel_openai_batch import (
     StreamBatchResults,
     SubmitBatch,
 )
-from distilabel_openai_batch.api.failure_codes import EMPTY, LOST
+from distilabel_openai_batch.api.failure_codes import EMPTY_ANSWER, ROW_GROUP_LOST
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.engine.calls import scope_memories
 from distilabel_openai_batch.hooks.failure_columns import output_cells
@@ -229,7 +229,13 @@ def test_row_that_is_lost_with_its_group_has_a_reason(sandbox):
     """The row whose request failed has the reason of that request."""
     sandbox.configure(failures=[SEVENTH])
     rows = process_rows(EvolInstruct(name="generate", llm=llm(), num_evolutions=1, input_batch_size=5))
-    assert failure_codes_of(rows) == {5: LOST, 6: LOST, 7: "seventh", 8: LOST, 9: LOST}
+    assert failure_codes_of(rows) == {
+        5: ROW_GROUP_LOST,
+        6: ROW_GROUP_LOST,
+        7: "seventh",
+        8: ROW_GROUP_LOST,
+        9: ROW_GROUP_LOST,
+    }
     assert all((row["failure_generate"] is None) == (row["evolved_instruction"] is not None) for row in rows)
 
 
@@ -273,7 +279,7 @@ def test_empty_answer_has_a_reason():
     assert [cell and cell["code"] for cell in output_cells(output, 4)] == [
         "refusal",
         "content_filter",
-        EMPTY,
+        EMPTY_ANSWER,
         None,
     ]
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.failure_codes import MALFORMED, MISSING
+from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT, MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import (
     Answer,
     Failure,
@@ -145,16 +145,16 @@ FAILED = {
         line("a", response(COMPLETION), {"code": "odd", "message": "Not quite."}),
         Failure("Not quite.", 200, "odd"),
     ),
-    "200 without a body": (line("a", response(None)), Failure("The answer has no body.", 200, MALFORMED)),
-    "200 with an empty body": (line("a", response({})), Failure("The answer has no body.", 200, MALFORMED)),
-    "200 with a list": (line("a", response([1])), Failure("The answer has no body.", 200, MALFORMED)),
+    "200 without a body": (line("a", response(None)), Failure("The answer has no body.", 200, MALFORMED_RESULT)),
+    "200 with an empty body": (line("a", response({})), Failure("The answer has no body.", 200, MALFORMED_RESULT)),
+    "200 with a list": (line("a", response([1])), Failure("The answer has no body.", 200, MALFORMED_RESULT)),
     "200 with text that is no JSON": (
         line("a", response("<html>")),
-        Failure("The answer is not JSON.", 200, MALFORMED),
+        Failure("The answer is not JSON.", 200, MALFORMED_RESULT),
     ),
     "neither response nor error": (
         line("a"),
-        Failure("The server gave neither an answer nor a reason.", None, MISSING),
+        Failure("The server gave neither an answer nor a reason.", None, MISSING_RESULT_CODE),
     ),
 }
 
@@ -275,7 +275,7 @@ def test_a_synchronous_reply_may_hold_an_error_in_spite_of_its_status():
     assert isinstance(answer, Answer)
     assert answer.tokens == (3, 4)
     assert read_answer({"error": {"message": "Overloaded.", "code": "busy"}}) == Failure("Overloaded.", 200, "busy")
-    assert read_answer({}) == Failure("The answer has no body.", 200, MALFORMED)
+    assert read_answer({}) == Failure("The answer has no body.", 200, MALFORMED_RESULT)
 
 
 def test_the_failure_of_a_rejected_batch_is_transient():

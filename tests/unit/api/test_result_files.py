@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.failure_codes import MISSING
+from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure, build_result_line
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
@@ -43,7 +43,7 @@ def test_a_failed_request_does_not_shift_other_answers():
 def test_a_request_without_a_line_is_missing(lines):
     """Empty files leave every request with a transient failure."""
     results = results_of(["a", "b"], lines)
-    assert [outcome.code for outcome in dict(results).values()] == [MISSING, MISSING]
+    assert [outcome.code for outcome in dict(results).values()] == [MISSING_RESULT_CODE, MISSING_RESULT_CODE]
     assert all(errors.is_transient(outcome.status_code, outcome.code) for outcome in dict(results).values())
     assert results.stray_lines == 0
 
@@ -125,7 +125,7 @@ def test_each_request_gets_its_own_outcome_from_any_mix_of_lines(case):
             assert outcome.message == failures[0]
         else:
             assert isinstance(outcome, Failure)
-            assert outcome.code == MISSING
+            assert outcome.code == MISSING_RESULT_CODE
     assert results.stray_lines == sum(owner is None and bool(text.strip()) for owner, _, _, text in lines)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from distilabel_openai_batch import RunError
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, BatchError
-from distilabel_openai_batch.api.failure_codes import MISSING
+from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.observer import Observer
@@ -115,7 +115,7 @@ def test_requests_without_a_result_fail(make_adopter, look_up):
     anyio.run(make_adopter(ListingAPI(make_batch(completed=2), unanswered=1)).adopt)
     *_, missing = look_up(make_shard())
     assert isinstance(missing, Failure)
-    assert missing.code == MISSING
+    assert missing.code == MISSING_RESULT_CODE
 
 
 def test_requests_of_a_failed_batch_fail_with_its_errors(make_adopter, look_up, recorder):

@@ -10,7 +10,7 @@ import pytest
 
 from distilabel_openai_batch import BatchFailedError, RunError
 from distilabel_openai_batch.api.batches import Batch, BatchError
-from distilabel_openai_batch.api.failure_codes import MISSING
+from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.files import InputFileGoneError
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.requests import Shard
@@ -114,7 +114,7 @@ def test_a_request_without_a_result_fails(make_runner, leave_job, look_up):
     *answers, missing = look_up(make_shard())
     assert answers == ANSWERS[:2]
     assert isinstance(missing, Failure)
-    assert missing.code == MISSING
+    assert missing.code == MISSING_RESULT_CODE
 
 
 def test_a_run_that_does_not_wait_leaves_the_batch_in_progress(make_runner, leave_job):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distilabel_openai_batch.api.failure_codes import LOST
+from distilabel_openai_batch.api.failure_codes import ROW_GROUP_LOST
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.hooks.failure_columns import (
     OutputWithFailures,
@@ -93,7 +93,7 @@ def test_rows_of_a_generator_step_are_matched_by_position():
 def test_rows_of_a_group_that_raised_are_lost():
     """A row keeps its own failure; the other rows name the error and the first failed request of the group."""
     own, other = match_failures(INPUT_ROWS, INPUT_ROWS, [[BAD, GOOD]], ["o"], KeyError("o"))
-    assert (own, other["code"]) == (BAD_CELL, LOST)
+    assert (own, other["code"]) == (BAD_CELL, ROW_GROUP_LOST)
     assert other["message"] == (
         f"The row was lost with its row group: KeyError('o'). In the row's group 1 requests failed, the first: {BAD}"
     )
