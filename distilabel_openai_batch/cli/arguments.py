@@ -162,7 +162,7 @@ def poll(jobs: list[JobEntry]) -> list[JobEntry]:
     Raises:
         OpenAIBatchError: if the jobs are at several servers, or the server cannot be reached.
     """
-    from distilabel_openai_batch.operations.server import (
+    from distilabel_openai_batch.operations.server_access import (
         SHORT_PATIENCE,
         ServerAccess,
         is_pollable,

@@ -57,7 +57,7 @@ def watch(
     Ctrl+C stops only the watching: the jobs continue.
     """
     from distilabel_openai_batch.display.bars import Bars
-    from distilabel_openai_batch.operations.server import LONG_PATIENCE, ServerAccess, single_server, watch_jobs
+    from distilabel_openai_batch.operations.server_access import LONG_PATIENCE, ServerAccess, single_server, watch_jobs
 
     reader = open_reader(ledger_dir)
 
@@ -109,7 +109,7 @@ def cancel(
 
     Requests answered until then are billed, and the next run uses the answers.
     """
-    from distilabel_openai_batch.operations.server import (
+    from distilabel_openai_batch.operations.server_access import (
         SHORT_PATIENCE,
         ServerAccess,
         cancel_jobs,
@@ -169,8 +169,8 @@ def adopt(
     """
     from distilabel_openai_batch.api.batches import KEY_METADATA
     from distilabel_openai_batch.api.outcomes import Answer
-    from distilabel_openai_batch.operations.import_batch import read_results
-    from distilabel_openai_batch.operations.server import SHORT_PATIENCE, ServerAccess
+    from distilabel_openai_batch.operations.adopt import read_results
+    from distilabel_openai_batch.operations.server_access import SHORT_PATIENCE, ServerAccess
 
     reader = open_reader(ledger_dir)
     name = _scope_for_import(reader, scope, base_url)
@@ -194,7 +194,7 @@ def adopt(
 
 def _scope_for_import(reader: LedgerReader, scope: str, base_url: str | None) -> ScopeName:
     """Return the scope of the ledger with the given name and server, or a new one."""
-    from distilabel_openai_batch.operations.server import DEFAULT_BASE_URL
+    from distilabel_openai_batch.operations.server_access import DEFAULT_BASE_URL
 
     names = [entry.name for entry in reader.scopes()] if reader.path.exists() else []
     for name in names:
@@ -244,7 +244,7 @@ def forget(
         )
         typer.confirm(question, abort=True, err=True)
     with closing(Ledger(reader.path.parent, entry.name)) as ledger:
-        release = release_interrupted_jobs(ledger, entry.name.base_url, LOGGER, unclear=lost)
+        release = release_interrupted_jobs(ledger, entry.name.base_url, LOGGER, drops_unclear_jobs=lost)
         if lost:
             lost_count = release_lost_jobs(ledger, entry.name.base_url, LOGGER)
             typer.echo(f"Released {plural(lost_count, 'job')} with a batch that the server does not know.")

@@ -58,7 +58,7 @@ def doctor(
 ) -> None:
     """Check the versions, the ledger, the base URL, the key, and the server by two small calls that cost nothing."""
     from distilabel_openai_batch.operations.doctor import diagnose
-    from distilabel_openai_batch.operations.server import DEFAULT_BASE_URL
+    from distilabel_openai_batch.operations.server_access import DEFAULT_BASE_URL
 
     findings = anyio.run(partial(diagnose, ledger_dir, base_url or DEFAULT_BASE_URL))
     for finding in findings:

@@ -300,7 +300,7 @@ class Dispatcher:
                 await self._running_jobs.wait_for(job_id)
                 continue
             end: JobEnd | None = None
-            with self._running_jobs.add(job_id):
+            with self._running_jobs.running(job_id):
                 owned_job = await anyio.to_thread.run_sync(self._ledger.jobs.take_over, job)
                 # The deadline of a job counts from its intent, perhaps in an earlier run.
                 deadline = min(deadline, job.intended_at + self._settings.deadline)

@@ -187,7 +187,7 @@ class JobRunner:
             if not claimed:
                 await self._drop(job)
                 return ShardEnd(JobEnding.DROPPED, shard, others)
-            with self._running_jobs.add(job.id):
+            with self._running_jobs.running(job.id):
                 end = await self.run(job, deliver, admission, claimed, deadline, uploads_left)
         return ShardEnd(end.ending, claimed, others, end.job.batch_id if end.ending is JobEnding.IN_PROGRESS else None)
 

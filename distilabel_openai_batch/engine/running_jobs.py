@@ -18,7 +18,7 @@ class RunningJobs:
         return job_id in self._ended
 
     @contextmanager
-    def add(self, job_id: int) -> Iterator[None]:
+    def running(self, job_id: int) -> Iterator[None]:
         """Mark a job as running for the context; tasks that wait for the job wait for the end of the context."""
         self._ended[job_id] = anyio.Event()
         try:

@@ -21,7 +21,7 @@ from distilabel_openai_batch.errors import (
 )
 from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.reader import LedgerReader
-from distilabel_openai_batch.operations.server import SHORT_PATIENCE, ServerAccess
+from distilabel_openai_batch.operations.server_access import SHORT_PATIENCE, ServerAccess
 from distilabel_openai_batch.pricing import prices
 
 _PACKAGES = ("distilabel-openai-batch", "distilabel", "openai")

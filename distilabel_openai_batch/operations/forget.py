@@ -13,7 +13,7 @@ from distilabel_openai_batch.engine.job_runner import resolve_interrupted_job
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
-from distilabel_openai_batch.operations.server import SHORT_PATIENCE, ServerAccess, retrieve_batches
+from distilabel_openai_batch.operations.server_access import SHORT_PATIENCE, ServerAccess, retrieve_batches
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class InterruptedRelease:
 
 
 def release_interrupted_jobs(
-    ledger: Ledger, base_url: str, logger: logging.Logger, *, unclear: bool = False
+    ledger: Ledger, base_url: str, logger: logging.Logger, *, drops_unclear_jobs: bool = False
 ) -> InterruptedRelease:
     """Release the requests of a scope's interrupted jobs, unless a batch was made of them.
 
@@ -43,7 +43,7 @@ def release_interrupted_jobs(
         ledger: ledger opened for the scope.
         base_url: address of the scope's server.
         logger: logger of retried calls.
-        unclear: whether to release jobs that may have a batch too, if the server does not list its batches.
+        drops_unclear_jobs: whether to release a job that may have a batch, if the server does not list its batches.
     """
     release = InterruptedRelease()
     jobs = [own for job in ledger.jobs.list_open() if not job.batch_id and (own := ledger.jobs.take_over(job))]
@@ -54,7 +54,7 @@ def release_interrupted_jobs(
     if uploaded:
         try:
             access = ServerAccess.from_environment(base_url)
-            anyio.run(_settle_uploaded, ledger, uploaded, access, logger, release, unclear)
+            anyio.run(_settle_uploaded, ledger, uploaded, access, logger, release, drops_unclear_jobs)
         except OpenAIBatchError as error:
             release.error = str(error)
             release.unresolved = sum(ledger.jobs.get(job.id).state is JobState.UPLOADED for job in uploaded)
@@ -67,14 +67,14 @@ async def _settle_uploaded(
     access: ServerAccess,
     logger: logging.Logger,
     release: InterruptedRelease,
-    unclear: bool,
+    drops_unclear_jobs: bool,
 ) -> None:
     async with access.open(SHORT_PATIENCE, logger) as api:
         for job in jobs:
             try:
                 _, batch = await resolve_interrupted_job(api, ledger, job)
             except UnclearCreationError:
-                if not unclear:
+                if not drops_unclear_jobs:
                     raise
                 ledger.jobs.mark_dropped(job)
                 continue

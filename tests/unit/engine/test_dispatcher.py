@@ -96,7 +96,7 @@ class FakeJobRunner:
         if not mine:
             self._ledger.jobs.mark_dropped(job)
             return ShardEnd(JobEnding.DROPPED, shard, others)
-        with self._running_jobs.add(job.id):
+        with self._running_jobs.running(job.id):
             if self.gate:
                 await self.gate.wait()
             if not self.waits:

@@ -16,7 +16,7 @@ async def test_tasks_wait_for_the_end_of_a_running_job():
         events.append("waited")
 
     async with anyio.create_task_group() as task_group:
-        with jobs.add(1):
+        with jobs.running(1):
             assert 1 in jobs
             assert 2 not in jobs
             task_group.start_soon(wait)
@@ -30,7 +30,7 @@ async def test_a_job_that_fails_is_not_running_any_more():
     jobs = RunningJobs()
 
     def fail() -> None:
-        with jobs.add(1):
+        with jobs.running(1):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -13,7 +13,7 @@ from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.operations import forget
-from distilabel_openai_batch.operations.server import ServerAccess
+from distilabel_openai_batch.operations.server_access import ServerAccess
 
 URL = "http://one/v1/"
 LOGGER = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def test_a_job_is_released_on_the_user_s_word_if_the_server_lists_no_batches(led
     release = forget.release_interrupted_jobs(ledger, URL, LOGGER)
     assert (release.unresolved, [job.state for job in ledger.jobs.list_open()]) == (1, [JobState.UPLOADED])
     assert "--lost" in release.error
-    assert forget.release_interrupted_jobs(ledger, URL, LOGGER, unclear=True).unresolved == 0
+    assert forget.release_interrupted_jobs(ledger, URL, LOGGER, drops_unclear_jobs=True).unresolved == 0
     assert not ledger.jobs.list_open()
 
 

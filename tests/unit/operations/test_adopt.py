@@ -9,7 +9,7 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, build_result_line
 from distilabel_openai_batch.api.requests import build_custom_id, digest_body
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.operations.import_batch import read_results
+from distilabel_openai_batch.operations.adopt import read_results
 
 URL = "http://one/v1/"
 ENDPOINT = "/v1/chat/completions"

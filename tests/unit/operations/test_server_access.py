@@ -12,7 +12,7 @@ from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
-from distilabel_openai_batch.operations.server import (
+from distilabel_openai_batch.operations.server_access import (
     ServerAccess,
     cancel_jobs,
     is_azure_address,
