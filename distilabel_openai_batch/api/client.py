@@ -13,7 +13,7 @@ import orjson
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batch_list import BatchList
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
-from distilabel_openai_batch.api.creation import BatchOrder, Creation, CreationLimit, UnclearCreationError
+from distilabel_openai_batch.api.creation import BatchOrder, Creation, CreationLimit, unclear_creation
 from distilabel_openai_batch.api.files import FilesAPI
 from distilabel_openai_batch.api.outcomes import Failure, Outcome, read_answer
 from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
@@ -136,7 +136,7 @@ class BatchAPI:
         """
         batch = await self._transport.retry("find a batch", lambda: self._list.find(key, input_file_id, since))
         if input_file_id and not self._list.is_supported:
-            raise UnclearCreationError(f"A run ended while it created a batch of file {input_file_id}.")
+            raise unclear_creation(f"A run ended while it created a batch of file {input_file_id}.")
         return batch
 
     async def list_last_month(self) -> list[Batch]:

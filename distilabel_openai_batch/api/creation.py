@@ -66,13 +66,19 @@ class CreationLimit:
 class UnclearCreationError(errors.RunError):
     """Creation whose outcome is unknown and cannot be found out, because the server does not list its batches."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"{reason} This server does not list its batches, so nobody can search for the batch, and its requests are"
-            " not submitted again: they may be billed already. The job stays open. If the server has no batch of it,"
-            " `distilabel-openai-batch forget SCOPE --lost` releases its requests; if the server's own pages show the"
-            " batch, `adopt` its results once it has ended."
-        )
+
+def unclear_creation(reason: str) -> UnclearCreationError:
+    """Return the error of a creation whose outcome is unknown.
+
+    Args:
+        reason: a sentence that says what happened to the creation.
+    """
+    return UnclearCreationError(
+        f"{reason} This server does not list its batches, so nobody can search for the batch, and its requests are not"
+        " submitted again: they may be billed already. The job stays open. If the server has no batch of it,"
+        " `distilabel-openai-batch forget SCOPE --lost` releases its requests; if the server's own pages show the"
+        " batch, `adopt` its results once it has ended."
+    )
 
 
 class Creation:
@@ -160,7 +166,7 @@ class Creation:
             )
             return batch
         if not self._list.is_supported:
-            raise UnclearCreationError(f"The reply to a batch's creation was lost: {failure}")
+            raise unclear_creation(f"The reply to a batch's creation was lost ({str(failure).rstrip('.')}).")
         # A gateway may complete a creation after it has reported a time-out → wait before the next creation. A server
         # that sent a reply has finished → wait half as long, so that a second such reply is reported within a minute.
         wait = CREATION_SECONDS / 2 if failure.is_unexpected_reply else CREATION_SECONDS

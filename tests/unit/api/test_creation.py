@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 from itertools import pairwise
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api import creation
 from distilabel_openai_batch.api.batches import KEY_METADATA
-from distilabel_openai_batch.api.creation import CREATION_SECONDS, CreationLimit, UnclearCreationError
+from distilabel_openai_batch.api.creation import CREATION_SECONDS, CreationLimit, UnclearCreationError, unclear_creation
 from distilabel_openai_batch.api.files import InputFileGoneError
 from tests.support.batch_api import (
     CALLS,
@@ -190,6 +191,12 @@ async def test_a_lost_creation_is_never_repeated_if_there_is_no_list(api, server
     assert not caught.value.did_nothing
     assert "forget SCOPE --lost" in str(caught.value)
     assert calls_made(server) == ["POST /batches", "GET /batches"]
+
+
+def test_an_unclear_creation_keeps_its_text_in_another_process():
+    """A step's process sends its exception to the pipeline's."""
+    error = unclear_creation("The reply was lost.")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 async def test_an_unclear_creation_quotes_the_reply(api, server):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.creation import UnclearCreationError
+from distilabel_openai_batch.api.creation import unclear_creation
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
@@ -45,7 +45,7 @@ def test_a_job_is_released_on_the_user_s_word_if_the_server_lists_no_batches(led
     monkeypatch.setenv("OPENAI_API_KEY", "sk-any")
 
     async def settle_unclear(api, ledger, job):
-        raise UnclearCreationError("A run ended.")
+        raise unclear_creation("A run ended.")
 
     monkeypatch.setattr(forget, "resolve_interrupted_job", settle_unclear)
     release = forget.release_interrupted_jobs(ledger, URL, LOGGER)
