@@ -21,11 +21,18 @@ class BatchList:
 
     Attributes:
         is_supported: whether the server lists its batches, as far as is known: `False` after the first refusal.
+        is_anonymous: whether a search met a recent batch without metadata and without its input file.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.is_supported = True
+        self.is_anonymous = False
+
+    @property
+    def is_searchable(self) -> bool:
+        """Return whether a search that finds no batch shows that there is none."""
+        return self.is_supported and not self.is_anonymous
 
     async def page(self, after: str | None = None) -> list[Batch]:
         """Return up to 100 batches by one call; none if the server does not list its batches.
@@ -100,6 +107,9 @@ class BatchList:
     async def created_with(self, key: str, input_file_id: str | None, since: float) -> AsyncIterator[Batch]:
         """Yield all batches that were created with a key; see `find` for the arguments."""
         async for batch in self.since(since):
+            is_recent = batch.created_at is None or batch.created_at >= since - _CLOCK_SKEW_SECONDS
+            if is_recent and not batch.metadata and not batch.input_file_id:
+                self.is_anonymous = True
             # The server dropped the metadata → compare the input file. Only rejected batches share their input file
             # with another batch.
             has_file = input_file_id and not batch.metadata and batch.input_file_id == input_file_id

@@ -131,11 +131,11 @@ class BatchAPI:
             The batch; `None` if there is none. Without an input file there is none.
 
         Raises:
-            UnclearCreationError: the server does not list its batches.
+            UnclearCreationError: there is none in the list, and the list cannot be searched.
             RunError: the server refuses or could not be reached.
         """
         batch = await self._transport.retry("find a batch", lambda: self._list.find(key, input_file_id, since))
-        if input_file_id and not self._list.is_supported:
+        if not batch and input_file_id and not self._list.is_searchable:
             raise unclear_creation(f"A run ended while it created a batch of file {input_file_id}.")
         return batch
 

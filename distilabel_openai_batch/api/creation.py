@@ -64,7 +64,7 @@ class CreationLimit:
 
 
 class UnclearCreationError(errors.RunError):
-    """Creation whose outcome is unknown and cannot be found out, because the server does not list its batches."""
+    """Creation whose outcome is unknown and cannot be found out, because the server's batches cannot be searched."""
 
 
 def unclear_creation(reason: str) -> UnclearCreationError:
@@ -74,8 +74,9 @@ def unclear_creation(reason: str) -> UnclearCreationError:
         reason: a sentence that says what happened to the creation.
     """
     return UnclearCreationError(
-        f"{reason} This server does not list its batches, so nobody can search for the batch, and its requests are not"
-        " submitted again: they may be billed already. The job stays open. If the server has no batch of it,"
+        f"{reason} This server does not list its batches, or lists them without metadata and input file, so nobody can"
+        " search for the batch, and its requests are not submitted again: they may be billed already. The job stays"
+        " open. If the server has no batch of it,"
         " `distilabel-openai-batch forget SCOPE --lost` releases its requests; if the server's own pages show the"
         " batch, `adopt` its results once it has ended."
     )
@@ -165,7 +166,7 @@ class Creation:
                 f"The reply to a batch's creation was lost; found batch {batch.id} on the server."
             )
             return batch
-        if not self._list.is_supported:
+        if not self._list.is_searchable:
             raise unclear_creation(f"The reply to a batch's creation was lost ({str(failure).rstrip('.')}).")
         # A gateway may complete a creation after it has reported a time-out → wait before the next creation. A server
         # that sent a reply has finished → wait half as long, so that a second such reply is reported within a minute.

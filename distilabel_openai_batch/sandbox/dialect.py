@@ -68,6 +68,7 @@ class Dialect(BaseModel):
     )
     bare: bool = Field(default=False, description="Show only the fields that every compatible server shows.")
     null_endpoint: bool = Field(default=False, description="Show no endpoint on a batch.")
+    input_files: bool = Field(default=True, description="Show the input file of a batch.")
     metadata: bool = Field(default=True, description="Keep the metadata of a batch.")
     lists: bool = Field(default=True, description="Offer the list of batches.")
     ranges: bool = Field(default=True, description="Honour the header `Range` of a download.")
@@ -137,6 +138,8 @@ class Dialect(BaseModel):
             shown["errors"] = _replace_codes(shown["errors"], _AZURE_CODES)
         if self.null_endpoint:
             shown["endpoint"] = None
+        if not self.input_files:
+            shown["input_file_id"] = None
         if not self.metadata:
             shown["metadata"] = None
         if self.empty_ids:

@@ -51,10 +51,14 @@ ODD_REPLIES = {
 }
 
 
+UNSEARCHABLE = {"no list": Dialect(lists=False), "no names": Dialect(metadata=False, input_files=False)}
+
+
+@pytest.mark.parametrize("dialect", UNSEARCHABLE.values(), ids=UNSEARCHABLE.keys())
 @pytest.mark.parametrize("odd", ODD_REPLIES.values(), ids=ODD_REPLIES.keys())
-def test_a_creation_with_an_odd_reply_is_never_repeated_if_the_server_lists_no_batches(sandbox, odd):
+def test_a_creation_with_an_odd_reply_is_never_repeated_if_the_list_cannot_be_searched(sandbox, dialect, odd):
     """The error quotes the reply, and the job stays open: the next run does not repeat the creation either."""
-    sandbox.reset(Settings(dialect=Dialect(lists=False)))
+    sandbox.reset(Settings(dialect=dialect))
     sandbox.add_fault(Fault(call="batches.create", kind="replace", status=200, body=odd))
     with pytest.raises(RunError, match="The model is overloaded") as raised:
         generate()

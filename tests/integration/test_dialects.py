@@ -25,6 +25,7 @@ DIALECTS_BY_NAME = {
     "no endpoint": Dialect(null_endpoint=True),
     "no metadata": Dialect(metadata=False),
     "no list": Dialect(lists=False),
+    "no input file": Dialect(input_files=False),
     "neither metadata nor list": Dialect(metadata=False, lists=False),
     "both files": Dialect(both_files=True),
     "empty ids": Dialect(empty_ids=True),

@@ -206,6 +206,25 @@ async def test_an_unclear_creation_quotes_the_reply(api, server):
         await api.create("file-1", CHAT, "24h", "the-key", {})
 
 
+async def test_a_lost_creation_is_never_repeated_if_the_list_names_no_batch(api, server):
+    """A recent batch without metadata and input file may be the lost one."""
+    create = CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].success])
+    anonymous = batch("anonymous", metadata=None, input_file_id=None)
+    CALLS["list"].route(server).mock(return_value=listing(anonymous))
+    with pytest.raises(UnclearCreationError):
+        await api.create("file-1", CHAT, "24h", "the-key", {})
+    with pytest.raises(UnclearCreationError):
+        await api.find("the-key", "file-1", NOW)
+    assert create.call_count == 1
+
+
+async def test_a_lost_creation_is_repeated_beside_an_old_batch_without_a_name(api, server, clock):
+    CALLS["create"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["create"].success])
+    old = batch("anonymous", metadata=None, input_file_id=None, created_at=int(NOW) - 7_200)
+    CALLS["list"].route(server).mock(return_value=listing(old))
+    assert (await api.create("file-1", CHAT, "24h", "the-key", {})).id == "batch_1"
+
+
 async def test_a_creation_that_was_not_sent_is_repeated_if_there_is_no_list(api, server):
     """A 429 or a refused connection means that there is no batch."""
     failures = [refusal(429), httpx.ConnectError("gone")]
