@@ -19,9 +19,9 @@ from distilabel_openai_batch.api.transport import TransientError, Transport
 CREATION_SECONDS = 60.0
 """Seconds after a lost reply during which the batch may still appear in the list; then it is created again."""
 
-# Refusals of the input file before the file is looked for, and before the creation is given up: with the default
-# pauses after eight seconds and five minutes.
+# Refusals of the input file before the server is searched for the file: eight seconds with the default pauses.
 _REFUSALS_BEFORE_CHECK = 4
+# Refusals of the input file before the creation is given up: five minutes with the default pauses.
 _FILE_REFUSALS = 12
 
 # https://platform.openai.com/docs/guides/batch#rate-limits
@@ -64,7 +64,7 @@ class CreationLimit:
 
 
 class UnclearCreationError(errors.RunError):
-    """Creation whose outcome is unknown and cannot be found out, because the server's batches cannot be searched."""
+    """Creation whose outcome is unknown, because the server's batches cannot be searched."""
 
 
 def unclear_creation(reason: str) -> UnclearCreationError:
@@ -74,11 +74,11 @@ def unclear_creation(reason: str) -> UnclearCreationError:
         reason: a sentence that says what happened to the creation.
     """
     return UnclearCreationError(
-        f"{reason} This server does not list its batches, or lists them without metadata and input file, so nobody can"
-        " search for the batch, and its requests are not submitted again: they may be billed already. The job stays"
-        " open. If the server has no batch of it,"
-        " `distilabel-openai-batch forget SCOPE --lost` releases its requests; if the server's own pages show the"
-        " batch, `adopt` its results once it has ended."
+        f"{reason} This server does not list its batches, or lists them without metadata and input file, so the batch"
+        " cannot be found. Its requests are not submitted again, because the requests may be billed already. The job"
+        " stays open. If the server has no batch of the job, `distilabel-openai-batch forget SCOPE --lost` releases the"
+        " requests; if the server's own pages show the batch, `distilabel-openai-batch adopt` records its results once"
+        " the batch has ended."
     )
 
 
@@ -143,7 +143,7 @@ class Creation:
         return batch
 
     async def _check_input_file(self, refusal: errors.RunError) -> None:
-        """Return if the refusal of the input file is final.
+        """Raise unless the refusal of the input file is final.
 
         Raises:
             InputFileGoneError: the server no longer has the file.

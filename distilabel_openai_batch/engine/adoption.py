@@ -62,10 +62,11 @@ class Adopter:
         self._lock = anyio.Lock()
 
     async def adopt(self) -> bool:
-        """Search the server for batches, and add them to the ledger, unless that was done.
+        """Search the server for the scope's batches and add the batches to the ledger; do nothing if adoption is done.
 
-        Several batches may hold a request: one that expired, and the batch that the request went into then. So batches
-        that ended are adopted first, with all their answers; those in progress hold only the unanswered requests.
+        Two batches may hold the same request: an expired batch, and the later batch that the request was submitted in.
+        So ended batches are adopted first, with all their answers; then batches in progress, for the unanswered
+        requests.
 
         Returns:
             Whether the ledger may have more answers than before the call.

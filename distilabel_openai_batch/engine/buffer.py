@@ -134,7 +134,8 @@ class CallBuffer:
         try:
             await caller.done.wait()
         except BaseException:
-            # A cancelled caller releases its custom_ids: the next equal call uses them while these are in progress.
+            # A cancelled caller releases its `custom_id`s: the next equal call may use the same `custom_id`s while the
+            # cancelled requests are in progress.
             for request in requests:
                 self._waiting.pop(request.custom_id, None)
             raise
@@ -240,10 +241,10 @@ class CallBuffer:
         self._schedule_flush()
 
     def _settle_failed(self) -> None:
-        """Deliver failures to their callers, unless nothing but one kind of permanent failure has arrived so far.
+        """Deliver failures to their callers, unless all outcomes so far are permanent failures of one kind.
 
-        If that is still so after the last flush, the run fails. Batches in progress that are not waited for may yet
-        have answers, so they keep the run from failing.
+        If all outcomes are permanent failures of one kind after the last flush too, the run fails. A batch in progress
+        that is not waited for may yet have answers, so such a batch keeps the run from failing.
         """
         self._failed = [(pending, failure) for pending, failure in self._failed if self._has_waiting_caller(pending)]
         kinds = {(failure.status_code, failure.code) for _, failure in self._failed}
@@ -251,7 +252,8 @@ class CallBuffer:
         is_billed = any(failure.is_billed for _, failure in self._failed)
         only_failures = not self._answers and not self._batches_in_progress and len(kinds) == 1
         permanent = only_failures and not is_billed and not any(failure.is_transient for _, failure in self._failed)
-        # Loading what another Task submitted finds no request: without the error its advice would be to buy all again.
+        # `LoadBatchResults` with another Task finds no request. Raise the error; otherwise the log would advise to
+        # submit, and so bill, every request again.
         if permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if not self._running_flushes and not self._pending:
                 failure = self._failed[0][1]

@@ -85,7 +85,7 @@ class CallLog:
 
     @staticmethod
     def active() -> CallLog | None:
-        """Return the log that receives outcomes here; `None` if nobody reads them."""
+        """Return the log that receives outcomes here; `None` if no log is active."""
         return _active_log.get()
 
     def add(self, outcomes: Sequence[Outcome]) -> None:

@@ -23,11 +23,11 @@ _RETRIES_ALONE = 3
 # Jobs on trial at once, in the beginning: the server may refuse all of them.
 _FIRST_TRIALS = 8
 
-# With jobs of this share of the quota, the rest of the quota that stays empty is a few hundredths.
+# Number of equal jobs that fill the quota: the part of the quota that stays empty is smaller than one of the jobs.
 _JOBS_THAT_FILL_THE_QUOTA = 32
 
-# The part of the quota that other runs leave says little about the quota → this share of the largest job is the
-# smallest size that a job is cut to.
+# The smallest size that a job is cut to, as a share of `max_requests`: other runs may occupy most of the quota, so a
+# refusal of a small job does not prove a small quota.
 _SMALLEST_SHARE = 1 / 50
 
 

@@ -26,10 +26,11 @@ from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job
 
-# If the files have fewer answers than the server counts, another program may have replied in the server's place, or a
-# file id may be missing → poll and download again, at most this often in all. After that the server counts differently
-# from us. A missing file id appears later than a missing answer: the pauses of six downloads add up to a minute.
+# The files have fewer answers than the server counts → poll and download again, since a proxy may have replied. After
+# this number of downloads, accept that the server counts differently.
 _MAX_DOWNLOADS = 3
+# The server counts failures but names no error file → download more often, since a file id appears later than an
+# answer. The pauses of six downloads add up to a minute.
 _MAX_DOWNLOADS_WITHOUT_ERROR_FILE = 6
 _DOWNLOAD_PAUSES = Patience(first=2.0)
 
@@ -59,7 +60,10 @@ class ResultCollector:
         self._record_lock = anyio.Lock()
 
     async def collect(self, job: Job, batch: Batch, deliver: Deliver) -> Job | None:
-        """Download, record and deliver all results of a batch, however it ended.
+        """Download, record and deliver all results of a batch that has ended.
+
+        An expired or cancelled batch is collected like a completed one; its unanswered requests fail with
+        `batch_expired` or `batch_cancelled` and go into the next flush.
 
         Args:
             job: the job of the batch.
@@ -177,9 +181,9 @@ class ResultCollector:
                 any results.
 
         Returns:
-            The results, and the outcomes that are left to deliver after the job is marked as collected: the last
-            answers, so that a caller waits for that, and the failures, whose requests may be submitted again. `None` if
-            answers are missing.
+            The results, and the outcomes to deliver after the job is marked as collected. These outcomes are the last
+            answers, so that a caller waits until the job is marked, and all failures, since a delivered failure may be
+            submitted again at once. `None` if answers are missing.
         """
         answers: dict[str, Outcome] = {}
         failures: dict[str, Outcome] = {}
@@ -216,7 +220,7 @@ class ResultCollector:
 
 
 def count_answers(results: Sequence[tuple[str, Outcome]]) -> int:
-    """Return the number of requests that the server answered among results."""
+    """Return the number of requests that have an answer among the results."""
     return len({custom_id for custom_id, outcome in results if is_billed(outcome)})
 
 

@@ -1,4 +1,4 @@
-"""Sessions of a process, one for each event loop: opened for the first user, closed behind the last one."""
+"""Sessions of a process, one for each event loop: the first user opens a session, the last user closes the session."""
 
 from __future__ import annotations
 

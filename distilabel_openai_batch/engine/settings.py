@@ -21,8 +21,9 @@ _UNIT_SECONDS = {"h": 3_600.0, "d": 86_400.0}
 class PollSchedule:
     """Poll intervals that grow with the age of a job.
 
-    A poll costs a request, and a pause delays the answers. With a pause of a twentieth of the job's age, the end of a
-    job is noticed late by a twentieth of its duration at most, or by the longest interval, whichever is less.
+    A poll costs a request, and a pause delays the answers. The end of a job is noticed late by 5 % of the job's age,
+    but by at least `shortest`, which exceeds 5 % for a job under 20 seconds, and by at most `longest`. On Azure
+    `shortest` is at least 60 seconds.
 
     Attributes:
         shortest: seconds between two polls of a job, at least.
@@ -97,7 +98,7 @@ class DispatchSettings:
 
     Attributes:
         deadline: seconds after which no batch is waited for; infinity for never.
-        sync_below: a number of requests; fewer are submitted synchronously.
+        sync_below: number of requests. Rounds with fewer requests are submitted synchronously.
         preflight: whether one request of each model is tried before the others are submitted.
         submits: whether requests are submitted at all; otherwise a request without an answer fails with the reason.
         only_batches: ids of the batches whose requests are answered; other requests fail as `OTHER_BATCH`. Empty for
@@ -125,12 +126,12 @@ class SessionSettings:
         max_requests: requests in an input file, at most.
         max_bytes: bytes in an input file, at most.
         max_attempts: jobs that one request is put into, at most.
-        max_jobs: jobs in flight at once.
+        max_jobs: jobs in progress at once, at most.
         jobs: settings of jobs.
         ledger_dir: the directory of the ledger.
         reuse_answers: whether a run takes answers that earlier runs received.
         deadline: seconds after which no batch is waited for; `None` for never.
-        sync_below: a number of requests; fewer are submitted synchronously.
+        sync_below: number of requests. Rounds with fewer requests are submitted synchronously.
         preflight: whether one request of each model is tried before the others are submitted.
         run: the submission that the session takes part in; `None` outside a submission.
         azure_api_version: the version of Azure's API; `None` for servers with OpenAI's API.

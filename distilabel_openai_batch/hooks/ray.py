@@ -30,9 +30,7 @@ from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch, patch_property, require
 from distilabel_openai_batch.hooks.scheduling import tasks_count_as_ordinary
-
-_LOAD_ERROR_SECONDS = 10.0
-"""Seconds to wait for an actor's error after the actor's step has reported a failed load."""
+from distilabel_openai_batch.hooks.stopping import LOAD_ERROR_SECONDS
 
 _NAMES_SECONDS = 5.0
 """Seconds to wait until Ray has released the names of ended actors."""
@@ -151,7 +149,7 @@ class _Actors:
 
     def load_error(self) -> Exception | None:
         """Return the error of a step that could not be loaded: Ray may report the error after the step has."""
-        self._has_load_error.wait(_LOAD_ERROR_SECONDS)
+        self._has_load_error.wait(LOAD_ERROR_SECONDS)
         return self._load_error
 
     def end(self) -> None:

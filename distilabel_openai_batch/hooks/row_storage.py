@@ -1,7 +1,7 @@
 """Pass rows to a step, and cache them, without a change of type.
 
-Replaced: `_send_batch_to_step`, which the pipeline's process sends a batch by; `write_batch_data_to_fs` and
-`read_batch_data_from_fs`, which pass a global step's rows through files; `write_batch_data`, which caches a step's
+The module replaces `_send_batch_to_step`, by which the pipeline's process sends a batch; `write_batch_data_to_fs` and
+`read_batch_data_from_fs`, which pass a global step's rows through files; and `write_batch_data`, which caches a step's
 output.
 """
 
@@ -80,7 +80,7 @@ def _write_batch_data(original: Any, self: Any, batch: Any, steps_data_path: Any
     """
     if running_pipelines and not all(survives_json(row) for rows in batch.data for row in rows):
         path = _rows_file(Path(steps_data_path) / self._steps[batch.step_name].signature, batch)
-        # A class that cannot be imported by name cannot be pickled: the JSON file has to do.
+        # A row has an object of a class that cannot be imported by name → pickle fails; keep the JSON file only.
         with suppress(pickle.PicklingError, AttributeError, TypeError):
             pickled = pickle.dumps(batch.data, protocol=pickle.HIGHEST_PROTOCOL)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -36,8 +36,8 @@ _WIND_UP_SECONDS = 2.8
 
 _ORPHAN_CHECK_SECONDS = 0.5
 
-# Seconds to wait for the error of a step that was not loaded. The error is on its way when the wait begins.
-_LOAD_ERROR_SECONDS = 10.0
+LOAD_ERROR_SECONDS = 10.0
+"""Seconds to wait for the error of a step that could not be loaded, after the step has reported the failed load."""
 
 _RUN_AGAIN = (
     "Run the pipeline again to continue and to collect the answers of its jobs. Until then the dataset is empty."
@@ -187,7 +187,7 @@ def _set_steps_not_loaded_exception(original: Any, self: Any) -> None:
     so wait for the error.
     """
     if pipeline_uses_batch_client(self) and _STEP_LOAD_FAILED_CODE in self._steps_load_status.values():
-        deadline = time.monotonic() + _LOAD_ERROR_SECONDS
+        deadline = time.monotonic() + LOAD_ERROR_SECONDS
         while not getattr(self, "_openai_batch_load_error_received", False) and time.monotonic() < deadline:
             time.sleep(0.02)
         self._openai_batch_load_error_received = False

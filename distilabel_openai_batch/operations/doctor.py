@@ -193,7 +193,7 @@ async def check_server(access: ServerAccess) -> list[Finding]:
             batches = Finding(
                 "batches",
                 "The server does not list its batches. If the address is right, runs work, but a run ends with an error"
-                " if the reply to a batch's creation is lost, because nobody can search for the batch.",
+                " if the reply to a batch's creation is lost, because the batch cannot be found.",
             )
         try:
             await api.files.check_list()

@@ -28,12 +28,12 @@ SHORT_PATIENCE = Patience(first=0.2, total=20.0, retries=2)
 """Retries of a command that the user waits for."""
 
 LONG_PATIENCE = Patience(retries=3)
-"""Retries of `watch`: after a first successful call, an outage is waited out."""
+"""Retries of `watch` before its first successful call; after that call, `watch` waits until an outage ends."""
 
 _IDLE_POLLS = 3
-"""Number of polls without an open job and without a run before watching stops.
+"""Number of polls without an open job and without a run before `watch` stops.
 
-Between two Tasks of a pipeline there is a moment without either.
+Between two Tasks, a pipeline has no open job and no run for a moment.
 """
 
 
@@ -192,6 +192,7 @@ async def watch_jobs(
         RunError: if the server refuses the call or cannot be reached.
     """
     watched: dict[str, JobEntry] = {}
+    # No run has been seen yet → stop as soon as all jobs have ended.
     idle_polls = _IDLE_POLLS
     while True:
         may_add_jobs = is_in_use()

@@ -27,7 +27,7 @@ HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
 
 
 class Clock:
-    """Fake clock that advances only while somebody sleeps."""
+    """Fake clock that advances only while a task sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -183,7 +183,7 @@ async def test_a_429_after_a_lost_reply_is_followed_by_a_search(api, server):
 @pytest.mark.parametrize("status_code", [404, 405, 501])
 @pytest.mark.parametrize("failure", LOST_REPLIES.values(), ids=LOST_REPLIES.keys())
 async def test_a_lost_creation_is_never_repeated_if_there_is_no_list(api, server, status_code, failure):
-    """Without a list nobody knows whether the batch exists: the error says so, and the job stays open."""
+    """Without a list the batch cannot be found: the error says so, and the job stays open."""
     CALLS["create"].route(server).mock(side_effect=[failure, CALLS["create"].success])
     CALLS["list"].route(server).mock(return_value=refusal(status_code))
     with pytest.raises(UnclearCreationError, match="The job stays open") as caught:

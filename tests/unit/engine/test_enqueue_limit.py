@@ -219,7 +219,7 @@ async def test_a_job_is_not_admitted_after_its_deadline(max_jobs):
 
 
 async def test_a_job_that_dies_frees_its_capacity():
-    """Without that, a refused job would wait for a job that nobody runs."""
+    """Otherwise a refused job would wait for a job that no task runs."""
     limit = make_limit()
 
     async def die() -> None:

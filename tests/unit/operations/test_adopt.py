@@ -35,6 +35,9 @@ class StubAPI:
     async def retrieve(self, batch_id: str) -> Batch:
         return self.batch
 
+    async def wait_for_output_file(self, batch: Batch) -> Batch:
+        return batch
+
 
 def expected_id(body: dict, occurrence: int) -> str:
     return build_custom_id(digest_body(URL, ENDPOINT, orjson.dumps(body)), occurrence)
