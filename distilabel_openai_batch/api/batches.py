@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distilabel_openai_batch import errors
@@ -31,8 +32,40 @@ https://platform.openai.com/docs/api-reference/batch/create#batch-create-metadat
 FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled", "canceled"})
 """Statuses after which a batch does not change any more."""
 
-# Times of the final statuses; a batch has one of them.
-_FINAL_TIMES = ("completed_at", "failed_at", "expired_at", "cancelled_at")
+# Statuses of OpenAI in which a batch is in progress.
+_ACTIVE_STATUSES = frozenset({"validating", "in_progress", "finalizing", "cancelling"})
+
+# Other servers' words for final statuses, such as Maritaca's `succeeded`.
+_SYNONYMS = {
+    "aborted": "cancelled",
+    "canceled": "cancelled",
+    "complete": "completed",
+    "done": "completed",
+    "error": "failed",
+    "failure": "failed",
+    "finished": "completed",
+    "succeeded": "completed",
+    "success": "completed",
+    "timed_out": "expired",
+    "timeout": "expired",
+}
+
+# Times of the final statuses, and the statuses; a batch has one of them.
+_FINAL_TIMES = {
+    "completed_at": "completed",
+    "failed_at": "failed",
+    "expired_at": "expired",
+    "cancelled_at": "cancelled",
+    "canceled_at": "cancelled",
+    "finished_at": "completed",
+    "ended_at": "completed",
+}
+
+# Servers written in Go may show their zero time in place of a time that has not come.
+_ZERO_TIME = "0001-01-01"
+
+# A batch with a status that nobody knows has ended if it shows its end in this many successive polls.
+_POLLS_OF_END = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +95,7 @@ class Batch:
 
     Attributes:
         id: the server's id.
-        status: the status in lower case; some servers write it in upper case.
+        status: the status in lower case, and in OpenAI's word if other servers' word for a final status is known.
         endpoint: the path of all its requests, `None` if the server does not give it.
         input_file_id, output_file_id, error_file_id: ids of files, `None` if there is no such file.
         completed, failed, total: numbers of requests, 0 if the server does not count.
@@ -71,6 +104,7 @@ class Batch:
         created_at, expires_at: seconds since the epoch, `None` if the server does not give them.
         in_progress_at, finalizing_at, cancelling_at: seconds since the epoch at which the batch reached the status.
         finished_at: seconds since the epoch at which the batch reached its final status.
+        ended_as: the final status of which the batch shows a time, in any format; `None` without such a time.
     """
 
     id: str
@@ -90,11 +124,29 @@ class Batch:
     finalizing_at: float | None = None
     cancelling_at: float | None = None
     finished_at: float | None = None
+    ended_as: str | None = None
 
     @property
     def has_ended(self) -> bool:
         """Return whether the status is final."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def is_status_known(self) -> bool:
+        """Return whether the status is one of OpenAI's."""
+        return self.has_ended or self.status in _ACTIVE_STATUSES
+
+    @property
+    def apparent_end(self) -> str | None:
+        """Return the final status that a batch with an unknown status shows otherwise; `None` if it shows none.
+
+        A final time shows the end, and so does a result file if the counts have an outcome for each request.
+        """
+        if self.is_status_known:
+            return None
+        has_file = self.output_file_id or self.error_file_id
+        is_counted = 0 < self.total <= self.completed + self.failed
+        return self.ended_as or ("completed" if has_file and is_counted else None)
 
     @property
     def is_cancelled(self) -> bool:
@@ -104,7 +156,8 @@ class Batch:
     @property
     def lacks_output_file(self) -> bool:
         """Return whether the batch has ended and counts answers, but shows no output file."""
-        return self.has_ended and self.completed > 0 and self.output_file_id is None
+        has_ended = self.has_ended or self.apparent_end is not None
+        return has_ended and self.completed > 0 and self.output_file_id is None
 
     @property
     def has_transient_errors(self) -> bool:
@@ -118,6 +171,25 @@ class Batch:
         return f"{first} (and {len(self.errors) - 3} more)" if len(self.errors) > 3 else first
 
 
+class EndDetector:
+    """Detector of the end of a batch whose status nobody knows, by successive polls."""
+
+    def __init__(self) -> None:
+        self._last: Batch | None = None
+        self._polls = 0
+
+    def judge(self, batch: Batch) -> Batch:
+        """Return a polled batch, with a final status if it has shown its end unchanged for five polls.
+
+        Args:
+            batch: the batch at the next poll.
+        """
+        self._polls = self._polls + 1 if batch == self._last else 1
+        self._last = batch
+        status = batch.apparent_end
+        return replace(batch, status=status) if status and self._polls >= _POLLS_OF_END else batch
+
+
 def read_batch(batch: Mapping[str, Any]) -> Batch:
     """Parse a batch object; any field but the id and the status may be missing.
 
@@ -127,11 +199,12 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
     batch_id, status = batch.get("id"), batch.get("status")
     if not isinstance(batch_id, str) or not batch_id or not isinstance(status, str):
         raise UnexpectedReplyError("a batch", batch)
+    status = re.sub(r"[-\s]+", "_", status.strip().lower())
     counts = batch.get("request_counts") or {}
     metadata = batch.get("metadata")
     return Batch(
         id=batch_id,
-        status=status.lower(),
+        status=_SYNONYMS.get(status, status),
         endpoint=batch.get("endpoint") or None,
         input_file_id=batch.get("input_file_id") or None,
         output_file_id=batch.get("output_file_id") or None,
@@ -147,6 +220,7 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
         finalizing_at=_seconds(batch.get("finalizing_at")),
         cancelling_at=_seconds(batch.get("cancelling_at")),
         finished_at=next((seconds for name in _FINAL_TIMES if (seconds := _seconds(batch.get(name)))), None),
+        ended_as=next((status for name, status in _FINAL_TIMES.items() if _is_time(batch.get(name))), None),
     )
 
 
@@ -157,6 +231,11 @@ def _batch_errors(reported: object) -> Iterator[BatchError]:
             message = str(error.get("message") or "no message")
             param = error.get("param")
             yield BatchError(message, error.get("code"), error.get("line"), param if isinstance(param, str) else None)
+
+
+def _is_time(value: object) -> bool:
+    """Return whether a field has a time, as a number or as a text."""
+    return bool(value) and not str(value).startswith(_ZERO_TIME)
 
 
 def _seconds(value: object) -> float | None:

@@ -305,6 +305,8 @@ class JobRunner:
             assert run.job.batch_id
             batch = run.batch = await self._api.retrieve(run.job.batch_id)
             self._observer.on_job_resumed(batch, run.job.requests)
+        if not self._settings.wait:
+            batch = run.batch = await self._watcher.settle_status(batch)
         if not (self._settings.wait or batch.has_ended):
             run.admission.leave(was_accepted=True)
             return JobEnding.IN_PROGRESS

@@ -11,7 +11,7 @@ import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import errors, failpoints
-from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.batches import Batch, EndDetector
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import Answer, Deliver, Outcome, parse_result_line
 from distilabel_openai_batch.engine.enqueue_limit import Admission
@@ -109,27 +109,47 @@ class JobWatcher:
         finally:
             self._in_progress.discard(batch.id)
 
+    async def settle_status(self, batch: Batch) -> Batch:
+        """Poll a batch with an unknown status while it seems to have ended, until that is certain.
+
+        Args:
+            batch: the batch as it was last polled.
+
+        Returns:
+            The batch, with a final status if it has ended.
+
+        Raises:
+            RunError: the server refuses or could not be reached.
+        """
+        detector = EndDetector()
+        while (batch := detector.judge(batch)).apparent_end:
+            await anyio.sleep(self._settings.schedule.interval(0.0))
+            batch = await self._api.retrieve(batch.id)
+        return batch
+
     async def _poll_until_end(
         self, job: Job, batch: Batch, deliver: Deliver, deadline: float, admission: Admission, output: _GrowingOutput
     ) -> Batch:
         polled_at = time.monotonic()
         # A job may have waited for its creation → its age counts from the creation of the batch.
         created_at = polled_at - max(0.0, time.time() - max(job.intended_at, batch.created_at or 0.0))
-        overdue_at = max(polled_at, created_at + self._settings.window_seconds(batch) + _OVERDUE_SECONDS)
-        is_cancelled = False
-        recorded = batch
-        while not batch.has_ended:
+        started_at, cancelled_at = polled_at, None
+        recorded, detector = batch, EndDetector()
+        while not (batch := detector.judge(batch)).has_ended:
             if batch.status != "validating":
                 admission.accept()
             failpoints.reached(Failpoint.POLLING)
             is_deadline_passed = time.time() >= deadline
+            is_cancelled = cancelled_at is not None
+            window_ends_at = created_at + self._settings.window_seconds(batch)
+            overdue_at = max(started_at, (cancelled_at or window_ends_at) + _OVERDUE_SECONDS)
             if polled_at > overdue_at or (is_deadline_passed and not is_cancelled):
                 if is_cancelled:
                     break
                 if is_deadline_passed:
                     self._observer.on_deadline_passed(job.requests - batch.completed, batch)
                 await self._api.cancel(batch.id)
-                is_cancelled, overdue_at = True, polled_at + _OVERDUE_SECONDS
+                is_cancelled, cancelled_at = True, polled_at
             due_in = polled_at + self._settings.schedule.interval(polled_at - created_at) - time.monotonic()
             await anyio.sleep(max(0.0, due_in if is_cancelled else min(due_in, deadline - time.time())))
             batch, polled_at = await self._poll(batch, polled_at)

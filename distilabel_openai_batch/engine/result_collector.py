@@ -81,7 +81,7 @@ class ResultCollector:
             async with self._download_results(job.key, batch, is_new=True) as paths:
                 # The download of a missing file was repeated long enough → do not repeat it here.
                 is_last = download >= _max_downloads(batch) or len(paths) < len(_result_file_ids(batch))
-                refused = batch.status == "failed" and not await anyio.to_thread.run_sync(
+                refused = (batch.apparent_end or batch.status) == "failed" and not await anyio.to_thread.run_sync(
                     self._has_results, job, batch, paths
                 )
                 if refused and (is_last or not batch.completed):

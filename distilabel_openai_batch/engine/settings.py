@@ -15,6 +15,8 @@ _POLL_SHARE_OF_AGE = 0.05
 
 _WINDOW = re.compile(r"(\d+)([hd])")
 _UNIT_SECONDS = {"h": 3_600.0, "d": 86_400.0}
+# The only window of OpenAI. https://platform.openai.com/docs/api-reference/batch/create#batch-create-completion_window
+_DEFAULT_WINDOW_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,17 @@ class JobSettings:
     window_binds: bool = True
 
     def window_seconds(self, batch: Batch) -> float:
-        """Return the seconds from a batch's creation to its expiry; infinity if nothing limits them."""
-        if not self.window_binds:
-            return float("inf")
+        """Return the seconds from a batch's creation to its expiry; infinity if nothing limits them.
+
+        A batch with a status that nobody knows may have ended → its window always ends: after a day if it is unknown.
+        """
+        unlimited = float("inf") if batch.is_status_known else _DEFAULT_WINDOW_SECONDS
+        if not self.window_binds and batch.is_status_known:
+            return unlimited
         if batch.expires_at and batch.created_at:
             return batch.expires_at - batch.created_at
         match = _WINDOW.fullmatch(self.completion_window)
-        return float(match[1]) * _UNIT_SECONDS[match[2]] if match else float("inf")
+        return float(match[1]) * _UNIT_SECONDS[match[2]] if match else unlimited
 
 
 @dataclass(frozen=True, slots=True)

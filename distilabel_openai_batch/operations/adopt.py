@@ -35,7 +35,7 @@ async def read_results(
         RunError: if the server refuses a call or cannot be reached.
     """
     batch = await api.retrieve(batch_id)
-    if not batch.has_ended:
+    if not (batch.has_ended or batch.apparent_end):
         raise OpenAIBatchError(f"Batch {batch_id} is {batch.status}. It can be adopted when it has ended.")
     if not batch.input_file_id:
         raise OpenAIBatchError(f"The server names no input file of batch {batch_id}, so its requests are unknown.")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import anyio
 
-from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.batches import Batch, EndDetector
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.transport import Patience, sdk_client
 from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
@@ -114,13 +114,17 @@ def is_pollable(job: JobEntry) -> bool:
     return job.state is JobState.CREATED and job.batch_id is not None
 
 
-async def poll_jobs(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
+async def poll_jobs(
+    api: BatchAPI, jobs: list[JobEntry], detectors: MutableMapping[str, EndDetector] | None = None
+) -> list[JobEntry]:
     """Return jobs with the status, counts and errors that the server reports now.
 
     Args:
         api: Batch API of the jobs' server.
         jobs: jobs in any state. Jobs that cannot be polled are returned unchanged; a job whose batch the server does
             not know gets the status `NOT_FOUND`.
+        detectors: detectors of the end of batches with unknown statuses, by batch id, over successive calls; `None`
+            to take each status as the server reports the status.
 
     Raises:
         RunError: if the server refuses the call or cannot be reached.
@@ -131,6 +135,8 @@ async def poll_jobs(api: BatchAPI, jobs: list[JobEntry]) -> list[JobEntry]:
         if job.batch_id in missing:
             job = replace(job, status=NOT_FOUND)
         elif batch := batches.get(job.batch_id or ""):
+            if detectors is not None:
+                batch = detectors.setdefault(batch.id, EndDetector()).judge(batch)
             job = replace(
                 job,
                 status=batch.status,
@@ -192,13 +198,14 @@ async def watch_jobs(
         RunError: if the server refuses the call or cannot be reached.
     """
     watched: dict[str, JobEntry] = {}
+    detectors: dict[str, EndDetector] = {}
     # No run has been seen yet → stop as soon as all jobs have ended.
     idle_polls = _IDLE_POLLS
     while True:
         may_add_jobs = is_in_use()
         watched |= {job.batch_id: job for job in open_jobs() if job.batch_id and job.batch_id not in watched}
         # A run may collect a job between two polls → poll the watched jobs, not only the jobs open in the ledger.
-        for job in await poll_jobs(api, [job for job in watched.values() if not job.has_ended]):
+        for job in await poll_jobs(api, [job for job in watched.values() if not job.has_ended], detectors):
             assert job.batch_id
             watched[job.batch_id] = job
         show(list(watched.values()))

@@ -57,6 +57,7 @@ class Dialect(BaseModel):
         default="processed", description="Status of a file that is no longer `pending`; `None` for no status."
     )
     first_status: str = Field(default="validating", description="Status shown instead of `validating`.")
+    completed_status: str = Field(default="completed", description="Status shown instead of `completed`.")
     upper_case_statuses: bool = Field(default=False, description="Show statuses in capitals.")
     completion_windows: list[str] = Field(default=["24h"], description="Accepted completion windows.")
     shown_window: str | None = Field(
@@ -127,6 +128,8 @@ class Dialect(BaseModel):
         shown = dict(batch)
         if shown["status"] == "validating":
             shown["status"] = self.first_status
+        if shown["status"] == "completed":
+            shown["status"] = self.completed_status
         if self.counts == "never" or (self.counts == "late" and not any(shown[name] for name in _FILE_IDS)):
             shown["request_counts"] = None
         if self.shown_window is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distilabel_openai_batch.api.batches import Batch, BatchError, read_batch
+from distilabel_openai_batch.api.batches import Batch, BatchError, EndDetector, read_batch
 
 CHAT = "/v1/chat/completions"
 
@@ -167,6 +167,64 @@ def test_a_batch_counts_as_cancelled_from_the_request_on(status, is_cancelled):
 def test_the_first_three_errors_are_the_reasons(count, text):
     errors = tuple(BatchError(str(number)) for number in range(count))
     assert Batch("b", "failed", errors=errors).reasons == text
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("succeeded", "completed"),
+        ("SUCCESS", "completed"),
+        ("Done", "completed"),
+        ("finished", "completed"),
+        ("error", "failed"),
+        ("timed-out", "expired"),
+        ("canceled", "cancelled"),
+        ("In Progress", "in_progress"),
+        ("pre_schedule", "pre_schedule"),
+    ],
+)
+def test_other_servers_words_for_a_status_are_read(word, status):
+    assert read_batch({"id": "b", "status": word}).status == status
+
+
+FULL = {"total": 3, "completed": 2, "failed": 1}
+ENDS = {
+    "a final time": ({"completed_at": 30}, "completed"),
+    "a final time as text": ({"failed_at": "2026-11-26T10:00:00Z"}, "failed"),
+    "the end of an expired batch": ({"expired_at": 30}, "expired"),
+    "an output file and all outcomes": ({"output_file_id": "file-out", "request_counts": FULL}, "completed"),
+    "an error file and all outcomes": ({"error_file_id": "file-err", "request_counts": FULL}, "completed"),
+    "no sign": ({}, None),
+    "a zero time": ({"completed_at": "0001-01-01T00:00:00Z"}, None),
+    "a file without counts": ({"output_file_id": "file-out"}, None),
+    "all outcomes without a file": ({"request_counts": FULL}, None),
+    "a growing file": ({"output_file_id": "file-out", "request_counts": FULL | {"completed": 1}}, None),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_a_batch_with_an_unknown_status_shows_its_end_otherwise(case):
+    """Five equal polls are certain; before that the status stays as it is."""
+    fields, end = ENDS[case]
+    batch = read_batch({"id": "b", "status": "sealed", **fields})
+    assert batch.apparent_end == end
+    detector = EndDetector()
+    assert [detector.judge(batch).status for _ in range(5)] == ["sealed"] * 4 + [end or "sealed"]
+
+
+def test_a_poll_with_a_change_restarts_the_detection_of_the_end():
+    batch = read_batch({"id": "b", "status": "sealed", "completed_at": 30})
+    other = read_batch({"id": "b", "status": "sealed", "completed_at": 30, "output_file_id": "file-out"})
+    detector = EndDetector()
+    assert not any(detector.judge(poll).has_ended for poll in [batch] * 4 + [other] * 4)
+    assert detector.judge(other).status == "completed"
+
+
+@pytest.mark.parametrize("status", ["validating", "in_progress", "finalizing", "cancelling"])
+def test_a_status_of_openai_is_believed(status):
+    batch = read_batch({"id": "b", "status": status, "completed_at": 30})
+    detector = EndDetector()
+    assert {detector.judge(batch).status for _ in range(9)} == {status}
 
 
 @pytest.mark.parametrize("name", ["completed_at", "failed_at", "expired_at", "cancelled_at"])

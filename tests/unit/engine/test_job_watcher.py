@@ -82,6 +82,52 @@ def test_a_batch_that_cannot_be_cancelled_is_collected(make_runner, leave_job, m
     assert api.calls.count("cancel") == 1
 
 
+def test_a_batch_that_shows_its_end_with_an_unknown_status_is_collected(make_runner, leave_job, ledger):
+    """The ledger has the status that the batch shows otherwise; the batch is not cancelled."""
+    api = FakeBatchAPI("validating", "sealed")
+    make_batch = api.batch
+    api.batch = lambda batch_id: replace(make_batch(batch_id), ended_as="completed")
+    job = leave_job(api, JobState.CREATED, make_shard())
+
+    delivered = {}
+    end = anyio.run(make_runner(api).resume, job, delivered.update)
+    assert end.ending is JobEnding.COLLECTED
+    assert "cancel" not in api.calls
+    assert list(delivered.values()) == ANSWERS
+    [entry] = LedgerReader(ledger.path.parent).jobs()
+    assert entry.status == "completed"
+
+
+def test_a_run_that_does_not_wait_collects_a_batch_that_shows_its_end(make_runner, leave_job):
+    api = FakeBatchAPI("sealed")
+    make_batch = api.batch
+    job = leave_job(api, JobState.CREATED, make_shard())
+    runner = make_runner(api, wait=False)
+    assert anyio.run(runner.resume, job, ignore).ending is JobEnding.IN_PROGRESS
+
+    api.batch = lambda batch_id: replace(make_batch(batch_id), ended_as="completed")
+    assert anyio.run(runner.resume, job, ignore).ending is JobEnding.COLLECTED
+
+
+@pytest.mark.parametrize("settings", [{}, {"window_binds": False}, {"completion_window": "two weeks"}])
+def test_a_batch_whose_status_nobody_knows_is_cancelled_and_collected(make_runner, leave_job, monkeypatch, settings):
+    """The window ends on any server, even if the server does not cancel the batch."""
+    api = FakeBatchAPI("sealed")
+    job = leave_job(api, JobState.CREATED, make_shard())
+    monkeypatch.setattr(job_watcher, "_OVERDUE_SECONDS", 0.05)
+
+    async def cancel(batch_id: str) -> None:
+        api.calls.append("cancel")
+
+    api.cancel = cancel
+    delivered = {}
+    old_job = replace(job, intended_at=time.time() - 30 * HOURS)
+    end = anyio.run(make_runner(api, **settings).resume, old_job, delivered.update)
+    assert end.ending is JobEnding.COLLECTED
+    assert api.calls.count("cancel") == 1
+    assert list(delivered.values()) == ANSWERS
+
+
 def test_a_batch_is_cancelled_at_the_deadline(make_runner, leave_job):
     """The observer is told how many requests are unanswered, and the answers so far are collected."""
 

@@ -26,6 +26,14 @@ def list_polls(schedule: PollSchedule, ends_at: float) -> list[float]:
     return ages[1:]
 
 
+@pytest.mark.parametrize(("window", "seconds"), [("24h", DAY), ("336h", 14 * DAY), ("two weeks", DAY)])
+@pytest.mark.parametrize("window_binds", [True, False])
+def test_the_window_of_a_batch_with_an_unknown_status_ends(window, seconds, window_binds):
+    """The status may be final."""
+    settings = JobSettings(window, PollSchedule(), {}, window_binds=window_binds)
+    assert settings.window_seconds(Batch("b", "sealed")) == seconds
+
+
 @pytest.mark.parametrize(
     ("age", "seconds"),
     [

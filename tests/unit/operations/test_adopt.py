@@ -43,11 +43,22 @@ def expected_id(body: dict, occurrence: int) -> str:
     return build_custom_id(digest_body(URL, ENDPOINT, orjson.dumps(body)), occurrence)
 
 
-async def test_results_get_the_custom_ids_of_a_run(tmp_path):
-    """Equal requests are numbered; a request without a result is a failure; other lines are skipped."""
+@pytest.mark.parametrize("status", ["completed", "sealed"])
+async def test_results_get_the_custom_ids_of_a_run(tmp_path, status):
+    """Equal requests are numbered; a request without a result is a failure; other lines are skipped.
+
+    A batch with an unknown status shows its end by a time.
+    """
     requests = [orjson.dumps({"custom_id": f"row {n}", "url": ENDPOINT, "body": b}) for n, b in enumerate(BODIES)]
     results = [build_result_line(f"row {n}", {"model": "m", "id": str(n)}) for n in (2, 0, 9)]
-    batch = Batch("batch_1", "completed", endpoint=ENDPOINT, input_file_id="input", output_file_id="output")
+    batch = Batch(
+        "batch_1",
+        status,
+        endpoint=ENDPOINT,
+        input_file_id="input",
+        output_file_id="output",
+        ended_as="completed",
+    )
     api = StubAPI(batch, input=b"\n".join([*requests, b"no json", b"{}"]), output=b"\n".join(results))
     found, outcomes = await read_results(api, URL, "batch_1", tmp_path)
     assert found is batch

@@ -139,6 +139,16 @@ async def test_retrieve_batches_separates_missing_batches_and_raises_other_error
         await retrieve_batches(api, {"a"})
 
 
+async def test_watch_jobs_ends_for_a_status_that_nobody_knows(jobs):
+    """The batch shows its end by its time; the status is final after five equal polls."""
+    [job, *_] = jobs
+    api = StubAPI(Batch(job.batch_id, "sealed", completed=4, total=4, ended_as="completed"))
+    shown: list[str] = []
+    watched = await watch_jobs(api, lambda: [job], lambda polled: shown.append(polled[0].status), 0.0, lambda: False)
+    assert shown == ["sealed"] * 4 + ["completed"]
+    assert [job.status for job in watched] == ["completed"]
+
+
 async def test_watch_jobs_includes_added_jobs_and_waits_for_the_run(jobs):
     """Polling goes on while a run has the ledger open, and three polls longer; a collected job stays in the result."""
     first, second = jobs[:2]

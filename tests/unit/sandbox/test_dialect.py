@@ -64,6 +64,11 @@ async def test_downloads_may_ignore_ranges(api, ranges):
     assert (reply.status_code, reply.content) == ((206, b"6789") if ranges else (200, b"0123456789"))
 
 
+async def test_a_completed_batch_shows_the_status_of_the_dialect(api):
+    await api.configure(dialect={"completed_status": "succeeded"})
+    assert (await api.run_batch([batch_line("a")]))["status"] == "succeeded"
+
+
 async def run_azure_batch(api, url: str) -> dict:
     await api.configure(dialect="azure")
     api.http.headers = {"api-key": "key"}
