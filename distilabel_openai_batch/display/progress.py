@@ -91,7 +91,7 @@ class Progress(Observer):
         self._logged_tenth = 0
         self._logged_at = self._started
 
-    def on_submitted(self, requests: int) -> None:
+    def on_requested(self, requests: int) -> None:
         """Add to the expected number of requests."""
         self._requests += requests
         self._logged_tenth = min(self._logged_tenth, self._tenths())

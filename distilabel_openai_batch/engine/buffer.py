@@ -124,7 +124,7 @@ class CallBuffer:
         if not requests:
             return []
         caller = _Caller([None] * len(requests), len(requests))
-        self._observer.on_submitted(len(requests))
+        self._observer.on_requested(len(requests))
         now = time.time()
         with gc_paused():
             for index, request in enumerate(requests):

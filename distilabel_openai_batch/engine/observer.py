@@ -14,20 +14,20 @@ class Observer:
     Methods are called on the event loop of the run, so they must return at once and must not raise.
     """
 
-    def on_submitted(self, requests: int) -> None:
-        """Add to the number of requests that callers wait for."""
+    def on_requested(self, requests: int) -> None:
+        """Receive the number of requests that a caller begins to wait for, also of requests that the ledger answers."""
 
     def on_answered(self, requests: int) -> None:
-        """Add to the number of requests that were answered, from the ledger or by the server."""
+        """Receive the number of requests that were answered just now, from the ledger or by the server."""
 
     def on_reused(self, requests: int) -> None:
-        """Add to the number of requests that an earlier run submitted and the ledger answered."""
+        """Receive the number of requests that were answered by an earlier run; `on_answered` receives them too."""
 
     def on_retried(self, requests: int) -> None:
-        """Add to the number of failed requests that go into another job."""
+        """Receive the number of requests that failed for now and are submitted again."""
 
     def on_failed(self, failure: Failure, custom_id: str | None = None) -> None:
-        """Record a request that failed for good.
+        """Receive the failure of a request that is not submitted again.
 
         Args:
             failure: its reason.
@@ -35,32 +35,42 @@ class Observer:
         """
 
     def on_rejected(self, failure: Failure, custom_id: str) -> None:
-        """Record an answer that lacks a generation: not in the answer, without text, or unfit for its schema."""
+        """Receive the failure of an answered request that lacks a generation: no choice, no text, or unfit text.
+
+        Args:
+            failure: its reason.
+            custom_id: its `custom_id`.
+        """
 
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
-        """Record a batch that was created for a shard."""
+        """Receive a batch that was created for a shard."""
 
     def on_job_resumed(self, batch: Batch, requests: int) -> None:
-        """Record a batch that an earlier run, another process or another machine created."""
+        """Receive a batch that the run waits for, and that an earlier run, another process or another machine created.
+
+        Args:
+            batch: the batch.
+            requests: number of its requests.
+        """
 
     def on_job_of_another_process(self, batch_id: str | None) -> None:
-        """Record that another process runs a job with requests of this run.
+        """Receive a job of another process, which has requests of this run; once for each check of that job.
 
         Args:
             batch_id: the id of its batch; `None` before the batch was created.
         """
 
     def on_polled(self, batch: Batch) -> None:
-        """Record the state of a batch after a poll."""
+        """Receive the state of a batch after a poll."""
 
     def on_early_answers(self, batch: Batch, answers: int) -> None:
-        """Record answers that were read from the growing output file of a batch in progress."""
+        """Receive the number of answers that a poll read from the growing output file of a batch in progress."""
 
     def on_collected(self, batch: Batch, results: JobResults) -> None:
-        """Record the results of a batch that ended."""
+        """Receive the results of a batch that ended."""
 
     def on_batch_refused(self, batch: Batch) -> None:
-        """Record a batch that the server did not accept."""
+        """Receive a batch that the server did not accept."""
 
     def on_batch_retried(self, batch: Batch, pause: float) -> None:
         """Record a failed batch whose input file makes another batch.
@@ -71,16 +81,21 @@ class Observer:
         """
 
     def on_batch_adopted(self, batch: Batch, requests: int) -> None:
-        """Record a batch that was found on the server and added to the ledger."""
+        """Receive a batch that was found on the server and added to the ledger.
+
+        Args:
+            batch: the batch.
+            requests: number of its answers; number of its requests if the batch is in progress.
+        """
 
     def on_batch_not_adoptable(self, batch: Batch) -> None:
-        """Record a batch in progress on the server whose input file is gone."""
+        """Receive a batch in progress on the server whose input file is gone."""
 
     def on_result_file_missing(self, file_id: str) -> None:
-        """Record a result file that the server no longer has."""
+        """Receive the id of a result file that the server no longer has."""
 
     def on_results_missing(self, batch: Batch, requests: int) -> None:
-        """Record that the files of an ended batch lack answers that the batch counts.
+        """Receive an ended batch whose files lack answers that the batch counts.
 
         Args:
             batch: the batch.
@@ -88,7 +103,7 @@ class Observer:
         """
 
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
-        """Record the outcome of a synchronous request, which is billed at the full price.
+        """Receive the outcome of a synchronous request, which is billed at the full price.
 
         Args:
             model: the requested model.
@@ -96,13 +111,13 @@ class Observer:
         """
 
     def on_sync_unavailable(self, reason: str) -> None:
-        """Record that requests go into a batch because the server has no synchronous endpoint."""
+        """Receive the reason why requests go into a batch: the server has no synchronous endpoint."""
 
     def on_preflight_skipped(self, reason: str) -> None:
-        """Record that no request could be tried before the others are submitted."""
+        """Receive the reason why no request could be tried before the others are submitted."""
 
     def on_deadline_passed(self, requests: int, batch: Batch | None = None) -> None:
-        """Record that the deadline has passed for requests.
+        """Receive the number of requests whose deadline has passed.
 
         Args:
             requests: their number, at most.
@@ -110,4 +125,4 @@ class Observer:
         """
 
     def on_finished(self) -> None:
-        """Report the end of the run."""
+        """Receive the end of the session."""

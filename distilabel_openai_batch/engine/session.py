@@ -159,7 +159,7 @@ class Session:
         submitted += requests
         for request in requests:
             if isinstance(request, Failure):
-                self._observer.on_submitted(1)
+                self._observer.on_requested(1)
                 self._observer.on_failed(request)
         outcomes = iter(await self._buffer.submit([request for request in requests if isinstance(request, Request)]))
         return [request if isinstance(request, Failure) else next(outcomes) for request in requests]

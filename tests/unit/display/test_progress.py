@@ -66,13 +66,13 @@ def test_a_run_without_requests_logs_nothing(progress, caplog):
 
 
 def test_a_submission_logs_its_batch_and_its_size(progress, caplog):
-    progress.on_submitted(1_000)
+    progress.on_requested(1_000)
     progress.on_job_created(running(0), shard(1_000))
     assert caplog.messages == ["📤 Submitted job 1, batch batch_1: 1,000 requests, 2.50 MB, of 1,000 requests so far."]
 
 
 def test_one_request_is_singular(progress, caplog):
-    progress.on_submitted(1)
+    progress.on_requested(1)
     progress.on_job_created(running(0), shard(1))
     progress.on_reused(1)
     progress.on_deadline_passed(1)
@@ -82,7 +82,7 @@ def test_one_request_is_singular(progress, caplog):
 
 
 def test_each_tenth_of_the_requests_is_logged_once(progress, caplog):
-    progress.on_submitted(1_000)
+    progress.on_requested(1_000)
     progress.on_job_created(running(0), shard(1_000))
     caplog.clear()
     for completed in range(0, 1_001, 10):
@@ -93,7 +93,7 @@ def test_each_tenth_of_the_requests_is_logged_once(progress, caplog):
 
 
 def test_a_stalled_run_logs_a_line_every_five_minutes(progress, clock, caplog):
-    progress.on_submitted(1_000)
+    progress.on_requested(1_000)
     progress.on_job_created(running(0, status="validating"), shard(1_000))
     caplog.clear()
     for clock.now in range(0, 3_600, 10):
@@ -104,7 +104,7 @@ def test_a_stalled_run_logs_a_line_every_five_minutes(progress, clock, caplog):
 
 def test_a_pending_request_is_no_failure(progress, clock, caplog):
     """A run that does not wait, or that is interrupted, leaves pending requests to the next run."""
-    progress.on_submitted(12)
+    progress.on_requested(12)
     progress.on_job_created(running(0), shard(12))
     caplog.clear()
     progress.on_finished()
@@ -114,7 +114,7 @@ def test_a_pending_request_is_no_failure(progress, clock, caplog):
 
 
 def test_the_end_logs_failures_advice_and_a_summary(progress, clock, caplog):
-    progress.on_submitted(12)
+    progress.on_requested(12)
     progress.on_job_created(running(0), shard(12))
     progress.on_collected(running(10, 2, "completed"), answers(10))
     progress.on_answered(10)
@@ -149,7 +149,7 @@ def test_the_end_logs_the_cost_if_all_prices_are_known(clock, caplog, base_url, 
     caplog.set_level(logging.INFO)
     progress = Progress(logging.getLogger("test.progress"), base_url)
     submitted = Shard([Request("0", "/v1/chat/completions", "gpt-4o-mini", b"{}")], 100)
-    progress.on_submitted(20)
+    progress.on_requested(20)
     progress.on_job_created(running(0), submitted)
     progress.on_collected(running(10, status="completed"), answers(10, model))
     for _ in range(10):
@@ -163,7 +163,7 @@ def test_the_end_logs_the_cost_if_all_prices_are_known(clock, caplog, base_url, 
 
 def test_a_partly_unknown_cost_is_not_logged(clock, caplog):
     progress = Progress(logging.getLogger("test.progress"), "https://api.openai.com/v1/")
-    progress.on_submitted(2)
+    progress.on_requested(2)
     progress.on_sync_answered("gpt-4o-mini", Answer.of({"model": "gpt-4o-mini", "usage": {"prompt_tokens": 9}}))
     progress.on_sync_answered("gpt-4o-mini", Answer.of({"model": "gpt-4o-mini-of-mine", "usage": {"prompt_tokens": 9}}))
     progress.on_sync_answered("nobody-s", Answer.of({"model": "nobody-s", "usage": {"prompt_tokens": 9}}))
@@ -173,7 +173,7 @@ def test_a_partly_unknown_cost_is_not_logged(clock, caplog):
 
 def test_failures_are_logged_by_kind_with_three_custom_ids(progress, caplog):
     """The most frequent kind comes first."""
-    progress.on_submitted(6)
+    progress.on_requested(6)
     progress.on_failed(Failure("Rare.", 422), "z")
     for custom_id in "abcde":
         progress.on_failed(Failure("Often.", 400), custom_id)
@@ -185,7 +185,7 @@ def test_failures_are_logged_by_kind_with_three_custom_ids(progress, caplog):
 
 
 def test_an_early_end_stray_lines_and_missing_files_are_logged(progress, caplog):
-    progress.on_submitted(3)
+    progress.on_requested(3)
     progress.on_job_created(running(0), shard(3))
     caplog.clear()
     progress.on_result_file_missing("file-9")
@@ -222,7 +222,7 @@ def test_reused_answers_and_batches_of_other_runs_are_logged(progress, caplog):
 
 
 def test_answers_reused_in_several_flushes_are_logged_first_and_in_total(progress, caplog):
-    progress.on_submitted(6)
+    progress.on_requested(6)
     for _ in range(3):
         progress.on_reused(2)
     progress.on_finished()
@@ -235,7 +235,7 @@ def test_answers_reused_in_several_flushes_are_logged_first_and_in_total(progres
 def test_early_answers_are_counted_once(progress, clock, caplog):
     """The batch's own count contains the early answers too."""
     batch = Batch("batch_1", "in_progress", completed=2, total=4)
-    progress.on_submitted(4)
+    progress.on_requested(4)
     progress.on_job_created(batch, shard(4))
     progress.on_early_answers(batch, 2)
     progress.on_answered(1)
@@ -246,7 +246,7 @@ def test_early_answers_are_counted_once(progress, clock, caplog):
 
 
 def test_a_request_of_a_batch_that_is_not_selected_counts_nowhere(progress, caplog):
-    progress.on_submitted(2)
+    progress.on_requested(2)
     progress.on_failed(OTHER_BATCH, "a-0")
     progress.on_answered(1)
     progress.on_finished()
@@ -255,7 +255,7 @@ def test_a_request_of_a_batch_that_is_not_selected_counts_nowhere(progress, capl
 
 def test_rejected_answers_of_one_code_are_one_kind(progress, caplog):
     """Nearly every message about an answer that does not fit its schema differs."""
-    progress.on_submitted(3)
+    progress.on_requested(3)
     for number in range(2):
         progress.on_rejected(Failure(f"Answer {number} does not fit.", code="invalid_structured_output"), f"{number}")
     progress.on_answered(3)

@@ -102,12 +102,12 @@ def make_calls(requests: int = 3) -> list[APICall]:
 
 async def test_events_of_a_run_in_their_order(observe):
     recorder, outcomes = await observe(make_calls())
-    assert recorder.names == ["submitted", "job_created", "polled", "collected", "answered", "finished"]
+    assert recorder.names == ["requested", "job_created", "polled", "collected", "answered", "finished"]
     assert all(isinstance(outcome, Answer) for outcome in outcomes)
     [(batch, shard)] = recorder.arguments("job_created")
     [(ended, results)] = recorder.arguments("collected")
     assert (len(shard.requests), results.answers, ended.id) == (3, 3, batch.id)
-    assert recorder.arguments("submitted") == recorder.arguments("answered") == [(3,)]
+    assert recorder.arguments("requested") == recorder.arguments("answered") == [(3,)]
 
 
 async def test_a_run_that_is_answered_by_the_ledger_reports_reused_requests(observe):
@@ -121,10 +121,10 @@ async def test_a_run_that_is_answered_by_the_ledger_reports_reused_requests(obse
 async def test_a_job_of_an_earlier_run_is_resumed(observe, sandbox):
     sandbox.configure(in_progress_seconds=600.0)
     first, _ = await observe(make_calls(), wait=False)
-    assert first.names == ["submitted", "job_created", "finished"]
+    assert first.names == ["requested", "job_created", "finished"]
     sandbox.configure(in_progress_seconds=0.0)
     second, _ = await observe(make_calls())
-    assert second.names[:2] == ["submitted", "job_resumed"]
+    assert second.names[:2] == ["requested", "job_resumed"]
     [(batch, requests)] = second.arguments("job_resumed")
     assert (batch.id, requests) == (first.arguments("job_created")[0][0].id, 3)
 
@@ -132,7 +132,7 @@ async def test_a_job_of_an_earlier_run_is_resumed(observe, sandbox):
 async def test_a_batch_of_another_machine_is_adopted(observe, tmp_path):
     await observe(make_calls())
     recorder, _ = await observe(make_calls(), ledger_dir=tmp_path / "another")
-    assert recorder.names == ["submitted", "batch_adopted", "answered", "reused", "finished"]
+    assert recorder.names == ["requested", "batch_adopted", "answered", "reused", "finished"]
 
 
 async def test_failed_requests_are_retried_and_then_reported(observe, sandbox):

@@ -53,10 +53,10 @@ class Recorder(Observer):
     def __init__(self) -> None:
         self.failed: list[tuple[str, str | None]] = []
         self.rejected: list[str] = []
-        self.submitted = 0
+        self.requested = 0
 
-    def on_submitted(self, requests: int) -> None:
-        self.submitted += requests
+    def on_requested(self, requests: int) -> None:
+        self.requested += requests
 
     def on_failed(self, failure: Failure, custom_id: str | None = None) -> None:
         self.failed.append((failure.message, custom_id))
@@ -144,7 +144,7 @@ async def test_a_call_that_cannot_be_submitted_fails_alone(make_session, recorde
     assert message in failure.message
     assert [len(requests) for requests in buffer.flushes] == [2]
     assert recorder.failed == [(failure.message, None)]
-    assert recorder.submitted == 1
+    assert recorder.requested == 1
 
 
 async def test_an_answer_that_does_not_fit_its_schema_is_submitted_again(make_session, recorder):
