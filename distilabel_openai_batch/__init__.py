@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from distilabel_openai_batch.engine.observer import Observer
     from distilabel_openai_batch.errors import (
         AuthenticationError,
         BatchFailedError,
@@ -36,6 +37,7 @@ __all__ = [
     "LedgerError",
     "LoadBatchResults",
     "MissingSettingError",
+    "Observer",
     "OpenAIBatchEmbeddings",
     "OpenAIBatchError",
     "OpenAIBatchLLM",
@@ -52,6 +54,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "AzureOpenAIBatchLLM": "plugin.azure",
     "LoadBatchResults": "plugin.steps.load",
+    "Observer": "engine.observer",
     "OpenAIBatchEmbeddings": "plugin.embeddings",
     "OpenAIBatchLLM": "plugin.llm",
     "StreamBatchResults": "plugin.steps.stream",

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Sequence
+from functools import partialmethod
+
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Failure, Outcome
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import JobResults
+from distilabel_openai_batch.ledger.states import ScopeName
 
 
 class Observer:
     """Base class of observers: each method is called on its event, and does nothing.
 
-    Methods are called on the event loop of the run, so they must return at once and must not raise.
+    Derive a class, override the methods of the events that you need, and pass the class or a function that returns an
+    observer to `add_observer` of an LLM or of embeddings. Methods are called on the event loop of the run, so they must
+    return at once. The first error of an observer is logged, and the run goes on.
     """
 
     def on_requested(self, requests: int) -> None:
@@ -126,3 +133,74 @@ class Observer:
 
     def on_finished(self) -> None:
         """Receive the end of the session."""
+
+
+ObserverFactory = Callable[[ScopeName], Observer]
+"""Function that takes the scope of a session and returns an observer; a class with this argument is one too."""
+
+
+class ObserverGroup(Observer):
+    """Observer that forwards each event to several observers, in their order.
+
+    Args:
+        observers: receive each event, also after an error of their own or of another observer.
+        logger: receives the first error of each observer.
+    """
+
+    def __init__(self, observers: Sequence[Observer], logger: logging.Logger) -> None:
+        self._observers = observers
+        self._logger = logger
+        self._failed_observers: set[int] = set()
+
+    def _forward(self, event: str, *arguments: object, **named_arguments: object) -> None:
+        for observer in self._observers:
+            self._call(observer, event, *arguments, **named_arguments)
+
+    def _call(self, observer: Observer, event: str, *arguments: object, **named_arguments: object) -> None:
+        try:
+            getattr(observer, event)(*arguments, **named_arguments)
+        except Exception as error:
+            if id(observer) not in self._failed_observers:
+                self._failed_observers.add(id(observer))
+                self._logger.warning(
+                    f"⚠️ Observer `{type(observer).__name__}` raised {error!r} in `{event}`. The run goes on; further"
+                    " errors of this observer are not logged.",
+                    exc_info=True,
+                )
+
+
+for _event in [name for name in vars(Observer) if name.startswith("on_")]:
+    setattr(ObserverGroup, _event, partialmethod(ObserverGroup._forward, _event))
+
+
+def with_observers(
+    first: Observer, factories: Sequence[ObserverFactory], scope: ScopeName, logger: logging.Logger
+) -> Observer:
+    """Return an observer that forwards each event to `first`, and then to the observers that factories return.
+
+    Args:
+        first: the observer of the package.
+        factories: functions that return the observers of users.
+        scope: the scope of the session.
+        logger: receives the errors of factories and observers.
+
+    Returns:
+        `first` itself if there is no other observer.
+    """
+    observers = [observer for factory in factories if (observer := _make_observer(factory, scope, logger)) is not None]
+    return ObserverGroup([first, *observers], logger) if observers else first
+
+
+def _make_observer(factory: ObserverFactory, scope: ScopeName, logger: logging.Logger) -> Observer | None:
+    """Return the observer of a factory; log the error and return `None` if the factory returns none."""
+    try:
+        observer = factory(scope)
+        if not isinstance(observer, Observer):
+            raise TypeError(f"{observer!r} is no Observer")
+    except Exception as error:
+        name = getattr(factory, "__qualname__", None) or repr(factory)
+        logger.warning(
+            f"⚠️ `{name}` returned no observer: {error!r}. The run goes on without this observer.", exc_info=True
+        )
+        return None
+    return observer

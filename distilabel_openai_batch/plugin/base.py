@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import os
 import sys
@@ -26,7 +27,7 @@ from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.display.live import choose_display
 from distilabel_openai_batch.display.progress import Progress
-from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.observer import Observer, ObserverFactory, with_observers
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.errors import MissingSettingError
@@ -154,6 +155,7 @@ class BatchClient(OpenAIBaseClient):
 
     _sessions: SessionPool | None = PrivateAttr(None)
     _run: SubmissionRun | None = PrivateAttr(None)
+    _observer_factories: tuple[ObserverFactory, ...] = PrivateAttr(())
 
     @field_validator(
         "completion_window",
@@ -200,7 +202,7 @@ class BatchClient(OpenAIBaseClient):
         host = Host(
             logger=self._logger,
             scope_name=partial(_scope_name, self._run),
-            observer=partial(_observer, self._logger, self._run),
+            observer=self._session_observer,
             interruption=_interruption,
             not_finished=_not_finished,
         )
@@ -229,6 +231,30 @@ class BatchClient(OpenAIBaseClient):
             run: the submission, and the client's part in the submission.
         """
         self._run = run
+
+    def add_observer(self, factory: ObserverFactory) -> None:
+        """Add an observer, which receives the events of each session.
+
+        A session serves a step of a pipeline, or one call of `generate` in a script. A pipeline runs each step in a
+        process of its own, so the factory is pickled with the step, and called in the process of the step. Neither
+        YAML nor the signature of a pipeline contains the factory.
+
+        Args:
+            factory: function, or class derived from `Observer`, that takes the scope of the session (its `pipeline`,
+                `task`, `base_url` and `label`) and returns an `Observer`. For a pipeline, define the function or class
+                at the top level of a module or script.
+
+        Raises:
+            TypeError: `factory` cannot be called with one argument.
+        """
+        try:
+            inspect.signature(factory).bind(None)
+        except TypeError as error:
+            raise TypeError(
+                f"add_observer takes a function or a class that is called with the scope, for example"
+                f" `add_observer(lambda scope: Watcher())`; {factory!r} is none: {error}"
+            ) from None
+        self._observer_factories += (factory,)
 
     def unload(self) -> None:
         """Release the clients and the sessions."""
@@ -271,6 +297,10 @@ class BatchClient(OpenAIBaseClient):
             preflight=self.preflight,
             run=self._run,
         )
+
+    def _session_observer(self, scope: ScopeName) -> Observer:
+        progress = _progress(self._logger, self._run, scope)
+        return with_observers(progress, self._observer_factories, scope, self._logger)
 
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
         return self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)
@@ -340,8 +370,8 @@ def _scope_name(run: SubmissionRun | None, base_url: str) -> ScopeName:
     return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)
 
 
-def _observer(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeName) -> Observer:
-    """Return the observer of a session: log lines, and bars outside a pipeline.
+def _progress(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeName) -> Progress:
+    """Return the observer that logs, and draws bars outside a pipeline.
 
     Within a pipeline, where the scope has a task or the session takes part in a submission, several processes share one
     terminal, so no bars are drawn.

@@ -11,7 +11,7 @@ import pytest
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.calls import APICall, scope_memories
-from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.observer import Observer, ObserverGroup, with_observers
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -203,3 +203,94 @@ def test_the_methods_of_the_base_class_do_nothing():
     for name in EVENTS:
         method = getattr(observer, name)
         assert method(*[None] * len(inspect.signature(method).parameters)) is None
+
+
+LOGGER = logging.getLogger("observer")
+SCOPE = ScopeName("pipeline", "task", "url")
+
+
+class FailingObserver(Observer):
+    """Observer with two events that raise."""
+
+    def on_requested(self, requests: int) -> None:
+        raise ValueError("no requests")
+
+    def on_answered(self, requests: int) -> None:
+        raise ValueError("no answers")
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_group_forwards_each_event_to_all_observers(event):
+    recorders = [Recorder(), Recorder()]
+    arguments = tuple(object() for _ in list(inspect.signature(getattr(Observer, event)).parameters)[1:])
+
+    getattr(ObserverGroup(recorders, LOGGER), event)(*arguments)
+
+    assert [recorder.events for recorder in recorders] == [[(event.removeprefix("on_"), arguments)]] * 2
+
+
+def test_a_group_forwards_named_arguments():
+    class Failures(Observer):
+        def on_failed(self, failure, custom_id=None):
+            self.failed = failure, custom_id
+
+    failures = Failures()
+    ObserverGroup([failures], LOGGER).on_failed("Bad.", custom_id="abc-0")
+    assert failures.failed == ("Bad.", "abc-0")
+
+
+def test_the_first_error_of_an_observer_is_logged_and_the_others_receive_the_event(caplog):
+    before, after = Recorder(), Recorder()
+    group = ObserverGroup([before, FailingObserver(), after], LOGGER)
+
+    group.on_requested(3)
+    group.on_answered(2)
+    group.on_finished()
+
+    assert before.names == after.names == ["requested", "answered", "finished"]
+    [record] = caplog.records
+    assert "`FailingObserver` raised ValueError('no requests') in `on_requested`" in record.message
+    assert record.exc_info
+
+
+def test_an_observer_without_others_is_used_itself():
+    """No call of a group is added to the events of a run without observers of users."""
+    first = Observer()
+    assert with_observers(first, [], SCOPE, LOGGER) is first
+
+
+def test_factories_receive_the_scope_and_their_observers_follow_the_first():
+    scopes, events = [], []
+
+    class Numbered(Observer):
+        def __init__(self, number):
+            self.number = number
+
+        def on_finished(self):
+            events.append(self.number)
+
+    def make(scope):
+        scopes.append(scope)
+        return Numbered(len(scopes))
+
+    with_observers(Numbered(0), [make, make], SCOPE, LOGGER).on_finished()
+
+    assert scopes == [SCOPE, SCOPE]
+    assert events == [0, 1, 2]
+
+
+def raise_error(scope):
+    raise ValueError("no file")
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (raise_error, "`raise_error` returned no observer: ValueError('no file')"),
+        (lambda scope: None, "returned no observer: TypeError('None is no Observer')"),
+    ],
+)
+def test_a_factory_without_an_observer_is_logged(caplog, factory, message):
+    first = Observer()
+    assert with_observers(first, [factory], SCOPE, LOGGER) is first
+    assert message in caplog.text

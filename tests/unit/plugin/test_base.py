@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import math
+import pickle
 import random
 import threading
 
@@ -15,9 +17,17 @@ from distilabel.constants import PIPELINE_NAME_ENV_NAME, SIGINT_HANDLER_CALLED_E
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from pydantic import ValidationError
 
-from distilabel_openai_batch import BudgetError, MissingSettingError, OpenAIBatchEmbeddings, OpenAIBatchLLM
+from distilabel_openai_batch import (
+    AzureOpenAIBatchLLM,
+    BudgetError,
+    MissingSettingError,
+    Observer,
+    OpenAIBatchEmbeddings,
+    OpenAIBatchLLM,
+)
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin import base
@@ -128,9 +138,71 @@ def test_bars_are_drawn_outside_a_pipeline_only(monkeypatch, run, task, has_bars
     displays = []
     monkeypatch.setattr(base, "choose_display", lambda logger: displays.append(logger))
 
-    base._observer(logging.getLogger("test"), run, ScopeName("name", task, "url"))
+    base._progress(logging.getLogger("test"), run, ScopeName("name", task, "url"))
 
     assert bool(displays) is has_bars
+
+
+class Scopes(Observer):
+    """Observer that records its scope."""
+
+    def __init__(self, scope):
+        self.scope = scope
+
+    def on_finished(self):
+        finished_scopes.append(self.scope)
+
+
+class WithoutScope(Observer):
+    """Observer whose constructor takes no argument."""
+
+
+finished_scopes = []
+SCOPE = ScopeName("pipeline", "task", "url")
+COPIES = {
+    "itself": lambda llm: llm,
+    "pickle": lambda llm: pickle.loads(pickle.dumps(llm)),
+    "deep copy": copy.deepcopy,
+    "shallow model copy": lambda llm: llm.model_copy(),
+    "deep model copy": lambda llm: llm.model_copy(deep=True),
+}
+
+
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES.keys())
+@pytest.mark.parametrize("client_class", [OpenAIBatchLLM, AzureOpenAIBatchLLM, OpenAIBatchEmbeddings])
+def test_added_observers_stay_in_copies_of_a_client(client_class, copied):
+    """distilabel copies and pickles each step on the way to its process."""
+    azure = {"api_version": "2024-10-21"} if client_class is AzureOpenAIBatchLLM else {}
+    llm = client_class(**CONNECTION, **azure)
+    llm.add_observer(Scopes)
+    llm.add_observer(Scopes)
+    finished_scopes.clear()
+
+    copied(llm)._session_observer(SCOPE).on_finished()
+
+    assert finished_scopes == [SCOPE, SCOPE]
+
+
+def test_an_observer_of_a_copy_is_no_observer_of_the_original():
+    llm = client()
+    llm.model_copy().add_observer(Scopes)
+    assert type(llm._session_observer(SCOPE)) is Progress
+
+
+def test_added_observers_are_not_dumped():
+    """YAML files and the signature of a pipeline stay the same."""
+    llm = client()
+    llm.add_observer(Scopes)
+    assert llm.dump() == client().dump()
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [(Scopes(SCOPE), "not a callable object"), (WithoutScope, "too many positional arguments")],
+)
+def test_a_factory_takes_the_scope(factory, message):
+    with pytest.raises(TypeError, match=f"add_observer takes a function or a class.*{message}"):
+        client().add_observer(factory)
 
 
 @pytest.mark.parametrize(
