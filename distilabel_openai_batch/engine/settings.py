@@ -25,7 +25,7 @@ class PollSchedule:
 
     A poll costs a request, and a pause delays the answers. The end of a job is noticed late by 5 % of the job's age,
     but by at least `shortest`, which exceeds 5 % for a job under 20 seconds, and by at most `longest`. On Azure
-    `shortest` is at least 60 seconds.
+    `shortest` is 60 seconds by default.
 
     Attributes:
         shortest: seconds between two polls of a job, at least.
