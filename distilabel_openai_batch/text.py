@@ -41,3 +41,8 @@ def shortlist(names: Iterable[str], similar_to: str) -> str:
     shown = list(dict.fromkeys([*get_close_matches(similar_to, distinct), *distinct]))[:NAMES_SHOWN]
     more = f" and {len(distinct) - len(shown):,} more" if len(distinct) > len(shown) else ""
     return (", ".join(shown) + more) or "none"
+
+
+def escape_surrogates(text: str) -> str:
+    """Return a text with lone surrogates, which UTF-8 cannot encode, as escape sequences."""
+    return text.encode("utf-8", "backslashreplace").decode()

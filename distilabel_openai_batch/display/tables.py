@@ -34,7 +34,7 @@ def format_cost(cost: Cost | None) -> tuple[str, str]:
 
 def has_no_cost_yet(job: JobEntry) -> bool:
     """Return whether the ledger has no billed answer of a job."""
-    return not job.answered or (job.is_open and not job.tokens_in + job.tokens_out)
+    return not job.is_billed or (job.is_open and not job.tokens_in + job.tokens_out)
 
 
 def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], width: int = UNLIMITED_WIDTH) -> Table:

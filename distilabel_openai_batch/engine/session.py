@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+
+import orjson
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
-from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.api.requests import Request, digest_body
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
+from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import NOT_SENT
 from distilabel_openai_batch.structured_output.repair import Repair
+from distilabel_openai_batch.text import escape_surrogates
 
 ReadOutcome = Callable[[int, Outcome, str | None], Failure | None]
 """Function that reads an outcome, given its index and its `custom_id`; returns why an answer lacks a generation."""
@@ -33,6 +38,7 @@ class SessionParts:
         memory: tells equal requests of this process apart.
         submission: rows and jobs that are kept for a later run.
         bodies: stores the bodies of the requests on the disk.
+        failure_log: receives the failures of rows that no job shows.
     """
 
     buffer: CallBuffer
@@ -41,6 +47,7 @@ class SessionParts:
     memory: ScopeMemory
     submission: Submission
     bodies: BodyStore
+    failure_log: FailureLog = field(default_factory=FailureLog)
 
 
 class Session:
@@ -67,6 +74,7 @@ class Session:
         self._observer = parts.observer
         self._memory = parts.memory
         self._bodies = parts.bodies
+        self._failure_log = parts.failure_log
 
     async def submit(self, calls: Iterable[APICall | Failure], read: ReadOutcome | None = None) -> list[Outcome]:
         """Wait until each call has an outcome; submit a call again if its answer does not fit its schema.
@@ -100,7 +108,7 @@ class Session:
                     repair.add_outcome(choice, outcome)
         except BaseException:
             for request in reversed(submitted):
-                if isinstance(request, Request):
+                if request.custom_id:
                     self._memory.release_custom_id(request.custom_id)
             raise
         for index, outcome in enumerate(outcomes):
@@ -126,22 +134,29 @@ class Session:
         read: ReadOutcome,
     ) -> None:
         """Read each outcome, and report the answers that lack a generation."""
+        rejected_before = self._failure_log.rejected_before
         with gc_paused():
             for index, outcome in enumerate(outcomes):
-                request = submitted[index]
-                custom_id = request.custom_id if isinstance(request, Request) else None
+                custom_id = submitted[index].custom_id
                 failure = read(index, outcome, custom_id)
                 # The end of a repair has reported the choices that do not fit their schema.
                 if failure and custom_id and isinstance(outcome, Answer) and logged[index] is outcome:
-                    self._observer.on_rejected(failure, custom_id)
+                    self._reject(custom_id, failure)
                     logged[index] = failure
+                elif rejected_before and not failure and custom_id and isinstance(outcome, Answer):
+                    self._failure_log.add_accepted(custom_id)
+
+    def _reject(self, custom_id: str, failure: Failure) -> None:
+        self._observer.on_rejected(failure, custom_id)
+        self._failure_log.add_rejected(custom_id, failure)
 
     def _end_repair(self, repair: Repair, custom_id: str) -> tuple[Outcome, Outcome]:
         """Return the outcome of a call with a schema, and the outcome that the call's log shows."""
         outcome, failure = repair.outcome, repair.failure
         if not failure:
+            self._failure_log.add_accepted(custom_id)
             return outcome, outcome
-        self._observer.on_rejected(failure, custom_id)
+        self._reject(custom_id, failure)
         failure = replace(failure, custom_id=custom_id)
         if isinstance(outcome, Failure):
             return failure, failure
@@ -156,11 +171,12 @@ class Session:
     ) -> list[Outcome]:
         """Wait until each call has an outcome, and append the requests to `submitted`."""
         requests = [call if isinstance(call, Failure) else self._build_request(call) for call in calls]
-        submitted += requests
-        for request in requests:
+        for index, request in enumerate(requests):
             if isinstance(request, Failure):
+                requests[index] = self._name_unsent(request)
                 self._observer.on_requested(1)
                 self._observer.on_failed(request)
+        submitted += requests
         outcomes = iter(await self._buffer.submit([request for request in requests if isinstance(request, Request)]))
         return [request if isinstance(request, Failure) else next(outcomes) for request in requests]
 
@@ -179,6 +195,13 @@ class Session:
                 f"The request is too large: {request.size:,} bytes; an input file holds {self._settings.max_bytes:,}"
             )
         return request
+
+    def _name_unsent(self, failure: Failure) -> Failure:
+        """Return the failure of a row that cannot be sent, with a `custom_id` that the next run gives the row too."""
+        digest = digest_body(self.base_url, "", orjson.dumps([NOT_SENT, escape_surrogates(failure.message)]))
+        custom_id = self._memory.acquire_custom_id(digest, lambda: 0)
+        self._failure_log.add_unsent(custom_id, failure)
+        return replace(failure, custom_id=custom_id)
 
     def _first_number(self, digest: str) -> int:
         """Return the first occurrence number; without reuse, numbers begin behind the last delivered answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import ScopeMemory, scope_memories
 from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
+from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector
@@ -35,6 +36,7 @@ from distilabel_openai_batch.engine.session import Session, SessionParts
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
+from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
 
@@ -93,6 +95,7 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
                 memory=memory,
                 bodies=bodies,
                 directory=Path(temporary),
+                failure_log=FailureLog(await anyio.to_thread.run_sync(ledger.row_failures.list_rejected)),
             )
             session = builder.session(base_url, task_group)
             try:
@@ -101,6 +104,9 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
                 # With `reuse_answers=False` adoption is skipped, so do not mark this scope as searched.
                 if settings.reuse_answers and not builder.adopter.is_due:
                     memory.server_searched = True
+                # No run depends on this record → do not hide another error.
+                with anyio.CancelScope(shield=True), suppress(LedgerError):
+                    await anyio.to_thread.run_sync(builder.failure_log.record, ledger)
                 observer.on_finished()
                 task_group.cancel_scope.cancel()
         # If a caller was cancelled we cannot tell which answers it consumed; mark none as delivered.
@@ -122,6 +128,7 @@ class _Builder:
     memory: ScopeMemory
     bodies: BodyStore
     directory: Path
+    failure_log: FailureLog
     adopter: Adopter = field(init=False)
     buffer: CallBuffer = field(init=False)
 
@@ -164,7 +171,9 @@ class _Builder:
         submission = Submission(
             self.api, self.ledger, self.adopter, self.directory, metadata, self.host.logger, run.name if run else ""
         )
-        parts = SessionParts(self.buffer, self.ledger, self.observer, self.memory, submission, self.bodies)
+        parts = SessionParts(
+            self.buffer, self.ledger, self.observer, self.memory, submission, self.bodies, self.failure_log
+        )
         return Session(base_url, settings, parts)
 
     def _adopter(self, collector: ResultCollector, scope_key: tuple[str, str]) -> Adopter:

@@ -32,8 +32,8 @@ class JobEntry:
         endpoint: the path that the requests go to, as `/v1/chat/completions`.
         model: the model that the requests name; empty for a job that another machine planned.
         requests: the number of requests.
-        answered: the number of requests with an answer.
-        failed: the number of requests that this job leaves without an answer.
+        answered: the number of requests with an answer that lacks no generation.
+        failed: the number of requests that this job leaves without such an answer.
         pending: the number of requests without an outcome in the ledger.
         tokens_in, tokens_out: tokens billed for the answers in the ledger.
         tokens_cached: the part of `tokens_in` that was billed at the cached price.
@@ -70,7 +70,14 @@ class JobEntry:
     @property
     def is_synchronous(self) -> bool:
         """`True` if the synchronous endpoint answers or answered the requests, at the full price."""
-        return self.state is JobState.SYNCHRONOUS or (not self.batch_id and bool(self.answered))
+        if self.state is JobState.SYNCHRONOUS:
+            return True
+        return not self.batch_id and (self.state is JobState.COLLECTED or bool(self.answered))
+
+    @property
+    def is_billed(self) -> bool:
+        """`True` if the job has billed answers, usable or not."""
+        return bool(self.answered or (self.failed and self.tokens_in + self.tokens_out))
 
     @property
     def is_interrupted(self) -> bool:
@@ -117,7 +124,7 @@ class ScopeEntry:
     Attributes:
         id: the id of the scope's row.
         name: the scope's name.
-        answered, failed, pending: the number of requests in each state.
+        answered, failed, pending: the number of requests in each state; an answer that lacks a generation has failed.
         tokens_in, tokens_out: tokens billed for the answers.
     """
 
@@ -132,7 +139,7 @@ class ScopeEntry:
 
 @dataclass(frozen=True, slots=True)
 class FailureEntry:
-    """A request without an answer.
+    """A request without an answer, or with an answer that lacks a generation.
 
     Attributes:
         scope: the request's scope.
@@ -141,7 +148,7 @@ class FailureEntry:
         status_code: the HTTP status code of the request; `None` if the server returned none.
         code: the API's error code.
         message: the API's error message.
-        attempts: the number of jobs that have held the request.
+        attempts: the number of jobs that have held the request; 0 for a row that no request was sent for.
     """
 
     scope: ScopeName

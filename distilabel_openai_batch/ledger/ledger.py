@@ -16,6 +16,7 @@ from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.job_table import JobTable
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.request_table import RequestTable
+from distilabel_openai_batch.ledger.row_failures import RowFailures
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.ledger.submissions import Submissions
@@ -32,6 +33,7 @@ class Ledger:
         jobs: the scope's jobs: plan, states, take-over.
         adopted_jobs: insertion of batches that the server has, and the ledger does not.
         submissions: rows and jobs of submissions.
+        row_failures: answers that lack a generation, and rows that no request was sent for.
 
     Args:
         directory: the directory of the file, created for its user only.
@@ -61,6 +63,7 @@ class Ledger:
         self.jobs = JobTable(self.connection, scope_row, owners, self.requests)
         self.adopted_jobs = AdoptedJobs(self.connection, scope_row, owners, self.requests)
         self.submissions = Submissions(self.connection, scope_row)
+        self.row_failures = RowFailures(self.connection, scope_row, owners)
 
     def close(self) -> None:
         """Close the file, then unregister the session as an owner of jobs."""

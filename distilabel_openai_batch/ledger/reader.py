@@ -37,6 +37,9 @@ _BUSY_SECONDS = 10.0
 # Rows per query: some megabytes of answers.
 _CHUNK = 2_000
 
+# Older schema versions lack this table; a query of such a file reads an empty one.
+_EMPTY_REJECTIONS = "WITH rejections (request, code, error) AS (SELECT NULL, NULL, NULL LIMIT 0)"
+
 _Parameters = Sequence[int | str] | Mapping[str, int]
 
 # Schema versions 1 to 3 lack this column; a query of such a file reads NULL in its place.
@@ -45,7 +48,8 @@ _CACHED_COLUMN = "requests.tokens_cached"
 _JOBS = """
     SELECT owner, pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model,
         requests,
-        max(completed, coalesce(counts.answered, 0)), max(jobs.failed, coalesce(counts.failed, 0)),
+        max(0, max(completed, coalesce(counts.answered, 0)) - coalesce(rejected.answers, 0)),
+        max(jobs.failed, coalesce(counts.failed, 0)) + coalesce(rejected.answers, 0),
         coalesce(counts.pending, 0),
         coalesce(counts.tokens_in, 0), coalesce(counts.tokens_out, 0), coalesce(counts.tokens_cached, 0), bytes,
         intended_at, ended_at, input_file_id, error,
@@ -59,7 +63,9 @@ _JOBS = """
                 tokens_in || ' ' || coalesce(tokens_out, 0) || ' ' || coalesce(requests.tokens_cached, 0)
             END) AS long_usages
         FROM requests GROUP BY job
-    ) AS counts ON counts.job = jobs.id
+    ) AS counts ON counts.job = jobs.id LEFT JOIN (
+        SELECT job, count(*) AS answers FROM rejections JOIN requests ON requests.id = request GROUP BY job
+    ) AS rejected ON rejected.job = jobs.id
     ORDER BY jobs.id
 """
 
@@ -70,18 +76,25 @@ _TIMELINES = """
 
 _HAS_TIMELINES = "SELECT 1 FROM sqlite_master WHERE name = 'looks'"
 
+_HAS_REJECTIONS = "SELECT 1 FROM sqlite_master WHERE name = 'rejections'"
+
 _SCOPES = """
     SELECT scopes.id, pipeline, task, base_url,
-        coalesce(sum(state = 'answered'), 0), coalesce(sum(state = 'failed'), 0), coalesce(sum(state = 'asked'), 0),
+        coalesce(sum(state = 'answered'), 0) - coalesce(rejected.answers, 0),
+        coalesce(sum(state = 'failed'), 0) + coalesce(rejected.answers, 0), coalesce(sum(state = 'asked'), 0),
         coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0)
-    FROM scopes LEFT JOIN requests ON requests.scope = scopes.id
+    FROM scopes LEFT JOIN requests ON requests.scope = scopes.id LEFT JOIN (
+        SELECT scope, count(*) AS answers FROM rejections JOIN requests ON requests.id = request GROUP BY scope
+    ) AS rejected ON rejected.scope = scopes.id
     GROUP BY scopes.id ORDER BY scopes.id
 """
 
 _FAILURES = """
-    SELECT requests.id, custom_id, batch_id, status_code, code, requests.error, attempts
-    FROM requests JOIN jobs ON jobs.id = job
-    WHERE requests.scope = ? AND requests.id > ? AND requests.state = 'failed' ORDER BY requests.id LIMIT ?
+    SELECT requests.id, custom_id, batch_id, iif(rejections.request, NULL, status_code),
+        iif(rejections.request, rejections.code, requests.code), coalesce(rejections.error, requests.error), attempts
+    FROM requests JOIN jobs ON jobs.id = job LEFT JOIN rejections ON rejections.request = requests.id
+    WHERE requests.scope = ? AND requests.id > ? AND (requests.state = 'failed' OR rejections.request IS NOT NULL)
+    ORDER BY requests.id LIMIT ?
 """
 
 _ANSWERS = """
@@ -162,7 +175,7 @@ class LedgerReader:
         return [ScopeEntry(row[0], ScopeName(*row[1:4]), *row[4:]) for row in self._query(_SCOPES)]
 
     def failures(self, scopes: Iterable[ScopeEntry]) -> Iterator[FailureEntry]:
-        """Yield the failed requests of scopes, oldest first within each scope.
+        """Yield the requests of scopes that failed, or whose answer lacks a generation, oldest first in each scope.
 
         Raises:
             LedgerError: the file cannot be read.
@@ -249,6 +262,8 @@ class LedgerReader:
             columns = database.execute("SELECT name FROM pragma_table_info('requests')").fetchall()
             if ("tokens_cached",) not in columns:
                 sql = sql.replace(_CACHED_COLUMN, "NULL")
+            if "rejections" in sql and not database.execute(_HAS_REJECTIONS).fetchone():
+                sql = _EMPTY_REJECTIONS + sql
             return database.execute(sql, parameters).fetchall()
 
 

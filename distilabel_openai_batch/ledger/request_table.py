@@ -215,6 +215,7 @@ class RequestTable:
             database.execute(_SELECT_FORGOTTEN, parameters)
             database.execute("DELETE FROM answers WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM other_jobs WHERE request IN (SELECT id FROM forgotten)")
+            database.execute("DELETE FROM rejections WHERE request IN (SELECT id FROM forgotten)")
             deleted = database.execute("DELETE FROM requests WHERE id IN (SELECT id FROM forgotten)").rowcount
             database.execute("DROP TABLE forgotten")
         return deleted

@@ -11,6 +11,9 @@ from distilabel_openai_batch.api.outcomes import Outcome
 NOT_FOUND = "not found"
 """The status of a job whose batch the server does not know, at least with the API key in use."""
 
+NOT_SENT = "not sent"
+"""The status of a job that stands for rows that no request was sent for."""
+
 
 # States of a request: the words in the file's column `requests.state`.
 PENDING = "asked"

@@ -9,7 +9,8 @@ from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.embeddings.base import Embeddings
 from pydantic import Field, PositiveInt
 
-from distilabel_openai_batch.api.outcomes import Answer, Outcome
+from distilabel_openai_batch.api.failure_codes import MALFORMED
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.engine.session import Session
@@ -94,12 +95,17 @@ async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | Non
     # The SDK would ask for base64, which other servers do not support → ask for numbers.
     body = {"model": client.model, "encoding_format": "float"} | ({"dimensions": dimensions} if dimensions else {})
     template = BodyTemplate({**body, "input": ""}, "input")
+    vectors: list[list[float] | None] = []
+
+    def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
+        vector = _vector(outcome)
+        vectors.append(vector)
+        return None if vector else Failure("The answer has no vector.", code=MALFORMED, custom_id=custom_id)
+
     session: Session
     async with client.session() as session:
-        outcomes = await session.submit(
-            [APICall(ENDPOINT, {**body, "input": text}, template=template) for text in texts]
-        )
-    return [_vector(outcome) for outcome in outcomes]
+        await session.submit([APICall(ENDPOINT, {**body, "input": text}, template=template) for text in texts], read)
+    return vectors
 
 
 def _vector(outcome: Outcome) -> list[float] | None:

@@ -18,7 +18,7 @@ def cost_of_job(job: JobEntry) -> Cost | None:
     The price is the price of the day on which the job was planned. The model is the model that answered: on Azure only
     the answer names the model behind a deployment. If that model has no price, the price of the requested model counts.
     """
-    if not job.answered:
+    if not job.is_billed:
         return Cost()
     if not job.tokens_in + job.tokens_out:
         return None
@@ -67,7 +67,7 @@ def costs_by_model(jobs: Iterable[JobEntry]) -> list[CostEntry]:
     """Return the costs by scope and model, in the order of their first jobs; jobs without answers are left out."""
     found: dict[tuple[ScopeName, str], CostEntry] = {}
     for job in jobs:
-        if not job.answered:
+        if not job.is_billed:
             continue
         key = (job.scope, job.answered_by or job.model)
         entry = found.get(key, CostEntry(*key, 0, Usage(0, 0), Cost(), 0))

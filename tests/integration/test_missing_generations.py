@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 
 import pytest
 
-from distilabel_openai_batch import OpenAIBatchLLM, RequestsFailedError
+from distilabel_openai_batch import OpenAIBatchEmbeddings, OpenAIBatchLLM, RequestsFailedError
 from distilabel_openai_batch.hooks.failure_columns import output_cells
-from distilabel_openai_batch.sandbox import ResultFault
+from distilabel_openai_batch.sandbox import Fault, RequestFailure, ResultFault
 from tests.support.commands import run_command
 from tests.support.environment import load_as_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(6)]
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
 WAYS = {"in a batch": {}, "synchronously": {"sync_below": 100}}
+
+
+@pytest.fixture(autouse=True)
+def script_name(monkeypatch):
+    """Make `asking.py` the script's name, and so the scope's."""
+    monkeypatch.setattr(sys, "argv", ["asking.py"])
 
 
 def generate(num_generations=1, questions=QUESTIONS, **fields) -> list[dict]:
@@ -172,13 +179,94 @@ def test_row_of_a_subclass_stays(sandbox, caplog, kind, present):
     assert "5 of 6 requests answered, 1 failed, 0 retried" in caplog.text
 
 
-def test_failures_lists_requests_without_any_generation(sandbox):
-    """The `jobs` of the run have as many failed requests."""
-    sandbox.add_fault(ResultFault(kind="no_choices", contains="number 3.", times=-1))
-    sandbox.add_fault(ResultFault(kind="spend_limit", contains="number 4.", times=-1))
-    generate()
+def list_failures() -> list[dict]:
+    return [json.loads(line) for line in run_command("failures", "--jsonl").stdout.splitlines()]
 
-    failures = [json.loads(line) for line in run_command("failures", "--jsonl").stdout.splitlines()]
-    assert sorted(failure["code"] for failure in failures) == ["length", "missing_choice"]
-    [job] = json.loads(run_command("jobs", "--json").stdout)
-    assert (job["answered"], job["failed"]) == (4, 2)
+
+def list_jobs() -> list[dict]:
+    return json.loads(run_command("jobs", "--json").stdout)
+
+
+CODES = {
+    "no_choices": "missing_choice",
+    "one_choice": "missing_choice",
+    "spend_limit": "length",
+    "spend_limit_once": "length",
+    "refuse": "refusal",
+    "filter": "content_filter",
+}
+
+
+@pytest.mark.parametrize("fields", WAYS.values(), ids=WAYS.keys())
+@pytest.mark.parametrize("kind", CODES)
+def test_failures_lists_each_row_with_a_missing_generation(sandbox, caplog, fields, kind):
+    """`jobs` and the summary count the row as failed, in the run that bought the answer and in the next run."""
+    sandbox.add_fault(ResultFault(kind=kind, contains="number 3.", times=-1))
+
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            outputs = generate(2, **fields)
+
+        [failure] = list_failures()
+        assert failure["code"] == CODES[kind]
+        assert failure["custom_id"] == output_cells(outputs[3], 2)[0 if kind != "one_choice" else 1]["custom_id"]
+        assert "5 of 6 requests answered, 1 failed, 0 retried" in caplog.text
+        assert f"1 request failed: {failure['message'].rstrip('.')}" in caplog.text
+        jobs = list_jobs()
+        assert sum(job["answered"] for job in jobs) == 5
+        assert jobs[-1]["failed"] == 1
+
+
+def test_failures_lists_rows_that_could_not_be_sent(sandbox, caplog):
+    """A lone surrogate is no JSON, and a chat without a message is no request; the next run lists each row once."""
+    questions = [*QUESTIONS, [{"role": "user", "content": "lone \ud800"}], [], []]
+
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            outputs = generate(questions=questions)
+
+        assert [output["generations"][0] is None for output in outputs] == [False] * 6 + [True] * 3
+        failures = list_failures()
+        cells = [output_cells(output, 1)[0] for output in outputs[6:]]
+        assert [failure["custom_id"] for failure in failures] == [cell["custom_id"] for cell in cells]
+        assert len({failure["custom_id"] for failure in failures}) == 3
+        assert [failure["batch_id"] for failure in failures] == [None] * 3
+        assert "6 of 9 requests answered, 3 failed, 0 retried" in caplog.text
+        jobs = {job["status"]: (job["requests"], job["answered"], job["failed"]) for job in list_jobs()}
+        assert jobs == {"not sent": (3, 0, 3), "completed": (6, 6, 0)}
+    assert "not sent" in run_command("jobs").stdout
+
+
+def test_failures_lists_an_answer_that_does_not_fit_its_schema_until_a_repair(sandbox):
+    sandbox.add_fault(ResultFault(kind="ramble", contains="number 3."))
+    structured_output = {"schema": SCHEMA, "max_retries": 0}
+    generate(structured_output=structured_output)
+    assert [failure["code"] for failure in list_failures()] == ["invalid_structured_output"]
+    assert [(job["answered"], job["failed"]) for job in list_jobs()] == [(5, 1)]
+
+    outputs = generate(structured_output=structured_output | {"max_retries": 1})
+
+    assert generations_of(outputs) == [[True]] * 6
+    assert list_failures() == []
+    assert [(job["answered"], job["failed"]) for job in list_jobs()] == [(6, 0), (1, 0)]
+
+
+def test_failures_lists_an_answer_without_a_vector(sandbox):
+    body = {"object": "list", "model": "text-embedding-3-small", "data": [], "usage": {"prompt_tokens": 1}}
+    sandbox.add_fault(Fault(call="embeddings", kind="status", status=200, body=body))
+    embeddings = OpenAIBatchEmbeddings(model="text-embedding-3-small", min_poll_interval=0.02, sync_below=100)
+
+    assert load_as_new_process(embeddings).encode(["one"]) == [None]
+
+    assert [failure["message"] for failure in list_failures()] == ["The answer has no vector."]
+
+
+def test_failures_lists_rows_of_a_run_that_ends_with_an_error(sandbox):
+    sandbox.configure(failures=[RequestFailure(contains="Say", status=400, code="bad", message="No.")])
+
+    with pytest.raises(RequestsFailedError):
+        generate(questions=[*QUESTIONS, []])
+
+    assert len(list_failures()) == 7

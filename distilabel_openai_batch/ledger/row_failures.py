@@ -1,0 +1,107 @@
+"""Failures of rows that no job shows: answers that lack a generation, and rows that no request was sent for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import orjson
+
+from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.ledger.connection import Connection
+from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.scope_row import ScopeRow
+from distilabel_openai_batch.ledger.states import NOT_SENT
+from distilabel_openai_batch.text import escape_surrogates
+
+_LIST_REJECTED = "SELECT custom_id FROM rejections JOIN requests ON requests.id = request WHERE scope = ?"
+
+_INSERT_REJECTION = """
+    INSERT OR REPLACE INTO rejections (request, code, error)
+    SELECT id, ?, ? FROM requests WHERE scope = ? AND custom_id = ? AND state = 'answered'
+"""
+
+_DELETE_REJECTION = """
+    DELETE FROM rejections WHERE request IN (SELECT id FROM requests WHERE scope = ? AND custom_id = ?)
+"""
+
+_FIND_RECORDED = """
+    SELECT custom_id FROM requests WHERE scope = ? AND custom_id IN (SELECT value FROM json_each(?))
+"""
+
+_INSERT_UNSENT_JOB = """
+    INSERT INTO jobs (scope, key, owner, state, status, endpoint, model, requests, bytes, intended_at, ended_at)
+    VALUES (:scope, :key, :owner, 'dropped', :status, '', '', :requests, 0, :now, :now)
+"""
+
+_INSERT_UNSENT = """
+    INSERT INTO requests (scope, custom_id, job, state, attempts, status_code, code, error)
+    VALUES (?, ?, ?, 'failed', 0, ?, ?, ?)
+"""
+
+
+class RowFailures:
+    """The failures of the session's scope that no job shows.
+
+    Args:
+        connection: the ledger file.
+        scope: the scope's row.
+        owners: the sessions that have the ledger open.
+    """
+
+    def __init__(self, connection: Connection, scope: ScopeRow, owners: Owners) -> None:
+        self._connection = connection
+        self._scope = scope
+        self._owners = owners
+
+    def list_rejected(self) -> set[str]:
+        """Return the `custom_id`s of the answers that lacked a generation when a run last read the answers."""
+        with self._connection.reading() as database:
+            return {custom_id for (custom_id,) in database.execute(_LIST_REJECTED, (self._scope.id,))}
+
+    def record_rejections(self, rejections: Mapping[str, Failure | None]) -> None:
+        """Record why answers lack a generation, by `custom_id`; `None` deletes the rejection of an answer."""
+        with self._connection.transaction() as database:
+            scope_id = self._scope.id
+            database.executemany(
+                _INSERT_REJECTION,
+                (
+                    (failure.code, escape_surrogates(failure.message), scope_id, custom_id)
+                    for custom_id, failure in rejections.items()
+                    if failure
+                ),
+            )
+            database.executemany(
+                _DELETE_REJECTION, ((scope_id, custom_id) for custom_id, failure in rejections.items() if not failure)
+            )
+
+    def record_unsent(self, failures: Mapping[str, Failure]) -> None:
+        """Record rows that no request was sent for, as the failed requests of a job without a batch.
+
+        Args:
+            failures: the reasons by `custom_id`; a recorded `custom_id` is skipped.
+        """
+        self._scope.insert()
+        with self._connection.transaction() as database:
+            scope_id = self._scope.id
+            parameters = (scope_id, orjson.dumps(list(failures)).decode())
+            recorded = {custom_id for (custom_id,) in database.execute(_FIND_RECORDED, parameters)}
+            rows = [(custom_id, failure) for custom_id, failure in failures.items() if custom_id not in recorded]
+            if not rows:
+                return
+            job = {
+                "scope": scope_id,
+                "key": f"{NOT_SENT} {rows[0][0]} {self._owners.own_id}",
+                "owner": self._owners.own_id,
+                "status": NOT_SENT,
+                "requests": len(rows),
+                "now": time.time(),
+            }
+            job_id = database.execute(_INSERT_UNSENT_JOB, job).lastrowid
+            database.executemany(
+                _INSERT_UNSENT,
+                (
+                    (scope_id, custom_id, job_id, failure.status_code, failure.code, escape_surrogates(failure.message))
+                    for custom_id, failure in rows
+                ),
+            )
