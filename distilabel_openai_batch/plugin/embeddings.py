@@ -9,7 +9,7 @@ from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.embeddings.base import Embeddings
 from pydantic import Field, PositiveInt
 
-from distilabel_openai_batch.api.failure_codes import MALFORMED
+from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.engine.calls import APICall
@@ -100,7 +100,7 @@ async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | Non
     def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
         vector = _vector(outcome)
         vectors.append(vector)
-        return None if vector else Failure("The answer has no vector.", code=MALFORMED, custom_id=custom_id)
+        return None if vector else Failure("The answer has no vector.", code=MALFORMED_RESULT, custom_id=custom_id)
 
     session: Session
     async with client.session() as session:
