@@ -239,11 +239,11 @@ def _is_complete(results: JobResults, batch: Batch, requests: int) -> bool:
     """Return whether results match the counts of their batch.
 
     Without an error file, the lines have to account for the failures too. Some servers count failures as completed, so
-    a line for each counted request is enough.
+    a line for each request of the job is always enough.
     """
     has_answers = results.answers >= min(batch.completed, requests)
-    has_lines = results.reported >= min(batch.completed + batch.failed, requests)
-    return has_lines or (has_answers and batch.error_file_id is not None)
+    has_failures = batch.error_file_id is not None or results.reported >= min(batch.completed + batch.failed, requests)
+    return (has_answers and has_failures) or results.reported == requests
 
 
 def _max_downloads(batch: Batch) -> int:
