@@ -43,6 +43,9 @@ _RUN_AGAIN = (
     "Run the pipeline again to continue and to collect the answers of its jobs. Until then the dataset is empty."
 )
 
+_forking_process = 0
+"""Id of the process that forked last; 0 before the first fork."""
+
 running_pipelines: list[Any] = []
 """The pipeline with a client that this process runs: at most one."""
 
@@ -243,7 +246,13 @@ def _kill_after(seconds: float, pipeline: Any) -> None:
 def watch_forks() -> None:
     """Let `exit_when_orphaned` run in each process that is forked from this one, where the system can fork."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=exit_when_orphaned)
+        os.register_at_fork(before=_note_forking_process, after_in_child=exit_when_orphaned)
+
+
+def _note_forking_process() -> None:
+    # The parent may end before its child calls `getppid` → the child inherits the id.
+    global _forking_process
+    _forking_process = os.getpid()
 
 
 def exit_when_orphaned() -> None:
@@ -256,7 +265,7 @@ def exit_when_orphaned() -> None:
     running_pipelines.clear()
     # A worker that is forked while the pipeline runs inherits the pipeline's handler.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = os.getppid()
+    parent = _forking_process or os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from distilabel_openai_batch import RunError, failpoints
-from distilabel_openai_batch.api import creation, files, transport
+from distilabel_openai_batch.api import client, creation, files, transport
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.calls import APICall, scope_memories
@@ -159,6 +159,7 @@ def restore_failpoints(monkeypatch):
     monkeypatch.setattr(transport.Patience, "pause", lambda self, attempt: 0.005)
     monkeypatch.setattr(creation, "CREATION_SECONDS", 0.02)
     monkeypatch.setattr(files, "RESULTS_VISIBLE_SECONDS", 0.1)
+    monkeypatch.setattr(client, "FILE_IDS_SECONDS", 0.2)
 
 
 @pytest.mark.parametrize("seed", range(LIVES))
