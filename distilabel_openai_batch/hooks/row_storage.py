@@ -25,8 +25,8 @@ from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.stopping import running_pipelines
 
 pickles_rows: ContextVar[bool] = ContextVar("pickles_rows", default=False)
-"""Whether `write_batch_data_to_fs` pickles rows. Set while a batch is sent to, and in the process of, a step with a
-client."""
+"""Switch of `write_batch_data_to_fs`: pickle the rows. On while a batch is sent to a step with a client, and in the
+process of such a step."""
 
 _ROWS_FILE = "rows.pickle"
 _JSON_SCALARS = {str, int, bool, type(None)}

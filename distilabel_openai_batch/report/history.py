@@ -25,7 +25,7 @@ class Phase(str, Enum):
     SYNCHRONOUS = "synchronous"
     """The synchronous endpoint answers the requests one by one."""
     UNKNOWN = "phase unknown"
-    """One of the phases of a batch: the server reported no moments, or no run polled the batch."""
+    """Phase of an unknown kind: the server reported no moments, or no run polled the batch."""
 
 
 class EndState(str, Enum):
