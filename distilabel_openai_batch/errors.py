@@ -10,12 +10,14 @@ OpenAIBatchError
     ├── BudgetError               the next requests may cost more than `budget` allows
     ├── MissingSettingError       the API key, or Azure's endpoint or version, is not set
     ├── InvalidParametersError    generation parameters that `OpenAILLM` does not take
-    └── LedgerError               the ledger cannot be read or written
+    ├── LedgerError               the ledger cannot be read or written
+    └── InternalError             an unexpected exception of the engine: no memory, thread or disk space, or a bug
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 # Status codes of requests that may succeed later. Some servers write 0 for a request that they lost.
 # https://platform.openai.com/docs/guides/error-codes/api-errors
@@ -134,6 +136,46 @@ class InvalidParametersError(RunError, ValueError):
 
 class LedgerError(RunError):
     """Ledger that is damaged, locked, read-only, full, or no ledger at all. The file was not overwritten."""
+
+
+class InternalError(RunError):
+    """Unexpected exception of the engine, which `__cause__` holds: no memory, thread or disk space, or a bug."""
+
+
+_INTERNAL_ADVICE = "Answers received so far are in the ledger, and jobs stay at the server: run again to continue."
+
+
+def as_run_error(error: BaseException) -> RunError:
+    """Return an exception as an error of the run: a `RunError` unchanged, any other one as an `InternalError`.
+
+    Args:
+        error: the exception; of a group of exceptions, the first `RunError` counts, or else the first exception.
+
+    Returns:
+        The `RunError`, or an `InternalError` whose `__cause__` is the exception.
+    """
+    parts = list(_single_errors(error))
+    error = next((part for part in parts if isinstance(part, RunError)), parts[0])
+    if isinstance(error, RunError):
+        return error
+    if isinstance(error, OSError):
+        reason = f"A file of the run could not be written or read: {error}"
+    else:
+        reason = f"The run met an unexpected {type(error).__name__}: {str(error) or 'no message'}"
+    internal = InternalError(f"{reason.rstrip('.')}. {_INTERNAL_ADVICE}")
+    internal.__cause__ = error
+    return internal
+
+
+def _single_errors(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions of a group, nested ones too; any other exception is its own only part."""
+    # Python 3.10 has no `BaseExceptionGroup`; anyio raises the group of the package `exceptiongroup` there.
+    parts = getattr(error, "exceptions", None)
+    if not isinstance(parts, tuple):
+        yield error
+        return
+    for part in parts:
+        yield from _single_errors(part)
 
 
 def is_transient(status_code: int | None, code: str | None, message: str = "") -> bool:

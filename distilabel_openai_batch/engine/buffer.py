@@ -29,7 +29,7 @@ class _Caller:
     outcomes: list[Outcome | None]
     open_requests: int
     done: anyio.Event = field(default_factory=anyio.Event)
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
 @dataclass(slots=True)
@@ -69,6 +69,9 @@ class CallBuffer:
         observer: receives the events of the run.
         all_may_fail: whether the run goes on although all submitted requests fail alike.
         is_crowded: whether jobs wait for others to end before they are created.
+
+    Attributes:
+        error: the error of `fail`, which every caller gets; `None` while the run goes on.
     """
 
     def __init__(
@@ -98,14 +101,9 @@ class CallBuffer:
         self._flushes = 0
         self._running_flushes = 0
         self._batches_in_progress: list[str] = []
-        self._error: BaseException | None = None
+        self.error: Exception | None = None
         self._failed: list[tuple[_PendingRequest, Failure]] = []
         self._answers = 0
-
-    @property
-    def has_failed(self) -> bool:
-        """Return whether `fail` was called."""
-        return self._error is not None
 
     async def submit(self, requests: Sequence[Request]) -> list[Outcome]:
         """Wait until each request has an outcome.
@@ -119,8 +117,8 @@ class CallBuffer:
         Raises:
             RunError: the run cannot go on.
         """
-        if self._error:
-            raise self._error
+        if self.error:
+            raise self.error
         if not requests:
             return []
         caller = _Caller([None] * len(requests), len(requests))
@@ -143,9 +141,9 @@ class CallBuffer:
             raise caller.error
         return [outcome for outcome in caller.outcomes if outcome is not None]
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """Raise an error in every waiting and every later caller."""
-        self._error = error
+        self.error = error
         for pending in self._waiting.values():
             pending.caller.error = error
             pending.caller.done.set()
@@ -200,7 +198,7 @@ class CallBuffer:
         try:
             self._batches_in_progress += await self._answer(requests, partial(self._deliver, flush), since)
         except Exception as error:
-            self.fail(error)
+            self.fail(errors.as_run_error(error))
             return
         finally:
             self._running_flushes -= 1

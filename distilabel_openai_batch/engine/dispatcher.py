@@ -123,13 +123,10 @@ class Dispatcher:
             RunError: the run cannot go on.
         """
         deliver = self._budget.settle_on_delivery(deliver)
-        try:
-            if self._settings.only_batches:
-                requests = await self._select_members(requests, deliver)
-            deadline = _PASSED if since is None else since + self._settings.deadline
-            return await self._answer(requests, deliver, deadline, is_first=True)
-        except OSError as error:
-            raise errors.RunError(f"A file of a job could not be written or read: {error}") from None
+        if self._settings.only_batches:
+            requests = await self._select_members(requests, deliver)
+        deadline = _PASSED if since is None else since + self._settings.deadline
+        return await self._answer(requests, deliver, deadline, is_first=True)
 
     async def _select_members(self, requests: Sequence[Request], deliver: Deliver) -> Sequence[Request]:
         """Return the requests that are, or were, in one of the selected batches; fail the others."""

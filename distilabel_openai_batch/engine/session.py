@@ -17,6 +17,7 @@ from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
+from distilabel_openai_batch.errors import RunError, as_run_error
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import NOT_SENT
@@ -87,8 +88,20 @@ class Session:
             One outcome for each call, in the order of the calls.
 
         Raises:
-            RunError: the run cannot go on.
+            RunError: the run cannot go on. Any other exception of the engine arrives as an `InternalError`.
         """
+        try:
+            return await self._submit(calls, read)
+        except RunError:
+            raise
+        except Exception as error:
+            # The buffer passes on errors of the host too, such as an interruption → raise these unchanged.
+            if error is self._buffer.error:
+                raise
+            raise as_run_error(error) from error
+
+    async def _submit(self, calls: Iterable[APICall | Failure], read: ReadOutcome | None) -> list[Outcome]:
+        """Submit calls, and the retries of answers that do not fit their schema; see `submit`."""
         submitted: list[Request | Failure] = []
         with_schema: dict[int, APICall] = {}
         try:
@@ -125,6 +138,10 @@ class Session:
         if log := CallLog.active():
             log.add(logged)
         return outcomes
+
+    def fail(self, error: Exception) -> None:
+        """Raise an error in every waiting and every later caller of `submit`."""
+        self._buffer.fail(error)
 
     def _read(
         self,

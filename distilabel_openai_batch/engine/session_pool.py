@@ -36,7 +36,7 @@ from distilabel_openai_batch.engine.session import Session, SessionParts
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
-from distilabel_openai_batch.errors import LedgerError
+from distilabel_openai_batch.errors import LedgerError, RunError, as_run_error
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
 
@@ -110,7 +110,7 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
                 observer.on_finished()
                 task_group.cancel_scope.cancel()
         # If a caller was cancelled we cannot tell which answers it consumed; mark none as delivered.
-        if not builder.buffer.has_failed and not session.was_interrupted:
+        if builder.buffer.error is None and not session.was_interrupted:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(ledger.requests.mark_delivered)
 
@@ -206,7 +206,7 @@ class _SharedSession:
     def __init__(self) -> None:
         self.users = 0
         self.session: Session | None = None
-        self.error: BaseException | None = None
+        self.error: RunError | None = None
         self.opened = asyncio.Event()
         self.unused = asyncio.Event()
 
@@ -232,7 +232,7 @@ class SessionPool:
         """Return the session of the running event loop, which stays open for the context.
 
         Raises:
-            Exception: the error that opening the session ended with.
+            RunError: the session could not be opened.
         """
         loop = asyncio.get_running_loop()
         if loop not in self._shared:
@@ -264,6 +264,9 @@ class SessionPool:
                 shared.opened.set()
                 await shared.unused.wait()
         except Exception as error:
-            shared.error = error
+            shared.error = as_run_error(error)
+            # A task of an open session crashed → release the callers that wait for the task.
+            if shared.session:
+                shared.session.fail(shared.error)
         finally:
             shared.opened.set()

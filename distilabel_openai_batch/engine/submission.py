@@ -12,6 +12,7 @@ import anyio.to_thread
 from distilabel_openai_batch.api.batches import ROWS_METADATA, RUN_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.engine.adoption import Adopter
+from distilabel_openai_batch.engine.run_errors import raises_run_errors
 from distilabel_openai_batch.engine.scratch import scratch_file
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -52,6 +53,7 @@ class Submission:
         self._metadata = metadata
         self._logger = logger
 
+    @raises_run_errors
     async def keep_rows(self, lines: Sequence[bytes], replace: bool = True) -> None:
         """Keep rows in the ledger and on the server; call this before any of their requests is submitted.
 
@@ -86,6 +88,7 @@ class Submission:
                 )
                 return None
 
+    @raises_run_errors
     async def rows(self) -> list[bytes]:
         """Return the submitted rows, each as JSON, from the ledger or else from the server.
 
@@ -129,10 +132,12 @@ class Submission:
         nearest = difflib.get_close_matches(self._name, names, n=_SUGGESTED_NAMES, cutoff=0.0)
         return f"Nearest names of other runs: {', '.join(map(repr, nearest))}."
 
+    @raises_run_errors
     async def jobs(self) -> list[SubmittedJob]:
         """Return the submitted jobs."""
         return await anyio.to_thread.run_sync(self._ledger.submissions.list_jobs)
 
+    @raises_run_errors
     async def name_of(self, batch_id: str) -> str:
         """Return the name of the run that submitted a batch.
 

@@ -19,6 +19,7 @@ RUN_ERRORS = [
     errors.MissingSettingError,
     errors.InvalidParametersError,
     errors.RequestsFailedError,
+    errors.InternalError,
 ]
 
 
@@ -175,3 +176,34 @@ def test_an_error_can_be_created_from_its_text_alone(kind, module):
     copy = module.loads(module.dumps(kind("No.")))
     assert type(copy) is kind
     assert copy.args == ("No.",)
+
+
+class Group(Exception):
+    """Group of exceptions, which Python 3.10 lacks."""
+
+    def __init__(self, *exceptions: Exception) -> None:
+        self.exceptions = exceptions
+
+
+def test_a_run_error_stays_unchanged_also_inside_groups():
+    error = errors.QuotaError("No money.")
+    assert errors.as_run_error(error) is error
+    assert errors.as_run_error(Group(ValueError("first"), Group(error))) is error
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (MemoryError(), "MemoryError: no message."),
+        (RuntimeError("can't start new thread"), "RuntimeError: can't start new thread."),
+        (OSError(28, "No space left on device", "/tmp/bodies"), "could not be written or read: [Errno 28] No space"),
+        (Group(Group(OverflowError("too large"))), "OverflowError: too large."),
+    ],
+)
+def test_any_other_exception_becomes_an_internal_error_with_its_cause_and_advice(error, text):
+    internal = errors.as_run_error(error)
+    assert type(internal) is errors.InternalError
+    assert text in str(internal)
+    assert str(internal).endswith("are in the ledger, and jobs stay at the server: run again to continue.")
+    assert internal.__cause__ is not None
+    assert not isinstance(internal.__cause__, Group)

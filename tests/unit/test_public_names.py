@@ -20,6 +20,7 @@ PUBLIC_NAMES = [
     "BatchFailedError",
     "BudgetError",
     "ConnectionFailedError",
+    "InternalError",
     "InvalidParametersError",
     "LedgerError",
     "LoadBatchResults",

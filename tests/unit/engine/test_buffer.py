@@ -14,7 +14,7 @@ from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.errors import QuotaError, RequestsFailedError
+from distilabel_openai_batch.errors import InternalError, QuotaError, RequestsFailedError
 
 TRANSIENT = Failure("Try again.", 503)
 PERMANENT = Failure("Bad.", 400, "bad")
@@ -298,7 +298,7 @@ async def test_an_exhausted_quota_ends_the_run():
         results = await submit_all(buffer, [["a"], ["b"]])
         with pytest.raises(QuotaError, match="Pay"):
             await buffer.submit(requests("c"))
-        assert buffer.has_failed
+        assert buffer.error is not None
     assert isinstance(results[0], QuotaError)
 
 
@@ -320,7 +320,7 @@ async def test_the_run_goes_on_if_requests_fail_in_different_ways():
 
 
 async def test_an_error_of_a_flush_reaches_every_caller():
-    """Callers get the error itself, not an exception group."""
+    """Callers get an error of the run that names the exception, not the exception or a group."""
 
     class Broken(Exception):
         pass
@@ -330,7 +330,8 @@ async def test_an_error_of_a_flush_reaches_every_caller():
 
     async with buffering(Server(breaks)) as buffer:
         results = await submit_all(buffer, [["a"], ["b", "c"]])
-    assert [type(result) for result in results] == [Broken, Broken]
+    assert [type(result) for result in results] == [InternalError] * 2
+    assert all(isinstance(result.__cause__, Broken) for result in results)
 
 
 async def test_the_error_names_all_batches_that_are_not_waited_for():

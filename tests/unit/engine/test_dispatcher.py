@@ -486,15 +486,6 @@ async def test_requests_outside_the_selected_batches_fail(parts, other):
     assert delivered == {IDS[0]: OTHER_BATCH, IDS[3]: OTHER_BATCH, **answers(REQUESTS[1:3])}
 
 
-async def test_an_error_of_the_disk_is_an_error_of_the_run(parts):
-    def fail() -> None:
-        raise OSError("No space left on device")
-
-    parts.job_runner.before_plan = fail
-    with pytest.raises(RunError, match=r"A file of a job .* No space left on device"):
-        await parts.answer()
-
-
 async def test_the_first_error_cancels_the_other_shards_and_is_raised_alone(parts):
     ended = []
 

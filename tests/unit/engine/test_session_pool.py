@@ -10,16 +10,20 @@ from collections.abc import Callable
 import anyio
 import pytest
 
-from distilabel_openai_batch import LedgerError
+from distilabel_openai_batch import InternalError, LedgerError
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine import session_pool
-from distilabel_openai_batch.engine.calls import APICall, scope_memories
+from distilabel_openai_batch.engine.buffer import CallBuffer
+from distilabel_openai_batch.engine.calls import APICall, ScopeMemory, scope_memories
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
+from distilabel_openai_batch.ledger.job_table import JobTable
 from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.states import ScopeName
 from tests.support.environment import API_KEY
 
@@ -129,6 +133,95 @@ async def test_every_user_gets_the_error_of_opening_a_session(make_pool, tmp_pat
         task_group.start_soon(use)
     await use()
     assert len(errors) == 3
+
+
+def no_more_inodes(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def no_more_threads(*args, **kwargs):
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("name", "failure"),
+    [
+        ("TemporaryDirectory", no_more_inodes),
+        ("BodyStore", no_more_inodes),
+        ("sdk_client", no_more_threads),
+        ("Ledger", no_more_threads),
+        ("Dispatcher", no_more_threads),
+    ],
+)
+async def test_an_exception_while_a_session_opens_reaches_every_user_as_a_run_error(
+    make_pool, monkeypatch, name, failure
+):
+    """Without memory, threads or disk space a pipeline must end with an error, and not with an empty dataset."""
+    pool = make_pool()
+    with monkeypatch.context() as context:
+        context.setattr(session_pool, name, failure)
+        for _ in range(2):
+            with pytest.raises(InternalError, match=r"No space left|can't start new thread") as caught:
+                async with pool.use():
+                    pytest.fail("The session was opened.")
+            assert caught.value.__cause__ is not None
+    async with pool.use() as session:
+        outcomes = await session.submit(make_calls())
+    assert all(isinstance(outcome, Answer) for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (RequestTable, "look_up"),
+        (JobTable, "plan"),
+        (JobTable, "mark_created"),
+        (RequestTable, "record"),
+        (JobTable, "mark_collected"),
+        (BodyStore, "add"),
+        (ScopeMemory, "acquire_custom_id"),
+        (CallBuffer, "_deliver"),
+        (CallBuffer, "_flush"),
+    ],
+)
+async def test_an_exception_of_any_part_reaches_every_caller_as_a_run_error(make_pool, monkeypatch, owner, name):
+    """A caller gets neither `None`s nor an endless wait; the next run has the answers that were recorded."""
+
+    def fail(*args, **kwargs):
+        raise MemoryError(name)
+
+    errors, pool = [], make_pool()
+
+    async def submit(call: APICall) -> None:
+        with pytest.raises(InternalError, match=name) as caught:
+            async with pool.use() as session:
+                await session.submit([call])
+        errors.append(caught.value)
+
+    with monkeypatch.context() as context:
+        context.setattr(owner, name, fail)
+        async with anyio.create_task_group() as task_group:
+            for call in make_calls(2):
+                task_group.start_soon(submit, call)
+    assert [type(error.__cause__) for error in errors] == [MemoryError, MemoryError]
+    scope_memories.clear()
+    async with make_pool().use() as session:
+        assert all(isinstance(outcome, Answer) for outcome in await session.submit(make_calls()))
+
+
+async def test_a_crashed_task_of_a_session_releases_the_waiting_callers(make_pool, sandbox):
+    sandbox.configure(in_progress_seconds=600.0)
+
+    def interruption(batch_ids):
+        if batch_ids:
+            raise ValueError("no such signal")
+
+    async def submit() -> None:
+        async with make_pool(interruption).use() as session:
+            await session.submit(make_calls())
+
+    with pytest.raises(InternalError, match="no such signal"):
+        await submit()
 
 
 async def test_a_cancelled_user_does_not_cancel_the_session(make_pool):
