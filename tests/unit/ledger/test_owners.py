@@ -47,6 +47,26 @@ def test_a_killed_session_is_dead(owners, tmp_path):
     assert not lock.exists()
 
 
+def test_a_session_is_dead_although_a_process_that_it_forked_lives(owners, tmp_path):
+    """Helpers such as a pool's workers outlive a killed parent; they must not hold its lock."""
+    script = (
+        "import os, pathlib, sys; from distilabel_openai_batch.ledger.owners import Owners;"
+        " owners = Owners(pathlib.Path(sys.argv[1])); parent = os.fork();"
+        " print(owners.own_id, flush=True) if parent else sys.stdin.read(); os.kill(os.getpid(), 9)"
+    )
+    session = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    killed = session.stdout.readline().strip()
+    session.wait()
+    try:
+        assert lock_path(tmp_path, killed).exists()
+        assert not owners.is_alive(killed)
+    finally:
+        # The end of the input ends the forked process.
+        session.communicate()
+
+
 def test_threads_that_test_one_dead_owner_at_once_agree(owners, tmp_path):
     """A thread's test of the lock holds the lock for a moment; no other thread takes that for the owner."""
     lock = lock_path(tmp_path, "dead")
