@@ -108,6 +108,8 @@ def serve(
             failures=failures,
         )
         serve_sandbox(settings, host=host, port=port)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     except OSError as error:
         typer.echo(
             f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port; 0 picks a free port.", err=True

@@ -26,6 +26,7 @@ from .faults import AnyFault
 from .files import StoredFile
 from .middleware import SandboxMiddleware
 from .organization import Organization
+from .same_site import SameSiteMiddleware
 from .settings import Settings
 
 _FAULT: TypeAdapter[AnyFault] = TypeAdapter(AnyFault)
@@ -42,7 +43,10 @@ def create_app(settings: Settings | None = None, clock: Callable[[], float] = ti
     handlers = SandboxHandlers(Settings() if settings is None else settings, clock)
     return Starlette(
         routes=handlers.routes(),
-        middleware=[Middleware(SandboxMiddleware, organization=lambda: handlers.organization)],
+        middleware=[
+            Middleware(SameSiteMiddleware),
+            Middleware(SandboxMiddleware, organization=lambda: handlers.organization),
+        ],
         exception_handlers={
             ApiError: _reply_api_error,
             HTTPException: _reply_http_error,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import secrets
 import tempfile
@@ -74,14 +75,15 @@ class Organization:
         """Return the owner that a caller acts for; the same owner for every key unless `separate_keys` is set.
 
         Args:
-            authorization: header `Authorization`.
+            authorization: header `Authorization`: `Bearer`, or `Basic` with the key as the password, which clients send
+                for an address with a user, as gateways accept.
 
         Raises:
             ApiError: 401, if the key is missing or not accepted.
         """
-        scheme, _, key = ("" if authorization is None else authorization).partition(" ")
+        key = _key_of("" if authorization is None else authorization)
         accepted = self.state.settings.api_keys
-        if scheme.lower() != "bearer" or not key.strip():
+        if not key:
             message = (
                 "You didn't provide an API key. You need to provide your API key in an Authorization header using "
                 "Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
@@ -299,3 +301,14 @@ class Organization:
                 "max_jobs_in_flight": max_overlap(intervals),
                 "files": [file.as_json() for file in self._files.all_files()],
             }
+
+
+def _key_of(authorization: str) -> str:
+    """Return the key in a header `Authorization`; "" if there is none."""
+    scheme, _, content = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(content, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return ""
+    return content.strip() if scheme.lower() == "bearer" else ""

@@ -47,7 +47,7 @@ class RequestFailure(BaseModel):
 class Settings(BaseModel):
     """Settings of a sandbox. New durations also hold for the batches that are in progress."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     validating_seconds: float = Field(default=0.0, ge=0, description="Seconds that a batch spends in `validating`.")
     in_progress_seconds: float = Field(

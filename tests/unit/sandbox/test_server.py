@@ -244,3 +244,24 @@ def test_large_file_is_not_held_in_memory(client):
         assert sum(len(part) for part in client.files.content(file.id).iter_bytes()) == len(lines)
         assert len(lines) > 60_000_000
         assert peak_memory() - before < 30_000_000
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        ("Bearer key", 200),
+        ("Basic bWU6a2V5", 200),
+        ("Basic bWU6b3RoZXI=", 401),
+        ("Basic bWU=", 401),
+        ("Basic !", 401),
+        ("Basic /w==", 401),
+        ("Bearer", 401),
+        ("Digest key", 401),
+        (None, 401),
+    ],
+)
+def test_the_key_comes_as_bearer_token_or_as_basic_password(sandbox, header, status):
+    """httpx sends Basic auth in place of the key for an address with a user."""
+    sandbox.reset(Settings(api_keys=["key"]))
+    headers = {} if header is None else {"Authorization": header}
+    assert httpx.get(f"{sandbox.base_url}/batches", headers=headers, trust_env=False).status_code == status
