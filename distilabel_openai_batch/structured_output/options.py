@@ -13,10 +13,11 @@ import orjson
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 from pydantic import BaseModel
-from referencing import Registry
 
 from distilabel_openai_batch.structured_output.schema import Mode, StructuredOutput, shorten
+from distilabel_openai_batch.structured_output.schema_cost import LARGEST_SIZE, SchemaCost
 from distilabel_openai_batch.structured_output.strict import make_strict
+from distilabel_openai_batch.structured_output.validator import SchemaValidator
 
 # Accepted values of `mode`: our own names, and the values of `instructor.Mode` for OpenAI, most of which are synonyms.
 _MODES: dict[str | None, Mode] = {
@@ -38,6 +39,9 @@ _MODES: dict[str | None, Mode] = {
 
 # Default of `OpenAILLM`.
 _MAX_RETRIES = 1
+
+# Each retry is billed, and a row may bring its own number.
+_MOST_RETRIES = 100
 
 # A parsed schema holds two pydantic classes and a validator, some 100 kB. If each row has its own schema, the cache
 # must not keep them all.
@@ -63,9 +67,9 @@ def parse_structured_output(structured_output: Mapping[str, Any]) -> StructuredO
     mode = _parse_mode(structured_output.get("mode"))
     max_retries = structured_output.get("max_retries")
     max_retries = _MAX_RETRIES if max_retries is None else max_retries
-    if not isinstance(max_retries, int) or max_retries < 0:
+    if not isinstance(max_retries, int) or not 0 <= max_retries <= _MOST_RETRIES:
         raise ValueError(
-            f"`structured_output` has `max_retries` {max_retries!r}, which must be an integer of 0 or more"
+            f"`structured_output` has `max_retries` {max_retries!r}, which must be an integer from 0 to {_MOST_RETRIES}"
         )
     schema = structured_output.get("schema")
     if not schema:
@@ -133,6 +137,12 @@ def _parse_json(text: bytes, mode: Mode, max_retries: int) -> StructuredOutput:
 
 def _create(schema: dict[str, Any], mode: Mode, max_retries: int, model: type[BaseModel] | None) -> StructuredOutput:
     validator = validator_for(schema, default=Draft202012Validator)
+    cost = SchemaCost(schema)
+    if cost.size > LARGEST_SIZE:
+        raise ValueError(
+            f"the schema of `structured_output` has {cost.size:,} parts with its references followed, and may have"
+            f" {LARGEST_SIZE:,}"
+        )
     try:
         validator.check_schema(schema)
     except SchemaError as error:
@@ -148,8 +158,7 @@ def _create(schema: dict[str, Any], mode: Mode, max_retries: int, model: type[Ba
         max_retries=max_retries,
         model=model,
         distilabel_model=_convert_by_distilabel(schema),
-        # Without a registry the validator fetches references to other hosts.
-        _validator=validator(schema, registry=Registry()),
+        _validator=SchemaValidator(schema, cost),
     )
 
 

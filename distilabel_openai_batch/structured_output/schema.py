@@ -28,10 +28,15 @@ from distilabel_openai_batch.api.failure_codes import (
     TRUNCATED_ANSWER,
 )
 from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.structured_output.validator import (
+    ERRORS_SHOWN,
+    SchemaValidator,
+    ValidationFailedError,
+)
 
 Mode = Literal["json_schema", "tools", "json_object"]
 
-_ERRORS_SHOWN = 5
 _CHARACTERS_SHOWN = 300
 
 
@@ -82,7 +87,7 @@ class StructuredOutput:
     max_retries: int
     model: type[BaseModel] | None
     distilabel_model: type[BaseModel] | None
-    _validator: Any = field(repr=False)
+    _validator: SchemaValidator = field(repr=False)
 
     def apply_to(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return a copy of a request's body that names the schema; the schema replaces a `response_format`."""
@@ -163,13 +168,12 @@ class StructuredOutput:
         """
         try:
             return self._normalise_by_model(text) if self.model else self._normalise_by_schema(text)
-        except _InvalidAnswerError:
+        except (_InvalidAnswerError, RunError):
             raise
         except ValidationError as error:
             raise _InvalidAnswerError(_describe_errors(error)) from None
         except Exception as error:
-            # The user's validator failed → the model may fix the answer. The schema failed, for example by a reference
-            # to nowhere → no answer can fit.
+            # The user's validator failed → the model may fix the answer.
             reason = shorten(f"{type(error).__name__}: {error}")
             raise _InvalidAnswerError(reason, is_repairable=self.model is not None) from None
 
@@ -185,11 +189,12 @@ class StructuredOutput:
             value = from_json(text, allow_inf_nan=False)
         except ValueError as error:
             raise _InvalidAnswerError(f"it is not JSON ({error})") from None
-        errors = sorted(self._validator.iter_errors(value), key=lambda error: [str(part) for part in error.path])
+        try:
+            errors = self._validator.list_errors(value)
+        except ValidationFailedError as error:
+            raise _InvalidAnswerError(shorten(str(error)), is_repairable=False) from None
         if errors:
-            raise _InvalidAnswerError(
-                "; ".join(shorten(f"{error.json_path}: {error.message}") for error in errors[:_ERRORS_SHOWN])
-            )
+            raise _InvalidAnswerError("; ".join(map(shorten, errors)))
         return self._normalise_by_distilabel(text) or to_json(value).decode()
 
     def _normalise_by_distilabel(self, text: str) -> str | None:
@@ -248,5 +253,5 @@ def _describe_errors(error: ValidationError) -> str:
     """Return pydantic's errors without the parts that change with pydantic's version."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(
-        shorten(f"{'.'.join(['$', *map(str, detail['loc'])])}: {detail['msg']}") for detail in errors[:_ERRORS_SHOWN]
+        shorten(f"{'.'.join(['$', *map(str, detail['loc'])])}: {detail['msg']}") for detail in errors[:ERRORS_SHOWN]
     )
