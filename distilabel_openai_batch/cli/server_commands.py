@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import anyio
 import typer
 
+from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.cli.application import app
 from distilabel_openai_batch.cli.arguments import (
     BaseUrlOption,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from distilabel_openai_batch.api.outcomes import Outcome
 
 _SHORTEST_INTERVAL_SECONDS = 0.05
+_LONGEST_INTERVAL_SECONDS = 86_400
 
 _RESUBMISSION_NOTE = (
     "A running pipeline submits the unanswered requests of a cancelled job again: to prevent that, stop the pipeline"
@@ -59,6 +60,8 @@ def watch(
     from distilabel_openai_batch.display.bars import Bars
     from distilabel_openai_batch.operations.server_access import LONG_PATIENCE, ServerAccess, single_server, watch_jobs
 
+    if not interval <= _LONGEST_INTERVAL_SECONDS:
+        raise typer.BadParameter(f"The interval must be at most {_LONGEST_INTERVAL_SECONDS:,} s.")
     reader = open_reader(ledger_dir)
 
     def open_jobs() -> list[JobEntry]:
@@ -169,19 +172,21 @@ def adopt(
     """
     from distilabel_openai_batch.api.batches import KEY_METADATA
     from distilabel_openai_batch.api.outcomes import Answer
+    from distilabel_openai_batch.engine.scratch import scratch_directory
     from distilabel_openai_batch.operations.adopt import read_results
     from distilabel_openai_batch.operations.server_access import SHORT_PATIENCE, ServerAccess
 
     reader = open_reader(ledger_dir)
     name = _scope_for_import(reader, scope, base_url)
-    access = ServerAccess.from_environment(name.base_url)
+    has_credentials = base_url is not None and base_url != public_address(base_url)
+    access = ServerAccess.from_environment(base_url if base_url and has_credentials else name.base_url)
 
     async def run(directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
         async with access.open(SHORT_PATIENCE, LOGGER) as api:
             return await read_results(api, name.base_url, batch_id, directory)
 
-    with TemporaryDirectory() as directory:
-        batch, outcomes = anyio.run(run, Path(directory))
+    with scratch_directory() as directory:
+        batch, outcomes = anyio.run(run, directory)
     with closing(Ledger(reader.path.parent, name)) as ledger:
         if not ledger.adopted_jobs.add_ended(batch, batch.metadata.get(KEY_METADATA, batch.id), outcomes):
             raise OpenAIBatchError(f"The ledger has batch {batch_id} already.")
@@ -202,7 +207,7 @@ def _scope_for_import(reader: LedgerReader, scope: str, base_url: str | None) ->
             return name
     pipeline, _, task = scope.partition("//" if "//" in scope else "/")
     address = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-    return ScopeName(pipeline, task, f"{address.rstrip('/')}/")
+    return ScopeName(pipeline, task, f"{public_address(address.strip()).rstrip('/')}/")
 
 
 @app.command()

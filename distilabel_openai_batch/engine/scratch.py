@@ -1,13 +1,100 @@
-"""Scratch files of a session: the bodies of its requests, and files that are needed for moments."""
+"""Scratch files of a session: their directory, the bodies of requests, and files that are needed for moments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import platform
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import filelock
+
+_PREFIX = "distilabel-openai-batch-"
+# The name of a lock file while its owner has not locked the file yet; no other process opens this name.
+_NEW_LOCK = "owner.new"
+# The name contains the machine: on a network's file system, a lock of another machine may look free.
+_LOCK = f"owner-{platform.node()}.lock".replace("/", "_")
 
 # Most bodies are read in the order in which they were added → read ahead.
 _READ_AHEAD_BYTES = 65_536
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Path]:
+    """Yield a new directory for prompts and answers, readable by its user only, and delete it when the context ends.
+
+    A process that is killed leaves its directory; the next `scratch_directory` of any process deletes the leftovers.
+
+    Raises:
+        OSError: the temporary directory of the system cannot be written.
+    """
+    remove_leftovers()
+    # Another process may delete a leftover with a free lock while this directory is deleted here.
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as temporary:
+        directory = Path(temporary)
+        # The lock file gets its name when the lock is held → a lock that looks free has a dead owner.
+        lock = filelock.FileLock(directory / _NEW_LOCK, mode=0o600, thread_local=False)
+        lock.acquire(blocking=False)
+        try:
+            (directory / _NEW_LOCK).rename(directory / _LOCK)
+            yield directory
+        finally:
+            lock.release()
+
+
+def remove_leftovers() -> int:
+    """Delete the scratch directories of this user whose process died on this machine.
+
+    A directory without a lock file is kept: its owner may be about to lock the directory.
+
+    Returns:
+        The number of deleted directories.
+    """
+    removed = 0
+    with suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+        for entry in entries:
+            if entry.name.startswith(_PREFIX):
+                with suppress(OSError):
+                    removed += _remove_leftover(Path(entry.path))
+    return removed
+
+
+def _remove_leftover(directory: Path) -> bool:
+    """Delete a scratch directory if its owner is dead.
+
+    Returns:
+        `True` if the directory was deleted.
+
+    Raises:
+        OSError: another process deletes the directory, or the directory has no lock.
+    """
+    lock_path = directory / _LOCK
+    if not (_is_own(directory, stat.S_ISDIR) and _is_own(lock_path, stat.S_ISREG)):
+        return False
+    lock = filelock.FileLock(lock_path, thread_local=False)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        return False
+    try:
+        shutil.rmtree(directory, ignore_errors=True)
+    finally:
+        lock.release()
+    return not directory.exists()
+
+
+def _is_own(path: Path, has_type: Callable[[int], bool]) -> bool:
+    """Return whether a path is no symbolic link, has the type, and belongs to this user.
+
+    Raises:
+        OSError: nothing is there.
+    """
+    status = path.lstat()
+    return has_type(status.st_mode) and (not hasattr(os, "getuid") or status.st_uid == os.getuid())
 
 
 @contextmanager

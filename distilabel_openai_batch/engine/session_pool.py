@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -17,6 +16,7 @@ import anyio.to_thread
 import orjson
 from anyio.abc import TaskGroup
 
+from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN_METADATA, SCOPE_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.requests import cut_shards, digest_body
@@ -31,7 +31,7 @@ from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
-from distilabel_openai_batch.engine.scratch import BodyStore
+from distilabel_openai_batch.engine.scratch import BodyStore, scratch_directory
 from distilabel_openai_batch.engine.session import Session, SessionParts
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
@@ -72,8 +72,8 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
         headers=settings.headers,
         azure_api_version=settings.azure_api_version,
     )
-    # A password does not identify a server, and is written to no file.
-    base_url = str(client.base_url.copy_with(username=None, password=None))
+    # A password or a query does not identify a server, and is written to no file.
+    base_url = public_address(str(client.base_url))
     scope = host.scope_name(base_url)
     observer = host.observer(scope)
     # A loader submits the requests of its submitter again, in the same process too, so it counts from 0.
@@ -81,8 +81,8 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
     ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, scope)
     with (
         closing(ledger),
-        TemporaryDirectory(prefix="distilabel-openai-batch-") as temporary,
-        closing(BodyStore(Path(temporary) / "bodies")) as bodies,
+        scratch_directory() as temporary,
+        closing(BodyStore(temporary / "bodies")) as bodies,
     ):
         async with client, anyio.create_task_group() as task_group:
             builder = _Builder(
@@ -94,7 +94,7 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
                 observer=observer,
                 memory=memory,
                 bodies=bodies,
-                directory=Path(temporary),
+                directory=temporary,
                 failure_log=FailureLog(await anyio.to_thread.run_sync(ledger.row_failures.list_rejected)),
             )
             session = builder.session(base_url, task_group)

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.engine.scratch import remove_leftovers
 from distilabel_openai_batch.errors import (
     AuthenticationError,
     ConnectionFailedError,
+    InvalidSettingError,
     LedgerError,
     OpenAIBatchError,
     QuotaError,
@@ -23,6 +26,7 @@ from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.operations.server_access import SHORT_PATIENCE, ServerAccess
 from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.text import plural
 
 _PACKAGES = ("distilabel-openai-batch", "distilabel", "openai")
 """Packages whose versions belong into a bug report."""
@@ -39,6 +43,8 @@ EXTRAS = {
 """Extras that a user may install, with their purpose."""
 
 _EXTRA_REQUIREMENT = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
+
+_KEY_FIX = "Set it to the key only, without quotes or spaces."
 
 _LOCAL_HOST = re.compile(r"localhost|.*\.localhost|127\..*|::1|0\.0\.0\.0")
 
@@ -135,6 +141,13 @@ def _ledger_content(reader: LedgerReader) -> str:
     )
 
 
+def check_scratch_directories() -> Finding:
+    """Delete the prompts that killed runs left in the temporary directory, and return their number."""
+    removed = remove_leftovers()
+    text = f"Removed {plural(removed, 'leftover')} of killed runs." if removed else "No leftovers."
+    return Finding("temporary files", text)
+
+
 def check_base_url(address: str) -> Finding:
     """Check that an address is an HTTP URL with a host."""
     try:
@@ -144,8 +157,9 @@ def check_base_url(address: str) -> Finding:
         # A bracket is not closed, or the port is no number → the address is invalid.
         is_valid = False
     if not is_valid:
-        return Finding("base URL", f"{address} is no valid address.", "Use an address like https://api.openai.com/v1")
-    return Finding("base URL", address)
+        text = f"{public_address(address)} is no valid address."
+        return Finding("base URL", text, "Use an address like https://api.openai.com/v1")
+    return Finding("base URL", public_address(address))
 
 
 def _has_no_version(address: str) -> bool:
@@ -164,12 +178,14 @@ def check_key(address: str) -> tuple[Finding, ServerAccess | None]:
     """
     try:
         access = ServerAccess.from_environment(address)
+    except InvalidSettingError as error:
+        return Finding("key", str(error), _KEY_FIX), None
     except OpenAIBatchError as error:
         return Finding("key", str(error), _source_of_keys(address)), None
     raw = os.environ[access.key_variable]
     if raw != access.key or access.key[0] in "\"'" or not access.key.isascii() or any(map(str.isspace, access.key)):
         text = f"{access.key_variable} has spaces, quotes or non-ASCII characters in it or around it."
-        return Finding("key", text, "Set it to the key only, without quotes or spaces."), access
+        return Finding("key", text, _KEY_FIX), access
     return Finding("key", f"{access.key_variable} is set."), access
 
 
@@ -235,7 +251,7 @@ async def diagnose(chosen: Path | None, address: str) -> list[Finding]:
         address: address of the server.
     """
     base_url = check_base_url(address)
-    findings = [check_versions(), check_extras(), check_ledger(chosen), base_url]
+    findings = [check_versions(), check_extras(), check_ledger(chosen), check_scratch_directories(), base_url]
     if base_url.fix:
         # The address determines the key → without a valid address no key can be checked.
         return findings

@@ -517,6 +517,7 @@ def test_doctor_makes_two_calls_and_finds_no_problem(sandbox, monkeypatch):
         "versions",
         "extras",
         "ledger",
+        "temporary files",
         "base URL",
         "key",
         "batches",

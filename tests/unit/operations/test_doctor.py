@@ -138,6 +138,6 @@ def test_each_error_has_its_fix(error, address, fix):
 async def test_diagnose_checks_no_key_without_a_valid_address(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     subjects = [finding.subject for finding in await doctor.diagnose(tmp_path, "nowhere")]
-    assert subjects == ["versions", "extras", "ledger", "base URL"]
+    assert subjects == ["versions", "extras", "ledger", "temporary files", "base URL"]
     subjects = [finding.subject for finding in await doctor.diagnose(tmp_path, OPENAI)]
-    assert subjects[4:] == ["key"]
+    assert subjects[5:] == ["key"]
