@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import openai
 
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.redirects import RedirectRefusedError, open_storage
 from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
 from distilabel_openai_batch.api.transport import TransientError, Transport
 from distilabel_openai_batch.failpoints import Failpoint
@@ -262,23 +264,55 @@ class FilesAPI:
         size = path.stat().st_size if path.exists() else 0
         # A compressed response would not contain the bytes that a range counts → request "identity".
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
-        stream = self._transport.client.files.with_streaming_response.content(file_id, extra_headers=headers)
         try:
-            async with stream as response:
-                self._transport.note_reached()
-                is_partial = response.status_code == 206
-                tries.note_reply(is_partial=is_partial)
-                with path.open("ab" if is_partial else "wb") as file:
-                    async for chunk in response.iter_bytes():
-                        file.write(chunk)
-                        failpoints.reached(Failpoint.DOWNLOADING)
-        except openai.APIStatusError as error:
-            if error.status_code != 416 or not size:
+            await self._save_content(file_id, headers, path, tries)
+        except (openai.APIStatusError, httpx.HTTPStatusError) as error:
+            if error.response.status_code != 416 or not size:
+                if isinstance(error, httpx.HTTPStatusError):
+                    raise _storage_failure(error.response) from None
                 raise
             # 416 with a matching total means that the file was already complete.
             if error.response.headers.get("content-range") != f"bytes */{size}":
                 path.unlink()
                 raise TransientError(f"The server has no byte {size:,} of the file.") from None
+
+    async def _save_content(self, file_id: str, headers: Mapping[str, str], path: Path, tries: _CutTries) -> None:
+        """Write a file's content to `path`, from the server or from the storage that the server redirects to.
+
+        Raises:
+            httpx.HTTPStatusError: the storage refuses.
+        """
+        client = self._transport.client
+        try:
+            async with client.files.with_streaming_response.content(file_id, extra_headers=headers) as response:
+                await self._save(response.status_code, response.iter_bytes(), path, tries)
+            return
+        except openai.APIConnectionError as error:
+            redirect = error.__cause__
+            if not isinstance(redirect, RedirectRefusedError) or redirect.storage is None:
+                raise
+        # The SDK's `Timeout` may be that of httpx2 → pass its seconds.
+        seconds: Any = getattr(client.timeout, "read", client.timeout)
+        async with open_storage(redirect.storage, headers, seconds) as stored:
+            stored.raise_for_status()
+            await self._save(stored.status_code, stored.aiter_bytes(), path, tries)
+
+    async def _save(self, status_code: int, chunks: AsyncIterator[bytes], path: Path, tries: _CutTries) -> None:
+        self._transport.note_reached()
+        is_partial = status_code == 206
+        tries.note_reply(is_partial=is_partial)
+        with path.open("ab" if is_partial else "wb") as file:
+            async for chunk in chunks:
+                file.write(chunk)
+                failpoints.reached(Failpoint.DOWNLOADING)
+
+
+def _storage_failure(response: httpx.Response) -> Exception:
+    """Return the error for a refusal by the storage to which the server redirected."""
+    text = f"The storage {response.request.url.host} of the file's content refuses (HTTP {response.status_code})."
+    if errors.is_transient(response.status_code, None):
+        return TransientError(text)
+    return errors.RunError(text, status_code=response.status_code)
 
 
 def is_input_file_refused(refusal: errors.RunError | Batch, file_id: str) -> bool:

@@ -20,6 +20,9 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from distilabel_openai_batch import errors
+from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.redirects import RedirectRefusedError, refuse_redirect
+from distilabel_openai_batch.api.secrets import Mask, secrets_of, split_query
 
 T = TypeVar("T")
 
@@ -123,14 +126,21 @@ def sdk_client(
 
     Args:
         base_url: the server's address, `/v1` included; `None` for the SDK's default. An address on Azure ends in
-            `/openai` instead of `/v1`.
+            `/openai` instead of `/v1`. The query of the address is sent with every call.
         api_key: sent to the server and nowhere else.
         timeout: seconds that the server may be silent.
         headers: sent with every call.
         azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's API.
+
+    Raises:
+        InvalidSettingError: the address is no URL.
     """
+    # The SDK would append paths to the query.
+    base_url, query = split_query(base_url)
     # The SDK's version 3 is typed for an httpx2 client, and accepts this one.
-    http_client: Any = httpx.AsyncClient(timeout=timeout, follow_redirects=True)
+    http_client: Any = httpx.AsyncClient(
+        timeout=timeout, follow_redirects=True, event_hooks={"response": [refuse_redirect]}
+    )
     if azure_api_version:
         assert base_url is not None
         # `azure_endpoint` keeps a trailing slash in 1.x, and `azure_deployment` enters the paths of files and batches
@@ -140,9 +150,12 @@ def sdk_client(
             api_version=azure_api_version,
             api_key=api_key,
             default_headers=headers,
+            default_query=query,
             http_client=http_client,
         )
-    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, default_headers=headers, http_client=http_client)
+    return openai.AsyncOpenAI(
+        base_url=base_url, api_key=api_key, default_headers=headers, default_query=query, http_client=http_client
+    )
 
 
 class Transport:
@@ -165,11 +178,13 @@ class Transport:
         self.patience = patience
         self.logger = logger
         self._was_reached = False
+        key = client.api_key if isinstance(client.api_key, str) else ""
+        self._mask = Mask(key, secrets_of(client.default_headers, client.default_query, [str(client.base_url)]))
 
     @property
     def address(self) -> str:
         """Return the server's base URL without credentials."""
-        return _without_credentials(self.client.base_url)
+        return public_address(str(self.client.base_url)).rstrip("/")
 
     async def retry(self, action: str, attempt: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call until it succeeds, fails for good, or exceeds the patience.
@@ -245,11 +260,13 @@ class Transport:
         except openai.APIStatusError as error:
             self._was_reached = True
             raise self._mapped(error) from None
-        except (openai.APIConnectionError, httpx.TransportError) as error:
+        except (openai.APIConnectionError, httpx.TransportError, httpx.TooManyRedirects) as error:
             cause = error.__cause__ or error
+            if isinstance(cause, RedirectRefusedError | httpx.TooManyRedirects):
+                raise self._mapped_redirect(cause) from None
             reason = str(cause) or str(error) or type(error).__name__
             never_sent = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
-            raise TransientError(f"{self.mask_key(reason).rstrip('.')}.", did_nothing=never_sent) from None
+            raise TransientError(f"{self.mask(reason).rstrip('.')}.", did_nothing=never_sent) from None
         except (openai.OpenAIError, ValueError) as error:
             # The reply is no JSON or not of this API, such as a proxy's error page with status 200 → retry.
             raise TransientError(self._shorten(str(error)), is_unexpected_reply=True) from None
@@ -260,18 +277,18 @@ class Transport:
         """Note that the server replied, although the reply may yet break off: later failures are retried for hours."""
         self._was_reached = True
 
-    def mask_key(self, text: str) -> str:
-        """Return a text with the API key replaced by `***`."""
-        return text.replace(self.client.api_key, "***") if self.client.api_key else text
+    def mask(self, text: str) -> str:
+        """Return a text with `***` in place of the API key, secret headers and passwords, however they are written."""
+        return self._mask(text)
 
     def message_of(self, error: openai.APIStatusError) -> str:
-        """Return the API's message, or the page of a proxy, shortened and without the API key."""
+        """Return the API's message, or the page of a proxy, shortened and without secrets."""
         message = error.body.get("message") if isinstance(error.body, dict) else None
         return self._shorten(str(message or error.body or error.message))
 
     def _shorten(self, text: str) -> str:
-        """Return a text in one line, shortened and without the API key."""
-        words = " ".join(self.mask_key(text).split())
+        """Return a text in one line, shortened and without secrets."""
+        words = " ".join(self.mask(text).split())
         return words if len(words) <= _MESSAGE_CHARACTERS else f"{words[:_MESSAGE_CHARACTERS]}…"
 
     def _log_failure(self, action: str, state: RetryCallState) -> None:
@@ -296,7 +313,7 @@ class Transport:
         code, status_code = error_code(error), error.status_code
         text = f"{self.message_of(error)} (HTTP {status_code}{f', {code}' if code else ''})"
         if status_code in PATH_UNKNOWN and _is_collection(error.request.method, error.request.url.path):
-            text = f"{error.request.method} {_without_credentials(error.request.url)} was answered: {text}"
+            text = f"{error.request.method} {public_address(str(error.request.url))} was answered: {text}"
             if not (isinstance(self.client, openai.AsyncAzureOpenAI) or _VERSION_IN_PATH.search(self.address)):
                 text += ". Is the base URL right? The base URL of a server with OpenAI's API usually ends in /v1."
         kind = errors.RunError
@@ -310,6 +327,14 @@ class Transport:
         param = error.body.get("param") if isinstance(error.body, dict) else None
         refusal = kind(text, status_code=status_code, code=code, param=param if isinstance(param, str) else None)
         refusal.did_nothing = True
+        return refusal
+
+    def _mapped_redirect(self, error: RedirectRefusedError | httpx.TooManyRedirects) -> errors.RunError:
+        """Return the error of the run for a redirect, which no retry fixes."""
+        if isinstance(error, httpx.TooManyRedirects):
+            return errors.RunError(f"The server at {self.address} redirects a call again and again.")
+        refusal = errors.RunError(self.mask(str(error)), status_code=error.status_code)
+        refusal.did_nothing = error.did_nothing
         return refusal
 
 
@@ -331,11 +356,6 @@ def _sentence(error: TransientError) -> str:
     """Return the error's text with a full stop, so that another sentence can follow."""
     text = str(error)
     return text if text.endswith((".", "?", "!", "…")) else f"{text}."
-
-
-def _without_credentials(url: object) -> str:
-    bare_url = httpx.URL(str(url)).copy_with(username=None, password=None, query=None, fragment=None)
-    return str(bare_url).rstrip("/")
 
 
 def _duration(seconds: float) -> str:

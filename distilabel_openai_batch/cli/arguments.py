@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 
+from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.cli.output import LOGGER
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
@@ -80,7 +81,7 @@ def open_reader(ledger_dir: Path | None) -> LedgerReader:
 
 def is_selected(name: ScopeName, scope: str | None, base_url: str | None) -> bool:
     """Return whether a scope has the given name (label, pipeline or full name) and server; `None` selects any."""
-    is_at_server = base_url is None or base_url.rstrip("/") == name.base_url.rstrip("/")
+    is_at_server = base_url is None or public_address(base_url).rstrip("/") == name.base_url.rstrip("/")
     return is_at_server and (scope is None or scope in (name.label, name.pipeline, name.full_label))
 
 
@@ -128,7 +129,7 @@ def select_one_scope(reader: LedgerReader, scope: str | None, base_url: str | No
 
 
 def _at(base_url: str | None) -> str:
-    return f" at {base_url}" if base_url else ""
+    return f" at {public_address(base_url)}" if base_url else ""
 
 
 def _ambiguous_scope(names: Sequence[ScopeName]) -> str:

@@ -124,7 +124,7 @@ class SessionSettings:
 
     Attributes:
         base_url: the address of the server, `/v1` included; `None` for the SDK's default. On Azure, `/openai` stands in
-            the place of `/v1`.
+            the place of `/v1`. The address may contain a password, and its query is sent with every call.
         api_key: the API key, sent to the server and nowhere else.
         headers: headers of every call.
         timeout: seconds that the server may be silent.
@@ -144,8 +144,8 @@ class SessionSettings:
         budget: the limit of spending, for all sessions together.
     """
 
-    base_url: str | None
     # distilabel's tracebacks show local variables → keep the secrets out of the `repr`.
+    base_url: str | None = field(repr=False)
     api_key: str = field(repr=False)
     headers: Mapping[str, str] | None = field(repr=False)
     timeout: float

@@ -25,6 +25,7 @@ from distilabel.steps.tasks.base import _Task
 from distilabel.utils.serialization import read_json, read_yaml
 from pydantic import SecretStr
 
+from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
@@ -280,7 +281,7 @@ class _PipelineEstimator:
         except Exception as error:
             raise OpenAIBatchError(f"The step '{name}' cannot be loaded: {error}") from error
         settings = client.session_settings()
-        recorder = _RequestRecorder(f"{str(settings.base_url).rstrip('/')}/", settings)
+        recorder = _RequestRecorder(f"{public_address(str(settings.base_url).strip()).rstrip('/')}/", settings)
         client.use_sessions(recorder)
         if task is step:
             list(step.process_applying_mappings(*inputs))
@@ -321,7 +322,7 @@ def _task_of(step: Any) -> Any:
 
 
 def _address(client: Any) -> str:
-    return str(client.session_settings().base_url if client.api_key else client.base_url or "")
+    return public_address(str(client.session_settings().base_url if client.api_key else client.base_url or ""))
 
 
 def _process(step: Any, inputs: list[_Rows]) -> Iterator[dict[str, Any]]:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
+from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import Batch, EndDetector
 from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.secrets import clean_key
 from distilabel_openai_batch.api.transport import Patience, sdk_client
 from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
 from distilabel_openai_batch.ledger.entries import JobEntry
@@ -42,35 +44,47 @@ class ServerAccess:
     """Address and key of a server.
 
     Attributes:
-        base_url: address of the server.
+        base_url: address of the server, without credentials.
         key_variable: environment variable that holds the key.
         key: API key.
         azure_api_version: version of Azure's API; `None` for a server with OpenAI's API.
+        full_address: address of the server with user, password and query; empty if there are none.
     """
 
     base_url: str
     key_variable: str
     key: str = field(repr=False)
     azure_api_version: str | None = None
+    full_address: str = field(default="", repr=False)
 
     @classmethod
     def from_environment(cls, base_url: str) -> ServerAccess:
         """Return the access to a server with the key in the environment.
 
+        The ledger has no passwords and no queries: for the server in `$OPENAI_BASE_URL` they come from that variable.
+
+        Args:
+            base_url: address of the server.
+
         Raises:
             AuthenticationError: if the environment has no key for the server.
+            InvalidSettingError: if the key contains characters that no key has.
             OpenAIBatchError: if the server is Azure's and the environment has no API version.
         """
+        full_address, base_url = base_url, public_address(base_url)
+        own_address = os.getenv("OPENAI_BASE_URL", "").strip()
+        if full_address == base_url and public_address(own_address).rstrip("/") == base_url.rstrip("/"):
+            full_address = own_address
         is_azure = is_azure_address(base_url)
         variable = "AZURE_OPENAI_API_KEY" if is_azure else "OPENAI_API_KEY"
         version = os.getenv("OPENAI_API_VERSION") if is_azure else None
-        if not (key := os.getenv(variable, "").strip()):
+        if not (key := clean_key(os.getenv(variable, ""), f"The environment variable {variable}")):
             raise AuthenticationError(f"There is no key for {base_url}: set the environment variable {variable}.")
         if is_azure and not version:
             raise OpenAIBatchError(
                 f"{base_url} is an Azure server: set the environment variable OPENAI_API_VERSION, such as `2024-10-21`."
             )
-        return cls(base_url, variable, key, version)
+        return cls(base_url, variable, key, version, full_address if full_address != base_url else "")
 
     @asynccontextmanager
     async def open(self, patience: Patience, logger: logging.Logger) -> AsyncIterator[BatchAPI]:
@@ -81,7 +95,10 @@ class ServerAccess:
             logger: logger of retried calls.
         """
         async with sdk_client(
-            self.base_url, self.key, timeout=_TIMEOUT_SECONDS, azure_api_version=self.azure_api_version
+            self.full_address or self.base_url,
+            self.key,
+            timeout=_TIMEOUT_SECONDS,
+            azure_api_version=self.azure_api_version,
         ) as client:
             yield BatchAPI(client, patience, logger)
 

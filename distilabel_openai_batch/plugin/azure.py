@@ -97,10 +97,11 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
     def session_settings(self) -> SessionSettings:
         """Build the settings of a session with Azure's address, API version and open-ended window."""
         settings = super().session_settings()
+        address, mark, query = str(self.base_url).strip().partition("?")
         return replace(
             settings,
             # With or without a slash at its end, the endpoint is the same server → requests keep their digests.
-            base_url=f"{str(self.base_url).rstrip('/')}/openai",
+            base_url=f"{address.rstrip('/')}/openai{mark}{query}",
             azure_api_version=self.api_version,
             # Azure aims at 24 hours and lets longer jobs go on → they are not cancelled.
             jobs=replace(settings.jobs, window_binds=False),

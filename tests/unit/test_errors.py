@@ -18,6 +18,7 @@ RUN_ERRORS = [
     errors.BatchFailedError,
     errors.MissingSettingError,
     errors.InvalidParametersError,
+    errors.InvalidSettingError,
     errors.RequestsFailedError,
     errors.InternalError,
 ]

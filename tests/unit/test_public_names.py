@@ -22,6 +22,7 @@ PUBLIC_NAMES = [
     "ConnectionFailedError",
     "InternalError",
     "InvalidParametersError",
+    "InvalidSettingError",
     "LedgerError",
     "LoadBatchResults",
     "MissingSettingError",
