@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,21 @@ from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.base_clients.openai import OpenAIBaseClient
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    PrivateAttr,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
 
+from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
+from distilabel_openai_batch.api.secrets import clean_headers, clean_key, public_headers, split_query
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.display.live import choose_display
 from distilabel_openai_batch.display.progress import Progress
@@ -35,6 +47,7 @@ from distilabel_openai_batch.hooks.install import install
 from distilabel_openai_batch.hooks.step_process import is_dry_run, random_state_preserved, running_step
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.plugin.bounds import BOUNDS, check_number
 from distilabel_openai_batch.pricing.budget import Budget
 from distilabel_openai_batch.text import did_you_mean
 
@@ -60,7 +73,7 @@ class BatchClient(OpenAIBaseClient):
     max_bytes_per_job: RuntimeParameter[PositiveInt] = Field(
         default=200_000_000,
         description=(
-            "Maximum size of one job's input file, in bytes. 200 MB is"
+            "Maximum size of one job's input file, in bytes, and at least 1,000. 200 MB is"
             " [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits)."
         ),
     )
@@ -81,15 +94,15 @@ class BatchClient(OpenAIBaseClient):
     min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
         default=1.0,
         description=(
-            "Minimum time between two polls of a job, in seconds. The time grows to a twentieth of the job's age, but"
-            " not above `max_poll_interval`."
+            "Minimum time between two polls of a job, in seconds, and at most a day. The time grows to a twentieth of"
+            " the job's age, but not above `max_poll_interval`."
         ),
     )
     max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
         default=65.0,
         description=(
-            "Maximum time between two polls of a job, in seconds. With 65 seconds a job of 24 hours is polled 1,415"
-            " times."
+            "Maximum time between two polls of a job, in seconds, and at most a day. With 65 seconds a job of 24 hours"
+            " is polled 1,415 times."
         ),
     )
     wait: RuntimeParameter[bool] = Field(
@@ -180,23 +193,50 @@ class BatchClient(OpenAIBaseClient):
             raise ValueError("the value cannot be None")
         return value
 
+    @field_validator(*BOUNDS)
+    @classmethod
+    def _check_number(cls, value: float | None, info: ValidationInfo) -> float | None:
+        """Refuse numbers with which a run would never end, in the constructor and among runtime parameters."""
+        return check_number(str(info.field_name), value)
+
+    @field_serializer("base_url")
+    def _dump_base_url(self, value: str | None) -> str | None:
+        """Write the address without its secrets: distilabel uploads the dump with a dataset."""
+        return value and public_address(value)
+
+    @field_serializer("default_headers")
+    def _dump_headers(self, value: dict[str, str] | None) -> dict[str, str] | None:
+        """Write the headers without the secret ones, as distilabel leaves out the API key."""
+        return value and public_headers(value)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield the fields for `repr`, which tracebacks show, without the secrets of the address and the headers."""
+        for name, value in super().__repr_args__():
+            if name == "base_url" and isinstance(value, str):
+                value = public_address(value)
+            elif name == "default_headers" and isinstance(value, dict):
+                value = public_headers(value)
+            yield name, value
+
     def load(self) -> None:
         """Prepare the calls to the server; no call is made yet.
 
         Raises:
             MissingSettingError: the API key is missing.
+            InvalidSettingError: the API key, a header, the base URL or a number cannot be used.
             BudgetError: `budget` is set, and the price of the model is unknown.
         """
-        if not (self.api_key and self.api_key.get_secret_value()):
+        if not (self.api_key and self.api_key.get_secret_value().strip()):
             variable = self._api_key_env_var
             raise MissingSettingError(
                 f"{type(self).__name__} has no API key. Set the environment variable {variable}"
                 f" (`export {variable}=…`), or pass `api_key=…`."
             )
-        super().load()
         settings = self.session_settings()
+        split_query(settings.base_url)
+        super().load()
         if self.budget is not None and (self._run is None or self._run.submits):
-            budget = Budget(self.budget, settings.base_url or "")
+            budget = Budget(self.budget, public_address(settings.base_url or ""))
             budget.check_price(str(self.model))
             settings = replace(settings, budget=budget)
         host = Host(
@@ -270,13 +310,17 @@ class BatchClient(OpenAIBaseClient):
         self._sessions = sessions
 
     def session_settings(self) -> SessionSettings:
-        """Build the settings of a session from the fields, from the environment and from the submission."""
+        """Build the settings of a session from the fields, from the environment and from the submission.
+
+        Raises:
+            InvalidSettingError: the API key or a header cannot be sent.
+        """
         wait, schedule = self._wait_and_schedule()
         wait = self._run.waits if self._run else wait
         return SessionSettings(
             base_url=self.base_url,
-            api_key=self.api_key.get_secret_value(),
-            headers=self.default_headers,
+            api_key=clean_key(self.api_key.get_secret_value(), f"The API key of {type(self).__name__}"),
+            headers=clean_headers(self.default_headers),
             timeout=self.timeout,
             patience=Patience(retries=self.max_retries),
             max_requests=self.max_requests_per_job,

@@ -21,6 +21,7 @@ from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.errors import InvalidParametersError
 from distilabel_openai_batch.gc_pause import gc_paused
+from distilabel_openai_batch.plugin.bounds import find_not_finite
 from distilabel_openai_batch.plugin.sdk_stub import ClientStub, CompletionView
 
 # Validator of the inputs that `OpenAILLM.agenerate` validates one by one.
@@ -44,9 +45,12 @@ def check_parameters(llm: OpenAILLM, num_generations: int, kwargs: dict[str, Any
     """
     try:
         with _client_replaced(llm, _CAPTURING_CLIENT):
-            _run_until_call(llm, "", num_generations, kwargs)
+            call = _run_until_call(llm, "", num_generations, kwargs)
     except ValidationError as error:
         raise InvalidParametersError(f"`OpenAILLM` refuses the generation parameters: {error}") from None
+    # JSON has no such numbers, and would send `null`.
+    if isinstance(call, APICall) and (place := find_not_finite(call.body)):
+        raise InvalidParametersError(f"The generation parameters must be finite numbers: {place}")
 
 
 def capture_calls(

@@ -26,6 +26,7 @@ from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.hooks import step_process
 from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
 from distilabel_openai_batch.plugin.base import BatchClient
+from distilabel_openai_batch.plugin.bounds import OFFLINE_FIELD, check_number
 from distilabel_openai_batch.plugin.call_capture import capture_calls, check_parameters, read_completion
 from distilabel_openai_batch.plugin.embeddings import embed
 from distilabel_openai_batch.plugin.model_parameters import TokenLimitParameter, adapt_body
@@ -144,6 +145,11 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             **({"schema": json.loads(schema)} if isinstance(schema, str) else {}),
             **({"mode": mode.value} if isinstance(mode, enum.Enum) else {}),
         }
+
+    @field_validator(OFFLINE_FIELD)
+    @classmethod
+    def _check_offline_interval(cls, value: int | None) -> float | None:
+        return check_number(OFFLINE_FIELD, value)
 
     @field_serializer("structured_output")
     def _dump_structured_output(self, value: object) -> object:
