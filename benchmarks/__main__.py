@@ -22,7 +22,7 @@ from benchmarks.runs import Runs
 FIGURES: dict[str, Callable[[Runs], Figure]] = {
     module.__name__.rpartition(".")[2]: module.measure
     for module in (cpu, parts, wall, memory, jobs, polling, pipeline, resume, scale)
-}
+} | {"growth": pipeline.measure_growth}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

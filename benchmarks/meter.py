@@ -54,6 +54,8 @@ class Meter:
         cpu: seconds of user and system time of this process and of its children that have ended.
         system: seconds of system time, part of `cpu`.
         peak: bytes of peak resident memory above the resident memory at the start; `None` if `/proc` is missing.
+        largest_peak: bytes of peak resident memory of the largest of this process and its children that have ended,
+            above the resident memory of this process at the start; `None` if `/proc` is missing.
         more: further values that a contender reports.
     """
 
@@ -61,6 +63,7 @@ class Meter:
         self.more: dict[str, Any] = {}
         self.wall = self.cpu = self.system = 0.0
         self.peak: int | None = None
+        self.largest_peak: int | None = None
 
     def __enter__(self) -> Meter:
         gc.collect()
@@ -78,6 +81,8 @@ class Meter:
         highest = _kilobytes("VmHWM")
         if highest and self._resident:
             self.peak = (highest - self._resident) * 1_024
+            children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+            self.largest_peak = (max(highest, children) - self._resident) * 1_024
 
 
 def _times() -> tuple[float, float]:

@@ -38,7 +38,9 @@ class Plan:
         memory: numbers of requests whose peak memory is measured.
         resume: number of answered requests that a second process finds in the ledger.
         rows: rows of the distilabel Task whose jobs are counted.
-        pipeline_rows: rows of the whole pipeline.
+        pipeline_rows: rows of the pipeline with UltraFeedback, and of the pipeline that is streamed.
+        growth_rows: numbers of rows of the pipelines whose growth is measured, in ascending order.
+        copied_rows: rows of the pipeline that is compared with a step that copies.
         job_seconds: seconds that a job is in progress while rows are streamed.
         synchronous: number of synchronous calls; their time is scaled to the other sizes.
         scale: number of simulated requests.
@@ -58,6 +60,8 @@ class Plan:
     resume: int
     rows: int
     pipeline_rows: int
+    growth_rows: tuple[int, ...]
+    copied_rows: int
     job_seconds: float
     synchronous: int
     scale: int
@@ -79,6 +83,8 @@ PLANS = {
         resume=1_000_000,
         rows=10_000,
         pipeline_rows=5_000,
+        growth_rows=(5_000, 10_000, 50_000, 200_000),
+        copied_rows=40_000,
         job_seconds=2.0,
         synchronous=1_000,
         scale=10_000_000,
@@ -99,6 +105,8 @@ PLANS = {
         resume=2_000,
         rows=200,
         pipeline_rows=500,
+        growth_rows=(200, 400),
+        copied_rows=400,
         job_seconds=0.5,
         synchronous=100,
         scale=200_000,

@@ -3,6 +3,7 @@
 Options:
     kind: `ours`, `offline`, `synchronous`, `stream`, or `none` for the same steps without an LLM.
     judge: `True` to add UltraFeedback.
+    tasks: number of TextGeneration Tasks in a row, 1 by default; each reads the generation of the Task before.
     per_job: `max_requests_per_job`, together with `max_jobs=2`; without this option the defaults apply.
 """
 
@@ -64,6 +65,14 @@ def _build(options: dict[str, Any], rows: list[dict[str, str]]) -> None:
         last = StreamBatchResults(task=TextGeneration(llm=_llm(options)), data=rows)
     else:
         last = LoadDataFromDicts(data=rows) >> TextGeneration(llm=_llm(options), input_batch_size=50)
+    for number in range(1, options.get("tasks", 1)):
+        earlier = "generation" if number == 1 else f"generation_{number - 1}"
+        last = last >> TextGeneration(
+            llm=_llm(options),
+            input_batch_size=50,
+            input_mappings={"instruction": earlier},
+            output_mappings={"generation": f"generation_{number}", "model_name": f"model_name_{number}"},
+        )
     if not options.get("judge"):
         last >> Clock(input_batch_size=50)
         return
@@ -79,6 +88,7 @@ def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence
     started = time.time()
     with meter:
         dataset = pipeline.run(use_cache=False)["default"]["train"]
+    meter.more["peak"] = meter.largest_peak
     seen = sorted(row["seen_at"] - started for row in dataset) if "seen_at" in dataset.column_names else []
     if seen:
         meter.more |= {"first": seen[0], "half": seen[len(seen) // 2], "last": seen[-1]}

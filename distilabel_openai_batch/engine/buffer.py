@@ -1,7 +1,8 @@
 """Buffer of the calls of many callers, which are flushed together.
 
-The buffer flushes when every other task of the event loop is blocked, so that no caller is left that could add to the
-flush, or when a job is full. It knows neither the callers nor the means by which requests are answered.
+The buffer flushes when a job is full, or when no caller is left that could add to the flush: every other task of the
+event loop is blocked, no local work is in progress, and the buffer is not held. A pipeline's step holds the buffer
+while more rows are on their way. The buffer knows neither the callers nor the means by which requests are answered.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.gc_pause import gc_paused
 
@@ -69,6 +71,7 @@ class CallBuffer:
         observer: receives the events of the run.
         all_may_fail: whether the run goes on although all submitted requests fail alike.
         is_crowded: whether jobs wait for others to end before they are created.
+        activity: the local work of the session; the end of the work may flush the buffer.
 
     Attributes:
         error: the error of `fail`, which every caller gets; `None` while the run goes on.
@@ -84,6 +87,7 @@ class CallBuffer:
         observer: Observer,
         all_may_fail: bool = False,
         is_crowded: Callable[[], bool] = lambda: False,
+        activity: Activity | None = None,
     ) -> None:
         self._answer = answer
         self._is_full = is_full
@@ -93,6 +97,9 @@ class CallBuffer:
         self._observer = observer
         self._all_may_fail = all_may_fail
         self._is_crowded = is_crowded
+        self._activity = activity or Activity()
+        self._activity.call_when_idle(self._schedule_flush)
+        self._is_held = False
         self._waiting: dict[str, _PendingRequest] = {}
         self._pending: list[_PendingRequest] = []
         self._pending_bytes = 0
@@ -150,6 +157,16 @@ class CallBuffer:
         self._waiting.clear()
         self._pending.clear()
 
+    def hold(self) -> None:
+        """Flush full jobs alone until `release`: more calls are on their way."""
+        self._is_held = True
+
+    def release(self) -> None:
+        """Flush when every caller waits: no more calls are on their way for now."""
+        self._is_held = False
+        self._schedule_flush()
+        self._end_if_idle()
+
     def _add(self, pending: _PendingRequest) -> None:
         self._pending.append(pending)
         self._pending_bytes += len(pending.request.body)
@@ -161,15 +178,16 @@ class CallBuffer:
             self._schedule_flush()
 
     def _schedule_flush(self) -> None:
-        if self._pending and not self._flush_scheduled:
+        if self._pending and not self._flush_scheduled and not self._is_held:
             self._flush_scheduled = True
             self._task_group.start_soon(self._flush_when_all_wait)
 
     async def _flush_when_all_wait(self) -> None:
         await anyio.wait_all_tasks_blocked()
         self._flush_scheduled = False
-        if not (self._only_retries_pending and self._is_crowded()):
-            self._flush()
+        if self._is_held or self._activity.is_busy or (self._only_retries_pending and self._is_crowded()):
+            return
+        self._flush()
 
     def _flush(self) -> None:
         pending, self._pending, self._pending_bytes = self._pending, [], 0
@@ -207,8 +225,13 @@ class CallBuffer:
 
     def _end_if_idle(self) -> None:
         self._settle_failed()
-        if self._batches_in_progress and not self._running_flushes and not self._pending:
+        if self._batches_in_progress and self._is_idle:
             self.fail(self._not_finished(self._batches_in_progress))
+
+    @property
+    def _is_idle(self) -> bool:
+        """State of the buffer: no request is being answered, and no call is on its way."""
+        return not (self._running_flushes or self._pending or self._is_held)
 
     def _deliver(self, flush: int, outcomes: Mapping[str, Outcome]) -> None:
         answers = retries = 0
@@ -253,7 +276,7 @@ class CallBuffer:
         # `LoadBatchResults` with another Task finds no request. Raise the error; otherwise the log would advise to
         # submit, and so bill, every request again.
         if permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
-            if not self._running_flushes and not self._pending:
+            if self._is_idle:
                 failure = self._failed[0][1]
                 self.fail(
                     errors.RequestsFailedError(

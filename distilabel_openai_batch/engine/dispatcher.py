@@ -154,6 +154,14 @@ class Dispatcher:
         Returns:
             Ids of the batches that are in progress and not waited for.
         """
+        with self._running_jobs.activity.busy():
+            calls = await self._plan(requests, deliver, deadline, is_first)
+        return await _run_concurrently(calls)
+
+    async def _plan(
+        self, requests: Sequence[Request], deliver: Deliver, deadline: float, is_first: bool
+    ) -> list[Callable[[], Awaitable[list[str]]]]:
+        """Deliver the outcomes in the ledger; return a call for each job that answers other requests, see `_answer`."""
         # One look-up at a time, so that jobs are created in the order of their requests.
         async with self._look_up_lock:
             found = await self._look_up(requests, deliver, is_first)
@@ -174,7 +182,7 @@ class Dispatcher:
             partial(self._submit_sync, shard, deliver) if is_sync else partial(self._submit, shard, deliver, deadline)
             for shard in self._cut(to_submit)
         ]
-        return await _run_concurrently([*waits, *submissions])
+        return [*waits, *submissions]
 
     async def _look_up(self, requests: Sequence[Request], deliver: Deliver, is_first: bool) -> _LookUp:
         """Sort requests by their entries in the ledger, and deliver known outcomes in chunks."""

@@ -252,7 +252,9 @@ class JobRunner:
             case JobState.CREATED:
                 return await self._watch(run)
             case JobState.ENDED:
-                return await self._collect(run)
+                with self._running_jobs.activity.busy():
+                    collected = await self._collect(run)
+                return JobEnding.COLLECTED if collected else await self._replace_refused(run)
             case JobState.SYNCHRONOUS:
                 run.job = await self._drop(run.job)
                 return JobEnding.DROPPED
@@ -318,14 +320,20 @@ class JobRunner:
         run.job = await anyio.to_thread.run_sync(self._ledger.jobs.mark_ended, run.job, batch)
         return None
 
-    async def _collect(self, run: _Run) -> JobEnding | None:
+    async def _collect(self, run: _Run) -> bool:
+        """Collect the results of a batch that has ended; return whether the server had accepted the batch."""
         batch = run.batch
         if batch is None:
             assert run.job.batch_id
             batch = run.batch = await self._api.retrieve(run.job.batch_id)
         if collected := await self.collector.collect(run.job, batch, run.deliver):
             run.job = collected
-            return JobEnding.COLLECTED
+        return collected is not None
+
+    async def _replace_refused(self, run: _Run) -> JobEnding | None:
+        """Prepare another batch in place of a refused batch."""
+        batch = run.batch
+        assert batch
         self._observer.on_batch_refused(batch)
         if not run.shard:
             run.job = await self._drop(run.job)

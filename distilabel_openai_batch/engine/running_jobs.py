@@ -1,4 +1,4 @@
-"""Jobs that tasks of this session run, so that no two tasks run the same job."""
+"""Jobs that tasks of this session run, so that no two tasks run the same job, and the local work of these tasks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from contextlib import contextmanager
 
 import anyio
 
+from distilabel_openai_batch.engine.activity import Activity
+
 
 class RunningJobs:
-    """The jobs that a task of this session runs now, by their ids in the ledger."""
+    """The jobs that a task of this session runs now, by their ids in the ledger.
+
+    Attributes:
+        activity: the local work of the jobs' tasks.
+    """
 
     def __init__(self) -> None:
+        self.activity = Activity()
         self._ended: dict[int, anyio.Event] = {}
 
     def __contains__(self, job_id: int) -> bool:

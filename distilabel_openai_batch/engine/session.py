@@ -10,6 +10,7 @@ import orjson
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, digest_body
+from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
 from distilabel_openai_batch.engine.failure_log import FailureLog
@@ -34,6 +35,7 @@ class SessionParts:
 
     Attributes:
         buffer: holds the requests until they are answered.
+        activity: the local work of the session.
         ledger: knows the requests of earlier runs.
         observer: receives the events of the run.
         memory: tells equal requests of this process apart.
@@ -43,6 +45,7 @@ class SessionParts:
     """
 
     buffer: CallBuffer
+    activity: Activity
     ledger: Ledger
     observer: Observer
     memory: ScopeMemory
@@ -71,11 +74,30 @@ class Session:
         self.was_interrupted = False
         self._settings = settings
         self._buffer = parts.buffer
+        self._activity = parts.activity
         self._ledger = parts.ledger
         self._observer = parts.observer
         self._memory = parts.memory
         self._bodies = parts.bodies
         self._failure_log = parts.failure_log
+
+    def hold(self) -> None:
+        """Submit full jobs alone until `release`: more calls are on their way."""
+        self._buffer.hold()
+
+    def release(self, *, more_may_come: bool = False) -> None:
+        """Submit all calls when every caller waits: no more calls are on their way for now.
+
+        Args:
+            more_may_come: whether calls may follow later. A session that does not wait for jobs then goes on holding
+                its calls: the session ends when all its calls are submitted.
+        """
+        if self._settings.jobs.wait or not more_may_come:
+            self._buffer.release()
+
+    async def wait_until_idle(self) -> None:
+        """Wait until the session only waits for the server: it reads no results and looks nothing up."""
+        await self._activity.wait_until_idle()
 
     async def submit(self, calls: Iterable[APICall | Failure], read: ReadOutcome | None = None) -> list[Outcome]:
         """Wait until each call has an outcome; submit a call again if its answer does not fit its schema.

@@ -166,13 +166,21 @@ class _Builder:
             observer=self.observer,
             all_may_fail=run is not None,
             is_crowded=lambda: limit.is_crowded,
+            activity=running_jobs.activity,
         )
         task_group.start_soon(self._watch_for_interruption, job_runner)
         submission = Submission(
             self.api, self.ledger, self.adopter, self.directory, metadata, self.host.logger, run.name if run else ""
         )
         parts = SessionParts(
-            self.buffer, self.ledger, self.observer, self.memory, submission, self.bodies, self.failure_log
+            self.buffer,
+            running_jobs.activity,
+            self.ledger,
+            self.observer,
+            self.memory,
+            submission,
+            self.bodies,
+            self.failure_log,
         )
         return Session(base_url, settings, parts)
 

@@ -60,7 +60,7 @@ class SyncRunner:
         job, claimed_ids = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard, JobState.SYNCHRONOUS)
         claimed, others = shard.split_by_ids(set(claimed_ids))
         if claimed:
-            with self._running_jobs.running(job.id):
+            with self._running_jobs.running(job.id), self._running_jobs.activity.busy():
                 await self._run(job, claimed, deliver)
         else:
             await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)

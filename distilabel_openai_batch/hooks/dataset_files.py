@@ -24,6 +24,8 @@ from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client, ta
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.stopping import running_pipelines
 
+_ROWS_PER_FILE = 2_000
+
 
 @patch(serialization, "write_json", parameters=["filename", "data"])
 @patch(serialization, "write_yaml", parameters=["filename", "data"])
@@ -42,10 +44,10 @@ def _write_whole_file(original: Any, filename: Path, data: Any) -> None:
 
 @patch(BasePipeline, "_setup_write_buffer", parameters=["self", "use_cache"])
 def _setup_write_buffer(original: Any, self: Any, use_cache: bool = True) -> None:
-    """Tell the write buffer which failure columns the pipeline's steps add, see `_write`."""
+    """Prepare the write buffer, see `_prepare`."""
     original(self, use_cache)
     if pipeline_uses_batch_client(self):
-        self._write_buffer._openai_batch_columns = _pipeline_failure_columns(self)
+        _prepare(self._write_buffer, self)
 
 
 @patch(_WriteBuffer, "_write", parameters=["self", "step_name"])
@@ -97,11 +99,20 @@ def rewrite_dataset(pipeline: Any, stored: dict[str, list[Any]]) -> None:
     shutil.rmtree(path, ignore_errors=True)
     leaf_steps = pipeline.dag.leaf_steps
     buffer = _WriteBuffer(path, leaf_steps, steps_cached=dict.fromkeys(pipeline.dag, True))
-    buffer._openai_batch_columns = _pipeline_failure_columns(pipeline)
+    _prepare(buffer, pipeline)
     for name in leaf_steps:
         for batch in stored.get(name, []):
             buffer.add_batch(batch)
     buffer.close()
+
+
+def _prepare(buffer: Any, pipeline: Any) -> None:
+    """Tell a write buffer which failure columns the pipeline's steps add, see `_write`; set the size of its files.
+
+    distilabel writes a file for each fifty rows, and reads and writes each file again at the end.
+    """
+    buffer._openai_batch_columns = _pipeline_failure_columns(pipeline)
+    buffer._buffers_dump_batch_size = dict.fromkeys(buffer._buffers_dump_batch_size, _ROWS_PER_FILE)
 
 
 def _pipeline_failure_columns(pipeline: Any) -> list[str]:

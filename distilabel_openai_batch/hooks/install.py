@@ -4,12 +4,15 @@ from __future__ import annotations
 
 # The import of each module registers the patches of that module.
 from distilabel_openai_batch.hooks import (  # noqa: F401
+    bookkeeping,
     dataset_files,
     ray,
     registry,
     resuming,
+    row_flow,
     row_storage,
     scheduling,
+    step_loop,
     step_process,
     stopping,
     task_outputs,

@@ -4,7 +4,7 @@ distilabel 1.5.3 starts an actor for each step and never waits for the actor's r
 of a machine, the pipeline waits for ever or returns an empty Distiset. Here a thread waits for each actor, and passes
 the actor's error to `Pipeline._error_callback`, as a local pipeline does.
 
-Replaced: methods of `RayPipeline`: `run` and `QueueClass`, `_run_step`, `_send_batch_to_step`, the two loops
+Replaced: methods of `RayPipeline`: `run` and `QueueClass`, `_run_step`, the two loops
 `_output_queue_loop` and `_run_load_queue_loop`, and `_set_steps_not_loaded_exception`.
 
 Ray is imported inside functions, so that only a `RayPipeline` imports Ray.
@@ -29,7 +29,6 @@ from distilabel.utils.logging import setup_logging, stop_logging
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch, patch_property, require
-from distilabel_openai_batch.hooks.scheduling import tasks_count_as_ordinary
 from distilabel_openai_batch.hooks.stopping import LOAD_ERROR_SECONDS
 
 _NAMES_SECONDS = 5.0
@@ -230,16 +229,6 @@ def _run_step(original: Any, self: Any, step: Any, input_queue: Any, replica: in
         self._openai_batch_actors.start(step, input_queue, replica)
     else:
         original(self, step, input_queue, replica)
-
-
-@patch(RayPipeline, "_send_batch_to_step", parameters=["self", "batch"])
-def _send_batch_to_step(original: Any, self: Any, batch: Any) -> None:
-    """Send a Task with a client its rows through the queue, as an ordinary step.
-
-    distilabel sends a global step a path to the rows, on a disk that the step's machine may not have.
-    """
-    with tasks_count_as_ordinary():
-        original(self, batch)
 
 
 @patch(RayPipeline, "_output_queue_loop", parameters=["self"])

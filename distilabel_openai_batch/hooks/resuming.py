@@ -4,8 +4,8 @@ After a `kill -9`, distilabel's cache says that rows were sent to a step and no 
 client therefore starts from the steps whose whole output is cached, and repeats all other steps: answers of the Batch
 API come from the ledger.
 
-Replaced: `_load_batch_manager`, which reads the cached state; `_teardown`, which ends a run; and
-`_ready_to_create_batch`, which decides whether a step gets a batch.
+Replaced: `_load_batch_manager`, which reads the cached state; `_teardown`, which ends a run; and `get_batch` and
+`_ready_to_create_batch`, which make a step's batches.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from distilabel.pipeline.ray import RayPipeline
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
 from distilabel_openai_batch.hooks.dataset_files import rewrite_dataset
 from distilabel_openai_batch.hooks.registry import patch
+from distilabel_openai_batch.hooks.row_flow import RowFlow
 from distilabel_openai_batch.hooks.row_storage import read_stored_batches, rows_directory
 from distilabel_openai_batch.hooks.stopping import running_pipelines, stop_log_listener, terminate_pool
 
@@ -70,6 +71,7 @@ def _load_batch_manager(original: Any, self: Any, use_cache: bool = True) -> Non
     batches of a step's output are taken for all of them.
     """
     complete = _execution_directory(self) / _COMPLETE
+    self._openai_batch_flow = None
     if not pipeline_uses_batch_client(self):
         original(self, use_cache)
         return
@@ -80,6 +82,8 @@ def _load_batch_manager(original: Any, self: Any, use_cache: bool = True) -> Non
     if isinstance(self, (Pipeline, RayPipeline)) and self._batch_manager.can_generate():
         self._openai_batch_stop = None
         self._openai_batch_waits_for_submissions = False
+        self._openai_batch_cache_location = self._openai_batch_load_stages = None
+        self._openai_batch_flow = RowFlow(self)
         running_pipelines[:] = [self]
         if not self._dry_run:
             complete.unlink(missing_ok=True)
@@ -146,12 +150,22 @@ def _may_be_complete(dag: Any, name: str, stored: dict[str, list[Any]]) -> bool:
 
 @patch(_BatchManagerStep, "_ready_to_create_batch", parameters=["self"])
 def _ready_to_create_batch(original: Any, self: Any) -> bool:
-    """Give a step an empty batch if all its predecessors have yielded no rows.
+    """Give a step an empty last batch if all its predecessors have ended, and their last rows were sent before.
 
-    distilabel would send such a step nothing, with any LLM, and the pipeline would wait for the step for ever.
+    distilabel would send such a step no last batch, with any LLM, and the pipeline would wait for the step for ever.
     """
-    if running_pipelines and not self.convergence_step and self.data and self.seq_no == 0:
+    is_complete = getattr(self, "_openai_batch_is_complete", False)
+    if running_pipelines and not self.convergence_step and self.data and not is_complete:
         has_rows = any(batch.data[0] for batches in self.data.values() for batch in batches)
         if not has_rows and all(name in self.last_batch_received for name in self.data):
             return True
     return bool(original(self))
+
+
+@patch(_BatchManagerStep, "get_batch", parameters=["self"])
+def _get_batch(original: Any, self: Any) -> Any:
+    """Note a step's last batch, see `_ready_to_create_batch`."""
+    batch = original(self)
+    if batch is not None and batch.last_batch:
+        self._openai_batch_is_complete = True
+    return batch

@@ -1,18 +1,18 @@
 """Process the row groups of a Task concurrently.
 
-A Task with a client is given its whole dataset in one call, see `scheduling`. This module cuts the dataset into the row
-groups that distilabel would have made, and runs the Task's unchanged `process` for all groups at the same time: the
-requests of all groups go into one job.
+A row group is the rows of one call of the Task's unchanged `process`: a batch of distilabel. All groups run at the same
+time, so that their requests go into one job.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
 import anyio
 import greenback
+from anyio.abc import TaskGroup
 from distilabel.steps import GlobalStep, Step
 
 from distilabel_openai_batch.engine.calls import CallLog
@@ -20,21 +20,17 @@ from distilabel_openai_batch.hooks import failure_columns
 from distilabel_openai_batch.hooks.registry import original_of
 from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, seed_random_numbers
 
+Rows = list[dict[str, Any]]
+
 formatted_outputs: ContextVar[list[int] | None] = ContextVar("formatted_outputs", default=None)
 """The rows of each output that `_Task._format_outputs` formatted for the running row group."""
 
 failure_column: ContextVar[str | None] = ContextVar("failure_column", default=None)
-"""The failure column's name while `process_side_by_side` runs a row group; `None` elsewhere."""
+"""The failure column's name while `RowGroups` runs a row group; `None` elsewhere."""
 
 
-async def process_side_by_side(
-    task: Any,
-    client: Any,
-    groups: Sequence[tuple[list[dict[str, Any]], ...]],
-    finished: Callable[[int, list[dict[str, Any]]], None],
-    failure_column_name: str | None = None,
-) -> None:
-    """Process row groups of a step concurrently.
+class RowGroups:
+    """The row groups of a Task, which run concurrently.
 
     Each group's synchronous `process` runs under greenback, so that the blocking `generate` can await. Groups start in
     order and switch only where a group awaits, so that a second run makes equal requests in the same order. If a group
@@ -43,19 +39,60 @@ async def process_side_by_side(
     Args:
         task: the loaded step.
         client: the step's client, see `clients.batch_client`.
-        groups: the arguments of `process` for each group.
         finished: called with a group's index and output rows as soon as the group is done.
         failure_column_name: the column for failures; by default the column of `add_failures`.
-
-    Raises:
-        RunError: the run cannot continue.
-        DistilabelOfflineBatchGenerationNotFinishedException: the run stops before all jobs have ended.
     """
-    column = (failure_column_name or failure_columns.column_name(task.name)) if client.add_failures else None
-    process_applying_mappings = original_of(Step, "process_applying_mappings")
-    stopping_errors: list[Exception] = []
 
-    async def process(index: int) -> None:
+    def __init__(
+        self,
+        task: Any,
+        client: Any,
+        finished: Callable[[int, Rows], None],
+        failure_column_name: str | None = None,
+    ) -> None:
+        self._task = task
+        self._client = client
+        self._finished = finished
+        self._column = (failure_column_name or failure_columns.column_name(task.name)) if client.add_failures else None
+        self._process = original_of(Step, "process_applying_mappings")
+        self._stopping_errors: list[Exception] = []
+        self._task_group: TaskGroup
+
+    async def run(self, feed: Callable[[Any], Awaitable[None]]) -> None:
+        """Run the groups that `feed` starts, until all are done.
+
+        Args:
+            feed: calls `start` for each group; is given the session of the client. `feed` and all groups are cancelled
+                as soon as a group raises an error that stops the pipeline.
+
+        Raises:
+            RunError: the run cannot continue.
+            DistilabelOfflineBatchGenerationNotFinishedException: the run stops before all jobs have ended.
+            Exception: the error of `feed`.
+        """
+        async with self._client.session() as session, anyio.create_task_group() as self._task_group:
+            try:
+                await feed(session)
+            except Exception as error:
+                self._stop(error)
+        if self._stopping_errors:
+            raise self._stopping_errors[0]
+
+    def start(self, index: int, group: tuple[Rows, ...]) -> None:
+        """Start a group.
+
+        Args:
+            index: the group's number, which seeds the group's random numbers.
+            group: the arguments of `process`: the rows of each predecessor.
+        """
+        self._task_group.start_soon(self._run_group, index, group)
+
+    def _stop(self, error: Exception) -> None:
+        self._stopping_errors.append(error)
+        self._task_group.cancel_scope.cancel()
+
+    async def _run_group(self, index: int, group: tuple[Rows, ...]) -> None:
+        task, column = self._task, self._column
         log = CallLog()
         formatted_outputs.set([])
         failure_column.set(column)
@@ -64,43 +101,63 @@ async def process_side_by_side(
         group_error: Exception | None = None
         try:
             with log.activate():
-                rows = next(process_applying_mappings(task, *groups[index]))
+                rows = next(self._process(task, *group))
         except PIPELINE_STOPPING_ERRORS as error:
-            stopping_errors.append(error)
+            self._stop(error)
             return
         except Exception as error:
             task._logger.warning(f"⚠️ Row group {index} of step '{task.name}' failed and gets `None`s: {error!r}.")
-            rows = task.impute_step_outputs(groups[index][0])
+            rows = task.impute_step_outputs(group[0])
             group_error = error
         if column:
-            rows = add_failure_column(task, column, log, groups[index][0], rows, group_error)
-        finished(index, rows)
-
-    async with client.session(), anyio.create_task_group() as task_group:
-        for index in range(len(groups)):
-            task_group.start_soon(process, index)
-    if stopping_errors:
-        raise stopping_errors[0]
+            rows = add_failure_column(task, column, log, group[0], rows, group_error)
+        self._finished(index, rows)
 
 
-def split_into_row_groups(step: Any, args: tuple[list[dict[str, Any]], ...]) -> list[tuple[list[dict[str, Any]], ...]]:
-    """Cut a step's rows into the batches that distilabel would send if the step were not made global.
-
-    A step that is a `GlobalStep` by itself keeps all rows together. So does a step with several predecessors, whose
-    rows belong together.
+async def process_side_by_side(
+    task: Any,
+    client: Any,
+    groups: Iterable[tuple[Rows, ...]],
+    finished: Callable[[int, Rows], None],
+    failure_column_name: str | None = None,
+) -> None:
+    """Process row groups concurrently.
 
     Args:
-        step: the step.
-        args: the arguments of `process`: the rows of each predecessor.
+        task: see `RowGroups`.
+        client: see `RowGroups`.
+        groups: the arguments of `process` for each group.
+        finished: see `RowGroups`.
+        failure_column_name: see `RowGroups`.
+
+    Raises:
+        RunError: the run cannot continue.
+        DistilabelOfflineBatchGenerationNotFinishedException: the run stops before all jobs have ended.
+    """
+    row_groups = RowGroups(task, client, finished, failure_column_name)
+
+    async def feed(_session: Any) -> None:
+        for index, group in enumerate(groups):
+            row_groups.start(index, group)
+
+    await row_groups.run(feed)
+
+
+def split_into_row_groups(step: Any, args: tuple[Rows, ...]) -> list[tuple[Rows, ...]]:
+    """Cut a step's rows into the batches that distilabel sends to the step.
+
+    Args:
+        step: the step. A `GlobalStep` gets all rows in one batch.
+        args: the rows of each predecessor.
 
     Returns:
-        The arguments of `process` for each group.
+        The arguments of `process` for each batch.
     """
-    if isinstance(step, GlobalStep) or len(args) != 1 or not args[0]:
+    longest = max(map(len, args), default=0)
+    size = longest if isinstance(step, GlobalStep) else step.input_batch_size
+    if not longest:
         return [args]
-    [rows] = args
-    size = step.input_batch_size
-    return [(rows[start : start + size],) for start in range(0, len(rows), size)]
+    return [tuple(rows[start : start + size] for rows in args) for start in range(0, longest, size)]
 
 
 def add_failure_column(

@@ -20,7 +20,8 @@ from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.hooks.registry import patch
-from distilabel_openai_batch.hooks.row_storage import pickles_rows
+from distilabel_openai_batch.hooks.row_storage import keeps_row_types
+from distilabel_openai_batch.hooks.stopping import mark_child
 
 PIPELINE_STOPPING_ERRORS = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
 """Errors that stop the whole pipeline; any other error of a row group fills the group with `None`s."""
@@ -65,8 +66,9 @@ def _run(original: Any, self: Any) -> Any:
     global _running_step, _dry_run
     _running_step, _dry_run = self.step.name, self.dry_run
     if batch_client(self.step) is not None:
+        mark_child()
         seed_random_numbers(self.step)
-        pickles_rows.set(True)
+        keeps_row_types.set(True)
     try:
         return original(self)
     except _StepWrapperException as error:

@@ -21,6 +21,7 @@ from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedExc
 from distilabel.pipeline.base import _STEP_LOAD_FAILED_CODE, _STEP_UNLOADED_CODE, BasePipeline
 from distilabel.pipeline.local import Pipeline
 from distilabel.pipeline.ray import RayPipeline
+from distilabel.pipeline.step_wrapper import _StepWrapperException
 from distilabel.utils import logging
 
 from distilabel_openai_batch.errors import RunError
@@ -40,7 +41,7 @@ LOAD_ERROR_SECONDS = 10.0
 """Seconds to wait for the error of a step that could not be loaded, after the step has reported the failed load."""
 
 _RUN_AGAIN = (
-    "Run the pipeline again to continue and to collect the answers of its jobs. Until then the dataset is empty."
+    "Run the pipeline again to continue and to collect the answers of its jobs. Until then the dataset is incomplete."
 )
 
 _forking_process = 0
@@ -48,6 +49,19 @@ _forking_process = 0
 
 running_pipelines: list[Any] = []
 """The pipeline with a client that this process runs: at most one."""
+
+_is_child = False
+
+
+def in_client_pipeline() -> bool:
+    """Return whether this process runs a pipeline with a client, or a step of such a pipeline."""
+    return _is_child or bool(running_pipelines)
+
+
+def mark_child() -> None:
+    """Record that this process runs a step of a pipeline with a client."""
+    global _is_child
+    _is_child = True
 
 
 class PipelineStop:
@@ -90,6 +104,8 @@ class PipelineStop:
             and name not in self._ended_steps
             and sent is not None
             and (received is None or received.seq_no < sent.seq_no)
+            # A Task submits its last requests when it has all its rows, and gets no more rows now.
+            and (sent.last_batch or not self._waits_for_submissions)
         )
 
     def _run(self) -> None:
@@ -165,6 +181,8 @@ def _error_callback(original: Any, self: Any, e: BaseException) -> None:
         self._openai_batch_load_error_received = True
         return
     if not pipeline_uses_batch_client(self) or not (does_not_wait or isinstance(error, RunError)):
+        if pipeline_uses_batch_client(self) and not isinstance(e, _StepWrapperException):
+            self._exception = self._exception or RunError(f"The process of a step failed unexpectedly: {e!r}")
         original(self, e)
         return
     name = e.step.name  # type: ignore[attr-defined]
@@ -263,6 +281,7 @@ def exit_when_orphaned() -> None:
     if not running_pipelines:
         return
     running_pipelines.clear()
+    mark_child()
     # A worker that is forked while the pipeline runs inherits the pipeline's handler.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = _forking_process or os.getppid()

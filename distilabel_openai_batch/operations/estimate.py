@@ -284,18 +284,13 @@ class _PipelineEstimator:
         recorder = _RequestRecorder(f"{public_address(str(settings.base_url).strip()).rstrip('/')}/", settings)
         client.use_sessions(recorder)
         if task is step:
-            list(step.process_applying_mappings(*inputs))
+            groups: Iterable[tuple[_Rows, ...]] = row_groups.split_into_row_groups(step, tuple(inputs))
         else:
             size = task.input_batch_size
             if isinstance(step, StreamBatchResults):
                 size = min(size, client.max_requests_per_job)
-            anyio.run(
-                row_groups.process_side_by_side,
-                task,
-                client,
-                row_sources.split_into_groups(inputs[0], size),
-                lambda *_: None,
-            )
+            groups = row_sources.split_into_groups(inputs[0], size)
+        anyio.run(row_groups.process_side_by_side, task, client, groups, lambda *_: None)
         return recorder
 
     def _known_requests(self, client: BatchClient, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:

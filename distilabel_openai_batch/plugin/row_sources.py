@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,8 +52,12 @@ def first_rows(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any
     return [rows[index] for index in range(min(count, len(rows)))]
 
 
-def split_into_groups(rows: Sequence[dict[str, Any]], size: int) -> list[tuple[list[dict[str, Any]], ...]]:
-    """Split rows into row groups of `size` rows, each as the arguments of a Task's `process`."""
-    return [
-        ([rows[index] for index in range(start, min(start + size, len(rows)))],) for start in range(0, len(rows), size)
-    ]
+def split_into_groups(rows: Sequence[dict[str, Any]], size: int) -> Iterator[tuple[list[dict[str, Any]], ...]]:
+    """Yield row groups of `size` rows, each as the arguments of a Task's `process`; read each group when it is due."""
+    for start in range(0, len(rows), size):
+        end = min(start + size, len(rows))
+        if isinstance(rows, datasets.Dataset):
+            columns = rows[start:end]
+            yield ([dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)],)
+        else:
+            yield ([rows[index] for index in range(start, end)],)

@@ -5,6 +5,7 @@
 import functools
 import itertools
 
+import anyio
 import pytest
 from distilabel.pipeline import Pipeline, routing_batch_function
 from distilabel.steps import EmbeddingGeneration, GroupColumns, KeepColumns, LoadDataFromDicts, StepInput
@@ -20,7 +21,9 @@ from distilabel_openai_batch import (
 from distilabel_openai_batch.api.failure_codes import EMPTY_ANSWER, ROW_GROUP_LOST
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.engine.calls import scope_memories
+from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.hooks.failure_columns import output_cells
+from distilabel_openai_batch.hooks.row_groups import process_side_by_side, split_into_row_groups
 from distilabel_openai_batch.sandbox import RequestFailure, ResultFault
 
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
@@ -39,9 +42,11 @@ def number_rows(count=12) -> list[dict]:
 def process_rows(step, rows=None) -> list[dict]:
     """Process rows with a step as a pipeline does, in this process."""
     step.load()
-    found = next(step.process_applying_mappings(rows if rows is not None else number_rows()))
+    groups = split_into_row_groups(step, (rows if rows is not None else number_rows(),))
+    found: dict[int, list[dict]] = {}
+    anyio.run(process_side_by_side, step, batch_client(step), groups, found.__setitem__)
     step.unload()
-    return found
+    return [row for index in range(len(groups)) for row in found[index]]
 
 
 def generation_task(**fields) -> TextGeneration:

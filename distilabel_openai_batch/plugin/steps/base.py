@@ -2,10 +2,13 @@
 
 # No `from __future__ import annotations` in this folder: distilabel inspects the annotations of steps.
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import orjson
 from anyio.from_thread import start_blocking_portal
 from distilabel.errors import DistilabelUserError
@@ -13,8 +16,9 @@ from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 from pydantic import Field, field_validator
 
+from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import SubmissionRun
-from distilabel_openai_batch.hooks.row_groups import process_side_by_side
+from distilabel_openai_batch.hooks.row_groups import RowGroups
 from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
 
 Rows = list[dict[str, Any]]
@@ -103,16 +107,64 @@ class TaskStep(_Step):
         return None
 
 
+class _StreamedGroups:
+    """The row groups that a stream has started and not yielded, in the event loop of the stream's thread.
+
+    Args:
+        task: the loaded Task.
+        max_rows: number of rows that are read ahead, at most.
+        finished: called with a group's index and output rows, and with `None` when no group is left.
+        reasons: see `process_row_groups`.
+    """
+
+    def __init__(
+        self, task: _Task, max_rows: int, finished: Callable[[tuple[int, Rows] | None], None], reasons: str | None
+    ) -> None:
+        self._finished = finished
+        self._max_rows = max_rows
+        self._group_sizes: dict[int, int] = {}
+        self._rows = 0
+        self._row_groups = RowGroups(task, task.llm, lambda *group: finished(group), reasons)
+
+    async def run(self, groups: Iterable[tuple[Rows, ...]]) -> None:
+        """Process row groups, and read each group when there is room for its rows."""
+        self._room = anyio.Event()
+        try:
+            await self._row_groups.run(partial(self._feed, groups))
+        finally:
+            self._finished(None)
+
+    async def _feed(self, groups: Iterable[tuple[Rows, ...]], session: Session) -> None:
+        session.hold()
+        for index, group in enumerate(groups):
+            self._group_sizes[index] = size = len(group[0])
+            self._rows += size
+            self._row_groups.start(index, group)
+            await anyio.lowlevel.checkpoint()
+            while self._rows >= self._max_rows:
+                self._room = anyio.Event()
+                session.release(more_may_come=True)
+                await self._room.wait()
+                session.hold()
+        session.release()
+
+    def add_yielded(self, index: int) -> None:
+        """Free the room of a group."""
+        self._rows -= self._group_sizes.pop(index)
+        self._room.set()
+
+
 def process_row_groups(
     task: _Task,
-    row_groups: Sequence[tuple[Rows, ...]],
+    row_groups: Iterable[tuple[Rows, ...]],
     ordered: bool,
     reasons: str | None = None,
 ) -> Generator[Rows, None, None]:
     """Process row groups in batch jobs, and yield the output rows of each group.
 
-    A thread of its own runs the jobs, so they go on while the caller handles rows. Closing the generator ends the
-    thread; jobs in progress on the server go on.
+    A thread of its own reads the groups and runs the jobs, so they go on while the caller handles rows. Groups are read
+    ahead as far as they keep all jobs of the LLM busy. Closing the generator ends the thread; jobs in progress on the
+    server go on.
 
     Args:
         task: a loaded Task.
@@ -124,29 +176,21 @@ def process_row_groups(
         RunError: the run cannot go on.
     """
     finished: SimpleQueue[tuple[int, Rows] | None] = SimpleQueue()
-
-    def add_finished(index: int, rows: Rows) -> None:
-        finished.put((index, rows))
-
-    async def process() -> None:
-        try:
-            await process_side_by_side(task, task.llm, row_groups, add_finished, reasons)
-        finally:
-            finished.put(None)
-
+    streamed = _StreamedGroups(task, task.llm.max_requests_per_job * task.llm.max_jobs, finished.put, reasons)
     with start_blocking_portal() as portal:
-        running = portal.start_task_soon(process)
+        running = portal.start_task_soon(streamed.run, row_groups)
         try:
             waiting: dict[int, Rows] = {}
             next_index = 0
             while (group := finished.get()) is not None:
                 index, rows = group
-                if not ordered:
-                    yield rows
-                    continue
-                waiting[index] = rows
+                if ordered:
+                    waiting[index] = rows
+                else:
+                    waiting, next_index = {index: rows}, index
                 while next_index in waiting:
                     yield waiting.pop(next_index)
+                    portal.start_task_soon(streamed.add_yielded, next_index)
                     next_index += 1
             running.result()
         finally:

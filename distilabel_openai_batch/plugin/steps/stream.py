@@ -77,6 +77,7 @@ class StreamBatchResults(TaskStep, GeneratorStep):
     )
 
     _loaded_rows: Sequence[dict[str, Any]] | None = PrivateAttr(None)
+    _rows_hash: str | None = PrivateAttr(None)
 
     @property
     def outputs(self) -> list[str]:
@@ -94,9 +95,9 @@ class StreamBatchResults(TaskStep, GeneratorStep):
         """Signature of the step for distilabel's cache, which covers the rows of a list or a dataset too."""
         if self.data is None or isinstance(self.data, str):
             return str(super().signature)
-        return hashlib.sha1(
-            f"{super().signature}{_hash_rows(self.source_rows())}".encode(), usedforsecurity=False
-        ).hexdigest()
+        if self._rows_hash is None:
+            self._rows_hash = _hash_rows(self.source_rows())
+        return hashlib.sha1(f"{super().signature}{self._rows_hash}".encode(), usedforsecurity=False).hexdigest()
 
     def process(self, offset: int = 0) -> "GeneratorStepOutput":
         """Yield the rows with the Task's output columns.

@@ -17,8 +17,8 @@ from pydantic import Field
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.errors import RunError
+from distilabel_openai_batch.hooks.row_codec import survives_json
 from distilabel_openai_batch.hooks.row_groups import process_side_by_side
-from distilabel_openai_batch.hooks.row_storage import survives_json
 from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, is_dry_run, mark_stopped
 from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.row_sources import split_into_groups

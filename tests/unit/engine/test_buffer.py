@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.errors import InternalError, QuotaError, RequestsFailedError
@@ -69,7 +70,11 @@ class NotFinished(Exception):
 
 @asynccontextmanager
 async def buffering(
-    server: Server, max_requests: int = 1_000, max_attempts: int = 3, is_crowded: Callable[[], bool] = lambda: False
+    server: Server,
+    max_requests: int = 1_000,
+    max_attempts: int = 3,
+    is_crowded: Callable[[], bool] = lambda: False,
+    activity: Activity | None = None,
 ):
     async with anyio.create_task_group() as task_group:
         yield CallBuffer(
@@ -80,6 +85,7 @@ async def buffering(
             task_group=task_group,
             observer=Observer(),
             is_crowded=is_crowded,
+            activity=activity,
         )
         task_group.cancel_scope.cancel()
 
@@ -396,3 +402,72 @@ def test_each_caller_gets_the_last_outcome_of_each_request(callers, max_requests
         assert not any(isinstance(result, Answer) for caller in expected for result in caller)
     else:
         assert results == expected
+
+
+async def test_a_held_buffer_flushes_full_jobs_alone():
+    """The rest is flushed after the release, together with the calls that arrived meanwhile."""
+    server = Server(answer)
+    async with buffering(server, max_requests=3) as buffer, anyio.create_task_group() as task_group:
+        buffer.hold()
+        task_group.start_soon(buffer.submit, requests("a", "b", "c", "d"))
+        await anyio.wait_all_tasks_blocked()
+        assert server.flushes == [["a", "b", "c"]]
+        task_group.start_soon(buffer.submit, requests("e"))
+        await anyio.wait_all_tasks_blocked()
+        buffer.release()
+    assert server.flushes == [["a", "b", "c"], ["d", "e"]]
+
+
+async def test_calls_after_a_release_are_flushed_until_the_next_hold():
+    server = Server(answer)
+    async with buffering(server) as buffer, anyio.create_task_group() as task_group:
+        buffer.hold()
+        buffer.release()
+        await buffer.submit(requests("a"))
+        buffer.hold()
+        task_group.start_soon(buffer.submit, requests("b"))
+        await anyio.wait_all_tasks_blocked()
+        assert server.flushes == [["a"]]
+        buffer.release()
+
+
+async def test_a_flush_waits_for_local_work():
+    """Results that are being read are about to make further calls."""
+    server, activity = Server(answer), Activity()
+    async with buffering(server, activity=activity) as buffer, anyio.create_task_group() as task_group:
+        with activity.busy():
+            task_group.start_soon(buffer.submit, requests("a"))
+            await anyio.wait_all_tasks_blocked()
+            task_group.start_soon(buffer.submit, requests("b"))
+            await anyio.wait_all_tasks_blocked()
+            assert not server.flushes
+    assert server.flushes == [["a", "b"]]
+
+
+async def test_a_held_buffer_reports_no_batches_in_progress():
+    """Jobs that are not waited for end the run when all calls are submitted."""
+    server, errors = Server(answer), []
+    server.in_progress = ["batch_1"]
+
+    async def submit(*custom_ids: str) -> None:
+        try:
+            await buffer.submit(requests(*custom_ids))
+        except NotFinished as error:
+            errors.append(error.args)
+
+    async with buffering(server, max_requests=2) as buffer, anyio.create_task_group() as task_group:
+        buffer.hold()
+        task_group.start_soon(submit, "a", "b")
+        await anyio.wait_all_tasks_blocked()
+        assert not errors
+        buffer.release()
+    assert errors == [("batch_1",)]
+
+
+async def test_equal_failures_end_the_run_when_no_call_is_on_its_way():
+    """A later call may be answered."""
+    server = Server(lambda custom_id, time: PERMANENT if custom_id == "a" else answer(custom_id))
+    async with buffering(server, max_requests=1) as buffer:
+        buffer.hold()
+        [first, second] = await submit_all(buffer, [["a"], ["b"]])
+    assert (first, second) == ([PERMANENT], [answer("b")])

@@ -15,6 +15,7 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import BodyStore
@@ -107,7 +108,7 @@ def make_session(ledger, tmp_path, recorder) -> Iterator[Callable[..., Session]]
     with closing(BodyStore(tmp_path / "bodies")) as bodies:
 
         def make(buffer: FakeBuffer, **changes) -> Session:
-            parts = SessionParts(buffer, ledger, recorder, ScopeMemory(), None, bodies)  # type: ignore[arg-type]
+            parts = SessionParts(buffer, Activity(), ledger, recorder, ScopeMemory(), None, bodies)  # type: ignore[arg-type]
             return Session(URL, replace(settings, **changes), parts)
 
         yield make

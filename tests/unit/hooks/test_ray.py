@@ -138,7 +138,7 @@ def test_a_dead_actor_is_reported(ray, tmp_path, monkeypatch):
     message = str(error.subprocess_exception)
     assert message.startswith("The Ray worker of step 'generate' died. Run the same pipeline again")
     assert message.endswith("Ray says: The node died.")
-    assert (error.step.name, error.step.is_global) == ("generate", True)
+    assert error.step.name == "generate"
 
 
 def test_an_actor_that_was_killed_at_the_end_is_not_reported(ray, tmp_path, monkeypatch):
@@ -213,16 +213,6 @@ def test_an_error_that_ends_a_loop_is_raised(tmp_path, monkeypatch, loop, llm_cl
     assert "The pipeline cannot continue." in str(pipeline._exception)
     assert "Ray says: A queue died." in str(pipeline._exception)
     assert len(stops) == (loop == "_run_load_queue_loop")
-
-
-def test_a_task_is_sent_its_rows_through_the_queue(tmp_path, monkeypatch):
-    """A path to the rows would be of no use on another machine."""
-    pipeline, seen = pipeline_of(tmp_path), []
-    task = pipeline.dag.get_step("generate")["step"]
-    monkeypatch.setattr(BasePipeline, "_send_batch_to_step", lambda self, batch: seen.append(task.is_global))
-    pipeline._send_batch_to_step(None)
-    assert seen == [False]
-    assert task.is_global
 
 
 def test_end_waits_until_names_are_released(ray, tmp_path):

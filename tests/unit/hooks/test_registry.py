@@ -7,7 +7,7 @@ import pickle
 import types
 
 import pytest
-from distilabel.pipeline._dag import DAG
+from distilabel.pipeline.base import BasePipeline
 from distilabel.pipeline.local import Pipeline
 from distilabel.pipeline.step_wrapper import _StepWrapper
 from distilabel.steps import Step
@@ -132,7 +132,7 @@ def test_no_target_is_patched_twice():
 
 def test_another_distilabel_is_refused(unpatched, monkeypatch):
     """The error names each difference and the release to install, and distilabel stays unpatched."""
-    monkeypatch.setattr(DAG, "get_steps_load_stages", lambda self: None)
+    monkeypatch.setattr(BasePipeline, "_get_steps_load_stages", lambda self, groups: None)
     monkeypatch.delattr(Pipeline, "_error_callback")
     monkeypatch.setattr(_Task, "is_global", False)
     run = _StepWrapper.run
@@ -142,7 +142,7 @@ def test_another_distilabel_is_refused(unpatched, monkeypatch):
     monkeypatch.undo()
 
     message = str(raised.value)
-    differing = ("DAG.get_steps_load_stages", "Pipeline._error_callback", "_Task.is_global")
+    differing = ("BasePipeline._get_steps_load_stages", "Pipeline._error_callback", "_Task.is_global")
     assert all(name in message for name in differing)
     assert "pip install 'distilabel==1.5.3'" in message
     assert _StepWrapper.run is run

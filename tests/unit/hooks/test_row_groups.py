@@ -11,7 +11,7 @@ import pytest
 from distilabel.steps.tasks import TextGeneration
 
 from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM
-from distilabel_openai_batch.hooks.row_groups import process_side_by_side, split_into_row_groups
+from distilabel_openai_batch.hooks.row_groups import RowGroups, process_side_by_side, split_into_row_groups
 from tests.unit.hooks.test_scheduling import UsersGlobalTask
 
 
@@ -51,7 +51,7 @@ def process(rows: list[dict]) -> list[tuple[int, list[dict]]]:
     ("task", "rows", "sizes"),
     [(TextGeneration, 7, [3, 3, 1]), (TextGeneration, 3, [3]), (TextGeneration, 0, [0]), (UsersGlobalTask, 7, [7])],
 )
-def test_rows_are_cut_as_distilabel_would(llm, task, rows, sizes):
+def test_rows_are_cut_as_distilabel_cuts_them(llm, task, rows, sizes):
     """A group has `input_batch_size` rows, unless the Task is global by itself."""
     task = task(llm=llm, **({} if task is UsersGlobalTask else {"input_batch_size": 3}))
 
@@ -61,9 +61,10 @@ def test_rows_are_cut_as_distilabel_would(llm, task, rows, sizes):
     assert [row["instruction"] for (group,) in groups for row in group] == [f"{i}" for i in range(rows)]
 
 
-def test_rows_of_several_predecessors_stay_together(llm):
-    rows = ([{"instruction": "one"}] * 2, [{"instruction": "two"}] * 2)
-    assert split_into_row_groups(TextGeneration(llm=llm, input_batch_size=1), rows) == [rows]
+def test_rows_of_several_predecessors_are_cut_alike(llm):
+    rows = ([{"id": 1}, {"id": 2}], [{"id": 3}, {"id": 4}])
+    groups = split_into_row_groups(TextGeneration(llm=llm, input_batch_size=1), rows)
+    assert groups == [([{"id": 1}], [{"id": 3}]), ([{"id": 2}], [{"id": 4}])]
 
 
 def test_groups_run_concurrently_and_are_delivered_when_done():
@@ -87,6 +88,35 @@ def test_a_group_that_raises_gets_none_and_a_reason():
     assert finished[1][0]["generation"] == "Yes."
 
 
-def test_an_error_that_stops_the_pipeline_is_raised_when_all_groups_are_done():
+def test_an_error_that_stops_the_pipeline_ends_all_groups():
     with pytest.raises(AuthenticationError, match="withdrawn"):
-        process([{"wait": 0.0, "error": AuthenticationError("The key was withdrawn.")}, {"wait": 0.01}])
+        process([{"wait": 0.0, "error": AuthenticationError("The key was withdrawn.")}, {"wait": 3_600.0}])
+
+
+def test_an_error_that_stops_the_pipeline_ends_the_feed():
+    """No group is started any more, though the feed could go on for ever."""
+    task = Waits(name="waits", llm=OpenAIBatchLLM(model="gpt-4o-mini", api_key="sk-unused"))
+    task.load()
+    groups = RowGroups(task, Client(), lambda *_: None)
+
+    async def feed(_session):
+        groups.start(0, ([{"wait": 0.0, "error": AuthenticationError("The key was withdrawn.")}],))
+        await anyio.sleep_forever()
+
+    with pytest.raises(AuthenticationError, match="withdrawn"):
+        anyio.run(groups.run, feed)
+
+
+def test_an_error_of_the_feed_ends_the_groups():
+    task = Waits(name="waits", llm=OpenAIBatchLLM(model="gpt-4o-mini", api_key="sk-unused"))
+    task.load()
+    finished = []
+    groups = RowGroups(task, Client(), lambda *group: finished.append(group))
+
+    async def feed(_session):
+        groups.start(0, ([{"wait": 3_600.0}],))
+        raise EOFError("The queue is gone.")
+
+    with pytest.raises(EOFError, match="queue is gone"):
+        anyio.run(groups.run, feed)
+    assert not finished

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from datetime import date
 
 import fsspec
-import numpy as np
 import orjson
 import pytest
 from distilabel.models.llms import OpenAILLM
@@ -15,30 +13,17 @@ from distilabel.pipeline.batch import _Batch
 from distilabel.pipeline.batch_manager import _BatchManager
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
-from hypothesis import given
-from hypothesis import strategies as st
 from upath import UPath
 
 from distilabel_openai_batch import OpenAIBatchLLM
-from distilabel_openai_batch.hooks import stopping
+from distilabel_openai_batch.hooks import row_storage, stopping
+from distilabel_openai_batch.hooks.row_codec import UnsupportedValueError
 from distilabel_openai_batch.hooks.row_storage import (
-    pickles_rows,
+    keeps_row_types,
     read_stored_batches,
     rows_directory,
-    survives_json,
 )
 
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.dates()
-VALUES = st.recursive(
-    SCALARS,
-    lambda inner: (
-        st.lists(inner)
-        | st.tuples(inner)
-        | st.dictionaries(st.text(), inner)
-        | st.dictionaries(st.integers(0, 9) | st.text(), inner)
-    ),
-    max_leaves=8,
-)
 MIXED_ROWS = [{"value": {"a": 1}}, {"value": {"b": "text"}}, {"value": date(1969, 7, 20)}]
 
 
@@ -57,50 +42,52 @@ def running():
     stopping.running_pipelines.clear()
 
 
-@given(VALUES)
-def test_survives_json_agrees_with_json(value):
-    kept = orjson.loads(orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS))
-    assert survives_json(value) == (repr(kept) == repr(value))
-
-
-@pytest.mark.parametrize(
-    "value", [math.nan, math.inf, (1,), [(1,)], {"a": {1: 2}}, date(1969, 7, 20), np.ones(2), np.float64(1.5), {1}]
-)
-def test_values_that_json_changes_are_found_at_any_depth(value):
-    assert not survives_json(value)
-    assert not survives_json([{"a": value}])
-
-
-@pytest.mark.parametrize(("llm_class", "pickles"), [(OpenAILLM, False), (OpenAIBatchLLM, True)])
-def test_rows_are_pickled_for_a_step_with_a_client(monkeypatch, llm_class, pickles):
+@pytest.mark.parametrize(("llm_class", "keeps"), [(OpenAILLM, False), (OpenAIBatchLLM, True)])
+def test_row_types_are_kept_for_a_step_with_a_client(monkeypatch, llm_class, keeps):
     """The flag holds while the batch is sent, and no longer."""
     pipeline, seen = pipeline_of(llm_class), []
     pipeline._batch_manager = _BatchManager.from_dag(pipeline.dag)
-    monkeypatch.setattr(Pipeline, "_send_to_step", lambda *arguments: seen.append(pickles_rows.get()))
+    monkeypatch.setattr(Pipeline, "_send_to_step", lambda *arguments: seen.append(keeps_row_types.get()))
     monkeypatch.setattr(_Batch, "write_batch_data_to_fs", lambda *arguments: None)
     pipeline._fs, pipeline._storage_base_path = None, "/"
     pipeline._use_fs_to_pass_data = False
 
     pipeline._send_batch_to_step(_Batch(0, "generate", last_batch=True, data=[MIXED_ROWS]))
 
-    assert seen == [pickles]
-    assert not pickles_rows.get()
+    assert seen == [keeps]
+    assert not keeps_row_types.get()
 
 
-def test_pickled_rows_keep_their_types_on_the_way_to_a_step(tmp_path):
-    """A Parquet file could not hold these rows. The step deletes the pickle file after reading."""
-    batch = _Batch(0, "generate", last_batch=True, data=[MIXED_ROWS])
-    token = pickles_rows.set(True)
+def write_and_read(batch, directory):
+    """Pass a batch through the file system, as to a global step with a client; return the files."""
+    token = keeps_row_types.set(True)
     try:
-        batch.write_batch_data_to_fs(fsspec.filesystem("file"), UPath(tmp_path))
+        batch.write_batch_data_to_fs(fsspec.filesystem("file"), UPath(directory))
     finally:
-        pickles_rows.reset(token)
+        keeps_row_types.reset(token)
     assert batch.data == []
-
+    files = [path.suffix for path in directory.rglob("*") if path.is_file()]
     batch.read_batch_data_from_fs()
+    return files
 
+
+def test_rows_keep_their_types_on_the_way_to_a_step(tmp_path):
+    """A Parquet file could not hold these rows. The step deletes the file after reading."""
+    batch = _Batch(0, "generate", last_batch=True, data=[MIXED_ROWS])
+    assert write_and_read(batch, tmp_path) == [".json"]
     assert batch.data == [MIXED_ROWS]
-    assert not list(tmp_path.rglob("*.pickle"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_rows_of_unknown_types_go_to_a_step_as_distilabel_sends_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(row_storage, "encode_rows", raise_unsupported)
+    batch = _Batch(0, "generate", last_batch=True, data=[[{"id": 1}]])
+    assert write_and_read(batch, tmp_path) == [".parquet"]
+    assert batch.data == [[{"id": 1}]]
+
+
+def raise_unsupported(rows):
+    raise UnsupportedValueError("a value of type Image")
 
 
 def test_rows_of_other_steps_are_written_as_distilabel_does(tmp_path):
@@ -126,15 +113,28 @@ def test_cached_rows_keep_their_types(running, tmp_path):
     directory = stored(tmp_path, [{"id": 1}], MIXED_ROWS)
     batches = read_stored_batches(directory)
     assert [batch.data for batch in batches] == [[[{"id": 1}]], [MIXED_ROWS]]
-    # JSON keeps the first batch, which therefore needs no pickle file.
-    assert len(list(rows_directory(directory).iterdir())) == 1
+    # JSON keeps the first batch, which therefore needs no file of its own.
+    [file] = rows_directory(directory).iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_rows_that_cannot_be_pickled_are_cached_as_json(running, tmp_path, monkeypatch):
-    monkeypatch.setattr(_Batch, "dump", lambda self, *arguments, **options: {"batch": self.seq_no})
-    class_without_a_module_name = type("Local", (), {})
-    directory = stored(tmp_path, [{"value": class_without_a_module_name()}])
-    assert not list(rows_directory(directory).glob("*.pickle"))
+@pytest.mark.parametrize("value", [object(), "\ud800"], ids=["unknown type", "no text in JSON"])
+def test_rows_that_no_file_holds_are_not_cached(running, tmp_path, value):
+    """A continued run repeats the step."""
+    directory = stored(tmp_path, [{"id": 1}], [{"value": value}])
+    assert len(list(directory.glob("batch_*.json"))) == 1
+    assert read_stored_batches(directory) is None
+
+
+def test_rows_of_an_earlier_release_in_a_pickle_are_not_read(running, tmp_path):
+    """A writer of the cache could run code."""
+    directory = stored(tmp_path, [{"id": 1}])
+    file = directory / "batch_0.json"
+    dump = orjson.loads(file.read_bytes())
+    file.write_bytes(orjson.dumps(dump | {"data_hash": "abc"}))
+    rows_directory(directory).mkdir()
+    (rows_directory(directory) / "abc.pickle").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    assert read_stored_batches(directory) is None
 
 
 def test_other_pipelines_are_cached_as_json_alone(tmp_path):

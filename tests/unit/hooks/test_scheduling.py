@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 from distilabel.models.llms import OpenAILLM
-from distilabel.pipeline import Pipeline, routing_batch_function
-from distilabel.steps import GroupColumns, LoadDataFromDicts
+from distilabel.pipeline import Pipeline
+from distilabel.steps import LoadDataFromDicts
+from distilabel.steps.base import StepResources
 from distilabel.steps.tasks import TextGeneration, UltraFeedback
 from distilabel.steps.tasks.base import GlobalTask
 
 from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM
-from distilabel_openai_batch.hooks.scheduling import tasks_count_as_ordinary
 from distilabel_openai_batch.hooks.step_process import is_stopped
 
 
@@ -25,48 +23,34 @@ class UsersGlobalTask(GlobalTask, TextGeneration):
 
 
 @pytest.mark.parametrize("task", [TextGeneration, UltraFeedback, UsersTask])
-def test_a_task_with_a_client_is_global(task):
-    """The same holds for a class that the user derived; with another LLM the class is not changed."""
-    assert task(llm=OpenAIBatchLLM(model="gpt-4o-mini")).is_global
-    assert not task(llm=OpenAILLM(model="gpt-4o-mini")).is_global
+@pytest.mark.parametrize("fields", [{}, {"use_offline_batch_generation": True}])
+def test_a_task_with_a_client_is_an_ordinary_step(task, fields):
+    """distilabel makes a Task with offline batches a global step."""
+    assert not task(llm=OpenAIBatchLLM(model="gpt-4o-mini", **fields)).is_global
 
 
-def test_tasks_count_as_ordinary_inside_the_block_only(llm):
-    task, global_task = TextGeneration(llm=llm), UsersGlobalTask(llm=llm)
-    with tasks_count_as_ordinary():
-        assert not task.is_global
-        assert global_task.is_global
-    assert task.is_global
+def test_a_task_that_a_user_made_global_stays_global(llm):
+    assert UsersGlobalTask(llm=llm).is_global
 
 
-def test_sibling_tasks_share_a_load_stage(llm):
+@pytest.mark.parametrize(("llm_class", "replicas"), [(OpenAIBatchLLM, 1), (OpenAILLM, 3)])
+def test_a_task_with_a_client_runs_in_one_process(llm_class, replicas):
+    """Two processes would own one scope of the ledger."""
+    with Pipeline(name="replicas") as pipeline:
+        llm = llm_class(model="gpt-4o-mini", api_key="sk-unused")
+        TextGeneration(name="generate", llm=llm, resources=StepResources(replicas=3))
+    assert pipeline.dag.get_step_replica_count("generate") == replicas
+
+
+def test_tasks_share_a_load_stage(llm):
+    """Sibling Tasks run side by side, and a Task behind a Task gets rows as soon as there are any."""
     with Pipeline(name="siblings") as pipeline:
         load = LoadDataFromDicts(name="load", data=[{"instruction": "Say it."}])
-        load >> [TextGeneration(name=name, llm=llm.model_copy()) for name in ("one", "two")]
+        one, two, three = (TextGeneration(name=name, llm=llm.model_copy()) for name in ("one", "two", "three"))
+        load >> [one, two]
+        one >> three
     stages, _ = pipeline.get_load_stages()
-    assert sorted(stages[0]) == ["load", "one", "two"]
-
-
-@routing_batch_function()
-def one_of_two(steps):
-    return steps[:1]
-
-
-def test_a_task_before_a_joining_step_stays_ordinary(llm, caplog):
-    """The joining step expects the routed batches one by one. A log line says that jobs will be small, once."""
-    with Pipeline(name="routed") as pipeline:
-        load = LoadDataFromDicts(name="load", data=[{"instruction": "Say it."}])
-        tasks = [TextGeneration(name=name, llm=llm.model_copy(), input_batch_size=50) for name in ("one", "two")]
-        load >> one_of_two >> tasks >> GroupColumns(name="group", columns=["generation"])
-    pipeline.dag.validate()
-
-    with caplog.at_level(logging.WARNING, "distilabel.openai_batch"):
-        for _ in range(2):
-            pipeline.get_load_stages()
-
-    assert not any(task.is_global for task in tasks)
-    warnings = [record.message for record in caplog.records if "joins again" in record.message]
-    assert [message.split("'")[1] for message in warnings] == ["one", "two"]
+    assert sorted(stages[0]) == ["load", "one", "three", "two"]
 
 
 def test_an_error_that_stops_the_pipeline_marks_the_step(monkeypatch):

@@ -16,7 +16,7 @@ from distilabel.steps.tasks import TextGeneration
 
 from distilabel_openai_batch import AuthenticationError
 from distilabel_openai_batch.hooks import step_process
-from distilabel_openai_batch.hooks.row_storage import pickles_rows
+from distilabel_openai_batch.hooks.row_storage import keeps_row_types
 from distilabel_openai_batch.hooks.step_process import (
     is_dry_run,
     is_stopped,
@@ -35,9 +35,9 @@ def process_state(monkeypatch):
     monkeypatch.setattr(step_process, "_running_step", "")
     monkeypatch.setattr(step_process, "_dry_run", False)
     monkeypatch.setattr(step_process, "_stopped_steps", set())
-    token = pickles_rows.set(False)
+    token = keeps_row_types.set(False)
     yield
-    pickles_rows.reset(token)
+    keeps_row_types.reset(token)
 
 
 def wrapper_of(task, dry_run=False) -> _StepWrapper:
@@ -66,7 +66,7 @@ def test_a_process_knows_its_step():
     assert (running_step(), is_dry_run()) == ("", False)
     wrapper_of(Pass(name="pass"), dry_run=True).run()
     assert (running_step(), is_dry_run()) == ("pass", True)
-    assert not pickles_rows.get()
+    assert not keeps_row_types.get()
 
 
 def test_an_error_that_stops_the_pipeline_is_sent_without_the_step(monkeypatch, llm):
@@ -83,7 +83,7 @@ def test_an_error_that_stops_the_pipeline_is_sent_without_the_step(monkeypatch, 
     assert raised.value.message.startswith("The key was withdrawn.")
     assert wrapper.output_queue.empty()
     assert is_stopped(task)
-    assert pickles_rows.get()
+    assert keeps_row_types.get()
 
 
 def test_other_errors_of_a_step_are_as_distilabel_has_them(monkeypatch):

@@ -45,7 +45,8 @@ def pipeline_of(tmp_path, llm_class=OpenAIBatchLLM, siblings=("one",)) -> Pipeli
             TextGeneration(name=name, llm=llm_class(model="gpt-4o-mini", api_key="sk-unused")) for name in siblings
         ]
     pipeline._batch_manager = types.SimpleNamespace(
-        _last_batch_sent={name: types.SimpleNamespace(seq_no=0) for name in siblings}, _last_batch_received={}
+        _last_batch_sent={name: types.SimpleNamespace(seq_no=0, last_batch=True) for name in siblings},
+        _last_batch_received={},
     )
     pipeline._load_queue, pipeline._output_queue = SimpleQueue(), SimpleQueue()
     pipeline._load_steps_thread = threading.Thread(target=lambda: None)

@@ -66,4 +66,4 @@ def test_columns_first_rows_and_groups(rows):
     assert column_names(rows) == ["instruction", "id"]
     assert first_rows(rows, 2) == ROWS[:2]
     assert first_rows(rows, 9) == ROWS
-    assert split_into_groups(rows, 2) == [(ROWS[:2],), (ROWS[2:4],), (ROWS[4:],)]
+    assert list(split_into_groups(rows, 2)) == [(ROWS[:2],), (ROWS[2:4],), (ROWS[4:],)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 from distilabel.errors import DistilabelUserError
 from distilabel.models.llms import OpenAILLM
@@ -91,33 +93,87 @@ def test_missing_column_is_an_error_that_suggests_a_mapping():
         check_columns("step", generation(), ["question"])
 
 
+class GroupsOf:
+    """Row groups that finish in the reverse order when all are started, or fail after the first.
+
+    Attributes:
+        events: calls of the session and starts of groups.
+        error: the error of the run.
+    """
+
+    events: ClassVar[list[str]] = []
+    error: Exception | None = None
+
+    def __init__(self, task, client, finished, reasons=None):
+        self._finished, self._reasons, self._started = finished, reasons, []
+
+    def hold(self):
+        self.events.append("hold")
+
+    def release(self, more_may_come=False):
+        self.events.append("release for now" if more_may_come else "release")
+        if more_may_come:
+            self._finish()
+
+    def start(self, index, group):
+        self._started.append((index, group))
+        self.events.append(f"start {index}")
+
+    async def run(self, feed):
+        await feed(self)
+        if self.error:
+            self._started = self._started[:1]
+        self._finish()
+        if self.error:
+            raise self.error
+
+    def _finish(self):
+        for index, (rows,) in reversed(self._started):
+            self._finished(index, [row | {"reasons": self._reasons} for row in rows])
+        self._started.clear()
+
+
 @pytest.fixture
-def reversed_groups(monkeypatch):
-    """Row groups that finish in the reverse order."""
-
-    async def process_side_by_side(task, client, groups, finished, reasons=None):
-        for index in reversed(range(len(groups))):
-            finished(index, [row | {"reasons": reasons} for row in groups[index][0]])
-
-    monkeypatch.setattr(base, "process_side_by_side", process_side_by_side)
+def fake_groups(monkeypatch):
+    monkeypatch.setattr(base, "RowGroups", GroupsOf)
+    monkeypatch.setattr(GroupsOf, "events", [])
+    return GroupsOf
 
 
 @pytest.mark.parametrize(("ordered", "ids"), [(True, [0, 1, 2]), (False, [2, 1, 0])])
-def test_row_groups_are_yielded_in_order_or_as_they_finish(reversed_groups, ordered, ids):
-    groups = list(process_row_groups(generation(), GROUPS, ordered, "reason"))
+def test_row_groups_are_yielded_in_order_or_as_they_finish(fake_groups, ordered, ids):
+    groups = list(process_row_groups(generation(), iter(GROUPS), ordered, "reason"))
 
     assert groups == [[{"id": i, "reasons": "reason"}] for i in ids]
+    assert fake_groups.events == ["hold", "start 0", "start 1", "start 2", "release"]
 
 
-def test_error_of_the_run_is_raised_after_the_finished_groups(monkeypatch):
-    async def process_side_by_side(task, client, groups, finished, reasons=None):
-        finished(0, groups[0][0])
-        raise RunError("The quota is used up.")
+def test_groups_are_read_when_there_is_room_for_their_rows(fake_groups):
+    """Requests are released while the stream reads no rows, and at the end."""
+    task = generation()
+    task.llm.max_requests_per_job, task.llm.max_jobs = 2, 1
+    read = []
 
-    monkeypatch.setattr(base, "process_side_by_side", process_side_by_side)
+    def groups():
+        for group in GROUPS:
+            read.append(group)
+            yield group
+
+    yielded = process_row_groups(task, groups(), True)
+    assert next(yielded) == [{"id": 0, "reasons": None}]
+    assert len(read) == 2
+    assert len(list(yielded)) == 2
+    assert len(read) == 3
+    assert fake_groups.events[:4] == ["hold", "start 0", "start 1", "release for now"]
+    assert fake_groups.events[4:6] == ["hold", "start 2"]
+    assert fake_groups.events[-1] == "release"
+
+
+def test_error_of_the_run_is_raised_after_the_finished_groups(fake_groups, monkeypatch):
+    monkeypatch.setattr(fake_groups, "error", RunError("The quota is used up."))
     groups = process_row_groups(generation(), GROUPS, True)
 
-    assert next(groups) == [{"id": 0}]
+    assert next(groups) == [{"id": 0, "reasons": None}]
     with pytest.raises(RunError, match="quota"):
         next(groups)
 
