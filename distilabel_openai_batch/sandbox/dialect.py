@@ -53,6 +53,12 @@ class Dialect(BaseModel):
         description="Refuse a batch at its creation if the input file is missing or not visible yet; without the field "
         "the batch fails.",
     )
+    min_expiry_seconds: int = Field(default=3_600, description="Smallest expiry of a file, in seconds.")
+    max_kept_files: int | None = Field(
+        default=None,
+        description="Number of files at which an upload without an expiry is refused; such files are kept. `None` for "
+        "no limit: such files expire after 30 days.",
+    )
     file_status: str | None = Field(
         default="processed", description="Status of a file that is no longer `pending`; `None` for no status."
     )
@@ -191,6 +197,8 @@ DIALECTS = {
         expires=False,
         token_limit_at_once=True,
         pending_seconds=0.2,
+        min_expiry_seconds=1_209_600,
+        max_kept_files=500,
         null_endpoint=True,
         both_files=True,
         empty_ids=True,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from .errors import ApiError
 from .files import BATCH_FILE_SECONDS, StoredFile, check_expiry, check_upload, no_such_file
 from .state import SandboxState
 
@@ -38,14 +39,23 @@ class FileStore:
         size = content.seek(0, 2)
         content.seek(0)
         check_upload(filename, purpose, size)
-        seconds = check_expiry(expires_after, "expires_after")
-        if seconds is None and purpose == "batch":
+        dialect = self._state.settings.dialect
+        seconds = check_expiry(expires_after, "expires_after", dialect.min_expiry_seconds)
+        if seconds is None and dialect.max_kept_files is not None:
+            self._check_count(dialect.max_kept_files)
+        elif seconds is None and purpose == "batch":
             seconds = BATCH_FILE_SECONDS
         file_id = self.new_id()
         path = self._state.directory / file_id
         with path.open("wb") as target:
             shutil.copyfileobj(content, target, _COPY_BYTES)
         return self.register(file_id, path, filename, str(purpose), seconds, owner)
+
+    def _check_count(self, maximum: int) -> None:
+        """Raise 400 if the store holds the maximum number of files."""
+        if len(self._files) >= maximum:
+            message = f"The number of files has reached the maximum of {maximum} of this resource."
+            raise ApiError(400, message, code="too_many_files")
 
     def new_id(self) -> str:
         """Return an id for a new file."""

@@ -11,7 +11,7 @@ from .errors import ApiError
 # https://platform.openai.com/docs/api-reference/files/create: files for batches expire after 30 days by default,
 # `expires_after` takes an hour to 30 days, and a file holds at most 512 MB.
 BATCH_FILE_SECONDS = 2_592_000
-_MIN_EXPIRY_SECONDS = 3_600
+MIN_EXPIRY_SECONDS = 3_600
 _MAX_FILE_BYTES = 512 * 1024 * 1024
 
 
@@ -59,12 +59,13 @@ def no_such_file(file_id: str) -> ApiError:
     return ApiError(404, f"No such File object: {file_id}", param="id")
 
 
-def check_expiry(expires_after: Any, param: str) -> int | None:
+def check_expiry(expires_after: Any, param: str, minimum: int = MIN_EXPIRY_SECONDS) -> int | None:
     """Return the seconds of an `expires_after` object, or `None` without one.
 
     Args:
         expires_after: `{"anchor": "created_at", "seconds": …}`, or `None`.
         param: name of the parameter, for the message.
+        minimum: smallest number of seconds.
 
     Raises:
         ApiError: if the object is malformed or the seconds are out of bounds.
@@ -78,10 +79,8 @@ def check_expiry(expires_after: Any, param: str) -> int | None:
         seconds = int(expires_after["seconds"])
     except (KeyError, TypeError, ValueError):
         seconds = 0
-    if not _MIN_EXPIRY_SECONDS <= seconds <= BATCH_FILE_SECONDS:
-        message = (
-            f"Invalid '{param}.seconds': expected an integer between {_MIN_EXPIRY_SECONDS} and {BATCH_FILE_SECONDS}."
-        )
+    if not minimum <= seconds <= BATCH_FILE_SECONDS:
+        message = f"Invalid '{param}.seconds': expected an integer between {minimum} and {BATCH_FILE_SECONDS}."
         raise ApiError(400, message, param=f"{param}.seconds", code="invalid_value")
     return seconds
 

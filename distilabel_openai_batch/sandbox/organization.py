@@ -147,7 +147,9 @@ class Organization:
         dialect = state.settings.dialect
         body = body | {"endpoint": dialect.openai_endpoint(body.get("endpoint"))}
         check_creation(body, dialect.completion_windows)
-        output_seconds = check_expiry(body.get("output_expires_after"), "output_expires_after")
+        output_seconds = check_expiry(
+            body.get("output_expires_after"), "output_expires_after", dialect.min_expiry_seconds
+        )
         with state.lock:
             now = state.clock()
             self._check_creation_rate(now)
@@ -264,7 +266,7 @@ class Organization:
         failure = self.state.schedule.take_failure(serialised, "sync")
         if failure is not None:
             return failure_answer(failure)
-        answer = answer_request(endpoint, body, self.state.settings.has_model, serialised)
+        answer = answer_request(endpoint, body, self.state.settings, serialised)
         if answer.status == 200:
             with self.state.lock:
                 self._sync_bodies[body_digest(serialised)] += 1

@@ -133,7 +133,7 @@ class StoredResults:
         serialised = canonical_json(body)
         failure = schedule.take_failure(serialised, "batch")
         if failure is None:
-            answer = answer_request(self._endpoint, body, settings.has_model, serialised)
+            answer = answer_request(self._endpoint, body, settings, serialised)
         else:
             answer = failure_answer(failure)
         suffix = self._id_suffix(index)

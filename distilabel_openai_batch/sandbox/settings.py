@@ -80,6 +80,17 @@ class Settings(BaseModel):
         default=None,
         description="Names of the models that exist; `None` for every name that does not start with `no-such`.",
     )
+    aliases: dict[str, str] = Field(
+        default={},
+        description="Names of deployments or of a gateway, and the model behind each, which decides the accepted "
+        "parameters.",
+    )
+    reasoning_tokens: int = Field(
+        default=300,
+        ge=0,
+        description="Number of tokens that a reasoning model takes for reasoning at medium effort. They are billed and "
+        "count against the limit, so that a small limit leaves no text.",
+    )
     separate_keys: bool = Field(default=False, description="Show each API key only the files and batches it created.")
     shuffle: bool = Field(default=True, description="Write result lines in another order than the requests.")
     seed: int = Field(default=0, description="Seed of the order of result lines.")
@@ -104,6 +115,10 @@ class Settings(BaseModel):
     @classmethod
     def _find_by_name(cls, value: Any) -> Any:
         return DIALECTS.get(value, value) if isinstance(value, str) else value
+
+    def resolve_model(self, model: str) -> str:
+        """Return the name of the model behind a name, which may be an alias."""
+        return self.aliases.get(model, model)
 
     def has_model(self, model: str) -> bool:
         """Return `True` if a model of this name exists."""

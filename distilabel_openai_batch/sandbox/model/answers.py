@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import ApiError
 from .chat import chat_completion
@@ -13,11 +13,24 @@ from .embeddings import embedding_list
 from .hashing import body_digest, canonical_json
 from .parameters import check_parameters
 
-_ENDPOINTS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
-    "/v1/chat/completions": chat_completion,
+_OTHER_ENDPOINTS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     "/v1/completions": legacy_completion,
     "/v1/embeddings": embedding_list,
 }
+
+
+class Catalogue(Protocol):
+    """Models of a server."""
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Number of tokens that reasoning takes at medium effort."""
+
+    def has_model(self, model: str) -> bool:
+        """Return `True` if a model of this name exists."""
+
+    def resolve_model(self, model: str) -> str:
+        """Return the name of the model behind a name."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +49,26 @@ class ModelAnswer:
 
 
 def answer_request(
-    endpoint: str, body: dict[str, Any], has_model: Callable[[str], bool], serialised: bytes | None = None
+    endpoint: str, body: dict[str, Any], catalogue: Catalogue, serialised: bytes | None = None
 ) -> ModelAnswer:
     """Answer a request; a bad request is answered with the error that OpenAI returns.
 
     Args:
         endpoint: path of the endpoint, such as `/v1/chat/completions`.
         body: body of the request.
-        has_model: returns `True` for the name of a model that exists.
+        catalogue: models of the server.
         serialised: `canonical_json(body)`, if the caller has computed the bytes already.
     """
     try:
-        check_parameters(endpoint, body)
-        if not has_model(body["model"]):
+        name = body.get("model")
+        model = catalogue.resolve_model(name) if isinstance(name, str) else ""
+        check_parameters(endpoint, body, model)
+        if not catalogue.has_model(body["model"]):
             message = f"The model `{body['model']}` does not exist or you do not have access to it."
             raise ApiError(404, message, code="model_not_found")
         digest = body_digest(canonical_json(body) if serialised is None else serialised)
-        return ModelAnswer(200, _ENDPOINTS[endpoint](body, digest))
+        if endpoint == "/v1/chat/completions":
+            return ModelAnswer(200, chat_completion(body, digest, model, catalogue.reasoning_tokens))
+        return ModelAnswer(200, _OTHER_ENDPOINTS[endpoint](body, digest))
     except ApiError as error:
         return ModelAnswer(error.status, error.body())

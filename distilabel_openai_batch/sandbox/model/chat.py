@@ -8,6 +8,7 @@ import orjson
 
 from .hashing import creation_time, text_seed
 from .parameters import get_parameter
+from .reasoning import count_reasoning_tokens
 from .sampling import cut_text, rank_alternatives, usage
 from .schemas import SchemaSampler
 from .snapshots import snapshot_name
@@ -15,12 +16,14 @@ from .task_formats import write_reply
 from .tokens import count_prompt_tokens, count_tokens, split_tokens
 
 
-def chat_completion(body: dict[str, Any], digest: str) -> dict[str, Any]:
+def chat_completion(body: dict[str, Any], digest: str, model: str, reasoning_tokens: int) -> dict[str, Any]:
     """Return the body of a chat completion.
 
     Args:
         body: body of the request, already checked.
         digest: SHA-256 of the body, in hexadecimal.
+        model: name of the model behind the name in the body.
+        reasoning_tokens: tokens that reasoning takes at medium effort.
 
     Raises:
         ApiError: if no value fits the JSON schema that the request names.
@@ -29,22 +32,36 @@ def chat_completion(body: dict[str, Any], digest: str) -> dict[str, Any]:
     token_limit = get_parameter(body, "max_completion_tokens", body.get("max_tokens"))
     # `stop` and the token limit stay out of the seed, so the same question with a lower limit gives the same text, cut.
     seed = text_seed(body["messages"], body.get("seed"), body.get("temperature"))
+    reasoning = count_reasoning_tokens(model, body, reasoning_tokens)
     choices = []
-    completion_tokens = 0
+    completion_tokens = spent_on_reasoning = 0
     for index in range(get_parameter(body, "n", 1)):
-        choice, tokens = _choice(body, prompt, seed, index, token_limit)
+        if token_limit is not None and reasoning >= token_limit:
+            choices.append(_spent_choice(index))
+            completion_tokens += token_limit
+            spent_on_reasoning += token_limit
+            continue
+        text_limit = None if token_limit is None else token_limit - reasoning
+        choice, tokens = _choice(body, prompt, seed, index, text_limit)
         choices.append(choice)
-        completion_tokens += tokens
+        completion_tokens += reasoning + tokens
+        spent_on_reasoning += reasoning
     return {
         "id": f"chatcmpl-{digest[:29]}",
         "object": "chat.completion",
         "created": creation_time(digest),
-        "model": snapshot_name(body["model"]),
+        "model": snapshot_name(model),
         "choices": choices,
-        "usage": usage(count_prompt_tokens("/v1/chat/completions", body), completion_tokens),
+        "usage": usage(count_prompt_tokens("/v1/chat/completions", body), completion_tokens, spent_on_reasoning),
         "service_tier": "default",
         "system_fingerprint": f"fp_{digest[-10:]}",
     }
+
+
+def _spent_choice(index: int) -> dict[str, Any]:
+    """Return a choice whose limit was spent on reasoning."""
+    message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None, "annotations": []}
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": "length"}
 
 
 def _last_user_text(messages: list[dict[str, Any]]) -> str:

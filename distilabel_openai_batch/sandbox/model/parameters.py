@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ApiError
+from .reasoning import EFFORTS, has_fixed_temperature, is_reasoning_model, refuses_tools
 from .schemas import check_strict
 
 # From OpenAI's OpenAPI description, 2026 edition. One string per endpoint, since a list would take a line per name.
@@ -69,10 +70,10 @@ _NUMBERS = {
 }
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _PART_TYPES = ("text", "image_url", "input_audio", "file", "refusal")
-# Reasoning models take other parameters, https://platform.openai.com/docs/guides/reasoning.
-_REASONING_MODEL = re.compile(r"o\d|gpt-5(?!.*chat)")
+# Models that take no sampling parameters at all, https://platform.openai.com/docs/guides/reasoning.
 _NO_SAMPLING_MODEL = re.compile(r"o3-mini|o4-mini")
-_FIXED_TEMPERATURE_MODEL = re.compile(r"o\d|gpt-5(-(?!chat)|$)")
+# Models without `reasoning_effort`.
+_OLD_MODEL = re.compile(r"gpt-(3|4|35)")
 
 
 def get_parameter(body: dict[str, Any], name: str, default: Any) -> Any:
@@ -81,12 +82,13 @@ def get_parameter(body: dict[str, Any], name: str, default: Any) -> Any:
     return default if value is None else value
 
 
-def check_parameters(endpoint: str, body: dict[str, Any]) -> None:
+def check_parameters(endpoint: str, body: dict[str, Any], model: str) -> None:
     """Check the parameters of a request body.
 
     Args:
         endpoint: one of `ENDPOINTS`.
         body: body of the request.
+        model: name of the model behind the name in the body.
 
     Raises:
         ApiError: with OpenAI's status, code and message, if a parameter is missing, unknown or out of bounds.
@@ -105,7 +107,7 @@ def check_parameters(endpoint: str, body: dict[str, Any]) -> None:
         raise ApiError(400, "The sandbox does not stream.", param="stream", code="unsupported_parameter")
     _check_stop(body.get("stop"))
     if endpoint == "/v1/chat/completions":
-        _check_chat(body)
+        _check_chat(body, model)
     elif endpoint == "/v1/completions":
         _check_completion(body)
     else:
@@ -165,15 +167,16 @@ def _check_stop(stop: Any) -> None:
         raise ApiError(400, message, param="stop", code="array_above_max_length")
 
 
-def _check_chat(body: dict[str, Any]) -> None:
+def _check_chat(body: dict[str, Any], model: str) -> None:
     _check_messages(body)
     if body.get("logprobs") is not None and not isinstance(body["logprobs"], bool):
         raise _wrong_type("logprobs", "a boolean", body["logprobs"])
     if body.get("top_logprobs") is not None and not body.get("logprobs"):
         message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
         raise ApiError(400, message, param="top_logprobs")
-    _check_limits(body)
-    _check_tools(body)
+    _check_limits(body, model)
+    _check_effort(body, model)
+    _check_tools(body, model)
     if body.get("response_format") is not None:
         _check_response_format(body)
 
@@ -218,10 +221,10 @@ def _invalid_value(param: str, value: Any, supported: tuple[str, ...]) -> ApiErr
     )
 
 
-def _check_limits(body: dict[str, Any]) -> None:
+def _check_limits(body: dict[str, Any], model: str) -> None:
     """Check the parameters whose rules depend on the model's family."""
     if body.get("max_tokens") is not None:
-        if _REASONING_MODEL.match(body["model"]):
+        if is_reasoning_model(model):
             message = (
                 "Unsupported parameter: 'max_tokens' is not supported with this model. "
                 + "Use 'max_completion_tokens' instead."
@@ -231,11 +234,11 @@ def _check_limits(body: dict[str, Any]) -> None:
             message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
             raise ApiError(400, message, code="invalid_parameter_combination")
     for name in ("temperature", "top_p", "frequency_penalty", "presence_penalty"):
-        if body.get(name) is not None and _NO_SAMPLING_MODEL.match(body["model"]):
+        if body.get(name) is not None and _NO_SAMPLING_MODEL.match(model):
             message = f"Unsupported parameter: '{name}' is not supported with this model."
             raise ApiError(400, message, param=name, code="unsupported_parameter")
     temperature = get_parameter(body, "temperature", 1)
-    if temperature != 1 and _FIXED_TEMPERATURE_MODEL.match(body["model"]):
+    if temperature != 1 and has_fixed_temperature(model, body.get("reasoning_effort")):
         message = (
             f"Unsupported value: 'temperature' does not support {temperature} with this model. "
             "Only the default (1) value is supported."
@@ -243,7 +246,17 @@ def _check_limits(body: dict[str, Any]) -> None:
         raise ApiError(400, message, param="temperature", code="unsupported_value")
 
 
-def _check_tools(body: dict[str, Any]) -> None:
+def _check_effort(body: dict[str, Any], model: str) -> None:
+    effort = body.get("reasoning_effort")
+    if effort is None:
+        return
+    if _OLD_MODEL.match(model):
+        raise ApiError(400, "Unrecognized request argument supplied: reasoning_effort")
+    if effort not in EFFORTS:
+        raise _invalid_value("reasoning_effort", effort, EFFORTS)
+
+
+def _check_tools(body: dict[str, Any], model: str) -> None:
     tools = body.get("tools")
     choice = body.get("tool_choice")
     if tools is None:
@@ -253,6 +266,12 @@ def _check_tools(body: dict[str, Any]) -> None:
         return
     if not isinstance(tools, list):
         raise _wrong_type("tools", "an array of objects", tools)
+    if refuses_tools(model, body.get("reasoning_effort")):
+        message = (
+            f"Function tools with reasoning_effort are not supported for {model} in /v1/chat/completions. "
+            "To use function tools, use /v1/responses or set reasoning_effort to 'none'."
+        )
+        raise ApiError(400, message, param="reasoning_effort")
     if not tools:
         raise _empty_array("tools")
     for index, tool in enumerate(tools):

@@ -8,15 +8,21 @@ from .parameters import get_parameter
 from .tokens import CHARACTERS_PER_TOKEN, count_tokens
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """Return the `usage` object of an answer."""
+def usage(prompt_tokens: int, completion_tokens: int, reasoning_tokens: int = 0) -> dict[str, Any]:
+    """Return the `usage` object of an answer.
+
+    Args:
+        prompt_tokens: tokens of the prompt.
+        completion_tokens: tokens of the answer, reasoning included.
+        reasoning_tokens: tokens of reasoning.
+    """
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
