@@ -22,11 +22,11 @@ INSTRUCTIONS = Path(__file__).with_name("instructions.jsonl")
 with Pipeline(name="batch-evaluate") as pipeline:
     load = LoadDataFromFileSystem(name="load", data_files=str(INSTRUCTIONS))
     answer = TextGeneration(
-        name="answer", llm=OpenAIBatchLLM(model="gpt-4.1-mini"), output_mappings={"model_name": "evaluated_model"}
+        name="answer", llm=OpenAIBatchLLM(model="gpt-6-luna"), output_mappings={"model_name": "evaluated_model"}
     )
     judge = PrometheusEval(
         name="judge",
-        llm=OpenAIBatchLLM(model="gpt-4o", generation_kwargs={"temperature": 0.0, "max_new_tokens": 512}),
+        llm=OpenAIBatchLLM(model="gpt-6.1-terra", reasoning_effort="low"),
         mode="absolute",
         rubric="helpfulness",
         output_mappings={"model_name": "judge_model"},

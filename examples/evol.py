@@ -21,10 +21,10 @@ INSTRUCTIONS = Path(__file__).with_name("instructions.jsonl")
 
 with Pipeline(name="batch-evol") as pipeline:
     load = LoadDataFromFileSystem(name="load", data_files=str(INSTRUCTIONS))
-    evolve = EvolInstruct(name="evolve", llm=OpenAIBatchLLM(model="gpt-4o-mini"), num_evolutions=2)
+    evolve = EvolInstruct(name="evolve", llm=OpenAIBatchLLM(model="gpt-6-luna"), num_evolutions=2)
     answer = TextGeneration(
         name="answer",
-        llm=OpenAIBatchLLM(model="gpt-4.1"),
+        llm=OpenAIBatchLLM(model="gpt-6.1-terra"),
         input_mappings={"instruction": "evolved_instruction"},
         output_mappings={"generation": "answer"},
     )

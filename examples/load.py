@@ -14,7 +14,7 @@ from distilabel_openai_batch import LoadBatchResults, OpenAIBatchLLM
 with Pipeline(name="batch-load") as pipeline:
     load = LoadBatchResults(
         name="load",
-        task=TextGeneration(name="generate", llm=OpenAIBatchLLM(model="gpt-4o-mini")),
+        task=TextGeneration(name="generate", llm=OpenAIBatchLLM(model="gpt-6-luna")),
         run_name="instructions",
     )
     load >> KeepColumns(name="keep", columns=["instruction", "generation", "batch_failure"])

@@ -18,10 +18,10 @@ INSTRUCTIONS = Path(__file__).with_name("instructions.jsonl")
 with Pipeline(name="batch-demo") as pipeline:
     load = LoadDataFromFileSystem(name="load", data_files=str(INSTRUCTIONS))
     generate = TextGeneration(
-        name="generate", llm=OpenAIBatchLLM(model="gpt-4o-mini"), num_generations=2, group_generations=True
+        name="generate", llm=OpenAIBatchLLM(model="gpt-6-luna"), num_generations=2, group_generations=True
     )
     judge = UltraFeedback(
-        name="judge", llm=OpenAIBatchLLM(model="gpt-4o-mini"), input_mappings={"generations": "generation"}
+        name="judge", llm=OpenAIBatchLLM(model="gpt-6-luna"), input_mappings={"generations": "generation"}
     )
     load >> generate >> judge
 

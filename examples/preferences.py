@@ -22,8 +22,8 @@ INSTRUCTIONS = Path(__file__).with_name("instructions.jsonl")
 
 with Pipeline(name="batch-preferences") as pipeline:
     load = LoadDataFromFileSystem(name="load", data_files=str(INSTRUCTIONS))
-    small = TextGeneration(name="small", llm=OpenAIBatchLLM(model="gpt-4.1-nano"))
-    large = TextGeneration(name="large", llm=OpenAIBatchLLM(model="gpt-4.1"))
+    small = TextGeneration(name="small", llm=OpenAIBatchLLM(model="gpt-6-luna"))
+    large = TextGeneration(name="large", llm=OpenAIBatchLLM(model="gpt-6.1-terra"))
     group = GroupColumns(
         name="group",
         columns=["generation", "model_name"],
@@ -31,7 +31,7 @@ with Pipeline(name="batch-preferences") as pipeline:
     )
     judge = UltraFeedback(
         name="judge",
-        llm=OpenAIBatchLLM(model="gpt-4o", generation_kwargs={"temperature": 0.0, "max_new_tokens": 1024}),
+        llm=OpenAIBatchLLM(model="gpt-6.1-sol", reasoning_effort="low"),
         output_mappings={"model_name": "judge_model"},
     )
     form = FormatTextGenerationDPO(name="form")

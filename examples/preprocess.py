@@ -23,7 +23,7 @@ with Pipeline(name="batch-preprocess") as pipeline:
     load = LoadDataFromFileSystem(name="load", data_files=str(INSTRUCTIONS), batch_size=1000)
     rewrite = TextGeneration(
         name="rewrite",
-        llm=OpenAIBatchLLM(model="gpt-4o-mini", generation_kwargs={"temperature": 0.2, "max_new_tokens": 256}),
+        llm=OpenAIBatchLLM(model="gpt-6-luna", reasoning_effort="low"),
         system_prompt="You edit prompts for a training set. You keep their language and what they ask for.",
         template="Rewrite this prompt so that it is clear and free of mistakes. Only the prompt:\n\n{{ instruction }}",
         output_mappings={"generation": "rewritten"},

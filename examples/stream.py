@@ -18,7 +18,7 @@ INSTRUCTIONS = Path(__file__).with_name("instructions.jsonl")
 with Pipeline(name="batch-stream") as pipeline:
     stream = StreamBatchResults(
         name="stream",
-        task=TextGeneration(name="generate", llm=OpenAIBatchLLM(model="gpt-4o-mini", max_requests_per_job=16)),
+        task=TextGeneration(name="generate", llm=OpenAIBatchLLM(model="gpt-6-luna", max_requests_per_job=16)),
         data=str(INSTRUCTIONS),
         batch_size=16,
     )

@@ -34,7 +34,7 @@ with Pipeline(name="batch-structured") as pipeline:
     load = LoadDataFromFileSystem(name="load", data_files=str(INSTRUCTIONS))
     label = TextGeneration(
         name="label",
-        llm=OpenAIBatchLLM(model="gpt-4o-mini", structured_output={"schema": Label}),
+        llm=OpenAIBatchLLM(model="gpt-6-luna", structured_output={"schema": Label}),
         template="Say what kind of instruction this is, and how difficult it is:\n\n{{ instruction }}",
         output_mappings={"generation": "label"},
     )

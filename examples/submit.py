@@ -19,7 +19,7 @@ with Pipeline(name="batch-submit") as pipeline:
     load = LoadDataFromFileSystem(name="load", data_files=str(INSTRUCTIONS))
     submit = SubmitBatch(
         name="submit",
-        task=TextGeneration(name="generate", llm=OpenAIBatchLLM(model="gpt-4o-mini")),
+        task=TextGeneration(name="generate", llm=OpenAIBatchLLM(model="gpt-6-luna")),
         run_name="instructions",
     )
     load >> submit

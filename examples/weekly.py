@@ -26,7 +26,7 @@ with Pipeline(name="batch-weekly") as pipeline:
     load = LoadDataFromFileSystem(name="load", data_files=str(INSTRUCTIONS))
     paraphrase = TextGeneration(
         name="paraphrase",
-        llm=OpenAIBatchLLM(model="gpt-4o-mini", generation_kwargs={"temperature": 1.0, "max_new_tokens": 256}),
+        llm=OpenAIBatchLLM(model="gpt-6-luna", reasoning_effort="low"),
         template="Say this in other words, as another person might ask for it:\n\n{{ instruction }}",
         num_generations=2,
         group_generations=True,

@@ -228,7 +228,7 @@ def test_each_code_block_of_a_page_runs(page, sandbox, working_directory, monkey
     if page.name == "costs.md":
         # `estimate` sends nothing, so OpenAI's address is safe.
         monkeypatch.delenv("OPENAI_BASE_URL")
-        for task, model in (("generate", "gpt-4o-mini-2024-07-18"), ("judge", "gpt-4o-2024-08-06")):
+        for task, model in (("generate", "gpt-6-luna"), ("judge", "gpt-6.1-terra")):
             scope = ScopeName("preferences", task, "https://api.openai.com/v1/")
             adopt_answer(ledger_directory(None), scope, model, LARGE_USAGE, f"batch_{task}")
     document = PageRunner(sandbox.base_url, monkeypatch).parse(page)
@@ -306,6 +306,7 @@ def test_each_skipped_line_is_on_a_page():
 
 PROMPTS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(40)]
 MORE_PROMPTS = [[{"role": "user", "content": f"Say letter {i}."}] for i in range(20)]
+MODEL = "gpt-6-luna"
 FAILURE = RequestFailure(contains="number 3", code="bad_prompt", message="No threes, please.")
 
 # Input for commands that ask for confirmation.
@@ -328,14 +329,14 @@ def split_command(command: str) -> list[str]:
 
 def generate(prompts, **fields) -> None:
     """Generate answers as a new process would, and wait for the answers."""
-    load_as_new_process(OpenAIBatchLLM(model="gpt-4o-mini", **fields)).generate(prompts)
+    load_as_new_process(OpenAIBatchLLM(model=MODEL, **fields)).generate(prompts)
 
 
 def create_external_batch() -> str:
     """Create a batch without this package, and return its id."""
     url = "/v1/chat/completions"
     lines = [
-        {"custom_id": str(i), "method": "POST", "url": url, "body": {"model": "gpt-4o-mini", "messages": messages}}
+        {"custom_id": str(i), "method": "POST", "url": url, "body": {"model": MODEL, "messages": messages}}
         for i, messages in enumerate(PROMPTS)
     ]
     content = b"\n".join(map(orjson.dumps, lines))
@@ -354,7 +355,7 @@ def prepare(command: str, sandbox: Sandbox) -> None:
         generate(PROMPTS)
     elif command.startswith("cancel"):
         sandbox.configure(in_progress_seconds=600.0)
-        submit_only(MORE_PROMPTS, max_requests_per_job=10)
+        submit_only(MORE_PROMPTS, max_requests_per_job=10, model=MODEL)
     elif command.startswith("doctor"):
         sandbox.configure(api_keys=["another"])
 
@@ -366,7 +367,7 @@ def test_the_command_line_prints_the_output_on_its_page(sandbox, working_directo
     sandbox.reset(Settings(failures=[FAILURE]))
     generate(PROMPTS[:10])
     sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)
-    submit_only(PROMPTS[10:], max_requests_per_job=20)
+    submit_only(PROMPTS[10:], max_requests_per_job=20, model=MODEL)
 
     languages = ("console", "json")
     document = Document.parse(str(CLI_PAGE), *(CodeBlockParser(language, lambda _: None) for language in languages))

@@ -34,7 +34,7 @@ def run_command(*arguments: object, **options) -> Result:
 
 def generate(prompts=PROMPTS, **fields) -> list[str | None]:
     """Generate with an LLM as a new process has it, and return the texts."""
-    llm = load_as_new_process(OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, **fields))
+    llm = load_as_new_process(OpenAIBatchLLM(**{"model": "gpt-4o-mini", "min_poll_interval": 0.02, **fields}))
     return [output["generations"][0] for output in llm.generate(prompts)]
 
 
