@@ -17,6 +17,7 @@ from distilabel_openai_batch.api.creation import BatchOrder, Creation, CreationL
 from distilabel_openai_batch.api.files import FilesAPI
 from distilabel_openai_batch.api.outcomes import Failure, Outcome, read_answer
 from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
+from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import Patience, TransientError, Transport, error_code
 
 # OpenAI deletes a batch's files after thirty days. https://platform.openai.com/docs/guides/batch
@@ -42,18 +43,26 @@ class BatchAPI:
         client: the SDK's client, used with its own retries switched off.
         patience: pauses and number of the attempts of a failing call.
         logger: the logger of failed attempts and of features that the server lacks.
+        retention: the expiry of files.
 
     Attributes:
         files: the server's files.
     """
 
-    def __init__(self, client: openai.AsyncOpenAI, patience: Patience, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        client: openai.AsyncOpenAI,
+        patience: Patience,
+        logger: logging.Logger,
+        retention: Retention = DEFAULT_RETENTION,
+    ) -> None:
         self._transport = Transport(client, patience, logger)
         self._list = BatchList(self._transport)
         self._creation_limit = CreationLimit()
         self._logger = logger
         self._warnings: set[str] = set()
-        self.files = FilesAPI(self._transport)
+        self._retention = retention
+        self.files = FilesAPI(self._transport, retention)
 
     async def create(
         self, input_file_id: str, endpoint: str, completion_window: str, key: str, metadata: Mapping[str, str]
@@ -70,7 +79,7 @@ class BatchAPI:
         Raises:
             RunError: the server refuses the batch or could not be reached.
         """
-        order = BatchOrder(input_file_id, endpoint, completion_window, key, metadata)
+        order = BatchOrder(input_file_id, endpoint, completion_window, key, metadata, self._retention)
         creation = Creation(self._transport, self._list, self.files, self._creation_limit, order)
         batch = await self._transport.retry("create a batch", creation.attempt)
         if creation.may_be_duplicated:

@@ -14,6 +14,7 @@ from distilabel_openai_batch.api.batch_list import BatchList
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
 from distilabel_openai_batch.api.files import FilesAPI, InputFileGoneError, is_input_file_refused
 from distilabel_openai_batch.api.replies import json_object
+from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import TransientError, Transport
 
 CREATION_SECONDS = 60.0
@@ -38,6 +39,7 @@ class BatchOrder:
         completion_window: the API's parameter (`"24h"`).
         key: a text that no other batch has. The metadata hold it, so that a batch whose reply was lost is found.
         metadata: further metadata.
+        retention: the expiry of the result files.
     """
 
     input_file_id: str
@@ -45,6 +47,7 @@ class BatchOrder:
     completion_window: str
     key: str
     metadata: Mapping[str, str]
+    retention: Retention = DEFAULT_RETENTION
 
 
 class CreationLimit:
@@ -187,5 +190,6 @@ class Creation:
             endpoint=order.endpoint,  # type: ignore[arg-type]
             completion_window=order.completion_window,  # type: ignore[arg-type]
             metadata={KEY_METADATA: order.key, **order.metadata},
+            extra_body=order.retention.creation_parameters(),
         )
         return read_batch(json_object(response))

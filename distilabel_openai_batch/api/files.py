@@ -18,6 +18,7 @@ from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.redirects import RedirectRefusedError, open_storage
 from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
+from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import TransientError, Transport
 from distilabel_openai_batch.failpoints import Failpoint
 
@@ -101,10 +102,12 @@ class FilesAPI:
 
     Args:
         transport: makes the calls.
+        retention: the expiry of uploads.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, retention: Retention = DEFAULT_RETENTION) -> None:
         self._transport = transport
+        self._retention = retention
 
     async def upload(self, path: Path) -> str:
         """Upload an input file, streamed from the disk, and wait until a batch can be created from it.
@@ -125,7 +128,10 @@ class FilesAPI:
             nonlocal attempts
             attempts += 1
             with path.open("rb") as file:
-                response = await self._transport.raw_client.files.create(file=(path.name, file), purpose="batch")
+                # Older releases of the SDK lack the parameter of the expiry → send it as `extra_body`.
+                response = await self._transport.raw_client.files.create(
+                    file=(path.name, file), purpose="batch", extra_body=self._retention.upload_parameters()
+                )
             created = json_object(response)
             file_id = created.get("id")
             if not isinstance(file_id, str) or not file_id:

@@ -39,7 +39,8 @@ class Answer:
         line: the answer's line of an output file.
         tokens: billed tokens, in and out; 0 if the server does not count them.
         cached_tokens: the part of the tokens in that the server had in its cache, which may be cheaper.
-        choice_failures: the failures of unusable choices, by their index; `None` if nothing checked the choices.
+        choice_failures: the failures of unusable and cut choices, by their index; `None` if nothing checked the
+            choices.
     """
 
     __slots__ = ("cached_tokens", "choice_failures", "line", "tokens")
@@ -89,6 +90,7 @@ class Failure:
         code: the API's error code or a constant of `failure_codes`, `None` if there is none.
         tokens: tokens billed for unusable answers, in and out.
         custom_id: the request's `custom_id`, set when the failure is delivered; ignored by comparisons.
+        is_kept: whether the text of the generation is kept in spite of the failure, as of a cut text.
     """
 
     message: str
@@ -96,6 +98,7 @@ class Failure:
     code: str | None = None
     tokens: tuple[int, int] = (0, 0)
     custom_id: str | None = field(default=None, compare=False)
+    is_kept: bool = False
 
     @property
     def is_billed(self) -> bool:

@@ -41,12 +41,15 @@ class Request:
         endpoint: the path of the endpoint (`"/v1/chat/completions"`).
         model: the model's name; all requests of an input file have the same model.
         body: the body as JSON.
+        has_default_limit: whether the body's limit of the answer's tokens is distilabel's default, so that a server's
+            refusal may change the limit.
     """
 
     custom_id: str
     endpoint: str
     model: str
     body: EncodedBody
+    has_default_limit: bool = False
 
     @property
     def size(self) -> int:
@@ -85,16 +88,16 @@ class BodyTemplate:
     Args:
         body: a body; its value of the field does not matter.
         name: the name of the field.
+        identity: the body whose digest identifies the request; `None` for `body` itself.
     """
 
     __slots__ = ("_canonical", "_encoded", "_name")
 
-    def __init__(self, body: Mapping[str, Any], name: str) -> None:
+    def __init__(self, body: Mapping[str, Any], name: str, identity: Mapping[str, Any] | None = None) -> None:
         mark = uuid4().hex
-        marked_body = {**body, name: mark}
         self._name = name
-        self._encoded = _split_at(mark, encode_body(marked_body))
-        self._canonical = _split_at(mark, encode_canonical_json(marked_body))
+        self._encoded = _split_at(mark, encode_body({**body, name: mark}))
+        self._canonical = _split_at(mark, encode_canonical_json({**(identity or body), name: mark}))
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """Return the same JSON as `encode_body`.
@@ -106,7 +109,7 @@ class BodyTemplate:
         return b"%b%b%b" % (before, encode_json(body[self._name]), after)
 
     def digest(self, base_url: str, endpoint: str, body: Mapping[str, Any]) -> str:
-        """Return the same digest as `digest_body` of the encoded body."""
+        """Return the same digest as `digest_body` of the encoded identity."""
         before, after = self._canonical
         return _digest(base_url, endpoint, b"%b%b%b" % (before, encode_canonical_json(body[self._name]), after))
 

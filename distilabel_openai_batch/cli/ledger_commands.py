@@ -208,7 +208,8 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
         "endpoint": job.endpoint,
         "model": job.model or job.answered_by,
         "answered by": job.answered_by if job.answered_by != job.model else "",
-        "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed",
+        "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed"
+        + (f", {job.cut:,} cut at the limit of tokens" if job.cut else ""),
         "tokens": "" if has_no_cost_yet(job) else f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
         "cost": "" if has_no_cost_yet(job) else f"{spent}; saved {saved}",
         "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",

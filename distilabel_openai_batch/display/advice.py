@@ -8,8 +8,6 @@ requests of all rows of the Task, including the answered ones.
 
 from __future__ import annotations
 
-import re
-
 from distilabel_openai_batch.api.failure_codes import (
     CONTENT_FILTER,
     INVALID_STRUCTURED_OUTPUT,
@@ -19,6 +17,7 @@ from distilabel_openai_batch.api.failure_codes import (
     NOT_SUBMITTED,
     TRUNCATED_ANSWER,
 )
+from distilabel_openai_batch.api.model_traits import ROOM_FOR_REASONING, find_refused_parameter
 from distilabel_openai_batch.api.outcomes import Failure
 
 # https://platform.openai.com/docs/guides/error-codes and Azure's
@@ -40,17 +39,24 @@ _PARAMETER_CODES = frozenset(
 )
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
 
-# A model takes the token limit by one of two names, which an alias or a deployment's name does not show.
-# https://platform.openai.com/docs/api-reference/chat/create#chat-create-max_completion_tokens
-_REFUSED_TOKEN_LIMIT = re.compile(
-    r"(?:unsupported|unknown|unrecognized) (?:parameter|request argument)[^.]*?\b(max_tokens|max_completion_tokens)\b",
-    re.IGNORECASE,
-)
-
 # Without `use_cache=False` a complete pipeline takes its rows from distilabel's cache and submits nothing.
 _RUN_AGAIN = "Run again (`use_cache=False`): only requests without an answer are submitted."
 _RUN_CHANGED_ROWS = "run again (`use_cache=False`): only changed and unanswered rows are submitted."
 _MAKES_NEW_REQUESTS = "which makes new requests of all rows of this Task."
+
+
+def describe_small_limit(model: str, limit: int) -> str:
+    """Return the sentences that warn of a limit of an answer's tokens which reasoning probably spends.
+
+    Args:
+        model: name of the model.
+        limit: the limit.
+    """
+    return (
+        f"`max_new_tokens={limit}` is probably too small for {model}: reasoning counts against the limit, and an answer"
+        " that is spent on reasoning is empty and billed. Remove `max_new_tokens` for a limit of"
+        f" {ROOM_FOR_REASONING:,} tokens, or lower `reasoning_effort`."
+    )
 
 
 def next_step(failure: Failure, custom_id: str | None) -> str:
@@ -86,8 +92,9 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
         return f"No request was sent for these rows. Fix the rows and {_RUN_CHANGED_ROWS}"
     if code in _LENGTH_CODES or "context length" in message:
         return f"Shorten these rows and {_RUN_CHANGED_ROWS}"
-    if refused := _REFUSED_TOKEN_LIMIT.search(message):
-        accepted = "max_tokens" if refused[1] == "max_completion_tokens" else "max_completion_tokens"
+    refused = find_refused_parameter(message)
+    if refused in ("max_tokens", "max_completion_tokens"):
+        accepted = "max_tokens" if refused == "max_completion_tokens" else "max_completion_tokens"
         return f'Set `token_limit_parameter="{accepted}"`, {_MAKES_NEW_REQUESTS}'
     if any(name in message for name in _TOKEN_LIMITS):
         return f"Lower `max_new_tokens` in `generation_kwargs`, {_MAKES_NEW_REQUESTS}"

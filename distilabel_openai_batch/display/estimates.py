@@ -9,6 +9,7 @@ from decimal import Decimal
 from rich.markup import escape
 from rich.table import Table
 
+from distilabel_openai_batch.display.advice import describe_small_limit
 from distilabel_openai_batch.display.layout import UNLIMITED_WIDTH, fit_table
 from distilabel_openai_batch.pricing import job_costs, prices
 from distilabel_openai_batch.pricing.prices import format_dollars
@@ -75,6 +76,8 @@ def _step_notes(estimate: StepEstimate) -> Iterator[str]:
             f"{estimate.step} submits requests in rounds that depend on its answers: the real number of requests may be"
             " higher or lower. Each later request is estimated with one answer of full length in its prompt."
         )
+    if estimate.small_limit:
+        yield f"⚠️ {estimate.step}: {describe_small_limit(estimate.model, estimate.small_limit)}"
     if estimate.is_parted:
         yield f"A routing function gives {estimate.step} only a part of these rows: the numbers are upper bounds."
 

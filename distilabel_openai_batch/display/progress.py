@@ -25,6 +25,13 @@ from distilabel_openai_batch.text import plural
 # A poll logs the progress if another tenth of the requests is answered, or after five minutes without a line.
 _SECONDS_BETWEEN_LINES = 300.0
 
+# Replacements of parameters that a model refuses.
+_REPLACEMENTS = {
+    "max_tokens": "with `max_completion_tokens`, and with room for reasoning if `max_new_tokens` is not set",
+    "max_completion_tokens": "with `max_tokens`",
+    "tools": "with their schema as `response_format`",
+}
+
 # Custom_ids per kind of failure: enough to find a few of the requests with `failures` or on the server.
 _CUSTOM_IDS_LOGGED = 3
 
@@ -88,6 +95,7 @@ class Progress(Observer):
         self._early_answers: Counter[str] = Counter()
         self._batches_of_others: set[str | None] = set()
         self._failure_kinds: dict[tuple[int | None, str | None, str], _FailureKind] = {}
+        self._cut: Counter[int | None] = Counter()
         self._logged_tenth = 0
         self._logged_at = self._started
 
@@ -128,6 +136,24 @@ class Progress(Observer):
         """Count an unusable answer under its error code: nearly every message differs."""
         self._rejected += 1
         self._failure_kinds.setdefault((None, failure.code, ""), _FailureKind(failure)).add(custom_id)
+
+    def on_cut(self, limit: int | None, custom_id: str) -> None:
+        """Count a cut answer under its limit."""
+        self._cut[limit] += 1
+
+    def on_cut_retried(self, requests: int, limit: int) -> None:
+        """Log that cut and empty answers are requested again."""
+        self._logger.info(
+            f"✂️ {plural(requests, 'answer')} cut or empty at the limit of tokens: submitted again with limits of up to"
+            f" {limit:,} tokens."
+        )
+
+    def on_cut_unaffordable(self, requests: int) -> None:
+        """Log that the budget ends the retries of cut answers."""
+        self._logger.warning(
+            f"✂️ {plural(requests, 'answer')} cut or empty at the limit of tokens: not submitted again, since twice the"
+            " limit may exceed the budget."
+        )
 
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
         """Log the submission of a job."""
@@ -242,6 +268,22 @@ class Progress(Observer):
         """Log that a batch replaces synchronous requests."""
         self._logger.warning(f"⚠️ Requests that should be synchronous go into a batch: {reason}")
 
+    def on_parameter_refused(self, model: str, parameter: str) -> None:
+        """Log a parameter that a model refuses, and its replacement."""
+        self._logger.info(
+            f"🔧 {model} refuses `{parameter}`: its requests are submitted again {_REPLACEMENTS[parameter]}."
+            " Refused requests are not billed."
+        )
+
+    def on_limit_spent(self, model: str, limit: int, tokens: int, reasoning: int) -> None:
+        """Log that the preflight's answer shows a limit that is too small."""
+        share = f", {reasoning:,} of them for reasoning" if reasoning else ""
+        self._logger.warning(
+            f"⚠️ The preflight's answer of {model} took {tokens:,} of {plural(limit, 'token')}{share}: other answers"
+            " will probably be cut or empty. Stop the run, and set a higher `max_new_tokens` or a lower"
+            " `reasoning_effort`."
+        )
+
     def on_preflight_skipped(self, reason: str) -> None:
         """Log that the preflight is skipped."""
         self._logger.warning(f"⚠️ The preflight is skipped, all requests are submitted untested: {reason}")
@@ -265,6 +307,7 @@ class Progress(Observer):
             self._bars.close(f"{summary}{costs}")
         if self._requests:
             self._log_failures()
+            self._log_cut()
             self._logger.info(summary)
             self._log_costs(cost)
 
@@ -280,6 +323,14 @@ class Progress(Observer):
                 f"🔎 `distilabel-openai-batch failures {shlex.quote(self._scope)}` lists all failed requests;"
                 f" `add_failures=True` adds the reason to each row. {self._retry_advice} to submit these requests"
                 " again."
+            )
+
+    def _log_cut(self) -> None:
+        for limit, count in self._cut.most_common():
+            reason = f"max_new_tokens={limit}" if limit else "the model's limit"
+            self._logger.warning(
+                f"✂️ {count:,} of {plural(self._answers, 'answer')} were cut at {reason}; their text is kept. → Raise"
+                ' `max_new_tokens`, or set `on_truncated="retry"` to submit only cut answers again.'
             )
 
     def _log_costs(self, cost: Cost | None) -> None:

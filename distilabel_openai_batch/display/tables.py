@@ -45,6 +45,8 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], width: int = UNLIMITED_W
         width: the number of terminal columns.
     """
     costs = [job_costs.cost_of_job(job) for job, _ in jobs]
+    # Few runs have cut answers → the column is shown only if there are some.
+    has_cut = any(job.cut for job, _ in jobs)
     rows = [
         (
             escape(job.scope.label),
@@ -52,6 +54,7 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], width: int = UNLIMITED_W
             coloured_status(job.status),
             f"{job.answered:,}/{job.requests:,}",
             f"[red]{job.failed:,}[/]" if job.failed else "0",
+            *([f"[yellow]{job.cut:,}[/]" if job.cut else "0"] if has_cut else []),
             *(("–", "–") if has_no_cost_yet(job) else format_cost(cost)),
             duration(timing.age),
             timing.label,
@@ -60,18 +63,19 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], width: int = UNLIMITED_W
     ]
     sums: tuple[str, ...] = ()
     if len(jobs) > 1:
-        answered, failed, requests = (
-            sum(getattr(job, name) for job, _ in jobs) for name in ("answered", "failed", "requests")
+        answered, failed, cut, requests = (
+            sum(getattr(job, name) for job, _ in jobs) for name in ("answered", "failed", "cut", "requests")
         )
         billed_costs = [cost for (job, _), cost in zip(jobs, costs, strict=True) if not has_no_cost_yet(job)]
         total = job_costs.sum_costs(billed_costs)
         known_total = total if total.full_price or None not in billed_costs else None
         sums = (
-            *("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}"),
+            *("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *([f"{cut:,}"] if has_cut else [])),
             *(format_cost(known_total) if billed_costs else ("–", "–")),
             *("", ""),
         )
-    names = ("scope", "batch", "status", "answered", "failed", "cost", "saved", "age", "took")
+    cut_names = ("cut",) if has_cut else ()
+    names = ("scope", "batch", "status", "answered", "failed", *cut_names, "cost", "saved", "age", "took")
     return fit_table(names, rows, sums, width, number_names=names[3:], droppable=("saved", "age", "cost"))
 
 

@@ -20,6 +20,7 @@ from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.activity import Activity
+from distilabel_openai_batch.engine.cut_answers import is_spent
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.gc_pause import gc_paused
 
@@ -72,6 +73,10 @@ class CallBuffer:
         all_may_fail: whether the run goes on although all submitted requests fail alike.
         is_crowded: whether jobs wait for others to end before they are created.
         activity: the local work of the session; the end of the work may flush the buffer.
+        revise: returns a failed request with other parameters, under which the server may answer; `None` if there are
+            none.
+        retries_spent: whether callers request an answer again whose limit was spent before its text began; such an
+            answer is not reported as a failure.
 
     Attributes:
         error: the error of `fail`, which every caller gets; `None` while the run goes on.
@@ -88,6 +93,8 @@ class CallBuffer:
         all_may_fail: bool = False,
         is_crowded: Callable[[], bool] = lambda: False,
         activity: Activity | None = None,
+        revise: Callable[[Request, Failure], Request | None] = lambda request, failure: None,
+        retries_spent: bool = False,
     ) -> None:
         self._answer = answer
         self._is_full = is_full
@@ -100,6 +107,8 @@ class CallBuffer:
         self._activity = activity or Activity()
         self._activity.call_when_idle(self._schedule_flush)
         self._is_held = False
+        self._revise = revise
+        self._retries_spent = retries_spent
         self._waiting: dict[str, _PendingRequest] = {}
         self._pending: list[_PendingRequest] = []
         self._pending_bytes = 0
@@ -252,6 +261,10 @@ class CallBuffer:
                 retries += 1
                 pending.overdue = pending.overdue or outcome == OVERDUE
                 self._add(pending)
+            elif revised := self._revise(pending.request, outcome):
+                retries += 1
+                pending.request = revised
+                self._add(pending)
             else:
                 self._failed.append((pending, outcome))
         self._answers += answers
@@ -290,7 +303,10 @@ class CallBuffer:
         for pending, failure in failed:
             # A request may fail in two flushes; settle it only the first time.
             if self._has_waiting_caller(pending):
-                self._observer.on_failed(failure, pending.request.custom_id)
+                if self._retries_spent and is_spent(failure):
+                    self._observer.on_answered(1)
+                else:
+                    self._observer.on_failed(failure, pending.request.custom_id)
                 self._settle(pending, failure)
 
     def _settle(self, pending: _PendingRequest, outcome: Outcome) -> None:

@@ -25,12 +25,24 @@ class APICall:
         body: the JSON object that the SDK would have sent.
         schema: the structured output that the answer must fit; `None` for any answer.
         template: the template of bodies that differ from this one in one field; `None` for a body of its own.
+        identity: the body whose digest identifies the request in the ledger, if servers need other parameters than the
+            request had in earlier releases; `None` for `body` itself.
+        has_default_limit: whether the body's limit of the answer's tokens is distilabel's default, and not the user's
+            choice.
     """
 
     endpoint: str
     body: Mapping[str, object]
     schema: StructuredOutput | None = None
     template: BodyTemplate | None = None
+    identity: Mapping[str, object] | None = None
+    has_default_limit: bool = False
+
+    def with_messages(self, body: Mapping[str, object]) -> APICall:
+        """Return a call with a body that differs from this one in its messages and in `n`, and with a like identity."""
+        changed = {name: body[name] for name in ("messages", "n")}
+        identity = {**self.identity, **changed} if self.identity else None
+        return APICall(self.endpoint, body, identity=identity, has_default_limit=self.has_default_limit)
 
     def encode(self) -> bytes:
         """Return the body as JSON.
@@ -53,7 +65,7 @@ class APICall:
         """
         if self.template:
             return self.template.digest(base_url, endpoint, self.body)
-        return digest_body(base_url, endpoint, body)
+        return digest_body(base_url, endpoint, encode_body(self.identity) if self.identity else body)
 
 
 _active_log: ContextVar[CallLog | None] = ContextVar("active_log", default=None)

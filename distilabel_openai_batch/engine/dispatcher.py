@@ -13,12 +13,17 @@ import anyio.to_thread
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.client import NoSuchEndpointError
-from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
-from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Deliver, Failure, Outcome
+from distilabel_openai_batch.api.encoding import decode_json
+from distilabel_openai_batch.api.failure_codes import LENGTH_LIMIT, NOT_SUBMITTED
+from distilabel_openai_batch.api.model_traits import read_limit
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Deliver, Failure, Outcome, is_billed
 from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.api.truncation import count_reasoning_tokens, find_cut_choices
 from distilabel_openai_batch.engine.adoption import Adopter
+from distilabel_openai_batch.engine.cut_answers import is_spent
 from distilabel_openai_batch.engine.delivery import deliver_answers, deliver_until
 from distilabel_openai_batch.engine.job_runner import MAX_UPLOADS, JobEnd, JobEnding, JobRunner
+from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.settings import DispatchSettings
@@ -80,6 +85,7 @@ class Dispatcher:
         sync_runner: submits requests synchronously.
         cut: cuts requests into shards.
         observer: receives the events of the run.
+        traits: traits of the server's models.
         budget: the limit of spending.
     """
 
@@ -93,6 +99,7 @@ class Dispatcher:
         sync_runner: SyncRunner,
         cut: Callable[[Iterable[Request]], Iterable[Shard]],
         observer: Observer,
+        traits: LearnedTraits,
         budget: NoBudget = NO_BUDGET,
     ) -> None:
         self._settings = settings
@@ -103,6 +110,7 @@ class Dispatcher:
         self._sync_runner = sync_runner
         self._cut = cut
         self._observer = observer
+        self._traits = traits
         self._budget = budget
         self._tried_models: set[tuple[str, str]] = set()
         self._look_up_lock = anyio.Lock()
@@ -199,7 +207,7 @@ class Dispatcher:
                     found.to_submit.append(request)
                 elif entry.outcome is None:
                     found.in_jobs.setdefault(entry.job, []).append(request)
-                elif is_first and isinstance(entry.outcome, Failure):
+                elif is_first and isinstance(entry.outcome, Failure) and not self._is_final(entry.outcome):
                     found.to_submit.append(request)
                     found.failures[request.custom_id] = entry.outcome
                 else:
@@ -207,6 +215,10 @@ class Dispatcher:
             found.answered += len(outcomes)
             deliver(outcomes)
         return found
+
+    def _is_final(self, failure: Failure) -> bool:
+        """Return whether a failure of an earlier run is the outcome of its request."""
+        return self._settings.keeps_spent and is_spent(failure)
 
     def _explain(self, requests: Sequence[Request], failures: Mapping[str, Failure]) -> dict[str, Outcome]:
         """Return the reason why each request has no answer, for a run that submits nothing."""
@@ -220,7 +232,7 @@ class Dispatcher:
         """Submit one request of each model synchronously, and a few more if the first ones are refused.
 
         Returns:
-            The requests without an outcome.
+            The requests without an outcome, with the parameters that the trials have shown.
 
         Raises:
             RequestsFailedError: the server refuses all tried requests of a model alike.
@@ -233,20 +245,13 @@ class Dispatcher:
             self._tried_models.add(model)
             await self._try_model(by_model[model], outcomes)
         deliver(outcomes)
-        return [request for request in requests if request.custom_id not in outcomes]
+        return [self._traits.fit(request) for request in requests if request.custom_id not in outcomes]
 
     async def _try_model(self, requests: Sequence[Request], outcomes: dict[str, Outcome]) -> None:
         """Submit the first requests of a model synchronously, and add their outcomes to `outcomes`."""
         refusals: list[Failure] = []
         for request in requests[:_TRIALS]:
-            await self._budget.reserve([request], is_sync=True)
-            try:
-                self._release(await self._sync_runner.submit(Shard.of([request]), outcomes.update))
-            except (NoSuchEndpointError, errors.AuthenticationError) as error:
-                # A key may be restricted to batches.
-                self._observer.on_preflight_skipped(str(error))
-                return
-            outcome = outcomes.get(request.custom_id)
+            outcome = await self._try_request(request, outcomes)
             if not isinstance(outcome, Failure) or outcome.is_transient:
                 return
             refusals.append(outcome)
@@ -257,6 +262,44 @@ class Dispatcher:
                 status_code=refusals[0].status_code,
                 code=refusals[0].code,
             )
+
+    async def _try_request(self, request: Request, outcomes: dict[str, Outcome]) -> Outcome | None:
+        """Submit a request synchronously, once more for each parameter that its model refuses.
+
+        Args:
+            request: the request.
+            outcomes: receives the outcome.
+
+        Returns:
+            The outcome; `None` if the server cannot be tried, or if another process has submitted the request.
+        """
+        while True:
+            await self._budget.reserve([request], is_sync=True)
+            try:
+                self._release(await self._sync_runner.submit(Shard.of([request]), outcomes.update))
+            except (NoSuchEndpointError, errors.AuthenticationError) as error:
+                # A key may be restricted to batches.
+                self._observer.on_preflight_skipped(str(error))
+                return None
+            outcome = outcomes.get(request.custom_id)
+            revised = self._traits.revise(request, outcome) if isinstance(outcome, Failure) else None
+            if revised is None:
+                self._report_spent_limit(request, outcome)
+                return outcome
+            del outcomes[request.custom_id]
+            request = revised
+
+    def _report_spent_limit(self, request: Request, outcome: Outcome | None) -> None:
+        """Report a trial whose answer was cut, or spent more than half of its limit on reasoning."""
+        if outcome is None or not is_billed(outcome):
+            return
+        limit = read_limit(decode_json(bytes(request.body)))
+        if isinstance(outcome, Failure):
+            reasoning, is_cut = outcome.tokens[1], outcome.code == LENGTH_LIMIT
+        else:
+            reasoning, is_cut = count_reasoning_tokens(outcome), bool(find_cut_choices(outcome))
+        if limit and (is_cut or reasoning > limit / 2):
+            self._observer.on_limit_spent(request.model, limit, outcome.tokens[1], reasoning)
 
     async def _submit_sync(self, shard: Shard, deliver: Deliver) -> list[str]:
         """Submit a shard synchronously, or in a batch if the server has no synchronous endpoint."""

@@ -1,4 +1,4 @@
-"""Failures of a session's rows that no job shows, recorded at the end of the session."""
+"""Failures and cut answers of a session's rows that no job shows, recorded at the end of the session."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 
 
 class FailureLog:
-    """Failures of rows: answers that lack a generation, and rows that no request was sent for.
+    """Failures of rows: answers that lack a generation or are cut, and rows that no request was sent for.
 
     Recording them at once would block a caller, and requests that could share a job would go into two jobs. A run that
     dies reads the answers again in its next run, and then records the same failures.
@@ -25,6 +25,7 @@ class FailureLog:
         self.rejected_before = rejected_before
         self._rejections: dict[str, Failure | None] = {}
         self._unsent: dict[str, Failure] = {}
+        self._cut: set[str] = set()
 
     def add_rejected(self, custom_id: str, failure: Failure) -> None:
         """Add an answer that lacks a generation."""
@@ -39,6 +40,10 @@ class FailureLog:
         """Add a row that no request was sent for."""
         self._unsent[custom_id] = failure
 
+    def add_cut(self, custom_id: str) -> None:
+        """Add an answer that the limit of tokens cut."""
+        self._cut.add(custom_id)
+
     def record(self, ledger: Ledger) -> None:
         """Record all failures in the ledger.
 
@@ -49,3 +54,5 @@ class FailureLog:
             ledger.row_failures.record_rejections(self._rejections)
         if self._unsent:
             ledger.row_failures.record_unsent(self._unsent)
+        if self._cut:
+            ledger.row_failures.record_cut(self._cut)

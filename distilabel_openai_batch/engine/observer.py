@@ -49,6 +49,25 @@ class Observer:
             custom_id: its `custom_id`.
         """
 
+    def on_cut(self, limit: int | None, custom_id: str) -> None:
+        """Receive an answer that the limit of tokens cut, and whose text is kept.
+
+        Args:
+            limit: the limit; `None` if the request sets none.
+            custom_id: the `custom_id` of its request.
+        """
+
+    def on_cut_retried(self, requests: int, limit: int) -> None:
+        """Receive a number of requests whose answers were cut or empty, and which are submitted with twice the limit.
+
+        Args:
+            requests: their number.
+            limit: the highest limit of the new requests.
+        """
+
+    def on_cut_unaffordable(self, requests: int) -> None:
+        """Receive the number of cut answers that are not requested again, because of the budget."""
+
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
         """Receive a batch that was created for a shard."""
 
@@ -119,6 +138,24 @@ class Observer:
 
     def on_sync_unavailable(self, reason: str) -> None:
         """Receive the reason why requests go into a batch: the server has no synchronous endpoint."""
+
+    def on_parameter_refused(self, model: str, parameter: str) -> None:
+        """Receive a parameter that the server refuses for a model; the requests are submitted again without it.
+
+        Args:
+            model: the requested model.
+            parameter: `max_tokens`, `max_completion_tokens` or `tools`.
+        """
+
+    def on_limit_spent(self, model: str, limit: int, tokens: int, reasoning: int) -> None:
+        """Receive a preflight's answer that was cut, or that spent more than half of its limit on reasoning.
+
+        Args:
+            model: the requested model.
+            limit: the limit of the answer's tokens.
+            tokens: billed tokens of the answer.
+            reasoning: the part of the tokens that reasoning took; all tokens of an answer without text.
+        """
 
     def on_preflight_skipped(self, reason: str) -> None:
         """Receive the reason why no request could be tried before the others are submitted."""

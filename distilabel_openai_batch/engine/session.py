@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import orjson
 
+from distilabel_openai_batch.api.encoding import decode_json
+from distilabel_openai_batch.api.model_traits import read_limit
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, digest_body
+from distilabel_openai_batch.api.truncation import CUT_MARK, find_cut_choices
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
+from distilabel_openai_batch.engine.cut_answers import (
+    MAX_DOUBLINGS,
+    double_limit,
+    is_improvement,
+    is_limited,
+    is_spent,
+    mark_cut,
+)
 from distilabel_openai_batch.engine.failure_log import FailureLog
+from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import SessionSettings
@@ -21,7 +34,7 @@ from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.errors import RunError, as_run_error
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.states import NOT_SENT
+from distilabel_openai_batch.ledger.states import NOT_SENT, KnownRequest
 from distilabel_openai_batch.structured_output.repair import Repair
 from distilabel_openai_batch.text import escape_surrogates
 
@@ -41,6 +54,7 @@ class SessionParts:
         memory: tells equal requests of this process apart.
         submission: rows and jobs that are kept for a later run.
         bodies: stores the bodies of the requests on the disk.
+        traits: traits of the server's models.
         failure_log: receives the failures of rows that no job shows.
     """
 
@@ -51,6 +65,7 @@ class SessionParts:
     memory: ScopeMemory
     submission: Submission
     bodies: BodyStore
+    traits: LearnedTraits
     failure_log: FailureLog = field(default_factory=FailureLog)
 
 
@@ -79,6 +94,7 @@ class Session:
         self._observer = parts.observer
         self._memory = parts.memory
         self._bodies = parts.bodies
+        self._traits = parts.traits
         self._failure_log = parts.failure_log
 
     def hold(self) -> None:
@@ -128,13 +144,15 @@ class Session:
         with_schema: dict[int, APICall] = {}
         try:
             outcomes = await self._submit_once(_noting_schemas(calls, with_schema), submitted)
+            if self._settings.retries_cut:
+                await self._retry_cut(outcomes, submitted)
             repairs = {
                 index: Repair(call.schema, call.body, outcome)
                 for index, call in with_schema.items()
                 if call.schema and isinstance(outcome := outcomes[index], Answer)
             }
             while retries := [
-                (repair, choice, APICall(with_schema[index].endpoint, body))
+                (repair, choice, with_schema[index].with_messages(body))
                 for index, repair in repairs.items()
                 for choice, body in repair.retries()
             ]:
@@ -172,11 +190,14 @@ class Session:
         logged: list[Outcome],
         read: ReadOutcome,
     ) -> None:
-        """Read each outcome, and report the answers that lack a generation."""
+        """Read each outcome, and report the answers that lack a generation or are cut."""
         rejected_before = self._failure_log.rejected_before
+        counts_cut = self._settings.on_truncated is not None
         with gc_paused():
             for index, outcome in enumerate(outcomes):
                 custom_id = submitted[index].custom_id
+                if counts_cut and type(outcome) is Answer and CUT_MARK in outcome.line:
+                    self._note_cut(outcome, submitted[index])
                 failure = read(index, outcome, custom_id)
                 # The end of a repair has reported the choices that do not fit their schema.
                 if failure and custom_id and isinstance(outcome, Answer) and logged[index] is outcome:
@@ -184,6 +205,89 @@ class Session:
                     logged[index] = failure
                 elif rejected_before and not failure and custom_id and isinstance(outcome, Answer):
                     self._failure_log.add_accepted(custom_id)
+
+    def _note_cut(self, answer: Answer, request: Request | Failure) -> None:
+        """Mark the cut choices of an answer, and report the answer."""
+        cut = find_cut_choices(answer)
+        if not cut or not isinstance(request, Request):
+            return
+        is_kept = self._settings.on_truncated != "fail"
+        limit = read_limit(self._sent_body(request))
+        mark_cut(answer, cut, limit, custom_id=request.custom_id, is_kept=is_kept)
+        self._failure_log.add_cut(request.custom_id)
+        if is_kept:
+            self._observer.on_cut(limit, request.custom_id)
+
+    def _sent_body(self, request: Request) -> Any:
+        """Return the body with which a request was last submitted."""
+        return decode_json(bytes(self._traits.fit(request).body))
+
+    async def _retry_cut(self, outcomes: list[Outcome], submitted: list[Request | Failure]) -> None:
+        """Submit requests again whose answers were cut or empty, with twice the limit.
+
+        Args:
+            outcomes: the outcomes of the first requests; better outcomes replace them.
+            submitted: the first requests; a request whose outcome counts takes the place of the first one, which moves
+                to the end.
+        """
+        bodies = {
+            index: self._sent_body(request)
+            for index, outcome in enumerate(outcomes)
+            if is_limited(outcome) and isinstance(request := submitted[index], Request)
+        }
+        for _ in range(MAX_DOUBLINGS):
+            doubled = {index: body for index in bodies if (body := double_limit(bodies[index]))}
+            retries = await self._affordable_retries(doubled, submitted)
+            if not retries:
+                break
+            start = len(submitted)
+            submitted += retries.values()
+            retried = await self._buffer.submit(list(retries.values()))
+            bodies = {}
+            for place, (index, outcome) in enumerate(zip(retries, retried, strict=True), start):
+                if not is_improvement(outcome, outcomes[index]):
+                    continue
+                if is_limited(outcome):
+                    bodies[index] = doubled[index]
+                if isinstance(outcomes[index], Answer):
+                    self._failure_log.add_cut(str(submitted[index].custom_id))
+                outcomes[index] = outcome
+                submitted[index], submitted[place] = submitted[place], submitted[index]
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, Failure) and is_spent(outcome):
+                self._reject(str(submitted[index].custom_id), outcome)
+
+    async def _affordable_retries(
+        self, bodies: Mapping[int, Mapping[str, Any]], submitted: Sequence[Request | Failure]
+    ) -> dict[int, Request]:
+        """Build the retries of cut answers, as many as the budget allows.
+
+        Args:
+            bodies: bodies by the index of the outcome.
+            submitted: the requests by the same index.
+
+        Returns:
+            The requests by the same index.
+        """
+        retries: dict[int, Request] = {}
+        for index, body in bodies.items():
+            first = submitted[index]
+            retry = self._build_request(APICall(first.endpoint, body)) if isinstance(first, Request) else first
+            if isinstance(retry, Request):
+                retries[index] = retry
+        known = self._ledger.requests.look_up([retry.custom_id for retry in retries.values()])
+        new = [index for index, retry in retries.items() if not _is_paid(known.get(retry.custom_id))]
+        affordable = 0
+        if self._settings.submits:
+            is_sync = len(new) < self._settings.sync_below
+            affordable = await self._settings.budget.reserve_some([retries[index] for index in new], is_sync)
+            if affordable < len(new):
+                self._observer.on_cut_unaffordable(len(new) - affordable)
+        for index in new[affordable:]:
+            self._memory.release_custom_id(retries.pop(index).custom_id)
+        if retries:
+            self._observer.on_cut_retried(len(retries), max(read_limit(bodies[index]) or 0 for index in retries))
+        return retries
 
     def _reject(self, custom_id: str, failure: Failure) -> None:
         self._observer.on_rejected(failure, custom_id)
@@ -228,7 +332,9 @@ class Session:
         digest = call.digest(self.base_url, endpoint, body)
         custom_id = self._memory.acquire_custom_id(digest, lambda: self._first_number(digest))
         model = sys.intern(str(call.body["model"]))
-        request = Request(custom_id, endpoint, model, self._bodies.add(body))
+        if self._traits.refused:
+            body = self._traits.fit_body(model, endpoint, body, has_default_limit=call.has_default_limit)
+        request = Request(custom_id, endpoint, model, self._bodies.add(body), call.has_default_limit)
         if request.size > self._settings.max_bytes:
             return Failure(
                 f"The request is too large: {request.size:,} bytes; an input file holds {self._settings.max_bytes:,}"
@@ -245,6 +351,11 @@ class Session:
     def _first_number(self, digest: str) -> int:
         """Return the first occurrence number; without reuse, numbers begin behind the last delivered answer."""
         return 0 if self._settings.reuse_answers else self._ledger.requests.next_occurrence(digest)
+
+
+def _is_paid(entry: KnownRequest | None) -> bool:
+    """Return whether an earlier run has paid for a request, or has submitted it."""
+    return entry is not None and (entry.outcome is None or isinstance(entry.outcome, Answer) or is_spent(entry.outcome))
 
 
 def _noting_schemas(calls: Iterable[APICall | Failure], with_schema: dict[int, APICall]) -> Iterator[APICall | Failure]:

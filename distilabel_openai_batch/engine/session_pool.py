@@ -28,6 +28,7 @@ from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.job_runner import JobRunner
+from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
@@ -89,7 +90,7 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
                 settings=settings,
                 host=host,
                 scope=scope,
-                api=BatchAPI(client, settings.patience, host.logger),
+                api=BatchAPI(client, settings.patience, host.logger, settings.retention),
                 ledger=ledger,
                 observer=observer,
                 memory=memory,
@@ -135,6 +136,7 @@ class _Builder:
     def session(self, base_url: str, task_group: TaskGroup) -> Session:
         """Return a session whose jobs run in the task group."""
         settings, run = self.settings, self.settings.run
+        traits = LearnedTraits(self.ledger.refused_parameters, self.bodies, self.observer)
         scope_key = (SCOPE_METADATA, digest_body(base_url, "", orjson.dumps([self.scope.pipeline, self.scope.task])))
         metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
         if run:
@@ -156,6 +158,7 @@ class _Builder:
             cut=partial(cut_shards, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
             observer=self.observer,
             budget=settings.budget,
+            traits=traits,
         )
         self.buffer = CallBuffer(
             answer=dispatcher.answer,
@@ -167,6 +170,8 @@ class _Builder:
             all_may_fail=run is not None,
             is_crowded=lambda: limit.is_crowded,
             activity=running_jobs.activity,
+            revise=traits.revise if settings.submits else lambda request, failure: None,
+            retries_spent=settings.retries_cut,
         )
         task_group.start_soon(self._watch_for_interruption, job_runner)
         submission = Submission(
@@ -180,6 +185,7 @@ class _Builder:
             self.memory,
             submission,
             self.bodies,
+            traits,
             self.failure_log,
         )
         return Session(base_url, settings, parts)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.cut_answers import OnTruncated
 from distilabel_openai_batch.pricing.budget import NO_BUDGET, NoBudget
 
 _POLL_SHARE_OF_AGE = 0.05
@@ -109,6 +111,8 @@ class DispatchSettings:
         submits: whether requests are submitted at all; otherwise a request without an answer fails with the reason.
         only_batches: ids of the batches whose requests are answered; other requests fail as `OTHER_BATCH`. Empty for
             all batches.
+        keeps_spent: whether an answer of an earlier run without text, whose limit was spent first, is the outcome of
+            its request. If not, the request is submitted again.
     """
 
     deadline: float = float("inf")
@@ -116,6 +120,7 @@ class DispatchSettings:
     preflight: bool = False
     submits: bool = True
     only_batches: frozenset[str] = frozenset()
+    keeps_spent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,8 @@ class SessionSettings:
         run: the submission that the session takes part in; `None` outside a submission.
         azure_api_version: the version of Azure's API; `None` for servers with OpenAI's API.
         budget: the limit of spending, for all sessions together.
+        retention: the expiry of files on the server.
+        on_truncated: the treatment of answers that the limit of tokens cut; `None` for endpoints without text.
     """
 
     # distilabel's tracebacks show local variables → keep the secrets out of the `repr`.
@@ -163,6 +170,8 @@ class SessionSettings:
     run: SubmissionRun | None = None
     azure_api_version: str | None = None
     budget: NoBudget = NO_BUDGET
+    retention: Retention = DEFAULT_RETENTION
+    on_truncated: OnTruncated | None = None
 
     def endpoint(self, path: str) -> str:
         """Return the server's path of an OpenAI endpoint; Azure's paths have no version in front."""
@@ -174,6 +183,11 @@ class SessionSettings:
         return self.run is None or self.run.submits
 
     @property
+    def retries_cut(self) -> bool:
+        """Return whether cut and empty answers are requested again with a higher limit."""
+        return self.on_truncated == "retry" and not (self.run and self.run.only_batches)
+
+    @property
     def dispatch(self) -> DispatchSettings:
         """Return the rules by which requests are answered."""
         return DispatchSettings(
@@ -182,4 +196,5 @@ class SessionSettings:
             preflight=self.preflight,
             submits=self.submits,
             only_batches=frozenset(self.run.only_batches if self.run else ()),
+            keeps_spent=self.retries_cut,
         )

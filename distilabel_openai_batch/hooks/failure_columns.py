@@ -13,12 +13,13 @@ its row in one of two ways:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from distilabel.constants import DISTILABEL_METADATA_KEY
 
 from distilabel_openai_batch.api.failure_codes import ROW_GROUP_LOST
-from distilabel_openai_batch.api.outcomes import Failure, Outcome
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 
 Row = dict[str, Any]
 Cell = dict[str, Any] | None
@@ -117,8 +118,12 @@ def _group_message(failures: Sequence[Failure]) -> str:
 
 
 def _first_failure(calls: Sequence[Sequence[Outcome]], place: int) -> Failure | None:
-    outcomes = (call[place] for call in calls)
-    return next((outcome for outcome in outcomes if isinstance(outcome, Failure)), None)
+    """Return the first failure of a row's requests; else the first failure of a cut text that is kept."""
+    outcomes = [call[place] for call in calls]
+    failures = (outcome for outcome in outcomes if isinstance(outcome, Failure))
+    answers = (outcome for outcome in outcomes if isinstance(outcome, Answer) and outcome.choice_failures)
+    kept = (failure for answer in answers for failure in (answer.choice_failures or {}).values() if failure.is_kept)
+    return next(chain(failures, kept), None)
 
 
 def _input_places(

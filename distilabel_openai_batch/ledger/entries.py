@@ -44,6 +44,7 @@ class JobEntry:
         error: the server's reason to reject the batch, or the reason of the drop.
         answered_by: the model that an answer names; empty without an answer.
         long_usages: the usage of each request whose prompt exceeds `LONG_PROMPT`, which some models bill higher.
+        cut: the number of answers that the limit of tokens cut.
     """
 
     scope: ScopeName
@@ -66,6 +67,7 @@ class JobEntry:
     error: str | None
     answered_by: str
     long_usages: tuple[Usage, ...] = ()
+    cut: int = 0
 
     @property
     def is_synchronous(self) -> bool:

@@ -15,6 +15,7 @@ from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.job_table import JobTable
 from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.row_failures import RowFailures
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
@@ -33,6 +34,7 @@ class Ledger:
         jobs: the scope's jobs: plan, states, take-over.
         adopted_jobs: insertion of batches that the server has, and the ledger does not.
         submissions: rows and jobs of submissions.
+        refused_parameters: parameters that the server refused for its models.
         row_failures: answers that lack a generation, and rows that no request was sent for.
 
     Args:
@@ -63,6 +65,7 @@ class Ledger:
         self.jobs = JobTable(self.connection, scope_row, owners, self.requests)
         self.adopted_jobs = AdoptedJobs(self.connection, scope_row, owners, self.requests)
         self.submissions = Submissions(self.connection, scope_row)
+        self.refused_parameters = RefusedParameters(self.connection, scope.base_url)
         self.row_failures = RowFailures(self.connection, scope_row, owners)
 
     def close(self) -> None:

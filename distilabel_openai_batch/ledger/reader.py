@@ -37,8 +37,11 @@ _BUSY_SECONDS = 10.0
 # Rows per query: some megabytes of answers.
 _CHUNK = 2_000
 
-# Older schema versions lack this table; a query of such a file reads an empty one.
-_EMPTY_REJECTIONS = "WITH rejections (request, code, error) AS (SELECT NULL, NULL, NULL LIMIT 0)"
+# Older schema versions lack these tables; a query of such a file reads empty ones.
+_EMPTY_TABLES = {
+    "rejections": "rejections (request, code, error) AS (SELECT NULL, NULL, NULL LIMIT 0)",
+    "cut_answers": "cut_answers (request) AS (SELECT NULL LIMIT 0)",
+}
 
 _Parameters = Sequence[int | str] | Mapping[str, int]
 
@@ -54,7 +57,7 @@ _JOBS = """
         coalesce(counts.tokens_in, 0), coalesce(counts.tokens_out, 0), coalesce(counts.tokens_cached, 0), bytes,
         intended_at, ended_at, input_file_id, error,
         (SELECT line FROM requests JOIN answers ON request = requests.id WHERE job = jobs.id LIMIT 1),
-        counts.long_usages
+        counts.long_usages, coalesce(cut.answers, 0)
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
         SELECT job, sum(state = 'answered') AS answered, sum(state = 'failed') AS failed,
             sum(state = 'asked') AS pending, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out,
@@ -65,7 +68,9 @@ _JOBS = """
         FROM requests GROUP BY job
     ) AS counts ON counts.job = jobs.id LEFT JOIN (
         SELECT job, count(*) AS answers FROM rejections JOIN requests ON requests.id = request GROUP BY job
-    ) AS rejected ON rejected.job = jobs.id
+    ) AS rejected ON rejected.job = jobs.id LEFT JOIN (
+        SELECT job, count(*) AS answers FROM cut_answers JOIN requests ON requests.id = request GROUP BY job
+    ) AS cut ON cut.job = jobs.id
     ORDER BY jobs.id
 """
 
@@ -76,7 +81,7 @@ _TIMELINES = """
 
 _HAS_TIMELINES = "SELECT 1 FROM sqlite_master WHERE name = 'looks'"
 
-_HAS_REJECTIONS = "SELECT 1 FROM sqlite_master WHERE name = 'rejections'"
+_HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name = ?"
 
 _SCOPES = """
     SELECT scopes.id, pipeline, task, base_url,
@@ -139,13 +144,14 @@ class LedgerReader:
         entries = []
         is_alive: dict[str, bool] = {}
         for row in self._query(_JOBS, {"long_prompt": LONG_PROMPT}):
-            owner, pipeline, task, base_url, batch_id, state_name, status, *columns, line, long_usages = row
+            owner, pipeline, task, base_url, batch_id, state_name, status, *columns, line, long_usages, cut = row
             scope, state = ScopeName(pipeline, task, base_url), JobState(state_name)
             if not batch_id and state in STATES_WITHOUT_BATCH:
                 if owner not in is_alive:
                     is_alive[owner] = is_owner_alive(lock_path(self.path.parent, owner))
                 status = status if is_alive[owner] else INTERRUPTED
-            entries.append(JobEntry(scope, batch_id, state, status, *(*columns, _model(line), _usages(long_usages))))
+            values = (*columns, _model(line), _usages(long_usages), cut)
+            entries.append(JobEntry(scope, batch_id, state, status, *values))
         return entries
 
     def timelines(self) -> list[JobTimeline]:
@@ -262,8 +268,13 @@ class LedgerReader:
             columns = database.execute("SELECT name FROM pragma_table_info('requests')").fetchall()
             if ("tokens_cached",) not in columns:
                 sql = sql.replace(_CACHED_COLUMN, "NULL")
-            if "rejections" in sql and not database.execute(_HAS_REJECTIONS).fetchone():
-                sql = _EMPTY_REJECTIONS + sql
+            missing = [
+                definition
+                for name, definition in _EMPTY_TABLES.items()
+                if name in sql and not database.execute(_HAS_TABLE, (name,)).fetchone()
+            ]
+            if missing:
+                sql = f"WITH {', '.join(missing)}{sql}"
             return database.execute(sql, parameters).fetchall()
 
 

@@ -216,6 +216,7 @@ class RequestTable:
             database.execute("DELETE FROM answers WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM other_jobs WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM rejections WHERE request IN (SELECT id FROM forgotten)")
+            database.execute("DELETE FROM cut_answers WHERE request IN (SELECT id FROM forgotten)")
             deleted = database.execute("DELETE FROM requests WHERE id IN (SELECT id FROM forgotten)").rowcount
             database.execute("DROP TABLE forgotten")
         return deleted

@@ -1,9 +1,9 @@
-"""Failures of rows that no job shows: answers that lack a generation, and rows that no request was sent for."""
+"""Failures of rows that no job shows: answers that lack a generation or are cut, and rows without a request."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import orjson
 
@@ -23,6 +23,11 @@ _INSERT_REJECTION = """
 
 _DELETE_REJECTION = """
     DELETE FROM rejections WHERE request IN (SELECT id FROM requests WHERE scope = ? AND custom_id = ?)
+"""
+
+_INSERT_CUT = """
+    INSERT OR IGNORE INTO cut_answers (request)
+    SELECT id FROM requests WHERE scope = ? AND custom_id = ? AND state = 'answered'
 """
 
 _FIND_RECORDED = """
@@ -74,6 +79,11 @@ class RowFailures:
             database.executemany(
                 _DELETE_REJECTION, ((scope_id, custom_id) for custom_id, failure in rejections.items() if not failure)
             )
+
+    def record_cut(self, custom_ids: Iterable[str]) -> None:
+        """Record that the limit of tokens cut the answers of requests."""
+        with self._connection.transaction() as database:
+            database.executemany(_INSERT_CUT, ((self._scope.id, custom_id) for custom_id in custom_ids))
 
     def record_unsent(self, failures: Mapping[str, Failure]) -> None:
         """Record rows that no request was sent for, as the failed requests of a job without a batch.

@@ -40,6 +40,7 @@ from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations.unknown_names import unknown_fields, unknown_parameters
 from distilabel_openai_batch.plugin import row_sources
 from distilabel_openai_batch.plugin.base import BatchClient
+from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
 from distilabel_openai_batch.plugin.steps.load import LoadBatchResults
 from distilabel_openai_batch.plugin.steps.stream import StreamBatchResults
 from distilabel_openai_batch.plugin.steps.submit import SubmitBatch
@@ -201,7 +202,7 @@ class _PipelineEstimator:
         task = _task_of(step)
         client = batch_client(task)
         assert client
-        estimate = StepEstimate(name, str(client.model), _address(client))
+        estimate = StepEstimate(name, str(client.model), _address(client), small_limit=_small_limit(client))
         if depends_on := self._depends_on(name):
             return replace(estimate, depends_on=depends_on)
         if step.is_generator and not isinstance(step, StreamBatchResults):
@@ -306,6 +307,11 @@ def _cost(rates: Rates | None, usage: Usage | None, is_synchronous: bool) -> Cos
     if usage == Usage(0, 0):
         return Cost()
     return rates.cost(usage, is_synchronous) if rates and usage else None
+
+
+def _small_limit(client: BatchClient) -> int | None:
+    """Return the limit of an answer's tokens that reasoning probably spends; `None` if there is none."""
+    return client.small_limit(client.generation_kwargs or {}) if isinstance(client, OpenAIBatchLLM) else None
 
 
 def _uses_batch_api(step: Any) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Annotated
 
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
 
+from distilabel_openai_batch.api.retention import LONGEST_SECONDS
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
@@ -16,6 +18,11 @@ from distilabel_openai_batch.plugin.public_class import public_class
 _ENDPOINT = "AZURE_OPENAI_ENDPOINT"
 _API_KEY = "AZURE_OPENAI_API_KEY"
 _API_VERSION = "OPENAI_API_VERSION"
+
+
+# https://learn.microsoft.com/azure/ai-services/openai/how-to/batch: 14 to 30 days.
+AzureExpiry = Annotated[int, Field(ge=1_209_600, le=LONGEST_SECONDS)]
+"""Seconds after which Azure deletes a file."""
 
 
 # distilabel 1.5.3's `AzureOpenAILLM.load` patches a missing module and fails → no subclass of it.
@@ -37,7 +44,7 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
         ```python
         from distilabel_openai_batch import AzureOpenAIBatchLLM
 
-        llm = AzureOpenAIBatchLLM(model="gpt-4o-mini-batch", api_version="2024-10-21")
+        llm = AzureOpenAIBatchLLM(model="gpt-6-luna-batch", api_version="2024-10-21")
 
         llm.load()
 
@@ -73,6 +80,22 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
         description=(
             "Minimum time between two polls of a job, in seconds. Azure asks for"
             " [60 seconds](https://learn.microsoft.com/azure/ai-services/openai/how-to/batch#track-batch-job-progress)."
+        ),
+    )
+
+    input_expires_after: RuntimeParameter[AzureExpiry] | None = Field(
+        default=LONGEST_SECONDS,
+        description=(
+            "Time until Azure deletes a job's input file, in seconds after the upload: 1,209,600 to 2,592,000. With an"
+            " expiry, a resource holds [10,000 files in place of"
+            " 500](https://learn.microsoft.com/azure/ai-services/openai/how-to/batch). `None`: the file is kept."
+        ),
+    )
+    output_expires_after: RuntimeParameter[AzureExpiry] | None = Field(
+        default=LONGEST_SECONDS,
+        description=(
+            "Time until Azure deletes a job's result files, in seconds after their creation: 1,209,600 to 2,592,000. An"
+            " answer that is collected later is lost, and billed again. `None`: the files are kept."
         ),
     )
 

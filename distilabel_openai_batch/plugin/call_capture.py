@@ -81,7 +81,12 @@ def capture_calls(
             shape = _chat_shape(messages)
             if shape in calls_by_shape:
                 like = calls_by_shape[shape]
-                yield APICall(like.endpoint, {**like.body, "messages": messages}, template=like.template)
+                yield APICall(
+                    like.endpoint,
+                    {**like.body, "messages": messages},
+                    template=like.template,
+                    has_default_limit=like.has_default_limit,
+                )
                 continue
             try:
                 call = _run_until_call(llm, input, num_generations, kwargs)
@@ -93,7 +98,7 @@ def capture_calls(
             if shape and call.body.get("messages") == messages:
                 # A body that JSON cannot hold → no template; the session reports the error for each call.
                 with suppress(ValueError):
-                    calls_by_shape[shape] = replace(call, template=BodyTemplate(call.body, "messages"))
+                    calls_by_shape[shape] = replace(call, template=BodyTemplate(call.body, "messages", call.identity))
             yield call
 
 

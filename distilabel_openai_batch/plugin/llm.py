@@ -7,6 +7,7 @@ import enum
 import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,13 +16,16 @@ from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.llms import OpenAILLM
 from distilabel.models.llms.base import merge_responses
 from distilabel.typing import FormattedInput
-from pydantic import Field, ValidationError, field_serializer, field_validator
+from pydantic import Field, PrivateAttr, ValidationError, field_serializer, field_validator
 
 from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
+from distilabel_openai_batch.api.model_traits import ModelTraits, TokenLimitParameter, fit_body
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.display.advice import describe_small_limit
 from distilabel_openai_batch.engine.calls import APICall, CallLog
+from distilabel_openai_batch.engine.cut_answers import OnTruncated
 from distilabel_openai_batch.engine.session import Session
-from distilabel_openai_batch.engine.settings import PollSchedule
+from distilabel_openai_batch.engine.settings import PollSchedule, SessionSettings
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.hooks import step_process
 from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
@@ -29,7 +33,7 @@ from distilabel_openai_batch.plugin.base import BatchClient
 from distilabel_openai_batch.plugin.bounds import OFFLINE_FIELD, check_number
 from distilabel_openai_batch.plugin.call_capture import capture_calls, check_parameters, read_completion
 from distilabel_openai_batch.plugin.embeddings import embed
-from distilabel_openai_batch.plugin.model_parameters import TokenLimitParameter, adapt_body
+from distilabel_openai_batch.plugin.model_parameters import adapt_body, find_traits
 from distilabel_openai_batch.plugin.outputs import (
     complete_body,
     complete_output,
@@ -38,6 +42,12 @@ from distilabel_openai_batch.plugin.outputs import (
     with_failures,
 )
 from distilabel_openai_batch.plugin.public_class import public_class
+from distilabel_openai_batch.plugin.reasoning import (
+    ReasoningEffort,
+    accepts_reasoning_effort,
+    find_small_limit,
+    with_reasoning,
+)
 from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, ClientStub, CompletionView, view
 from distilabel_openai_batch.structured_output.options import dump_structured_output, parse_structured_output
 
@@ -91,7 +101,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
 
         with Pipeline() as pipeline:
             load = LoadDataFromDicts(data=[{"instruction": "Why is the sky blue?"}])
-            load >> TextGeneration(llm=OpenAIBatchLLM(model="gpt-4o-mini"))
+            load >> TextGeneration(llm=OpenAIBatchLLM(model="gpt-6-luna"))
 
         if __name__ == "__main__":
             distiset = pipeline.run()
@@ -102,7 +112,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         ```python
         from distilabel_openai_batch import OpenAIBatchLLM
 
-        llm = OpenAIBatchLLM(model="gpt-4o-mini")
+        llm = OpenAIBatchLLM(model="gpt-6-luna")
 
         llm.load()
 
@@ -120,7 +130,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             last_name: str
             id: int
 
-        llm = OpenAIBatchLLM(model="gpt-4o-mini", structured_output={"schema": User})
+        llm = OpenAIBatchLLM(model="gpt-6-luna", structured_output={"schema": User})
 
         llm.load()
 
@@ -132,6 +142,37 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         default=None,
         description="Name under which `max_new_tokens` is sent. `None`: the name that OpenAI uses for the model.",
     )
+    reasoning_effort: RuntimeParameter[ReasoningEffort] | None = Field(
+        default=None,
+        description=(
+            "Effort that a model spends on reasoning: less effort is faster and cheaper. `None`: the model's own"
+            " default. `generation_kwargs` may set the effort too."
+        ),
+    )
+    is_reasoning_model: RuntimeParameter[bool] | None = Field(
+        default=None,
+        description=(
+            "Whether the model reasons before each answer. Without `max_new_tokens`, a model that reasons gets a limit"
+            " of 25,000 tokens in place of distilabel's 128. `None`: the price list, the model's name or a refusal of"
+            " the server decides."
+        ),
+    )
+
+    on_truncated: RuntimeParameter[OnTruncated] = Field(
+        default="keep",
+        description=(
+            "Treatment of an answer that the limit of tokens cut. `keep`: its text is kept, and reported. `fail`: the"
+            " generation is `None`. `retry`: the request is submitted again with twice the limit, up to three times and"
+            " within the budget."
+        ),
+    )
+
+    _warned_limits: set[int] = PrivateAttr(default_factory=set)
+
+    @field_validator("on_truncated", mode="before")
+    @classmethod
+    def _refuse_missing(cls, value: object) -> object:
+        return cls._refuse_none(value)
 
     @field_validator("structured_output", mode="before")
     @classmethod
@@ -166,6 +207,10 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         super().load()
         self._aclient = ClientStub(self._complete)
 
+    def session_settings(self) -> SessionSettings:
+        """Build the settings of a session, with the treatment of cut answers."""
+        return replace(super().session_settings(), on_truncated=self.on_truncated)
+
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
         """Return `wait` and the poll intervals; distilabel's own fields for offline batches override both."""
         if not self.use_offline_batch_generation:
@@ -186,9 +231,11 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         parse_structured_output(structured_output)
         return {"client": client}
 
-    # distilabel shows users the signature and the docstring of `agenerate`: keep those of `OpenAILLM`.
+    # distilabel shows users the signature and the docstring of `agenerate`: take those of `OpenAILLM`.
+    @accepts_reasoning_effort
     @functools.wraps(OpenAILLM.agenerate)
     async def agenerate(self, input: FormattedInput, *args: Any, **kwargs: Any) -> GenerateOutput:  # noqa: D102
+        kwargs = with_reasoning(args, kwargs, self.reasoning_effort, is_chat=not isinstance(input, str))
         own_format = None
         if isinstance(input, tuple) and len(input) == 2:
             input, own_format = input
@@ -245,6 +292,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     async def _agenerate(
         self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
+        self._warn_of_small_limit(kwargs)
         if not self._num_generations_param_supported and num_generations > 1:
             return await self._agenerate_without_n(inputs, num_generations, kwargs)
         if not self._has_standard_calls:
@@ -260,6 +308,21 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             )
         _log_outcomes([outcome for _, outcomes in logged for outcome in outcomes])
         return [output for outputs, _ in logged for output in outputs]
+
+    def _warn_of_small_limit(self, kwargs: dict[str, Any]) -> None:
+        """Log a warning of a limit that reasoning probably spends, once for each limit."""
+        limit = self.small_limit(kwargs)
+        if limit and limit not in self._warned_limits:
+            self._warned_limits.add(limit)
+            self._logger.warning(f"⚠️ {describe_small_limit(str(self.model), limit)}")
+
+    def small_limit(self, generation_kwargs: dict[str, Any]) -> int | None:
+        """Return the user's limit of an answer's tokens if reasoning probably spends most of it; else `None`.
+
+        Args:
+            generation_kwargs: parameters of `generate`, perhaps with `max_new_tokens`.
+        """
+        return find_small_limit(self._traits(), generation_kwargs, self.reasoning_effort)
 
     @property
     def _has_standard_calls(self) -> bool:
@@ -366,15 +429,20 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             failure = Failure(message, code=MALFORMED_RESULT, tokens=outcome.tokens, custom_id=custom_id)
             return failed_output(failure, num_generations)
         generations = output["generations"]
-        if len(generations) >= num_generations and all(generations):
+        if len(generations) >= num_generations and all(generations) and not outcome.choice_failures:
             return output
         return complete_output(output, outcome, num_generations, custom_id)
 
     def _adapt(self, call: APICall) -> APICall:
-        """Change the body of a chat to the parameters that the model takes."""
+        """Change the body of a chat to the parameters that the model takes, and keep the request's identity."""
         if call.endpoint == CHAT_ENDPOINT:
-            call.body = adapt_body(call.body, self.token_limit_parameter)
+            identity = adapt_body(call.body, self.token_limit_parameter)
+            call.body = fit_body(identity, self._traits(), has_default_limit=call.has_default_limit)
+            call.identity = None if call.body == identity else identity
         return call
+
+    def _traits(self) -> ModelTraits:
+        return find_traits(str(self.model), self.base_url or "", self.token_limit_parameter, self.is_reasoning_model)
 
     async def _complete(self, call: APICall) -> CompletionView:
         """Answer a single call, for an `agenerate` that is awaited on its own.

@@ -1,25 +1,13 @@
-"""Parameters that today's models accept, where `OpenAILLM` sends parameters that they refuse. Pure functions."""
+"""Parameters that today's models accept, where `OpenAILLM` sends parameters that they refuse."""
 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
-TokenLimitParameter = Literal["max_tokens", "max_completion_tokens"]
-
-# Names of reasoning models, with a gateway's prefix: the o-series, and GPT from 5 on except its chat
-# models. https://platform.openai.com/docs/guides/reasoning
-# Azure writes GPT-3.5 as `gpt-35`: https://learn.microsoft.com/azure/ai-services/openai/concepts/models
-_REASONING = re.compile(r"(.*[:/])?(o[1-9]|gpt-(?!35\b)([5-9]|[1-9]\d)(?!.*chat))")
-
-# Name of a fine-tuned model, `ft:BASE:ORGANIZATION:SUFFIX:ID`, with a gateway's prefix. Only the base model counts: a
-# suffix may read like another model. https://platform.openai.com/docs/guides/model-optimization
-_FINE_TUNED = re.compile(r"(?:.*/)?ft:([^:]+)")
-
-# Values that equal the default. Some reasoning models refuse the parameter with any value → leave such a value out.
-_NEUTRAL = {"temperature": 1, "top_p": 1, "frequency_penalty": 0, "presence_penalty": 0, "logprobs": False}
+from distilabel_openai_batch.api.model_traits import ModelTraits, TokenLimitParameter, is_reasoning_name, name_limit
+from distilabel_openai_batch.pricing import prices
 
 
 @functools.cache
@@ -30,26 +18,44 @@ def token_limit_parameter(model: str) -> TokenLimitParameter:
         model: name of the model. Azure deployments and models of other servers get `"max_tokens"`, unless their name
             looks like the name of a reasoning model of OpenAI.
     """
-    fine_tuned = _FINE_TUNED.match(model)
-    return "max_completion_tokens" if _REASONING.match(fine_tuned[1] if fine_tuned else model) else "max_tokens"
+    return "max_completion_tokens" if is_reasoning_name(model) else "max_tokens"
 
 
 def adapt_body(body: Mapping[str, Any], limit: TokenLimitParameter | None = None) -> Mapping[str, Any]:
-    """Return the body of a chat completion with the parameters that its model accepts.
+    """Return the body by which the ledger knows a chat completion.
+
+    Ledgers find paid answers by the digest of this body → no parameter may be added, dropped or changed here. Changes
+    that a server needs belong into `fit_body`.
 
     Args:
         body: a body that `OpenAILLM` built.
         limit: parameter for the token limit; `None`: decided by the model's name.
     """
     limit = limit or token_limit_parameter(body["model"])
-    if limit == "max_tokens":
-        # `OpenAILLM` always sends `max_tokens`, and a server refuses both → the limit of `extra_body` replaces it.
-        if "max_completion_tokens" in body and "max_tokens" in body:
-            return {name: value for name, value in body.items() if name != "max_tokens"}
-        return body
-    kept = {
-        name: value
-        for name, value in body.items()
-        if name != "max_tokens" and not (name in _NEUTRAL and value == _NEUTRAL[name])
-    }
-    return kept if "max_tokens" not in body else {"max_completion_tokens": body["max_tokens"], **kept}
+    if limit == "max_completion_tokens":
+        return name_limit(body, limit)
+    # `OpenAILLM` always sends `max_tokens`, and a server refuses both → the limit of `extra_body` replaces it.
+    if "max_completion_tokens" in body and "max_tokens" in body:
+        return {name: value for name, value in body.items() if name != "max_tokens"}
+    return body
+
+
+@functools.cache
+def find_traits(
+    model: str, base_url: str, limit: TokenLimitParameter | None = None, is_reasoning: bool | None = None
+) -> ModelTraits:
+    """Return the traits of a model, as far as its name, the price list and the user's fields show them.
+
+    Args:
+        model: name of the model.
+        base_url: address of the server, which decides the price list.
+        limit: the user's name of the parameter for the token limit; `None`: decided by the model.
+        is_reasoning: the user's statement that the model reasons, or does not; `None`: decided by the model.
+    """
+    is_named = is_reasoning_name(model) if is_reasoning is None else is_reasoning
+    reasons = is_named or (is_reasoning is None and prices.is_listed_as_reasoning(model, base_url))
+    if limit is None and is_named:
+        limit = "max_completion_tokens"
+    elif limit is None and is_reasoning is False:
+        limit = "max_tokens"
+    return ModelTraits(limit, reasons)

@@ -13,6 +13,7 @@ from distilabel_openai_batch.api.failure_codes import (
     LENGTH_LIMIT,
     MISSING_CHOICE,
     MODEL_REFUSAL,
+    TRUNCATED_ANSWER,
 )
 from distilabel_openai_batch.api.outcomes import SPENT_LIMIT, Answer, Failure, Outcome, is_spent
 from distilabel_openai_batch.engine.calls import APICall
@@ -27,9 +28,9 @@ def with_failures(output: GenerateOutput, failures: Sequence[Failure | None]) ->
 
 
 def first_failure(output: GenerateOutput) -> Failure | None:
-    """Return the first failure of an output's generations; `None` if all generations are present."""
+    """Return the first failure of an output's missing generations; `None` if all generations are present."""
     failures = output.failures if isinstance(output, OutputWithFailures) else ()
-    return next((failure for failure in failures if failure), None)
+    return _first_missing(failures)
 
 
 def failed_output(failure: Failure, num_generations: int) -> GenerateOutput:
@@ -62,7 +63,8 @@ def complete_output(
     if not any(failures):
         return output
     output["generations"] = [
-        None if failure else generation for generation, failure in zip(generations, failures, strict=True)
+        None if failure and not failure.is_kept else generation
+        for generation, failure in zip(generations, failures, strict=True)
     ]
     return with_failures(output, failures)
 
@@ -80,15 +82,19 @@ def complete_body(answer: Answer, call: APICall, custom_id: str | None) -> tuple
     for index, reason in enumerate(reasons):
         if index >= len(choices):
             choices.append(empty | {"index": index})
-        elif reason and _text(choices[index]) == "":
+        elif reason and not reason.is_kept and (reason.code == TRUNCATED_ANSWER or _text(choices[index]) == ""):
             choices[index] = choices[index] | {name: empty[name] for name in ("message", "text")}
-    return body, next((reason for reason in reasons if reason), None)
+    return body, _first_missing(reasons)
+
+
+def _first_missing(failures: Sequence[Failure | None]) -> Failure | None:
+    return next((failure for failure in failures if failure and not failure.is_kept), None)
 
 
 def _failures(
     generations: Sequence[str | None], outcome: Outcome, num_generations: int, custom_id: str | None
 ) -> list[Failure | None]:
-    """Return the reason of each missing generation; `None` for a generation that is present."""
+    """Return the reason of each missing or cut generation; `None` for a generation that is whole."""
     if isinstance(outcome, Failure):
         return [None if generation else outcome for generation in generations]
     body = outcome.body
@@ -97,7 +103,7 @@ def _failures(
     failures: list[Failure | None] = []
     for index, generation in enumerate(generations):
         failure = None
-        if not generation:
+        if not generation or (outcome.choice_failures and index in outcome.choice_failures):
             failure = _choice_failure(outcome, choices, index, num_generations, custom_id)
             if failure is None and generation is None:
                 failure = _empty(None, custom_id)
@@ -108,7 +114,7 @@ def _failures(
 def _choice_failure(
     answer: Answer, choices: Sequence[object], index: int, num_generations: int, custom_id: str | None
 ) -> Failure | None:
-    """Return why a choice is no generation; `None` for a choice with a text, which a model may leave empty."""
+    """Return why a choice is missing or cut; `None` for a choice with a text, which a model may leave empty."""
     if answer.choice_failures and index in answer.choice_failures:
         return answer.choice_failures[index]
     if index >= len(choices):

@@ -12,6 +12,12 @@ from distilabel_openai_batch.structured_output.schema import StructuredOutput
 CHAT_ENDPOINT = "/v1/chat/completions"
 COMPLETIONS_ENDPOINT = "/v1/completions"
 
+DEFAULT_LIMIT_MARK = "distilabel_openai_batch_default_limit"
+"""Key of `extra_body` that marks a call without `max_new_tokens`: `OpenAILLM` sends its default limit then.
+
+`OpenAILLM` passes on nothing else to the client. The stub removes the key.
+"""
+
 # Types of a JSON value that holds others.
 _CONTAINERS = (dict, list)
 
@@ -82,5 +88,8 @@ class _EndpointStub:
     async def create(self, *, extra_body: dict[str, Any] | None = None, **body: Any) -> CompletionView:
         # `extra_body` overrides other parameters, as in the SDK.
         body |= extra_body or {}
+        has_default_limit = body.pop(DEFAULT_LIMIT_MARK, None) is not None
         body = self._structured_output.apply_to(body) if self._structured_output else body
-        return await self._answer(APICall(self._path, body, self._structured_output))
+        return await self._answer(
+            APICall(self._path, body, self._structured_output, has_default_limit=has_default_limit)
+        )

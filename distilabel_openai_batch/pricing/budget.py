@@ -52,6 +52,18 @@ class NoBudget:
             BudgetError: the requests may cost more than the rest of the budget, or their cost is unknown.
         """
 
+    async def reserve_some(self, requests: Sequence[Request], is_sync: bool) -> int:
+        """Reserve dollars for as many of the first requests as the budget allows.
+
+        Args:
+            requests: the requests.
+            is_sync: whether they are synchronous, at full price.
+
+        Returns:
+            The number of requests whose dollars are reserved.
+        """
+        return len(requests)
+
     async def expect(self, requests: Sequence[Request]) -> None:
         """Reserve dollars for requests that a dead run submitted, and whose answers this run collects."""
 
@@ -98,11 +110,7 @@ class Budget(NoBudget):
 
     async def reserve(self, requests: Sequence[Request], is_sync: bool) -> None:
         """Reserve the upper bound of the requests' cost, or raise `BudgetError` and reserve nothing."""
-        bounds: dict[str, _Bound] = {}
-        for start in range(0, len(requests), _BODIES_PER_CHECKPOINT):
-            for request in requests[start : start + _BODIES_PER_CHECKPOINT]:
-                bounds[request.custom_id] = self._bound(request, is_sync)
-            await anyio.lowlevel.checkpoint()
+        bounds = await self._bounds(requests, is_sync)
         needed = sum((bound.dollars for bound in bounds.values()), Decimal(0))
         # A request that is submitted again replaces its own reservation.
         replaced = sum(
@@ -118,6 +126,16 @@ class Budget(NoBudget):
                 " again with a higher `budget`, or with a lower `max_new_tokens`, which bounds the cost of an answer."
             )
         self._reserve(bounds)
+
+    async def reserve_some(self, requests: Sequence[Request], is_sync: bool) -> int:
+        """Reserve the upper bound of the cost of the first requests, as long as the limit allows."""
+        number = 0
+        for custom_id, bound in (await self._bounds(requests, is_sync)).items():
+            if self._spent + self._reserved_sum + bound.dollars > self._limit:
+                break
+            self._reserve({custom_id: bound})
+            number += 1
+        return number
 
     async def expect(self, requests: Sequence[Request]) -> None:
         """Reserve the upper bound of the requests' cost, even above the limit."""
@@ -142,6 +160,14 @@ class Budget(NoBudget):
             deliver(outcomes)
 
         return deliver_and_settle
+
+    async def _bounds(self, requests: Sequence[Request], is_sync: bool) -> dict[str, _Bound]:
+        bounds: dict[str, _Bound] = {}
+        for start in range(0, len(requests), _BODIES_PER_CHECKPOINT):
+            for request in requests[start : start + _BODIES_PER_CHECKPOINT]:
+                bounds[request.custom_id] = self._bound(request, is_sync)
+            await anyio.lowlevel.checkpoint()
+        return bounds
 
     def _bound(self, request: Request, is_sync: bool) -> _Bound:
         rates = self._find_rates(request.model)

@@ -34,6 +34,9 @@ _BATCH_SHARE = Decimal("0.5")
 
 _MILLION = Decimal(1_000_000)
 
+# Words by which the description of a model in the price list says that the model reasons before each answer.
+_REASONING = re.compile(r"\breasoning model\b|\breasoning_effort\b|\bthink before they answer\b", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -148,6 +151,28 @@ def find_rates(model: str, base_url: str, at: float) -> Rates | None:
     """
     name = find_provider(base_url)
     return _find_rates(model, name, datetime.fromtimestamp(at, timezone.utc).date()) if name and model else None
+
+
+def is_listed_as_reasoning(model: str, base_url: str) -> bool:
+    """Return whether the price list says that a model reasons: by a price of reasoning, or by its description.
+
+    Args:
+        model: the model's name in a request.
+        base_url: the server's address.
+
+    Returns:
+        `False` for an unlisted model, for a server without published prices, and without a price list.
+    """
+    provider = find_provider(base_url)
+    price_list = _price_list() if provider and model else None
+    if price_list is None:
+        return False
+    try:
+        listed = price_list.calc_price(price_list.Usage(), model, provider_id=provider)
+    except (LookupError, ValueError):
+        return False
+    has_price = getattr(listed.model_price, "output_reasoning_mtok", None) is not None
+    return has_price or bool(_REASONING.search(listed.model.description or ""))
 
 
 def is_installed() -> bool:

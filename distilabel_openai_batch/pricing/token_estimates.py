@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from distilabel_openai_batch.api.model_traits import read_limit
 from distilabel_openai_batch.api.usage import Usage
 
 _BYTES_PER_TOKEN = 4
@@ -40,7 +41,7 @@ def estimate_usage(endpoint: str, body: Mapping[str, Any]) -> Usage | None:
     """
     if endpoint.endswith("/embeddings"):
         return Usage(_count_tokens(_texts(body.get("input"))), 0)
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    limit = read_limit(body)
     if endpoint.endswith("/chat/completions"):
         messages = body.get("messages") or []
         extras = [orjson.dumps(body[name]).decode() for name in ("tools", "response_format") if body.get(name)]

@@ -106,6 +106,8 @@ def _cards(data: ReportData, models: Sequence[CostEntry]) -> list[dict[str, str]
     """Return the cards at the top: answered, failed, jobs, tokens, and savings if a cost is known."""
     requests = data.answered + data.failed + data.pending
     share = f"{data.answered / requests:.1%} of {plural(requests, 'request')}" if requests else "no requests yet"
+    cut = sum(history.job.cut for history in data.histories)
+    share += f"; {cut:,} cut at the limit of tokens" if cut else ""
     open_jobs = sum(history.end_state is EndState.OPEN for history in data.histories)
     no_open_jobs = "all have ended" if data.histories else "none yet"
     usage = sum((entry.usage for entry in models), Usage(0, 0))
@@ -207,7 +209,7 @@ def _job(number: int, history: JobHistory) -> dict[str, str]:
         "server": urlsplit(job.scope.base_url).hostname or "",
         "state": history.end_state.value if history.end_state is not EndState.OPEN else job.status,
         "colour": charts.END_COLOURS.get(history.end_state, "working"),
-        "answered": f"{history.answered:,}/{job.requests:,}",
+        "answered": f"{history.answered:,}/{job.requests:,}" + (f", {job.cut:,} cut" if job.cut else ""),
         "failed": f"{job.failed:,}",
         "planned": _format_minute(job.created_at),
         "took": duration(history.end - history.start),

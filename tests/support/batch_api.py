@@ -14,6 +14,7 @@ import openai
 import respx
 
 from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import Patience
 
 BASE_URL = "https://api.example.com/v1"
@@ -46,12 +47,14 @@ class Clock:
 
 
 @asynccontextmanager
-async def connect(base_url: str = BASE_URL, patience: Patience | None = None) -> AsyncIterator[BatchAPI]:
+async def connect(
+    base_url: str = BASE_URL, patience: Patience | None = None, retention: Retention = DEFAULT_RETENTION
+) -> AsyncIterator[BatchAPI]:
     """Open a `BatchAPI` whose SDK client would itself retry five times."""
     http_client = httpx.AsyncClient()
     client = openai.AsyncOpenAI(base_url=base_url, api_key=API_KEY, http_client=http_client, max_retries=5)
     async with client:
-        yield BatchAPI(client, patience or Patience(), LOGGER)
+        yield BatchAPI(client, patience or Patience(), LOGGER, retention)
 
 
 def batch(batch_id: str = "batch_1", status: str = "validating", **fields: object) -> dict[str, object]:

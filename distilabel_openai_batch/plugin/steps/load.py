@@ -62,7 +62,7 @@ class LoadBatchResults(TaskStep, GeneratorStep):
         from distilabel_openai_batch import LoadBatchResults, OpenAIBatchLLM
 
         with Pipeline(name="loading") as pipeline:
-            load = LoadBatchResults(task=TextGeneration(llm=OpenAIBatchLLM(model="gpt-4o-mini")), run_name="sky")
+            load = LoadBatchResults(task=TextGeneration(llm=OpenAIBatchLLM(model="gpt-6-luna")), run_name="sky")
             load >> KeepColumns(columns=["instruction", "generation", "batch_failure"])
 
         if __name__ == "__main__":

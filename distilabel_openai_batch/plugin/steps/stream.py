@@ -51,7 +51,7 @@ class StreamBatchResults(TaskStep, GeneratorStep):
 
         with Pipeline(name="streaming") as pipeline:
             stream = StreamBatchResults(
-                task=TextGeneration(llm=OpenAIBatchLLM(model="gpt-4o-mini", max_requests_per_job=1_000)),
+                task=TextGeneration(llm=OpenAIBatchLLM(model="gpt-6-luna", max_requests_per_job=1_000)),
                 data="instructions.jsonl",
             )
             stream >> KeepColumns(columns=["instruction", "generation"])

@@ -90,7 +90,7 @@ class SubmitBatch(TaskStep, GlobalStep):
 
         with Pipeline(name="submitting") as pipeline:
             load = LoadDataFromDicts(data=[{"instruction": "Why is the sky blue?"}])
-            load >> SubmitBatch(task=TextGeneration(llm=OpenAIBatchLLM(model="gpt-4o-mini")), run_name="sky")
+            load >> SubmitBatch(task=TextGeneration(llm=OpenAIBatchLLM(model="gpt-6-luna")), run_name="sky")
 
         if __name__ == "__main__":
             jobs = pipeline.run()

@@ -281,3 +281,42 @@ def test_each_change_of_the_way_of_sending_is_logged(progress, caplog):
         "⏰ The deadline has passed; batch batch_1 is cancelled, and its answers are kept. Up to 7 requests go to the"
         " synchronous endpoint, at full price.",
     ]
+
+
+def test_cut_answers_are_counted_by_their_limit(progress, caplog):
+    progress.on_requested(5_000)
+    progress.on_answered(5_000)
+    for number in range(37):
+        progress.on_cut(128, f"{number}")
+    progress.on_cut(None, "a")
+
+    progress.on_finished()
+
+    assert "✂️ 37 of 5,000 answers were cut at max_new_tokens=128; their text is kept." in caplog.text
+    assert "✂️ 1 of 5,000 answers were cut at the model's limit" in caplog.text
+
+
+def test_retries_of_cut_answers_are_logged(progress, caplog):
+    progress.on_cut_retried(3, 256)
+    progress.on_cut_unaffordable(1)
+
+    assert (
+        "3 answers cut or empty at the limit of tokens: submitted again with limits of up to 256 tokens" in caplog.text
+    )
+    assert "1 answer cut or empty at the limit of tokens: not submitted again" in caplog.text
+
+
+@pytest.mark.parametrize("parameter", ["max_tokens", "max_completion_tokens", "tools"])
+def test_refused_parameter_and_its_replacement_are_logged(progress, caplog, parameter):
+    progress.on_parameter_refused("alias", parameter)
+
+    assert f"alias refuses `{parameter}`: its requests are submitted again with" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "words"), [(120, "took 128 of 128 tokens, 120 of them for reasoning"), (0, "tokens:")]
+)
+def test_preflight_that_spends_its_limit_is_logged(progress, caplog, reasoning, words):
+    progress.on_limit_spent("gpt-6-luna", 128, 128, reasoning)
+
+    assert words in caplog.text

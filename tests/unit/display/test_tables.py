@@ -103,3 +103,12 @@ def test_costs_have_a_row_for_each_model_and_a_sum():
     assert unknown.split()[1:] == ["?", "2", "500", "0", "10", "?", "?", "?"]
     assert total.split() == ["total", "5", "1,500", "5", "30", "$1.00", "$2.00", "$1.00"]
     assert len(render(costs_table(entries[:1]))) == 2
+
+
+def test_column_of_cut_answers_is_shown_only_if_there_are_some():
+    cut = (replace(COLLECTED_JOB, cut=37), JOBS[1][1])
+
+    assert " cut " not in render(jobs_table(JOBS))[0]
+    header, *_, total = render(jobs_table([JOBS[0], cut]))
+    assert " cut " in header
+    assert " 37 " in total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
+from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState, ScopeName
@@ -28,6 +30,12 @@ def ledger(tmp_path) -> Iterator[Ledger]:
     ledger = Ledger(tmp_path / "ledger", ScopeName("pipeline", "task", "https://api.example.com/v1/"))
     yield ledger
     ledger.close()
+
+
+@pytest.fixture
+def bodies(tmp_path) -> Iterator[BodyStore]:
+    with closing(BodyStore(tmp_path / "bodies")) as bodies:
+        yield bodies
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -64,6 +65,19 @@ def requests(*custom_ids: str) -> list[Request]:
     return [Request(custom_id, "/v1/chat/completions", "m", b"{}") for custom_id in custom_ids]
 
 
+class Recorder(Observer):
+    """Observer that counts answers and failures."""
+
+    def __init__(self) -> None:
+        self.answered = self.failed = 0
+
+    def on_answered(self, requests: int) -> None:
+        self.answered += requests
+
+    def on_failed(self, failure: Failure, custom_id: str | None = None) -> None:
+        self.failed += 1
+
+
 class NotFinished(Exception):
     """Error for batches in progress that are not waited for."""
 
@@ -75,6 +89,8 @@ async def buffering(
     max_attempts: int = 3,
     is_crowded: Callable[[], bool] = lambda: False,
     activity: Activity | None = None,
+    observer: Observer | None = None,
+    **arguments,
 ):
     async with anyio.create_task_group() as task_group:
         yield CallBuffer(
@@ -83,9 +99,10 @@ async def buffering(
             max_attempts=max_attempts,
             not_finished=lambda batch_ids: NotFinished(*batch_ids),
             task_group=task_group,
-            observer=Observer(),
+            observer=observer or Observer(),
             is_crowded=is_crowded,
             activity=activity,
+            **arguments,
         )
         task_group.cancel_scope.cancel()
 
@@ -471,3 +488,26 @@ async def test_equal_failures_end_the_run_when_no_call_is_on_its_way():
         buffer.hold()
         [first, second] = await submit_all(buffer, [["a"], ["b"]])
     assert (first, second) == ([PERMANENT], [answer("b")])
+
+
+async def test_refused_request_is_submitted_again_with_other_parameters():
+    """The request keeps its `custom_id`; the run does not end although every first outcome is a refusal."""
+    refusal = Failure("Unsupported parameter.", 400)
+
+    def revise(request: Request, failure: Failure) -> Request | None:
+        return replace(request, body=b'{"revised":1}') if request.body == b"{}" else None
+
+    server = Server(lambda custom_id, time: refusal if time == 1 or custom_id == "c" else answer(custom_id))
+    async with buffering(server, revise=revise) as buffer:
+        [outcomes] = await submit_all(buffer, [["a", "b", "c"]])
+    assert server.flushes == [["a", "b", "c"], ["c", "b", "a"]]
+    assert outcomes == [answer("a"), answer("b"), refusal]
+
+
+async def test_spent_answer_that_its_caller_requests_again_is_no_failure():
+    spent = Failure("Spent.", 200, "length", (1, 1))
+    for retries_spent in (True, False):
+        recorder = Recorder()
+        async with buffering(Server(lambda *_: spent), observer=recorder, retries_spent=retries_spent) as buffer:
+            assert await submit_all(buffer, [["a"]]) == [[spent]]
+        assert (recorder.answered, recorder.failed) == ((1, 0) if retries_spent else (0, 1))

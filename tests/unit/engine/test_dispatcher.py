@@ -18,8 +18,10 @@ from distilabel_openai_batch.api.requests import Request, Shard, cut_shards
 from distilabel_openai_batch.engine import dispatcher
 from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, ShardEnd
+from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
+from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import DispatchSettings
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState, ScopeName
@@ -194,7 +196,8 @@ class Recorder(Observer):
 class Parts:
     """A dispatcher and the objects around it."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, bodies: BodyStore) -> None:
+        self.bodies = bodies
         self.running_jobs = RunningJobs()
         self.job_runner = FakeJobRunner(ledger, self.running_jobs)
         self.sync_runner = FakeSyncRunner(ledger)
@@ -213,6 +216,7 @@ class Parts:
             self.sync_runner,  # type: ignore[arg-type]
             partial(cut_shards, max_requests=max_requests, max_bytes=1_000_000),
             self.observer,
+            LearnedTraits(self._ledger.refused_parameters, self.bodies, self.observer),
             self.budget,
         )
 
@@ -227,9 +231,9 @@ class Parts:
 
 
 @pytest.fixture
-def parts(ledger, monkeypatch) -> Parts:
+def parts(ledger, monkeypatch, bodies) -> Parts:
     monkeypatch.setattr(dispatcher, "_POLL_OF_ANOTHER_PROCESS_SECONDS", 0.01)
-    return Parts(ledger)
+    return Parts(ledger, bodies)
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
+from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.session import Session, SessionParts
-from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.structured_output.options import parse_structured_output
 from tests.support.schemas import COUNT
 
@@ -89,7 +88,7 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def make_session(ledger, tmp_path, recorder) -> Iterator[Callable[..., Session]]:
+def make_session(ledger, bodies, recorder) -> Callable[..., Session]:
     """Return a function that creates the session of a process that begins now; keywords change its settings."""
     settings = SessionSettings(
         base_url=URL,
@@ -105,13 +104,22 @@ def make_session(ledger, tmp_path, recorder) -> Iterator[Callable[..., Session]]
         ledger_dir=Path(),
         reuse_answers=True,
     )
-    with closing(BodyStore(tmp_path / "bodies")) as bodies:
+    traits = LearnedTraits(ledger.refused_parameters, bodies, recorder)
 
-        def make(buffer: FakeBuffer, **changes) -> Session:
-            parts = SessionParts(buffer, Activity(), ledger, recorder, ScopeMemory(), None, bodies)  # type: ignore[arg-type]
-            return Session(URL, replace(settings, **changes), parts)
+    def make(buffer: FakeBuffer, **changes) -> Session:
+        parts = SessionParts(
+            buffer,  # type: ignore[arg-type]
+            Activity(),
+            ledger,
+            recorder,
+            ScopeMemory(),
+            None,  # type: ignore[arg-type]
+            bodies,
+            traits,
+        )
+        return Session(URL, replace(settings, **changes), parts)
 
-        yield make
+    return make
 
 
 def custom_ids(buffer: FakeBuffer) -> list[list[str]]:
@@ -238,3 +246,71 @@ async def test_azure_paths_have_no_version(make_session):
     [[request]] = buffer.flushes
     assert request.endpoint == "/chat/completions"
     assert json.loads(bytes(request.body))["model"] == "m"
+
+
+def limited_call(text: str = "Hello") -> APICall:
+    return APICall(CHAT, {"model": "m", "messages": [{"role": "user", "content": text}], "max_tokens": 8})
+
+
+def cut(text: str) -> Answer:
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "length"}
+    return Answer.of({"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 8}})
+
+
+SPENT = Failure("The limit was spent.", 200, "length", (10, 8))
+
+
+def sent_limits(buffer: FakeBuffer) -> list[list[int]]:
+    return [[json.loads(bytes(request.body))["max_tokens"] for request in requests] for requests in buffer.flushes]
+
+
+@pytest.mark.parametrize("first", [cut("Half"), SPENT], ids=["cut", "spent"])
+async def test_limited_answers_are_requested_again_with_twice_the_limit(make_session, first):
+    buffer = FakeBuffer("a", first, cut("More"), "whole")
+
+    outcomes = await make_session(buffer, on_truncated="retry").submit([limited_call("a"), limited_call("b")])
+
+    assert [contents(outcome) for outcome in outcomes] == [["a"], ["whole"]]
+    assert sent_limits(buffer) == [[8, 8], [16], [32]]
+
+
+@pytest.mark.parametrize("on_truncated", ["keep", "fail", None])
+async def test_limited_answers_are_requested_again_on_request_only(make_session, on_truncated):
+    buffer = FakeBuffer(cut("Half"))
+
+    await make_session(buffer, on_truncated=on_truncated).submit([limited_call()])
+
+    assert sent_limits(buffer) == [[8]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(cut("Half"), BAD, "Half"), (cut("Half"), SPENT, "Half"), (SPENT, BAD, SPENT), (SPENT, cut("Half"), "Half")],
+)
+async def test_retry_replaces_an_outcome_only_if_it_is_better(make_session, first, second, expected):
+    buffer = FakeBuffer(first, second, *[BAD] * 3)
+
+    [outcome] = await make_session(buffer, on_truncated="retry").submit([limited_call()])
+
+    assert (outcome if isinstance(outcome, Failure) else contents(outcome)[0]) == expected
+
+
+async def test_answer_that_stays_empty_is_rejected(make_session, recorder):
+    """The buffer reports no failure for an answer that is requested again."""
+    buffer = FakeBuffer(*[SPENT] * 4)
+
+    [outcome] = await make_session(buffer, on_truncated="retry").submit([limited_call()])
+
+    assert outcome == SPENT
+    assert sent_limits(buffer) == [[8], [16], [32], [64]]
+    assert recorder.rejected == [buffer.flushes[-1][0].custom_id]
+
+
+async def test_loader_requests_no_cut_answer_again_that_nobody_has_paid_for(make_session):
+    run = SubmissionRun("name", waits=True, submits=False)
+    buffer = FakeBuffer(cut("Half"))
+
+    [outcome] = await make_session(buffer, on_truncated="retry", run=run).submit([limited_call()])
+
+    assert contents(outcome) == ["Half"]
+    assert sent_limits(buffer) == [[8]]

@@ -102,3 +102,14 @@ def test_rows_of_a_group_that_raised_are_lost():
 def test_rows_of_a_group_that_raised_before_any_call_are_lost():
     [first, _] = match_failures(INPUT_ROWS, INPUT_ROWS, [], ["o"], KeyError("o"))
     assert first["message"] == "The row was lost with its row group: KeyError('o')."
+
+
+def test_kept_cut_text_is_explained_unless_a_request_of_the_row_failed():
+    """Answers of a Task that makes rows in its own way carry the failures of their cut choices."""
+    cut = Answer.of({})
+    cut.choice_failures = {0: Failure("Cut.", code="truncated", is_kept=True)}
+
+    rows = [row | {"out": "text"} for row in INPUT_ROWS]
+
+    assert codes(match_failures(INPUT_ROWS, rows, [[cut, GOOD]], ["out"])) == ["truncated", None]
+    assert codes(match_failures(INPUT_ROWS, rows, [[cut, GOOD], [BAD, cut]], ["out"])) == ["bad", "truncated"]

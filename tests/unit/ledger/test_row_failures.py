@@ -118,3 +118,16 @@ def test_reader_reads_a_file_without_the_table(ledger, reader):
     with closing(sqlite3.connect(ledger.path)) as database:
         database.execute("DROP TABLE rejections")
     assert (reader.jobs()[0].answered, reader.scopes()[0].answered, list_failures(reader)) == (1, 1, [])
+
+
+def test_cut_answers_are_counted_once(ledger, reader):
+    """A cut answer stays an answer, and `forget` deletes the mark."""
+    collect(ledger, "a-0", "b-0")
+
+    ledger.row_failures.record_cut(["a-0", "unknown-0"])
+    ledger.row_failures.record_cut(["a-0"])
+
+    [job] = reader.jobs()
+    assert (job.answered, job.failed, job.cut) == (2, 0, 1)
+    ledger.requests.forget()
+    assert [job.cut for job in reader.jobs()] == [0]

@@ -26,6 +26,7 @@ from distilabel_openai_batch import (
     OpenAIBatchLLM,
 )
 from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
@@ -56,6 +57,9 @@ def test_session_settings_come_from_the_fields(tmp_path):
         deadline=60.0,
         sync_below=5,
         preflight=True,
+        input_expires_after=3_600,
+        output_expires_after=7_200,
+        on_truncated="fail",
         ledger_dir=str(tmp_path),
         timeout=7,
         max_retries=4,
@@ -84,6 +88,8 @@ def test_session_settings_come_from_the_fields(tmp_path):
         deadline=60.0,
         sync_below=5,
         preflight=True,
+        retention=Retention(3_600, 7_200),
+        on_truncated="fail",
     )
 
 

@@ -126,3 +126,30 @@ def test_body_gets_a_choice_for_each_requested_generation():
 @pytest.mark.parametrize("body", [{"choices": [choice("a")]}, {"choices": "none"}, {}], ids=str)
 def test_complete_or_malformed_body_stays_unchanged(body):
     assert complete_body(Answer.of(body), APICall("/v1/chat/completions", {}), "x-0") == (body, None)
+
+
+CUT_CHOICE = {"finish_reason": "length", "message": {"content": "Half"}}
+
+
+@pytest.mark.parametrize(("is_kept", "generation"), [(True, "Half"), (False, None)])
+def test_cut_generation_is_explained(is_kept, generation):
+    """A kept text is no missing generation."""
+    failure = Failure("Cut.", code="truncated", is_kept=is_kept)
+    answer = Answer.of({"choices": [CUT_CHOICE]}, {0: failure})
+
+    output = complete_output({"generations": ["Half"], "statistics": {}}, answer, 1)
+
+    assert output["generations"] == [generation]
+    assert output.failures == [failure]
+    assert first_failure(output) == (None if is_kept else failure)
+
+
+@pytest.mark.parametrize(("is_kept", "content"), [(True, "Half"), (False, None)])
+def test_body_of_a_cut_answer_has_its_text_only_if_kept(is_kept, content):
+    failure = Failure("Cut.", code="truncated", is_kept=is_kept)
+    answer = Answer.of({"choices": [CUT_CHOICE]}, {0: failure})
+
+    body, missing = complete_body(answer, APICall("/v1/chat/completions", {"model": "m"}), "a-0")
+
+    assert body["choices"][0]["message"]["content"] == content
+    assert missing == (None if is_kept else failure)

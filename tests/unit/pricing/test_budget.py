@@ -52,6 +52,14 @@ async def test_a_retry_replaces_its_own_reservation():
     await budget.reserve(create_requests("a", "b"), is_sync=False)
 
 
+async def test_as_many_first_requests_as_fit_are_reserved():
+    budget = Budget(0.0065, OPENAI)
+    assert await budget.reserve_some(create_requests("a", "b", "c"), is_sync=False) == 2
+    assert await budget.reserve_some(create_requests("d"), is_sync=False) == 0
+    await budget.reserve(create_requests("a", "b"), is_sync=False)
+    assert await NO_BUDGET.reserve_some(create_requests("a"), is_sync=False) == 1
+
+
 async def test_no_requests_need_no_budget():
     await Budget(0, OPENAI).reserve([], is_sync=False)
 

@@ -1,0 +1,86 @@
+"""Traits of models that a server's refusals show: deployments on Azure and aliases of gateways hide the model.
+
+A refused request is not billed. It is submitted again under the same `custom_id` with the parameters that the model
+takes, and so are all later requests of the model.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+
+from distilabel_openai_batch.api.encoding import decode_json, encode_body
+from distilabel_openai_batch.api.model_traits import find_refused_parameter, fit_body, traits_of_refusals
+from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.scratch import BodyStore
+from distilabel_openai_batch.errors import LedgerError
+from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
+
+_CHAT = "/chat/completions"
+
+
+class LearnedTraits:
+    """Traits of one server's models, learned from refusals in this run and in earlier runs.
+
+    Args:
+        refusals: the ledger's record of refusals.
+        bodies: stores changed bodies.
+        observer: receives each new refusal.
+
+    Attributes:
+        refused: refused parameters by the model's name.
+    """
+
+    def __init__(self, refusals: RefusedParameters, bodies: BodyStore, observer: Observer) -> None:
+        self._refusals = refusals
+        self._bodies = bodies
+        self._observer = observer
+        self.refused: dict[str, set[str]] = {}
+        for model, parameter in refusals.load():
+            self.refused.setdefault(model, set()).add(parameter)
+
+    def revise(self, request: Request, failure: Failure) -> Request | None:
+        """Learn from the failure of a request.
+
+        Returns:
+            The request with parameters that its model takes; `None` if the failure is no refusal of a parameter, or if
+            no other parameter helps.
+        """
+        parameter = find_refused_parameter(failure.message) if failure.status_code == 400 else None
+        if parameter is None or not request.endpoint.endswith(_CHAT):
+            return None
+        refused = self.refused.setdefault(request.model, set())
+        if parameter not in refused:
+            refused.add(parameter)
+            self._observer.on_parameter_refused(request.model, parameter)
+            # No run depends on this record: a later run learns again.
+            with suppress(LedgerError):
+                self._refusals.record(request.model, parameter)
+        revised = self.fit(request)
+        return None if revised is request else revised
+
+    def fit(self, request: Request) -> Request:
+        """Return a request with the parameters that its model takes; the request itself if nothing changes."""
+        if request.model not in self.refused:
+            return request
+        body = bytes(request.body)
+        fitted = self.fit_body(request.model, request.endpoint, body, has_default_limit=request.has_default_limit)
+        return request if fitted is body else replace(request, body=self._bodies.add(fitted))
+
+    def fit_body(self, model: str, endpoint: str, body: bytes, *, has_default_limit: bool) -> bytes:
+        """Return the JSON of a body with the parameters that its model takes; the given bytes if nothing changes.
+
+        Args:
+            model: name of the model.
+            endpoint: the server's path of the endpoint.
+            body: the body as JSON.
+            has_default_limit: see `Request`.
+        """
+        refused = self.refused.get(model)
+        if not refused or not endpoint.endswith(_CHAT):
+            return body
+        decoded = decode_json(body)
+        fitted = fit_body(decoded, traits_of_refusals(refused), has_default_limit=has_default_limit)
+        return body if fitted == decoded else encode_body(fitted)

@@ -1,0 +1,121 @@
+"""Traits of models that refusals show."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from distilabel_openai_batch.api.model_traits import ROOM_FOR_REASONING
+from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.engine.learned_traits import LearnedTraits
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.errors import LedgerError
+
+CHAT = "/v1/chat/completions"
+REFUSAL = Failure(
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+    400,
+    "unsupported_parameter",
+)
+OPPOSITE = Failure("Unrecognized request argument supplied: max_completion_tokens", 400)
+
+
+class Recorder(Observer):
+    """Observer that records refused parameters."""
+
+    def __init__(self) -> None:
+        self.refused: list[tuple[str, str]] = []
+
+    def on_parameter_refused(self, model: str, parameter: str) -> None:
+        self.refused.append((model, parameter))
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def traits(ledger, bodies, recorder) -> LearnedTraits:
+    return LearnedTraits(ledger.refused_parameters, bodies, recorder)
+
+
+def make_request(model="alias", endpoint=CHAT, *, has_default_limit=True, **body) -> Request:
+    encoded = orjson.dumps({"model": model, "max_tokens": 128, "temperature": 1.0} | body)
+    return Request("id-0", endpoint, model, encoded, has_default_limit)
+
+
+def body_of(request: Request | None) -> dict:
+    assert request is not None
+    return orjson.loads(bytes(request.body))
+
+
+@pytest.mark.parametrize(("has_default_limit", "limit"), [(True, ROOM_FOR_REASONING), (False, 128)])
+def test_refused_limit_gets_its_other_name(traits, recorder, has_default_limit, limit):
+    """A default limit also leaves room for reasoning, since only models that reason refuse `max_tokens`."""
+    request = make_request(has_default_limit=has_default_limit)
+
+    revised = traits.revise(request, REFUSAL)
+
+    assert body_of(revised) == {"model": "alias", "max_completion_tokens": limit}
+    assert revised.custom_id == request.custom_id
+    assert recorder.refused == [("alias", "max_tokens")]
+
+
+def test_each_refusal_is_reported_once(traits, recorder):
+    assert traits.revise(make_request(), REFUSAL)
+    assert traits.revise(make_request(), REFUSAL)
+    assert recorder.refused == [("alias", "max_tokens")]
+
+
+def test_request_that_is_refused_under_both_names_fails(traits):
+    revised = traits.revise(make_request(), REFUSAL)
+
+    assert traits.revise(revised, OPPOSITE) is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "failure"),
+    [
+        (make_request(), Failure("No such model.", 404)),
+        (make_request(), Failure(REFUSAL.message, 500)),
+        (make_request(endpoint="/v1/completions"), REFUSAL),
+    ],
+    ids=["other failure", "other status", "other endpoint"],
+)
+def test_other_failures_teach_nothing(traits, request_, failure):
+    assert traits.revise(request_, failure) is None
+    assert traits.refused == {}
+
+
+def test_later_requests_of_the_model_get_the_parameters_at_once(traits):
+    traits.revise(make_request(), REFUSAL)
+    other = make_request(model="gpt-4o")
+
+    assert body_of(traits.fit(make_request())) == {"model": "alias", "max_completion_tokens": ROOM_FOR_REASONING}
+    assert traits.fit(other) is other
+
+
+def test_body_that_needs_no_change_is_returned_as_it_is(traits):
+    traits.revise(make_request(), REFUSAL)
+    fitted = traits.fit(make_request())
+
+    assert traits.fit(fitted) is fitted
+
+
+def test_next_run_knows_the_refusals(traits, ledger, bodies, recorder):
+    traits.revise(make_request(), REFUSAL)
+
+    again = LearnedTraits(ledger.refused_parameters, bodies, recorder)
+
+    assert again.refused == {"alias": {"max_tokens"}}
+
+
+def test_ledger_that_cannot_be_written_does_not_end_the_run(traits, monkeypatch):
+    def refuse(model, parameter):
+        raise LedgerError("full")
+
+    monkeypatch.setattr(traits._refusals, "record", refuse)
+
+    assert traits.revise(make_request(), REFUSAL)
