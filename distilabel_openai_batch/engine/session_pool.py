@@ -160,19 +160,7 @@ class _Builder:
             budget=settings.budget,
             traits=traits,
         )
-        self.buffer = CallBuffer(
-            answer=dispatcher.answer,
-            is_full=lambda requests, size: requests >= settings.max_requests or size >= settings.max_bytes,
-            max_attempts=settings.max_attempts if settings.submits else 1,
-            not_finished=self.host.not_finished,
-            task_group=task_group,
-            observer=self.observer,
-            all_may_fail=run is not None,
-            is_crowded=lambda: limit.is_crowded,
-            activity=running_jobs.activity,
-            revise=traits.revise if settings.submits else lambda request, failure: None,
-            retries_spent=settings.retries_cut,
-        )
+        self.buffer = self._buffer(dispatcher, limit, running_jobs, traits, task_group)
         task_group.start_soon(self._watch_for_interruption, job_runner)
         submission = Submission(
             self.api, self.ledger, self.adopter, self.directory, metadata, self.host.logger, run.name if run else ""
@@ -189,6 +177,29 @@ class _Builder:
             self.failure_log,
         )
         return Session(base_url, settings, parts)
+
+    def _buffer(
+        self,
+        dispatcher: Dispatcher,
+        limit: EnqueueLimit,
+        running_jobs: RunningJobs,
+        traits: LearnedTraits,
+        task_group: TaskGroup,
+    ) -> CallBuffer:
+        settings = self.settings
+        return CallBuffer(
+            answer=dispatcher.answer,
+            is_full=lambda requests, size: requests >= settings.max_requests or size >= settings.max_bytes,
+            max_attempts=settings.max_attempts if settings.submits else 1,
+            not_finished=self.host.not_finished,
+            task_group=task_group,
+            observer=self.observer,
+            all_may_fail=settings.run is not None,
+            is_crowded=lambda: limit.is_crowded,
+            activity=running_jobs.activity,
+            revise=traits.revise if settings.submits else lambda request, failure: None,
+            retries_spent=settings.retries_cut,
+        )
 
     def _adopter(self, collector: ResultCollector, scope_key: tuple[str, str]) -> Adopter:
         run = self.settings.run

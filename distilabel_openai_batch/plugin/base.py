@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -35,7 +35,7 @@ from pydantic import (
 
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
-from distilabel_openai_batch.api.retention import LONGEST_SECONDS, SHORTEST_SECONDS, Retention
+from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.secrets import clean_headers, clean_key, public_headers, split_query
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.display.live import choose_display
@@ -53,9 +53,6 @@ from distilabel_openai_batch.pricing.budget import Budget
 from distilabel_openai_batch.text import did_you_mean
 
 T = TypeVar("T")
-
-Expiry = Annotated[int, Field(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS)]
-"""Seconds after which the server deletes a file."""
 
 _logger = logging.getLogger("distilabel.openai_batch")
 
@@ -126,14 +123,14 @@ class BatchClient(OpenAIBaseClient):
     delete_files: RuntimeParameter[bool] = Field(
         default=False, description="Delete a job's files from the server once the ledger holds their content."
     )
-    input_expires_after: RuntimeParameter[Expiry] | None = Field(
+    input_expires_after: RuntimeParameter[int] | None = Field(
         default=None,
         description=(
             "Time until the server deletes a job's input file, in seconds after the upload: 3,600 to 2,592,000. `None`:"
             " the server's default, 30 days at OpenAI."
         ),
     )
-    output_expires_after: RuntimeParameter[Expiry] | None = Field(
+    output_expires_after: RuntimeParameter[int] | None = Field(
         default=None,
         description=(
             "Time until the server deletes a job's result files, in seconds after their creation: 3,600 to 2,592,000."

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from distilabel_openai_batch.api.retention import LONGEST_SECONDS, SHORTEST_SECONDS
+
 _DAY = 86_400
 _YEAR = 366 * _DAY
 _MANY = 1_000_000_000
@@ -20,6 +22,8 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "deadline": (0, _YEAR),
     "sync_below": (0, _MANY),
     "budget": (0, _MANY),
+    "input_expires_after": (SHORTEST_SECONDS, LONGEST_SECONDS),
+    "output_expires_after": (SHORTEST_SECONDS, LONGEST_SECONDS),
     # Fields of distilabel, which have no bounds there.
     "max_retries": (0, 1_000),
     "timeout": (1, _DAY),

@@ -146,7 +146,7 @@ def no_more_threads(*args, **kwargs):
 @pytest.mark.parametrize(
     ("name", "failure"),
     [
-        ("TemporaryDirectory", no_more_inodes),
+        ("scratch_directory", no_more_inodes),
         ("BodyStore", no_more_inodes),
         ("sdk_client", no_more_threads),
         ("Ledger", no_more_threads),
