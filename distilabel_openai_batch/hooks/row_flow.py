@@ -69,17 +69,14 @@ class RowFlow:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         dag = pipeline.dag
-        # The DAG yields each step after the step's predecessors.
         steps = {name: dag.get_step(name)["step"] for name in dag}
-        ancestors: dict[str, set[str]] = {}
-        for name in steps:
-            predecessors = list(dag.get_step_predecessors(name))
-            ancestors[name] = set(predecessors).union(*(ancestors[each] for each in predecessors))
         self._states = {name: _StepState() for name in steps}
         self._generators = {name for name, step in steps.items() if step.is_generator}
         clients = {name: batch_client(step) for name, step in steps.items() if name not in self._generators}
-        self._tasks = [name for name, client in clients.items() if client is not None]
-        self._ancestors = {name: ancestors[name] for name in self._tasks}
+        tasks = [name for name, client in clients.items() if client is not None]
+        self._ancestors = {name: _find_ancestors(dag, name) for name in tasks}
+        # A Task before another has fewer ancestors, and is released first.
+        self._tasks = sorted(tasks, key=lambda name: len(self._ancestors[name]))
         self._max_rows = {
             name: clients[name].max_requests_per_job * clients[name].max_jobs
             for name in self._tasks
@@ -162,6 +159,11 @@ class RowFlow:
         if name in self._generators:
             return not state.has_all and name not in self._paused_generators
         return state.has_batches and not (state.waits and (state.is_released or state.has_all))
+
+
+def _find_ancestors(dag: Any, name: str) -> set[str]:
+    predecessors = set(dag.get_step_predecessors(name))
+    return predecessors.union(*(_find_ancestors(dag, predecessor) for predecessor in predecessors))
 
 
 def _flow_of(pipeline: Any) -> RowFlow | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from distilabel_openai_batch.sandbox import Fault
 from tests.support.environment import ROOT
 
 PROGRAMS = ROOT / "tests" / "support" / "programs"
-SHAPES = {"leaf": 12, "chain": 24, "before_step": 12, "siblings": 36, "after_step": 48}
+SHAPES = {"leaf": 12, "chain": 24, "flow": 24, "before_step": 12, "siblings": 36, "after_step": 48}
 """Number of requests of each pipeline in `two_tasks.py`."""
 
 
@@ -66,6 +67,11 @@ class ScriptProcess:
     def wait_for(self, text: str) -> None:
         """Wait until the output contains a text."""
         self._until(lambda: text in self.log(), 60.0)
+
+    def wait_for_words(self, text: str) -> None:
+        """Wait until the output contains a text, whose words may stand on several lines of a narrow table."""
+        pattern = re.compile(r"\s+(?:\S*\.py:\d+\s+|\d+'\]\s+)?".join(map(re.escape, text.split())))
+        self._until(lambda: bool(pattern.search(self.log())), 60.0)
 
     def wait(self, timeout: float = 60.0) -> int:
         """Wait until the process ends, and return its exit code: negative if a signal ended the process."""
@@ -281,6 +287,28 @@ def test_dataset_is_complete_after_kills_at_random_times(forker, uninterrupted, 
 
     assert script.dataset() == dataset
     assert_submitted_once(sandbox, SHAPES[shape])
+
+
+@pytest.mark.parametrize("cache", [(), ("--no-cache",)], ids=["cache", "no cache"])
+def test_dataset_is_complete_after_a_kill_while_rows_are_at_the_next_steps(
+    forker, uninterrupted, sandbox, tmp_path, cache
+):
+    """The rows of the first job have passed the next step, and the last job is in progress."""
+    dataset = uninterrupted(sandbox, "flow")
+    sandbox.configure(in_progress_seconds=1.0)
+    script = Script(forker, tmp_path, "flow", *cache)
+
+    for batch in ("Step 'pass' sending batch 0", "Step 'judge' sending batch 0"):
+        process = script.start()
+        process.wait_for_words(batch)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not script.output.exists()
+    code, log = script.run()
+    assert code == 0, log
+
+    assert script.dataset() == dataset
+    assert_submitted_once(sandbox, SHAPES["flow"])
 
 
 def wait_for_jobs(sandbox, jobs: int):

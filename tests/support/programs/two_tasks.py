@@ -43,8 +43,9 @@ def build(shape: str, cache: Path, **fields) -> Pipeline:
     def llm(**more) -> OpenAIBatchLLM:
         return OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05, max_poll_interval=0.3, **fields, **more)
 
-    def generation_task(name: str, **more) -> TextGeneration:
-        return TextGeneration(name=name, llm=llm(), system_prompt=name, input_batch_size=5, **more)
+    def generation_task(name: str, in_small_jobs: bool = False, **more) -> TextGeneration:
+        jobs = {"max_requests_per_job": 4, "max_jobs": 1} if in_small_jobs else {}
+        return TextGeneration(name=name, llm=llm(**jobs), system_prompt=name, input_batch_size=4, **more)
 
     def judge_task(**more) -> UltraFeedback:
         return UltraFeedback(name="judge", llm=llm(), input_batch_size=5, **more)
@@ -70,6 +71,15 @@ def build(shape: str, cache: Path, **fields) -> Pipeline:
         elif shape == "chain":
             generate = generation_task("generate", num_generations=2, group_generations=True)
             load >> generate >> judge_task(input_mappings={"generations": "generation"})
+        elif shape == "flow":
+            # One small job after another: the rows of the first job go on while the next job runs.
+            generate = generation_task("generate", num_generations=2, group_generations=True, in_small_jobs=True)
+            (
+                load
+                >> generate
+                >> Pass(name="pass", input_batch_size=3)
+                >> judge_task(input_mappings={"generations": "generation"})
+            )
         elif shape == "before_step":
             load >> generation_task("generate") >> Pass(name="pass", input_batch_size=3)
         elif shape == "siblings":
