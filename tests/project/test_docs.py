@@ -364,6 +364,8 @@ def test_the_command_line_prints_the_output_on_its_page(sandbox, working_directo
     """The commands run in the order of the page, over runs in which the server rejects some requests."""
     monkeypatch.setattr(base, "_scope_name", lambda _, base_url: ScopeName("preferences", "generate", base_url))
     monkeypatch.setattr(doctor, "is_installed", lambda package: package != "ray")
+    # Killed runs of other tests leave directories in the same temporary directory.
+    monkeypatch.setattr(doctor, "remove_leftovers", lambda: 0)
     sandbox.reset(Settings(failures=[FAILURE]))
     generate(PROMPTS[:10])
     sandbox.configure(in_progress_seconds=600.0, validating_seconds=600.0)
