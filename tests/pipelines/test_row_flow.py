@@ -9,10 +9,13 @@ import time
 import pytest
 from distilabel.pipeline import Pipeline
 from distilabel.pipeline import batch as distilabel_batch
+from distilabel.pipeline.write_buffer import _WriteBuffer
 from distilabel.steps import GlobalStep, KeepColumns, LoadDataFromDicts, StepInput, step
 from distilabel.steps.tasks import EvolInstruct, TextGeneration
 
 from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.engine import session_pool
+from distilabel_openai_batch.errors import InternalError
 from distilabel_openai_batch.hooks.row_flow import RowFlow
 from distilabel_openai_batch.sandbox import RequestFailure
 
@@ -187,3 +190,34 @@ def test_work_besides_the_rows_does_not_grow_with_the_rows(sandbox, tmp_path, mo
             work.append((counted.dumps, counted.signatures, counted.hashed))
     assert work[0] == work[1]
     assert work[0][2] == 0
+
+
+def fail_with_a_full_disk(*arguments):
+    raise OSError(28, "No space left on device")
+
+
+def test_an_unexpected_error_of_a_step_is_raised_and_the_next_run_is_complete(sandbox, tmp_path, monkeypatch):
+    """The disk of the step's process is full when its session opens. No empty dataset is cached."""
+
+    def build() -> Pipeline:
+        with Pipeline(name="unexpected", cache_dir=tmp_path) as pipeline:
+            loader(10) >> task("generate") >> KeepColumns(columns=["id", "generation"])
+        return pipeline
+
+    with monkeypatch.context() as patched:
+        patched.setattr(session_pool, "BodyStore", fail_with_a_full_disk)
+        with pytest.raises(InternalError, match="No space left on device"):
+            run(build(), use_cache=True)
+    rows = run(build(), use_cache=True)
+    assert [row["id"] for row in rows] == list(range(10))
+    assert all(row["generation"] for row in rows)
+
+
+def test_an_error_of_the_pipelines_process_is_raised(sandbox, tmp_path, monkeypatch):
+    """distilabel would return the rows so far as if they were all."""
+
+    monkeypatch.setattr(_WriteBuffer, "add_batch", fail_with_a_full_disk)
+    with Pipeline(name="full", cache_dir=tmp_path) as pipeline:
+        loader(10) >> task("generate")
+    with pytest.raises(InternalError, match="No space left on device"):
+        run(pipeline)
