@@ -435,6 +435,8 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
 
     def _adapt(self, call: APICall) -> APICall:
         """Change the body of a chat to the parameters that the model takes, and keep the request's identity."""
+        # The user denies that the model reasons → a refusal changes the name of the limit alone.
+        call.has_default_limit = call.has_default_limit and self.is_reasoning_model is not False
         if call.endpoint == CHAT_ENDPOINT:
             identity = adapt_body(call.body, self.token_limit_parameter)
             call.body = fit_body(identity, self._traits(), has_default_limit=call.has_default_limit)

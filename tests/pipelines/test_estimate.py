@@ -214,3 +214,21 @@ def test_pipeline_that_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypat
     monkeypatch.setattr(KeepColumns, "process_applying_mappings", fail)
     with pytest.raises(OpenAIBatchError, match=r"'kept' fails, so .*KeyError"):
         estimate_pipeline(path, {})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "tokens_out", "is_warned"), [({}, ROWS * 25_000, False), ({"max_new_tokens": 128}, ROWS * 128, True)]
+)
+def test_models_that_reason_are_estimated_with_their_limit(rows, tmp_path, kwargs, tokens_out, is_warned):
+    """A limit that reasoning probably spends has a note, also in a Task behind another Task."""
+    with Pipeline(name="estimate") as pipeline:
+        first = TextGeneration(name="first", llm=llm(model="gpt-6-luna", generation_kwargs=kwargs))
+        second = TextGeneration(name="second", llm=llm(model="gpt-6-luna", generation_kwargs=kwargs))
+        load(rows) >> first >> KeepColumns(name="kept", columns=["instruction"]) >> second
+    path = save_pipeline(pipeline, tmp_path)
+
+    [estimated, _] = estimate_pipeline(path, {})
+    assert estimated.usage.tokens_out == tokens_out
+    printed = " ".join(estimate(path).stdout.split())
+    for step in ("first", "second"):
+        assert (f"⚠️ {step}: `max_new_tokens=128` is probably too small for gpt-6-luna" in printed) is is_warned

@@ -138,6 +138,24 @@ def test_request_keeps_the_digest_that_it_had_without_room(inputs):
         assert call.digest("u", "e", call.encode()) == digest_body("u", "e", orjson.dumps(LONG_AGO))
 
 
+@pytest.mark.parametrize(
+    ("fields", "kwargs", "is_default"),
+    [
+        ({}, {}, True),
+        ({"is_reasoning_model": False}, {}, False),
+        ({}, {"max_new_tokens": 128}, False),
+        ({}, {"extra_body": {"max_tokens": 128}}, False),
+    ],
+)
+@pytest.mark.parametrize("inputs", [[MESSAGES], [MESSAGES, MESSAGES]], ids=["one chat", "chats of one shape"])
+def test_call_behind_an_alias_says_that_its_limit_may_change(inputs, fields, kwargs, is_default):
+    llm, session = make_llm(model="my-deployment", **fields)
+
+    llm.generate(inputs, **kwargs)
+
+    assert {call.has_default_limit for call in session.calls} == {is_default}
+
+
 def test_request_that_does_not_change_keeps_its_digest():
     llm, session = make_llm(model="gpt-4o")
 

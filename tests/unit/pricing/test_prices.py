@@ -170,3 +170,20 @@ def test_small_amounts_have_more_digits_and_are_never_zero(amount, text):
 )
 def test_the_provider_follows_from_the_host(base_url, provider):
     assert find_provider(base_url) == provider
+
+
+@pytest.mark.parametrize(
+    ("model", "base_url", "is_listed"),
+    [
+        ("o1-preview", OPENAI, True),
+        ("o4-mini", OPENAI, True),
+        ("gpt-4o", OPENAI, False),
+        ("gpt-4", OPENAI, False),
+        ("no-such-model", OPENAI, False),
+        ("", OPENAI, False),
+        ("o1-preview", "https://gateway.example/v1/", False),
+    ],
+)
+def test_the_list_says_of_some_models_that_they_reason(model, base_url, is_listed):
+    """The description of GPT-4 praises its reasoning and does not call it a reasoning model."""
+    assert prices.is_listed_as_reasoning(model, base_url) is is_listed
