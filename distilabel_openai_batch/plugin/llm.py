@@ -372,6 +372,8 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 reason = Failure(f"`{type(self).__name__}.agenerate` raised {output!r}")
                 self._logger.warning(f"⚠️ {reason}.")
                 outputs.append(failed_output(reason, num_generations))
+            elif isinstance(output, OutputWithFailures):
+                outputs.append(output)
             else:
                 # A subclass decides how many generations its output has → add reasons, and no generation.
                 outputs.append(complete_output(output, reason, len(output["generations"])))
