@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import Lock
 from pathlib import Path
 
 from distilabel_openai_batch.api.encoding import encode_body
@@ -114,7 +115,7 @@ class ScopeMemory:
     """Memory of a process for one scope: the `custom_id`s in use.
 
     Equal requests of one run are told apart by an occurrence number. A later process counts from 0 again, and so finds
-    the answers of an earlier run in the same order.
+    the answers of an earlier run in the same order. Several threads may use one memory.
 
     Attributes:
         server_searched: whether the server was searched for batches that the ledger does not know.
@@ -125,6 +126,7 @@ class ScopeMemory:
         self._used: set[str] = set()
         self._next_numbers: dict[str, int] = {}
         self._released: dict[str, list[str]] = {}
+        self._lock = Lock()
 
     def acquire_custom_id(self, digest: str, first_number: Callable[[], int]) -> str:
         """Return the `custom_id` of the next occurrence of a request.
@@ -133,19 +135,21 @@ class ScopeMemory:
             digest: the digest of the request.
             first_number: returns the number of the first occurrence.
         """
-        if released := self._released.get(digest):
-            return released.pop()
-        number = self._next_numbers[digest] if digest in self._next_numbers else first_number()
-        while (custom_id := build_custom_id(digest, number)) in self._used:
-            # Few requests occur twice: only their numbers are kept, to save memory.
-            number += 1
-            self._next_numbers[digest] = number + 1
-        self._used.add(custom_id)
-        return custom_id
+        with self._lock:
+            if released := self._released.get(digest):
+                return released.pop()
+            number = self._next_numbers[digest] if digest in self._next_numbers else first_number()
+            while (custom_id := build_custom_id(digest, number)) in self._used:
+                # Few requests occur twice: only their numbers are kept, to save memory.
+                number += 1
+                self._next_numbers[digest] = number + 1
+            self._used.add(custom_id)
+            return custom_id
 
     def release_custom_id(self, custom_id: str) -> None:
         """Give a `custom_id` without an outcome to the next equal request."""
-        self._released.setdefault(custom_id.partition("-")[0], []).append(custom_id)
+        with self._lock:
+            self._released.setdefault(custom_id.partition("-")[0], []).append(custom_id)
 
 
 scope_memories: defaultdict[tuple[Path, ScopeName], ScopeMemory] = defaultdict(ScopeMemory)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.errors import InvalidParametersError
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.plugin.bounds import find_not_finite
-from distilabel_openai_batch.plugin.sdk_stub import ClientStub, CompletionView
+from distilabel_openai_batch.plugin.sdk_stub import AnswerCall, CompletionView, calls_redirected
 
 # Validator of the inputs that `OpenAILLM.agenerate` validates one by one.
 _INPUTS: TypeAdapter[list[Any]] = TypeAdapter(list[FormattedInput])
@@ -30,11 +30,8 @@ _INPUTS: TypeAdapter[list[Any]] = TypeAdapter(list[FormattedInput])
 
 @types.coroutine
 def _yield_call(call: APICall) -> Generator[APICall, CompletionView, CompletionView]:
-    """Suspend `agenerate` with a call, which `_run_until_call` receives."""
+    """Suspend `agenerate` with a call, which `_run_until_call` receives; an `AnswerCall`."""
     return (yield call)
-
-
-_CAPTURING_CLIENT = ClientStub(_yield_call)
 
 
 def check_parameters(llm: OpenAILLM, num_generations: int, kwargs: dict[str, Any]) -> None:
@@ -44,8 +41,7 @@ def check_parameters(llm: OpenAILLM, num_generations: int, kwargs: dict[str, Any
         InvalidParametersError: `OpenAILLM` refuses the parameters, whatever the input is.
     """
     try:
-        with _client_replaced(llm, _CAPTURING_CLIENT):
-            call = _run_until_call(llm, "", num_generations, kwargs)
+        call = _run_until_call(llm, "", num_generations, kwargs)
     except ValidationError as error:
         raise InvalidParametersError(f"`OpenAILLM` refuses the generation parameters: {error}") from None
     # JSON has no such numbers, and would send `null`.
@@ -75,7 +71,7 @@ def capture_calls(
     Yields:
         A call, or a failure for an input that `OpenAILLM` refuses.
     """
-    with _client_replaced(llm, _CAPTURING_CLIENT), gc_paused():
+    with gc_paused():
         calls_by_shape: dict[tuple[str, ...], APICall] = {}
         for input, messages in zip(inputs, _validate(llm, inputs), strict=True):
             shape = _chat_shape(messages)
@@ -123,30 +119,28 @@ def read_completion(
     async def answer(call: APICall) -> CompletionView:
         return completion
 
-    with _client_replaced(llm, ClientStub(answer)):
-        output = _run_until_call(llm, input, num_generations, kwargs)
+    output = _run_until_call(llm, input, num_generations, kwargs, answer)
     return output
 
 
-@contextmanager
-def _client_replaced(llm: OpenAILLM, client: ClientStub) -> Iterator[None]:
-    """Replace the LLM's client. No `await` may stand inside: other callers would see the replacement."""
-    original, llm._aclient = llm._aclient, client
-    try:
-        yield
-    finally:
-        llm._aclient = original
+def _run_until_call(
+    llm: OpenAILLM,
+    input: FormattedInput,
+    num_generations: int,
+    kwargs: dict[str, Any],
+    answer: AnswerCall = _yield_call,
+) -> Any:
+    """Run `agenerate` without an event loop until its call suspends the coroutine or `agenerate` returns.
 
-
-def _run_until_call(llm: OpenAILLM, input: FormattedInput, num_generations: int, kwargs: dict[str, Any]) -> Any:
-    """Run `agenerate` without an event loop until the client suspends the coroutine or `agenerate` returns.
+    Several threads may run this for the same LLM, so no attribute of the LLM changes.
 
     Returns:
-        The first call that the client yields, or else the output of `agenerate`.
+        The call that `answer` yields, or else the output of `agenerate`.
     """
     coroutine = llm.agenerate(input=input, num_generations=num_generations, **kwargs)
     try:
-        return coroutine.send(None)
+        with calls_redirected(answer):
+            return coroutine.send(None)
     except StopIteration as returned:
         return returned.value
     finally:

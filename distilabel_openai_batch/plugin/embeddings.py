@@ -19,6 +19,9 @@ from distilabel_openai_batch.plugin.public_class import public_class
 
 ENDPOINT = "/v1/embeddings"
 
+# Types of JSON's numbers.
+_NUMBERS = frozenset({int, float})
+
 
 @public_class
 class OpenAIBatchEmbeddings(BatchClient, Embeddings):
@@ -109,8 +112,8 @@ async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | Non
 
 
 def _vector(outcome: Outcome) -> list[float] | None:
-    """Return the vector of an answer; `None` for a failure, or for an answer without a vector."""
+    """Return the vector of an answer; `None` for a failure, or for an answer without a vector of numbers."""
     data = outcome.body.get("data") if isinstance(outcome, Answer) else None
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
-    return vector if isinstance(vector, list) else None
+    return vector if isinstance(vector, list) and _NUMBERS.issuperset(map(type, vector)) else None

@@ -422,18 +422,19 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         """Build distilabel's output from the outcome of a request."""
         if isinstance(outcome, Failure):
             return failed_output(outcome, num_generations)
-        completion: CompletionView = view(outcome.body)
+        body: dict[str, Any] = {}
         try:
-            output = read_completion(self, input, num_generations, kwargs, completion)
+            body = outcome.body
+            output = read_completion(self, input, num_generations, kwargs, view(body))
+            generations = output["generations"]
+            if len(generations) >= num_generations and all(generations) and not outcome.choice_failures:
+                return output
+            return complete_output(output, outcome, num_generations, custom_id)
         except Exception as error:
-            message = f"The answer {completion.id} is not a completion: {error!r}"
+            message = f"The answer {body.get('id')} is not a completion: {error!r}"
             self._logger.warning(f"⚠️ {message}.")
             failure = Failure(message, code=MALFORMED_RESULT, tokens=outcome.tokens, custom_id=custom_id)
             return failed_output(failure, num_generations)
-        generations = output["generations"]
-        if len(generations) >= num_generations and all(generations) and not outcome.choice_failures:
-            return output
-        return complete_output(output, outcome, num_generations, custom_id)
 
     def _adapt(self, call: APICall) -> APICall:
         """Change the body of a chat to the parameters that the model takes, and keep the request's identity."""

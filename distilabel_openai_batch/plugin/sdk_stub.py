@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Awaitable, Callable, ItemsView
+from collections.abc import Awaitable, Callable, ItemsView, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from distilabel_openai_batch.engine.calls import APICall
@@ -39,19 +41,46 @@ class CompletionView:
         return vars(self).items
 
 
-def view(value: Any) -> Any:
-    """Turn JSON into views, in place: each dictionary becomes the `__dict__` of a `CompletionView`."""
+def view(value: Any, in_logprobs: bool = False) -> Any:
+    """Turn JSON into views, in place: each dictionary becomes the `__dict__` of a `CompletionView`.
+
+    The content of a message stays JSON if it is a list of parts, as in the SDK's objects: the content becomes a
+    generation.
+
+    Args:
+        value: the JSON.
+        in_logprobs: whether the JSON is a part of log probabilities, whose field `content` holds objects of the SDK.
+    """
     # The JSON parser makes no subclasses → `type` is enough, and `isinstance` would take half as long again.
     if type(value) is list:
-        return [view(part) for part in value]
+        return [view(part, in_logprobs) for part in value]
     if type(value) is not dict:
         return value
     for name, part in value.items():
-        if type(part) in _CONTAINERS:
-            value[name] = view(part)
+        if type(part) in _CONTAINERS and (in_logprobs or name != "content"):
+            value[name] = view(part, in_logprobs or name == "logprobs")
     completion = CompletionView()
     completion.__dict__ = value
     return completion
+
+
+AnswerCall = Callable[[APICall], Awaitable[CompletionView]]
+"""Function that returns the completion for a call."""
+
+_redirected_answer: ContextVar[AnswerCall | None] = ContextVar("redirected_answer", default=None)
+
+
+@contextmanager
+def calls_redirected(answer: AnswerCall) -> Iterator[None]:
+    """Pass the calls of this context to another function, whichever `ClientStub` receives them.
+
+    The context is that of one thread and one task of an event loop, so other threads may use the same LLM meanwhile.
+    """
+    token = _redirected_answer.set(answer)
+    try:
+        yield
+    finally:
+        _redirected_answer.reset(token)
 
 
 class ClientStub:
@@ -66,7 +95,7 @@ class ClientStub:
 
     def __init__(
         self,
-        answer: Callable[[APICall], Awaitable[CompletionView]],
+        answer: AnswerCall,
         structured_output: StructuredOutput | None = None,
     ) -> None:
         self.answer = answer
@@ -78,7 +107,7 @@ class _EndpointStub:
     def __init__(
         self,
         path: str,
-        answer: Callable[[APICall], Awaitable[CompletionView]],
+        answer: AnswerCall,
         structured_output: StructuredOutput | None = None,
     ) -> None:
         self._path = path
@@ -90,6 +119,5 @@ class _EndpointStub:
         body |= extra_body or {}
         has_default_limit = body.pop(DEFAULT_LIMIT_MARK, None) is not None
         body = self._structured_output.apply_to(body) if self._structured_output else body
-        return await self._answer(
-            APICall(self._path, body, self._structured_output, has_default_limit=has_default_limit)
-        )
+        answer = _redirected_answer.get() or self._answer
+        return await answer(APICall(self._path, body, self._structured_output, has_default_limit=has_default_limit))

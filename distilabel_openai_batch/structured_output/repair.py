@@ -79,7 +79,8 @@ class Repair:
                 "completion_tokens": tokens_out,
                 "total_tokens": tokens_in + tokens_out,
             }
-            body["usage"] = {**(body.get("usage") or {}), **counts}
+            usage = body.get("usage")
+            body["usage"] = {**(usage if isinstance(usage, dict) else {}), **counts}
         return Answer.of(body, dict(self._failures))
 
     def _check(self, index: int, choice: object, body: Mapping[str, Any]) -> None:

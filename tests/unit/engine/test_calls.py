@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import anyio
 import pytest
 
@@ -44,6 +46,14 @@ def test_a_released_custom_id_goes_to_the_next_equal_request():
     memory.release_custom_id(first)
     assert memory.acquire_custom_id(DIGEST, lambda: 0) == first
     assert memory.acquire_custom_id(DIGEST, lambda: 0) == f"{DIGEST}-2"
+
+
+def test_threads_get_different_custom_ids_for_equal_requests():
+    """Two threads may use one LLM, and each request needs an answer of its own."""
+    memory = ScopeMemory()
+    with ThreadPoolExecutor(8) as pool:
+        acquired = list(pool.map(lambda _: memory.acquire_custom_id(DIGEST, lambda: 0), range(500)))
+    assert sorted(acquired) == sorted(f"{DIGEST}-{number}" for number in range(500))
 
 
 def test_each_scope_and_directory_has_a_memory(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 
 import httpx
@@ -54,6 +55,19 @@ class StubSession:
         outcomes = [call if isinstance(call, Failure) else next(answers) for call in calls]
         for index, outcome in enumerate(outcomes if read else ()):
             read(index, outcome, "stub-0")
+        return outcomes
+
+
+class EchoSession:
+    """A session that answers each chat with its last message, and lets other threads run between two calls."""
+
+    async def submit(self, calls, read=None):
+        outcomes = []
+        for call in calls:
+            time.sleep(0)
+            outcomes.append(Answer.of(completion(call.body["messages"][-1]["content"])))
+        for index, outcome in enumerate(outcomes if read else ()):
+            read(index, outcome, "echo-0")
         return outcomes
 
 

@@ -69,14 +69,20 @@ def test_invalid_input_becomes_a_failure(llm):
     assert failure.message.startswith("The input cannot be made into a request: ")
 
 
-def test_client_of_the_llm_is_restored(llm):
-    client = llm._aclient
+def test_captures_may_overlap(llm):
+    """Several threads may build calls of one LLM at the same time, and the LLM stays as it was."""
+    attributes = dict(vars(llm)), dict(llm.__pydantic_private__)
 
-    captured(llm, [MESSAGES])
+    first = capture_calls(llm, [MESSAGES, IMAGE], 1, {}, lambda call: call)
+    second = capture_calls(llm, ["Once upon", IMAGE], 1, {}, lambda call: call)
+    begun = [next(first), next(second)]
     check_parameters(llm, 1, {})
-    read_completion(llm, "Once upon", 1, {}, view({"choices": [{"text": " a time"}]}))
+    output = read_completion(llm, "Once upon", 1, {}, view({"choices": [{"text": " a time"}]}))
+    calls = [*begun, *first, *second]
 
-    assert llm._aclient is client
+    assert [call.body.get("messages", call.body.get("prompt")) for call in calls] == [MESSAGES, "Once upon", IMAGE, IMAGE]
+    assert output["generations"] == [" a time"]
+    assert (dict(vars(llm)), dict(llm.__pydantic_private__)) == attributes
 
 
 @pytest.mark.parametrize("kwargs", [{"temprature": 1.0}, {"max_new_tokens": -1}], ids=str)

@@ -40,7 +40,11 @@ def test_dimensions_are_sent():
 
 @pytest.mark.parametrize(
     "outcome",
-    [Failure("No."), *(Answer.of({"data": data}) for data in (None, [], [3], [{}], [{"embedding": "base64"}]))],
+    [
+        Failure("No."),
+        *(Answer.of({"data": data}) for data in (None, [], [3], [{}], [{"embedding": "base64"}])),
+        *(Answer.of({"data": [{"embedding": vector}]}) for vector in (["0.5"], [0.5, None], [[0.5]], [True])),
+    ],
     ids=repr,
 )
 def test_missing_vector_is_none(outcome):

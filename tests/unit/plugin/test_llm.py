@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
+import orjson
 import pytest
 from distilabel.models.llms import OpenAILLM
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +15,15 @@ from distilabel_openai_batch import AuthenticationError, InvalidParametersError,
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.plugin import llm as llm_module
-from tests.unit.plugin.stubs import CONNECTION, MESSAGES, batch_llm, completion, synchronous_llm
+from tests.unit.plugin.stubs import (
+    CONNECTION,
+    MESSAGES,
+    EchoSession,
+    StubSessions,
+    batch_llm,
+    completion,
+    synchronous_llm,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 JSON = st.recursive(
@@ -103,6 +113,40 @@ CHAT_ANSWERS = st.builds(
     ),
     st.none() | st.fixed_dictionaries({"prompt_tokens": st.integers(0, 9), "completion_tokens": st.integers(0, 9)}),
 )
+PARTS = st.lists(
+    st.fixed_dictionaries({"type": st.just("text"), "text": TEXT})
+    | st.fixed_dictionaries(
+        {"type": st.just("thinking"), "thinking": st.lists(st.fixed_dictionaries({"text": TEXT}), max_size=2)}
+    )
+    | st.fixed_dictionaries({"type": st.just("refusal"), "refusal": TEXT}),
+    min_size=1,
+    max_size=3,
+)
+FUNCTION = st.fixed_dictionaries({"name": TEXT, "arguments": TEXT})
+UNUSUAL_MESSAGES = st.fixed_dictionaries(
+    {"role": st.just("assistant"), "content": st.none() | PARTS | TEXT},
+    optional={
+        "refusal": st.none() | TEXT,
+        "function_call": FUNCTION,
+        "tool_calls": st.lists(
+            st.fixed_dictionaries({"id": TEXT, "type": st.just("function"), "function": FUNCTION}), max_size=2
+        ),
+        "audio": st.fixed_dictionaries({"id": TEXT, "data": TEXT, "transcript": TEXT, "expires_at": st.just(1)}),
+        "annotations": st.lists(st.fixed_dictionaries({"type": st.just("url_citation"), "url_citation": JSON}), max_size=1),
+        "reasoning_content": TEXT,
+    },
+)
+UNUSUAL_ANSWERS = st.lists(
+    st.tuples(UNUSUAL_MESSAGES, st.sampled_from(["stop", "tool_calls", "function_call", None])), min_size=1, max_size=3
+).map(
+    lambda choices: completion()
+    | {
+        "choices": [
+            {"index": index, "message": message, "finish_reason": finish_reason}
+            for index, (message, finish_reason) in enumerate(choices)
+        ]
+    }
+)
 LEGACY_ANSWERS = st.builds(
     lambda texts, logprobs: {
         "id": "cmpl-1",
@@ -117,10 +161,15 @@ LEGACY_ANSWERS = st.builds(
 )
 
 
-@given(st.tuples(st.just(MESSAGES), CHAT_ANSWERS) | st.tuples(st.just("Once upon"), LEGACY_ANSWERS))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.tuples(st.just(MESSAGES), CHAT_ANSWERS | UNUSUAL_ANSWERS) | st.tuples(st.just("Once upon"), LEGACY_ANSWERS)
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_output_equals_the_output_of_openaillm(exchange):
-    """Generations, log probabilities and statistics are equal for the same completion."""
+    """Generations, log probabilities and statistics are equal for the same completion.
+
+    The content may be a list of parts, or absent beside a tool call, a refusal or audio.
+    """
     input, answer = exchange
     theirs, _ = synchronous_llm(answer)
     ours, _ = batch_llm(Answer.of(answer))
@@ -140,8 +189,16 @@ def test_failed_request_is_none_in_its_own_place():
 
 @pytest.mark.parametrize(
     "body",
-    [{"choices": None}, {"choices": "none"}, {"object": "list"}, {"choices": [{"message": None}]}],
-    ids=["null", "text", "absent", "no message"],
+    [
+        {"choices": None},
+        {"choices": "none"},
+        {"object": "list"},
+        {"choices": [{"message": None}]},
+        {"choices": [3]},
+        {"choices": [{"message": {"content": "fine"}, "logprobs": {"content": 7}}]},
+        {"choices": [{"message": {"content": "fine"}}], "metadata": orjson.loads(b"[" * 900 + b"]" * 900)},
+    ],
+    ids=["null", "text", "absent", "no message", "number", "log probabilities", "nested too deeply"],
 )
 def test_malformed_answer_costs_its_own_row_only(body):
     llm, _ = batch_llm(Answer.of(body), Answer.of(completion("fine")))
@@ -197,6 +254,23 @@ def test_agenerate_can_be_awaited_concurrently():
 
     assert [output["generations"] for output in asyncio.run(run())] == [["fine"]] * 5
     assert len(sent) == 5
+
+
+def test_threads_may_share_an_llm():
+    """Each thread gets the answers of its own calls, and later calls of the LLM work."""
+    session = EchoSession()
+    llm, _ = batch_llm()
+    llm.use_sessions(StubSessions(session))
+
+    def use(number: int) -> list[str]:
+        chats = [[{"role": "user", "content": f"{number}/{index}"}] for index in range(20)]
+        outputs = [*llm.generate(chats), asyncio.run(llm.agenerate(chats[0]))]
+        return [output["generations"][0] for output in outputs]
+
+    with ThreadPoolExecutor(8) as pool:
+        generations = list(pool.map(use, range(40)))
+
+    assert generations == [[*(f"{number}/{index}" for index in range(20)), f"{number}/0"] for number in range(40)]
 
 
 def test_agenerate_raises_the_failure_of_its_request():

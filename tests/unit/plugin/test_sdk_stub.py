@@ -33,6 +33,22 @@ def test_view_keeps_the_method_items_beside_a_field_of_that_name():
     assert dict(logprobs.items()) == {"items": -0.5, "b": -1.0}
 
 
+def test_view_leaves_the_parts_of_a_message_as_json():
+    """The content becomes a generation, and a dataset cannot hold views."""
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}, {"type": "text", "text": "Blue."}]
+    completion = view({"choices": [{"message": {"content": parts}}, {"message": {"role": "assistant", "content": {}}}]})
+
+    assert completion.choices[0].message.content == parts
+    assert completion.choices[1].message.content == {}
+
+
+def test_view_reads_the_content_of_log_probabilities_through_attributes():
+    logprobs = view({"logprobs": {"content": [{"token": "a", "top_logprobs": [{"token": "b"}]}]}}).logprobs
+
+    assert logprobs.content[0].token == "a"
+    assert logprobs.content[0].top_logprobs[0].token == "b"
+
+
 def test_client_passes_each_call_to_the_function():
     """`extra_body` overrides other parameters, as in the SDK."""
     calls = []
