@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from threading import Lock
 from pathlib import Path
+from threading import Lock
 
 from distilabel_openai_batch.api.encoding import encode_body
 from distilabel_openai_batch.api.outcomes import Outcome

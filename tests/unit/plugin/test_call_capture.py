@@ -80,7 +80,12 @@ def test_captures_may_overlap(llm):
     output = read_completion(llm, "Once upon", 1, {}, view({"choices": [{"text": " a time"}]}))
     calls = [*begun, *first, *second]
 
-    assert [call.body.get("messages", call.body.get("prompt")) for call in calls] == [MESSAGES, "Once upon", IMAGE, IMAGE]
+    assert [call.body.get("messages", call.body.get("prompt")) for call in calls] == [
+        MESSAGES,
+        "Once upon",
+        IMAGE,
+        IMAGE,
+    ]
     assert output["generations"] == [" a time"]
     assert (dict(vars(llm)), dict(llm.__pydantic_private__)) == attributes
 

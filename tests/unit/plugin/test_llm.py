@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import orjson
@@ -12,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from distilabel_openai_batch import AuthenticationError, InvalidParametersError, OpenAIBatchLLM, RunError
-from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.outcomes import Answer, Failure, parse_result_line
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.plugin import llm as llm_module
+from tests.support.mutations import mutations, replaced
 from tests.unit.plugin.stubs import (
     CONNECTION,
     MESSAGES,
@@ -132,21 +134,36 @@ UNUSUAL_MESSAGES = st.fixed_dictionaries(
             st.fixed_dictionaries({"id": TEXT, "type": st.just("function"), "function": FUNCTION}), max_size=2
         ),
         "audio": st.fixed_dictionaries({"id": TEXT, "data": TEXT, "transcript": TEXT, "expires_at": st.just(1)}),
-        "annotations": st.lists(st.fixed_dictionaries({"type": st.just("url_citation"), "url_citation": JSON}), max_size=1),
+        "annotations": st.lists(
+            st.fixed_dictionaries({"type": st.just("url_citation"), "url_citation": JSON}), max_size=1
+        ),
         "reasoning_content": TEXT,
     },
 )
 UNUSUAL_ANSWERS = st.lists(
     st.tuples(UNUSUAL_MESSAGES, st.sampled_from(["stop", "tool_calls", "function_call", None])), min_size=1, max_size=3
 ).map(
-    lambda choices: completion()
-    | {
-        "choices": [
-            {"index": index, "message": message, "finish_reason": finish_reason}
-            for index, (message, finish_reason) in enumerate(choices)
-        ]
-    }
+    lambda choices: (
+        completion()
+        | {
+            "choices": [
+                {"index": index, "message": message, "finish_reason": finish_reason}
+                for index, (message, finish_reason) in enumerate(choices)
+            ]
+        }
+    )
 )
+UNUSUAL_COMPLETION = completion("fine", usage={"prompt_tokens": 3, "completion_tokens": 4}) | {
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "text": "fine",
+            "message": {"role": "assistant", "content": [{"type": "text", "text": "fine"}], "refusal": None},
+            "logprobs": {"content": [{"token": "a", "logprob": -1.0, "top_logprobs": [{"token": "a", "logprob": 0}]}]},
+        }
+    ]
+}
 LEGACY_ANSWERS = st.builds(
     lambda texts, logprobs: {
         "id": "cmpl-1",
@@ -161,9 +178,7 @@ LEGACY_ANSWERS = st.builds(
 )
 
 
-@given(
-    st.tuples(st.just(MESSAGES), CHAT_ANSWERS | UNUSUAL_ANSWERS) | st.tuples(st.just("Once upon"), LEGACY_ANSWERS)
-)
+@given(st.tuples(st.just(MESSAGES), CHAT_ANSWERS | UNUSUAL_ANSWERS) | st.tuples(st.just("Once upon"), LEGACY_ANSWERS))
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_output_equals_the_output_of_openaillm(exchange):
     """Generations, log probabilities and statistics are equal for the same completion.
@@ -206,6 +221,24 @@ def test_malformed_answer_costs_its_own_row_only(body):
     outputs = llm.generate([MESSAGES] * 2)
 
     assert [output["generations"] for output in outputs] == [[None], ["fine"]]
+
+
+@given(mutations(UNUSUAL_COMPLETION), st.booleans())
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_body_without_sense_costs_its_own_row_only(mutation, is_chat):
+    """The generations of the changed answer are its own, or `None`."""
+    body = replaced(UNUSUAL_COMPLETION, *mutation)
+    line = json.dumps({"custom_id": "a", "response": {"status_code": 200, "body": body}}).encode()
+    result = parse_result_line(line)
+    assert result
+    llm, _ = batch_llm(
+        result[1], Answer.of(completion("fine") | {"choices": [{"text": "fine", "message": {"content": "fine"}}]})
+    )
+
+    outputs = llm.generate([MESSAGES if is_chat else "Once upon"] * 2)
+
+    assert len(outputs[0]["generations"]) >= 1
+    assert outputs[1]["generations"] == ["fine"]
 
 
 @pytest.mark.parametrize(
