@@ -52,7 +52,7 @@ class BatchList:
             batches = content.get("data")
             if not isinstance(batches, list):
                 raise UnexpectedReplyError("a list of batches", content)
-            return [read_batch(batch) for batch in batches if isinstance(batch, dict)]
+            return _read_batches(batches)
 
         try:
             return await self._transport.call(page)
@@ -115,3 +115,23 @@ class BatchList:
             has_file = input_file_id and not batch.metadata and batch.input_file_id == input_file_id
             if batch.metadata.get(KEY_METADATA) == key or (has_file and batch.status != "failed"):
                 yield batch
+
+
+def _read_batches(listed: list[object]) -> list[Batch]:
+    """Return the batches of a page; an entry that is no batch costs only itself.
+
+    Raises:
+        UnexpectedReplyError: no entry is a batch.
+    """
+    entries = [entry for entry in listed if isinstance(entry, dict)]
+    batches = [batch for entry in entries if (batch := _try_read(entry))]
+    if entries and not batches:
+        raise UnexpectedReplyError("a list of batches", listed)
+    return batches
+
+
+def _try_read(entry: dict[str, object]) -> Batch | None:
+    try:
+        return read_batch(entry)
+    except UnexpectedReplyError:
+        return None

@@ -9,7 +9,7 @@ from typing import Any
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.encoding import read_count
-from distilabel_openai_batch.api.replies import UnexpectedReplyError
+from distilabel_openai_batch.api.replies import UnexpectedReplyError, is_id
 
 KEY_METADATA = "distilabel_openai_batch_key"
 """Metadata field with the key by which a batch is found if the reply to its creation was lost."""
@@ -22,6 +22,9 @@ RUN_METADATA = "distilabel_openai_batch_run"
 
 ROWS_METADATA = "distilabel_openai_batch_rows"
 """Metadata field with the id of the file that holds the run's rows."""
+
+# Form of a key, which `JobTable.plan` makes. A member of the project may put any other text into the metadata.
+_KEY = re.compile(r"[0-9a-f]{32}")
 
 METADATA_VALUE_CHARACTERS = 512
 """Maximum length of a metadata value.
@@ -127,6 +130,12 @@ class Batch:
     ended_as: str | None = None
 
     @property
+    def key(self) -> str | None:
+        """Return the key of its creation; `None` if the metadata have none, or a text that is no key."""
+        key = self.metadata.get(KEY_METADATA, "")
+        return key if _KEY.fullmatch(key) else None
+
+    @property
     def has_ended(self) -> bool:
         """Return whether the status is final."""
         return self.status in FINAL_STATUSES
@@ -191,29 +200,31 @@ class EndDetector:
 
 
 def read_batch(batch: Mapping[str, Any]) -> Batch:
-    """Parse a batch object; any field but the id and the status may be missing.
+    """Parse a batch object; any field but the id and the status may be missing, or have a value without sense.
 
     Raises:
         UnexpectedReplyError: the object has no id or no status.
     """
     batch_id, status = batch.get("id"), batch.get("status")
-    if not isinstance(batch_id, str) or not batch_id or not isinstance(status, str):
+    if not is_id(batch_id) or not isinstance(status, str):
         raise UnexpectedReplyError("a batch", batch)
     status = re.sub(r"[-\s]+", "_", status.strip().lower())
-    counts = batch.get("request_counts") or {}
-    metadata = batch.get("metadata")
+    counts, metadata, endpoint = batch.get("request_counts"), batch.get("metadata"), batch.get("endpoint")
+    counts = counts if isinstance(counts, dict) else {}
     return Batch(
         id=batch_id,
         status=_SYNONYMS.get(status, status),
-        endpoint=batch.get("endpoint") or None,
-        input_file_id=batch.get("input_file_id") or None,
-        output_file_id=batch.get("output_file_id") or None,
-        error_file_id=batch.get("error_file_id") or None,
+        endpoint=endpoint if endpoint and isinstance(endpoint, str) else None,
+        input_file_id=_file_id(batch.get("input_file_id")),
+        output_file_id=_file_id(batch.get("output_file_id")),
+        error_file_id=_file_id(batch.get("error_file_id")),
         completed=read_count(counts.get("completed")),
         failed=read_count(counts.get("failed")),
         total=read_count(counts.get("total")),
         errors=tuple(_batch_errors(batch.get("errors"))),
-        metadata=metadata if isinstance(metadata, dict) else {},
+        metadata={name: value for name, value in metadata.items() if isinstance(value, str)}
+        if isinstance(metadata, dict)
+        else {},
         created_at=_seconds(batch.get("created_at")),
         expires_at=_seconds(batch.get("expires_at")),
         in_progress_at=_seconds(batch.get("in_progress_at")),
@@ -228,9 +239,18 @@ def _batch_errors(reported: object) -> Iterator[BatchError]:
     data = reported.get("data") if isinstance(reported, dict) else reported
     for error in data if isinstance(data, list) else []:
         if isinstance(error, dict):
-            message = str(error.get("message") or "no message")
-            param = error.get("param")
-            yield BatchError(message, error.get("code"), error.get("line"), param if isinstance(param, str) else None)
+            message, line = str(error.get("message") or "no message"), error.get("line")
+            yield BatchError(
+                message, _text(error.get("code")), line if type(line) is int else None, _text(error.get("param"))
+            )
+
+
+def _text(value: object) -> str | None:
+    return str(value) if isinstance(value, str | int) else None
+
+
+def _file_id(value: object) -> str | None:
+    return value if is_id(value) else None
 
 
 def _is_time(value: object) -> bool:
@@ -238,5 +258,11 @@ def _is_time(value: object) -> bool:
     return bool(value) and not str(value).startswith(_ZERO_TIME)
 
 
+# The year 5138: a later time is in another unit, or makes no sense.
+_LATEST_SECONDS = 1e11
+
+
 def _seconds(value: object) -> float | None:
-    return value if isinstance(value, (int, float)) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value < _LATEST_SECONDS else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 import anyio
 import openai
@@ -178,7 +179,9 @@ class BatchAPI:
         """
 
         async def attempt() -> Batch:
-            return read_batch(json_object(await self._transport.raw_client.batches.retrieve(batch_id)))
+            batch = read_batch(json_object(await self._transport.raw_client.batches.retrieve(batch_id)))
+            # A gateway may reply with the id of the server behind it, which the gateway does not know → keep our id.
+            return replace(batch, id=batch_id)
 
         try:
             return await self._transport.retry(f"poll batch {batch_id}", attempt)

@@ -17,8 +17,9 @@ import openai
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.redirects import RedirectRefusedError, open_storage
-from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
+from distilabel_openai_batch.api.replies import UnexpectedReplyError, is_id, json_object
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
+from distilabel_openai_batch.api.size_limits import FILE_CONTENT, SizeLimit
 from distilabel_openai_batch.api.transport import TransientError, Transport
 from distilabel_openai_batch.failpoints import Failpoint
 
@@ -97,6 +98,49 @@ class _CutTries:
             )
 
 
+class _DownloadGauge:
+    """Measure of a download's bytes and of its last line, against a limit.
+
+    Args:
+        file_id: the file's id.
+        limit: the limits.
+    """
+
+    def __init__(self, file_id: str, limit: SizeLimit) -> None:
+        self._file_id = file_id
+        self._limit = limit
+        self._size = 0
+        self._line_size = 0
+
+    def begin(self, size: int) -> None:
+        """Begin behind a number of bytes that were measured before; 0 begins anew."""
+        self._size = size
+        if not size:
+            self._line_size = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Measure the next bytes.
+
+        Raises:
+            RunError: the file or a line exceeds its limit.
+        """
+        self._size += len(chunk)
+        first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
+        # Lines within the chunk are shorter than the chunk → measure the line that ends, and the one that begins.
+        self._line_size += len(chunk) if first < 0 else first
+        is_line_too_long = self._line_size > self._limit.line_bytes
+        if is_line_too_long or self._size > self._limit.file_bytes:
+            part = "a line of the file" if is_line_too_long else "the file"
+            limit = self._limit.line_bytes if is_line_too_long else self._limit.file_bytes
+            raise errors.RunError(
+                f"The download of file {self._file_id} was stopped: {part} exceeds {limit:,} bytes, more than the"
+                " server's answers to the requests can have. All answers are kept, and the job stays open: run again to"
+                " try again."
+            )
+        if last >= 0:
+            self._line_size = len(chunk) - last - 1
+
+
 class FilesAPI:
     """The files of one server.
 
@@ -109,12 +153,13 @@ class FilesAPI:
         self._transport = transport
         self._retention = retention
 
-    async def upload(self, path: Path) -> str:
+    async def upload(self, path: Path, name: str) -> str:
         """Upload an input file, streamed from the disk, and wait until a batch can be created from it.
 
         Args:
-            path: a file whose name no other file on the server has: an upload whose reply was lost is found by its
-                name.
+            path: the file on the disk.
+            name: the file's name on the server, which no other file there has: an upload whose reply was lost is found
+                by its name.
 
         Returns:
             The file's id.
@@ -130,17 +175,17 @@ class FilesAPI:
             with path.open("rb") as file:
                 # Older releases of the SDK lack the parameter of the expiry → send it as `extra_body`.
                 response = await self._transport.raw_client.files.create(
-                    file=(path.name, file), purpose="batch", extra_body=self._retention.upload_parameters()
+                    file=(name, file), purpose="batch", extra_body=self._retention.upload_parameters()
                 )
             created = json_object(response)
             file_id = created.get("id")
-            if not isinstance(file_id, str) or not file_id:
+            if not is_id(file_id):
                 raise UnexpectedReplyError("a file", created)
             return file_id, created
 
         file_id, created = await self._transport.retry("upload an input file", attempt)
         if attempts > 1:
-            await self.delete_by_name(path.name, keep=file_id)
+            await self.delete_by_name(name, keep=file_id)
         await self._wait_until_ready(file_id, created)
         return file_id
 
@@ -202,7 +247,7 @@ class FilesAPI:
             return
         for file in files:
             file_id = file.get("id")
-            if file.get("filename") == name and isinstance(file_id, str) and file_id != keep:
+            if file.get("filename") == name and is_id(file_id) and file_id != keep:
                 await self.delete(file_id)
 
     async def delete(self, file_id: str) -> None:
@@ -225,26 +270,28 @@ class FilesAPI:
 
         await self._transport.retry("list the files", attempt)
 
-    async def download(self, file_id: str, path: Path, *, is_new: bool = False) -> None:
+    async def download(self, file_id: str, path: Path, limit: SizeLimit, *, is_new: bool = False) -> None:
         """Stream a file to the disk; resume a download that breaks off, or restart it.
 
         Args:
             file_id: the file's id.
             path: the target. No file is there afterwards if the server does not have the file.
+            limit: the size above which the download is stopped.
             is_new: whether the server may have created the file just now → retry a 404 for
                 `RESULTS_VISIBLE_SECONDS`.
 
         Raises:
-            RunError: the server refuses the download, always cuts it, or could not be reached.
+            RunError: the server refuses the download, always cuts it, or could not be reached; or the file exceeds its
+                limit.
         """
         path.unlink(missing_ok=True)
         started = time.monotonic()
-        tries = _CutTries(file_id)
+        tries, gauge = _CutTries(file_id), _DownloadGauge(file_id, limit)
 
         async def attempt() -> None:
             tries.begin()
             try:
-                await self._transport.call(partial(self._stream, file_id, path, tries))
+                await self._transport.call(partial(self._stream, file_id, path, tries, gauge))
             except TransientError:
                 tries.note_cut(path.stat().st_size if path.exists() else 0)
                 raise
@@ -255,23 +302,27 @@ class FilesAPI:
 
         await self._transport.retry(f"download file {file_id}", attempt)
 
-    async def download_more(self, file_id: str, path: Path) -> None:
+    async def download_more(self, file_id: str, path: Path, limit: SizeLimit) -> None:
         """Append the bytes that a growing file has beyond those at `path`; ignore a failure.
 
         Args:
             file_id: a file that the server may still extend.
             path: the bytes downloaded so far.
+            limit: the size above which the download is stopped.
         """
+        gauge = _DownloadGauge(file_id, limit)
         with suppress(errors.RunError, TransientError):
-            await self._transport.call(partial(self._stream, file_id, path, _CutTries(file_id)))
+            await self._transport.call(partial(self._stream, file_id, path, _CutTries(file_id), gauge))
 
-    async def _stream(self, file_id: str, path: Path, tries: _CutTries) -> None:
+    async def _stream(self, file_id: str, path: Path, tries: _CutTries, gauge: _DownloadGauge) -> None:
         """Resume a download at the end of `path`, or restart it if the server ignores ranges."""
         size = path.stat().st_size if path.exists() else 0
         # A compressed response would not contain the bytes that a range counts → request "identity".
-        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={size}-"} if size else {})
+        headers = {"Accept": FILE_CONTENT, "Accept-Encoding": "identity"}
+        if size:
+            headers["Range"] = f"bytes={size}-"
         try:
-            await self._save_content(file_id, headers, path, tries)
+            await self._save_content(file_id, headers, path, tries, gauge)
         except (openai.APIStatusError, httpx.HTTPStatusError) as error:
             if error.response.status_code != 416 or not size:
                 if isinstance(error, httpx.HTTPStatusError):
@@ -282,7 +333,9 @@ class FilesAPI:
                 path.unlink()
                 raise TransientError(f"The server has no byte {size:,} of the file.") from None
 
-    async def _save_content(self, file_id: str, headers: Mapping[str, str], path: Path, tries: _CutTries) -> None:
+    async def _save_content(
+        self, file_id: str, headers: Mapping[str, str], path: Path, tries: _CutTries, gauge: _DownloadGauge
+    ) -> None:
         """Write a file's content to `path`, from the server or from the storage that the server redirects to.
 
         Raises:
@@ -291,7 +344,7 @@ class FilesAPI:
         client = self._transport.client
         try:
             async with client.files.with_streaming_response.content(file_id, extra_headers=headers) as response:
-                await self._save(response.status_code, response.iter_bytes(), path, tries)
+                await self._save(response.status_code, response.iter_bytes(), path, tries, gauge)
             return
         except openai.APIConnectionError as error:
             redirect = error.__cause__
@@ -301,14 +354,18 @@ class FilesAPI:
         seconds: Any = getattr(client.timeout, "read", client.timeout)
         async with open_storage(redirect.storage, headers, seconds) as stored:
             stored.raise_for_status()
-            await self._save(stored.status_code, stored.aiter_bytes(), path, tries)
+            await self._save(stored.status_code, stored.aiter_bytes(), path, tries, gauge)
 
-    async def _save(self, status_code: int, chunks: AsyncIterator[bytes], path: Path, tries: _CutTries) -> None:
+    async def _save(
+        self, status_code: int, chunks: AsyncIterator[bytes], path: Path, tries: _CutTries, gauge: _DownloadGauge
+    ) -> None:
         self._transport.note_reached()
         is_partial = status_code == 206
         tries.note_reply(is_partial=is_partial)
+        gauge.begin(path.stat().st_size if is_partial and path.exists() else 0)
         with path.open("ab" if is_partial else "wb") as file:
             async for chunk in chunks:
+                gauge.add(chunk)
                 file.write(chunk)
                 failpoints.reached(Failpoint.DOWNLOADING)
 

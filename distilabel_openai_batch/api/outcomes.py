@@ -28,6 +28,7 @@ from distilabel_openai_batch.api.failure_codes import (
     OVERDUE_CODE,
     UNUSABLE_CODES,
 )
+from distilabel_openai_batch.text import escape_surrogates
 
 
 class Answer:
@@ -217,7 +218,7 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
             return _failure(error, None, "The server gave no reason.")
         return Failure("The server gave neither an answer nor a reason.", code=MISSING_RESULT_CODE)
     status_code = response.get("status_code", 200)
-    if not isinstance(status_code, int):
+    if type(status_code) is not int or not 0 <= status_code < 1_000:
         status_code = None
     is_refusal = status_code is not None and not 200 <= status_code < 300
     body = response.get("body")
@@ -260,5 +261,5 @@ def _failure(error: object, status_code: int | None, default_message: str) -> Fa
         code, message = error.get("code") or error.get("type"), str(error.get("message") or default_message)
         if status_code is None and (match := _SDK_STATUS_CODE.match(message)):
             status_code = int(match[1])
-        return Failure(message, status_code, str(code) if code else None)
-    return Failure(str(error or default_message), status_code)
+        return Failure(escape_surrogates(message), status_code, escape_surrogates(str(code)) if code else None)
+    return Failure(escape_surrogates(str(error or default_message)), status_code)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.size_limits import limit_reply
 
 # Storages redirect once, to another region.
 _STORAGE_REDIRECTS = 5
@@ -75,7 +76,7 @@ async def open_storage(
 
     Args:
         address: the address of the content, which the server has signed as a rule.
-        headers: the only headers beside httpx's own: `Accept-Encoding` and `Range`.
+        headers: the only headers beside httpx's own: `Accept`, `Accept-Encoding` and `Range`.
         timeout: seconds that the storage may be silent.
 
     Raises:
@@ -87,7 +88,7 @@ async def open_storage(
             timeout=timeout,
             follow_redirects=True,
             max_redirects=_STORAGE_REDIRECTS,
-            event_hooks={"response": [_refuse_downgrade]},
+            event_hooks={"response": [_refuse_downgrade, limit_reply]},
         ) as client,
         client.stream("GET", address, headers=headers) as response,
     ):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
+
+from distilabel_openai_batch.api.encoding import encode_json
 
 # Bytes of a reply that are quoted at most; the text is shortened further after the key has been masked.
 _QUOTED_BYTES = 20_000
 
 
-class UnexpectedReplyError(ValueError):
+class ReplyError(ValueError):
+    """Reply with a status of success that the call cannot use; the server may reply otherwise at the next attempt."""
+
+
+class UnexpectedReplyError(ReplyError):
     """Reply with a status of success that is not the object of the call, such as a proxy's page or an error.
 
     The text quotes the reply, and may contain the API key.
@@ -21,9 +27,33 @@ class UnexpectedReplyError(ValueError):
     """
 
     def __init__(self, expected: str, reply: object) -> None:
-        content = reply if isinstance(reply, bytes) else orjson.dumps(reply)
+        content = reply if isinstance(reply, bytes) else _encode(reply)
         quoted = content[:_QUOTED_BYTES].decode(errors="replace").strip()
         super().__init__(f"The server's answer is not {expected}: {quoted or 'the reply is empty'}")
+
+
+# Characters of an id at most: LiteLLM's encoded ids have a few hundred.
+_ID_CHARACTERS = 2_000
+
+# Characters that would change the URL of a call.
+_NO_ID_CHARACTERS = frozenset(" ?#%\\")
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Return whether a value can be the id of a batch or a file: a text that is safe in the path of a URL.
+
+    Gemini's ids contain a slash (`batches/123`), so a slash is allowed, and `..` between slashes is not.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= _ID_CHARACTERS or not value.isprintable():
+        return False
+    return _NO_ID_CHARACTERS.isdisjoint(value) and {".", ".."}.isdisjoint(value.split("/"))
+
+
+def _encode(reply: object) -> bytes:
+    try:
+        return encode_json(reply)
+    except (ValueError, RecursionError):
+        return repr(type(reply)).encode()
 
 
 def json_object(response: Any) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from distilabel_openai_batch.api.encoding import encode_body, encode_canonical_j
 _LINE = b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n'
 _LINE_BYTES = len(_LINE % (b"", b"", b""))
 
-_CUSTOM_ID = re.compile(r"[0-9a-f]{32}-[0-9]+")
+# SQLite's integers have room for occurrence numbers of 18 digits.
+_CUSTOM_ID = re.compile(r"[0-9a-f]{32}-[0-9]{1,18}")
 
 # Digits of an integer that may exceed 64 bits.
 _LARGE_NUMBER = re.compile(rb"[0-9]{19}")

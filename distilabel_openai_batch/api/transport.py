@@ -22,7 +22,9 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.redirects import RedirectRefusedError, refuse_redirect
+from distilabel_openai_batch.api.replies import ReplyError
 from distilabel_openai_batch.api.secrets import Mask, secrets_of, split_query
+from distilabel_openai_batch.api.size_limits import limit_reply
 
 T = TypeVar("T")
 
@@ -139,7 +141,11 @@ def sdk_client(
     base_url, query = split_query(base_url)
     # The SDK's version 3 is typed for an httpx2 client, and accepts this one.
     http_client: Any = httpx.AsyncClient(
-        timeout=timeout, follow_redirects=True, event_hooks={"response": [refuse_redirect]}
+        timeout=timeout,
+        follow_redirects=True,
+        # Decoded replies have no limit: a megabyte may become a gigabyte → request replies that are not encoded.
+        headers={"Accept-Encoding": "identity"},
+        event_hooks={"response": [refuse_redirect, limit_reply]},
     )
     if azure_api_version:
         assert base_url is not None
@@ -260,15 +266,17 @@ class Transport:
         except openai.APIStatusError as error:
             self._was_reached = True
             raise self._mapped(error) from None
-        except (openai.APIConnectionError, httpx.TransportError, httpx.TooManyRedirects) as error:
+        except (openai.APIConnectionError, httpx.RequestError) as error:
             cause = error.__cause__ or error
             if isinstance(cause, RedirectRefusedError | httpx.TooManyRedirects):
                 raise self._mapped_redirect(cause) from None
+            if isinstance(cause, ReplyError):
+                raise TransientError(self._shorten(str(cause)), is_unexpected_reply=True) from None
             reason = str(cause) or str(error) or type(error).__name__
             never_sent = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout)
             raise TransientError(f"{self.mask(reason).rstrip('.')}.", did_nothing=never_sent) from None
-        except (openai.OpenAIError, ValueError) as error:
-            # The reply is no JSON or not of this API, such as a proxy's error page with status 200 → retry.
+        except (openai.OpenAIError, ValueError, RecursionError) as error:
+            # The reply is no JSON, nested too deeply or not of this API, as a proxy's page with status 200 → retry.
             raise TransientError(self._shorten(str(error)), is_unexpected_reply=True) from None
         self._was_reached = True
         return result

@@ -9,10 +9,11 @@ import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import errors, failpoints
-from distilabel_openai_batch.api.batches import KEY_METADATA, Batch
+from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, batch_failure, parse_result_line
 from distilabel_openai_batch.api.requests import is_custom_id
+from distilabel_openai_batch.api.size_limits import INPUT_LIMIT
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector, count_answers
 from distilabel_openai_batch.engine.scratch import scratch_file
@@ -96,23 +97,19 @@ class Adopter:
         if self._lists_others:
             name, value = self._scope_key
             listed = await self._api.list_last_month()
-            found |= {
-                batch.id: batch
-                for batch in listed
-                if batch.metadata.get(name) == value and KEY_METADATA in batch.metadata
-            }
+            found |= {batch.id: batch for batch in listed if batch.metadata.get(name) == value and batch.key}
         return list(found.values())
 
     async def _find_unknown(self) -> list[tuple[str, Batch]]:
         """Return the keys and batches that the ledger does not know: ended batches first, older batches first."""
-        batches = {batch.metadata.get(KEY_METADATA, batch.id): batch for batch in await self.list_batches()}
+        batches = {batch.key or batch.id: batch for batch in await self.list_batches()}
         known = await anyio.to_thread.run_sync(self._ledger.jobs.find_known, list(batches))
         unknown = [(key, batch) for key, batch in batches.items() if key not in known]
         return sorted(unknown, key=lambda item: (not item[1].has_ended, item[1].created_at or 0.0))
 
     async def _adopt_ended(self, key: str, batch: Batch) -> None:
         """Add a batch that ended to the ledger, with all its results."""
-        results = await self._collector.download_unknown(key, batch)
+        results = await self._collector.download_unknown(batch)
         answers = count_answers(results)
         failpoints.reached(Failpoint.DOWNLOAD_TO_RECORD)
         if not results or len(results) < batch.total:
@@ -138,9 +135,9 @@ class Adopter:
         """Return the `custom_id`s in the input file of a batch; an empty list if the file is gone."""
         if not batch.input_file_id:
             return []
-        with scratch_file(self._directory / f"adopted-{batch.id}.jsonl") as path:
+        with scratch_file(self._directory) as path:
             try:
-                await self._api.files.download(batch.input_file_id, path)
+                await self._api.files.download(batch.input_file_id, path, INPUT_LIMIT)
             except errors.RunError as error:
                 if error.status_code not in (403, 404):
                     raise

@@ -21,6 +21,7 @@ from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, InputFileGoneError, is_input_file_refused
 from distilabel_openai_batch.api.outcomes import Deliver
 from distilabel_openai_batch.api.requests import Shard
+from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.enqueue_limit import Admission, EnqueueLimit
 from distilabel_openai_batch.engine.job_watcher import JobWatcher
@@ -125,6 +126,7 @@ class JobRunner:
         observer: receives the events of the run.
         limit: admits jobs.
         running_jobs: the jobs that tasks of this session run.
+        sizes: the largest answer that the requests can have.
 
     Attributes:
         collector: collects the results of batches that ended.
@@ -139,6 +141,7 @@ class JobRunner:
         observer: Observer,
         limit: EnqueueLimit,
         running_jobs: RunningJobs,
+        sizes: AnswerSizes,
     ) -> None:
         self._api = api
         self._ledger = ledger
@@ -147,8 +150,8 @@ class JobRunner:
         self._observer = observer
         self._limit = limit
         self._running_jobs = running_jobs
-        self._watcher = JobWatcher(api, ledger, settings, directory, observer)
-        self.collector = ResultCollector(api, ledger, settings, directory, observer)
+        self._watcher = JobWatcher(api, ledger, settings, directory, observer, sizes)
+        self.collector = ResultCollector(api, ledger, settings, directory, observer, sizes)
 
     @property
     def waits(self) -> bool:
@@ -264,11 +267,11 @@ class JobRunner:
     async def _upload(self, run: _Run, shard: Shard) -> None:
         failpoints.reached(Failpoint.INTENT_TO_UPLOAD)
         try:
-            with scratch_file(self._directory / _input_file_name(run.job.key)) as path:
+            with scratch_file(self._directory) as path:
                 with path.open("wb") as file:
                     for request in shard.requests:
                         file.write(request.line())
-                file_id = await self._api.files.upload(path)
+                file_id = await self._api.files.upload(path, _input_file_name(run.job.key))
             failpoints.reached(Failpoint.UPLOAD_TO_RECORD)
             run.job = await anyio.to_thread.run_sync(self._ledger.jobs.mark_uploaded, run.job, file_id)
         except errors.RunError as error:

@@ -14,6 +14,7 @@ from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch, EndDetector
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import Answer, Deliver, Outcome, parse_result_line
+from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.engine.enqueue_limit import Admission
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import scratch_file
@@ -25,6 +26,9 @@ from distilabel_openai_batch.ledger.states import Job
 # A batch that is still in progress this long after its window closed never ends: cancelling takes ten minutes at most.
 # https://platform.openai.com/docs/guides/batch#batch-expiration
 _OVERDUE_SECONDS = 3_600.0
+
+# Bytes of a growing output file that are read after each poll: a poll reads the rest of a faster file.
+_EARLY_BYTES = 2**25
 
 # Records of a job's progress, at most, besides a record for each change of its status.
 _RECORDS_PER_JOB = 50
@@ -45,12 +49,12 @@ class _GrowingOutput:
     answers: int = 0
 
     def read_new_lines(self) -> list[bytes]:
-        """Return the complete lines that were downloaded since the last call."""
+        """Return complete lines that were downloaded and not returned yet, up to `_EARLY_BYTES`."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
             file.seek(self.read_bytes)
-            lines, line_feed, _ = file.read().rpartition(b"\n")
+            lines, line_feed, _ = file.read(_EARLY_BYTES).rpartition(b"\n")
         self.read_bytes += len(lines) + len(line_feed)
         return lines.splitlines(keepends=True)
 
@@ -64,16 +68,24 @@ class JobWatcher:
         settings: the settings of jobs.
         directory: the directory of scratch files.
         observer: receives the events of the run.
+        sizes: the largest answer that the requests can have.
     """
 
     def __init__(
-        self, api: BatchAPI, ledger: Ledger, settings: JobSettings, directory: Path, observer: Observer
+        self,
+        api: BatchAPI,
+        ledger: Ledger,
+        settings: JobSettings,
+        directory: Path,
+        observer: Observer,
+        sizes: AnswerSizes,
     ) -> None:
         self._api = api
         self._ledger = ledger
         self._settings = settings
         self._directory = directory
         self._observer = observer
+        self._sizes = sizes
         self._in_progress: set[str] = set()
         self._poll_lock = anyio.Lock()
         self._polled: dict[str, Batch] = {}
@@ -104,7 +116,7 @@ class JobWatcher:
         """
         self._in_progress.add(batch.id)
         try:
-            with scratch_file(self._directory / f"{job.key}-growing") as path:
+            with scratch_file(self._directory) as path:
                 return await self._poll_until_end(job, batch, deliver, deadline, admission, _GrowingOutput(path))
         finally:
             self._in_progress.discard(batch.id)
@@ -184,7 +196,8 @@ class JobWatcher:
         self, job: Job, batch: Batch, file_id: str, output: _GrowingOutput, deliver: Deliver
     ) -> None:
         """Deliver the answers that the output file of a batch in progress has gained."""
-        await self._api.files.download_more(file_id, output.path)
+        limit = self._sizes.limit(job.requests, batch.total)
+        await self._api.files.download_more(file_id, output.path, limit)
         answers = await anyio.to_thread.run_sync(self._record_new_answers, job, output)
         self._observer.on_early_answers(batch, len(answers))
         deliver(answers)

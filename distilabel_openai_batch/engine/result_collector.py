@@ -17,6 +17,7 @@ from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Deliver, Outcome, is_billed, parse_result_line
 from distilabel_openai_batch.api.requests import is_custom_id
 from distilabel_openai_batch.api.result_files import JobResults
+from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import scratch_file
@@ -47,16 +48,24 @@ class ResultCollector:
         settings: the settings of jobs.
         directory: the directory of scratch files.
         observer: receives the events of the run.
+        sizes: the largest answer that the requests can have.
     """
 
     def __init__(
-        self, api: BatchAPI, ledger: Ledger, settings: JobSettings, directory: Path, observer: Observer
+        self,
+        api: BatchAPI,
+        ledger: Ledger,
+        settings: JobSettings,
+        directory: Path,
+        observer: Observer,
+        sizes: AnswerSizes,
     ) -> None:
         self._api = api
         self._ledger = ledger
         self._settings = settings
         self._directory = directory
         self._observer = observer
+        self._sizes = sizes
         self._record_lock = anyio.Lock()
 
     async def collect(self, job: Job, batch: Batch, deliver: Deliver) -> Job | None:
@@ -78,7 +87,7 @@ class ResultCollector:
         """
         for download in count(1):
             batch = await self._api.wait_for_output_file(batch)
-            async with self._download_results(job.key, batch, is_new=True) as paths:
+            async with self._download_results(batch, job.requests, is_new=True) as paths:
                 # The download of a missing file was repeated long enough → do not repeat it here.
                 is_last = download >= _max_downloads(batch) or len(paths) < len(_result_file_ids(batch))
                 refused = (batch.apparent_end or batch.status) == "failed" and not await anyio.to_thread.run_sync(
@@ -103,11 +112,10 @@ class ResultCollector:
         deliver(last_outcomes)
         return job
 
-    async def download_unknown(self, key: str, batch: Batch) -> list[tuple[str, Outcome]]:
+    async def download_unknown(self, batch: Batch) -> list[tuple[str, Outcome]]:
         """Download the results of a batch whose requests the ledger does not know.
 
         Args:
-            key: the key of the batch, which names scratch files.
             batch: a batch that has ended.
 
         Returns:
@@ -118,7 +126,7 @@ class ResultCollector:
         """
         for download in range(1, _MAX_DOWNLOADS + 1):
             batch = await self._api.wait_for_output_file(batch)
-            async with self._download_results(key, batch, is_new=False) as paths:
+            async with self._download_results(batch, 0, is_new=False) as paths:
                 results = await anyio.to_thread.run_sync(_read_results, paths)
             if count_answers(results) >= batch.completed or download == _MAX_DOWNLOADS:
                 break
@@ -139,21 +147,25 @@ class ResultCollector:
                     await self._api.files.delete(file_id)
 
     @asynccontextmanager
-    async def _download_results(self, key: str, batch: Batch, *, is_new: bool) -> AsyncIterator[Sequence[Path]]:
-        """Yield the paths of a batch's output and error file, as far as the server has them."""
-        with (
-            scratch_file(self._directory / f"{key}-output") as output,
-            scratch_file(self._directory / f"{key}-error") as error,
-        ):
+    async def _download_results(self, batch: Batch, requests: int, *, is_new: bool) -> AsyncIterator[Sequence[Path]]:
+        """Yield the paths of a batch's output and error file, as far as the server has them.
+
+        Args:
+            batch: the batch.
+            requests: the number of its requests that the ledger knows.
+            is_new: whether the server may have created the files just now.
+        """
+        limit = self._sizes.limit(requests, batch.total)
+        with scratch_file(self._directory) as output, scratch_file(self._directory) as error:
             for file_id, path in ((batch.output_file_id, output), (batch.error_file_id, error)):
                 if file_id:
-                    await self._download(file_id, path, is_new=is_new)
+                    await self._download(file_id, path, limit, is_new=is_new)
             yield [path for path in (output, error) if path.exists()]
 
-    async def _download(self, file_id: str, path: Path, *, is_new: bool) -> None:
+    async def _download(self, file_id: str, path: Path, limit: SizeLimit, *, is_new: bool) -> None:
         """Download a file unless the server no longer has it: then its results are lost."""
         try:
-            await self._api.files.download(file_id, path, is_new=is_new)
+            await self._api.files.download(file_id, path, limit, is_new=is_new)
         except errors.RunError as error:
             if error.status_code != 404:
                 raise

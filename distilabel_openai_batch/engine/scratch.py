@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
 
 import filelock
 
@@ -98,8 +99,15 @@ def _is_own(path: Path, has_type: Callable[[int], bool]) -> bool:
 
 
 @contextmanager
-def scratch_file(path: Path) -> Iterator[Path]:
-    """Yield the path of a file that may be written, and delete the file when the context ends."""
+def scratch_file(directory: Path) -> Iterator[Path]:
+    """Yield the path of a file that may be written, and delete the file when the context ends.
+
+    The name is random: a text of a server, such as a key or an id, must not become a part of a path.
+
+    Args:
+        directory: the directory of the file, which only this user may write.
+    """
+    path = directory / uuid4().hex
     try:
         yield path
     finally:

@@ -12,7 +12,8 @@ import orjson
 from distilabel_openai_batch.api.encoding import decode_json
 from distilabel_openai_batch.api.model_traits import read_limit
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
-from distilabel_openai_batch.api.requests import Request, digest_body
+from distilabel_openai_batch.api.requests import BodyTemplate, Request, digest_body
+from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.truncation import CUT_MARK, find_cut_choices
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.buffer import CallBuffer
@@ -55,6 +56,7 @@ class SessionParts:
         submission: rows and jobs that are kept for a later run.
         bodies: stores the bodies of the requests on the disk.
         traits: traits of the server's models.
+        sizes: receives the largest answer that the requests can have.
         failure_log: receives the failures of rows that no job shows.
     """
 
@@ -66,6 +68,7 @@ class SessionParts:
     submission: Submission
     bodies: BodyStore
     traits: LearnedTraits
+    sizes: AnswerSizes
     failure_log: FailureLog = field(default_factory=FailureLog)
 
 
@@ -95,6 +98,8 @@ class Session:
         self._memory = parts.memory
         self._bodies = parts.bodies
         self._traits = parts.traits
+        self._sizes = parts.sizes
+        self._sized_template: BodyTemplate | None = None
         self._failure_log = parts.failure_log
 
     def hold(self) -> None:
@@ -334,6 +339,10 @@ class Session:
         model = sys.intern(str(call.body["model"]))
         if self._traits.refused:
             body = self._traits.fit_body(model, endpoint, body, has_default_limit=call.has_default_limit)
+        # Bodies of one template have answers of one size.
+        if call.template is None or call.template is not self._sized_template:
+            self._sizes.add(call.body)
+            self._sized_template = call.template
         request = Request(custom_id, endpoint, model, self._bodies.add(body), call.has_default_limit)
         if request.size > self._settings.max_bytes:
             return Failure(

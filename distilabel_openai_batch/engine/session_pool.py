@@ -20,6 +20,7 @@ from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN_METADATA, SCOPE_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.requests import cut_shards, digest_body
+from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import sdk_client
 from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.buffer import CallBuffer
@@ -146,7 +147,10 @@ class _Builder:
             job_settings.schedule, settings.max_requests, settings.max_jobs, self._find_jobs_sharing_limit
         )
         running_jobs = RunningJobs()
-        job_runner = JobRunner(self.api, self.ledger, job_settings, self.directory, self.observer, limit, running_jobs)
+        sizes = AnswerSizes()
+        job_runner = JobRunner(
+            self.api, self.ledger, job_settings, self.directory, self.observer, limit, running_jobs, sizes
+        )
         self.adopter = self._adopter(job_runner.collector, scope_key)
         dispatcher = Dispatcher(
             settings=settings.dispatch,
@@ -174,6 +178,7 @@ class _Builder:
             submission,
             self.bodies,
             traits,
+            sizes,
             self.failure_log,
         )
         return Session(base_url, settings, parts)

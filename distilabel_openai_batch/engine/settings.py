@@ -77,7 +77,7 @@ class JobSettings:
         unlimited = float("inf") if batch.is_status_known else _DEFAULT_WINDOW_SECONDS
         if not self.window_binds and batch.is_status_known:
             return unlimited
-        if batch.expires_at and batch.created_at:
+        if batch.expires_at and batch.created_at and batch.expires_at > batch.created_at:
             return batch.expires_at - batch.created_at
         match = _WINDOW.fullmatch(self.completion_window)
         return float(match[1]) * _UNIT_SECONDS[match[2]] if match else unlimited

@@ -11,6 +11,8 @@ import anyio.to_thread
 
 from distilabel_openai_batch.api.batches import ROWS_METADATA, RUN_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.replies import is_id
+from distilabel_openai_batch.api.size_limits import ROWS_LIMIT
 from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.run_errors import raises_run_errors
 from distilabel_openai_batch.engine.scratch import scratch_file
@@ -77,10 +79,10 @@ class Submission:
 
     async def _upload_rows(self, lines: Sequence[bytes]) -> str | None:
         """Upload rows, and return the id of their file; `None` if the server refuses."""
-        with scratch_file(self._directory / f"distilabel-rows-{self._ledger.owner}.jsonl") as path:
+        with scratch_file(self._directory) as path:
             try:
                 await anyio.to_thread.run_sync(path.write_bytes, b"".join(line + b"\n" for line in lines))
-                return await self._api.files.upload(path)
+                return await self._api.files.upload(path, f"distilabel-rows-{self._ledger.owner}.jsonl")
             except RunError as error:
                 self._logger.warning(
                     f"⚠️ The rows could not be uploaded: {error} Only this machine's ledger has them, so the run can be"
@@ -109,11 +111,11 @@ class Submission:
         if lines:
             return lines, file_id
         batches = sorted(await self._adopter.list_batches(), key=lambda batch: batch.created_at or 0.0)
-        file_ids = [batch.metadata[ROWS_METADATA] for batch in batches if ROWS_METADATA in batch.metadata]
+        file_ids = [file_id for batch in batches if is_id(file_id := batch.metadata.get(ROWS_METADATA))]
         if not file_ids:
             return [], None
-        with scratch_file(self._directory / "rows.jsonl") as path:
-            await self._api.files.download(file_ids[-1], path)
+        with scratch_file(self._directory) as path:
+            await self._api.files.download(file_ids[-1], path, ROWS_LIMIT)
             lines = [line for line in path.read_bytes().split(b"\n") if line]
         await anyio.to_thread.run_sync(self._ledger.submissions.keep_rows, lines, file_ids[-1])
         return lines, file_ids[-1]

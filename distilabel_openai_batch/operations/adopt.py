@@ -11,8 +11,10 @@ import orjson
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.encoding import encode_body
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, parse_result_line
 from distilabel_openai_batch.api.requests import build_custom_id, digest_body
+from distilabel_openai_batch.api.size_limits import INPUT_LIMIT, AnswerSizes
 from distilabel_openai_batch.errors import OpenAIBatchError
 
 
@@ -42,12 +44,13 @@ async def read_results(
     batch = await api.wait_for_output_file(batch)
     assert batch.input_file_id
     path = directory / "input"
-    await api.files.download(batch.input_file_id, path)
-    custom_ids = _custom_ids(path, batch, base_url)
+    await api.files.download(batch.input_file_id, path, INPUT_LIMIT)
+    sizes = AnswerSizes()
+    custom_ids = _custom_ids(path, batch, base_url, sizes)
     outcomes: dict[str, Outcome] = dict.fromkeys(custom_ids.values(), MISSING_RESULT)
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         path = directory / "results"
-        await api.files.download(file_id, path)
+        await api.files.download(file_id, path, sizes.limit(len(custom_ids)))
         with path.open("rb") as file:
             outcomes |= {
                 custom_ids[result[0]]: result[1]
@@ -57,13 +60,21 @@ async def read_results(
     return batch, list(outcomes.items())
 
 
-def _custom_ids(path: Path, batch: Batch, base_url: str) -> dict[str, str]:
-    """Return a run's `custom_id` of each request in an input file, by the request's `custom_id` in the file."""
+def _custom_ids(path: Path, batch: Batch, base_url: str, sizes: AnswerSizes) -> dict[str, str]:
+    """Return a run's `custom_id` of each request in an input file, by the request's `custom_id` in the file.
+
+    Args:
+        path: the input file.
+        batch: the batch of the file.
+        base_url: address of the server, as the scope has it.
+        sizes: receives the largest answer that the requests can have.
+    """
     custom_ids: dict[str, str] = {}
     occurrences: Counter[str] = Counter()
     for request in _requests(path):
         endpoint = batch.endpoint or str(request.get("url"))
-        digest = digest_body(base_url, endpoint, orjson.dumps(request["body"]))
+        sizes.add(request["body"])
+        digest = digest_body(base_url, endpoint, encode_body(request["body"]))
         custom_ids[request["custom_id"]] = build_custom_id(digest, occurrences[digest])
         occurrences[digest] += 1
     return custom_ids
@@ -77,5 +88,6 @@ def _requests(path: Path) -> Iterator[dict[str, Any]]:
                 request = orjson.loads(line)
             except orjson.JSONDecodeError:
                 continue
-            if isinstance(request, dict) and isinstance(request.get("custom_id"), str) and "body" in request:
+            fields = (request.get("custom_id"), request.get("body")) if isinstance(request, dict) else (None, None)
+            if isinstance(fields[0], str) and isinstance(fields[1], dict):
                 yield request

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.structured_output.schema import Rejection, StructuredOutput, message_of
 
@@ -81,7 +82,12 @@ class Repair:
             }
             usage = body.get("usage")
             body["usage"] = {**(usage if isinstance(usage, dict) else {}), **counts}
-        return Answer.of(body, dict(self._failures))
+        try:
+            return Answer.of(body, dict(self._failures))
+        except (ValueError, RecursionError) as error:
+            return Failure(
+                f"The answer cannot be written as JSON: {error!r}", code=MALFORMED_RESULT, tokens=self._tokens
+            )
 
     def _check(self, index: int, choice: object, body: Mapping[str, Any]) -> None:
         """Record a choice: its JSON text, or its failure and the body of its retry."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import openai
 import respx
 
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
-from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.api.size_limits import SizeLimit
+from distilabel_openai_batch.api.transport import Patience, sdk_client
 
 BASE_URL = "https://api.example.com/v1"
 API_KEY = "sk-this-key-must-not-leak"
@@ -23,6 +23,8 @@ CHAT = "/v1/chat/completions"
 LOGGER = logging.getLogger("test_api")
 NOW = 1_700_000_000.0
 """Seconds since the epoch at which the fake clock starts."""
+LIMIT = SizeLimit(line_bytes=1_000, file_bytes=1_000_000)
+"""Limit on the size of a downloaded file."""
 INPUT = b'{"custom_id":"a"}\n{"custom_id":"b"}\n'
 HTML = "<html><body><h1>502 Bad Gateway</h1></body></html>"
 
@@ -51,9 +53,7 @@ async def connect(
     base_url: str = BASE_URL, patience: Patience | None = None, retention: Retention = DEFAULT_RETENTION
 ) -> AsyncIterator[BatchAPI]:
     """Open a `BatchAPI` whose SDK client would itself retry five times."""
-    http_client = httpx.AsyncClient()
-    client = openai.AsyncOpenAI(base_url=base_url, api_key=API_KEY, http_client=http_client, max_retries=5)
-    async with client:
+    async with sdk_client(base_url, API_KEY, timeout=600.0).with_options(max_retries=5) as client:
         yield BatchAPI(client, patience or Patience(), LOGGER, retention)
 
 
@@ -112,7 +112,7 @@ CALLS = {
     "upload": ApiCall(
         "POST",
         "/files",
-        lambda api, path: api.files.upload(path),
+        lambda api, path: api.files.upload(path, "input.jsonl"),
         reply({"id": "file-1", "object": "file", "purpose": "batch"}),
     ),
     "create": ApiCall(
@@ -129,7 +129,7 @@ CALLS = {
     "download": ApiCall(
         "GET",
         "/files/file-2/content",
-        lambda api, path: api.files.download("file-2", path.with_name("output.jsonl")),
+        lambda api, path: api.files.download("file-2", path.with_name("output.jsonl"), LIMIT),
         httpx.Response(200, content=INPUT),
     ),
 }

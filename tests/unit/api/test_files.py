@@ -12,7 +12,7 @@ import pytest
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batches import Batch, BatchError
 from distilabel_openai_batch.api.files import RESULTS_VISIBLE_SECONDS, is_input_file_refused
-from tests.support.batch_api import API_KEY, CALLS, INPUT, LOGGER, calls_made, connect, refusal, reply
+from tests.support.batch_api import API_KEY, CALLS, INPUT, LIMIT, LOGGER, calls_made, connect, refusal, reply
 
 # Uploads.
 
@@ -20,7 +20,7 @@ from tests.support.batch_api import API_KEY, CALLS, INPUT, LOGGER, calls_made, c
 async def test_an_upload_sends_the_file_with_name_and_purpose(api, server, input_file):
     """The bytes are unchanged, and the name ends in .jsonl, which the API requires."""
     route = CALLS["upload"].route(server).mock(return_value=CALLS["upload"].success)
-    assert await api.files.upload(input_file) == "file-1"
+    assert await api.files.upload(input_file, "input.jsonl") == "file-1"
     request = route.calls.last.request
     assert request.headers["content-type"].startswith("multipart/form-data")
     assert request.headers["authorization"] == f"Bearer {API_KEY}"
@@ -40,7 +40,7 @@ async def test_a_pending_upload_is_polled_until_it_is_ready(api, server, clock, 
     server.get("/files/file-1").mock(
         side_effect=[file_reply("pending"), httpx.Response(503), file_reply("running"), file_reply("ready")]
     )
-    assert await api.files.upload(input_file) == "file-1"
+    assert await api.files.upload(input_file, "input.jsonl") == "file-1"
     assert clock.pauses == [0.5, 1.0, 0.5, 2.0]
 
 
@@ -50,14 +50,14 @@ async def test_an_upload_that_the_server_cannot_use_is_an_error(api, server, inp
     CALLS["upload"].route(server).mock(return_value=file_reply("pending"))
     server.get("/files/file-1").mock(return_value=file_reply(status, status_details="There is a byte-order mark."))
     with pytest.raises(errors.RunError, match=f"file-1, its status is {status}: There is a byte-order mark."):
-        await api.files.upload(input_file)
+        await api.files.upload(input_file, "input.jsonl")
 
 
 async def test_a_pending_upload_is_given_up_after_half_an_hour(api, server, clock, input_file):
     CALLS["upload"].route(server).mock(return_value=file_reply("pending"))
     server.get("/files/file-1").mock(return_value=file_reply("pending"))
     with pytest.raises(errors.RunError, match="file-1 is still pending 1,800 s after its upload"):
-        await api.files.upload(input_file)
+        await api.files.upload(input_file, "input.jsonl")
     assert 1_800 <= clock.now <= 1_900
 
 
@@ -70,10 +70,10 @@ def file_list(**names: str) -> httpx.Response:
 async def test_a_leftover_of_a_repeated_upload_is_deleted(api, server, input_file):
     """Only files with the upload's name are deleted, because no other upload has the same name."""
     CALLS["upload"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), CALLS["upload"].success])
-    names = {"file-0": input_file.name, "file-1": input_file.name, "file-2": "another.jsonl"}
+    names = {"file-0": "input.jsonl", "file-1": "input.jsonl", "file-2": "another.jsonl"}
     server.get("/files").mock(return_value=file_list(**names))
     server.delete("/files/file-0").mock(return_value=reply({"id": "file-0", "deleted": True}))
-    assert await api.files.upload(input_file) == "file-1"
+    assert await api.files.upload(input_file, "input.jsonl") == "file-1"
     assert calls_made(server)[-1] == "DELETE /files/file-0"
 
 
@@ -141,7 +141,7 @@ async def test_a_download_replaces_the_target_by_the_file(api, server, tmp_path)
     path = tmp_path / "output.jsonl"
     path.write_bytes(b"left over")
     CALLS["download"].route(server).mock(return_value=httpx.Response(200, content=CONTENT))
-    await api.files.download("file-2", path)
+    await api.files.download("file-2", path, LIMIT)
     assert path.read_bytes() == CONTENT
     assert "range" not in server.calls.last.request.headers
 
@@ -150,13 +150,13 @@ async def test_a_new_file_that_is_not_visible_yet_is_retried(api, server, clock,
     """After `RESULTS_VISIBLE_SECONDS` the file counts as missing."""
     route = CALLS["download"].route(server)
     route.mock(side_effect=[refusal(404), refusal(404), httpx.Response(200, content=CONTENT)])
-    await api.files.download("file-2", tmp_path / "output", is_new=True)
+    await api.files.download("file-2", tmp_path / "output", LIMIT, is_new=True)
     assert (tmp_path / "output").read_bytes() == CONTENT
     assert clock.pauses == [0.5, 1.0]
 
     route.mock(side_effect=None, return_value=refusal(404))
     with pytest.raises(errors.RunError) as caught:
-        await api.files.download("file-2", tmp_path / "output", is_new=True)
+        await api.files.download("file-2", tmp_path / "output", LIMIT, is_new=True)
     assert caught.value.status_code == 404
     assert RESULTS_VISIBLE_SECONDS <= clock.now <= 2 * RESULTS_VISIBLE_SECONDS + 60
 
@@ -164,14 +164,14 @@ async def test_a_new_file_that_is_not_visible_yet_is_retried(api, server, clock,
 async def test_an_old_file_that_is_not_found_is_not_retried(api, server, clock, tmp_path):
     CALLS["download"].route(server).mock(return_value=refusal(404))
     with pytest.raises(errors.RunError):
-        await api.files.download("file-2", tmp_path / "output")
+        await api.files.download("file-2", tmp_path / "output", LIMIT)
     assert not clock.pauses
 
 
 async def test_an_empty_file_is_downloaded(api, server, tmp_path):
     """Some servers have an empty file where others have none."""
     CALLS["download"].route(server).mock(return_value=httpx.Response(200, content=b""))
-    await api.files.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl", LIMIT)
     assert (tmp_path / "output.jsonl").read_bytes() == b""
 
 
@@ -187,7 +187,7 @@ async def test_a_download_that_breaks_off_is_resumed(api, server, tmp_path):
             httpx.Response(206, content=CONTENT[1_500:]),
         ]
     )
-    await api.files.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl", LIMIT)
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
     ranges = [call.request.headers.get("range") for call in route.calls]
     assert ranges == [None, "bytes=1000-", "bytes=1000-", "bytes=1500-", "bytes=1500-"]
@@ -203,7 +203,7 @@ async def test_a_download_from_a_server_without_ranges_is_restarted(api, server,
             httpx.Response(200, content=CONTENT),
         ]
     )
-    await api.files.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl", LIMIT)
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
 
 
@@ -213,7 +213,7 @@ async def test_a_download_that_is_always_cut_ends_after_five_whole_tries(api, se
     replies = [answer for size in sizes for answer in (httpx.Response(503), broken_download(CONTENT[:size]))]
     CALLS["download"].route(server).mock(side_effect=replies)
     with pytest.raises(errors.RunError, match=r"file-2.*5 tries.*9,000 bytes.*`max_requests_per_job`"):
-        await api.files.download("file-2", tmp_path / "output.jsonl")
+        await api.files.download("file-2", tmp_path / "output.jsonl", LIMIT)
 
 
 async def test_a_download_that_is_continued_may_be_cut_any_number_of_times(api, server, clock, tmp_path):
@@ -229,7 +229,7 @@ async def test_a_download_that_is_continued_may_be_cut_any_number_of_times(api, 
         return broken_download(CONTENT[start : start + 100], 206 if start else 200)
 
     route.mock(side_effect=answer)
-    await api.files.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl", LIMIT)
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
     assert route.call_count > 100
 
@@ -239,7 +239,7 @@ async def test_a_download_without_a_first_byte_is_retried_for_long(api, server, 
     CALLS["download"].route(server).mock(
         side_effect=[*[broken_download(b"") for _ in range(20)], httpx.Response(200, content=CONTENT)]
     )
-    await api.files.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl", LIMIT)
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
 
 
@@ -253,7 +253,7 @@ async def test_a_download_that_breaks_off_after_its_last_byte_is_complete(api, s
         return broken_download(CONTENT) if route.call_count == 0 else httpx.Response(200, content=CONTENT)
 
     route.mock(side_effect=answer)
-    await api.files.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl", LIMIT)
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
 
 
@@ -266,7 +266,7 @@ async def test_a_download_whose_file_became_shorter_is_restarted(api, server, tm
             httpx.Response(200, content=CONTENT[:300]),
         ]
     )
-    await api.files.download("file-2", tmp_path / "output.jsonl")
+    await api.files.download("file-2", tmp_path / "output.jsonl", LIMIT)
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT[:300]
 
 
@@ -288,7 +288,7 @@ async def test_a_file_that_is_shorter_than_announced_is_resumed(clock, tmp_path)
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with connect(f"http://127.0.0.1:{port}/v1") as api:
-            await api.files.download("file-2", tmp_path / "output.jsonl")
+            await api.files.download("file-2", tmp_path / "output.jsonl", LIMIT)
     assert (tmp_path / "output.jsonl").read_bytes() == CONTENT
     assert ranges == [None, "4000-", "8000-"]
 
@@ -296,7 +296,7 @@ async def test_a_file_that_is_shorter_than_announced_is_resumed(clock, tmp_path)
 async def test_an_error_of_the_disk_is_raised_without_a_retry(api, server, clock, tmp_path):
     CALLS["download"].route(server).mock(return_value=httpx.Response(200, content=CONTENT))
     with pytest.raises(OSError, match="No such file"):
-        await api.files.download("file-2", tmp_path / "missing" / "output.jsonl")
+        await api.files.download("file-2", tmp_path / "missing" / "output.jsonl", LIMIT)
     assert clock.pauses == []
 
 
@@ -313,7 +313,7 @@ async def test_a_growing_file_is_downloaded_from_its_last_byte(api, server, cloc
         ]
     )
     for size in (100, 100, 100, 300):
-        await api.files.download_more("file-2", path)
+        await api.files.download_more("file-2", path, LIMIT)
         assert path.read_bytes() == CONTENT[:size]
     assert route.calls.last.request.headers["range"] == "bytes=100-"
     assert clock.pauses == []

@@ -13,7 +13,7 @@ async def test_expiry_is_sent_with_uploads_and_creations(server, input_file):
     create = CALLS["create"].route(server).mock(return_value=CALLS["create"].success)
 
     async with connect(retention=Retention(3_600, 86_400)) as api:
-        await api.files.upload(input_file)
+        await api.files.upload(input_file, "input.jsonl")
         await api.create("file-1", CHAT, "24h", "the-key", {})
 
     content = upload.calls.last.request.content
@@ -29,7 +29,7 @@ async def test_no_expiry_is_sent_by_default(server, input_file):
     create = CALLS["create"].route(server).mock(return_value=CALLS["create"].success)
 
     async with connect() as api:
-        await api.files.upload(input_file)
+        await api.files.upload(input_file, "input.jsonl")
         await api.create("file-1", CHAT, "24h", "the-key", {})
 
     assert b"expires_after" not in upload.calls.last.request.content

@@ -12,6 +12,7 @@ import pytest
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Outcome
 from distilabel_openai_batch.api.requests import Shard
+from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.observer import Observer
@@ -52,7 +53,7 @@ def make_runner(ledger, scratch_dir) -> Callable[..., JobRunner]:
     def make(api: FakeBatchAPI, observer: Observer | None = None, **settings) -> JobRunner:
         chosen = replace(FAST_SETTINGS, **settings)
         limit = EnqueueLimit(chosen.schedule, 50_000)
-        return JobRunner(api, ledger, chosen, scratch_dir, observer or Observer(), limit, RunningJobs())
+        return JobRunner(api, ledger, chosen, scratch_dir, observer or Observer(), limit, RunningJobs(), AnswerSizes())
 
     return make
 

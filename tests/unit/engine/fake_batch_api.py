@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distilabel_openai_batch.api.batches import Batch, BatchError
 from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.api.size_limits import SizeLimit
 
 CHAT = "/v1/chat/completions"
 
@@ -71,7 +72,7 @@ class FakeBatchAPI:
             line.replace(b'"body":', b'"response":{"status_code":200,"body":', 1)[:-2] + b"}}\n" for line in answered
         ]
 
-    async def upload(self, path: Path) -> str:
+    async def upload(self, path: Path, name: str) -> str:
         self.calls.append("upload")
         self.uploaded = path.read_bytes().splitlines(keepends=True)
         return "file-in"
@@ -101,10 +102,10 @@ class FakeBatchAPI:
         self.calls.append("cancel")
         self.statuses = ["cancelling", "cancelled"]
 
-    async def download_more(self, file_id: str, path: Path) -> None:
+    async def download_more(self, file_id: str, path: Path, limit: SizeLimit) -> None:
         pass
 
-    async def download(self, file_id: str, path: Path, *, is_new: bool = False) -> None:
+    async def download(self, file_id: str, path: Path, limit: SizeLimit, *, is_new: bool = False) -> None:
         self.calls.append("download")
         path.write_bytes(b"".join(self.output_lines()))
 

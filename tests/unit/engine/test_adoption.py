@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from distilabel_openai_batch import RunError
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, BatchError
 from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector
@@ -53,9 +55,9 @@ class ListingAPI(FakeBatchAPI):
         self.calls.append("retrieve")
         return next(batch for batch in self.listed if batch.id == batch_id)
 
-    async def download(self, file_id: str, path: Path, *, is_new: bool = False) -> None:
+    async def download(self, file_id: str, path: Path, limit: SizeLimit, *, is_new: bool = False) -> None:
         if file_id == "file-out":
-            await super().download(file_id, path, is_new=is_new)
+            await super().download(file_id, path, limit, is_new=is_new)
         elif self.has_input_file:
             path.write_bytes(b"".join(self.uploaded))
         else:
@@ -65,7 +67,7 @@ class ListingAPI(FakeBatchAPI):
 def make_batch(batch_id: str = "batch_0", status: str = "completed", completed: int = 3, **fields) -> Batch:
     """Return a batch of the scope with three requests."""
     output = "file-out" if completed else None
-    metadata = {"scope": "digest", KEY_METADATA: f"key of {batch_id}"}
+    metadata = {"scope": "digest", KEY_METADATA: batch_id.encode().hex().rjust(32, "0")}
     values = {"input_file_id": "file-in", "output_file_id": output, "completed": completed, "total": 3}
     return Batch(batch_id, status, **{**values, "metadata": metadata, **fields})
 
@@ -79,7 +81,7 @@ def recorder() -> Recorder:
 def make_adopter(ledger, scratch_dir, recorder):
     def make(api: ListingAPI, is_due: bool = True, delete_files: bool = False, **arguments) -> Adopter:
         settings = replace(FAST_SETTINGS, delete_files=delete_files)
-        collector = ResultCollector(api, ledger, settings, scratch_dir, recorder)
+        collector = ResultCollector(api, ledger, settings, scratch_dir, recorder, AnswerSizes())
         return Adopter(api, ledger, collector, SCOPE_KEY, scratch_dir, recorder, is_due, **arguments)
 
     return make
@@ -177,11 +179,66 @@ def test_the_server_is_not_searched_if_adoption_is_not_due(make_adopter):
 
 
 def test_known_batches_and_batches_of_other_scopes_are_left_alone(make_adopter, look_up, recorder):
-    other = replace(make_batch("batch_1"), metadata={"scope": "another", KEY_METADATA: "key"})
+    other = replace(make_batch("batch_1"), metadata={"scope": "another", KEY_METADATA: "f" * 32})
     api = ListingAPI(make_batch(), other, Batch("batch_2", "completed", metadata={"scope": "digest"}))
     anyio.run(make_adopter(api).adopt)
     anyio.run(make_adopter(api).adopt)
     assert recorder.events == [("batch_0", 3)]
+
+
+HOSTILE_TEXTS = [
+    "{precious}",
+    "../precious",
+    "../../precious",
+    "..",
+    "/",
+    "",
+    "key",
+    "0" * 31,
+    "0" * 33,
+    "A" * 32,
+    "0" * 32 + "\n",
+    "0" * 31 + "/",
+    "\u0660" * 32,
+    "\x1b[2J",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXTS, ids=ascii)
+@pytest.mark.parametrize("status", ["completed", "in_progress"])
+def test_a_batch_with_another_key_than_ours_is_not_adopted(make_adopter, recorder, scratch_dir, tmp_path, text, status):
+    """A member of the project may write any metadata: no file outside of the scratch directory is touched."""
+    precious = tmp_path / "precious"
+    precious.write_text("my data")
+    key = text.format(precious=precious)
+    batch = make_batch(status=status, metadata={"scope": "digest", KEY_METADATA: key})
+
+    anyio.run(make_adopter(ListingAPI(batch)).adopt)
+
+    assert recorder.events == []
+    assert precious.read_text() == "my data"
+    assert list(scratch_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["../precious", "..", "batches/1"])
+@pytest.mark.parametrize("status", ["completed", "in_progress"])
+def test_no_text_of_a_server_becomes_a_path(ledger, make_adopter, scratch_dir, tmp_path, monkeypatch, text, status):
+    """Ids of batches and files, and keys of earlier ledgers, name no file on this machine."""
+    paths: list[Path] = []
+    batch = make_batch(text, status, input_file_id="file-in" + text, metadata={KEY_METADATA: text})
+    api = ListingAPI(batch)
+    download = api.download
+
+    async def note_path(file_id: str, path: Path, limit: SizeLimit, **options) -> None:
+        paths.append(path)
+        await download(file_id, path, limit, **options)
+
+    monkeypatch.setattr(api, "download", note_path)
+    anyio.run(make_adopter(api, selected_batches=[text], lists_others=False).adopt)
+
+    assert paths
+    assert {path.parent for path in paths} == {scratch_dir}
+    assert all(re.fullmatch("[0-9a-f]{32}", path.name) for path in paths)
 
 
 @pytest.mark.parametrize(("lists_others", "batches"), [(True, ["batch_1", "batch_0"]), (False, ["batch_1"])])

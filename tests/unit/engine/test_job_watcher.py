@@ -12,6 +12,7 @@ import pytest
 from distilabel_openai_batch import LedgerError
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.engine import job_watcher
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.job_runner import JobEnding
@@ -29,7 +30,7 @@ HOURS = 3_600.0
 @pytest.fixture
 def make_watcher(ledger, scratch_dir):
     def make(api: FakeBatchAPI, observer: Observer | None = None) -> JobWatcher:
-        return JobWatcher(api, ledger, FAST_SETTINGS, scratch_dir, observer or Observer())
+        return JobWatcher(api, ledger, FAST_SETTINGS, scratch_dir, observer or Observer(), AnswerSizes())
 
     return make
 
@@ -182,7 +183,7 @@ async def test_answers_of_a_growing_output_file_are_delivered_once_except_the_la
     content = b"".join(api.output_lines())
     sizes = iter([10, len(content) // 2, len(content)])
 
-    async def download_more(file_id: str, path: Path) -> None:
+    async def download_more(file_id: str, path: Path, limit: SizeLimit) -> None:
         path.write_bytes(content[: next(sizes)])
 
     api.download_more = download_more

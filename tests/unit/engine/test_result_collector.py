@@ -11,6 +11,7 @@ import pytest
 from distilabel_openai_batch import RunError, failpoints
 from distilabel_openai_batch.api.batches import Batch, BatchError
 from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.engine import result_collector
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector, count_answers
@@ -36,7 +37,7 @@ def no_pauses(monkeypatch):
 def make_collector(ledger, scratch_dir):
     def make(api: FakeBatchAPI, observer: Observer | None = None, delete_files: bool = False) -> ResultCollector:
         settings = replace(FAST_SETTINGS, delete_files=delete_files)
-        return ResultCollector(api, ledger, settings, scratch_dir, observer or Observer())
+        return ResultCollector(api, ledger, settings, scratch_dir, observer or Observer(), AnswerSizes())
 
     return make
 
@@ -135,7 +136,7 @@ def test_a_missing_result_file_is_reported_and_its_requests_fail(make_collector,
         def on_result_file_missing(self, file_id: str) -> None:
             self.missing.append(file_id)
 
-    async def download(file_id: str, path: Path, *, is_new: bool) -> None:
+    async def download(file_id: str, path: Path, limit: SizeLimit, *, is_new: bool) -> None:
         raise RunError("No such file.", status_code=404)
 
     api = FakeBatchAPI()
@@ -168,7 +169,7 @@ def test_results_of_an_unknown_batch_are_returned_without_a_record(make_collecto
     api.uploaded = [request.line() for request in make_shard().requests]
     api.uploaded.append(api.uploaded[0].replace(b"0" * 32 + b"-0", b"task-1"))
 
-    results = anyio.run(make_collector(api).download_unknown, "key", COMPLETED)
+    results = anyio.run(make_collector(api).download_unknown, COMPLETED)
 
     custom_ids = [request.custom_id for request in make_shard().requests]
     assert results == list(zip(custom_ids, ANSWERS, strict=True))

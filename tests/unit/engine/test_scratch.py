@@ -44,7 +44,7 @@ def test_the_size_of_a_request_is_the_size_of_its_line(tmp_path):
 
 @pytest.mark.parametrize("is_written", [True, False])
 def test_a_scratch_file_is_deleted_at_the_end_of_the_context(tmp_path, is_written):
-    with scratch_file(tmp_path / "file") as path:
+    with scratch_file(tmp_path) as path:
         if is_written:
             path.write_bytes(b"text")
     assert list(tmp_path.iterdir()) == []
@@ -52,7 +52,7 @@ def test_a_scratch_file_is_deleted_at_the_end_of_the_context(tmp_path, is_writte
 
 def test_a_scratch_file_is_deleted_after_an_error(tmp_path):
     def fail() -> None:
-        with scratch_file(tmp_path / "file") as path:
+        with scratch_file(tmp_path) as path:
             path.write_bytes(b"text")
             raise ZeroDivisionError
 

@@ -13,6 +13,7 @@ import pytest
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
@@ -39,6 +40,7 @@ class FakeBuffer:
         self.outcomes = list(outcomes)
         self.flushes: list[list[Request]] = []
         self.gate: anyio.Event | None = None
+        self.error: Exception | None = None
 
     async def submit(self, requests: Sequence[Request]) -> list[Outcome]:
         self.flushes.append(list(requests))
@@ -116,6 +118,7 @@ def make_session(ledger, bodies, recorder) -> Callable[..., Session]:
             None,  # type: ignore[arg-type]
             bodies,
             traits,
+            AnswerSizes(),
         )
         return Session(URL, replace(settings, **changes), parts)
 

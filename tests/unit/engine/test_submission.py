@@ -10,6 +10,7 @@ import pytest
 
 from distilabel_openai_batch import RunError
 from distilabel_openai_batch.api.batches import ROWS_METADATA, RUN_METADATA, Batch
+from distilabel_openai_batch.api.size_limits import SizeLimit
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -32,14 +33,14 @@ class FakeServer:
         """Return this object, which has the methods of `FilesAPI` too."""
         return self
 
-    async def upload(self, path: Path) -> str:
+    async def upload(self, path: Path, name: str) -> str:
         if self.refuses_uploads:
             raise RunError("No space.")
         file_id = f"file-{len(self.contents)}"
         self.contents[file_id] = path.read_bytes()
         return file_id
 
-    async def download(self, file_id: str, path: Path) -> None:
+    async def download(self, file_id: str, path: Path, limit: SizeLimit) -> None:
         path.write_bytes(self.contents[file_id])
 
     async def list_batches(self) -> list[Batch]:

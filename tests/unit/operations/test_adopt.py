@@ -22,7 +22,7 @@ class StubFiles:
     def __init__(self, contents: dict[str, bytes]) -> None:
         self.contents = contents
 
-    async def download(self, file_id: str, path) -> None:
+    async def download(self, file_id: str, path, limit) -> None:
         path.write_bytes(self.contents[file_id])
 
 
