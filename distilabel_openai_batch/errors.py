@@ -20,6 +20,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from distilabel_openai_batch.text import printable
+
 # Status codes of requests that may succeed later. Some servers write 0 for a request that they lost.
 # https://platform.openai.com/docs/guides/error-codes/api-errors
 _TRANSIENT_STATUS_CODES = frozenset({0, 408, 409, 425, 429})
@@ -71,7 +73,13 @@ class OpenAIBatchError(Exception):
     """Root of the package's exceptions.
 
     Each exception can be created from its text alone, and can be pickled from a step's process to the pipeline's.
+
+    Args:
+        message: the text, which may quote a server: `printable` escapes its control characters.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class RunError(OpenAIBatchError):

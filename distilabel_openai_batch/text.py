@@ -1,7 +1,9 @@
-"""Short texts that several folders share: plurals, durations, lists of names, suggestions for a misspelt name."""
+"""Texts that several folders share: plurals, durations, lists of names, suggestions for a misspelt name, escapes."""
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -46,3 +48,49 @@ def shortlist(names: Iterable[str], similar_to: str) -> str:
 def escape_surrogates(text: str) -> str:
     """Return a text with lone surrogates, which UTF-8 cannot encode, as escape sequences."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+# Characters by which a text can command a terminal, or show another text than it holds: control characters (C0 without
+# tab and line feed, DEL, C1), bidirectional controls, line and paragraph separators, lone surrogates, byte-order marks
+# and invisible tags. https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff"
+    r"\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Return a text for people, with each character that could command a terminal as an escape sequence (`\x1b`).
+
+    Texts of a server, of a dataset or of another member of the project reach the terminal, the log and errors only
+    through this function. Line feeds and tabs stay.
+    """
+    return _UNPRINTABLE.sub(_escape, text) if _UNPRINTABLE.search(text) else text
+
+
+def printable_json(text: str) -> str:
+    """Return JSON text with the characters that `printable` escapes as JSON's escape sequences; its value is equal."""
+    return _UNPRINTABLE.sub(_escape_in_json, text) if _UNPRINTABLE.search(text) else text
+
+
+def escape_log_lines(logger: logging.Logger) -> logging.Logger:
+    """Make a logger pass its lines through `printable`, and return the logger."""
+    logger.addFilter(_escape_record)
+    return logger
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _escape_in_json(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[place : place + 2].hex()}" for place in range(0, len(units), 2))
+
+
+def _escape_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = printable(record.getMessage()), None
+    # distilabel puts the model's name into the name of an LLM's logger.
+    record.name = printable(record.name)
+    return True

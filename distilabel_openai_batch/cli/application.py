@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from distilabel_openai_batch import __version__
-from distilabel_openai_batch.cli.output import may_colour
+from distilabel_openai_batch.cli.output import echo
 from distilabel_openai_batch.errors import OpenAIBatchError
 
 
@@ -24,7 +24,7 @@ class _ErrorReportingGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except OpenAIBatchError as error:
-            typer.secho(str(error), err=True, fg=typer.colors.RED, color=may_colour())
+            echo(str(error), err=True, fg=typer.colors.RED)
             raise typer.Exit(1) from None
 
 
@@ -40,7 +40,7 @@ app = typer.Typer(
 
 def _print_version(is_given: bool) -> None:
     if is_given:
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ def complete_scope(incomplete: str) -> list[str]:
         scopes = open_reader(None).scopes()
     except OpenAIBatchError:
         return []
-    return [name for entry in scopes if (name := entry.name.label).startswith(incomplete)]
+    return _completions((entry.name.label for entry in scopes), incomplete)
 
 
 def complete_batch(incomplete: str) -> list[str]:
@@ -35,7 +35,12 @@ def complete_batch(incomplete: str) -> list[str]:
         jobs = open_reader(None).jobs()
     except OpenAIBatchError:
         return []
-    return [job.batch_id for job in jobs if job.batch_id and job.batch_id.startswith(incomplete)]
+    return _completions((job.batch_id for job in jobs if job.batch_id), incomplete)
+
+
+def _completions(names: Iterable[str], incomplete: str) -> list[str]:
+    """Return the names that begin with a text; a shell prints the names as they are, so names with controls fail."""
+    return [name for name in names if name.startswith(incomplete) and name.isprintable()]
 
 
 SCOPE_HELP = "Name of a pipeline, of a `pipeline/task` or of a script, as `jobs` shows it."

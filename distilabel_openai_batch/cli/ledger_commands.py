@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import orjson
 import typer
 
 from distilabel_openai_batch.cli.application import app
@@ -29,7 +28,9 @@ from distilabel_openai_batch.cli.arguments import (
     select_scopes,
 )
 from distilabel_openai_batch.cli.output import (
+    JSONOutput,
     console,
+    echo,
     local_time,
     note_interrupted,
     note_unknown_costs,
@@ -38,6 +39,7 @@ from distilabel_openai_batch.cli.output import (
 )
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import group_failures
+from distilabel_openai_batch.replaced_file import replaced_file
 from distilabel_openai_batch.text import duration, plural
 
 if TYPE_CHECKING:
@@ -73,9 +75,9 @@ def jobs(
         note_unknown_costs([job for job in entries if not has_no_cost_yet(job)])
         note_interrupted(entries)
         if not look and any(job.is_open and job.batch_id for job in entries):
-            typer.echo("Open jobs have the status that a run saw last; `jobs --look` polls the server.", err=True)
+            echo("Open jobs have the status that a run saw last; `jobs --look` polls the server.", err=True)
     else:
-        typer.echo("No jobs.")
+        echo("No jobs.")
 
 
 @app.command()
@@ -102,7 +104,7 @@ def costs(
         print_table(costs_table, entries)
         note_unknown_costs(selected)
     else:
-        typer.echo("No answers.")
+        echo("No answers.")
 
 
 @app.command()
@@ -140,10 +142,11 @@ def report(
         now=now,
     )
     try:
-        output.write_text(page.render(data), encoding="utf-8")
+        with replaced_file(output) as file:
+            file.write(page.render(data).encode())
     except OSError as error:
-        raise OpenAIBatchError(f"The report cannot be written: {error}") from None
-    typer.echo(f"{plural(len(data.histories), 'job')} in {output}")
+        raise OpenAIBatchError(f"The report {output} cannot be written: {error.strerror}") from None
+    echo(f"{plural(len(data.histories), 'job')} in {output}")
 
 
 @app.command()
@@ -161,11 +164,11 @@ def failures(
     if as_jsonl:
         for failure in entries:
             fields = asdict(failure) | {"scope": failure.scope.label, "base_url": failure.scope.base_url}
-            typer.echo(orjson.dumps(fields).decode())
+            print_json(fields, is_indented=False)
     elif by_reason := group_failures(entries):
         print_table(reasons_table, by_reason)
     else:
-        typer.echo("No failed requests.")
+        echo("No failed requests.")
 
 
 @app.command()
@@ -246,7 +249,7 @@ def results(
     if output is None:
         if sys.stdout is None:
             raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")
-        export.write_jsonl(answers, typer.get_binary_stream("stdout"))
+        export.write_jsonl(answers, JSONOutput())
     else:
         count = export.write(answers, output)
-        typer.echo(f"{plural(count, 'answer')} in {output}", err=True)
+        echo(f"{plural(count, 'answer')} in {output}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -15,12 +16,12 @@ from rich.console import Console
 
 from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.states import NOT_FOUND
-from distilabel_openai_batch.text import plural, shortlist
+from distilabel_openai_batch.text import escape_log_lines, plural, printable, printable_json, shortlist
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = escape_log_lines(logging.getLogger(__name__))
 """Logger of the commands' calls to a server."""
 
 _PIPE_COLUMNS = 1_000_000
@@ -48,9 +49,31 @@ def print_table(table: Callable[[Sequence[Any], int], Table], rows: Sequence[Any
     stdout.print(table(rows, stdout.width))
 
 
-def print_json(value: object) -> None:
-    """Print a value as indented JSON."""
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:
+    """Print a text for people; every command prints through this function, `print_table` or `print_json`.
+
+    Args:
+        text: the text, which may quote a server: its control characters are escaped.
+        err: whether to print to stderr.
+        nl: whether to end the line.
+        fg: the colour, unless the user turned colours off.
+    """
+    typer.secho(printable(text), err=err, nl=nl, fg=fg, color=may_colour())
+
+
+def print_json(value: object, *, is_indented: bool = True) -> None:
+    """Print a value as JSON whose texts cannot command a terminal."""
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if is_indented else None).decode()
+    typer.echo(printable_json(text))
+
+
+class JSONOutput(io.BytesIO):
+    """File that prints each written line of JSON to stdout, with the escapes of `printable_json`."""
+
+    def write(self, line: Any) -> int:
+        """Print bytes of UTF-8, and return the length of the bytes."""
+        typer.get_binary_stream("stdout").write(printable_json(bytes(line).decode()).encode())
+        return len(line)
 
 
 def local_time(seconds: float) -> str:
@@ -63,7 +86,7 @@ def note_unknown_costs(jobs: Sequence[JobEntry]) -> None:
     from distilabel_openai_batch.pricing.job_costs import cost_of_job, explain_unknown_cost
 
     for reason in dict.fromkeys(explain_unknown_cost(job) for job in jobs if cost_of_job(job) is None):
-        typer.echo(f"? {reason}", err=True)
+        echo(f"? {reason}", err=True)
 
 
 def note_interrupted(jobs: Sequence[JobEntry]) -> None:
@@ -71,7 +94,7 @@ def note_interrupted(jobs: Sequence[JobEntry]) -> None:
     interrupted = [job for job in jobs if job.is_interrupted]
     if interrupted:
         scopes = shortlist((job.scope.label for job in interrupted), "")
-        typer.echo(
+        echo(
             f"Interrupted: {plural(len(interrupted), 'job')} of {scopes}. The run ended before the server confirmed a"
             " batch: run the pipeline again to look for the batch and continue, or `forget` the scope.",
             err=True,
@@ -81,7 +104,7 @@ def note_interrupted(jobs: Sequence[JobEntry]) -> None:
 def note_lost(jobs: Sequence[JobEntry]) -> None:
     """Print the scopes with jobs whose batches the server does not know, and how to release their requests."""
     if lost := sorted({job.scope.label for job in jobs if job.status == NOT_FOUND}):
-        typer.echo(
+        echo(
             f"The server does not know batches of {shortlist(lost, '')}. Check that the key belongs to the project that"
             " made them. If the batches are gone for good, `forget SCOPE --lost` releases their requests, and the next"
             " run submits them again.",

@@ -25,7 +25,7 @@ from distilabel_openai_batch.cli.arguments import (
     select_jobs,
     select_one_scope,
 )
-from distilabel_openai_batch.cli.output import LOGGER, console, note_interrupted, note_lost
+from distilabel_openai_batch.cli.output import LOGGER, console, echo, note_interrupted, note_lost
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -69,7 +69,7 @@ def watch(
 
     server = single_server(open_jobs())
     if server is None:
-        typer.echo("No open jobs.")
+        echo("No open jobs.")
         note_interrupted(select_jobs(reader, scope, base_url))
         return
     access = ServerAccess.from_environment(server)
@@ -87,11 +87,11 @@ def watch(
 
         watched = {job.batch_id: job for job in anyio.run(run)}
     if failed := sum(job.failed for job in watched.values()):
-        typer.echo(f"{plural(failed, 'request')} failed: `failures` lists them after a run has collected them.")
+        echo(f"{plural(failed, 'request')} failed: `failures` lists them after a run has collected them.")
     uncollected = [watched[job.batch_id] for job in open_jobs() if job.batch_id in watched]
     note_lost(uncollected)
     if scopes := sorted({job.scope.label for job in uncollected if job.status != NOT_FOUND}):
-        typer.echo(
+        echo(
             f"Ended but not collected yet: {', '.join(scopes)}. A running pipeline collects these jobs now; otherwise"
             " run the pipeline again."
         )
@@ -129,16 +129,16 @@ def cancel(
     if not every:
         for job in selected:
             if job not in open_jobs:
-                typer.echo(f"{job.batch_id} has ended already with status {job.status}.")
+                echo(f"{job.batch_id} has ended already with status {job.status}.")
     elif server is None:
-        typer.echo("No open jobs at a server.")
+        echo("No open jobs at a server.")
         note_interrupted(entries)
     if server is None:
         return
     access = ServerAccess.from_environment(server)
     for job in open_jobs:
-        typer.echo(f"{job.batch_id} of {job.scope.label}: {plural(job.requests, 'request')}", err=True)
-    typer.echo(_RESUBMISSION_NOTE, err=True)
+        echo(f"{job.batch_id} of {job.scope.label}: {plural(job.requests, 'request')}", err=True)
+    echo(_RESUBMISSION_NOTE, err=True)
     if not yes:
         typer.confirm(f"Cancel {plural(len(open_jobs), 'job')}?", abort=True, err=True)
 
@@ -148,7 +148,7 @@ def cancel(
 
     cancelled = anyio.run(run)
     for job in cancelled:
-        typer.echo(f"{job.batch_id} is {job.status}.")
+        echo(f"{job.batch_id} is {job.status}.")
     note_lost(cancelled)
 
 
@@ -170,7 +170,6 @@ def adopt(
 
     A run in that scope uses an imported answer if its own request is the same word for word, parameters included.
     """
-    from distilabel_openai_batch.api.batches import KEY_METADATA
     from distilabel_openai_batch.api.outcomes import Answer
     from distilabel_openai_batch.engine.scratch import scratch_directory
     from distilabel_openai_batch.operations.adopt import read_results
@@ -188,10 +187,10 @@ def adopt(
     with scratch_directory() as directory:
         batch, outcomes = anyio.run(run, directory)
     with closing(Ledger(reader.path.parent, name)) as ledger:
-        if not ledger.adopted_jobs.add_ended(batch, batch.metadata.get(KEY_METADATA, batch.id), outcomes):
+        if not ledger.adopted_jobs.add_ended(batch, batch.key or batch.id, outcomes):
             raise OpenAIBatchError(f"The ledger has batch {batch_id} already.")
     answers = sum(isinstance(outcome, Answer) for _, outcome in outcomes)
-    typer.echo(
+    echo(
         f"{name.label} at {name.base_url}: imported {plural(answers, 'answer')};"
         f" {plural(len(outcomes) - answers, 'request')} without an answer."
     )
@@ -237,9 +236,9 @@ def forget(
     interrupted = [job for job in jobs if job.is_interrupted]
     in_progress = sum(job.pending for job in jobs if job.is_open)
     content = _scope_content(entry, sum(job.pending for job in interrupted), in_progress, lost)
-    typer.echo(f"{entry.name.label} at {entry.name.base_url}: {content}.", err=True)
+    echo(f"{entry.name.label} at {entry.name.base_url}: {content}.", err=True)
     if not (interrupted or (in_progress if lost else entry.answered + entry.failed)):
-        typer.echo("Nothing to forget.")
+        echo("Nothing to forget.")
         return
     if not yes:
         question = (
@@ -252,12 +251,12 @@ def forget(
         release = release_interrupted_jobs(ledger, entry.name.base_url, LOGGER, drops_unclear_jobs=lost)
         if lost:
             lost_count = release_lost_jobs(ledger, entry.name.base_url, LOGGER)
-            typer.echo(f"Released {plural(lost_count, 'job')} with a batch that the server does not know.")
+            echo(f"Released {plural(lost_count, 'job')} with a batch that the server does not know.")
         else:
             forgotten = ledger.requests.forget()
-            typer.echo(f"Forgot the outcomes of {plural(forgotten, 'request')}.")
+            echo(f"Forgot the outcomes of {plural(forgotten, 'request')}.")
     for batch in release.found_batches:
-        typer.echo(f"Batch {batch.id} was found at the server: its requests are billed and stay in progress.")
+        echo(f"Batch {batch.id} was found at the server: its requests are billed and stay in progress.")
     if release.unresolved:
         raise OpenAIBatchError(
             f"{plural(release.unresolved, 'interrupted job')} may have a batch at the server, and stays:"

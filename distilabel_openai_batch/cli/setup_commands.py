@@ -12,7 +12,7 @@ import typer
 
 from distilabel_openai_batch.cli.application import app
 from distilabel_openai_batch.cli.arguments import LedgerDirOption, parse_parameters
-from distilabel_openai_batch.cli.output import may_colour, print_json, print_table
+from distilabel_openai_batch.cli.output import echo, print_json, print_table
 
 
 @app.command()
@@ -41,11 +41,11 @@ def estimate(
         print_json(estimates_json(estimates))
         return
     if not estimates:
-        typer.echo("No step of the pipeline uses the Batch API.")
+        echo("No step of the pipeline uses the Batch API.")
         return
     print_table(estimates_table, estimates)
     for note in estimate_notes(estimates):
-        typer.echo(note)
+        echo(note)
 
 
 @app.command()
@@ -63,10 +63,10 @@ def doctor(
     findings = anyio.run(partial(diagnose, ledger_dir, base_url or DEFAULT_BASE_URL))
     for finding in findings:
         sign, colour = ("✗ ", "red") if finding.fix else ("✓ ", "green")
-        typer.secho(sign, fg=colour, nl=False, color=may_colour())
-        typer.echo(f"{finding.subject}: {finding.text}")
+        echo(sign, fg=colour, nl=False)
+        echo(f"{finding.subject}: {finding.text}")
         if finding.fix:
-            typer.echo(f"  → {finding.fix}")
+            echo(f"  → {finding.fix}")
     if any(finding.fix for finding in findings):
         raise typer.Exit(1)
 
@@ -95,9 +95,7 @@ def serve(
         from distilabel_openai_batch.sandbox import RequestFailure, Settings
         from distilabel_openai_batch.sandbox import serve as serve_sandbox
     except ImportError as error:
-        typer.echo(
-            f"The sandbox needs `{error.name}`. Install it: pip install 'distilabel-openai-batch[sandbox]'", err=True
-        )
+        echo(f"The sandbox needs `{error.name}`. Install it: pip install 'distilabel-openai-batch[sandbox]'", err=True)
         raise typer.Exit(1) from None
     try:
         failures = [RequestFailure(contains="", share=fail_share, status=fail_status)] if fail_share else []
@@ -111,7 +109,5 @@ def serve(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except OSError as error:
-        typer.echo(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port; 0 picks a free port.", err=True
-        )
+        echo(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port; 0 picks a free port.", err=True)
         raise typer.Exit(1) from None

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from distilabel_openai_batch.display.layout import coloured_status
+from distilabel_openai_batch.display.layout import coloured_status, markup
 from distilabel_openai_batch.display.timings import job_timings
 from distilabel_openai_batch.ledger.entries import JobEntry
-from distilabel_openai_batch.text import duration, plural
+from distilabel_openai_batch.text import duration, plural, printable
 
 # Hexadecimal digits that distinguish all batches on one terminal.
 _ID_CHARACTERS = 12
@@ -131,7 +130,7 @@ class Bars:
         line = f"{done:,} of {plural(total, 'request')}; {count_statuses(bar.status for bar in bars)}"
         if bars and line != self._last_line:
             self._last_line = line
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def _title(self, bar: Bar) -> str:
         """Return the end of a batch id and the label, cut to the columns beside the numbers.
@@ -142,7 +141,7 @@ class Bars:
         short_id = batch_id if len(batch_id) <= _ID_CHARACTERS else f"…{batch_id[1 - _ID_CHARACTERS :]}"
         title = f"{short_id} {bar.label}".rstrip()
         width = max(_ID_CHARACTERS, self._console.width - _NUMBERS_COLUMNS)
-        return escape(title if len(title) <= width else f"{title[: width - 1]}…")
+        return markup(title if len(title) <= width else f"{title[: width - 1]}…")
 
     def _draw_bar(self, key: str, title: str, done: int, total: int, status: str, eta: float | None) -> None:
         fields = {"completed": done, "total": total, "status": status, "eta": duration(eta)}

@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
-from rich.markup import escape
 from rich.table import Table
 
 from distilabel_openai_batch.display.advice import describe_small_limit
-from distilabel_openai_batch.display.layout import UNLIMITED_WIDTH, fit_table
+from distilabel_openai_batch.display.layout import UNLIMITED_WIDTH, fit_table, markup
 from distilabel_openai_batch.pricing import job_costs, prices
 from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.pricing.step_estimate import StepEstimate
@@ -27,7 +26,7 @@ def estimates_table(estimates: Sequence[StepEstimate], width: int = UNLIMITED_WI
     """
     names = ("step", "model", "rows", "requests", "known", "to submit", "tokens in", "tokens out", "cost", "full price")
     independent = [estimate for estimate in estimates if not estimate.depends_on]
-    rows = [(escape(estimate.step), escape(estimate.model), *_estimate_cells(estimate)) for estimate in estimates]
+    rows = [(markup(estimate.step), markup(estimate.model), *_estimate_cells(estimate)) for estimate in estimates]
     sums: tuple[str, ...] = ()
     if len(independent) > 1 and all(estimate.cost for estimate in independent):
         total = job_costs.sum_costs(estimate.cost for estimate in independent)

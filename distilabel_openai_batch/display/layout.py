@@ -10,6 +10,7 @@ from rich.text import Text
 
 from distilabel_openai_batch.ledger.entries import INTERRUPTED
 from distilabel_openai_batch.ledger.states import NOT_FOUND
+from distilabel_openai_batch.text import printable
 
 UNLIMITED_WIDTH = 10_000
 """Number of terminal columns that fits every table, for output without a terminal."""
@@ -27,10 +28,15 @@ _STATUS_COLOURS = {
 }
 
 
+def markup(text: str) -> str:
+    """Return the rich markup of a text as it is: no part of the text counts as markup or commands the terminal."""
+    return escape(printable(text))
+
+
 def coloured_status(status: str) -> str:
     """Return a status as rich markup, in the colour of its kind."""
     colour = _STATUS_COLOURS.get(status)
-    return f"[{colour}]{escape(status)}[/]" if colour else escape(status)
+    return f"[{colour}]{markup(status)}[/]" if colour else markup(status)
 
 
 def create_table(*columns: Column) -> Table:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from distilabel_openai_batch.display.bars import Bar, Bars, count_statuses
-from distilabel_openai_batch.text import plural
+from distilabel_openai_batch.text import plural, printable
 
 PROGRESS_ENV_NAME = "DISTILABEL_OPENAI_BATCH_PROGRESS"
 """Environment variable whose value `0` turns off bars and notebook lines. The log's level controls log lines."""
@@ -92,7 +92,7 @@ class TerminalDisplay:
         self._bars = None
         self._resources.close()
         if was_drawn and not self._logger.isEnabledFor(logging.INFO):
-            self._console.print(summary, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(printable(summary), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -147,7 +147,7 @@ class NotebookDisplay:
         if text == self._text:
             return
         self._text = text
-        data = {"text/plain": text}
+        data = {"text/plain": printable(text)}
         if self._handle is None:
             self._handle = self._publish(data, raw=True, display_id=True)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from distilabel_openai_batch.api.usage import Usage
@@ -13,6 +12,7 @@ from distilabel_openai_batch.display.layout import (
     coloured_status,
     create_table,
     fit_table,
+    markup,
     number_columns,
     text_columns,
 )
@@ -49,8 +49,8 @@ def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], width: int = UNLIMITED_W
     has_cut = any(job.cut for job, _ in jobs)
     rows = [
         (
-            escape(job.scope.label),
-            escape(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
+            markup(job.scope.label),
+            markup(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
             coloured_status(job.status),
             f"{job.answered:,}/{job.requests:,}",
             f"[red]{job.failed:,}[/]" if job.failed else "0",
@@ -87,7 +87,7 @@ def costs_table(entries: Sequence[CostEntry], width: int = UNLIMITED_WIDTH) -> T
         width: the number of terminal columns.
     """
     names = ("scope", "model", "answers", "tokens in", "cached", "tokens out", "cost", "full price", "saved")
-    rows = [(escape(entry.scope.label), escape(entry.model or "?"), *_cost_cells([entry])) for entry in entries]
+    rows = [(markup(entry.scope.label), markup(entry.model or "?"), *_cost_cells([entry])) for entry in entries]
     sums = ("total", "", *_cost_cells(entries)) if len(entries) > 1 else ()
     return fit_table(names, rows, sums, width, number_names=names[2:], droppable=("cached", "full price"))
 
@@ -110,7 +110,7 @@ def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts:
-        table.add_row(name, escape(value))
+        table.add_row(name, markup(value))
     return table
 
 
@@ -125,11 +125,11 @@ def reasons_table(reasons: Iterable[FailureReason], width: int = UNLIMITED_WIDTH
     names = ("code", *(["first message\nfirst custom_ids"] if is_stacked else ["first message", "first custom_ids"]))
     table = create_table(*number_columns("requests", "status"), *text_columns(*names))
     for reason in reasons:
-        message, custom_ids = escape(reason.message), "\n".join(map(escape, reason.custom_ids))
+        message, custom_ids = markup(reason.message), "\n".join(map(markup, reason.custom_ids))
         table.add_row(
             f"{reason.count:,}",
             str(reason.status_code or "–"),
-            escape(reason.code or "–"),
+            markup(reason.code or "–"),
             *([f"{message}\n{custom_ids}"] if is_stacked else [message, custom_ids]),
         )
     return table

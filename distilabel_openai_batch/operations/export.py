@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +12,8 @@ import orjson
 
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import AnswerEntry
+from distilabel_openai_batch.replaced_file import replaced_file
+from distilabel_openai_batch.text import escape_surrogates
 
 _ROW_GROUP_SIZE = 5_000
 """Number of answers in one row group of a Parquet file: a few megabytes."""
@@ -45,7 +47,15 @@ def _generations(body: Mapping[str, Any]) -> Iterator[str | None]:
 
 def write_jsonl(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
     """Write a line for each answer and return the number of lines."""
-    return sum(bool(file.write(orjson.dumps(record(entry), option=orjson.OPT_APPEND_NEWLINE))) for entry in entries)
+    return sum(bool(file.write(_encode(record(entry)) + b"\n")) for entry in entries)
+
+
+def _encode(value: object) -> bytes:
+    """Return a value as JSON; lone surrogates, which an answer may hold, become escape sequences."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value).encode()
 
 
 def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
@@ -74,7 +84,9 @@ def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         while records := [record(entry) for entry in islice(remaining, _ROW_GROUP_SIZE)]:
             for row in records:
-                row["response"] = orjson.dumps(row["response"]).decode()
+                row["response"] = _encode(row["response"]).decode()
+                row["model"] = escape_surrogates(row["model"])
+                row["generations"] = [text and escape_surrogates(text) for text in row["generations"]]
             writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
             count += len(records)
     return count
@@ -94,14 +106,8 @@ def write(entries: Iterable[AnswerEntry], path: Path) -> int:
     """
     if path.suffix not in _WRITERS:
         raise OpenAIBatchError(f"{path} cannot be written: its name has to end with {' or '.join(_WRITERS)}")
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with unfinished.open("wb") as file:
-            count = _WRITERS[path.suffix](entries, file)
-        unfinished.replace(path)
+        with replaced_file(path) as file:
+            return _WRITERS[path.suffix](entries, file)
     except OSError as error:
         raise OpenAIBatchError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
-    return count

@@ -50,11 +50,11 @@ from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin.bounds import BOUNDS, check_number
 from distilabel_openai_batch.pricing.budget import Budget
-from distilabel_openai_batch.text import did_you_mean
+from distilabel_openai_batch.text import did_you_mean, escape_log_lines
 
 T = TypeVar("T")
 
-_logger = logging.getLogger("distilabel.openai_batch")
+_logger = escape_log_lines(logging.getLogger("distilabel.openai_batch"))
 
 
 class BatchClient(OpenAIBaseClient):
@@ -251,6 +251,7 @@ class BatchClient(OpenAIBaseClient):
         settings = self.session_settings()
         split_query(settings.base_url)
         super().load()
+        escape_log_lines(self._logger)
         if self.budget is not None and (self._run is None or self._run.submits):
             budget = Budget(self.budget, public_address(settings.base_url or ""))
             budget.check_price(str(self.model))

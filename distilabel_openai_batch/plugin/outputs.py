@@ -18,6 +18,7 @@ from distilabel_openai_batch.api.failure_codes import (
 from distilabel_openai_batch.api.outcomes import SPENT_LIMIT, Answer, Failure, Outcome, is_spent
 from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
+from distilabel_openai_batch.text import escape_surrogates
 
 
 def with_failures(output: GenerateOutput, failures: Sequence[Failure | None]) -> GenerateOutput:
@@ -137,7 +138,7 @@ def _choice_failure(
 def _empty(finish_reason: object, custom_id: str | None) -> Failure:
     return Failure(
         f"The answer has no text (finish_reason: {finish_reason or 'not given'}).",
-        code=str(finish_reason) if finish_reason and finish_reason != "stop" else EMPTY_ANSWER,
+        code=escape_surrogates(str(finish_reason)) if finish_reason and finish_reason != "stop" else EMPTY_ANSWER,
         custom_id=custom_id,
     )
 

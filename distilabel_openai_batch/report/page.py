@@ -20,7 +20,7 @@ from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.report import charts, vega
 from distilabel_openai_batch.report.charts import Chart
 from distilabel_openai_batch.report.history import EndState, JobHistory, Phase, count_answers_over_time
-from distilabel_openai_batch.text import duration, plural
+from distilabel_openai_batch.text import duration, plural, printable
 
 _JOBS_LISTED = 100
 _REASONS_LISTED = 20
@@ -69,7 +69,7 @@ def render(data: ReportData) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
-    return template.render(_values(data))
+    return printable(template.render(_values(data)))
 
 
 def _values(data: ReportData) -> dict[str, object]:

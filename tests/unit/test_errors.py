@@ -9,6 +9,7 @@ import pytest
 
 import distilabel_openai_batch
 from distilabel_openai_batch import errors
+from tests.support.hostile import HOSTILE, is_harmless
 
 RUN_ERRORS = [
     errors.RunError,
@@ -208,3 +209,12 @@ def test_any_other_exception_becomes_an_internal_error_with_its_cause_and_advice
     assert str(internal).endswith("are in the ledger, and jobs stay at the server: run again to continue.")
     assert internal.__cause__ is not None
     assert not isinstance(internal.__cause__, Group)
+
+
+@pytest.mark.parametrize("kind", [errors.OpenAIBatchError, *RUN_ERRORS])
+def test_the_text_of_an_error_has_no_control_characters(kind):
+    """distilabel logs the error, and Python prints the error, with the server's message in it."""
+    error = kind(f"The server refused: {HOSTILE}")
+    assert is_harmless(str(error))
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert is_harmless(str(errors.as_run_error(ValueError(HOSTILE))))

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
+import json
+import logging
+import unicodedata
 
-from distilabel_openai_batch.text import NAMES_SHOWN, did_you_mean, duration, plural, shortlist
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distilabel_openai_batch.text import (
+    NAMES_SHOWN,
+    did_you_mean,
+    duration,
+    escape_log_lines,
+    plural,
+    printable,
+    printable_json,
+    shortlist,
+)
+from tests.support.hostile import HOSTILE_TEXTS, is_harmless
 
 
 @pytest.mark.parametrize(("number", "text"), [(0, "0 jobs"), (1, "1 job"), (2_000, "2,000 jobs")])
@@ -38,3 +54,41 @@ def test_shortlist_puts_similar_names_first_then_the_latest():
     assert shortlist(["a", "b", "a"], "") == "a, b"
     assert shortlist([], "a") == "none"
     assert shortlist(map(str, range(NAMES_SHOWN)), "").count(",") == NAMES_SHOWN - 1
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXTS, ids=ascii)
+def test_no_command_to_a_terminal_stays_in_a_printable_text(text):
+    assert not is_harmless(text)
+    assert is_harmless(printable(text))
+    assert printable(printable(text)) == printable(text)
+
+
+@given(st.text())
+def test_printable_texts_can_be_encoded_and_have_no_control_characters(text):
+    escaped = printable(text)
+    escaped.encode()
+    assert not any(
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in escaped if character not in "\t\n"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "plain", "two\nlines\t", "🛑 Größe 你好 שלום 👩‍💻", "\\x1b"])
+def test_an_ordinary_text_stays_unchanged(text):
+    assert printable(text) is text
+    assert printable_json(text) is text
+
+
+@given(st.recursive(st.text(), lambda children: st.lists(children) | st.dictionaries(st.text(), children)))
+def test_printable_json_has_the_same_value(value):
+    text = json.dumps(value, ensure_ascii=False)
+    assert json.loads(printable_json(text)) == value
+    assert is_harmless(printable_json(text))
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXTS, ids=ascii)
+def test_a_log_line_is_printable_also_with_arguments(caplog, text):
+    logger = escape_log_lines(escape_log_lines(logging.getLogger("hostile")))
+    logger.warning(f"100 %: {text}")
+    logger.warning("Batch %s has %d requests.", text, 3)
+    assert caplog.messages == [printable(f"100 %: {text}"), printable(f"Batch {text} has 3 requests.")]
+    assert len(logger.filters) == 1

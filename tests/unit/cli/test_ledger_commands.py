@@ -46,7 +46,7 @@ def test_results_that_cannot_be_written_leave_no_file(tmp_path, tmp_path_factory
     ledger_dir = tmp_path_factory.mktemp("ledger")
     add_scope(ledger_dir, "pipeline", "task", "http://127.0.0.1:9/v1/")
     (tmp_path / "file").touch()
-    for path in (tmp_path / "no" / "such.jsonl", tmp_path / "file" / "a.jsonl", tmp_path / f"{'a' * 245}.jsonl"):
+    for path in (tmp_path / "no" / "such.jsonl", tmp_path / "file" / "a.jsonl", tmp_path / f"{'a' * 250}.jsonl"):
         result = run_command("results", "-o", path, "--ledger-dir", ledger_dir)
         assert result.exit_code == 1
         assert f"{path} cannot be written" in result.stderr

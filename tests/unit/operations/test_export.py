@@ -75,6 +75,29 @@ def test_write_chooses_the_format_by_the_suffix(tmp_path):
         export.write([], tmp_path / "a.csv")
 
 
+def test_an_answer_with_a_lone_surrogate_is_exported(tmp_path):
+    """UTF-8 has no lone surrogates, and a server may send an escape sequence of one."""
+    line = b'{"custom_id":"a","response":{"status_code":200,"body":{"model":"\\ud800","choices":[{"text":"\\udfff"}]}}}'
+    answer = AnswerEntry("a-0", "batch_1", Answer(line, (0, 0)))
+    for name in ("a.jsonl", "a.parquet"):
+        assert export.write([answer], tmp_path / name) == 1
+    assert orjson.loads((tmp_path / "a.jsonl").read_bytes().replace(b"\\ud", b"-"))["generations"] == ["-fff"]
+    [row] = pyarrow.parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert (row["model"], row["generations"]) == ("\\ud800", ["\\udfff"])
+
+
+def test_a_prepared_link_is_not_followed(tmp_path):
+    """Another user may write the directory: neither a link at the target nor one at a temporary name is followed."""
+    path, precious = tmp_path / "a.jsonl", tmp_path / "precious"
+    precious.write_text("my data")
+    for name in ("a.jsonl", ".a.jsonl.unfinished", ".a.jsonl.tmp", "a.jsonl.tmp"):
+        (tmp_path / name).symlink_to(precious)
+    export.write([entry(CHAT)], path)
+    assert precious.read_text() == "my data"
+    assert not path.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_failed_write_keeps_the_earlier_file_and_leaves_no_other(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("earlier")
