@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +35,7 @@ from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.plugin import base
+from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.sandbox import RequestFailure, Sandbox, Settings
 from tests.support.commands import adopt_answer, run_command, submit_only
 from tests.support.environment import ROOT, load_as_new_process
@@ -49,7 +51,8 @@ PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "d
 BLOCK_START = re.compile(r"^ *```\w", re.MULTILINE)
 EXTERNAL_RESOURCE = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)="(?:https?:)?//[^"]+""")
 SAVED_FILE = re.compile(r"[Ss]ave this as `([\w.]+)`")
-INSTRUCTIONS = ROOT / "examples" / "instructions.jsonl"
+EXAMPLES = ROOT / "examples"
+INSTRUCTIONS = EXAMPLES / "instructions.jsonl"
 
 # Lines that the tests skip, each with the reason.
 SKIPPED_LINES = {
@@ -296,6 +299,20 @@ def test_links_to_files_name_existing_files(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     built = {"examples.md", "benchmarks.md"}
     assert [link for link in links if link not in built and not (page.parent / link).exists()] == []
+
+
+# Files that a newcomer copies from, and names of OpenAI's models in them. Names of deployments end in `-batch`.
+COPIED_FILES = [*PAGES, *sorted(EXAMPLES.glob("*.py")), *sorted(EXAMPLES.glob("*.yaml"))]
+MODEL_NAME = re.compile(r"""\bmodel(?:=|: |": )"?(gpt-[\w.-]+)""")
+# https://platform.openai.com/docs/deprecations
+DEPRECATED_MODELS = re.compile(r"gpt-[34]|gpt-5-")
+
+
+@pytest.mark.parametrize("path", COPIED_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_models_that_newcomers_copy_are_current_and_have_a_price(path):
+    names = {name for name in MODEL_NAME.findall(path.read_text(encoding="utf-8")) if not name.endswith("-batch")}
+    assert not [name for name in names if DEPRECATED_MODELS.match(name)]
+    assert not [name for name in names if not prices.find_rates(name, "https://api.openai.com/v1/", time.time())]
 
 
 def test_each_skipped_line_is_on_a_page():
