@@ -1,4 +1,4 @@
-"""Texts that several folders share: plurals, durations, lists of names, suggestions for a misspelt name, escapes."""
+"""Texts that several folders share: plurals, durations, lists of names, suggestions, escapes, kinds of messages."""
 
 from __future__ import annotations
 
@@ -43,6 +43,32 @@ def shortlist(names: Iterable[str], similar_to: str) -> str:
     shown = list(dict.fromkeys([*get_close_matches(similar_to, distinct), *distinct]))[:NAMES_SHOWN]
     more = f" and {len(distinct) - len(shown):,} more" if len(distinct) > len(shown) else ""
     return (", ".join(shown) + more) or "none"
+
+
+# Characters that tell the kind of a message: a server may quote a whole prompt behind them.
+_KIND_CHARACTERS = 1_000
+
+# Parts of a message in which failures of one kind differ, in the order of their removal. An apostrophe inside a word
+# (`can't`) opens no quotation. A word with a digit is a figure or an id; ids such as `req_AbC` may have no digit.
+_DETAILS = re.compile(
+    r'"[^"]*"|`[^`]*`|‘[^’]*’|“[^”]*”|«[^»]*»|(?<!\w)\'[^\']*\'(?!\w)'
+    r"|https?://[^\s,;)\]}>]+"
+    r"|(?<![\w-])(?:req|file|batch|chatcmpl|cmpl|resp|msg|org|proj|call)[-_]\w+"
+    r"|(?<![\w-])[\w-]*\d(?:[\w-]|[.,:](?=\d))*"
+)
+_LISTED_DETAILS = re.compile(r"\*(?:[\s,;:/|()\[\]{}-]*\*)+")
+
+
+def message_kind(message: str) -> str:
+    """Return a message without the figures, ids, addresses and quoted values in which messages of one kind differ.
+
+    Args:
+        message: a message of a server; only its first 1,000 characters count.
+
+    Returns:
+        The message with `*` for each detail, and for each list of details.
+    """
+    return _LISTED_DETAILS.sub("*", _DETAILS.sub("*", message[:_KIND_CHARACTERS]))
 
 
 def escape_surrogates(text: str) -> str:

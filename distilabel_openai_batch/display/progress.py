@@ -20,7 +20,7 @@ from distilabel_openai_batch.display.run_bars import RunBars
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.pricing.run_costs import RunCosts
-from distilabel_openai_batch.text import plural
+from distilabel_openai_batch.text import message_kind, plural
 
 # A poll logs the progress if another tenth of the requests is answered, or after five minutes without a line.
 _SECONDS_BETWEEN_LINES = 300.0
@@ -31,6 +31,9 @@ _REPLACEMENTS = {
     "max_completion_tokens": "with `max_tokens`",
     "tools": "with their schema as `response_format`",
 }
+
+# Kinds of failures with a line of their own: more kinds are messages that differ in each row.
+_KINDS_LOGGED = 20
 
 # Custom_ids per kind of failure: enough to find a few of the requests with `failures` or on the server.
 _CUSTOM_IDS_LOGGED = 3
@@ -122,14 +125,14 @@ class Progress(Observer):
         self._retries += requests
 
     def on_failed(self, failure: Failure, custom_id: str | None = None) -> None:
-        """Count a failed request under its status code, error code and message.
+        """Count a failed request under its status code, error code and kind of message.
 
         A request of a batch that the caller did not select is no request of this run.
         """
         if failure == OTHER_BATCH:
             self._requests -= 1
             return
-        key = (failure.status_code, failure.code, failure.message)
+        key = (failure.status_code, failure.code, message_kind(failure.message))
         self._failure_kinds.setdefault(key, _FailureKind(failure)).add(custom_id)
 
     def on_rejected(self, failure: Failure, custom_id: str) -> None:
@@ -312,12 +315,16 @@ class Progress(Observer):
             self._log_costs(cost)
 
     def _log_failures(self) -> None:
-        for kind in sorted(self._failure_kinds.values(), key=lambda kind: -kind.count):
+        kinds = sorted(self._failure_kinds.values(), key=lambda kind: -kind.count)
+        for kind in kinds[:_KINDS_LOGGED]:
             custom_ids = f" The first custom_ids: {', '.join(kind.custom_ids)}." if kind.custom_ids else ""
             advice = next_step(kind.example, next(iter(kind.custom_ids), None))
             self._logger.warning(
                 f"⚠️ {plural(kind.count, 'request')} failed: {str(kind.example).rstrip('.')}.{custom_ids} → {advice}"
             )
+        if others := kinds[_KINDS_LOGGED:]:
+            requests = plural(sum(kind.count for kind in others), "more request")
+            self._logger.warning(f"⚠️ {requests} failed for {plural(len(others), 'other reason')}.")
         if self._failure_kinds:
             self._logger.warning(
                 f"🔎 `distilabel-openai-batch failures {shlex.quote(self._scope)}` lists all failed requests;"

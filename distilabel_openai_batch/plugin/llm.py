@@ -50,6 +50,7 @@ from distilabel_openai_batch.plugin.reasoning import (
 )
 from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, ClientStub, CompletionView, view
 from distilabel_openai_batch.structured_output.options import dump_structured_output, parse_structured_output
+from distilabel_openai_batch.text import message_kind, plural
 
 if TYPE_CHECKING:
     from distilabel.typing import GenerateOutput, StandardInput
@@ -366,11 +367,12 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             raise errors[0]
         outputs: list[GenerateOutput] = []
         reasons: list[Outcome] = []
+        raised: dict[str, list[Failure]] = {}
         for output, outcomes in logged:
             reason = outcomes[-1] if outcomes else _NO_REQUEST
             if isinstance(output, Exception):
                 reason = Failure(f"`{type(self).__name__}.agenerate` raised {output!r}")
-                self._logger.warning(f"⚠️ {reason}.")
+                raised.setdefault(message_kind(reason.message), []).append(reason)
                 outputs.append(failed_output(reason, num_generations))
             elif isinstance(output, OutputWithFailures):
                 outputs.append(output)
@@ -378,6 +380,9 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
                 # A subclass decides how many generations its output has → add reasons, and no generation.
                 outputs.append(complete_output(output, reason, len(output["generations"])))
             reasons.append(reason)
+        for alike in raised.values():
+            others = f" So did {plural(len(alike) - 1, 'more input')}." if len(alike) > 1 else ""
+            self._logger.warning(f"⚠️ {alike[0]}.{others}")
         _log_outcomes(reasons)
         return outputs
 
@@ -432,7 +437,6 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             return complete_output(output, outcome, num_generations, custom_id)
         except Exception as error:
             message = f"The answer {body.get('id')} is not a completion: {error!r}"
-            self._logger.warning(f"⚠️ {message}.")
             failure = Failure(message, code=MALFORMED_RESULT, tokens=outcome.tokens, custom_id=custom_id)
             return failed_output(failure, num_generations)
 

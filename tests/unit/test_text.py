@@ -15,6 +15,7 @@ from distilabel_openai_batch.text import (
     did_you_mean,
     duration,
     escape_log_lines,
+    message_kind,
     plural,
     printable,
     printable_json,
@@ -92,3 +93,37 @@ def test_a_log_line_is_printable_also_with_arguments(caplog, text):
     logger.warning("Batch %s has %d requests.", text, 3)
     assert caplog.messages == [printable(f"100 %: {text}"), printable(f"Batch {text} has 3 requests.")]
     assert len(logger.filters) == 1
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [
+            "This model's maximum context length is 128000 tokens. Your messages resulted in 138839 tokens.",
+            "This model's maximum context length is 128,000 tokens. Your messages resulted in 1,138,839 tokens.",
+        ],
+        ["Invalid 'messages[17].content'.", "Invalid 'messages[3].content'."],
+        ['Invalid "user\'s name".', 'Invalid "x".'],
+        ["Request req_AbCdEf failed.", "Request req_zyxwv failed."],
+        ["Batch 5b2f0f0e-52a1-4c7b-9c0e-2f9d7c1b2a3d.", "Batch 00000000-0000-4000-8000-abcdefabcdef."],
+        ["Timeout while downloading https://a.example/x.png.", "Timeout while downloading https://b.example/y/z.png."],
+        ["The image is 1.5 MB (0x1f), at 12:30:01.", "The image is 20 MB (0xff), at 2:30:01."],
+        ["Bad tokens: [1, 2, 3]", "Bad tokens: [7]"],
+        ["Bad word ‘a’ and “b” and `c`.", "Bad word ‘x y’ and “z” and `w`."],
+    ],
+)
+def test_messages_that_differ_in_details_are_of_one_kind(messages):
+    assert len(set(messages)) == 2
+    assert len(set(map(message_kind, messages))) == 1
+
+
+def test_messages_with_other_words_are_of_other_kinds():
+    """An apostrophe inside a word opens no quotation."""
+    messages = ["It can't be read: it isn't JSON.", "It can't be sent: it isn't JSON.", "Bad request.", "Bad image."]
+    assert len(set(map(message_kind, messages))) == len(messages)
+
+
+@pytest.mark.parametrize("part", ["'", '"', "a", "1", "*", "-", "1 ", "req_", "http://"])
+def test_a_long_message_is_reduced_without_delay(part):
+    """Only the beginning counts, so that a server that quotes prompts cannot slow a run down."""
+    assert len(message_kind(part * 1_000_000)) <= 1_000

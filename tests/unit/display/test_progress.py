@@ -184,6 +184,29 @@ def test_failures_are_logged_by_kind_with_three_custom_ids(progress, caplog):
     ]
 
 
+def test_failures_with_figures_of_their_own_are_one_kind(progress, caplog):
+    """The line has the whole message of the first failure."""
+    progress.on_requested(300)
+    for number in range(300):
+        message = f"Your messages resulted in {138_839 + number} tokens."
+        progress.on_failed(Failure(message, 400, "context_length_exceeded"), f"id-{number}")
+    progress.on_finished()
+    assert [line.partition(" The first")[0] for line in caplog.messages if "⚠️" in line] == [
+        "⚠️ 300 requests failed: Your messages resulted in 138839 tokens. (400, context_length_exceeded)."
+    ]
+
+
+def test_more_than_twenty_kinds_of_failures_are_counted_in_one_line(progress, caplog):
+    """A message may quote the row in a way that nothing marks."""
+    progress.on_requested(30)
+    for word in range(30):
+        progress.on_failed(Failure(f"Bad word {'ab' * word}x.", 400), f"id-{word}")
+    progress.on_finished()
+    lines = [line for line in caplog.messages if "⚠️" in line]
+    assert len(lines) == 21
+    assert lines[-1] == "⚠️ 10 more requests failed for 10 other reasons."
+
+
 def test_an_early_end_stray_lines_and_missing_files_are_logged(progress, caplog):
     progress.on_requested(3)
     progress.on_job_created(running(0), shard(3))
