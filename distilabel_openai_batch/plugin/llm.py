@@ -20,6 +20,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_serializer, fiel
 
 from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
 from distilabel_openai_batch.api.model_traits import ModelTraits, TokenLimitParameter, fit_body
+from distilabel_openai_batch.api.no_ops import without_no_ops
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.display.advice import describe_small_limit
 from distilabel_openai_batch.engine.calls import APICall, CallLog
@@ -441,13 +442,15 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             return failed_output(failure, num_generations)
 
     def _adapt(self, call: APICall) -> APICall:
-        """Change the body of a chat to the parameters that the model takes, and keep the request's identity."""
+        """Change a body to the parameters that have an effect and that the model takes; keep the request's identity."""
         # The user denies that the model reasons → a refusal changes the name of the limit alone.
         call.has_default_limit = call.has_default_limit and self.is_reasoning_model is not False
+        body = identity = call.body
         if call.endpoint == CHAT_ENDPOINT:
             identity = adapt_body(call.body, self.token_limit_parameter)
-            call.body = fit_body(identity, self._traits(), has_default_limit=call.has_default_limit)
-            call.identity = None if call.body == identity else identity
+            body = fit_body(identity, self._traits(), has_default_limit=call.has_default_limit)
+        call.body = without_no_ops(body)
+        call.identity = None if call.body == identity else identity
         return call
 
     def _traits(self) -> ModelTraits:

@@ -83,6 +83,20 @@ def test_every_row_is_answered_and_billed_once_in_a_dialect(sandbox, name, tmp_p
     assert sandbox.books().billed == billed
 
 
+@pytest.mark.parametrize("endpoint", ["batch", "sync"])
+@pytest.mark.parametrize("inputs", [PROMPTS, ["Say a word.", "Say another word."]], ids=["chats", "strings"])
+def test_a_server_that_refuses_parameters_without_effect_answers_every_row(sandbox, endpoint, inputs):
+    """Groq refuses `logprobs: false` and `top_logprobs: null`, and others refuse `stop: null`."""
+    refusals = [
+        RequestFailure(contains=part, message="property 'logprobs' is unsupported")
+        for part in ('"logprobs":', '"top_logprobs":', '"stop":null', '"echo":false')
+    ]
+    sandbox.reset(Settings(failures=refusals))
+    sync_below = 100 if endpoint == "sync" else 0
+    llm = load_as_new_process(OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, sync_below=sync_below))
+    assert all(output["generations"][0] for output in llm.generate(inputs))
+
+
 @pytest.mark.parametrize("name", ["aibrix", "llama-stack", "together"])
 def test_partial_results_of_an_expired_batch_are_kept_in_a_dialect(sandbox, name):
     """Half of the job's answers are kept, and only the other half is submitted again."""

@@ -49,6 +49,7 @@ def ask(ledger_dir, first: int, last: int) -> list[str | None]:
 
 
 def test_recorded_answers_are_delivered_without_a_call(sandbox, ledger_dir):
+    """The older release sent `logprobs: false` and `top_logprobs: null`, which this release leaves out."""
     reader = LedgerReader(ledger_dir)
     recorded = [entry.answer.body["choices"][0]["message"]["content"] for entry in reader.answers(reader.scopes()[0])]
 
