@@ -43,7 +43,7 @@ class _PendingRequest:
         request: the request.
         caller: its caller.
         index: its place among the requests of the caller.
-        submitted_at: the time of the call, in seconds since the epoch.
+        submitted_at: the time of the call, in seconds of the monotonic clock.
         attempts: outcomes that were delivered for the request so far.
         overdue: whether its deadline has passed, so that no batch is waited for.
         flush: number of the last flush that contained the request.
@@ -58,14 +58,30 @@ class _PendingRequest:
     flush: int = 0
 
 
+@dataclass(slots=True)
+class _PendingShard:
+    """Pending requests of one endpoint and one model, which fit into one job.
+
+    Attributes:
+        requests: the requests, in the order of their calls.
+        size: bytes of their input file.
+        has_only_retries: whether each request was submitted before, and may wait for a slot.
+    """
+
+    requests: list[_PendingRequest] = field(default_factory=list)
+    size: int = 0
+    has_only_retries: bool = True
+
+
 class CallBuffer:
     """Answer the requests of all callers in as few jobs as possible.
 
     Args:
         answer: answers requests, passes their outcomes to its second argument as they arrive, and returns the ids of
             the batches in progress that are not waited for. Its third argument is the time of the first call, in
-            seconds since the epoch; `None` if no batch is to be waited for.
-        is_full: whether a number of requests and bytes is enough for a job.
+            seconds of the monotonic clock; `None` if no batch is to be waited for.
+        max_requests: requests in a job, at most.
+        max_bytes: bytes of a job's input file, at most.
         max_attempts: jobs that one request is put into, at most.
         not_finished: returns the error to raise when batches are in progress and not waited for.
         task_group: runs the flushes; it outlives the callers.
@@ -85,7 +101,8 @@ class CallBuffer:
     def __init__(
         self,
         answer: Callable[[Sequence[Request], Deliver, float | None], Awaitable[Sequence[str]]],
-        is_full: Callable[[int, int], bool],
+        max_requests: int,
+        max_bytes: int,
         max_attempts: int,
         not_finished: Callable[[Sequence[str]], Exception],
         task_group: TaskGroup,
@@ -97,7 +114,8 @@ class CallBuffer:
         retries_spent: bool = False,
     ) -> None:
         self._answer = answer
-        self._is_full = is_full
+        self._max_requests = max_requests
+        self._max_bytes = max_bytes
         self._max_attempts = max_attempts
         self._not_finished = not_finished
         self._task_group = task_group
@@ -110,9 +128,7 @@ class CallBuffer:
         self._revise = revise
         self._retries_spent = retries_spent
         self._waiting: dict[str, _PendingRequest] = {}
-        self._pending: list[_PendingRequest] = []
-        self._pending_bytes = 0
-        self._only_retries_pending = True
+        self._pending: dict[tuple[str, str], _PendingShard] = {}
         self._flush_scheduled = False
         self._flushes = 0
         self._running_flushes = 0
@@ -139,7 +155,7 @@ class CallBuffer:
             return []
         caller = _Caller([None] * len(requests), len(requests))
         self._observer.on_requested(len(requests))
-        now = time.time()
+        now = time.monotonic()
         with gc_paused():
             for index, request in enumerate(requests):
                 pending = _PendingRequest(request, caller, index, now)
@@ -177,12 +193,21 @@ class CallBuffer:
         self._end_if_idle()
 
     def _add(self, pending: _PendingRequest) -> None:
-        self._pending.append(pending)
-        self._pending_bytes += len(pending.request.body)
+        request = pending.request
+        size, kind = request.size, (request.endpoint, request.model)
+        shard = self._pending.get(kind)
+        # A job takes requests of one kind. Flush exactly one job: the request that exceeds its bytes begins the next.
+        if shard and shard.size + size > self._max_bytes:
+            self._flush(self._pending.pop(kind).requests)
+            shard = None
+        if shard is None:
+            shard = self._pending[kind] = _PendingShard()
+        shard.requests.append(pending)
+        shard.size += size
         # Retries may wait to be batched together: a small job occupies a slot as long as a large one.
-        self._only_retries_pending = self._only_retries_pending and pending.attempts > 0 and not pending.overdue
-        if self._is_full(len(self._pending), self._pending_bytes):
-            self._flush()
+        shard.has_only_retries = shard.has_only_retries and pending.attempts > 0 and not pending.overdue
+        if len(shard.requests) >= self._max_requests or shard.size >= self._max_bytes:
+            self._flush(self._pending.pop(kind).requests)
         else:
             self._schedule_flush()
 
@@ -194,13 +219,16 @@ class CallBuffer:
     async def _flush_when_all_wait(self) -> None:
         await anyio.wait_all_tasks_blocked()
         self._flush_scheduled = False
-        if self._is_held or self._activity.is_busy or (self._only_retries_pending and self._is_crowded()):
+        if self._is_held or self._activity.is_busy:
             return
-        self._flush()
+        shards = self._pending.values()
+        if all(shard.has_only_retries for shard in shards) and self._is_crowded():
+            return
+        pending = [each for shard in shards for each in shard.requests]
+        self._pending.clear()
+        self._flush(pending)
 
-    def _flush(self) -> None:
-        pending, self._pending, self._pending_bytes = self._pending, [], 0
-        self._only_retries_pending = True
+    def _flush(self, pending: Sequence[_PendingRequest]) -> None:
         due = [each for each in pending if self._has_waiting_caller(each)]
         in_time = [each for each in due if not each.overdue]
         overdue = [each for each in due if each.overdue]

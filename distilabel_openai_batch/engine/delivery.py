@@ -21,12 +21,12 @@ def deliver_until(deadline: float, deliver: Deliver) -> Deliver:
     """Return a `deliver` that turns transient failures into `OVERDUE` once the deadline has passed.
 
     Args:
-        deadline: the deadline, in seconds since the epoch; no other job is waited for behind it.
+        deadline: the deadline, in seconds of the monotonic clock; no other job is waited for behind it.
         deliver: receives the outcomes.
     """
 
     def deliver_overdue(outcomes: Mapping[str, Outcome]) -> None:
-        deliver(outcomes if time.time() < deadline else _mark_overdue(outcomes))
+        deliver(outcomes if time.monotonic() < deadline else _mark_overdue(outcomes))
 
     return deliver_overdue
 

@@ -42,7 +42,7 @@ _TRIALS = 3
 
 _LOOK_UP_CHUNK = 5_000
 
-# Deadlines, in seconds since the epoch.
+# Deadlines, in seconds of the monotonic clock.
 _NEVER = float("inf")
 _PASSED = float("-inf")
 
@@ -121,8 +121,8 @@ class Dispatcher:
         Args:
             requests: requests with different `custom_id`s.
             deliver: receives outcomes as they arrive.
-            since: the time of the first call, in seconds since the epoch, from which the deadline counts; `None` if the
-                deadline has passed.
+            since: the time of the first call, in seconds of the monotonic clock, from which the deadline counts; `None`
+                if the deadline has passed.
 
         Returns:
             Ids of the batches that are in progress and not waited for; empty if jobs are waited for.
@@ -155,7 +155,7 @@ class Dispatcher:
         Args:
             requests: the requests.
             deliver: receives outcomes as they arrive.
-            deadline: the time after which no batch is waited for, in seconds since the epoch.
+            deadline: the time after which no batch is waited for, in seconds of the monotonic clock.
             is_first: whether this is the first attempt of the run. If not, a failure in the ledger is the outcome of a
                 job that was just waited for, and is delivered; if so, the request is submitted again.
 
@@ -181,7 +181,7 @@ class Dispatcher:
         if not self._settings.submits:
             deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
             to_submit = []
-        is_sync = len(to_submit) < self._settings.sync_below or time.time() >= deadline
+        is_sync = len(to_submit) < self._settings.sync_below or time.monotonic() >= deadline
         await self._budget.reserve(to_submit, is_sync=is_sync)
         if self._settings.preflight and not is_sync:
             to_submit = await self._try_models(to_submit, deliver)
@@ -343,6 +343,7 @@ class Dispatcher:
         self, job_id: int, requests: Sequence[Request], deliver: Deliver, deadline: float
     ) -> list[str]:
         """Wait for a job that this session, another process, or a process that died has begun."""
+        job_deadline: float | None = None
         while (job := await anyio.to_thread.run_sync(self._ledger.jobs.get, job_id)).state in OPEN_STATES:
             if job_id in self._running_jobs:
                 await self._running_jobs.wait_for(job_id)
@@ -350,8 +351,12 @@ class Dispatcher:
             end: JobEnd | None = None
             with self._running_jobs.running(job_id):
                 owned_job = await anyio.to_thread.run_sync(self._ledger.jobs.take_over, job)
-                # The deadline of a job counts from its intent, perhaps in an earlier run.
-                deadline = min(deadline, job.intended_at + self._settings.deadline)
+                # The deadline of a job counts from its intent, perhaps in an earlier run, whose time only the wall
+                # clock has. The wall clock may be set while the job is waited for → read the wall clock once.
+                if job_deadline is None:
+                    age = max(0.0, time.time() - job.intended_at)
+                    job_deadline = time.monotonic() - age + self._settings.deadline
+                    deadline = min(deadline, job_deadline)
                 if owned_job:
                     await self._budget.expect(requests)
                 if owned_job and owned_job.state in OPEN_STATES:

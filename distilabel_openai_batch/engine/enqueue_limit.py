@@ -85,13 +85,13 @@ class EnqueueLimit:
         refused their batch yet.
 
         Args:
-            deadline: the time until which to wait, in seconds since the epoch.
+            deadline: the time until which to wait, in seconds of the monotonic clock.
 
         Yields:
             The admission of the job; `None` if the deadline passed first.
         """
         with ExitStack() as places, closing(Admission(self)) as admission:
-            with anyio.move_on_after(deadline - time.time()) as waiting:
+            with anyio.move_on_after(deadline - time.monotonic()) as waiting:
                 await self._places.acquire_on_behalf_of(admission)
                 places.callback(self._places.release_on_behalf_of, admission)
                 await admission.begin_trial()

@@ -97,7 +97,7 @@ class _Run:
         deliver: receives outcomes when they are recorded.
         admission: the admission of the job.
         shard: the requests of the job; `None` if the run that planned the job died.
-        deadline: the time after which the job is not waited for, in seconds since the epoch.
+        deadline: the time after which the job is not waited for, in seconds of the monotonic clock.
         batch: the batch as it was last polled; `None` before that.
         uploaded_at: the time of the upload, in seconds of the monotonic clock.
         uploads_left: number of further uploads that the shard may take.
@@ -172,8 +172,8 @@ class JobRunner:
             shard: the requests. Only requests that no other process has submitted meanwhile go into the job.
             deliver: receives outcomes when they are recorded: some answers before the batch has ended, if the server
                 shows them.
-            deadline: the time after which the job is not waited for, in seconds since the epoch. A batch in progress
-                is then cancelled, and its answers are collected.
+            deadline: the time after which the job is not waited for, in seconds of the monotonic clock. A batch in
+                progress is then cancelled, and its answers are collected.
             uploads_left: number of further uploads if the server loses the input file. With 0, the loss is an error.
 
         Raises:
@@ -439,8 +439,8 @@ async def resolve_interrupted_job(api: BatchAPI, ledger: Ledger, job: Job) -> tu
 
 
 async def _wait_until(deadline: float, wait: Callable[[], Awaitable[bool]]) -> bool | None:
-    """Await `wait()`; return `None` at the deadline, which is given in seconds since the epoch."""
-    with anyio.move_on_after(deadline - time.time()):
+    """Await `wait()`; return `None` at the deadline, which is given in seconds of the monotonic clock."""
+    with anyio.move_on_after(deadline - time.monotonic()):
         return await wait()
     return None
 

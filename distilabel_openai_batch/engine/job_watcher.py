@@ -23,7 +23,8 @@ from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job
 
-# A batch that is still in progress this long after its window closed never ends: cancelling takes ten minutes at most.
+# A batch that is still in progress this long after its window closed, and has made no progress for a window and this
+# long, never ends: cancelling takes ten minutes at most.
 # https://platform.openai.com/docs/guides/batch#batch-expiration
 _OVERDUE_SECONDS = 3_600.0
 
@@ -59,6 +60,30 @@ class _GrowingOutput:
         return lines.splitlines(keepends=True)
 
 
+@dataclass(slots=True)
+class _Window:
+    """Time that a batch has until it is cancelled.
+
+    Attributes:
+        begins_at: the time of the creation or of the last progress, in seconds of the monotonic clock.
+        done: number of outcomes that the batch counted then.
+        number: number of windows that the batch gets without any progress.
+    """
+
+    begins_at: float
+    done: int
+    number: int
+
+    def note(self, done: int, polled_at: float) -> None:
+        """Begin a new window if a poll shows more outcomes than before."""
+        if done > self.done:
+            self.done, self.begins_at = done, polled_at
+
+    def ends_at(self, seconds: float) -> float:
+        """Return the time at which the window closes, given the seconds of one window."""
+        return self.begins_at + self.number * seconds
+
+
 class JobWatcher:
     """Poll batches in progress; tasks that wait for different batches share a poll.
 
@@ -90,6 +115,9 @@ class JobWatcher:
         self._poll_lock = anyio.Lock()
         self._polled: dict[str, Batch] = {}
         self._polled_at = float("-inf")
+        # Windows that a batch gets before it is cancelled. If a batch of one slow request is cancelled, a second batch
+        # with the same window would be cancelled too → each cancelled batch doubles the time of the next batches.
+        self._windows = 1
 
     @property
     def batches_in_progress(self) -> tuple[str, ...]:
@@ -99,13 +127,14 @@ class JobWatcher:
     async def watch(self, job: Job, batch: Batch, deliver: Deliver, deadline: float, admission: Admission) -> Batch:
         """Poll a batch until it ends, and deliver the answers that its growing output file shows.
 
-        A batch is cancelled at the deadline, or an hour after its window closed.
+        A batch is cancelled at the deadline, or an hour after its window closed. Each progress of the batch begins a
+        new window, since some servers do not end a batch when its window closes.
 
         Args:
             job: the job of the batch.
             batch: the batch as it was last polled.
             deliver: receives early answers.
-            deadline: the time after which to cancel the batch, in seconds since the epoch.
+            deadline: the time after which to cancel the batch, in seconds of the monotonic clock.
             admission: the admission of the job.
 
         Returns:
@@ -144,26 +173,34 @@ class JobWatcher:
     ) -> Batch:
         polled_at = time.monotonic()
         # A job may have waited for its creation → its age counts from the creation of the batch.
-        created_at = polled_at - max(0.0, time.time() - max(job.intended_at, batch.created_at or 0.0))
+        age = _age(max(job.intended_at, batch.created_at or 0.0))
+        created_at = polled_at - age
+        idle_seconds = age
+        if age > _OVERDUE_SECONDS:
+            idle_seconds = await anyio.to_thread.run_sync(self._seconds_since_progress, job, batch)
+        window = _Window(polled_at - min(age, idle_seconds), _count_done(job, batch), self._windows)
         started_at, cancelled_at = polled_at, None
         recorded, detector = batch, EndDetector()
         while not (batch := detector.judge(batch)).has_ended:
             if batch.status != "validating":
                 admission.accept()
             failpoints.reached(Failpoint.POLLING)
-            is_deadline_passed = time.time() >= deadline
+            window.note(_count_done(job, batch), polled_at)
+            is_deadline_passed = time.monotonic() >= deadline
             is_cancelled = cancelled_at is not None
-            window_ends_at = created_at + self._settings.window_seconds(batch)
-            overdue_at = max(started_at, (cancelled_at or window_ends_at) + _OVERDUE_SECONDS)
+            ends_at = cancelled_at or window.ends_at(self._settings.window_seconds(batch))
+            overdue_at = max(started_at, ends_at + _OVERDUE_SECONDS)
             if polled_at > overdue_at or (is_deadline_passed and not is_cancelled):
                 if is_cancelled:
                     break
                 if is_deadline_passed:
                     self._observer.on_deadline_passed(job.requests - batch.completed, batch)
+                else:
+                    self._windows = max(self._windows, 2 * window.number)
                 await self._api.cancel(batch.id)
                 is_cancelled, cancelled_at = True, polled_at
             due_in = polled_at + self._settings.schedule.interval(polled_at - created_at) - time.monotonic()
-            await anyio.sleep(max(0.0, due_in if is_cancelled else min(due_in, deadline - time.time())))
+            await anyio.sleep(max(0.0, due_in if is_cancelled else min(due_in, deadline - time.monotonic())))
             batch, polled_at = await self._poll(batch, polled_at)
             if _has_progressed(recorded, batch, job.requests):
                 recorded = batch
@@ -172,6 +209,11 @@ class JobWatcher:
                 await self._deliver_early(job, batch, batch.output_file_id, output, deliver)
         self._observer.on_polled(batch)
         return batch
+
+    def _seconds_since_progress(self, job: Job, batch: Batch) -> float:
+        """Return the seconds since a batch last progressed, as far as the ledger and the batch show it."""
+        seen_at, done = self._ledger.jobs.last_progress(job) or (float("-inf"), 0)
+        return 0.0 if _count_done(job, batch) > done else _age(seen_at)
 
     async def _poll(self, batch: Batch, last_polled_at: float) -> tuple[Batch, float]:
         """Poll a batch, or take the result of a poll that another task made since `last_polled_at`.
@@ -219,6 +261,16 @@ class JobWatcher:
         answers = dict(parsed)
         self._ledger.requests.record(row_ids, answers)
         return answers
+
+
+def _count_done(job: Job, batch: Batch) -> int:
+    """Return the number of outcomes that a batch counts: at most the number of its requests, so that progress ends."""
+    return min(batch.completed + batch.failed, job.requests)
+
+
+def _age(moment: float) -> float:
+    """Return the seconds since a moment on the wall clock, in seconds since the epoch; 0 for a moment to come."""
+    return max(0.0, time.time() - moment)
 
 
 def _has_progressed(recorded: Batch, batch: Batch, requests: int) -> bool:

@@ -194,7 +194,8 @@ class _Builder:
         settings = self.settings
         return CallBuffer(
             answer=dispatcher.answer,
-            is_full=lambda requests, size: requests >= settings.max_requests or size >= settings.max_bytes,
+            max_requests=settings.max_requests,
+            max_bytes=settings.max_bytes,
             max_attempts=settings.max_attempts if settings.submits else 1,
             not_finished=self.host.not_finished,
             task_group=task_group,

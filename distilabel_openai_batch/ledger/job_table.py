@@ -42,6 +42,10 @@ _TAKE_OVER = "UPDATE jobs SET owner = ? WHERE id = ? AND owner = ?"
 
 _INSERT_POLL = "INSERT OR REPLACE INTO looks (job, seen_at, completed, failed) VALUES (?, ?, ?, ?)"
 
+_LAST_POLL = """
+    SELECT seen_at, completed + failed FROM looks WHERE job = ? ORDER BY completed + failed DESC, seen_at LIMIT 1
+"""
+
 _UPDATE_TIMELINE = """
     UPDATE jobs SET in_progress_at = ?, finalizing_at = ?, cancelling_at = ?, finished_at = ? WHERE id = ?
 """
@@ -167,6 +171,17 @@ class JobTable:
         with self._connection.transaction() as database:
             database.execute(_INSERT_POLL, poll)
             database.execute(_UPDATE_TIMELINE, (*_timeline(batch).values(), job.id))
+
+    def last_progress(self, job: Job) -> tuple[float, int] | None:
+        """Return the last recorded progress of a job's batch.
+
+        Returns:
+            The time of the first poll that saw the highest count of outcomes, in seconds since the epoch, and the
+            count; `None` for a job without a recorded poll.
+        """
+        with self._connection.reading() as database:
+            row: tuple[float, int] | None = database.execute(_LAST_POLL, (job.id,)).fetchone()
+        return row
 
     def mark_ended(self, job: Job, batch: Batch) -> Job:
         """Record that the batch has a final status."""

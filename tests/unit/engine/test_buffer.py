@@ -18,6 +18,7 @@ from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.errors import InternalError, QuotaError, RequestsFailedError
 
+CHAT = "/v1/chat/completions"
 TRANSIENT = Failure("Try again.", 503)
 PERMANENT = Failure("Bad.", 400, "bad")
 
@@ -62,7 +63,20 @@ def answer(custom_id: str, time: int = 1) -> Answer:
 
 
 def requests(*custom_ids: str) -> list[Request]:
-    return [Request(custom_id, "/v1/chat/completions", "m", b"{}") for custom_id in custom_ids]
+    return [Request(custom_id, CHAT, "m", b"{}") for custom_id in custom_ids]
+
+
+class Body:
+    """Body that has a length only."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bytes__(self) -> bytes:
+        return bytes(self.size)
 
 
 class Recorder(Observer):
@@ -90,12 +104,14 @@ async def buffering(
     is_crowded: Callable[[], bool] = lambda: False,
     activity: Activity | None = None,
     observer: Observer | None = None,
+    max_bytes: int = 1_000_000,
     **arguments,
 ):
     async with anyio.create_task_group() as task_group:
         yield CallBuffer(
             answer=server.answer,
-            is_full=lambda requests, size: requests >= max_requests,
+            max_requests=max_requests,
+            max_bytes=max_bytes,
             max_attempts=max_attempts,
             not_finished=lambda batch_ids: NotFinished(*batch_ids),
             task_group=task_group,
@@ -139,6 +155,38 @@ async def test_a_full_job_is_flushed_at_once():
     async with buffering(server, max_requests=2) as buffer:
         await submit_all(buffer, [["a", "b", "c"], ["d", "e"]])
     assert server.flushes == [["a", "b"], ["c", "d"], ["e"]]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "jobs"),
+    [(150, 2_000_200, [99, 51]), (250, 1_000_500, [199, 51]), (200, 1_000_000, [200]), (3, 150_000_000, [1, 1, 1])],
+    ids=["150 images", "250 long prompts", "exactly one job", "one request in each job"],
+)
+async def test_a_flush_fills_a_job_to_its_bytes(count, size, jobs):
+    """The request that exceeds the bytes begins the next job."""
+    server = Server(answer)
+    line = Request("", CHAT, "m", b"").size
+    sent = [Request(f"{number:04}", CHAT, "m", Body(size - line - 4)) for number in range(count)]
+    async with buffering(server, 50_000, max_bytes=200_000_000) as buffer:
+        await buffer.submit(sent)
+    assert [len(flush) for flush in server.flushes] == jobs
+
+
+async def test_requests_of_another_model_do_not_shorten_a_job():
+    server = Server(answer)
+    sent = [Request(f"{model}{number}", CHAT, model, b"{}") for number in range(3) for model in "ab"]
+    async with buffering(server, max_requests=2) as buffer:
+        await buffer.submit(sent)
+    assert server.flushes == [["a0", "a1"], ["b0", "b1"], ["a2", "b2"]]
+
+
+async def test_retries_are_cut_by_bytes_too():
+    server = Server(lambda custom_id, time: TRANSIENT if time == 1 else answer(custom_id))
+    line = Request("", CHAT, "m", b"").size
+    sent = [Request(f"{number:04}", CHAT, "m", Body(100 - line - 4)) for number in range(5)]
+    async with buffering(server, max_bytes=250) as buffer:
+        await buffer.submit(sent)
+    assert [len(flush) for flush in server.flushes] == [2, 2, 2, 2, 2]
 
 
 async def test_retries_wait_to_be_batched_together_while_jobs_wait_for_others():

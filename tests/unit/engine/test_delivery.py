@@ -27,5 +27,5 @@ def test_deliver_answers_drops_failures():
 def test_transient_failures_are_overdue_after_the_deadline(seconds_left, transient):
     """No other job is waited for then; answers and permanent failures stay as they are."""
     delivered = {}
-    deliver_until(time.time() + seconds_left, delivered.update)(OUTCOMES)
+    deliver_until(time.monotonic() + seconds_left, delivered.update)(OUTCOMES)
     assert delivered == {"answered": ANSWER, "transient": transient, "permanent": PERMANENT}

@@ -225,7 +225,7 @@ class Parts:
     ) -> tuple[dict[str, Outcome], list[str]]:
         """Answer requests; return the delivered outcomes, and the ids of the batches in progress."""
         delivered: dict[str, Outcome] = {}
-        since = None if is_late else time.time()
+        since = None if is_late else time.monotonic()
         in_progress = await self.dispatcher(**settings).answer(requests, delivered.update, since)
         return delivered, in_progress
 
@@ -317,6 +317,26 @@ async def test_the_job_of_a_dead_process_is_taken_over(parts, other, waits):
     assert parts.job_runner.submitted == []
 
 
+@pytest.mark.parametrize("age", [-3_600.0, 0.0, 600.0], ids=["planned by a fast clock", "new", "old"])
+async def test_the_deadline_of_a_job_counts_from_its_intent(parts, other, age, monkeypatch):
+    """A job whose intent lies in the future, since the wall clock was set back, counts as new."""
+    create(other, other.jobs.plan(Shard.of(REQUESTS))[0])
+    other.close()
+    other.owner = ""
+    deadlines: list[float] = []
+    resume = parts.job_runner.resume
+
+    async def note_deadline(job: Job, deliver, deadline: float) -> JobEnd:
+        deadlines.append(deadline)
+        return await resume(job, deliver, deadline)
+
+    parts.job_runner.resume = note_deadline
+    now, started = time.time(), time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: now + age)
+    await parts.answer(deadline=1_000.0)
+    assert 0.0 <= deadlines[0] - (started + 1_000.0 - max(0.0, age)) < 60.0
+
+
 async def test_a_failure_in_a_job_that_was_waited_for_is_delivered(parts, other):
     """The buffer decides whether to submit the request again."""
     create(other, other.jobs.plan(Shard.of(REQUESTS))[0])
@@ -334,7 +354,7 @@ async def test_requests_of_two_flushes_that_overlap_are_submitted_once(parts):
 
     async with anyio.create_task_group() as task_group:
         for outcomes in delivered:
-            task_group.start_soon(dispatcher.answer, REQUESTS, outcomes.update, time.time())
+            task_group.start_soon(dispatcher.answer, REQUESTS, outcomes.update, time.monotonic())
         await anyio.sleep(0.05)
         parts.job_runner.gate.set()
     assert delivered == [answers(), answers()]
@@ -428,12 +448,12 @@ async def test_the_preflight_submits_one_request_of_each_model(parts):
     """A model is tried once; the other requests go into a batch."""
     other_model = Request("1" * 32 + "-0", REQUESTS[0].endpoint, "gpt-4o", b"{}")
     dispatcher, delivered = parts.dispatcher(preflight=True), {}
-    await dispatcher.answer([*REQUESTS, other_model], delivered.update, time.time())
+    await dispatcher.answer([*REQUESTS, other_model], delivered.update, time.monotonic())
     assert delivered == answers([*REQUESTS, other_model])
     assert sorted(parts.sync_runner.submitted) == [IDS[:1], [other_model.custom_id]]
     assert parts.job_runner.submitted == [IDS[1:]]
 
-    await dispatcher.answer([with_another_id(REQUESTS[0])], delivered.update, time.time())
+    await dispatcher.answer([with_another_id(REQUESTS[0])], delivered.update, time.monotonic())
     assert len(parts.sync_runner.submitted) == 2
 
 
@@ -503,5 +523,5 @@ async def test_the_first_error_cancels_the_other_shards_and_is_raised_alone(part
 
     parts.job_runner.submit = submit
     with pytest.raises(RunError, match="withdrawn"):
-        await parts.dispatcher(max_requests=1).answer(REQUESTS, ignore, time.time())
+        await parts.dispatcher(max_requests=1).answer(REQUESTS, ignore, time.monotonic())
     assert sorted(ended) == [IDS[0], *IDS[2:]]

@@ -212,9 +212,9 @@ async def test_a_job_is_not_admitted_after_its_deadline(max_jobs):
     async with AsyncExitStack() as stack:
         for _ in range(min(max_jobs, 8)):
             assert await stack.enter_async_context(limit.admit())
-        async with limit.admit(time.time() + 0.01) as admission:
+        async with limit.admit(time.monotonic() + 0.01) as admission:
             assert admission is None
-    async with limit.admit(time.time() + 5.0) as admission:
+    async with limit.admit(time.monotonic() + 5.0) as admission:
         assert admission
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -18,8 +19,11 @@ from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.job_runner import JobEnding
 from distilabel_openai_batch.engine.job_watcher import JobWatcher
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.settings import PollSchedule
+from distilabel_openai_batch.ledger import job_table
 from distilabel_openai_batch.ledger.reader import LedgerReader
-from distilabel_openai_batch.ledger.states import JobState
+from distilabel_openai_batch.ledger.states import Job, JobState
+from tests.support.batch_api import Clock
 from tests.unit.engine.conftest import FAST_SETTINGS
 from tests.unit.engine.fake_batch_api import CountingBatchAPI, FakeBatchAPI, ignore, make_shard
 
@@ -141,10 +145,98 @@ def test_a_batch_is_cancelled_at_the_deadline(make_runner, leave_job):
 
     api = FakeBatchAPI("in_progress")
     job = leave_job(api, JobState.CREATED, make_shard())
-    end = anyio.run(make_runner(api, Recorder()).resume, job, ignore, time.time() + 0.01)
+    end = anyio.run(make_runner(api, Recorder()).resume, job, ignore, time.monotonic() + 0.01)
     assert end.ending is JobEnding.COLLECTED
     assert api.calls.count("cancel") == 1
     assert Recorder.events == [(3, "batch_0")]
+
+
+class SlowAPI(FakeBatchAPI):
+    """Batch API whose batch answers its requests in equal times, and does not end when its window closes.
+
+    Args:
+        clock: the clock of the server.
+        hours: the hours that the batch takes.
+        requests: the number of requests.
+    """
+
+    def __init__(self, clock: Clock, hours: float, requests: int = 3) -> None:
+        super().__init__("in_progress")
+        self._clock = clock
+        self._seconds = hours * HOURS
+        self.requests = requests
+        self.began_at = clock.time()
+
+    def batch(self, batch_id: str) -> Batch:
+        done = int(self.requests * (self._clock.time() - self.began_at) / self._seconds)
+        if "cancel" not in self.calls and done >= self.requests:
+            self.statuses = ["completed"]
+        return replace(super().batch(batch_id), completed=min(done, self.requests), created_at=self.began_at)
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    """Return the fake clock of the watcher."""
+    clock = Clock()
+    monkeypatch.setattr(job_watcher, "time", clock)
+    fake = SimpleNamespace(sleep=clock.sleep, to_thread=anyio.to_thread, Lock=anyio.Lock)
+    monkeypatch.setattr(job_watcher, "anyio", fake)
+    return clock
+
+
+@pytest.fixture
+def watch_slowly(clock, ledger, scratch_dir, leave_job, admission):
+    """Return a function that watches the batch of a server by one watcher, and returns the last status."""
+    settings = replace(FAST_SETTINGS, schedule=PollSchedule(60.0, 600.0))
+    watcher = JobWatcher(FakeBatchAPI(), ledger, settings, scratch_dir, Observer())
+
+    async def watch(api: SlowAPI, job: Job | None = None, deadline: float = float("inf")) -> str:
+        job = job or leave_job(api, JobState.CREATED, make_shard(api.requests))
+        watcher._api = api
+        job = replace(job, intended_at=api.began_at)
+        return (await watcher.watch(job, api.batch("batch_0"), ignore, deadline, admission)).status
+
+    return watch
+
+
+@pytest.mark.parametrize(("hours", "status"), [(30, "completed"), (70, "completed"), (200, "cancelled")])
+async def test_a_batch_that_progresses_is_not_cancelled_when_its_window_closes(clock, watch_slowly, hours, status):
+    """Without progress for a window and an hour, the batch is cancelled."""
+    assert await watch_slowly(SlowAPI(clock, hours)) == status
+
+
+async def test_progress_that_an_earlier_run_recorded_counts(clock, ledger, watch_slowly, monkeypatch):
+    """The second run begins ten hours after the last progress, and cancels the batch fifteen hours later."""
+    api = SlowAPI(clock, 300)
+    job, _ = ledger.jobs.plan(make_shard())
+    clock.now += 100 * HOURS
+    monkeypatch.setattr(job_table, "time", clock)
+    ledger.jobs.record_progress(job, Batch("batch_0", "in_progress", completed=1))
+    clock.now += 10 * HOURS
+    assert await watch_slowly(api, job) == "cancelled"
+    assert 125.0 <= clock.now / HOURS < 126.5
+
+
+async def test_progress_between_two_runs_counts(clock, watch_slowly):
+    """The time of the progress is unknown → the window begins with the second run."""
+    api = SlowAPI(clock, 72)
+    clock.now += 40 * HOURS
+    assert await watch_slowly(api) == "completed"
+
+
+async def test_each_cancelled_batch_doubles_the_window_of_later_batches(clock, watch_slowly):
+    """A batch of one request shows no progress: the second batch gets twice the window, and ends."""
+    assert await watch_slowly(SlowAPI(clock, 40, requests=1)) == "cancelled"
+    assert 25.0 < clock.now / HOURS < 27.0
+    assert await watch_slowly(SlowAPI(clock, 40, requests=1)) == "completed"
+
+
+@pytest.mark.parametrize("change", [-HOURS, 10 * HOURS], ids=["back", "forward"])
+async def test_a_change_of_the_wall_clock_moves_no_deadline(clock, watch_slowly, monkeypatch, change):
+    api = SlowAPI(clock, 20)
+    monkeypatch.setattr(clock, "time", lambda: 1_700_000_000.0 + clock.now + (change if clock.now else 0.0))
+    assert await watch_slowly(api, deadline=3 * HOURS) == "cancelled"
+    assert 3.0 <= clock.now / HOURS < 3.5
 
 
 def test_progress_is_recorded_at_each_status_and_at_each_fiftieth_of_the_requests(ledger, make_runner, leave_job):
