@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.addresses import is_same_server, public_address
 from distilabel_openai_batch.cli.output import LOGGER
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
@@ -86,7 +86,7 @@ def open_reader(ledger_dir: Path | None) -> LedgerReader:
 
 def is_selected(name: ScopeName, scope: str | None, base_url: str | None) -> bool:
     """Return whether a scope has the given name (label, pipeline or full name) and server; `None` selects any."""
-    is_at_server = base_url is None or public_address(base_url).rstrip("/") == name.base_url.rstrip("/")
+    is_at_server = base_url is None or is_same_server(public_address(base_url), name.base_url)
     return is_at_server and (scope is None or scope in (name.label, name.pipeline, name.full_label))
 
 
@@ -114,7 +114,9 @@ def select_scopes(reader: LedgerReader, scope: str | None, base_url: str | None)
         names = [entry.name.label for entry in entries]
         hint = f"Its scopes: {shortlist(names, scope)}" if names else "The ledger is empty."
         raise OpenAIBatchError(f"The ledger has no scope {scope}{_at(base_url)}. {hint}")
-    return selected
+    # A ledger may have two spellings of one server → prefer the given one.
+    given = (base_url or "").rstrip("/")
+    return [entry for entry in selected if entry.name.base_url.rstrip("/") == given] or selected
 
 
 def select_one_scope(reader: LedgerReader, scope: str | None, base_url: str | None) -> ScopeEntry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import anyio
 import typer
 
-from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.addresses import is_same_server, public_address
 from distilabel_openai_batch.cli.application import app
 from distilabel_openai_batch.cli.arguments import (
     BaseUrlOption,
@@ -79,7 +80,7 @@ def watch(
             async with access.open(LONG_PATIENCE, LOGGER) as api:
                 return await watch_jobs(
                     api,
-                    lambda: [job for job in open_jobs() if job.scope.base_url == server],
+                    lambda: [job for job in open_jobs() if is_same_server(job.scope.base_url, server)],
                     bars.show,
                     max(interval, _SHORTEST_INTERVAL_SECONDS),
                     reader.is_in_use,
@@ -206,7 +207,9 @@ def _scope_for_import(reader: LedgerReader, scope: str, base_url: str | None) ->
             return name
     pipeline, _, task = scope.partition("//" if "//" in scope else "/")
     address = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-    return ScopeName(pipeline, task, f"{public_address(address.strip()).rstrip('/')}/")
+    # A run has the scheme and the host in lower case.
+    spelling = re.sub("^[^/]*//[^/]*", lambda match: match[0].lower(), public_address(address.strip()))
+    return ScopeName(pipeline, task, f"{spelling.rstrip('/')}/")
 
 
 @app.command()

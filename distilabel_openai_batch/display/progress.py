@@ -18,6 +18,7 @@ from distilabel_openai_batch.display.bars import count_statuses
 from distilabel_openai_batch.display.live import Display
 from distilabel_openai_batch.display.run_bars import RunBars
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.pricing.run_costs import RunCosts
 from distilabel_openai_batch.text import message_kind, plural
@@ -254,6 +255,15 @@ class Progress(Observer):
         self._logger.warning(
             f"⚠️ Batch {batch.id} counts {plural(requests, 'answer')} that its files do not contain. The requests are"
             " submitted again, and may be billed twice."
+        )
+
+    def on_answers_elsewhere(self, scope: ScopeName, answered: int, sampled: int) -> None:
+        """Log that another scope has answers to the requests, and the way to use the answers."""
+        place = f"'{scope.label}' at {scope.base_url}"
+        self._logger.warning(
+            f"⚠️ The ledger has answers to {answered:,} of {sampled:,} sampled requests in another scope, {place}. A"
+            " run uses the answers of its own scope only, so these requests are billed again. To use the answers, stop,"
+            " and run with the names of pipeline, Task or script and with the `base_url` of that scope."
         )
 
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:

@@ -96,6 +96,7 @@ class CallBuffer:
 
     Attributes:
         error: the error of `fail`, which every caller gets; `None` while the run goes on.
+        delivered: the `custom_id`s of the answers that callers received.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class CallBuffer:
         self.error: Exception | None = None
         self._failed: list[tuple[_PendingRequest, Failure]] = []
         self._answers = 0
+        self.delivered: list[str] = []
 
     async def submit(self, requests: Sequence[Request]) -> list[Outcome]:
         """Wait until each request has an outcome.
@@ -281,6 +283,7 @@ class CallBuffer:
             pending.attempts += 1
             if isinstance(outcome, Answer):
                 answers += 1
+                self.delivered.append(custom_id)
                 self._settle(pending, outcome)
             elif errors.is_out_of_quota(outcome.code):
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))

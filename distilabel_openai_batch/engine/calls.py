@@ -112,10 +112,10 @@ class CallLog:
 
 
 class ScopeMemory:
-    """Memory of a process for one scope: the `custom_id`s in use.
+    """Memory of a run for one scope: the `custom_id`s in use.
 
-    Equal requests of one run are told apart by an occurrence number. A later process counts from 0 again, and so finds
-    the answers of an earlier run in the same order. Several threads may use one memory.
+    Equal requests of one run are told apart by an occurrence number. A later run counts from 0 again, and so finds the
+    answers of an earlier run in the same order. Several threads may use one memory.
 
     Attributes:
         server_searched: whether the server was searched for batches that the ledger does not know.
@@ -153,4 +153,5 @@ class ScopeMemory:
 
 
 scope_memories: defaultdict[tuple[Path, ScopeName], ScopeMemory] = defaultdict(ScopeMemory)
-"""Memories of this process, by the ledger's directory and the scope."""
+"""Memories of this process, by the ledger's directory and the scope. Runs of a `SessionPool` count for themselves, and
+share the search of the server."""

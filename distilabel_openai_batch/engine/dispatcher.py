@@ -28,6 +28,7 @@ from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.settings import DispatchSettings
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
+from distilabel_openai_batch.engine.twin_scopes import TwinScopes
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import OPEN_STATES
 from distilabel_openai_batch.pricing.budget import NO_BUDGET, NoBudget
@@ -87,6 +88,7 @@ class Dispatcher:
         observer: receives the events of the run.
         traits: traits of the server's models.
         budget: the limit of spending.
+        twins: searches other scopes for answers to the requests; `None` for no search.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class Dispatcher:
         observer: Observer,
         traits: LearnedTraits,
         budget: NoBudget = NO_BUDGET,
+        twins: TwinScopes | None = None,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -112,6 +115,7 @@ class Dispatcher:
         self._observer = observer
         self._traits = traits
         self._budget = budget
+        self._twins = twins
         self._tried_models: set[tuple[str, str]] = set()
         self._look_up_lock = anyio.Lock()
 
@@ -181,6 +185,8 @@ class Dispatcher:
         if not self._settings.submits:
             deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
             to_submit = []
+        if self._twins and is_first and to_submit:
+            await self._twins.search(to_submit)
         is_sync = len(to_submit) < self._settings.sync_below or time.monotonic() >= deadline
         await self._budget.reserve(to_submit, is_sync=is_sync)
         if self._settings.preflight and not is_sync:

@@ -128,6 +128,15 @@ class Observer:
             requests: number of missing answers, which may be billed again.
         """
 
+    def on_answers_elsewhere(self, scope: ScopeName, answered: int, sampled: int) -> None:
+        """Receive another scope that has answers to requests which are about to be submitted.
+
+        Args:
+            scope: the other scope.
+            answered: number of the sampled requests that have an answer there.
+            sampled: number of the sampled requests.
+        """
+
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
         """Receive the outcome of a synchronous request, which is billed at the full price.
 

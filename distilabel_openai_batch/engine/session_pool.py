@@ -38,6 +38,7 @@ from distilabel_openai_batch.engine.session import Session, SessionParts
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
+from distilabel_openai_batch.engine.twin_scopes import TwinScopes
 from distilabel_openai_batch.errors import LedgerError, RunError, as_run_error
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -56,6 +57,8 @@ class Host:
         interruption: returns the error to raise if the process was asked to stop, `None` otherwise; its argument holds
             the ids of the batches in progress.
         not_finished: returns the error to raise for batches in progress that are not waited for, given their ids.
+        execution: returns an object that stands for the running cell, statement or script; a new object begins a run.
+            `None` goes on with the run.
     """
 
     logger: logging.Logger
@@ -63,10 +66,12 @@ class Host:
     observer: Callable[[ScopeName], Observer]
     interruption: Callable[[Sequence[str]], Exception | None]
     not_finished: Callable[[Sequence[str]], Exception]
+    execution: Callable[[], object] = lambda: None
 
 
 @asynccontextmanager
-async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]:
+async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | None = None) -> AsyncIterator[Session]:
+    """Open a session; its `memory` is that of a run, by default that of the process."""
     client = sdk_client(
         settings.base_url,
         settings.api_key,
@@ -75,12 +80,11 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
         azure_api_version=settings.azure_api_version,
     )
     # A password or a query does not identify a server, and is written to no file.
-    base_url = public_address(str(client.base_url))
-    scope = host.scope_name(base_url)
-    observer = host.observer(scope)
-    # A loader submits the requests of its submitter again, in the same process too, so it counts from 0.
-    memory = ScopeMemory() if settings.run else scope_memories[settings.ledger_dir, scope]
+    scope = host.scope_name(public_address(str(client.base_url)))
     ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, scope)
+    observer = host.observer(ledger.scope)
+    # A loader submits the requests of its submitter again, in the same process too, so it counts from 0.
+    process_memory = ScopeMemory() if settings.run else scope_memories[settings.ledger_dir, ledger.scope]
     with (
         closing(ledger),
         scratch_directory() as temporary,
@@ -90,22 +94,23 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
             builder = _Builder(
                 settings=settings,
                 host=host,
-                scope=scope,
+                scope=ledger.scope,
                 api=BatchAPI(client, settings.patience, host.logger, settings.retention),
                 ledger=ledger,
                 observer=observer,
-                memory=memory,
+                memory=process_memory if settings.run or memory is None else memory,
+                is_server_searched=process_memory.server_searched,
                 bodies=bodies,
                 directory=temporary,
                 failure_log=FailureLog(await anyio.to_thread.run_sync(ledger.row_failures.list_rejected)),
             )
-            session = builder.session(base_url, task_group)
+            session = builder.session(task_group)
             try:
                 yield session
             finally:
                 # With `reuse_answers=False` adoption is skipped, so do not mark this scope as searched.
                 if settings.reuse_answers and not builder.adopter.is_due:
-                    memory.server_searched = True
+                    process_memory.server_searched = True
                 # No run depends on this record → do not hide another error.
                 with anyio.CancelScope(shield=True), suppress(LedgerError):
                     await anyio.to_thread.run_sync(builder.failure_log.record, ledger)
@@ -114,7 +119,7 @@ async def _open(settings: SessionSettings, host: Host) -> AsyncIterator[Session]
         # If a caller was cancelled we cannot tell which answers it consumed; mark none as delivered.
         if builder.buffer.error is None and not session.was_interrupted:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(ledger.requests.mark_delivered)
+                await anyio.to_thread.run_sync(ledger.requests.mark_delivered, builder.buffer.delivered)
 
 
 @dataclass(slots=True)
@@ -128,15 +133,16 @@ class _Builder:
     ledger: Ledger
     observer: Observer
     memory: ScopeMemory
+    is_server_searched: bool
     bodies: BodyStore
     directory: Path
     failure_log: FailureLog
     adopter: Adopter = field(init=False)
     buffer: CallBuffer = field(init=False)
 
-    def session(self, base_url: str, task_group: TaskGroup) -> Session:
+    def session(self, task_group: TaskGroup) -> Session:
         """Return a session whose jobs run in the task group."""
-        settings, run = self.settings, self.settings.run
+        settings, run, base_url = self.settings, self.settings.run, self.scope.base_url
         traits = LearnedTraits(self.ledger.refused_parameters, self.bodies, self.observer)
         scope_key = (SCOPE_METADATA, digest_body(base_url, "", orjson.dumps([self.scope.pipeline, self.scope.task])))
         metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
@@ -163,6 +169,7 @@ class _Builder:
             observer=self.observer,
             budget=settings.budget,
             traits=traits,
+            twins=TwinScopes(self.ledger, self.observer) if settings.reuse_answers else None,
         )
         self.buffer = self._buffer(dispatcher, limit, running_jobs, traits, task_group)
         task_group.start_soon(self._watch_for_interruption, job_runner)
@@ -216,7 +223,7 @@ class _Builder:
             scope_key=scope_key,
             directory=self.directory,
             observer=self.observer,
-            is_due=self.settings.reuse_answers and not self.memory.server_searched,
+            is_due=self.settings.reuse_answers and not self.is_server_searched,
             selected_batches=run.only_batches if run else (),
             # A run that submits has to know every batch that was created since.
             lists_others=self.settings.submits or not (run and run.only_batches),
@@ -248,6 +255,9 @@ class SessionPool:
     The first user opens a session and the last one closes it. The session lives in a task of its own, so that a
     cancelled user does not cancel it. The pool uses asyncio, as distilabel does.
 
+    A pool begins a run, and so does each further execution of code at the top level, such as a cell of a notebook.
+    Equal requests of a run are different requests; the next run finds their answers.
+
     Args:
         settings: the settings of each session.
         host: the program around the engine.
@@ -255,6 +265,9 @@ class SessionPool:
 
     def __init__(self, settings: SessionSettings, host: Host) -> None:
         self._open = partial(_open, settings, host)
+        self._find_execution = host.execution
+        self._execution: object = None
+        self._memory = ScopeMemory()
         self._shared: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[_SharedSession, asyncio.Task[None]]]
         self._shared = WeakKeyDictionary()
 
@@ -268,7 +281,7 @@ class SessionPool:
         loop = asyncio.get_running_loop()
         if loop not in self._shared:
             shared = _SharedSession()
-            self._shared[loop] = shared, loop.create_task(self._run(shared))
+            self._shared[loop] = shared, loop.create_task(self._run(shared, self._find_memory()))
         shared, task = self._shared[loop]
         shared.users += 1
         try:
@@ -289,9 +302,16 @@ class SessionPool:
                 with anyio.CancelScope(shield=True):
                     await asyncio.wait([task])
 
-    async def _run(self, shared: _SharedSession) -> None:
+    def _find_memory(self) -> ScopeMemory:
+        """Return the memory of the run, which a new execution begins."""
+        execution = self._find_execution()
+        if execution is not None and execution is not self._execution:
+            self._execution, self._memory = execution, ScopeMemory()
+        return self._memory
+
+    async def _run(self, shared: _SharedSession, memory: ScopeMemory) -> None:
         try:
-            async with self._open() as shared.session:
+            async with self._open(memory) as shared.session:
                 shared.opened.set()
                 await shared.unused.wait()
         except Exception as error:

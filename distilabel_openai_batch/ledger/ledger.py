@@ -14,6 +14,7 @@ from distilabel_openai_batch.ledger.adopted_jobs import AdoptedJobs
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.job_table import JobTable
+from distilabel_openai_batch.ledger.other_scopes import OtherScopes
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
 from distilabel_openai_batch.ledger.request_table import RequestTable
@@ -28,6 +29,8 @@ class Ledger:
 
     Attributes:
         path: the ledger file.
+        scope: the scope of all requests. If an earlier run of the scope spelled the server's address in another way,
+            `scope` has the earlier spelling.
         owner: the session's id, in the column `jobs.owner` of its jobs.
         connection: SQLite's connection and its lock.
         requests: the scope's requests: look-up, record, delivery.
@@ -35,6 +38,7 @@ class Ledger:
         adopted_jobs: insertion of batches that the server has, and the ledger does not.
         submissions: rows and jobs of submissions.
         refused_parameters: parameters that the server refused for its models.
+        other_scopes: the scopes besides the session's own scope.
         row_failures: answers that lack a generation, and rows that no request was sent for.
 
     Args:
@@ -55,17 +59,19 @@ class Ledger:
             raise LedgerError(f"The ledger {self.path} cannot be opened: {error}") from None
         try:
             self.connection = Connection(self.path, owners.opening_lock_path)
+            scope_row = ScopeRow(self.connection, scope)
         except BaseException:
             owners.release()
             raise
-        scope_row = ScopeRow(self.connection, scope)
+        self.scope = scope_row.name
         self._owners = owners
         self.owner = owners.own_id
         self.requests = RequestTable(self.connection, scope_row, owners)
         self.jobs = JobTable(self.connection, scope_row, owners, self.requests)
         self.adopted_jobs = AdoptedJobs(self.connection, scope_row, owners, self.requests)
         self.submissions = Submissions(self.connection, scope_row)
-        self.refused_parameters = RefusedParameters(self.connection, scope.base_url)
+        self.refused_parameters = RefusedParameters(self.connection, self.scope.base_url)
+        self.other_scopes = OtherScopes(self.connection, scope_row)
         self.row_failures = RowFailures(self.connection, scope_row, owners)
 
     def close(self) -> None:

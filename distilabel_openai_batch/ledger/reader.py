@@ -108,6 +108,8 @@ _ANSWERS = """
     WHERE requests.scope = ? AND requests.id > ? AND requests.state = 'answered' ORDER BY requests.id LIMIT ?
 """
 
+_ADDRESSES = "SELECT base_url FROM scopes WHERE pipeline = ? AND task = ? ORDER BY id"
+
 _SUBMITTED = """
     SELECT custom_id
     FROM requests JOIN scopes ON scopes.id = requests.scope JOIN jobs ON jobs.id = job
@@ -200,6 +202,17 @@ class LedgerReader:
         """
         for custom_id, batch_id, tokens_in, tokens_out, line in self._query_in_parts(_ANSWERS, scope):
             yield AnswerEntry(custom_id, batch_id, Answer(line, (tokens_in or 0, tokens_out or 0)))
+
+    def addresses(self, scope: ScopeName) -> list[str]:
+        """Return the servers' addresses with which the file has a pipeline and a Task, oldest first.
+
+        Args:
+            scope: a scope with the names of pipeline and Task.
+
+        Raises:
+            LedgerError: there is no ledger, or the file cannot be read.
+        """
+        return [address for (address,) in self._query(_ADDRESSES, (scope.pipeline, scope.task))]
 
     def find_submitted(self, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
         """Return the requests that have an answer or are pending in a job, and so will not be submitted again.

@@ -14,8 +14,8 @@ from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import FAILED, OPEN_STATES, PENDING, Job, KnownRequest
 
-# Requests per statement in `claim`: far above the fixed cost of a statement, far below a second.
-_CLAIM_CHUNK = 5_000
+# Requests per statement: far above the fixed cost of a statement, far below a second.
+_CHUNK = 5_000
 
 # The requests of a dropped job are pending in the file, and free to be held by a further job.
 _LOOK_UP = """
@@ -76,7 +76,10 @@ _NEXT_OCCURRENCE = """
     FROM requests WHERE scope = ? AND custom_id > ? AND custom_id < ? AND handed_over
 """
 
-_MARK_DELIVERED = "UPDATE requests SET handed_over = 1 WHERE scope = ? AND state = 'answered' AND NOT handed_over"
+_MARK_DELIVERED = """
+    UPDATE requests SET handed_over = 1
+    WHERE scope = ? AND custom_id IN (SELECT value FROM json_each(?)) AND state = 'answered' AND NOT handed_over
+"""
 
 _OPEN_JOBS = """
     SELECT id, owner, EXISTS (SELECT 1 FROM requests WHERE job = jobs.id AND state = 'asked')
@@ -131,8 +134,8 @@ class RequestTable:
         """
         claimed: list[str] = []
         scope_id = self._scope.id
-        for start in range(0, len(custom_ids), _CLAIM_CHUNK):
-            chunk = custom_ids[start : start + _CLAIM_CHUNK]
+        for start in range(0, len(custom_ids), _CHUNK):
+            chunk = custom_ids[start : start + _CHUNK]
             is_free = dict(database.execute(_FIND_FREE, (scope_id, orjson.dumps(chunk).decode())))
             database.executemany(
                 _INSERT_CLAIMED, ((scope_id, custom_id, job_id) for custom_id in chunk if custom_id not in is_free)
@@ -190,10 +193,17 @@ class RequestTable:
             [number] = database.execute(_NEXT_OCCURRENCE, parameters).fetchone()
         return int(number)
 
-    def mark_delivered(self) -> None:
-        """Mark all answers as delivered, at the end of a run that succeeded."""
+    def mark_delivered(self, custom_ids: Sequence[str]) -> None:
+        """Mark answers as delivered, at the end of a run that succeeded.
+
+        Args:
+            custom_ids: the answers that the run delivered. Another run may have recorded further answers, which its
+                callers still wait for.
+        """
         with self._connection.transaction() as database:
-            database.execute(_MARK_DELIVERED, (self._scope.id,))
+            for start in range(0, len(custom_ids), _CHUNK):
+                chunk = orjson.dumps(custom_ids[start : start + _CHUNK]).decode()
+                database.execute(_MARK_DELIVERED, (self._scope.id, chunk))
 
     def forget(self) -> int:
         """Delete the scope's requests and answers, so that a later run submits the requests again.

@@ -36,6 +36,7 @@ from distilabel_openai_batch.hooks import row_groups
 from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.reader import LedgerReader
+from distilabel_openai_batch.ledger.scope_row import recorded_spelling
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations.unknown_names import unknown_fields, unknown_parameters
 from distilabel_openai_batch.plugin import row_sources
@@ -282,7 +283,7 @@ class _PipelineEstimator:
         except Exception as error:
             raise OpenAIBatchError(f"The step '{name}' cannot be loaded: {error}") from error
         settings = client.session_settings()
-        recorder = _RequestRecorder(f"{public_address(str(settings.base_url).strip()).rstrip('/')}/", settings)
+        recorder = _RequestRecorder(self._recorded_address(name, step, client), settings)
         client.use_sessions(recorder)
         if task is step:
             groups: Iterable[tuple[_Rows, ...]] = row_groups.split_into_row_groups(step, tuple(inputs))
@@ -294,9 +295,19 @@ class _PipelineEstimator:
         anyio.run(row_groups.process_side_by_side, task, client, groups, lambda *_: None)
         return recorder
 
+    def _reader(self, client: BatchClient) -> LedgerReader:
+        return LedgerReader(self._ledger_dir or files.ledger_directory(client.ledger_dir))
+
+    def _recorded_address(self, name: str, step: Any, client: BatchClient) -> str:
+        """Return the server's address in the spelling of the ledger, which the digests of a run contain."""
+        address, reader = public_address(str(client.session_settings().base_url).strip()), self._reader(client)
+        base_url = f"{address.rstrip('/')}/"
+        addresses = reader.addresses(self._scope_of(name, step, base_url)) if reader.path.exists() else []
+        return recorded_spelling(base_url, addresses)
+
     def _known_requests(self, client: BatchClient, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
         """Return the requests that the ledger has as answered or in progress, which a run does not submit again."""
-        reader = LedgerReader(self._ledger_dir or files.ledger_directory(client.ledger_dir))
+        reader = self._reader(client)
         if not reader.path.exists() or not client.reuse_answers:
             return set()
         return reader.find_submitted(scope, custom_ids)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
-from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.addresses import public_address, server_key
 from distilabel_openai_batch.api.batches import Batch, EndDetector
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.secrets import clean_key
@@ -117,7 +117,7 @@ def single_server(jobs: Iterable[JobEntry]) -> str | None:
     Raises:
         OpenAIBatchError: if the jobs are at several servers, because one key is not valid for all of them.
     """
-    servers = sorted({job.scope.base_url for job in jobs})
+    servers = sorted({server_key(job.scope.base_url): job.scope.base_url for job in jobs}.values())
     if len(servers) > 1:
         raise OpenAIBatchError(
             f"There are jobs at {len(servers)} servers, and a key is valid for one server. Choose with --base-url:"

@@ -49,6 +49,7 @@ from distilabel_openai_batch.hooks.step_process import is_dry_run, random_state_
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin.bounds import BOUNDS, check_number
+from distilabel_openai_batch.plugin.execution import current_execution
 from distilabel_openai_batch.pricing.budget import Budget
 from distilabel_openai_batch.text import did_you_mean, escape_log_lines
 
@@ -262,6 +263,7 @@ class BatchClient(OpenAIBaseClient):
             observer=self._session_observer,
             interruption=_interruption,
             not_finished=_not_finished,
+            execution=current_execution,
         )
         self.use_sessions(SessionPool(settings, host))
 

@@ -360,7 +360,9 @@ def test_adopt_imports_a_batch_that_another_program_made(sandbox, tmp_path):
     assert "can be adopted when it has ended" in run_command("adopt", made.id, "asking.py").stderr
     sandbox.configure(in_progress_seconds=0.0)
     sandbox.settle()
-    assert "imported 13 answers; 0 requests without an answer" in run_command("adopt", made.id, "asking.py").stdout
+    spelling = sandbox.base_url.replace("http://127.0.0.1", "HTTP://127.0.0.1")
+    imported = run_command("adopt", made.id, "asking.py", "--base-url", spelling)
+    assert "imported 13 answers; 0 requests without an answer" in imported.stdout
     assert f"has batch {made.id} already" in run_command("adopt", made.id, "asking.py").stderr
     assert run_command("adopt", "batch_9", "another").exit_code == 1
     assert "Its scopes: asking.py" in run_command("failures", "another").stderr
@@ -488,7 +490,7 @@ def test_open_jobs_at_two_servers_require_a_base_url(tmp_path, sandbox):
     """No call is made before --base-url selects the server of the key."""
     sandbox.configure(in_progress_seconds=3_600.0)
     submit_only(ledger_dir=str(tmp_path))
-    other = sandbox.base_url.replace("127.0.0.1", "localhost")
+    other = sandbox.base_url.replace("127.0.0.1", "0.0.0.0")
     submit_only(ledger_dir=str(tmp_path), base_url=other)
     calls = len(sandbox.calls())
     result = run_command("cancel", "--all", "--yes", "--ledger-dir", tmp_path)

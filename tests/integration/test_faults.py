@@ -423,7 +423,17 @@ def test_the_same_question_twice_is_two_requests_and_a_later_run_reuses_both(san
     assert sorted(sandbox.books().billed.values()) == [1, 1, 1]
 
     generate(twice)
-    assert len(sandbox.books().billed) == 6
+    assert len(sandbox.books().billed) == 3
+
+
+def test_two_calls_of_an_llm_are_two_samples_and_another_llm_reuses_both(sandbox):
+    """An LLM object outside a pipeline is one run."""
+    for _ in range(3):
+        llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02)
+        llm.load()
+        llm.generate(QUESTIONS)
+        llm.generate(QUESTIONS)
+    assert len(sandbox.books().billed) == 2 * len(QUESTIONS)
 
 
 def test_operational_fields_do_not_change_the_requests(sandbox):

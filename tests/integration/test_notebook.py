@@ -24,20 +24,25 @@ CELLS = [
     assert [len(output["generations"]) for output in first + second + third] == [1] * 3 + [2] * 3 + [1] * 3
     assert first == third
     """,
+    "samples = [llm.generate(chats[:1]) for _ in range(2)]",
+    "samples = [llm.generate(chats[:1]) for _ in range(2)]",
 ]
 
 
-def test_each_cell_submits_one_job_and_shows_one_summary(sandbox, monkeypatch, tmp_path):
-    """Two cells call the LLM, and a third awaits many calls at the same time."""
+def test_each_cell_submits_new_requests_only_and_shows_one_summary(sandbox, monkeypatch, tmp_path):
+    """Two cells call the LLM, and a third awaits many calls at the same time, which the first cell made before.
+
+    A cell is a run: two calls of one cell are two samples, and the same cell again reuses both.
+    """
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_dedent(cell)) for cell in CELLS])
 
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
 
-    assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [3, 3, 3]
-    # The line of progress was updated in place: each cell has one output.
-    outputs = [cell.outputs for cell in notebook.cells[1:4]]
-    assert [[output.output_type for output in cell] for cell in outputs] == [["display_data"]] * 3
+    assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [3, 3, 1]
+    # The line of progress was updated in place: each cell that submits requests has one output.
+    outputs = [cell.outputs for cell in notebook.cells[1:3]]
+    assert [[output.output_type for output in cell] for cell in outputs] == [["display_data"]] * 2
     assert all(cell[0].data["text/plain"].startswith("🏁 3 of 3 requests answered") for cell in outputs)
 
 

@@ -14,6 +14,7 @@ from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.display import progress as progress_module
 from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import run_costs as run_costs_module
 
 IN_NOVEMBER = datetime(2026, 11, 1, tzinfo=timezone.utc).timestamp()
@@ -205,6 +206,11 @@ def test_more_than_twenty_kinds_of_failures_are_counted_in_one_line(progress, ca
     lines = [line for line in caplog.messages if "⚠️" in line]
     assert len(lines) == 21
     assert lines[-1] == "⚠️ 10 more requests failed for 10 other reasons."
+
+
+def test_answers_in_another_scope_are_logged_with_the_way_to_use_them(progress, caplog):
+    progress.on_answers_elsewhere(ScopeName("old", "generate", "http://one/v1/"), 40, 50)
+    assert "answers to 40 of 50 sampled requests in another scope, 'old/generate' at http://one/v1/." in caplog.text
 
 
 def test_an_early_end_stray_lines_and_missing_files_are_logged(progress, caplog):

@@ -146,6 +146,7 @@ async def test_waiting_callers_share_a_flush():
     async with buffering(server) as buffer:
         results = await submit_all(buffer, callers)
     assert server.flushes == [["a", "b", "c", "d", "e", "f"]]
+    assert sorted(buffer.delivered) == ["a", "b", "c", "d", "e", "f"]
     assert results == [[answer(custom_id) for custom_id in caller] for caller in callers]
 
 

@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from distilabel_openai_batch import InternalError, LedgerError
+from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine import session_pool
@@ -53,7 +54,7 @@ def make_pool(sandbox, tmp_path, recorder) -> Callable[..., SessionPool]:
     """Return a function that creates a pool on the sandbox."""
     scope_memories.clear()
 
-    def make(interruption=lambda batch_ids: None, **changes) -> SessionPool:
+    def make(interruption=lambda batch_ids: None, execution=lambda: None, **changes) -> SessionPool:
         values = {
             "base_url": sandbox.base_url,
             "api_key": API_KEY,
@@ -74,6 +75,7 @@ def make_pool(sandbox, tmp_path, recorder) -> Callable[..., SessionPool]:
             observer=lambda scope: recorder,
             interruption=interruption,
             not_finished=lambda batch_ids: InterruptedError(*batch_ids),
+            execution=execution,
         )
         return SessionPool(SessionSettings(**{**values, **changes}), host)
 
@@ -266,6 +268,57 @@ async def test_answers_count_as_delivered_unless_a_user_was_cancelled(make_pool,
                 scope.cancel()
                 await anyio.sleep(0)
     assert await next_occurrence(session, tmp_path, call) == number
+
+
+async def test_answers_of_another_run_do_not_count_as_delivered(make_pool, sandbox, tmp_path):
+    """The other run was interrupted, and its answers were recorded meanwhile."""
+    pool, calls = make_pool(), make_calls(2)
+    async with pool.use() as session:
+        await session.submit(calls[:1])
+        other = Ledger(tmp_path / "ledger", ScopeName("pool", "", session.base_url))
+        custom_id = f"{calls[1].digest(session.base_url, CHAT, calls[1].encode())}-0"
+        other.adopted_jobs.add_ended(Batch("batch_x", "completed"), "key", [(custom_id, Answer.of({}))])
+        other.close()
+    assert [await next_occurrence(session, tmp_path, call) for call in calls] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("executions", "billed"),
+    [(["script", "script", "script"], 3), ([None, None, None], 3), (["cell 1", "cell 2", "cell 3"], 1)],
+    ids=["calls in a script", "calls in a step", "cells of a notebook"],
+)
+async def test_equal_requests_of_a_run_differ_and_a_further_run_reuses_the_answers(
+    make_pool, sandbox, executions, billed
+):
+    """A further pool, of another LLM object, is a further run too."""
+    for _ in range(2):
+        following = iter(executions)
+        pool = make_pool(execution=lambda: next(following))  # noqa: B023
+        for _ in executions:
+            async with pool.use() as session:
+                [outcome] = await session.submit(make_calls(1))
+            assert isinstance(outcome, Answer)
+    assert len(sandbox.books().billed) == billed
+
+
+@pytest.mark.parametrize(
+    "spelling", ["http://localhost", "HTTP://LOCALHOST", "http://user:password@127.0.0.1", "http://LocalHost"]
+)
+async def test_another_spelling_of_the_server_reuses_the_answers(make_pool, sandbox, spelling):
+    for base_url in (sandbox.base_url, sandbox.base_url.replace("http://127.0.0.1", spelling), sandbox.base_url):
+        async with make_pool(base_url=base_url).use() as session:
+            assert session.base_url == f"{sandbox.base_url}/"
+            await session.submit(make_calls(2))
+    assert len(sandbox.books().batches) == 1
+
+
+async def test_jobs_are_filled_to_their_bytes(make_pool, sandbox):
+    """The order of the creations is not fixed."""
+    calls = make_calls(5)
+    line = len(calls[0].encode()) + 120
+    async with make_pool(max_bytes=2 * line + line // 2).use() as session:
+        await session.submit(calls)
+    assert sorted(batch["request_counts"]["total"] for batch in sandbox.books().batches) == [1, 2, 2]
 
 
 async def test_an_interruption_ends_the_run_with_the_batches_in_progress(make_pool, sandbox, monkeypatch):

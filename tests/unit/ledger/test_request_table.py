@@ -41,7 +41,7 @@ def test_a_request_is_pending_in_one_job_only(ledger):
 
 
 def test_requests_are_claimed_in_chunks(ledger, monkeypatch):
-    monkeypatch.setattr(request_table, "_CLAIM_CHUNK", 2)
+    monkeypatch.setattr(request_table, "_CHUNK", 2)
     custom_ids = [f"{n}-0" for n in range(5)]
     ledger.jobs.plan(make_shard("3-0"))
     job, claimed = ledger.jobs.plan(make_shard(*custom_ids))
@@ -123,9 +123,19 @@ def test_the_next_occurrence_follows_the_highest_delivered_one(ledger, answered)
     outcomes = {f"{digest}-{n}": make_answer("x") for n in answered}
     ledger.requests.record(ledger.requests.row_ids(job), outcomes)
     assert ledger.requests.next_occurrence(digest) == 0
-    ledger.requests.mark_delivered()
+    ledger.requests.mark_delivered([f"{digest}-{n}" for n in range(12)])
     assert ledger.requests.next_occurrence(digest) == answered[-1] + 1
     assert ledger.requests.next_occurrence("e" * 32) == 0
+
+
+def test_only_the_given_answers_are_marked_as_delivered(ledger, monkeypatch):
+    """Another run may have recorded the other answers, and not have delivered them."""
+    monkeypatch.setattr(request_table, "_CHUNK", 1)
+    digests = [letter * 32 for letter in "abc"]
+    job = plan_ended_job(ledger, *[f"{digest}-0" for digest in digests])
+    ledger.requests.record(ledger.requests.row_ids(job), {f"{digest}-0": make_answer("x") for digest in digests})
+    ledger.requests.mark_delivered([f"{digest}-0" for digest in digests[:2]])
+    assert [ledger.requests.next_occurrence(digest) for digest in digests] == [1, 1, 0]
 
 
 def test_forgotten_requests_are_submitted_again(ledger, open_ledger):

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from tests.unit.ledger.samples import SCOPE
 
@@ -28,3 +32,25 @@ def test_a_row_is_inserted_once(ledger):
     with ledger.connection.reading():
         assert first.id == second.id == 1
     assert count_scopes(ledger.connection) == 1
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        ([], "http://localhost:8000/v1/"),
+        (["http://127.0.0.1:8000/v1/"], "http://127.0.0.1:8000/v1/"),
+        (["http://127.0.0.1:8000/v1/", "http://localhost:8000/v1/"], "http://localhost:8000/v1/"),
+        (["http://[::1]:8000/v1/", "http://127.0.0.1:8000/v1/"], "http://[::1]:8000/v1/"),
+        (["https://localhost:8000/v1/", "http://localhost:8001/v1/"], "http://localhost:8000/v1/"),
+    ],
+    ids=["a new server", "another spelling", "both spellings", "two other spellings", "other servers"],
+)
+def test_the_recorded_spelling_of_the_server_is_kept(open_ledger, recorded, expected):
+    """Scopes of other pipelines and Tasks do not count."""
+    connection = open_ledger().connection
+    with connection.transaction() as database:
+        rows = [(SCOPE.pipeline, SCOPE.task, address) for address in recorded]
+        rows.append((SCOPE.pipeline, "other", "http://[::1]:8000/v1/"))
+        database.executemany("INSERT INTO scopes (pipeline, task, base_url) VALUES (?, ?, ?)", rows)
+    scope = replace(SCOPE, base_url="http://localhost:8000/v1/")
+    assert open_ledger(scope).scope == replace(scope, base_url=expected)

@@ -1,0 +1,66 @@
+"""Warning about requests that another scope has answers to, before the requests are billed again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio.to_thread
+import orjson
+
+from distilabel_openai_batch.api.encoding import encode_json
+from distilabel_openai_batch.api.no_ops import restore_no_ops
+from distilabel_openai_batch.api.requests import Request, build_custom_id, digest_body
+from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName
+
+# Requests that are compared: enough to notice another name of the pipeline or of the server.
+_SAMPLE = 50
+
+
+class TwinScopes:
+    """Search for other scopes with answers to the same requests: the pipeline or the server has another name there.
+
+    Args:
+        ledger: the ledger of the session.
+        observer: receives each scope with answers to most of the sample.
+    """
+
+    def __init__(self, ledger: Ledger, observer: Observer) -> None:
+        self._ledger = ledger
+        self._observer = observer
+        self._is_due = True
+
+    async def search(self, requests: Sequence[Request]) -> None:
+        """Compare a sample of requests with the other scopes; only the first call does.
+
+        Args:
+            requests: the requests that are about to be submitted, at least one.
+        """
+        if self._is_due:
+            self._is_due = False
+            sample = requests[:: max(1, len(requests) // _SAMPLE)][:_SAMPLE]
+            for scope, answered in await anyio.to_thread.run_sync(self._count, sample):
+                self._observer.on_answers_elsewhere(scope, answered, len(sample))
+
+    def _count(self, sample: Sequence[Request]) -> list[tuple[ScopeName, int]]:
+        """Return the scopes that have answers to at least half of a sample, with the number of the answers."""
+        found = []
+        custom_ids: dict[str, list[str]] = {}
+        for scope_id, scope in self._ledger.other_scopes.list_names():
+            # Two Tasks of a pipeline may make the same requests on purpose.
+            if (scope.pipeline, scope.base_url) == (self._ledger.scope.pipeline, self._ledger.scope.base_url):
+                continue
+            if scope.base_url not in custom_ids:
+                custom_ids[scope.base_url] = [self._custom_id(request, scope.base_url) for request in sample]
+            answered = self._ledger.other_scopes.count_answered(scope_id, custom_ids[scope.base_url])
+            if 2 * answered >= len(sample):
+                found.append((scope, answered))
+        return found
+
+    def _custom_id(self, request: Request, base_url: str) -> str:
+        """Return the `custom_id` of the first occurrence of a request at a server."""
+        if base_url == self._ledger.scope.base_url:
+            return build_custom_id(request.custom_id.partition("-")[0], 0)
+        body = encode_json(restore_no_ops(orjson.loads(bytes(request.body))))
+        return build_custom_id(digest_body(base_url, request.endpoint, body), 0)
