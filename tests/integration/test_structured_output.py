@@ -173,7 +173,7 @@ def test_argilla_labeller_runs(sandbox, monkeypatch):
 
 
 def test_answer_that_does_not_fit_is_fixed_in_the_next_job(sandbox):
-    """All such rows share one job; other rows are not submitted again, and Number 2 is reused. The statistics add up."""
+    """All such rows share one job; other rows are not submitted again. The statistics include both requests."""
     plain = load_llm(structured_output={"schema": ADDRESS}).generate([make_input("Number 2.")])
     for i in (1, 3):
         sandbox.add_fault(ResultFault(kind="ramble", contains=f"Number {i}."))

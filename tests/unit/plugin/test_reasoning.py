@@ -156,14 +156,16 @@ def test_call_behind_an_alias_says_that_its_limit_may_change(inputs, fields, kwa
     assert {call.has_default_limit for call in session.calls} == {is_default}
 
 
-def test_request_that_does_not_change_keeps_its_digest():
+def test_request_without_no_ops_keeps_the_digest_of_the_whole_body():
+    """An earlier release sent `logprobs: false` and nulls, and its ledger has the answers under that digest."""
     llm, session = make_llm(model="gpt-4o")
 
     llm.generate([MESSAGES], max_new_tokens=7)
 
     [call] = session.calls
-    assert call.identity is None
-    assert call.body == adapt_body(call.body)
+    whole = {**call.body, "logprobs": False, "top_logprobs": None, "stop": None}
+    assert call.identity == whole
+    assert call.digest("u", "e", call.encode()) == digest_body("u", "e", orjson.dumps(whole))
 
 
 @pytest.mark.parametrize(
