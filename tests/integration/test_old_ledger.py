@@ -31,6 +31,7 @@ def ledger_dir(sandbox, monkeypatch, tmp_path):
     async def send_to_sandbox(transport, request):
         if request.url.host == HOST:
             request.url = request.url.copy_with(host=address.host, port=address.port)
+            request.headers["Host"] = f"{address.host}:{address.port}"
         return await send(transport, request)
 
     monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", send_to_sandbox)

@@ -14,7 +14,6 @@ from distilabel_openai_batch.api.model_traits import ROOM_FOR_REASONING
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.requests import digest_body
 from distilabel_openai_batch.plugin import model_parameters
-from distilabel_openai_batch.plugin.model_parameters import adapt_body
 from tests.unit.plugin.stubs import CONNECTION, MESSAGES, StubSession, StubSessions, completion
 
 REASONING = "gpt-6-luna"
