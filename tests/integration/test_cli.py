@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from distilabel_openai_batch import RunError
 from distilabel_openai_batch import sandbox as sandbox_package
-from distilabel_openai_batch.api.batches import KEY_METADATA
+from distilabel_openai_batch.api.batches import KEY_METADATA, Batch
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.display import bars
@@ -490,14 +490,16 @@ def test_open_jobs_at_two_servers_require_a_base_url(tmp_path, sandbox):
     """No call is made before --base-url selects the server of the key."""
     sandbox.configure(in_progress_seconds=3_600.0)
     submit_only(ledger_dir=str(tmp_path))
-    other = sandbox.base_url.replace("127.0.0.1", "0.0.0.0")
-    submit_only(ledger_dir=str(tmp_path), base_url=other)
+    with closing(Ledger(tmp_path, ScopeName("asking.py", "", "http://other.test/v1/"))) as ledger:
+        job, _ = ledger.jobs.plan(Shard.of([Request("a-0", "/v1/chat/completions", "m", b"{}")]))
+        ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-1"), Batch("batch_1", "in_progress"))
     calls = len(sandbox.calls())
     result = run_command("cancel", "--all", "--yes", "--ledger-dir", tmp_path)
     assert result.exit_code == 1
     assert "Choose with --base-url" in result.stderr
     assert len(sandbox.calls()) == calls
-    assert run_command("cancel", "--all", "--yes", "--base-url", other, "--ledger-dir", tmp_path).exit_code == 0
+    arguments = ("--base-url", sandbox.base_url.replace("127.0.0.1", "localhost"), "--ledger-dir", tmp_path)
+    assert run_command("cancel", "--all", "--yes", *arguments).exit_code == 0
     assert len(sandbox.calls("batches.cancel")) == 1
 
 
