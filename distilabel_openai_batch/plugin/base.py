@@ -157,14 +157,15 @@ class BatchClient(OpenAIBaseClient):
         default=False,
         description=(
             "Send one request of each model to the synchronous endpoint, at full price, before the others are"
-            " submitted: a wrong model or parameter is reported within seconds. The answer is used."
+            " submitted: a wrong model or parameter, or a `max_new_tokens` that reasoning spends, is reported within"
+            " seconds. The answer is used."
         ),
     )
     add_failures: RuntimeParameter[bool] = Field(
         default=False,
         description=(
-            "Add a column `failure_<step name>` with the reason of each row without an answer: a dictionary with"
-            " `message`, `status_code`, `code` and `custom_id`; `None` in rows with an answer."
+            "Add a column `failure_<step name>` with the reason of each row without an answer or with a cut answer: a"
+            " dictionary with `message`, `status_code`, `code` and `custom_id`; `None` in rows with a whole answer."
         ),
     )
     budget: RuntimeParameter[NonNegativeFloat] | None = Field(
