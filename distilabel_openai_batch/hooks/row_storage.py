@@ -9,7 +9,6 @@ Replaced: `write_batch_data_to_fs` and `read_batch_data_from_fs`, which pass a g
 
 from __future__ import annotations
 
-import os
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from distilabel.pipeline.batch_manager import _BatchManager
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_codec import UnsupportedValueError, decode_rows, encode_rows, survives_json
 from distilabel_openai_batch.hooks.stopping import running_pipelines
+from distilabel_openai_batch.replaced_file import replaced_file
 
 keeps_row_types: ContextVar[bool] = ContextVar("keeps_row_types", default=False)
 """Switch of `write_batch_data_to_fs`: write the rows by `row_codec`. On while a batch is sent to a step with a client,
@@ -74,12 +74,8 @@ def _write_batch_data(original: Any, self: Any, batch: Any, steps_data_path: Any
             return
         path = _rows_file(Path(steps_data_path) / self._steps[batch.step_name].signature, batch)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        unfinished.unlink(missing_ok=True)
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
+        with replaced_file(path) as file:
             file.write(encoded)
-        unfinished.replace(path)
     try:
         original(self, batch, steps_data_path)
     except orjson.JSONEncodeError:

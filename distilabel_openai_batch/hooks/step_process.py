@@ -6,6 +6,7 @@ finished batch to the pipeline's process.
 
 from __future__ import annotations
 
+import logging
 import random
 import types
 import zlib
@@ -22,6 +23,7 @@ from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_storage import keeps_row_types
 from distilabel_openai_batch.hooks.stopping import mark_child
+from distilabel_openai_batch.text import escape_log_lines
 
 PIPELINE_STOPPING_ERRORS = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
 """Errors that stop the whole pipeline; any other error of a row group fills the group with `None`s."""
@@ -67,6 +69,8 @@ def _run(original: Any, self: Any) -> Any:
     _running_step, _dry_run = self.step.name, self.dry_run
     if batch_client(self.step) is not None:
         mark_child()
+        # A step's log lines quote errors, and so texts of the server.
+        escape_log_lines(logging.getLogger(f"distilabel.step.{self.step.name}"))
         seed_random_numbers(self.step)
         keeps_row_types.set(True)
     try:
