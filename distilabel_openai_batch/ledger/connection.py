@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import filelock
 
 from distilabel_openai_batch.errors import LedgerError
-from distilabel_openai_batch.ledger.files import sqlite_errors_translated
+from distilabel_openai_batch.ledger.files import (
+    FILE_NAME,
+    check_locks,
+    lock_errors_translated,
+    sqlite_errors_translated,
+    unsupported_file_system,
+)
 from distilabel_openai_batch.ledger.schema import APPLICATION_ID, check_header, migrate
 
 # Seven answers of 1,000 bytes fill an 8,192-byte page well; SQLite's default page of 4,096 bytes holds only three.
@@ -49,7 +56,10 @@ class Connection:
         self._lock = threading.Lock()
         try:
             # SQLite reports an error, without waiting, if two processes change a new file's journal mode.
-            with filelock.FileLock(opening_lock, timeout=BUSY_SECONDS, mode=0o600):
+            with (
+                lock_errors_translated(path),
+                filelock.FileLock(opening_lock, timeout=BUSY_SECONDS, mode=0o600),
+            ):
                 self.database = open_database(path)
         except filelock.Timeout:
             raise LedgerError(
@@ -91,7 +101,8 @@ def open_database(path: Path) -> sqlite3.Connection:
         path: the file, which exists.
 
     Raises:
-        LedgerError: the file cannot be read or written, is damaged, is another program's, or a newer release wrote it.
+        LedgerError: the file cannot be read or written, is damaged, is another program's, or a newer release wrote it;
+            or its file system lacks shared memory or locks.
     """
     with sqlite_errors_translated(path):
         # Before SQLite opens the file, which creates a write-ahead log.
@@ -103,7 +114,7 @@ def open_database(path: Path) -> sqlite3.Connection:
             check_header(database, path)
             # The page size takes effect in a new file only.
             database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            database.execute("PRAGMA journal_mode = WAL")
+            _begin_write_ahead_log(database, path)
             database.execute("PRAGMA synchronous = FULL")
             database.execute(f"PRAGMA cache_size = {-_CACHE_KILOBYTES}")
             database.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_BYTES // PAGE_BYTES}")
@@ -112,6 +123,38 @@ def open_database(path: Path) -> sqlite3.Connection:
             database.close()
             raise
     return database
+
+
+def check_file_system(path: Path, directory: Path) -> None:
+    """Check that a directory can hold a ledger, by temporary files.
+
+    Args:
+        path: the ledger file, for the error message.
+        directory: the directory of the ledger file, or of the directory that will hold the file.
+
+    Raises:
+        LedgerError: the file system lacks locks or shared memory.
+        OSError: no file can be written in the directory.
+    """
+    check_locks(path, directory)
+    with (
+        tempfile.TemporaryDirectory(dir=directory) as temporary,
+        sqlite_errors_translated(path),
+        closing(sqlite3.connect(Path(temporary) / FILE_NAME, isolation_level=None)) as database,
+    ):
+        _begin_write_ahead_log(database, path)
+        database.execute("CREATE TABLE first (id)")
+
+
+def _begin_write_ahead_log(database: sqlite3.Connection, path: Path) -> None:
+    """Switch a file to a write-ahead log, and raise `LedgerError` if SQLite leaves the file in another mode.
+
+    With a rollback journal a commit would wait for readers, and a reader without locks would see half a commit → no
+    other mode replaces the write-ahead log.
+    """
+    [mode] = database.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise unsupported_file_system(path, f"SQLite opens no write-ahead log there, its journal mode stays {mode}")
 
 
 def _check_length(path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger.adopted_jobs import AdoptedJobs
 from distilabel_openai_batch.ledger.connection import Connection
-from distilabel_openai_batch.ledger.files import FILE_NAME
+from distilabel_openai_batch.ledger.files import FILE_NAME, check_locks
 from distilabel_openai_batch.ledger.job_table import JobTable
 from distilabel_openai_batch.ledger.other_scopes import OtherScopes
 from distilabel_openai_batch.ledger.owners import Owners
@@ -46,7 +46,8 @@ class Ledger:
         scope: the scope of all requests.
 
     Raises:
-        LedgerError: the file cannot be read or written, is damaged, is another program's, or a newer release wrote it.
+        LedgerError: the file cannot be read or written, is damaged, is another program's, or a newer release wrote it;
+            or its file system lacks shared memory or locks.
     """
 
     def __init__(self, directory: Path, scope: ScopeName) -> None:
@@ -54,6 +55,7 @@ class Ledger:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            check_locks(self.path, directory)
             owners = Owners(directory)
         except OSError as error:
             raise LedgerError(f"The ledger {self.path} cannot be opened: {error}") from None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import filelock
 
-from distilabel_openai_batch.ledger.files import is_locked
+from distilabel_openai_batch.ledger.files import FILE_NAME, is_locked, lock_errors_translated
 
 OWNERS_FOLDER = "owners"
 """The folder of lock files, beside the ledger file."""
@@ -28,6 +28,7 @@ class Owners:
         directory: the ledger's directory.
 
     Raises:
+        LedgerError: the file system grants no lock.
         OSError: the lock file cannot be created.
     """
 
@@ -37,12 +38,16 @@ class Owners:
         self.own_id = uuid4().hex
         # The operating system frees the lock when the process dies, however the process dies.
         self._own_lock = filelock.FileLock(lock_path(directory, self.own_id), mode=0o600, thread_local=False)
-        self._own_lock.acquire(blocking=False)
+        with self._lock_errors_translated():
+            self._own_lock.acquire(blocking=False)
 
     @property
     def opening_lock_path(self) -> Path:
         """The lock file that serialises the opening of the ledger file."""
         return self._directory / "opening.lock"
+
+    def _lock_errors_translated(self) -> AbstractContextManager[None]:
+        return lock_errors_translated(self._directory.parent / FILE_NAME)
 
     def release(self) -> None:
         """Unregister this session: release and remove its lock file."""
@@ -55,11 +60,14 @@ class Owners:
 
         Args:
             owner: a session's id.
+
+        Raises:
+            LedgerError: the file system grants no lock.
         """
         path = self._directory / f"{owner}.lock"
         if not path.exists():
             return False
-        with _tests_lock:
+        with _tests_lock, self._lock_errors_translated():
             if is_locked(path):
                 # If another process tested the lock and removed the file, that process held the lock, not the owner.
                 return path.exists()
@@ -81,7 +89,7 @@ def lock_path(directory: Path, owner: str) -> Path:
 
 def is_owner_alive(lock: Path) -> bool:
     """Return `True` if a session holds the lock file `lock`; leave the file in place."""
-    # If the directory is read-only, no session can write the ledger there.
-    with suppress(OSError):
+    # If the directory is read-only, or its file system grants no lock, no session can write the ledger there.
+    with suppress(OSError, NotImplementedError):
         return lock.exists() and is_locked(lock)
     return False

@@ -22,6 +22,7 @@ from distilabel_openai_batch.errors import (
     QuotaError,
     RunError,
 )
+from distilabel_openai_batch.ledger.connection import check_file_system
 from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.operations.server_access import SHORT_PATIENCE, ServerAccess
@@ -121,14 +122,26 @@ def check_ledger(chosen: Path | None) -> Finding:
     if existing != reader.path:
         if not os.access(existing, os.W_OK | os.X_OK):
             return Finding("ledger", f"There is no ledger in {directory}, and {existing} is not writable.", fix)
-        return Finding("ledger", f"There is no ledger in {directory} yet; the first run creates it.")
+        text = f"There is no ledger in {directory} yet; the first run creates it."
+        return _check_file_system(reader.path, existing) or Finding("ledger", text)
     try:
         text = _ledger_content(reader)
     except LedgerError as error:
         return Finding("ledger", str(error), "Move the file away, or choose another directory.")
     if not (os.access(reader.path, os.W_OK) and os.access(directory, os.W_OK | os.X_OK)):
         return Finding("ledger", f"{text} The file is not writable.", fix)
-    return Finding("ledger", text)
+    return _check_file_system(reader.path, directory) or Finding("ledger", text)
+
+
+def _check_file_system(path: Path, directory: Path) -> Finding | None:
+    """Return the problem of a file system that cannot hold a ledger; `None` if there is no problem."""
+    try:
+        check_file_system(path, directory)
+    except (LedgerError, OSError) as error:
+        return Finding(
+            "ledger", str(error), "Choose a directory on a local disk: --ledger-dir, `ledger_dir` of the LLM."
+        )
+    return None
 
 
 def _ledger_content(reader: LedgerReader) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -13,10 +14,12 @@ import pytest
 
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger import connection as connection_module
-from distilabel_openai_batch.ledger.connection import PAGE_BYTES, Connection, open_database
+from distilabel_openai_batch.ledger import files
+from distilabel_openai_batch.ledger.connection import PAGE_BYTES, Connection, check_file_system, open_database
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.ledger import Ledger
 from tests.support.environment import ROOT
+from tests.support.limited_sqlite import UnsharedConnection, connect_with
 from tests.unit.ledger.samples import SCOPE, make_shard
 
 
@@ -92,6 +95,52 @@ def test_a_file_that_another_program_locks_is_an_error(path, monkeypatch):
             Ledger(path.parent, SCOPE)
     finally:
         holder.close()
+
+
+@pytest.mark.parametrize("error", ["", "locking protocol", "disk I/O error"])
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_file_system_without_shared_memory_is_an_error(path, tmp_path, monkeypatch, error, is_new):
+    """No other journal mode replaces the write-ahead log; the content stays."""
+    monkeypatch.setattr(UnsharedConnection, "error", error)
+    directory = tmp_path / "new" if is_new else path.parent
+    with monkeypatch.context() as patch:
+        connect_with(patch, UnsharedConnection)
+        with pytest.raises(LedgerError, match=r"local disk: `ledger_dir`.*--ledger-dir"):
+            Ledger(directory, SCOPE)
+        with pytest.raises(LedgerError, match=r"local disk: `ledger_dir`"):
+            check_file_system(directory / FILE_NAME, directory)
+    ledger = Ledger(directory, SCOPE)
+    assert len(ledger.requests.look_up([f"{n}-0" for n in range(2_000)])) == (0 if is_new else 2_000)
+    ledger.close()
+
+
+def test_a_file_system_without_locks_is_an_error(path, monkeypatch):
+    """SQLite would wait for a minute, and an old `filelock` would take each dead owner for a living one."""
+
+    def fail(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", fail)
+    with pytest.raises(LedgerError, match=r"No locks available\. .*local disk: `ledger_dir`"):
+        Ledger(path.parent, SCOPE)
+
+
+def test_locks_that_fail_later_are_an_error(path, monkeypatch):
+    """The lock service of a network file system may go away."""
+
+    def fail(*arguments, **settings):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fail)
+    with pytest.raises(LedgerError, match=r"No locks available\. .*local disk: `ledger_dir`"):
+        Ledger(path.parent, SCOPE)
+    with pytest.raises(LedgerError, match=r"No locks available\. .*local disk: `ledger_dir`"):
+        Connection(path, path.with_name("opening.lock"))
+
+
+def test_the_check_of_a_file_system_leaves_no_file(tmp_path):
+    check_file_system(tmp_path / FILE_NAME, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_another_session_keeps_opening_is_an_error(path, monkeypatch):

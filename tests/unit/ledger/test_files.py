@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -9,10 +11,14 @@ import filelock
 import pytest
 
 from distilabel_openai_batch.errors import LedgerError
+from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.files import (
     DIRECTORY_ENV_NAME,
+    FILE_NAME,
+    check_locks,
     is_locked,
     ledger_directory,
+    lock_errors_translated,
     sqlite_errors_translated,
 )
 
@@ -46,7 +52,7 @@ def test_a_lock_is_locked_while_held(tmp_path):
     ("error", "words"),
     [
         (sqlite3.OperationalError("database is locked"), "cannot be used: database is locked. Is another program"),
-        (sqlite3.OperationalError("disk I/O error"), "cannot be used: disk I/O error. Nothing in it was overwritten."),
+        (sqlite3.OperationalError("no such table"), "cannot be used: no such table. Nothing in it was overwritten."),
         (sqlite3.DatabaseError("file is not a database"), "is damaged, or is no ledger: file is not a database."),
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "is damaged, or is no ledger"),
     ],
@@ -58,6 +64,50 @@ def test_an_sqlite_error_names_the_file_and_the_way_out(error, words):
     ):
         raise error
     assert words in str(raised.value)
+
+
+@pytest.mark.parametrize("message", ["locking protocol", "disk I/O error", "database is locked"])
+def test_an_sqlite_error_of_a_file_system_without_locks_or_shared_memory_names_the_ledgers_directory(message):
+    with (
+        pytest.raises(
+            LedgerError, match=rf"{message}\. .*file system .*`ledger_dir`.*--ledger-dir.*{DIRECTORY_ENV_NAME}"
+        ),
+        sqlite_errors_translated(Path("/ledger/file")),
+    ):
+        raise sqlite3.OperationalError(message)
+
+
+@pytest.mark.parametrize("call", ["flock", "lockf"])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EIO])
+def test_a_file_system_without_locks_is_an_error_that_names_the_ledgers_directory(tmp_path, monkeypatch, call, number):
+    """SQLite locks with `lockf`, the session with `flock`."""
+
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, call, fail)
+    with pytest.raises(LedgerError, match=rf"{os.strerror(number)}\. .*local disk: `ledger_dir`"):
+        check_locks(tmp_path / FILE_NAME, tmp_path)
+
+
+def test_the_check_of_the_locks_leaves_no_file(tmp_path):
+    check_locks(tmp_path / FILE_NAME, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("FileSystem does not support flock.")]
+)
+def test_a_lock_that_the_file_system_refuses_is_a_ledger_error(error):
+    """Releases of `filelock` raise different exceptions."""
+    with pytest.raises(LedgerError, match="`ledger_dir`"), lock_errors_translated(Path("/ledger/file")):
+        raise error
+
+
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), filelock.Timeout("/lock")])
+def test_another_error_of_a_lock_is_not_translated(error):
+    with pytest.raises(type(error)), lock_errors_translated(Path("/ledger/file")):
+        raise error
 
 
 def test_another_exception_is_not_translated():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger.owners import Owners, is_owner_alive, lock_path
 
 
@@ -74,6 +76,20 @@ def test_threads_that_test_one_dead_owner_at_once_agree(owners, tmp_path):
         for _ in range(20):
             lock.touch()
             assert not any(threads.map(owners.is_alive, ["dead"] * 16))
+
+
+def test_a_file_system_that_loses_its_locks_is_an_error_for_a_session(owners, tmp_path, monkeypatch):
+    """No owner may be taken for dead; a reader reports no owner, since no session can write there."""
+    lock = lock_path(tmp_path, "owner")
+    lock.touch()
+
+    def fail(path):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("distilabel_openai_batch.ledger.owners.is_locked", fail)
+    with pytest.raises(LedgerError, match="`ledger_dir`"):
+        owners.is_alive("owner")
+    assert not is_owner_alive(lock)
 
 
 def test_an_unreadable_lock_has_no_owner(tmp_path, monkeypatch):

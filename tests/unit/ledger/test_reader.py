@@ -16,6 +16,7 @@ from distilabel_openai_batch.ledger.entries import INTERRUPTED
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import JobState
+from tests.support.limited_sqlite import UnreadableConnection, connect_with
 from tests.unit.ledger.samples import SCOPE, make_answer, make_shard, plan_created_job, plan_ended_job, record
 
 
@@ -135,6 +136,13 @@ def test_a_damaged_ledger_is_an_error(ledger, reader):
     ledger.close()
     reader.path.write_bytes(b"This is a letter, not a ledger.")
     with pytest.raises(LedgerError, match="is damaged, or is no ledger"):
+        reader.jobs()
+
+
+def test_a_file_system_without_shared_memory_is_an_error_with_the_option(ledger, reader, monkeypatch):
+    """A file with a write-ahead log was copied there, or its process died there."""
+    connect_with(monkeypatch, UnreadableConnection)
+    with pytest.raises(LedgerError, match=r"locking protocol\. .*--ledger-dir"):
         reader.jobs()
 
 

@@ -13,6 +13,7 @@ from distilabel_openai_batch.errors import AuthenticationError, ConnectionFailed
 from distilabel_openai_batch.operations import doctor
 from tests.support.commands import add_scope
 from tests.support.environment import ROOT
+from tests.support.limited_sqlite import UnsharedConnection, connect_with
 
 OPENAI = "https://api.openai.com/v1"
 KEY = "sk-well-formed"
@@ -65,6 +66,17 @@ def test_a_ledger_is_summed_up(tmp_path):
 def test_a_damaged_ledger_is_a_problem(tmp_path):
     (tmp_path / "ledger.sqlite3").write_bytes(b"not a database" * 100)
     assert doctor.check_ledger(tmp_path).fix == "Move the file away, or choose another directory."
+
+
+@pytest.mark.parametrize("has_ledger", [False, True])
+def test_a_file_system_that_cannot_hold_a_ledger_is_a_problem(tmp_path, monkeypatch, has_ledger):
+    """The check notices missing shared memory before the first run."""
+    if has_ledger:
+        add_scope(tmp_path, "pipeline", "task", "http://127.0.0.1:9/v1/")
+    connect_with(monkeypatch, UnsharedConnection)
+    finding = doctor.check_ledger(tmp_path)
+    assert f"The ledger {tmp_path / 'ledger.sqlite3'} cannot be used" in finding.text
+    assert "local disk" in finding.fix
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="os.access knows no directory permissions there")
