@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         QuotaError,
         RequestsFailedError,
         RunError,
+        StorageFullError,
     )
     from distilabel_openai_batch.plugin.azure import AzureOpenAIBatchLLM
     from distilabel_openai_batch.plugin.embeddings import OpenAIBatchEmbeddings
@@ -48,6 +49,7 @@ __all__ = [
     "QuotaError",
     "RequestsFailedError",
     "RunError",
+    "StorageFullError",
     "StreamBatchResults",
     "SubmitBatch",
 ]

@@ -4,6 +4,7 @@ OpenAIBatchError
 └── RunError                      concerns the whole run; answers received so far are kept
     ├── AuthenticationError       401 or 403: the server rejects the key, or the key lacks a permission
     ├── QuotaError                `insufficient_quota`: the account has run out of money
+    ├── StorageFullError          the server's file storage is full
     ├── ConnectionFailedError     the server could not be reached, or failed for hours
     ├── BatchFailedError          a batch failed the server's validation
     ├── RequestsFailedError       every request failed in the same way
@@ -68,6 +69,39 @@ _TRANSIENT_REFUSALS = (
 # Error codes of a 429 that no waiting fixes. https://platform.openai.com/docs/guides/error-codes/api-errors
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
+# HTTP's "Insufficient Storage". https://www.rfc-editor.org/rfc/rfc4918#section-11.5
+_INSUFFICIENT_STORAGE = 507
+
+# Messages of a refused upload that say that the files of the account, and not this file, exceed a limit.
+_STORAGE_FULL = re.compile(
+    "|".join(
+        (
+            # OpenAI: "You have exceeded your file storage quota. Organizations are limited to 100 GB of files."
+            # Projects are limited to 2.5 TB. https://help.openai.com/en/articles/8724843-file-storage-quota-errors-for-api-users
+            r"\bstorage (quota|limit|space|capacity)\b",
+            r"\blimited to [\d.,]+ ?[kmgt]i?b of files\b",
+            # Azure: "The quota for files without expiry is reached. The maximum is 500."
+            # https://github.com/Azure/azure-sdk-for-java/issues/47401
+            r"\bquota for files\b",
+            # Gemini: "Quota exceeded for metric: generativelanguage.googleapis.com/file_storage_bytes".
+            # https://github.com/googleapis/python-genai/issues/1172
+            r"\bfile_storage_bytes\b",
+            # Gemini: "Total file count is 10151, exceeding limit of 10000".
+            # https://discuss.ai.google.dev/t/gemini-api-total-file-count-exceeding-10000-error/177198
+            r"\bfile (count|quota)\b",
+            r"\b(number|count) of (\w+ )?files\b",
+            # A server whose own disk is full: the text of ENOSPC.
+            r"\bno space left on device\b",
+        )
+    ),
+    re.IGNORECASE,
+)
+
+# Azure's code. https://github.com/Azure/azure-sdk-for-java/issues/47401
+_STORAGE_CODE = "quotaExceeded"
+# Azure uses similar codes for its rates: "Out of call volume quota." → the code counts without a word about calls.
+_OTHER_QUOTA = re.compile(r"\b(call|calls|request|requests|token|tokens|rate|billing|plan)\b", re.IGNORECASE)
+
 
 class OpenAIBatchError(Exception):
     """Root of the package's exceptions.
@@ -117,6 +151,10 @@ class AuthenticationError(RunError):
 
 class QuotaError(RunError):
     """Exhaustion of the account's money or quota."""
+
+
+class StorageFullError(RunError):
+    """Refusal of an upload, because the server's file storage is full."""
 
 
 class ConnectionFailedError(RunError):
@@ -225,6 +263,21 @@ def _is_transient_refusal(code: str | None, message: str) -> bool:
 def is_out_of_quota(code: str | None) -> bool:
     """Return whether the API's error code means that the account has run out of money or quota."""
     return code in _QUOTA_CODES
+
+
+def is_storage_full(status_code: int, code: str | None, message: str) -> bool:
+    """Return whether the refusal of an upload means that the server's file storage is full, and deletions help.
+
+    Args:
+        status_code: the HTTP status code of the refusal.
+        code: the API's error code.
+        message: the API's message.
+    """
+    if is_out_of_quota(code):
+        return False
+    if status_code == _INSUFFICIENT_STORAGE or _STORAGE_FULL.search(message):
+        return True
+    return code == _STORAGE_CODE and not _OTHER_QUOTA.search(message)
 
 
 def is_over_token_limit(code: str | None) -> bool:

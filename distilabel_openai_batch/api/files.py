@@ -36,6 +36,12 @@ _FILE_UNUSABLE = frozenset({"error", "deleting", "deleted"})
 # Status codes with which a server answers for a file that it does not have.
 _FILE_MISSING = frozenset({400, 404, 410})
 
+FILE_GONE = frozenset({404, 410})
+"""Status codes of a download whose file the server no longer has.
+
+Doubleword answers 410 for a deleted result file (control-layer pull request 1741).
+"""
+
 # Maximum of seconds until an upload is ready: the default of the SDK's `files.wait_for_processing`.
 _FILE_READY_SECONDS = 1_800.0
 
@@ -152,6 +158,8 @@ class FilesAPI:
     def __init__(self, transport: Transport, retention: Retention = DEFAULT_RETENTION) -> None:
         self._transport = transport
         self._retention = retention
+        # Status codes of the refusals that were logged; `None` for a failure without a status code.
+        self._refused_deletions: set[int | None] = set()
 
     async def upload(self, path: Path, name: str) -> str:
         """Upload an input file, streamed from the disk, and wait until a batch can be created from it.
@@ -165,6 +173,7 @@ class FilesAPI:
             The file's id.
 
         Raises:
+            StorageFullError: the server's file storage is full.
             RunError: the server refuses the file, cannot use it, or could not be reached.
         """
         attempts = 0
@@ -183,7 +192,13 @@ class FilesAPI:
                 raise UnexpectedReplyError("a file", created)
             return file_id, created
 
-        file_id, created = await self._transport.retry("upload an input file", attempt)
+        try:
+            file_id, created = await self._transport.retry("upload an input file", attempt)
+        except errors.StorageFullError:
+            # An earlier attempt may have succeeded, and its file may fill the storage.
+            if attempts > 1:
+                await self.delete_by_name(name)
+            raise
         if attempts > 1:
             await self.delete_by_name(name, keep=file_id)
         await self._wait_until_ready(file_id, created)
@@ -251,11 +266,17 @@ class FilesAPI:
                 await self.delete(file_id)
 
     async def delete(self, file_id: str) -> None:
-        """Delete a file; log a refusal, because the file costs nothing."""
+        """Delete a file; log the first refusal of each kind, because a file costs nothing, and a run has many."""
         try:
             await self._transport.call(lambda: self._transport.client.files.delete(file_id))
         except (errors.RunError, TransientError) as error:
-            self._transport.logger.warning(f"Could not delete file {file_id} from the server: {error}")
+            kind = error.status_code if isinstance(error, errors.RunError) else None
+            if kind not in self._refused_deletions:
+                self._refused_deletions.add(kind)
+                self._transport.logger.warning(
+                    f"Could not delete file {file_id} from the server: {error} Further refusals of this kind are not"
+                    " logged."
+                )
 
     async def check_list(self) -> None:
         """Request one entry of the list of input files, and drop the reply.
@@ -277,7 +298,7 @@ class FilesAPI:
             file_id: the file's id.
             path: the target. No file is there afterwards if the server does not have the file.
             limit: the size above which the download is stopped.
-            is_new: whether the server may have created the file just now → retry a 404 for
+            is_new: whether the server may have created the file just now → retry a missing file for
                 `RESULTS_VISIBLE_SECONDS`.
 
         Raises:
@@ -296,7 +317,8 @@ class FilesAPI:
                 tries.note_cut(path.stat().st_size if path.exists() else 0)
                 raise
             except errors.RunError as error:
-                if is_new and error.status_code == 404 and time.monotonic() - started < RESULTS_VISIBLE_SECONDS:
+                is_early = is_new and time.monotonic() - started < RESULTS_VISIBLE_SECONDS
+                if is_early and error.status_code in FILE_GONE:
                     raise TransientError(str(error), did_nothing=True) from None
                 raise
 

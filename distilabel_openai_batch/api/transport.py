@@ -35,8 +35,18 @@ _MESSAGE_CHARACTERS = 1_000
 _UNEXPECTED_REPLIES = 7
 _UNEXPECTED_REPLY_SECONDS = 45.0
 
+# The text of an error of OpenAI's SDK, which LiteLLM quotes under a code of its own ("429"):
+# https://github.com/BerriAI/litellm/pull/37527
+_QUOTED_CODE = re.compile(r"Error code: \d{3} - .*'code': '(\w+)'")
+
 # Ends of the base URLs of servers with OpenAI's API: `/v1`; DeepInfra's ends in `/v1/openai`.
 _VERSION_IN_PATH = re.compile(r"/v\d\w*(/openai)?$")
+
+_STORAGE_ADVICE = (
+    "The server's file storage is full. Delete files that are no longer needed from the server, or wait until files"
+    " expire. `delete_files=True` deletes a job's files once the ledger holds their content; `input_expires_after` and"
+    " `output_expires_after` let files expire sooner."
+)
 
 PATH_UNKNOWN = frozenset({404, 405, 501})
 """Status codes with which a server answers if it does not have the requested path."""
@@ -318,8 +328,8 @@ class Transport:
         return _duration(sum(patience.pause(attempt) for attempt in range(1, patience.retries + 1)))
 
     def _mapped(self, error: openai.APIStatusError) -> Exception:
-        code, status_code = error_code(error), error.status_code
-        text = f"{self.message_of(error)} (HTTP {status_code}{f', {code}' if code else ''})"
+        code, status_code, message = error_code(error), error.status_code, self.message_of(error)
+        text = f"{message} (HTTP {status_code}{f', {code}' if code else ''})"
         if status_code in PATH_UNKNOWN and _is_collection(error.request.method, error.request.url.path):
             text = f"{error.request.method} {public_address(str(error.request.url))} was answered: {text}"
             if not (isinstance(self.client, openai.AsyncAzureOpenAI) or _VERSION_IN_PATH.search(self.address)):
@@ -327,6 +337,11 @@ class Transport:
         kind = errors.RunError
         if errors.is_out_of_quota(code):
             kind = errors.QuotaError
+        elif _is_upload(error.request.method, error.request.url.path) and errors.is_storage_full(
+            status_code, code, message
+        ):
+            kind = errors.StorageFullError
+            text += f". {_STORAGE_ADVICE}"
         elif errors.is_key_rejected(status_code):
             kind = errors.AuthenticationError
         elif errors.is_transient(status_code, code) and not errors.is_over_token_limit(code):
@@ -347,8 +362,13 @@ class Transport:
 
 
 def error_code(error: openai.APIStatusError) -> str | None:
-    """Return the API's error code, or the error's type if there is no code."""
+    """Return the API's error code, or the error's type if there is no code.
+
+    A gateway may quote the error of the server behind it in its own message: the code of the quoted error counts.
+    """
     body = error.body if isinstance(error.body, dict) else {}
+    if quoted := _QUOTED_CODE.search(str(body.get("message"))):
+        return quoted[1]
     code = body.get("code") or body.get("type")
     return str(code) if code else None
 
@@ -373,6 +393,10 @@ def _duration(seconds: float) -> str:
 def _is_collection(method: str, path: str) -> bool:
     """Return whether a call names no particular file or batch, so that a 404 means that the path is unknown."""
     return method == "POST" and path.endswith(("/files", "/batches"))
+
+
+def _is_upload(method: str, path: str) -> bool:
+    return method == "POST" and path.endswith("/files")
 
 
 def _seconds(retry_after: str | None) -> float | None:

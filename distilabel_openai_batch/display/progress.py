@@ -100,6 +100,7 @@ class Progress(Observer):
         self._batches_of_others: set[str | None] = set()
         self._failure_kinds: dict[tuple[int | None, str | None, str], _FailureKind] = {}
         self._cut: Counter[int | None] = Counter()
+        self._was_storage_full = False
         self._logged_tenth = 0
         self._logged_at = self._started
 
@@ -232,6 +233,12 @@ class Progress(Observer):
         self._logger.warning(
             f"⚠️ Batch {batch.id} failed: {reasons}. Another batch is created from its input file in {pause:.0f} s."
         )
+
+    def on_storage_full(self, reason: str) -> None:
+        """Log the first refusal of an upload that waits for room on the server."""
+        if not self._was_storage_full:
+            self._was_storage_full = True
+            self._logger.warning(f"⏳ Uploads wait until jobs end and their files are deleted: {reason}")
 
     def on_batch_adopted(self, batch: Batch, requests: int) -> None:
         """Log a batch that was found on the server."""

@@ -24,6 +24,7 @@ from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.enqueue_limit import Admission, EnqueueLimit
+from distilabel_openai_batch.engine.file_storage import FileStorage
 from distilabel_openai_batch.engine.job_watcher import JobWatcher
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector
@@ -52,7 +53,7 @@ class JobEnding(Enum):
 
     COLLECTED = "the ledger has an outcome for each request"
     DROPPED = "no batch will answer the requests, and a further job may hold them"
-    OVERDUE = "the deadline passed before the server accepted the batch; a further job may hold the requests"
+    OVERDUE = "the deadline passed before the server accepted file and batch; a further job may hold the requests"
     TOO_LARGE = "the batch exceeds the enqueue limit; smaller jobs may hold the requests"
     FILE_GONE = "the server lost the input file; a further job may hold the requests"
     IN_PROGRESS = "the server works on the batch, and the run does not wait for jobs"
@@ -127,6 +128,7 @@ class JobRunner:
         limit: admits jobs.
         running_jobs: the jobs that tasks of this session run.
         sizes: the largest answer that the requests can have.
+        storage: lets uploads wait while the server's file storage is full; `None` for a storage of this session alone.
 
     Attributes:
         collector: collects the results of batches that ended.
@@ -142,6 +144,7 @@ class JobRunner:
         limit: EnqueueLimit,
         running_jobs: RunningJobs,
         sizes: AnswerSizes,
+        storage: FileStorage | None = None,
     ) -> None:
         self._api = api
         self._ledger = ledger
@@ -150,6 +153,7 @@ class JobRunner:
         self._observer = observer
         self._limit = limit
         self._running_jobs = running_jobs
+        self._storage = storage or FileStorage(settings, observer)
         self._watcher = JobWatcher(api, ledger, settings, directory, observer, sizes)
         self.collector = ResultCollector(api, ledger, settings, directory, observer, sizes)
 
@@ -237,16 +241,20 @@ class JobRunner:
             ValueError: the job is in a final state.
         """
         run = _Run(job, deliver, admission, shard, deadline, uploads_left=uploads_left)
-        while (ending := await self._advance(run)) is None:
-            pass
+        if job.input_file_id:
+            self._storage.hold(job.id)
+        try:
+            while (ending := await self._advance(run)) is None:
+                pass
+        finally:
+            self._storage.release(job.id)
         return JobEnd(ending, run.job)
 
     async def _advance(self, run: _Run) -> JobEnding | None:
         """Take a job to its next state; return the ending if that was the last step."""
         match run.job.state:
             case JobState.PLANNED if run.shard:
-                await self._upload(run, run.shard)
-                return None
+                return await self._upload(run, run.shard)
             case JobState.UPLOADED if run.shard:
                 return await self._create(run, run.shard)
             case JobState.PLANNED | JobState.UPLOADED:
@@ -264,20 +272,29 @@ class JobRunner:
             case JobState.COLLECTED | JobState.DROPPED:
                 raise ValueError(f"A job that is {run.job.state.value} cannot be run.")
 
-    async def _upload(self, run: _Run, shard: Shard) -> None:
+    async def _upload(self, run: _Run, shard: Shard) -> JobEnding | None:
         failpoints.reached(Failpoint.INTENT_TO_UPLOAD)
         try:
-            with scratch_file(self._directory) as path:
-                with path.open("wb") as file:
-                    for request in shard.requests:
-                        file.write(request.line())
-                file_id = await self._api.files.upload(path, _input_file_name(run.job.key))
+            file_id = await self._storage.upload(partial(self._upload_input, run.job, shard), run.deadline)
+            if file_id is None:
+                run.job = await self._drop(run.job)
+                return JobEnding.OVERDUE
             failpoints.reached(Failpoint.UPLOAD_TO_RECORD)
             run.job = await anyio.to_thread.run_sync(self._ledger.jobs.mark_uploaded, run.job, file_id)
         except errors.RunError as error:
             await self._drop_refused(run.job, error)
             raise
+        self._storage.hold(run.job.id)
         run.uploaded_at = time.monotonic()
+        return None
+
+    async def _upload_input(self, job: Job, shard: Shard) -> str:
+        """Upload the input file of a job; the file is on the local disk only meanwhile."""
+        with scratch_file(self._directory) as path:
+            with path.open("wb") as file:
+                for request in shard.requests:
+                    file.write(request.line())
+            return await self._api.files.upload(path, _input_file_name(job.key))
 
     async def _create(self, run: _Run, shard: Shard) -> JobEnding | None:
         run.admission.enqueue(run.job)
@@ -340,10 +357,13 @@ class JobRunner:
         self._observer.on_batch_refused(batch)
         if not run.shard:
             run.job = await self._drop(run.job)
+            await self.collector.delete_files(batch, run.job.input_file_id)
             return JobEnding.DROPPED
         ending = await self._wait_to_recreate(run, run.shard, _failure(batch), is_over_limit=_is_over_limit(batch))
         if ending is None:
             run.job = await anyio.to_thread.run_sync(self._ledger.jobs.return_to_uploaded, run.job)
+        elif ending is not JobEnding.FILE_GONE:
+            await self.collector.delete_files(batch, run.job.input_file_id)
         return ending
 
     async def _wait_to_recreate(

@@ -106,6 +106,9 @@ class Observer:
             pause: seconds until the creation.
         """
 
+    def on_storage_full(self, reason: str) -> None:
+        """Receive the refusal of an upload that waits until jobs of the run free files on the server."""
+
     def on_batch_adopted(self, batch: Batch, requests: int) -> None:
         """Receive a batch that was found on the server and added to the ledger.
 

@@ -28,6 +28,7 @@ from distilabel_openai_batch.engine.calls import ScopeMemory, scope_memories
 from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.failure_log import FailureLog
+from distilabel_openai_batch.engine.file_storage import FileStorage
 from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
@@ -153,9 +154,9 @@ class _Builder:
             job_settings.schedule, settings.max_requests, settings.max_jobs, self._find_jobs_sharing_limit
         )
         running_jobs = RunningJobs()
-        sizes = AnswerSizes()
+        sizes, storage = AnswerSizes(), FileStorage(job_settings, self.observer, self._find_jobs_of_others)
         job_runner = JobRunner(
-            self.api, self.ledger, job_settings, self.directory, self.observer, limit, running_jobs, sizes
+            self.api, self.ledger, job_settings, self.directory, self.observer, limit, running_jobs, sizes, storage
         )
         self.adopter = self._adopter(job_runner.collector, scope_key)
         dispatcher = Dispatcher(
@@ -231,6 +232,9 @@ class _Builder:
 
     async def _find_jobs_sharing_limit(self, job_id: int) -> set[int]:
         return await anyio.to_thread.run_sync(self.ledger.jobs.find_sharing_limit, job_id)
+
+    async def _find_jobs_of_others(self) -> set[int]:
+        return await anyio.to_thread.run_sync(self.ledger.jobs.find_others_in_progress)
 
     async def _watch_for_interruption(self, job_runner: JobRunner) -> None:
         while (error := self.host.interruption(job_runner.batches_in_progress)) is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import uuid4
 
@@ -36,6 +36,11 @@ _KNOWN_KEYS = "SELECT key FROM jobs WHERE key IN (SELECT value FROM json_each(?)
 _SHARING_LIMIT = """
     SELECT jobs.id, owner FROM jobs JOIN scopes ON scopes.id = scope
     WHERE base_url = ? AND scope != ? AND state = 'created' AND model = (SELECT model FROM jobs WHERE id = ?)
+"""
+
+_IN_PROGRESS_AT_SERVER = """
+    SELECT jobs.id, owner FROM jobs JOIN scopes ON scopes.id = scope
+    WHERE base_url = ? AND owner != ? AND state IN ('uploaded', 'created', 'ended')
 """
 
 _TAKE_OVER = "UPDATE jobs SET owner = ? WHERE id = ? AND owner = ?"
@@ -142,8 +147,19 @@ class JobTable:
         """
         with self._connection.reading() as database:
             rows = database.execute(_SHARING_LIMIT, (self._scope.name.base_url, self._scope.id, job_id)).fetchall()
+        return self._select_living(rows)
+
+    def find_others_in_progress(self) -> set[int]:
+        """Return the ids of other living sessions' jobs that have files at the same server."""
+        columns = (self._scope.name.base_url, self._owners.own_id)
+        with self._connection.reading() as database:
+            rows = database.execute(_IN_PROGRESS_AT_SERVER, columns).fetchall()
+        return self._select_living(rows)
+
+    def _select_living(self, rows: Sequence[tuple[int, str]]) -> set[int]:
+        """Return the ids of the jobs whose owner lives, of rows with id and owner."""
         is_alive = {owner: self._owners.is_alive(owner) for _, owner in rows}
-        return {other_id for other_id, owner in rows if is_alive[owner]}
+        return {job_id for job_id, owner in rows if is_alive[owner]}
 
     def take_over(self, job: Job) -> Job | None:
         """Make this session the owner of a dead session's job.

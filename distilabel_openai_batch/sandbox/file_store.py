@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import ApiError
-from .files import BATCH_FILE_SECONDS, StoredFile, check_expiry, check_upload, no_such_file
+from .files import BATCH_FILE_SECONDS, StoredFile, check_expiry, check_storage, check_upload, no_such_file
 from .state import SandboxState
 
 _COPY_BYTES = 1 << 20
@@ -42,20 +42,27 @@ class FileStore:
         dialect = self._state.settings.dialect
         seconds = check_expiry(expires_after, "expires_after", dialect.min_expiry_seconds)
         if seconds is None and dialect.max_kept_files is not None:
-            self._check_count(dialect.max_kept_files)
+            check_storage([file.size for file in self._files.values()], size, None, dialect.max_kept_files)
         elif seconds is None and purpose == "batch":
             seconds = BATCH_FILE_SECONDS
         file_id = self.new_id()
         path = self._state.directory / file_id
         with path.open("wb") as target:
             shutil.copyfileobj(content, target, _COPY_BYTES)
-        return self.register(file_id, path, filename, str(purpose), seconds, owner)
+        # Two uploads at once must not share the last room, so check and store under the lock.
+        with self._state.lock:
+            try:
+                self._check_storage(size, owner)
+            except ApiError:
+                path.unlink()
+                raise
+            return self.register(file_id, path, filename, str(purpose), seconds, owner)
 
-    def _check_count(self, maximum: int) -> None:
-        """Raise 400 if the store holds the maximum number of files."""
-        if len(self._files) >= maximum:
-            message = f"The number of files has reached the maximum of {maximum} of this resource."
-            raise ApiError(400, message, code="too_many_files")
+    def _check_storage(self, size: int, owner: str) -> None:
+        settings = self._state.settings
+        if settings.max_storage_bytes is not None or settings.max_files is not None:
+            sizes = [file.size for file in self.list_newest_first(owner)]
+            check_storage(sizes, size, settings.max_storage_bytes, settings.max_files)
 
     def new_id(self) -> str:
         """Return an id for a new file."""

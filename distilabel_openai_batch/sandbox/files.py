@@ -106,3 +106,28 @@ def check_upload(filename: str, purpose: str | None, size: int) -> None:
         raise ApiError(
             413, f"Maximum content size limit ({_MAX_FILE_BYTES}) exceeded ({size} bytes read)", type="server_error"
         )
+
+
+def check_storage(sizes: list[int], size: int, max_bytes: int | None, max_files: int | None) -> None:
+    """Check that an owner may store one more file.
+
+    Args:
+        sizes: sizes of the owner's files, in bytes.
+        size: size of the new file, in bytes.
+        max_bytes: maximum number of bytes over all files; `None` for no limit.
+        max_files: maximum number of files; `None` for no limit.
+
+    Raises:
+        ApiError: 400, if a limit is exceeded. The words for the bytes are OpenAI's, those for the number Azure's:
+            https://help.openai.com/en/articles/8724843-file-storage-quota-errors-for-api-users,
+            https://github.com/Azure/azure-sdk-for-java/issues/47401
+    """
+    if max_bytes is not None and sum(sizes) + size > max_bytes:
+        message = (
+            f"You have exceeded your file storage quota. Projects are limited to {max_bytes / 1e9:g} GB of files. "
+            "Please reduce the file size or contact support."
+        )
+        raise ApiError(400, message)
+    if max_files is not None and len(sizes) >= max_files:
+        message = f"The quota for files without expiry is reached. The maximum is {max_files}."
+        raise ApiError(400, message, code="quotaExceeded")

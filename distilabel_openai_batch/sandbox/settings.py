@@ -75,6 +75,18 @@ class Settings(BaseModel):
         ge=0,
         description="Maximum number of prompt tokens over all unfinished batches of one model; `None` for no limit.",
     )
+    max_storage_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Maximum number of bytes over all files of an owner; an upload beyond is refused in OpenAI's "
+        "words. `None` for no limit.",
+    )
+    max_files: int | None = Field(
+        default=None,
+        ge=0,
+        description="Maximum number of files of an owner; an upload beyond is refused in Azure's words. `None` for no "
+        "limit.",
+    )
     api_keys: list[str] | None = Field(default=None, repr=False, description="Accepted API keys; `None` for any key.")
     models: list[str] | None = Field(
         default=None,

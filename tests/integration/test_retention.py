@@ -52,7 +52,7 @@ def test_files_on_azure_expire_by_default(azure):
     assert set(lifetimes(azure).values()) == {30 * DAY}
 
     kept = {"input_expires_after": None, "output_expires_after": None}
-    with pytest.raises(RunError, match="too_many_files"):
+    with pytest.raises(RunError, match="quotaExceeded"):
         generate(AzureOpenAIBatchLLM(model="a-deployment", **fields, **kept))
 
 

@@ -15,6 +15,7 @@ RUN_ERRORS = [
     errors.RunError,
     errors.AuthenticationError,
     errors.QuotaError,
+    errors.StorageFullError,
     errors.ConnectionFailedError,
     errors.BatchFailedError,
     errors.MissingSettingError,
@@ -131,6 +132,60 @@ def test_an_exhausted_account_is_not_transient(status_code, code):
 def test_a_rate_limit_is_not_an_exhausted_account():
     assert not errors.is_out_of_quota("rate_limit_exceeded")
     assert not errors.is_out_of_quota(None)
+
+
+STORAGE_FULL = {
+    "OpenAI, organization": (
+        400,
+        "invalid_request_error",
+        "You have exceeded your file storage quota. Organizations are limited to 100 GB of files. Please reduce the"
+        " file size or contact support.",
+    ),
+    "OpenAI, project": (
+        400,
+        None,
+        "You have exceeded your file storage quota. Projects are limited to 2.5 TB of files.",
+    ),
+    "Azure": (400, "quotaExceeded", "The quota for files without expiry is reached. The maximum is 500."),
+    "Azure, behind LiteLLM": (
+        400,
+        "400",
+        "Error code: 400 - {'error': {'code': 'quotaExceeded', 'message': 'The quota for files without expiry is"
+        " reached. The maximum is 500.'}}",
+    ),
+    "Azure, other words": (400, "quotaExceeded", "The resource holds too much."),
+    "Gemini, bytes": (
+        429,
+        "RESOURCE_EXHAUSTED",
+        "You exceeded your current quota. * Quota exceeded for metric: generativelanguage.googleapis.com/"
+        "file_storage_bytes, limit: 21474836480",
+    ),
+    "Gemini, number": (400, None, "Total file count is 10151, exceeding limit of 10000."),
+    "a server's own disk": (500, None, "[Errno 28] No space left on device: '/data/files/file-1'"),
+    "insufficient storage": (507, None, "<html>Insufficient Storage</html>"),
+}
+
+
+@pytest.mark.parametrize(("status_code", "code", "message"), STORAGE_FULL.values(), ids=STORAGE_FULL.keys())
+def test_a_full_file_storage_is_recognised(status_code, code, message):
+    assert errors.is_storage_full(status_code, code, message)
+    assert not errors.is_storage_full(status_code, "insufficient_quota", message)
+
+
+@pytest.mark.parametrize(
+    ("status_code", "code", "message"),
+    [
+        (400, None, "File is too large."),
+        (413, "server_error", "Maximum content size limit (536870912) exceeded (600000000 bytes read)"),
+        (400, None, "Invalid file format for Batch API. Must be .jsonl"),
+        (429, "rate_limit_exceeded", "Rate limit reached for uploads. Limit: 1000 files per minute."),
+        (403, "quotaExceeded", "Out of call volume quota. Quota will be replenished in 5 days."),
+        (429, "insufficient_quota", "You exceeded your current quota, please check your plan and billing details."),
+        (503, None, "The storage service is unavailable."),
+    ],
+)
+def test_another_refusal_of_an_upload_is_no_full_file_storage(status_code, code, message):
+    assert not errors.is_storage_full(status_code, code, message)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ PUBLIC_NAMES = [
     "QuotaError",
     "RequestsFailedError",
     "RunError",
+    "StorageFullError",
     "StreamBatchResults",
     "SubmitBatch",
 ]

@@ -77,6 +77,49 @@ async def test_a_leftover_of_a_repeated_upload_is_deleted(api, server, input_fil
     assert calls_made(server)[-1] == "DELETE /files/file-0"
 
 
+STORAGE_FULL = "You have exceeded your file storage quota. Organizations are limited to 100 GB of files."
+FULL_STORAGE_REPLIES = [
+    refusal(400, STORAGE_FULL),
+    refusal(403, STORAGE_FULL),
+    refusal(429, "Quota exceeded for metric: file_storage_bytes", code="RESOURCE_EXHAUSTED"),
+    refusal(400, "The quota for files without expiry is reached. The maximum is 500.", code="quotaExceeded"),
+    httpx.Response(507, html="<h1>Insufficient Storage</h1>"),
+]
+
+
+@pytest.mark.parametrize("answer", FULL_STORAGE_REPLIES)
+async def test_a_full_file_storage_is_an_error_with_advice(api, server, clock, input_file, answer):
+    """No status code makes the upload wait for hours here; the engine knows when a job frees files."""
+    CALLS["upload"].route(server).mock(return_value=answer)
+    with pytest.raises(errors.StorageFullError, match=r"storage is full\. Delete files.*expire.*`delete_files=True`"):
+        await api.files.upload(input_file, "input.jsonl")
+    assert calls_made(server) == ["POST /files"]
+
+
+async def test_an_account_without_money_is_no_full_file_storage(api, server, input_file):
+    """The code decides, whatever the message says."""
+    CALLS["upload"].route(server).mock(return_value=refusal(429, STORAGE_FULL, code="insufficient_quota"))
+    with pytest.raises(errors.QuotaError):
+        await api.files.upload(input_file, "input.jsonl")
+
+
+async def test_words_about_storage_mean_nothing_in_another_call(api, server):
+    CALLS["create"].route(server).mock(return_value=refusal(400, STORAGE_FULL))
+    with pytest.raises(errors.RunError) as raised:
+        await api.create("file-1", "/v1/chat/completions", "24h", "key", {})
+    assert type(raised.value) is errors.RunError
+
+
+async def test_the_leftover_of_an_upload_that_filled_the_storage_is_deleted(api, server, input_file):
+    """The reply to the first upload was lost."""
+    CALLS["upload"].route(server).mock(side_effect=[httpx.ReadTimeout("timed out"), refusal(400, STORAGE_FULL)])
+    server.get("/files").mock(return_value=file_list(**{"file-0": input_file.name}))
+    server.delete("/files/file-0").mock(return_value=reply({"id": "file-0", "deleted": True}))
+    with pytest.raises(errors.StorageFullError):
+        await api.files.upload(input_file, "input.jsonl")
+    assert calls_made(server)[-1] == "DELETE /files/file-0"
+
+
 # Deletion and the list.
 
 
@@ -107,6 +150,20 @@ async def test_a_failed_deletion_is_logged(api, server, clock, caplog, failure):
     assert clock.pauses == []
 
 
+async def test_refused_deletions_of_one_kind_are_logged_once(api, server, caplog):
+    """A server may delete no file at all, and a run has hundreds."""
+    server.delete(path__startswith="/files/").mock(
+        side_effect=[refusal(400, "No."), refusal(400, "No."), refusal(404, "Gone."), refusal(400, "No.")]
+    )
+    with caplog.at_level(logging.WARNING, LOGGER.name):
+        for number in range(4):
+            await api.files.delete(f"file-{number}")
+    assert [message.split(" from ")[0] for message in caplog.messages] == [
+        "Could not delete file file-0",
+        "Could not delete file file-2",
+    ]
+
+
 async def test_the_check_of_the_list_makes_one_call(api, server):
     await api.files.check_list()
     assert calls_made(server) == ["GET /files"]
@@ -117,6 +174,7 @@ async def test_the_check_of_the_list_makes_one_call(api, server):
 
 
 # Downloads.
+
 
 CONTENT = bytes(range(256)) * 40
 
@@ -149,7 +207,7 @@ async def test_a_download_replaces_the_target_by_the_file(api, server, tmp_path)
 async def test_a_new_file_that_is_not_visible_yet_is_retried(api, server, clock, tmp_path):
     """After `RESULTS_VISIBLE_SECONDS` the file counts as missing."""
     route = CALLS["download"].route(server)
-    route.mock(side_effect=[refusal(404), refusal(404), httpx.Response(200, content=CONTENT)])
+    route.mock(side_effect=[refusal(404), refusal(410), httpx.Response(200, content=CONTENT)])
     await api.files.download("file-2", tmp_path / "output", LIMIT, is_new=True)
     assert (tmp_path / "output").read_bytes() == CONTENT
     assert clock.pauses == [0.5, 1.0]

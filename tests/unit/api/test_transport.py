@@ -321,6 +321,27 @@ REFUSALS = {
         "insufficient_quota",
     ),
     "no money, by its type": (refusal(429, type="insufficient_quota"), errors.QuotaError, 429, "insufficient_quota"),
+    "no money, quoted by a gateway": (
+        refusal(
+            429,
+            "litellm: Error code: 429 - {'error': {'message': 'You exceeded your current quota.', 'type':"
+            " 'insufficient_quota', 'param': None, 'code': 'insufficient_quota'}}",
+            code="429",
+        ),
+        errors.QuotaError,
+        429,
+        "insufficient_quota",
+    ),
+    "too many enqueued tokens, quoted by a gateway": (
+        refusal(
+            400,
+            "Error code: 400 - {'error': {'code': 'token_limit_exceeded', 'message': 'Too many tokens.'}}",
+            code="400",
+        ),
+        errors.RunError,
+        400,
+        "token_limit_exceeded",
+    ),
     "too many enqueued tokens": (
         refusal(400, "Enqueued token limit reached.", code="token_limit_exceeded"),
         errors.RunError,

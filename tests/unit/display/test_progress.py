@@ -234,6 +234,12 @@ def test_a_failed_batch_that_is_created_again_is_logged(progress, caplog):
     ]
 
 
+def test_the_first_wait_for_file_storage_is_logged(progress, caplog):
+    progress.on_storage_full("The storage is full.")
+    progress.on_storage_full("The storage is full.")
+    assert caplog.messages == ["⏳ Uploads wait until jobs end and their files are deleted: The storage is full."]
+
+
 def test_reused_answers_and_batches_of_other_runs_are_logged(progress, caplog):
     """An earlier run, another machine or another process submitted the requests."""
     progress.on_reused(0)

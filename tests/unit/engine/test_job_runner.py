@@ -8,7 +8,7 @@ from functools import partial
 import anyio
 import pytest
 
-from distilabel_openai_batch import BatchFailedError, RunError
+from distilabel_openai_batch import BatchFailedError, RunError, StorageFullError
 from distilabel_openai_batch.api.batches import Batch, BatchError
 from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.files import InputFileGoneError
@@ -288,6 +288,82 @@ def test_a_batch_that_fails_again_and_again_ends_the_run(make_runner, leave_job,
     with pytest.raises(BatchFailedError):
         run(make_runner(api), job, ignore, make_shard())
     assert api.calls.count("create") == creations
+
+
+@pytest.mark.parametrize("delete_files", [False, True])
+@pytest.mark.parametrize("has_requests", [False, True])
+def test_the_input_file_of_a_dropped_batch_is_deleted_with_delete_files(
+    make_runner, leave_job, delete_files, has_requests
+):
+    """No further batch is created from the file."""
+    api = FakeBatchAPI("failed", errors=(SERVER_ERROR,))
+    job = leave_job(api, JobState.CREATED, make_shard())
+    shard = make_shard() if has_requests else None
+    end = run(make_runner(api, delete_files=delete_files), job, ignore, shard, deadline=0.0)
+    assert end.ending is (JobEnding.OVERDUE if has_requests else JobEnding.DROPPED)
+    assert ("delete file-in" in api.calls) is delete_files
+
+
+class FullAPI(FakeBatchAPI):
+    """Batch API whose file storage is full for the first uploads."""
+
+    refusals = 1
+
+    async def upload(self, path, name):
+        if self.refusals:
+            self.refusals -= 1
+            self.calls.append("refuse")
+            error = StorageFullError("The storage is full.", status_code=400)
+            error.did_nothing = True
+            raise error
+        return await super().upload(path, name)
+
+
+def test_a_refused_upload_is_repeated_when_another_job_ends(make_runner, leave_job, scratch_dir):
+    """No input file lies on the local disk meanwhile."""
+    api = FullAPI()
+    first, second = Shard(make_shard(4).requests[:3], 99), Shard(make_shard(4).requests[3:], 99)
+    job = leave_job(api, JobState.UPLOADED, first)
+    runner = make_runner(api, delete_files=True)
+    ends: list[object] = []
+
+    async def run_both() -> None:
+        with EnqueueLimit(PollSchedule(0.001, 0.001), 50_000).admit_resumed() as admission:
+            async with anyio.create_task_group() as task_group:
+                runner._storage.hold(-1)
+                task_group.start_soon(submit)
+                while "refuse" not in api.calls:
+                    await anyio.sleep(0.001)
+                await anyio.wait_all_tasks_blocked()
+                assert list(scratch_dir.iterdir()) == []
+                ends.append(await runner.run(job, ignore, admission, first))
+                runner._storage.release(-1)
+
+    async def submit() -> None:
+        ends.append(await runner.submit(second, ignore))
+
+    anyio.run(run_both)
+    assert [end.ending for end in ends] == [JobEnding.COLLECTED, JobEnding.COLLECTED]
+
+
+def test_a_full_storage_without_jobs_drops_the_job(ledger, make_runner):
+    """Further runs may submit its requests."""
+    with pytest.raises(StorageFullError):
+        anyio.run(make_runner(FullAPI(), delete_files=True).submit, make_shard(), ignore)
+    assert ledger.jobs.get(1).state is JobState.DROPPED
+
+
+def test_the_deadline_ends_the_wait_for_file_storage(ledger, make_runner):
+    runner = make_runner(FullAPI(), delete_files=True)
+    runner._storage.hold(-1)
+
+    async def run_planned() -> JobEnd:
+        job, _ = ledger.jobs.plan(make_shard())
+        with EnqueueLimit(PollSchedule(0.001, 0.001), 50_000).admit_resumed() as admission:
+            return await runner.run(job, ignore, admission, make_shard(), deadline=0.0)
+
+    assert anyio.run(run_planned).ending is JobEnding.OVERDUE
+    assert ledger.jobs.get(1).state is JobState.DROPPED
 
 
 def test_the_deadline_ends_the_pause_after_a_failed_batch(make_runner, leave_job):

@@ -176,6 +176,22 @@ def test_jobs_share_a_limit_if_a_living_session_submits_to_the_same_model(ledger
     assert ledger.jobs.find_sharing_limit(job.id) == set()
 
 
+def test_jobs_of_other_living_sessions_have_files_from_the_upload_to_the_collection(ledger, open_ledger):
+    """A session's own jobs are not counted; the scope does not matter."""
+    other = open_ledger()
+    job, _ = other.jobs.plan(make_shard("b-0"))
+    assert ledger.jobs.find_others_in_progress() == set()
+
+    job = other.jobs.mark_uploaded(job, "file-1")
+    assert ledger.jobs.find_others_in_progress() == {job.id}
+    assert other.jobs.find_others_in_progress() == set()
+    elsewhere = open_ledger(replace(SCOPE, base_url="https://other.example.com/v1/"))
+    assert elsewhere.jobs.find_others_in_progress() == set()
+
+    other.close()
+    assert ledger.jobs.find_others_in_progress() == set()
+
+
 def test_known_keys_are_those_of_any_scope(ledger, open_ledger):
     job, _ = ledger.jobs.plan(make_shard("a-0"))
     sibling = open_ledger(replace(SCOPE, task="sibling"))

@@ -103,6 +103,39 @@ async def test_file_of_another_purpose_makes_no_batch(api):
     assert (await api.http.post("/v1/batches", json=creation)).json()["error"]["param"] == "input_file_id"
 
 
+@pytest.mark.parametrize(
+    ("limit", "message", "code"),
+    [
+        (
+            {"max_storage_bytes": 2_500_000},
+            "You have exceeded your file storage quota. Projects are limited to 0.0025 GB of files. Please reduce the"
+            " file size or contact support.",
+            None,
+        ),
+        ({"max_files": 2}, "The quota for files without expiry is reached. The maximum is 2.", "quotaExceeded"),
+    ],
+)
+async def test_full_storage_refuses_uploads_until_a_file_is_deleted(api, limit, message, code):
+    """Count all files of the owner, and store nothing of a refused upload."""
+    await api.configure(**limit, separate_keys=True)
+    content = b"x" * 1_000_000
+    first = (await api.upload(content)).json()["id"]
+    assert (await api.upload(content)).status_code == 200
+
+    refused = await api.upload(content)
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, message)
+    assert refused.json()["error"]["code"] == code
+    assert len((await api.books())["files"]) == 2
+
+    await api.http.delete(f"/v1/files/{first}")
+    assert (await api.upload(content)).status_code == 200
+    other = {"Authorization": "Bearer other"}
+    reply = await api.http.post(
+        "/v1/files", files={"file": ("in.jsonl", content)}, data={"purpose": "batch"}, headers=other
+    )
+    assert reply.status_code == 200
+
+
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer "}, {"Authorization": "Basic key"}])
 async def test_key_is_required(api, header):
     """Return 401 for every call of the API."""
