@@ -52,6 +52,7 @@ def quick_retries(monkeypatch):
     monkeypatch.setattr(creation, "CREATION_SECONDS", 0.05)
     monkeypatch.setattr(files, "RESULTS_VISIBLE_SECONDS", 0.1)
     monkeypatch.setattr(client, "FILE_IDS_SECONDS", 0.2)
+    monkeypatch.setattr(client, "BATCH_VISIBLE_SECONDS", 0.2)
 
 
 @pytest.fixture(scope="session")

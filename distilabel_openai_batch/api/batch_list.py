@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
@@ -52,7 +53,7 @@ class BatchList:
             batches = content.get("data")
             if not isinstance(batches, list):
                 raise UnexpectedReplyError("a list of batches", content)
-            return _read_batches(batches)
+            return [replace(batch, is_listed=True) for batch in _read_batches(batches)]
 
         try:
             return await self._transport.call(page)

@@ -108,6 +108,7 @@ class Batch:
         in_progress_at, finalizing_at, cancelling_at: seconds since the epoch at which the batch reached the status.
         finished_at: seconds since the epoch at which the batch reached its final status.
         ended_as: the final status of which the batch shows a time, in any format; `None` without such a time.
+        is_listed: whether the object comes from the server's list, which may show other ids of files than the batch.
     """
 
     id: str
@@ -128,6 +129,7 @@ class Batch:
     cancelling_at: float | None = None
     finished_at: float | None = None
     ended_as: str | None = None
+    is_listed: bool = field(default=False, compare=False)
 
     @property
     def key(self) -> str | None:

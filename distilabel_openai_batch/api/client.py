@@ -30,6 +30,12 @@ FILE_IDS_SECONDS = 300.0
 Gateways show the counts of an ended batch some polls before its file ids (LiteLLM issue 37713).
 """
 
+BATCH_VISIBLE_SECONDS = 120.0
+"""Seconds during which a server may not know a batch that it has shown before.
+
+A server of several replicas knows a new batch on some of them (anthropic-sdk-python issue 1432).
+"""
+
 _FILE_ID_PAUSES = Patience(first=1.0, longest=30.0)
 
 
@@ -63,6 +69,7 @@ class BatchAPI:
         self._logger = logger
         self._warnings: set[str] = set()
         self._retention = retention
+        self._shown_batches: set[str] = set()
         self.files = FilesAPI(self._transport, retention)
 
     async def create(
@@ -83,6 +90,7 @@ class BatchAPI:
         order = BatchOrder(input_file_id, endpoint, completion_window, key, metadata, self._retention)
         creation = Creation(self._transport, self._list, self.files, self._creation_limit, order)
         batch = await self._transport.retry("create a batch", creation.attempt)
+        self._shown_batches.add(batch.id)
         if creation.may_be_duplicated:
             batch = await self._cancel_duplicates(batch, order, since=creation.started)
         if KEY_METADATA not in batch.metadata:
@@ -177,14 +185,24 @@ class BatchAPI:
         Raises:
             RunError: the server refuses, does not know the batch, or could not be reached.
         """
+        started = time.monotonic()
 
         async def attempt() -> Batch:
+            try:
+                return await self._transport.call(retrieve)
+            except errors.RunError as error:
+                is_shown = batch_id in self._shown_batches
+                if error.status_code == 404 and is_shown and time.monotonic() - started < BATCH_VISIBLE_SECONDS:
+                    raise TransientError(str(error), did_nothing=True) from None
+                raise
+
+        async def retrieve() -> Batch:
             batch = read_batch(json_object(await self._transport.raw_client.batches.retrieve(batch_id)))
             # A gateway may reply with the id of the server behind it, which the gateway does not know → keep our id.
             return replace(batch, id=batch_id)
 
         try:
-            return await self._transport.retry(f"poll batch {batch_id}", attempt)
+            batch = await self._transport.retry(f"poll batch {batch_id}", attempt)
         except errors.RunError as error:
             if error.status_code != 404:
                 raise
@@ -196,9 +214,14 @@ class BatchAPI:
                 code=error.code,
                 batch_id=batch_id,
             ) from None
+        self._shown_batches.add(batch_id)
+        return batch
 
     async def wait_for_output_file(self, batch: Batch) -> Batch:
         """Poll an ended batch that counts answers until the batch shows its output file, for some minutes.
+
+        A batch from the server's list is polled at least once, because gateways list ids of files that they do not
+        serve (LiteLLM pull request 36049).
 
         Returns:
             The batch as it was last polled.
@@ -206,6 +229,9 @@ class BatchAPI:
         Raises:
             RunError: the server refuses, does not know the batch, or could not be reached.
         """
+        if batch.is_listed:
+            shown = await self.retrieve(batch.id)
+            batch = shown if shown.has_ended or shown.apparent_end else batch
         started, polls = time.monotonic(), 0
         while batch.lacks_output_file and time.monotonic() - started < FILE_IDS_SECONDS:
             polls += 1

@@ -26,6 +26,7 @@ from distilabel_openai_batch.api.failure_codes import (
     MISSING_RESULT_CODE,
     OTHER_BATCH_CODE,
     OVERDUE_CODE,
+    UNNAMED_RESULT_CODE,
     UNUSABLE_CODES,
 )
 from distilabel_openai_batch.text import escape_surrogates
@@ -130,6 +131,13 @@ Deliver = Callable[[Mapping[str, Outcome]], None]
 MISSING_RESULT = Failure("The job's files do not mention this request.", code=MISSING_RESULT_CODE)
 """Failure of a request that has no line in its job's files."""
 
+UNNAMED_RESULT = Failure(
+    "None of the job's results has the `custom_id` of a request: the server, or a gateway in front of the server, does"
+    " not return `custom_id`, so no answer can be assigned to a row. The answers may be billed.",
+    code=UNNAMED_RESULT_CODE,
+)
+"""Failure of a request of a job whose result lines have other `custom_id`s than the requests, or none."""
+
 OTHER_BATCH = Failure("The request is in a batch that was not selected.", code=OTHER_BATCH_CODE)
 """Failure of a request whose batch is not among the batches that the caller selected."""
 
@@ -167,6 +175,14 @@ def parse_result_line(line: bytes) -> tuple[str, Outcome] | None:
         return None
     custom_id = result.get("custom_id")
     return (custom_id, _outcome(result, line)) if isinstance(custom_id, str) else None
+
+
+def is_result_object(line: bytes) -> bool:
+    """Return whether a line of a result file is a JSON object, as opposed to a line that was cut."""
+    try:
+        return isinstance(decode_json(line), dict)
+    except ValueError:
+        return False
 
 
 def build_result_line(custom_id: str, body: Mapping[str, Any]) -> bytes:

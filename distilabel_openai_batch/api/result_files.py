@@ -10,7 +10,14 @@ from array import array
 from collections.abc import Iterator, Sequence
 from io import BufferedReader, BytesIO, RawIOBase
 
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome, parse_result_line
+from distilabel_openai_batch.api.outcomes import (
+    MISSING_RESULT,
+    UNNAMED_RESULT,
+    Answer,
+    Outcome,
+    is_result_object,
+    parse_result_line,
+)
 from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 
 
@@ -18,13 +25,14 @@ class JobResults:
     """The outcome of each request of a job; iterate to get pairs of `custom_id` and outcome in the requests' order.
 
     If several lines name a request, the first counts, but an answer counts more than a failure. A request that no line
-    names has the outcome `MISSING_RESULT`.
+    names has the outcome `missing`.
 
     Args:
         custom_ids: the `custom_id`s of the requests.
         files: the job's files that exist (output, error), opened without a buffer.
 
     Attributes:
+        missing: the failure of a request that no line names.
         stray_lines: number of lines that name none of the requests, or are malformed.
         answers: number of requests that the server answered, usable or not.
         reported: number of requests that a line names.
@@ -40,6 +48,7 @@ class JobResults:
         # 48 bytes per request: number of the file, start and length of the line, tokens in, out and cached.
         self._lines = array("q", [-1, 0, 0, 0, 0, 0]) * len(custom_ids)
         self._is_answer = bytearray(len(custom_ids))
+        self.missing = MISSING_RESULT
         self.stray_lines = 0
         self.answers = self.reported = 0
         self.tokens = (0, 0)
@@ -56,7 +65,7 @@ class JobResults:
                 yield custom_id, Answer(line, (tokens_in, tokens_out), cached_tokens)
             else:
                 result = parse_result_line(line)
-                yield custom_id, result[1] if result else MISSING_RESULT
+                yield custom_id, result[1] if result else self.missing
 
     def _line(self, number: int, start: int, length: int) -> bytes:
         file = self._files[number]
@@ -64,6 +73,7 @@ class JobResults:
         return file.read(length) or b""
 
     def _read_all(self) -> None:
+        foreign_lines = 0
         places = {custom_id: place for place, custom_id in enumerate(self._custom_ids)}
         for number, file in enumerate(self._files):
             for start, line in _lines(file):
@@ -73,8 +83,12 @@ class JobResults:
                 place = places.get(result[0]) if result else None
                 if result is None or place is None:
                     self.stray_lines += 1
+                    foreign_lines += not self.reported and is_result_object(line)
                     continue
                 self._note(place, result[1], (number, start, len(line)))
+        # Another job would end the same way, and would be billed too → no transient failure.
+        if not self.reported and foreign_lines >= len(self._custom_ids) > 0:
+            self.missing = UNNAMED_RESULT
 
     def _note(self, place: int, outcome: Outcome, line: tuple[int, int, int]) -> None:
         """Remember a request's line if it is the first, or the first answer after failures."""

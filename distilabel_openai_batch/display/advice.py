@@ -16,6 +16,7 @@ from distilabel_openai_batch.api.failure_codes import (
     MODEL_REFUSAL,
     NOT_SUBMITTED,
     TRUNCATED_ANSWER,
+    UNNAMED_RESULT_CODE,
 )
 from distilabel_openai_batch.api.model_traits import ROOM_FOR_REASONING, find_refused_parameter
 from distilabel_openai_batch.api.outcomes import Failure
@@ -88,6 +89,8 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
         )
     if code == NOT_SUBMITTED:
         return "Load with the Task, the model and the parameters of the submission."
+    if code == UNNAMED_RESULT_CODE:
+        return "Use this provider without batches (`OpenAILLM`), or another server: this one drops `custom_id`."
     if custom_id is None:
         return f"No request was sent for these rows. Fix the rows and {_RUN_CHANGED_ROWS}"
     if code in _LENGTH_CODES or "context length" in message:

@@ -11,6 +11,7 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.files import FILE_GONE
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, batch_failure, parse_result_line
 from distilabel_openai_batch.api.requests import is_custom_id
 from distilabel_openai_batch.api.size_limits import INPUT_LIMIT
@@ -79,7 +80,9 @@ class Adopter:
             return False
         async with self._lock:
             if self.is_due:
-                for key, batch in await self._find_unknown():
+                for key, listed in await self._find_unknown():
+                    # A gateway may list other file ids than it shows for the batch itself (LiteLLM pull request 36049).
+                    batch = await self._api.retrieve(listed.id)
                     if batch.has_ended:
                         await self._adopt_ended(key, batch)
                     else:
@@ -139,7 +142,7 @@ class Adopter:
             try:
                 await self._api.files.download(batch.input_file_id, path, INPUT_LIMIT)
             except errors.RunError as error:
-                if error.status_code not in (403, 404):
+                if error.status_code not in (403, *FILE_GONE):
                     raise
                 return []
             return await anyio.to_thread.run_sync(_read_custom_ids, path)

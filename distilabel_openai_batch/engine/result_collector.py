@@ -14,6 +14,7 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.files import FILE_GONE
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Deliver, Outcome, is_billed, parse_result_line
 from distilabel_openai_batch.api.requests import is_custom_id
 from distilabel_openai_batch.api.result_files import JobResults
@@ -102,11 +103,11 @@ class ResultCollector:
             batch = await self._api.retrieve(batch.id)
         assert recorded
         results, last_outcomes = recorded
-        job = await anyio.to_thread.run_sync(self._ledger.jobs.mark_collected, job, MISSING_RESULT)
+        job = await anyio.to_thread.run_sync(self._ledger.jobs.mark_collected, job, results.missing)
         self._observer.on_collected(batch, results)
         if _is_complete(results, batch, job.requests):
             await self.delete_files(batch, job.input_file_id)
-        elif missing := min(batch.completed, job.requests) - results.answers:
+        elif results.missing is MISSING_RESULT and (missing := min(batch.completed, job.requests) - results.answers):
             self._observer.on_results_missing(batch, missing)
         failpoints.reached(Failpoint.RECORD_TO_DELIVERY)
         deliver(last_outcomes)
@@ -167,7 +168,7 @@ class ResultCollector:
         try:
             await self._api.files.download(file_id, path, limit, is_new=is_new)
         except errors.RunError as error:
-            if error.status_code != 404:
+            if error.status_code not in FILE_GONE:
                 raise
             self._observer.on_result_file_missing(file_id)
 

@@ -73,7 +73,8 @@ def _custom_ids(path: Path, batch: Batch, base_url: str, sizes: AnswerSizes) -> 
     custom_ids: dict[str, str] = {}
     occurrences: Counter[str] = Counter()
     for request in _requests(path):
-        endpoint = batch.endpoint or str(request.get("url"))
+        # A gateway may show one endpoint for all batches (litellm-docs pull request 1408) → prefer the request's own.
+        endpoint = str(request.get("url") or batch.endpoint)
         body = request["body"]
         sizes.add(body)
         digest = digest_body(base_url, endpoint, encode_body(restore_no_ops(body) if isinstance(body, dict) else body))

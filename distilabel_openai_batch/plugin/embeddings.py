@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections.abc import Sequence
 from functools import partial
 
@@ -116,4 +118,18 @@ def _vector(outcome: Outcome) -> list[float] | None:
     data = outcome.body.get("data") if isinstance(outcome, Answer) else None
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
+    if isinstance(vector, str):
+        return _decode_vector(vector)
     return vector if isinstance(vector, list) and _NUMBERS.issuperset(map(type, vector)) else None
+
+
+def _decode_vector(text: str) -> list[float] | None:
+    """Return a vector in base64, which servers return that ignore `encoding_format`; `None` for another text.
+
+    The bytes are 32-bit floats: https://platform.openai.com/docs/api-reference/embeddings/create
+    """
+    try:
+        content = base64.b64decode(text, validate=True)
+        return [number for (number,) in struct.iter_unpack("<f", content)]
+    except (ValueError, struct.error):
+        return None

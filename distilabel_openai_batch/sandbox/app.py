@@ -168,11 +168,12 @@ class SandboxHandlers:
     async def list_batches(self, request: Request) -> Response:
         """List batches, newest first."""
         owner = self._authenticate(request)
-        if not self.organization.state.settings.dialect.lists:
+        dialect = self.organization.state.settings.dialect
+        if not dialect.lists:
             raise ApiError(405, "Method Not Allowed")
         limit = _limit(request, default=20, maximum=100)
         batches, has_more = self.organization.list_batches(owner, request.query_params.get("after"), limit)
-        return self._reply(_page(batches, has_more))
+        return self._reply(_page([dialect.listed_batch(batch) for batch in batches], has_more))
 
     async def retrieve_batch(self, request: Request) -> Response:
         """Return a batch object."""

@@ -78,6 +78,9 @@ class Dialect(BaseModel):
     input_files: bool = Field(default=True, description="Show the input file of a batch.")
     metadata: bool = Field(default=True, description="Keep the metadata of a batch.")
     lists: bool = Field(default=True, description="Offer the list of batches.")
+    lists_other_file_ids: bool = Field(
+        default=False, description="Show ids of files that do not exist in the list of batches, as a gateway may do."
+    )
     ranges: bool = Field(default=True, description="Honour the header `Range` of a download.")
     both_files: bool = Field(default=False, description="Make both result files; a file without lines is empty.")
     empty_ids: bool = Field(default=False, description='Show `""` instead of a null file id.')
@@ -85,6 +88,7 @@ class Dialect(BaseModel):
     envelope: bool = Field(
         default=False, description='Wrap each reply about files and batches: `{"code": 20000, "data": reply}`.'
     )
+    custom_ids: bool = Field(default=True, description="Write the `custom_id` of a request into its result line.")
     string_bodies: bool = Field(default=False, description="Write the body of a result as JSON in a string.")
     failures: Literal["response", "inference_failed", "typed"] = Field(
         default="response",
@@ -155,12 +159,20 @@ class Dialect(BaseModel):
             shown |= {name: shown[name] or "" for name in _FILE_IDS}
         return drop_optional_fields(shown) if self.bare else shown
 
+    def listed_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return a batch object as the list shows it."""
+        if not self.lists_other_file_ids:
+            return batch
+        names = ("input_file_id", *_FILE_IDS)
+        return batch | {name: f"raw-{batch[name]}" for name in names if batch[name]}
+
     def reply(self, content: dict[str, Any]) -> dict[str, Any]:
         """Translate the content of a successful reply about files or batches."""
         return {"code": 20_000, "message": "OK", "status": True, "data": content} if self.envelope else content
 
     def result_line(self, line: dict[str, Any]) -> dict[str, Any]:
         """Translate a line of a result file."""
+        line = line if self.custom_ids else {name: value for name, value in line.items() if name != "custom_id"}
         response = line["response"]
         error = line["error"] if response is None else response["body"].get("error")
         if error and self.failures == "inference_failed":
@@ -168,7 +180,7 @@ class Dialect(BaseModel):
         if error and self.failures == "typed":
             status = f"Error code: {response['status_code']} - " if response else ""
             typed = {"type": "request_failed", "message": f"{status}{error['message']}"}
-            return {"id": line["id"], "custom_id": line["custom_id"], "error": typed}
+            return {name: value for name, value in line.items() if name in ("id", "custom_id")} | {"error": typed}
         if response and self.string_bodies:
             return line | {"response": response | {"body": orjson.dumps(response["body"]).decode()}}
         return line

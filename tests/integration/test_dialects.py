@@ -7,7 +7,7 @@ import functools
 import pytest
 from distilabel.models.llms import OpenAILLM
 
-from distilabel_openai_batch import OpenAIBatchLLM, RunError
+from distilabel_openai_batch import OpenAIBatchLLM, RequestsFailedError, RunError
 from distilabel_openai_batch.sandbox import BatchFault, Dialect, Fault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
 from tests.support.environment import load_as_new_process
@@ -30,6 +30,7 @@ DIALECTS_BY_NAME = {
     "no endpoint": Dialect(null_endpoint=True),
     "no metadata": Dialect(metadata=False),
     "no list": Dialect(lists=False),
+    "list with other file ids": Dialect(lists_other_file_ids=True),
     "no input file": Dialect(input_files=False),
     "neither metadata nor list": Dialect(metadata=False, lists=False),
     "both files": Dialect(both_files=True),
@@ -106,6 +107,14 @@ def test_partial_results_of_an_expired_batch_are_kept_in_a_dialect(sandbox, name
 
     assert generate(dialect) == expected_generations()
     assert sorted(sandbox.books().billed.values()) == [1] * 11
+
+
+def test_results_without_custom_ids_are_not_bought_again(sandbox):
+    """No answer can be assigned to a row; a second job would be billed and end the same way."""
+    sandbox.reset(Settings(dialect=Dialect(custom_ids=False)))
+    with pytest.raises(RequestsFailedError, match="does not return `custom_id`"):
+        generate(Dialect())
+    assert len(sandbox.books().batches) == 1
 
 
 def test_unsupported_completion_window_raises_the_server_s_message(sandbox):

@@ -24,6 +24,7 @@ from distilabel_openai_batch import (
     OpenAIBatchLLM,
     QuotaError,
     RunError,
+    StorageFullError,
     failpoints,
 )
 from distilabel_openai_batch.engine import job_runner, job_watcher
@@ -91,6 +92,16 @@ def test_a_call_that_fails_for_a_while_is_repeated(sandbox, call, fault):
     assert generate(max_retries=20) == sync_answers()
     assert len(sandbox.books().batches) == 1
     assert_billed_once(sandbox)
+
+
+def test_a_new_batch_that_the_server_does_not_know_for_a_while_is_polled_again(sandbox):
+    """Replicas of a server learn of the batch one after the other."""
+    sandbox.configure(in_progress_seconds=0.1)
+    sandbox.add_fault(Fault(call="batches.retrieve", kind="status", status=404, times=2))
+    sandbox.add_fault(Fault(call="batches.retrieve", kind="status", status=404, times=2, skip=3))
+
+    assert generate() == sync_answers()
+    assert len(sandbox.books().batches) == 1
 
 
 def test_a_download_that_breaks_off_is_resumed(sandbox):
@@ -482,6 +493,30 @@ def count_answered() -> int:
         if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             return 0
         return database.execute("SELECT count(*) FROM requests WHERE state = 'answered'").fetchone()[0]
+
+
+@pytest.mark.parametrize("limit", [{"max_files": 3}, {"max_storage_bytes": 1_500}])
+def test_an_upload_waits_until_jobs_free_the_file_storage(sandbox, caplog, limit):
+    """Six jobs share the storage for two or three input files; each job that ends frees its files."""
+    sandbox.configure(in_progress_seconds=0.2, **limit)
+    assert generate(max_requests_per_job=2, delete_files=True) == sync_answers()
+    assert len(sandbox.books().batches) == 6
+    assert sandbox.books().files == []
+    assert_billed_once(sandbox)
+    assert caplog.text.count("Uploads wait until jobs end and their files are deleted") == 1
+
+
+@pytest.mark.stops
+def test_a_full_file_storage_ends_the_run_if_no_job_frees_files(sandbox):
+    """The next run collects the jobs in progress, and submits the other requests."""
+    sandbox.configure(in_progress_seconds=600.0, max_files=3)
+    with pytest.raises(StorageFullError, match=r"quotaExceeded.*wait until files expire.*`delete_files=True`"):
+        generate(max_requests_per_job=2)
+    assert len(sandbox.books().batches) <= 3
+
+    sandbox.configure(in_progress_seconds=0.0, max_files=None)
+    assert generate_in_next_run(max_requests_per_job=2) == sync_answers()
+    assert_billed_once(sandbox)
 
 
 def test_files_are_deleted_with_delete_files(sandbox):

@@ -9,7 +9,7 @@ import pytest
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batches import KEY_METADATA
-from distilabel_openai_batch.api.client import NoSuchEndpointError
+from distilabel_openai_batch.api.client import BATCH_VISIBLE_SECONDS, NoSuchEndpointError
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.transport import Patience
 from tests.support.batch_api import API_KEY, CALLS, CHAT, NOW, batch, calls_made, connect, listing, refusal, reply
@@ -67,6 +67,28 @@ async def test_an_unknown_batch_is_an_error_that_names_the_batch(api, server, cl
     assert clock.pauses == []
 
 
+async def test_a_batch_that_was_shown_may_be_unknown_for_a_while(api, server, clock):
+    """Replicas of a server learn of a new batch one after the other."""
+    CALLS["create"].route(server).mock(return_value=CALLS["create"].success)
+    unknown = refusal(404, "No batch found with id 'batch_1'.")
+    CALLS["retrieve"].route(server).mock(
+        side_effect=[unknown, unknown, reply(batch()), unknown, reply(batch(status="completed"))]
+    )
+    await CALLS["create"].make(api, None)
+    assert (await api.retrieve("batch_1")).status == "validating"
+    assert (await api.retrieve("batch_1")).status == "completed"
+
+
+async def test_a_batch_that_was_shown_and_stays_unknown_is_an_error(api, server, clock):
+    """The batch was deleted, or the key was changed."""
+    route = CALLS["retrieve"].route(server).mock(return_value=CALLS["retrieve"].success)
+    await api.retrieve("batch_1")
+    route.mock(return_value=refusal(404, "No batch found with id 'batch_1'."))
+    with pytest.raises(errors.RunError, match="forget SCOPE --lost"):
+        await api.retrieve("batch_1")
+    assert BATCH_VISIBLE_SECONDS <= clock.now <= 2 * BATCH_VISIBLE_SECONDS
+
+
 async def test_each_batch_is_polled_by_itself_if_the_list_answers_something_else(api, server, clock):
     """The next poll requests the list again, since a proxy's page may pass."""
     pages = CALLS["list"].route(server).mock(return_value=reply({"error": {"message": "Not here."}}))
@@ -76,6 +98,19 @@ async def test_each_batch_is_polled_by_itself_if_the_list_answers_something_else
         assert (await api.retrieve_many({"batch_1", "batch_2"})).keys() == {"batch_1", "batch_2"}
     assert pages.call_count == 2
     assert not clock.pauses
+
+
+@pytest.mark.parametrize("shown_status", ["completed", "in_progress"])
+async def test_the_files_of_a_listed_batch_are_those_that_the_batch_itself_shows(api, server, shown_status):
+    """A gateway lists other ids of files. A replica that does not know the end yet changes nothing."""
+    listed = [batch(name, "completed", output_file_id="file-raw") for name in ("batch_1", "batch_2")]
+    CALLS["list"].route(server).mock(return_value=listing(*listed))
+    shown = batch(status=shown_status, output_file_id="file-2")
+    route = CALLS["retrieve"].route(server).mock(return_value=reply(shown))
+    found = (await api.retrieve_many({"batch_1", "batch_2"}))["batch_1"]
+    ended = await api.wait_for_output_file(found)
+    assert ended.output_file_id == ("file-2" if shown_status == "completed" else "file-raw")
+    assert route.call_count == 1
 
 
 # The list.

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
-from distilabel_openai_batch.api.outcomes import Answer, Failure, build_result_line
+from distilabel_openai_batch.api.outcomes import (
+    MISSING_RESULT,
+    UNNAMED_RESULT,
+    Answer,
+    Failure,
+    build_result_line,
+)
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 from tests.support.result_lines import COMPLETION, api_error, line, response
@@ -114,6 +120,9 @@ def test_each_request_gets_its_own_outcome_from_any_mix_of_lines(case):
     names, lines = case
     results = results_of(names, [text for *_, text in lines])
     assert list(dict(results)) == names
+    is_any_named = any(owner for owner, *_ in lines)
+    objects = sum(kind == "junk" and text.startswith(b'{"') for _, kind, _, text in lines)
+    missing = UNNAMED_RESULT if not is_any_named and objects >= len(names) else MISSING_RESULT
     for name, outcome in results:
         own = [(kind, text) for owner, kind, text, _ in lines if owner == name]
         answers = [text for kind, text in own if kind.startswith("answer")]
@@ -124,9 +133,39 @@ def test_each_request_gets_its_own_outcome_from_any_mix_of_lines(case):
             assert isinstance(outcome, Failure)
             assert outcome.message == failures[0]
         else:
-            assert isinstance(outcome, Failure)
-            assert outcome.code == MISSING_RESULT_CODE
+            assert outcome == missing
     assert results.stray_lines == sum(owner is None and bool(text.strip()) for owner, _, _, text in lines)
+
+
+FOREIGN_LINES = {
+    "other custom_ids": lambda n: build_result_line(f"row-{n}", {"id": str(n)}),
+    "no custom_id": lambda n: b'{"response": {"status_code": 200, "body": {"id": "%d"}}}\n' % n,
+    "Bedrock's lines": lambda n: b'{"recordId": "R%d", "modelOutput": {"content": "yes"}}\n' % n,
+}
+
+
+@pytest.mark.parametrize("line", FOREIGN_LINES.values(), ids=FOREIGN_LINES.keys())
+def test_requests_fail_for_good_if_all_results_have_other_names(line):
+    """A further job would be billed and end the same way."""
+    results = JobResults(["a", "b", "c"], [io.BytesIO(b"".join(map(line, range(3))))])
+    assert list(results) == [(name, UNNAMED_RESULT) for name in "abc"]
+    assert not UNNAMED_RESULT.is_transient
+    assert (results.stray_lines, results.reported) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"custom_id": "x"}\n',
+        b'{"custom_id": \n' * 3,
+        build_result_line("a", {"id": "1"}) + b'{"custom_id": "x"}\n' * 3,
+    ],
+    ids=["empty", "fewer lines than requests", "cut lines", "one line is known"],
+)
+def test_a_request_without_a_line_may_be_submitted_again_otherwise(content):
+    results = JobResults(["a", "b", "c"], [io.BytesIO(content)])
+    assert dict(results)["c"] is MISSING_RESULT
 
 
 @pytest.mark.parametrize("text", ["one\u2028two", "one\u2029two", "one\x85two", "one\x0btwo", "naïve 🙂", "\x00"])

@@ -36,6 +36,7 @@ CASES = [
     (Failure("Does not fit.", code="invalid_structured_output"), "Raise `max_retries`"),
     (Failure("No such model.", 404, "model_not_found"), "Check `model`"),
     (Failure("No such parameter.", 400, "unsupported_parameter"), "Check `generation_kwargs`"),
+    (Failure("No result has a custom_id.", code="unnamed_result"), "drops `custom_id`"),
     (Failure("No job of this run asked it.", code="not_submitted"), "of the submission"),
     (Failure("Something else.", 400), "Fix these rows"),
 ]

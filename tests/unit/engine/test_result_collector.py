@@ -10,6 +10,7 @@ import pytest
 
 from distilabel_openai_batch import RunError, failpoints
 from distilabel_openai_batch.api.batches import Batch, BatchError
+from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.engine import result_collector
@@ -102,6 +103,29 @@ def test_files_with_too_few_answers_are_downloaded_three_times_and_not_deleted(m
     job = leave_job(api, JobState.ENDED, make_shard())
     assert anyio.run(make_collector(api, delete_files=True).collect, job, COMPLETED, ignore)
     assert api.calls == ["download", "retrieve", "download", "retrieve", "download"]
+
+
+@pytest.mark.parametrize("status_code", [404, 410])
+def test_the_results_of_a_deleted_file_are_missing(make_collector, leave_job, look_up, status_code):
+    """The run goes on; the observer gets the file."""
+
+    class Recorder(Observer):
+        files: list[str] = []  # noqa: RUF012
+
+        def on_result_file_missing(self, file_id: str) -> None:
+            self.files.append(file_id)
+
+    Recorder.files.clear()
+    api = FakeBatchAPI()
+    job = leave_job(api, JobState.ENDED, make_shard())
+
+    async def download(*arguments, **options) -> None:
+        raise RunError("The file is gone.", status_code=status_code)
+
+    api.download = download
+    assert anyio.run(make_collector(api, Recorder()).collect, job, COMPLETED, ignore)
+    assert [outcome.code for outcome in look_up(make_shard())] == [MISSING_RESULT_CODE] * 3
+    assert Recorder.files == ["file-out"]
 
 
 def test_a_download_with_too_few_answers_is_not_recorded(make_collector, leave_job, look_up):

@@ -67,6 +67,15 @@ async def test_results_get_the_custom_ids_of_a_run(tmp_path, status):
     assert dict(outcomes)[expected_id(BODIES[1], 0)] is MISSING_RESULT
 
 
+async def test_the_endpoint_of_a_request_counts_more_than_the_batchs(tmp_path):
+    """A gateway may show the endpoint of chats for a batch of embeddings."""
+    request = orjson.dumps({"custom_id": "row", "url": "/v1/embeddings", "body": BODIES[0]})
+    batch = Batch("batch_1", "completed", endpoint=ENDPOINT, input_file_id="input", output_file_id="output")
+    api = StubAPI(batch, input=request, output=build_result_line("row", {"id": "0"}))
+    _, [(custom_id, _)] = await read_results(api, URL, "batch_1", tmp_path)
+    assert custom_id == build_custom_id(digest_body(URL, "/v1/embeddings", orjson.dumps(BODIES[0])), 0)
+
+
 @pytest.mark.parametrize(
     ("batch", "message"),
     [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import struct
+
 import pytest
 
 from distilabel_openai_batch import OpenAIBatchEmbeddings
@@ -38,11 +41,21 @@ def test_dimensions_are_sent():
     assert session.sent[0][1]["dimensions"] == 8
 
 
+def test_a_vector_in_base64_is_decoded():
+    """A server may ignore `encoding_format`; the bytes are 32-bit floats."""
+    encoded = base64.b64encode(struct.pack("<3f", 0.5, -1.5, 0.0)).decode()
+    client, _ = embeddings(Answer.of({"data": [{"embedding": encoded}]}))
+    assert client.encode(["a"]) == [[0.5, -1.5, 0.0]]
+
+
 @pytest.mark.parametrize(
     "outcome",
     [
         Failure("No."),
-        *(Answer.of({"data": data}) for data in (None, [], [3], [{}], [{"embedding": "base64"}])),
+        *(
+            Answer.of({"data": data})
+            for data in (None, [], [3], [{}], [{"embedding": "base64"}], [{"embedding": "AAA="}])
+        ),
         *(Answer.of({"data": [{"embedding": vector}]}) for vector in (["0.5"], [0.5, None], [[0.5]], [True])),
     ],
     ids=repr,

@@ -69,6 +69,22 @@ async def test_a_completed_batch_shows_the_status_of_the_dialect(api):
     assert (await api.run_batch([batch_line("a")]))["status"] == "succeeded"
 
 
+async def test_the_list_may_show_other_file_ids_than_the_batch(api):
+    await api.configure(dialect={"lists_other_file_ids": True})
+    batch = await api.run_batch([batch_line("a")])
+    [listed] = (await api.http.get("/v1/batches")).json()["data"]
+    assert listed == batch | {name: f"raw-{batch[name]}" for name in ("input_file_id", "output_file_id")}
+    assert (await api.http.get(f"/v1/files/{listed['output_file_id']}/content")).status_code == 404
+
+
+async def test_result_lines_may_lack_their_custom_ids(api):
+    await api.configure(dialect={"custom_ids": False})
+    batch = await api.run_batch([batch_line("a")])
+    [line] = await api.read_lines(batch["output_file_id"])
+    assert "custom_id" not in line
+    assert line["response"]["body"]["choices"]
+
+
 async def run_azure_batch(api, url: str) -> dict:
     await api.configure(dialect="azure")
     api.http.headers = {"api-key": "key"}
