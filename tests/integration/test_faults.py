@@ -615,6 +615,7 @@ def test_a_damaged_ledger_ends_the_run(sandbox):
 @pytest.mark.stops
 def test_a_password_in_the_address_is_in_no_file_and_no_request(sandbox):
     """A proxy would need the password, and the sandbox rejects it; the requests are the same with any password."""
+    sandbox.configure(api_keys=[API_KEY])
     with pytest.raises(AuthenticationError):
         generate(base_url=sandbox.base_url.replace("http://", "http://me:s3cret@"), reuse_answers=False)
 
