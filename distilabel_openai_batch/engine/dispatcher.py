@@ -137,7 +137,7 @@ class Dispatcher:
         deliver = self._budget.settle_on_delivery(deliver)
         if self._settings.only_batches:
             requests = await self._select_members(requests, deliver)
-        deadline = _PASSED if since is None else since + self._settings.deadline
+        deadline = _PASSED if since is None else self._settings.deadline.moment(since)
         return await self._answer(requests, deliver, deadline, is_first=True)
 
     async def _select_members(self, requests: Sequence[Request], deliver: Deliver) -> Sequence[Request]:
@@ -361,7 +361,7 @@ class Dispatcher:
                 # clock has. The wall clock may be set while the job is waited for → read the wall clock once.
                 if job_deadline is None:
                     age = max(0.0, time.time() - job.intended_at)
-                    job_deadline = time.monotonic() - age + self._settings.deadline
+                    job_deadline = self._settings.deadline.moment(time.monotonic() - age)
                     deadline = min(deadline, job_deadline)
                 if owned_job:
                     await self._budget.expect(requests)

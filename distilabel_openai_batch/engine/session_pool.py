@@ -268,7 +268,9 @@ class SessionPool:
     """
 
     def __init__(self, settings: SessionSettings, host: Host) -> None:
-        self._open = partial(_open, settings, host)
+        self._given_settings = settings
+        self._settings = replace(settings, deadline=settings.deadline.begin())
+        self._host = host
         self._find_execution = host.execution
         self._execution: object = None
         self._memory = ScopeMemory()
@@ -307,15 +309,16 @@ class SessionPool:
                     await asyncio.wait([task])
 
     def _find_memory(self) -> ScopeMemory:
-        """Return the memory of the run, which a new execution begins."""
+        """Return the memory of the run, which a new execution begins, as the execution begins the deadline."""
         execution = self._find_execution()
         if execution is not None and execution is not self._execution:
             self._execution, self._memory = execution, ScopeMemory()
+            self._settings = replace(self._settings, deadline=self._given_settings.deadline.begin())
         return self._memory
 
     async def _run(self, shared: _SharedSession, memory: ScopeMemory) -> None:
         try:
-            async with self._open(memory) as shared.session:
+            async with _open(self._settings, self._host, memory) as shared.session:
                 shared.opened.set()
                 await shared.unused.wait()
         except Exception as error:

@@ -11,6 +11,7 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.cut_answers import OnTruncated
+from distilabel_openai_batch.engine.deadlines import NO_DEADLINE, Deadline
 from distilabel_openai_batch.pricing.budget import NO_BUDGET, NoBudget
 
 _POLL_SHARE_OF_AGE = 0.05
@@ -105,7 +106,7 @@ class DispatchSettings:
     """Rules by which requests are answered from the ledger, in batches or synchronously.
 
     Attributes:
-        deadline: seconds after which no batch is waited for; infinity for never.
+        deadline: moment after which no batch is waited for.
         sync_below: number of requests. Rounds with fewer requests are submitted synchronously.
         preflight: whether one request of each model is tried before the others are submitted.
         submits: whether requests are submitted at all; otherwise a request without an answer fails with the reason.
@@ -115,7 +116,7 @@ class DispatchSettings:
             its request. If not, the request is submitted again.
     """
 
-    deadline: float = float("inf")
+    deadline: Deadline = NO_DEADLINE
     sync_below: float = 0
     preflight: bool = False
     submits: bool = True
@@ -141,7 +142,7 @@ class SessionSettings:
         jobs: settings of jobs.
         ledger_dir: the directory of the ledger.
         reuse_answers: whether a run takes answers that earlier runs received.
-        deadline: seconds after which no batch is waited for; `None` for never.
+        deadline: moment after which no batch is waited for.
         sync_below: number of requests. Rounds with fewer requests are submitted synchronously.
         preflight: whether one request of each model is tried before the others are submitted.
         run: the submission that the session takes part in; `None` outside a submission.
@@ -164,7 +165,7 @@ class SessionSettings:
     jobs: JobSettings
     ledger_dir: Path
     reuse_answers: bool
-    deadline: float | None = None
+    deadline: Deadline = NO_DEADLINE
     sync_below: float = 0
     preflight: bool = False
     run: SubmissionRun | None = None
@@ -191,7 +192,7 @@ class SessionSettings:
     def dispatch(self) -> DispatchSettings:
         """Return the rules by which requests are answered."""
         return DispatchSettings(
-            deadline=float("inf") if self.deadline is None else self.deadline,
+            deadline=self.deadline,
             sync_below=self.sync_below,
             preflight=self.preflight,
             submits=self.submits,

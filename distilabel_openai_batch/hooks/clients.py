@@ -18,7 +18,7 @@ def register_client_type(client_type: type) -> None:
 
     Args:
         client_type: the common base class of the plugin's LLMs and embeddings. An instance has the attributes
-            `add_failures` (`bool`) and `session()` (an asynchronous context manager).
+            `add_failures` (`bool`), `session()` (an asynchronous context manager) and `begin_run()`.
     """
     global _client_types
     if client_type not in _client_types:
@@ -39,13 +39,26 @@ def task_batch_client(step: Any) -> Any:
     return batch_client(step) or batch_client(getattr(step, "task", None))
 
 
-def uses_batch_client(step: Any) -> bool:
-    """Return whether a step sends requests through a client, which may be a member of a `MixtureOfAgentsLLM`."""
+def batch_clients(step: Any) -> list[Any]:
+    """Return all clients of a step, the members of a `MixtureOfAgentsLLM` included."""
     llm = getattr(step, "llm", None)
     members = [llm.aggregator_llm, *llm.proposers_llms] if isinstance(llm, MixtureOfAgentsLLM) else []
-    return task_batch_client(step) is not None or any(isinstance(member, _client_types) for member in members)
+    found = [task_batch_client(step), *members]
+    return [client for client in found if isinstance(client, _client_types)]
+
+
+def uses_batch_client(step: Any) -> bool:
+    """Return whether a step sends requests through a client, which may be a member of a `MixtureOfAgentsLLM`."""
+    return bool(batch_clients(step))
 
 
 def pipeline_uses_batch_client(pipeline: Any) -> bool:
     """Return whether any step of a pipeline sends requests through a client."""
     return any(uses_batch_client(pipeline.dag.get_step(name)["step"]) for name in pipeline.dag)
+
+
+def begin_run(pipeline: Any) -> None:
+    """Tell each client of a pipeline that a run begins now, before the steps are sent to their processes."""
+    for name in pipeline.dag:
+        for client in batch_clients(pipeline.dag.get_step(name)["step"]):
+            client.begin_run()

@@ -21,7 +21,7 @@ from distilabel.pipeline.batch_manager import _BatchManager, _BatchManagerStep
 from distilabel.pipeline.local import Pipeline
 from distilabel.pipeline.ray import RayPipeline
 
-from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
+from distilabel_openai_batch.hooks.clients import begin_run, pipeline_uses_batch_client
 from distilabel_openai_batch.hooks.dataset_files import rewrite_dataset
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_flow import RowFlow
@@ -85,6 +85,7 @@ def _load_batch_manager(original: Any, self: Any, use_cache: bool = True) -> Non
         self._openai_batch_cache_location = self._openai_batch_load_stages = None
         self._openai_batch_flow = RowFlow(self)
         running_pipelines[:] = [self]
+        begin_run(self)
         if not self._dry_run:
             complete.unlink(missing_ok=True)
 

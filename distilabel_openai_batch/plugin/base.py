@@ -7,7 +7,8 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,27 +20,18 @@ import greenback
 from distilabel import envs
 from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
-from distilabel.mixins.runtime_parameters import RuntimeParameter
-from distilabel.models.base_clients.openai import OpenAIBaseClient
 from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     PrivateAttr,
-    ValidationInfo,
-    field_serializer,
-    field_validator,
 )
 
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
 from distilabel_openai_batch.api.retention import Retention
-from distilabel_openai_batch.api.secrets import clean_headers, clean_key, public_headers, split_query
+from distilabel_openai_batch.api.secrets import clean_headers, clean_key, split_query
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.display.live import choose_display
 from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.deadlines import NO_DEADLINE, Deadline, parse_deadline
 from distilabel_openai_batch.engine.observer import Observer, ObserverFactory, with_observers
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
@@ -48,193 +40,21 @@ from distilabel_openai_batch.hooks.install import install
 from distilabel_openai_batch.hooks.step_process import is_dry_run, random_state_preserved, running_step
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.plugin.bounds import BOUNDS, check_number
 from distilabel_openai_batch.plugin.execution import current_execution
+from distilabel_openai_batch.plugin.fields import BatchFields
 from distilabel_openai_batch.pricing.budget import Budget
-from distilabel_openai_batch.text import did_you_mean, escape_log_lines
+from distilabel_openai_batch.text import escape_log_lines
 
 T = TypeVar("T")
 
-_logger = escape_log_lines(logging.getLogger("distilabel.openai_batch"))
 
-
-class BatchClient(OpenAIBaseClient):
+class BatchClient(BatchFields):
     """Base of an `LLM` or an `Embeddings` whose requests go through the Batch API: fields and sessions."""
-
-    model: str = Field(description="Name of the model, for example `gpt-6-luna` or `text-embedding-3-small`.")
-    completion_window: RuntimeParameter[str] = Field(
-        default="24h", description="Time within which the server has to end a job. OpenAI offers `24h` alone."
-    )
-    max_requests_per_job: RuntimeParameter[PositiveInt] = Field(
-        default=50_000,
-        description=(
-            "Maximum number of requests in one job. 50,000 is"
-            " [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits)."
-        ),
-    )
-    max_bytes_per_job: RuntimeParameter[PositiveInt] = Field(
-        default=200_000_000,
-        description=(
-            "Maximum size of one job's input file, in bytes, and at least 1,000. 200 MB is"
-            " [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits)."
-        ),
-    )
-    max_jobs: RuntimeParameter[PositiveInt] = Field(
-        default=50,
-        description=(
-            "Maximum number of jobs in progress at the same time. At most 8 are created before the server has accepted"
-            " the first one; more follow as the server accepts jobs."
-        ),
-    )
-    max_attempts: RuntimeParameter[PositiveInt] = Field(
-        default=3,
-        description=(
-            "Maximum number of jobs that one request is put into before its row gets `None`. Only temporary failures"
-            " are retried: rate limits, server errors, expired batches."
-        ),
-    )
-    min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
-        default=1.0,
-        description=(
-            "Minimum time between two polls of a job, in seconds, and at most a day. The time grows to a twentieth of"
-            " the job's age, but not above `max_poll_interval`."
-        ),
-    )
-    max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
-        default=65.0,
-        description=(
-            "Maximum time between two polls of a job, in seconds, and at most a day. With 65 seconds a job of 24 hours"
-            " is polled 1,415 times."
-        ),
-    )
-    wait: RuntimeParameter[bool] = Field(
-        default=True,
-        description=(
-            "Wait until the jobs have ended. With `False` the run submits its jobs and stops the pipeline, like"
-            " distilabel's offline batch generation; each later run collects the answers and submits the next round."
-        ),
-    )
-    reuse_answers: RuntimeParameter[bool] = Field(
-        default=True,
-        description=(
-            "Reuse the answers that earlier runs of the same task of the same pipeline received. With `False` all"
-            " requests are submitted again, except requests whose answers were paid for and never delivered."
-        ),
-    )
-    delete_files: RuntimeParameter[bool] = Field(
-        default=False, description="Delete a job's files from the server once the ledger holds their content."
-    )
-    input_expires_after: RuntimeParameter[int] | None = Field(
-        default=None,
-        description=(
-            "Time until the server deletes a job's input file, in seconds after the upload: 3,600 to 2,592,000. `None`:"
-            " the server's default, 30 days at OpenAI."
-        ),
-    )
-    output_expires_after: RuntimeParameter[int] | None = Field(
-        default=None,
-        description=(
-            "Time until the server deletes a job's result files, in seconds after their creation: 3,600 to 2,592,000."
-            " An answer that is collected later is lost, and billed again. `None`: the server's default, 30 days at"
-            " OpenAI."
-        ),
-    )
-    deadline: RuntimeParameter[PositiveFloat] | None = Field(
-        default=None,
-        description=(
-            "Time until jobs are cancelled, in seconds after their requests were planned. Partial results are kept; the"
-            " other requests go to the synchronous endpoint, at full price. `None`: no deadline."
-        ),
-    )
-    sync_below: RuntimeParameter[NonNegativeInt] = Field(
-        default=0,
-        description=(
-            "Number of requests below which a round goes to the synchronous endpoint, at full price and without a job."
-            " With 0 no round does. A dry run of the pipeline always does."
-        ),
-    )
-    preflight: RuntimeParameter[bool] = Field(
-        default=False,
-        description=(
-            "Send one request of each model to the synchronous endpoint, at full price, before the others are"
-            " submitted: a wrong model or parameter, or a `max_new_tokens` that reasoning spends, is reported within"
-            " seconds. The answer is used."
-        ),
-    )
-    add_failures: RuntimeParameter[bool] = Field(
-        default=False,
-        description=(
-            "Add a column `failure_<step name>` with the reason of each row without an answer or with a cut answer: a"
-            " dictionary with `message`, `status_code`, `code` and `custom_id`; `None` in rows with a whole answer."
-        ),
-    )
-    budget: RuntimeParameter[NonNegativeFloat] | None = Field(
-        default=None,
-        description=(
-            "Maximum cost of one run of a step, in US dollars. Before a submission the cost is estimated from list"
-            " prices, with answers as long as `max_new_tokens` allows; above the rest of the budget nothing is"
-            " submitted, and a `BudgetError` ends the run. `None`: no limit. Needs the extra `prices`."
-        ),
-    )
-    ledger_dir: RuntimeParameter[str] | None = Field(
-        default=None,
-        description=(
-            "Directory of the ledger, the file that records jobs and answers. `None`: `$DISTILABEL_OPENAI_BATCH_DIR`,"
-            " else `~/.cache/distilabel/openai_batch`."
-        ),
-    )
 
     _sessions: SessionPool | None = PrivateAttr(None)
     _run: SubmissionRun | None = PrivateAttr(None)
     _observer_factories: tuple[ObserverFactory, ...] = PrivateAttr(())
-
-    @field_validator(
-        "completion_window",
-        "max_requests_per_job",
-        "max_bytes_per_job",
-        "max_jobs",
-        "max_attempts",
-        "min_poll_interval",
-        "max_poll_interval",
-        "wait",
-        "reuse_answers",
-        "delete_files",
-        "sync_below",
-        "preflight",
-        "add_failures",
-        mode="before",
-    )
-    @classmethod
-    def _refuse_none(cls, value: object) -> object:
-        """Refuse `None`, which distilabel's `RuntimeParameter` allows everywhere."""
-        if value is None:
-            raise ValueError("the value cannot be None")
-        return value
-
-    @field_validator(*BOUNDS)
-    @classmethod
-    def _check_number(cls, value: float | None, info: ValidationInfo) -> float | None:
-        """Refuse numbers with which a run would never end, in the constructor and among runtime parameters."""
-        return check_number(str(info.field_name), value)
-
-    @field_serializer("base_url")
-    def _dump_base_url(self, value: str | None) -> str | None:
-        """Write the address without its secrets: distilabel uploads the dump with a dataset."""
-        return value and public_address(value)
-
-    @field_serializer("default_headers")
-    def _dump_headers(self, value: dict[str, str] | None) -> dict[str, str] | None:
-        """Write the headers without the secret ones, as distilabel leaves out the API key."""
-        return value and public_headers(value)
-
-    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """Yield the fields for `repr`, which tracebacks show, without the secrets of the address and the headers."""
-        for name, value in super().__repr_args__():
-            if name == "base_url" and isinstance(value, str):
-                value = public_address(value)
-            elif name == "default_headers" and isinstance(value, dict):
-                value = public_headers(value)
-            yield name, value
+    _deadline_of_run: Deadline | None = PrivateAttr(None)
 
     def load(self) -> None:
         """Prepare the calls to the server; no call is made yet.
@@ -258,6 +78,7 @@ class BatchClient(OpenAIBaseClient):
             budget = Budget(self.budget, public_address(settings.base_url or ""))
             budget.check_price(str(self.model))
             settings = replace(settings, budget=budget)
+        self._log_deadline()
         host = Host(
             logger=self._logger,
             scope_name=partial(_scope_name, self._run),
@@ -267,22 +88,6 @@ class BatchClient(OpenAIBaseClient):
             execution=current_execution,
         )
         self.use_sessions(SessionPool(settings, host))
-
-    def set_runtime_parameters(self, runtime_parameters: dict[str, Any]) -> None:
-        """Set runtime parameters, and log a warning for each unknown name.
-
-        distilabel ignores unknown names silently: with a misspelt `budget` a run would have none.
-
-        Args:
-            runtime_parameters: values by name.
-        """
-        names = self.runtime_parameters_names
-        for name in [name for name in runtime_parameters if name not in names]:
-            suggestion = did_you_mean(name, names)
-            _logger.warning(
-                f"⚠️ {type(self).__name__} has no runtime parameter `{name}`: the value is ignored{suggestion}"
-            )
-        super().set_runtime_parameters(runtime_parameters)
 
     def join_submission(self, run: SubmissionRun) -> None:
         """Make the client part of a submission. Call this before `load`.
@@ -356,12 +161,40 @@ class BatchClient(OpenAIBaseClient):
             ),
             ledger_dir=files.ledger_directory(self.ledger_dir),
             reuse_answers=self.reuse_answers or self._run is not None,
-            deadline=self.deadline,
+            deadline=self._current_deadline(),
             sync_below=self._sync_limit(wait),
             preflight=self.preflight,
             run=self._run,
             retention=Retention(self.input_expires_after, self.output_expires_after),
         )
+
+    def begin_run(self) -> None:
+        """Fix the deadline of a pipeline's run, in the pipeline's process.
+
+        A step's process may begin hours later, and on Ray on a machine with another time zone.
+        """
+        self._deadline_of_run = self._read_field_deadline().begin()
+
+    def _current_deadline(self) -> Deadline:
+        if running_step() and self._deadline_of_run:
+            return self._deadline_of_run
+        return self._read_field_deadline()
+
+    def _read_field_deadline(self) -> Deadline:
+        return NO_DEADLINE if self.deadline is None else parse_deadline(self.deadline)
+
+    def _log_deadline(self) -> None:
+        """Log the deadline as it was understood: YAML reads an unquoted `16:00` as a number."""
+        if self.deadline is None:
+            return
+        deadline, now = self._current_deadline().begin(), time.time()
+        if deadline.at <= now:
+            self._logger.warning(
+                f"⚠️ Deadline: {deadline.describe(now)}. All requests without an answer go to the synchronous endpoint,"
+                " at full price."
+            )
+        else:
+            self._logger.info(f"⏰ Deadline: {deadline.describe(now)}.")
 
     def _session_observer(self, scope: ScopeName) -> Observer:
         progress = _progress(self._logger, self._run, scope)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import date, timedelta
 
 from distilabel_openai_batch.api.retention import LONGEST_SECONDS, SHORTEST_SECONDS
+from distilabel_openai_batch.engine.deadlines import parse_deadline
 
 _DAY = 86_400
 _YEAR = 366 * _DAY
@@ -50,6 +52,35 @@ def check_number(name: str, value: float | None) -> float | None:
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"`{name}` is {value}, and must be a finite number")
     raise ValueError(f"`{name}` is {value:,}, and must be at least {least:,} and at most {greatest:,}")
+
+
+def clean_deadline(value: object) -> object:
+    """Return a deadline as a number of seconds, or as a text that JSON and YAML can hold.
+
+    Args:
+        value: the value of the field; YAML reads an unquoted date-time as a `datetime`.
+
+    Raises:
+        ValueError: a text is no deadline, or its duration is out of bounds.
+    """
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bool):
+        value = str(value)
+    elif isinstance(value, date):
+        value = value.isoformat()
+    if not isinstance(value, str):
+        return value
+    deadline = parse_deadline(value)
+    if deadline.clock or math.isfinite(deadline.at):
+        return value.strip()
+    check_number("deadline", deadline.seconds)
+    if not deadline.seconds:
+        raise ValueError("`deadline` is 0, and must be greater than 0")
+    try:
+        return float(value)
+    except ValueError:
+        return value.strip()
 
 
 def find_not_finite(value: object, path: str = "") -> str | None:

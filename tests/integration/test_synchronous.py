@@ -3,6 +3,7 @@
 import logging
 import os
 import sqlite3
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,20 @@ def test_deadline_counts_from_the_planning_of_the_job(sandbox):
     assert all(generate_in_new_process(deadline=0.001))
     assert count_billed(sandbox) == (0, 10)
     assert len(sandbox.books().batches) == 1
+
+
+def test_a_fixed_moment_is_the_deadline_of_later_rounds_too(sandbox):
+    """The requests of a round after the moment go to the synchronous endpoint."""
+    sandbox.configure(in_progress_seconds=600.0)
+    llm = OpenAIBatchLLM(
+        model="gpt-4o-mini", min_poll_interval=0.02, deadline=datetime.now().astimezone() + timedelta(seconds=1)
+    )
+    load_as_new_process(llm)
+    assert all(output["generations"][0] for output in llm.generate(QUESTIONS[:5]))
+    assert len(sandbox.books().batches) == 1
+    assert all(output["generations"][0] for output in llm.generate(QUESTIONS[5:]))
+    assert len(sandbox.books().batches) == 1
+    assert count_billed(sandbox) == (0, 10)
 
 
 def test_temporary_failure_after_the_deadline_is_not_put_into_another_job(sandbox):

@@ -16,6 +16,7 @@ from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, OTHER_BATCH, OVERDUE, Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard, cut_shards
 from distilabel_openai_batch.engine import dispatcher
+from distilabel_openai_batch.engine.deadlines import Deadline
 from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, ShardEnd
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
@@ -333,7 +334,7 @@ async def test_the_deadline_of_a_job_counts_from_its_intent(parts, other, age, m
     parts.job_runner.resume = note_deadline
     now, started = time.time(), time.monotonic()
     monkeypatch.setattr(time, "time", lambda: now + age)
-    await parts.answer(deadline=1_000.0)
+    await parts.answer(deadline=Deadline(1_000.0))
     assert abs(deadlines[0] - (started + 1_000.0 - max(0.0, age))) < 60.0
 
 
@@ -420,7 +421,7 @@ async def test_transient_failures_after_the_deadline_are_overdue(parts):
 
     async with anyio.create_task_group() as task_group:
         task_group.start_soon(end_after_the_deadline)
-        delivered, _ = await parts.answer(deadline=0.5)
+        delivered, _ = await parts.answer(deadline=Deadline(0.5))
     assert delivered == {**answers(), IDS[0]: OVERDUE, IDS[1]: BAD}
     assert parts.sync_runner.submitted == []
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from datetime import datetime
 
 import anyio
 import pytest
@@ -17,6 +18,7 @@ from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine import session_pool
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, ScopeMemory, scope_memories
+from distilabel_openai_batch.engine.deadlines import parse_deadline
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.session import Session
@@ -344,3 +346,25 @@ async def test_the_server_is_searched_once_for_each_scope(make_pool, sandbox, re
             await session.submit(make_calls(3)[index : index + 1])
     searches = [call for call in sandbox.calls() if call.name == "batches.list" and "after" not in call.query]
     assert len(searches) == 1
+
+
+async def test_each_execution_fixes_the_moment_of_a_time_of_the_day(make_pool, monkeypatch):
+    """Two rounds of a cell have one deadline, and the same cell has another one on the next day."""
+    now = datetime(2026, 11, 26, 20, 0).timestamp()
+    monkeypatch.setattr("distilabel_openai_batch.engine.deadlines.time.time", lambda: now)
+    execution = "cell 1"
+    pool = make_pool(execution=lambda: execution, deadline=parse_deadline("06:00"))
+    opened: list[SessionSettings] = []
+    open_session = session_pool._open
+
+    def note_settings(settings: SessionSettings, host: Host, memory: ScopeMemory):
+        opened.append(settings)
+        return open_session(settings, host, memory)
+
+    monkeypatch.setattr(session_pool, "_open", note_settings)
+    for name, hours in (("cell 1", 0), ("cell 1", 11), ("cell 2", 11)):
+        execution, now = name, datetime(2026, 11, 26, 20, 0).timestamp() + hours * 3_600
+        async with pool.use():
+            pass
+    moments = [datetime.fromtimestamp(settings.deadline.at) for settings in opened]
+    assert moments == [datetime(2026, 11, 27, 6), datetime(2026, 11, 27, 6), datetime(2026, 11, 28, 6)]

@@ -12,6 +12,7 @@ from distilabel_openai_batch import OpenAIBatchEmbeddings, OpenAIBatchLLM, Submi
 from distilabel_openai_batch.hooks import clients
 from distilabel_openai_batch.hooks.clients import (
     batch_client,
+    begin_run,
     pipeline_uses_batch_client,
     task_batch_client,
     uses_batch_client,
@@ -51,6 +52,25 @@ def test_pipeline_uses_batch_client_looks_at_each_step(llm):
         with Pipeline(name="pipeline") as pipeline:
             LoadDataFromDicts(data=[{"instruction": "Say it."}]) >> TextGeneration(llm=task_llm)
         assert pipeline_uses_batch_client(pipeline) is expected
+
+
+def test_a_run_begins_for_each_client_of_a_pipeline(monkeypatch):
+    """A mixture may have clients in both places."""
+    begun: list[str] = []
+    monkeypatch.setattr(BatchClient, "begin_run", lambda self: begun.append(self.model))
+    aggregator, proposer, other, submitted = (
+        OpenAIBatchLLM(model=name, api_key="sk-unused") for name in ("aggregator", "proposer", "other", "submitted")
+    )
+    mixture = MixtureOfAgentsLLM(aggregator_llm=aggregator, proposers_llms=[OTHER_LLM, proposer])
+    with Pipeline(name="pipeline") as pipeline:
+        load = LoadDataFromDicts(data=[{"instruction": "Say it."}])
+        load >> [
+            TextGeneration(llm=mixture),
+            TextGeneration(llm=other),
+            SubmitBatch(task=TextGeneration(llm=submitted), run_name="run"),
+        ]
+    begin_run(pipeline)
+    assert sorted(begun) == ["aggregator", "other", "proposer", "submitted"]
 
 
 def test_a_type_is_registered_once(monkeypatch):

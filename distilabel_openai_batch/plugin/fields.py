@@ -1,0 +1,226 @@
+"""Fields that the LLMs and the embeddings of the Batch API share, and their checks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from distilabel.mixins.runtime_parameters import RuntimeParameter
+from distilabel.models.base_clients.openai import OpenAIBaseClient
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
+
+from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.secrets import public_headers
+from distilabel_openai_batch.plugin.bounds import BOUNDS, check_number, clean_deadline
+from distilabel_openai_batch.text import did_you_mean, escape_log_lines
+
+_logger = escape_log_lines(logging.getLogger("distilabel.openai_batch"))
+
+
+class BatchFields(OpenAIBaseClient):
+    """Fields of a client of the Batch API."""
+
+    model: str = Field(description="Name of the model, for example `gpt-6-luna` or `text-embedding-3-small`.")
+    completion_window: RuntimeParameter[str] = Field(
+        default="24h", description="Time within which the server has to end a job. OpenAI offers `24h` alone."
+    )
+    max_requests_per_job: RuntimeParameter[PositiveInt] = Field(
+        default=50_000,
+        description=(
+            "Maximum number of requests in one job. 50,000 is"
+            " [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits)."
+        ),
+    )
+    max_bytes_per_job: RuntimeParameter[PositiveInt] = Field(
+        default=200_000_000,
+        description=(
+            "Maximum size of one job's input file, in bytes, and at least 1,000. 200 MB is"
+            " [OpenAI's limit](https://platform.openai.com/docs/guides/batch#rate-limits)."
+        ),
+    )
+    max_jobs: RuntimeParameter[PositiveInt] = Field(
+        default=50,
+        description=(
+            "Maximum number of jobs in progress at the same time. At most 8 are created before the server has accepted"
+            " the first one; more follow as the server accepts jobs."
+        ),
+    )
+    max_attempts: RuntimeParameter[PositiveInt] = Field(
+        default=3,
+        description=(
+            "Maximum number of jobs that one request is put into before its row gets `None`. Only temporary failures"
+            " are retried: rate limits, server errors, expired batches."
+        ),
+    )
+    min_poll_interval: RuntimeParameter[PositiveFloat] = Field(
+        default=1.0,
+        description=(
+            "Minimum time between two polls of a job, in seconds, and at most a day. The time grows to a twentieth of"
+            " the job's age, but not above `max_poll_interval`."
+        ),
+    )
+    max_poll_interval: RuntimeParameter[PositiveFloat] = Field(
+        default=65.0,
+        description=(
+            "Maximum time between two polls of a job, in seconds, and at most a day. With 65 seconds a job of 24 hours"
+            " is polled 1,415 times."
+        ),
+    )
+    wait: RuntimeParameter[bool] = Field(
+        default=True,
+        description=(
+            "Wait until the jobs have ended. With `False` the run submits its jobs and stops the pipeline, like"
+            " distilabel's offline batch generation; each later run collects the answers and submits the next round."
+        ),
+    )
+    reuse_answers: RuntimeParameter[bool] = Field(
+        default=True,
+        description=(
+            "Reuse the answers that earlier runs of the same task of the same pipeline received. With `False` all"
+            " requests are submitted again, except requests whose answers were paid for and never delivered."
+        ),
+    )
+    delete_files: RuntimeParameter[bool] = Field(
+        default=False, description="Delete a job's files from the server once the ledger holds their content."
+    )
+    input_expires_after: RuntimeParameter[int] | None = Field(
+        default=None,
+        description=(
+            "Time until the server deletes a job's input file, in seconds after the upload: 3,600 to 2,592,000. `None`:"
+            " the server's default, 30 days at OpenAI."
+        ),
+    )
+    output_expires_after: RuntimeParameter[int] | None = Field(
+        default=None,
+        description=(
+            "Time until the server deletes a job's result files, in seconds after their creation: 3,600 to 2,592,000."
+            " An answer that is collected later is lost, and billed again. `None`: the server's default, 30 days at"
+            " OpenAI."
+        ),
+    )
+    deadline: RuntimeParameter[PositiveFloat | str] | None = Field(
+        default=None,
+        description=(
+            'Time at which jobs are cancelled: seconds or a duration (`"90m"`, `"4h"`, `"1h30m"`) after their requests'
+            ' were planned, the next time that the local clock shows (`"06:00"`), or an ISO 8601 date-time'
+            ' (`"2027-01-31T06:00+01:00"`). Partial results are kept; the other requests go to the synchronous'
+            " endpoint, at full price. `None`: no deadline."
+        ),
+    )
+    sync_below: RuntimeParameter[NonNegativeInt] = Field(
+        default=0,
+        description=(
+            "Number of requests below which a round goes to the synchronous endpoint, at full price and without a job."
+            " With 0 no round does. A dry run of the pipeline always does."
+        ),
+    )
+    preflight: RuntimeParameter[bool] = Field(
+        default=False,
+        description=(
+            "Send one request of each model to the synchronous endpoint, at full price, before the others are"
+            " submitted: a wrong model or parameter, or a `max_new_tokens` that reasoning spends, is reported within"
+            " seconds. The answer is used."
+        ),
+    )
+    add_failures: RuntimeParameter[bool] = Field(
+        default=False,
+        description=(
+            "Add a column `failure_<step name>` with the reason of each row without an answer or with a cut answer: a"
+            " dictionary with `message`, `status_code`, `code` and `custom_id`; `None` in rows with a whole answer."
+        ),
+    )
+    budget: RuntimeParameter[NonNegativeFloat] | None = Field(
+        default=None,
+        description=(
+            "Maximum cost of one run of a step, in US dollars. Before a submission the cost is estimated from list"
+            " prices, with answers as long as `max_new_tokens` allows; above the rest of the budget nothing is"
+            " submitted, and a `BudgetError` ends the run. `None`: no limit. Needs the extra `prices`."
+        ),
+    )
+    ledger_dir: RuntimeParameter[str] | None = Field(
+        default=None,
+        description=(
+            "Directory of the ledger, the file that records jobs and answers. `None`: `$DISTILABEL_OPENAI_BATCH_DIR`,"
+            " else `~/.cache/distilabel/openai_batch`."
+        ),
+    )
+
+    @field_validator(
+        "completion_window",
+        "max_requests_per_job",
+        "max_bytes_per_job",
+        "max_jobs",
+        "max_attempts",
+        "min_poll_interval",
+        "max_poll_interval",
+        "wait",
+        "reuse_answers",
+        "delete_files",
+        "sync_below",
+        "preflight",
+        "add_failures",
+        mode="before",
+    )
+    @classmethod
+    def _refuse_none(cls, value: object) -> object:
+        """Refuse `None`, which distilabel's `RuntimeParameter` allows everywhere."""
+        if value is None:
+            raise ValueError("the value cannot be None")
+        return value
+
+    @field_validator("deadline", mode="before")
+    @classmethod
+    def _read_deadline(cls, value: object) -> object:
+        """Refuse a deadline that cannot be read, and store a date-time as a text, which YAML and JSON can hold."""
+        return clean_deadline(value)
+
+    @field_validator(*BOUNDS)
+    @classmethod
+    def _check_number(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
+        """Refuse numbers with which a run would never end, in the constructor and among runtime parameters."""
+        return value if isinstance(value, str) else check_number(str(info.field_name), value)
+
+    @field_serializer("base_url")
+    def _dump_base_url(self, value: str | None) -> str | None:
+        """Write the address without its secrets: distilabel uploads the dump with a dataset."""
+        return value and public_address(value)
+
+    @field_serializer("default_headers")
+    def _dump_headers(self, value: dict[str, str] | None) -> dict[str, str] | None:
+        """Write the headers without the secret ones, as distilabel leaves out the API key."""
+        return value and public_headers(value)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """Yield the fields for `repr`, which tracebacks show, without the secrets of the address and the headers."""
+        for name, value in super().__repr_args__():
+            if name == "base_url" and isinstance(value, str):
+                value = public_address(value)
+            elif name == "default_headers" and isinstance(value, dict):
+                value = public_headers(value)
+            yield name, value
+
+    def set_runtime_parameters(self, runtime_parameters: dict[str, Any]) -> None:
+        """Set runtime parameters, and log a warning for each unknown name.
+
+        distilabel ignores unknown names silently: with a misspelt `budget` a run would have none.
+
+        Args:
+            runtime_parameters: values by name.
+        """
+        names = self.runtime_parameters_names
+        for name in [name for name in runtime_parameters if name not in names]:
+            suggestion = did_you_mean(name, names)
+            _logger.warning(
+                f"⚠️ {type(self).__name__} has no runtime parameter `{name}`: the value is ignored{suggestion}"
+            )
+        super().set_runtime_parameters(runtime_parameters)
