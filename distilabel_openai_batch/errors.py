@@ -10,7 +10,7 @@ OpenAIBatchError
     ├── RequestsFailedError       every request failed in the same way
     ├── BudgetError               the next requests may cost more than `budget` allows
     ├── MissingSettingError       the API key, or Azure's endpoint or version, is not set
-    ├── InvalidSettingError       the API key, a header or the base URL cannot be sent, or a number is out of bounds
+    ├── InvalidSettingError       the API key, a header or the base URL cannot be sent; or a wrong number or argument
     ├── InvalidParametersError    generation parameters that `OpenAILLM` does not take
     ├── LedgerError               the ledger cannot be read or written
     └── InternalError             an unexpected exception of the engine: no memory, thread or disk space, or a bug
@@ -178,7 +178,7 @@ class MissingSettingError(RunError, ValueError):
 
 
 class InvalidSettingError(RunError, ValueError):
-    """API key, header, base URL or number that cannot be used. Nothing was sent."""
+    """API key, header, base URL, number or argument that cannot be used. Nothing was sent."""
 
 
 class InvalidParametersError(RunError, ValueError):

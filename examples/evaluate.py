@@ -35,6 +35,5 @@ with Pipeline(name="batch-evaluate") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
-        scores = distiset["default"]["train"].to_pandas()["result"]
-        print(f"Mean score {scores.mean():.2f} over {scores.count()} answers; {scores.isna().sum()} without a score.")
+    scores = distiset["default"]["train"].to_pandas()["result"]
+    print(f"Mean score {scores.mean():.2f} over {scores.count()} answers; {scores.isna().sum()} without a score.")

@@ -32,5 +32,4 @@ with Pipeline(name="batch-evol") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
-        print(distiset["default"]["train"].to_pandas()[["instruction", "evolved_instruction", "answer"]])
+    print(distiset["default"]["train"].to_pandas()[["instruction", "evolved_instruction", "answer"]])

@@ -27,5 +27,4 @@ with Pipeline(name="batch-demo") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
-        print(distiset["default"]["train"].to_pandas()[["instruction", "generation", "ratings"]])
+    print(distiset["default"]["train"].to_pandas()[["instruction", "generation", "ratings"]])

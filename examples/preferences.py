@@ -39,7 +39,6 @@ with Pipeline(name="batch-preferences") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
-        rows = distiset["default"]["train"].to_pandas()
-        pairs = rows[rows["chosen_rating"] > rows["rejected_rating"]]
-        print(pairs[["prompt", "chosen_model", "chosen_rating", "rejected_rating"]])
+    rows = distiset["default"]["train"].to_pandas()
+    pairs = rows[rows["chosen_rating"] > rows["rejected_rating"]]
+    print(pairs[["prompt", "chosen_model", "chosen_rating", "rejected_rating"]])

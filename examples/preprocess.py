@@ -33,5 +33,4 @@ with Pipeline(name="batch-preprocess") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
-        print(distiset["default"]["train"].to_pandas())
+    print(distiset["default"]["train"].to_pandas())

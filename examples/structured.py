@@ -42,6 +42,5 @@ with Pipeline(name="batch-structured") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
-        rows = distiset["default"]["train"]
-        print([Label.model_validate_json(label) for label in rows["label"] if label][:10])
+    rows = distiset["default"]["train"]
+    print([Label.model_validate_json(label) for label in rows["label"] if label][:10])

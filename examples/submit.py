@@ -26,5 +26,4 @@ with Pipeline(name="batch-submit") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run()
-    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
-        print(distiset["default"]["train"].to_pandas()[["run_name", "batch_id", "requests", "status"]])
+    print(distiset["default"]["train"].to_pandas()[["run_name", "batch_id", "requests", "status"]])

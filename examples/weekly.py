@@ -36,5 +36,4 @@ with Pipeline(name="batch-weekly") as pipeline:
 
 if __name__ == "__main__":
     distiset = pipeline.run(use_cache=False)
-    if distiset:  # The dataset is empty after Ctrl+C. Run the script again to continue.
-        print(distiset["default"]["train"].to_pandas()[["instruction", "paraphrases"]])
+    print(distiset["default"]["train"].to_pandas()[["instruction", "paraphrases"]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from distilabel_openai_batch.display.brief_errors import install_brief_errors
+
 # The import of each module registers the patches of that module.
 from distilabel_openai_batch.hooks import (  # noqa: F401
     bookkeeping,
@@ -21,7 +23,7 @@ from distilabel_openai_batch.hooks.clients import register_client_type
 
 
 def install(client_type: type) -> None:
-    """Patch distilabel for steps that hold a client of a type.
+    """Patch distilabel for steps that hold a client of a type, and print errors of this package without a traceback.
 
     The import of `plugin.base` calls this function, in the pipeline's process and in each step's process: a step's
     process imports the client's class to unpickle the step, and so has the patches before the step runs. Each patch
@@ -36,3 +38,4 @@ def install(client_type: type) -> None:
     register_client_type(client_type)
     registry.install()
     stopping.watch_forks()
+    install_brief_errors()

@@ -26,7 +26,7 @@ from distilabel_openai_batch.hooks.dataset_files import rewrite_dataset
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_flow import RowFlow
 from distilabel_openai_batch.hooks.row_storage import read_stored_batches, rows_directory
-from distilabel_openai_batch.hooks.stopping import running_pipelines, stop_log_listener, terminate_pool
+from distilabel_openai_batch.hooks.stopping import interruption, running_pipelines, stop_log_listener, terminate_pool
 
 _COMPLETE = "distilabel_openai_batch.complete"
 """A file in the directory of a pipeline's execution: the dataset is complete, and distilabel's cache can be used."""
@@ -35,7 +35,7 @@ _COMPLETE = "distilabel_openai_batch.complete"
 @patch(Pipeline, "_teardown", parameters=["self"])
 @patch(RayPipeline, "_teardown", parameters=["self"])
 def _teardown(original: Any, self: Any) -> None:
-    """Mark a complete dataset, and restore the signal handlers.
+    """Mark a complete dataset, restore the signal handlers, and make `run` raise an exception after a signal.
 
     distilabel's cache says that a dataset is complete before the last rows are on the disk: the mark is made after the
     original has closed the write buffer.
@@ -51,6 +51,8 @@ def _teardown(original: Any, self: Any) -> None:
         # Steps that were stopped while loading count as steps that could not be loaded: drop that error.
         if isinstance(self._exception, RuntimeError) and self._exception.__cause__ is None:
             self._exception = None
+        if self._openai_batch_signal is not None:
+            self._exception = interruption(self._openai_batch_signal)
     try:
         original(self)
         if stopped or self._exception:
@@ -80,7 +82,7 @@ def _load_batch_manager(original: Any, self: Any, use_cache: bool = True) -> Non
     else:
         _rebuild_batch_manager(self)
     if isinstance(self, (Pipeline, RayPipeline)) and self._batch_manager.can_generate():
-        self._openai_batch_stop = None
+        self._openai_batch_stop = self._openai_batch_signal = None
         self._openai_batch_waits_for_submissions = False
         self._openai_batch_cache_location = self._openai_batch_load_stages = None
         self._openai_batch_flow = RowFlow(self)

@@ -12,9 +12,12 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 import threading
 import time
+import types
 from contextlib import suppress
+from multiprocessing.managers import BaseManager
 from typing import Any
 
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
@@ -24,6 +27,7 @@ from distilabel.pipeline.ray import RayPipeline
 from distilabel.pipeline.step_wrapper import _StepWrapperException
 from distilabel.utils import logging
 
+from distilabel_openai_batch.display.brief_errors import mark_brief
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client, uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch
@@ -36,6 +40,9 @@ _LOG_SECONDS = 1.0
 _WIND_UP_SECONDS = 2.8
 
 _ORPHAN_CHECK_SECONDS = 0.5
+
+# Shells report a process that a signal ended as 128 and the signal's number.
+_SIGNAL_EXIT_CODES = 128
 
 LOAD_ERROR_SECONDS = 10.0
 """Seconds to wait for the error of a step that could not be loaded, after the step has reported the failed load."""
@@ -173,6 +180,9 @@ def _error_callback(original: Any, self: Any, e: BaseException) -> None:
     is_load_error = getattr(e, "is_load_error", False)
     does_not_wait = isinstance(error, DistilabelOfflineBatchGenerationNotFinishedException)
     if is_load_error:
+        if isinstance(error, RunError):
+            # distilabel's message ends with a link to the documentation of a class.
+            e.message = str(error)  # type: ignore[attr-defined]
         original(self, e)
         if isinstance(error, RunError):
             # Raise the error itself, not distilabel's "could not be loaded" error, and without the traceback of the
@@ -223,6 +233,8 @@ def _handle_keyboard_interrupt(original: Any, self: Any) -> Any:
     if self in running_pipelines:
 
         def handle(number: int, frame: Any) -> None:
+            if self._exception is None:
+                self._openai_batch_signal = number
             if self._openai_batch_stop is None:
                 _kill_after(_WIND_UP_SECONDS, self)
             self._stop()
@@ -231,6 +243,23 @@ def _handle_keyboard_interrupt(original: Any, self: Any) -> Any:
         sigterm_handler = signal.signal(signal.SIGTERM, handle)
         self._openai_batch_handlers = {signal.SIGINT: sigint_handler, signal.SIGTERM: sigterm_handler}
     return sigint_handler
+
+
+def interruption(number: int) -> BaseException:
+    """Return the exception that `pipeline.run` raises after a signal has stopped the pipeline.
+
+    A script must not go on with an incomplete dataset, and must not end with exit code 0.
+
+    Args:
+        number: the signal.
+
+    Returns:
+        `KeyboardInterrupt` for SIGINT, with which Python exits as after any Ctrl+C (130 in a shell). `SystemExit` with
+        143 for SIGTERM.
+    """
+    if number == signal.SIGINT:
+        return mark_brief(KeyboardInterrupt("The pipeline was stopped before its dataset was complete."))
+    return SystemExit(_SIGNAL_EXIT_CODES + number)
 
 
 def _signal_steps(pipeline: Any, number: int) -> None:
@@ -246,7 +275,8 @@ def _kill_pipeline(pipeline: Any) -> None:
     _signal_steps(pipeline, signal.SIGKILL)
     if (process := getattr(getattr(pipeline, "_manager", None), "_process", None)) is not None:
         process.kill()
-    os._exit(1)
+    number = getattr(pipeline, "_openai_batch_signal", None)
+    os._exit(1 if number is None else _SIGNAL_EXIT_CODES + number)
 
 
 def _kill_after(seconds: float, pipeline: Any) -> None:
@@ -282,8 +312,9 @@ def exit_when_orphaned() -> None:
         return
     running_pipelines.clear()
     mark_child()
-    # A worker that is forked while the pipeline runs inherits the pipeline's handler.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A worker that is forked while the pipeline runs inherits the pipeline's handler. The pipeline stops by messages
+    # through its queues → a SIGTERM to the whole process group must not end the queues' process.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if _is_queues_process() else signal.SIG_DFL)
     parent = _forking_process or os.getppid()
 
     def watch() -> None:
@@ -292,6 +323,16 @@ def exit_when_orphaned() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="distilabel-openai-batch-orphan", daemon=True).start()
+
+
+def _is_queues_process() -> bool:
+    """Return whether this process was just forked by the start of a `multiprocessing` manager."""
+    frame: types.FrameType | None = sys._getframe()
+    while frame:
+        if frame.f_code is BaseManager.start.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def terminate_pool(pipeline: Any) -> None:

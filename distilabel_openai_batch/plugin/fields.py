@@ -22,12 +22,13 @@ from pydantic import (
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.secrets import public_headers
 from distilabel_openai_batch.plugin.bounds import BOUNDS, check_number, clean_deadline
+from distilabel_openai_batch.plugin.checked_arguments import CheckedArguments
 from distilabel_openai_batch.text import did_you_mean, escape_log_lines
 
 _logger = escape_log_lines(logging.getLogger("distilabel.openai_batch"))
 
 
-class BatchFields(OpenAIBaseClient):
+class BatchFields(CheckedArguments, OpenAIBaseClient):
     """Fields of a client of the Batch API."""
 
     model: str = Field(description="Name of the model, for example `gpt-6-luna` or `text-embedding-3-small`.")

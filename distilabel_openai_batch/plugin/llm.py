@@ -199,6 +199,11 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         """Write a class as its JSON schema, which any process can read and which changes with the class's fields."""
         return dump_structured_output(value)
 
+    def __del__(self) -> None:
+        """Close the event loop as distilabel does; an object with invalid arguments has no event loop."""
+        if getattr(self, "__pydantic_private__", None) is not None:
+            super().__del__()
+
     def load(self) -> None:
         """Prepare the calls to the server; no call is made yet.
 

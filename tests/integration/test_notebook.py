@@ -46,5 +46,22 @@ def test_each_cell_submits_new_requests_only_and_shows_one_summary(sandbox, monk
     assert all(cell[0].data["text/plain"].startswith("🏁 3 of 3 requests answered") for cell in outputs)
 
 
+def test_error_in_a_cell_is_its_message(sandbox, monkeypatch, tmp_path):
+    """distilabel would print a traceback with all local variables, in a box."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("DISTILABEL_OPENAI_BATCH_TRACEBACK", raising=False)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_dedent(CELLS[0]))])
+
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", allow_errors=True).execute()
+
+    [error] = [output for output in notebook.cells[0].outputs if output.output_type == "error"]
+    assert error.ename == "MissingSettingError"
+    assert [line.partition(":")[0] for line in error.traceback] == [
+        "MissingSettingError",
+        "(DISTILABEL_OPENAI_BATCH_TRACEBACK=1 shows the traceback.)",
+    ]
+
+
 def _dedent(cell: str) -> str:
     return "\n".join(line.removeprefix("    ") for line in cell.strip("\n").splitlines())

@@ -177,9 +177,10 @@ def test_interrupted_pipeline_stops_soon_and_continues_later(sandbox, cluster, t
     # A stop takes three seconds at most. A busy machine, and the end of the interpreter, take longer.
     assert time.monotonic() - interrupted_at < 10, log
     assert "Run the pipeline again to continue" in " ".join(log.split())
+    assert driver.returncode == -signal.SIGINT, log
 
+    assert not (tmp_path / "dataset.json").exists()
     sandbox.configure(in_progress_seconds=0.0)
-    (tmp_path / "dataset.json").unlink(missing_ok=True)
     subprocess.run(command, check=True)
     assert (tmp_path / "dataset.json").exists()
     assert_submitted_once(sandbox)

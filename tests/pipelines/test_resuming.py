@@ -311,12 +311,13 @@ def test_dataset_is_complete_after_a_kill_while_rows_are_at_the_next_steps(
     assert_submitted_once(sandbox, SHAPES["flow"])
 
 
-def wait_for_jobs(sandbox, jobs: int):
+def wait_for_jobs(sandbox, jobs: int, pause: float = 0.3):
+    """Wait until the server has a number of batches, and then until the ledger has probably recorded them."""
     deadline = time.monotonic() + 60
     while len(sandbox.books().batches) < jobs:
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.3)
+        time.sleep(0.02)
+    time.sleep(pause)
 
 
 INTERRUPTIONS = {
@@ -327,12 +328,13 @@ INTERRUPTIONS = {
     "after an ordinary step": ("after_step", 4, True, signal.SIGINT),
     "after an ordinary step, the main process alone": ("after_step", 4, False, signal.SIGINT),
     "terminated": ("chain", 2, False, signal.SIGTERM),
+    "terminated, the whole group": ("leaf", 1, True, signal.SIGTERM),
 }
 
 
 @pytest.mark.parametrize("case", INTERRUPTIONS)
 def test_interrupted_pipeline_stops_soon_and_continues_later(forker, uninterrupted, sandbox, tmp_path, case):
-    """The log names the next step to take, and no process is left."""
+    """The log names the next step to take, the script does not go on, and no process is left."""
     shape, jobs, whole_group, number = INTERRUPTIONS[case]
     dataset = uninterrupted(sandbox, shape)
     script = Script(forker, tmp_path, shape)
@@ -342,7 +344,8 @@ def test_interrupted_pipeline_stops_soon_and_continues_later(forker, uninterrupt
 
     process = script.start()
     if slow:
-        wait_for_jobs(sandbox, slow)
+        # The next job may be created soon → no pause.
+        wait_for_jobs(sandbox, slow, pause=0.0)
         sandbox.configure(in_progress_seconds=600.0)
     wait_for_jobs(sandbox, jobs)
     interrupted_at = time.monotonic()
@@ -350,15 +353,17 @@ def test_interrupted_pipeline_stops_soon_and_continues_later(forker, uninterrupt
         os.killpg(process.pid, number)
     else:
         os.kill(process.pid, number)
-    process.wait()
+    code = process.wait()
     log = process.log()
     # A stop takes three seconds at most. A busy machine, and the end of the interpreter, take longer.
     assert time.monotonic() - interrupted_at < 10, log
     assert "Run the pipeline again to continue" in " ".join(log.split())
+    assert code == (-signal.SIGINT if number is signal.SIGINT else 143), log
+    assert "Traceback" not in log
+    assert not script.output.exists()
     assert_no_process_left(process.pid)
 
     sandbox.configure(in_progress_seconds=0.0)
-    script.output.unlink(missing_ok=True)
     code, log = script.run()
     assert code == 0, log
     assert script.dataset() == dataset
@@ -372,7 +377,7 @@ def test_repeated_interrupts_end_the_pipeline(forker, sandbox, tmp_path):
     for _ in range(3):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.05)
-    process.wait()
+    assert process.wait() in (130, -signal.SIGINT)
     assert_no_process_left(process.pid)
 
 
@@ -467,6 +472,8 @@ def test_run_continues_after_the_cause_of_an_error_is_fixed(forker, uninterrupte
     code, log = script.run()
     assert code == 1
     assert "The key was withdrawn." in " ".join(log.split())
+    assert log.rstrip().endswith("(DISTILABEL_OPENAI_BATCH_TRACEBACK=1 shows the traceback.)")
+    assert "Traceback" not in log
     assert len(sandbox.books().batches) == 1
     sandbox.clear_faults()
     code, log = script.run()

@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.hooks.row_groups import RowGroups
+from distilabel_openai_batch.plugin.checked_arguments import CheckedArguments
 from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
 
 Rows = list[dict[str, Any]]
@@ -73,7 +74,7 @@ def check_columns(name: str, task: _Task, columns: Sequence[str]) -> None:
         )
 
 
-class TaskStep(_Step):
+class TaskStep(CheckedArguments, _Step):
     """Step that runs a Task, which itself is no step of the pipeline."""
 
     task: _Task = Field(

@@ -144,12 +144,13 @@ def test_a_run_that_begins_is_not_complete(tmp_path, use_cache):
     assert not (_execution_directory(pipeline) / _COMPLETE).exists()
 
 
-@pytest.mark.parametrize("outcome", ["complete", "stopped", "failed", "dry run", "unfinished"])
+@pytest.mark.parametrize("outcome", ["complete", "stopped", "interrupted", "failed", "dry run", "unfinished"])
 def test_teardown_marks_only_a_complete_dataset(tmp_path, monkeypatch, running_pipelines, outcome):
     """The signal handlers are restored in any case."""
     pipeline = begin(pipeline_of(tmp_path))
     pipeline._openai_batch_handlers = {signal.SIGTERM: signal.SIG_DFL}
-    pipeline._openai_batch_stop = object() if outcome == "stopped" else None
+    pipeline._openai_batch_stop = object() if outcome in ("stopped", "interrupted") else None
+    pipeline._openai_batch_signal = signal.SIGINT if outcome == "interrupted" else None
     pipeline._exception = RuntimeError("Failed to load.") if outcome in ("stopped", "failed") else None
     pipeline._dry_run = outcome == "dry run"
     pipeline._pool = None
@@ -167,7 +168,8 @@ def test_teardown_marks_only_a_complete_dataset(tmp_path, monkeypatch, running_p
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert pipeline not in running_pipelines
     # Steps that were stopped while loading are no failure of the run.
-    assert (pipeline._exception is not None) is (outcome == "failed")
+    error = {"failed": RuntimeError, "interrupted": KeyboardInterrupt}.get(outcome, type(None))
+    assert type(pipeline._exception) is error
 
 
 def test_a_step_behind_no_rows_gets_an_empty_batch(tmp_path, running_pipelines):
