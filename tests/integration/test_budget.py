@@ -51,7 +51,7 @@ def generate(llm: OpenAIBatchLLM, chats=CHATS) -> list[str | None]:
 
 
 def budget_of(llm: OpenAIBatchLLM) -> Budget:
-    return llm._sessions._open.args[0].budget
+    return llm._sessions._settings.budget
 
 
 def count_billed(sandbox) -> int:

@@ -11,6 +11,7 @@ import pytest
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.calls import APICall, scope_memories
+from distilabel_openai_batch.engine.deadlines import Deadline
 from distilabel_openai_batch.engine.observer import Observer, ObserverGroup, with_observers
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
@@ -183,7 +184,7 @@ async def test_synchronous_requests_are_reported(observe, sandbox):
 
 async def test_a_passed_deadline_is_reported(observe, sandbox):
     sandbox.configure(in_progress_seconds=600.0)
-    recorder, _ = await observe(make_calls(), deadline=0.2)
+    recorder, _ = await observe(make_calls(), deadline=Deadline(0.2))
     [(requests, batch)] = recorder.arguments("deadline_passed")
     assert (requests, batch.id) == (3, recorder.arguments("job_created")[0][0].id)
     assert len(recorder.arguments("sync_answered")) == 3

@@ -29,6 +29,7 @@ from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.deadlines import Deadline
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin import base
@@ -85,7 +86,7 @@ def test_session_settings_come_from_the_fields(tmp_path):
         ),
         ledger_dir=tmp_path,
         reuse_answers=False,
-        deadline=60.0,
+        deadline=Deadline(seconds=60.0),
         sync_below=5,
         preflight=True,
         retention=Retention(3_600, 7_200),
