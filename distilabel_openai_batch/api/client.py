@@ -15,6 +15,7 @@ from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batch_list import BatchList
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
 from distilabel_openai_batch.api.creation import BatchOrder, Creation, CreationLimit, unclear_creation
+from distilabel_openai_batch.api.extra_fields import NO_EXTRA_FIELDS, ExtraFields
 from distilabel_openai_batch.api.files import FilesAPI
 from distilabel_openai_batch.api.outcomes import Failure, Outcome, read_answer
 from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
@@ -51,6 +52,7 @@ class BatchAPI:
         patience: pauses and number of the attempts of a failing call.
         logger: the logger of failed attempts and of features that the server lacks.
         retention: the expiry of files.
+        extra_fields: extra fields of uploads and creations.
 
     Attributes:
         files: the server's files.
@@ -62,15 +64,17 @@ class BatchAPI:
         patience: Patience,
         logger: logging.Logger,
         retention: Retention = DEFAULT_RETENTION,
+        extra_fields: ExtraFields = NO_EXTRA_FIELDS,
     ) -> None:
-        self._transport = Transport(client, patience, logger)
+        self._transport = Transport(client, patience, logger, extra_fields.secrets)
         self._list = BatchList(self._transport)
         self._creation_limit = CreationLimit()
         self._logger = logger
         self._warnings: set[str] = set()
         self._retention = retention
         self._shown_batches: set[str] = set()
-        self.files = FilesAPI(self._transport, retention)
+        self._extra_fields = extra_fields.creation
+        self.files = FilesAPI(self._transport, retention, extra_fields.upload)
 
     async def create(
         self, input_file_id: str, endpoint: str, completion_window: str, key: str, metadata: Mapping[str, str]
@@ -87,7 +91,9 @@ class BatchAPI:
         Raises:
             RunError: the server refuses the batch or could not be reached.
         """
-        order = BatchOrder(input_file_id, endpoint, completion_window, key, metadata, self._retention)
+        order = BatchOrder(
+            input_file_id, endpoint, completion_window, key, metadata, self._retention, self._extra_fields
+        )
         creation = Creation(self._transport, self._list, self.files, self._creation_limit, order)
         batch = await self._transport.retry("create a batch", creation.attempt)
         self._shown_batches.add(batch.id)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 
@@ -40,6 +41,7 @@ class BatchOrder:
         key: a text that no other batch has. The metadata hold it, so that a batch whose reply was lost is found.
         metadata: further metadata.
         retention: the expiry of the result files.
+        extra_fields: further parameters, by name.
     """
 
     input_file_id: str
@@ -48,6 +50,7 @@ class BatchOrder:
     key: str
     metadata: Mapping[str, str]
     retention: Retention = DEFAULT_RETENTION
+    extra_fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class CreationLimit:
@@ -190,6 +193,6 @@ class Creation:
             endpoint=order.endpoint,  # type: ignore[arg-type]
             completion_window=order.completion_window,  # type: ignore[arg-type]
             metadata={KEY_METADATA: order.key, **order.metadata},
-            extra_body=order.retention.creation_parameters(),
+            extra_body={**order.extra_fields, **order.retention.creation_parameters()},
         )
         return read_batch(json_object(response))

@@ -153,11 +153,18 @@ class FilesAPI:
     Args:
         transport: makes the calls.
         retention: the expiry of uploads.
+        extra_fields: further parameters of uploads, by name.
     """
 
-    def __init__(self, transport: Transport, retention: Retention = DEFAULT_RETENTION) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        retention: Retention = DEFAULT_RETENTION,
+        extra_fields: Mapping[str, Any] | None = None,
+    ) -> None:
         self._transport = transport
-        self._retention = retention
+        # Older releases of the SDK lack the parameter of the expiry → send it as `extra_body`.
+        self._extra_body = {**(extra_fields or {}), **retention.upload_parameters()}
         # Status codes of the refusals that were logged; `None` for a failure without a status code.
         self._refused_deletions: set[int | None] = set()
 
@@ -182,9 +189,8 @@ class FilesAPI:
             nonlocal attempts
             attempts += 1
             with path.open("rb") as file:
-                # Older releases of the SDK lack the parameter of the expiry → send it as `extra_body`.
                 response = await self._transport.raw_client.files.create(
-                    file=(name, file), purpose="batch", extra_body=self._retention.upload_parameters()
+                    file=(name, file), purpose="batch", extra_body=self._extra_body
                 )
             created = json_object(response)
             file_id = created.get("id")

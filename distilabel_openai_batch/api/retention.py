@@ -22,12 +22,12 @@ class Retention:
     input_seconds: int | None = None
     output_seconds: int | None = None
 
-    def upload_parameters(self) -> dict[str, Any] | None:
-        """Return the parameters of an upload that say the expiry; `None` without an expiry."""
+    def upload_parameters(self) -> dict[str, Any]:
+        """Return the parameters of an upload that say the expiry; none without an expiry."""
         return _parameters("expires_after", self.input_seconds)
 
-    def creation_parameters(self) -> dict[str, Any] | None:
-        """Return the parameters of a batch's creation that say the expiry; `None` without an expiry."""
+    def creation_parameters(self) -> dict[str, Any]:
+        """Return the parameters of a batch's creation that say the expiry; none without an expiry."""
         return _parameters("output_expires_after", self.output_seconds)
 
 
@@ -35,5 +35,5 @@ DEFAULT_RETENTION = Retention()
 """Retention by the server's defaults."""
 
 
-def _parameters(name: str, seconds: int | None) -> dict[str, Any] | None:
-    return None if seconds is None else {name: {"anchor": "created_at", "seconds": seconds}}
+def _parameters(name: str, seconds: int | None) -> dict[str, Any]:
+    return {} if seconds is None else {name: {"anchor": "created_at", "seconds": seconds}}

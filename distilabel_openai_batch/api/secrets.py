@@ -18,8 +18,10 @@ from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.errors import InvalidSettingError
 
 # Parts of names of headers and of query parameters whose value is a secret: `Authorization`, `X-API-Key`, `Cookie`, …
+# The gateway Portkey has its name in all its headers, such as `x-portkey-provider`.
 _SECRET_NAME = re.compile(
-    r"auth|key|token|secret|passw|pwd|cookie|credential|signature|session|jwt|bearer|^(sig|code)$", re.IGNORECASE
+    r"auth|(?<!port)key|token|secret|passw|pwd|cookie|credential|signature|session|jwt|bearer|^(sig|code)$",
+    re.IGNORECASE,
 )
 
 # A header's name, https://www.rfc-editor.org/rfc/rfc9110#name-tokens
@@ -50,11 +52,12 @@ def clean_key(key: str, source: str) -> str:
     return key
 
 
-def clean_headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
+def clean_headers(headers: Mapping[str, str] | None, source: str = "default_headers") -> dict[str, str] | None:
     """Return headers without the white space around their values.
 
     Args:
         headers: values by name; `None` for no headers.
+        source: the origin of the headers, for errors.
 
     Raises:
         InvalidSettingError: HTTP has no such name or value. The text does not show the value.
@@ -64,10 +67,10 @@ def clean_headers(headers: Mapping[str, str] | None) -> dict[str, str] | None:
     cleaned = {name: value.strip() for name, value in headers.items()}
     for name, value in cleaned.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise InvalidSettingError(f"`default_headers` contains {name!r}, which is no name of a header.")
+            raise InvalidSettingError(f"`{source}` contains {name!r}, which is no name of a header.")
         if not (value.isascii() and value.replace("\t", "").isprintable()):
             raise InvalidSettingError(
-                f"The value of {name!r} in `default_headers` contains {_kind_of_character(value)}, which no HTTP header"
+                f"The value of {name!r} in `{source}` contains {_kind_of_character(value)}, which no HTTP header"
                 " can carry."
             )
     return cleaned
@@ -102,9 +105,14 @@ def split_query(base_url: str | None) -> tuple[str | None, dict[str, str]]:
     return str(url.copy_with(query=None, fragment=None)), dict(url.params.items())
 
 
+def is_secret_name(name: str) -> bool:
+    """Return whether the name of a header, a parameter or a field marks a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def public_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers whose names mark no secret."""
-    return {name: value for name, value in headers.items() if not _SECRET_NAME.search(name)}
+    return {name: value for name, value in headers.items() if not is_secret_name(name)}
 
 
 class Mask:

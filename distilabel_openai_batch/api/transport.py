@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.custom_headers import add_environment_headers, merge_headers
 from distilabel_openai_batch.api.redirects import RedirectRefusedError, refuse_redirect
 from distilabel_openai_batch.api.replies import ReplyError
 from distilabel_openai_batch.api.secrets import Mask, secrets_of, split_query
@@ -141,12 +142,13 @@ def sdk_client(
             `/openai` instead of `/v1`. The query of the address is sent with every call.
         api_key: sent to the server and nowhere else.
         timeout: seconds that the server may be silent.
-        headers: sent with every call.
+        headers: sent with every call, besides the headers of `$OPENAI_CUSTOM_HEADERS`.
         azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's API.
 
     Raises:
-        InvalidSettingError: the address is no URL.
+        InvalidSettingError: the address is no URL, or the variable holds no headers.
     """
+    headers = merge_headers(headers)
     # The SDK would append paths to the query.
     base_url, query = split_query(base_url)
     # The SDK's version 3 is typed for an httpx2 client, and accepts this one.
@@ -161,7 +163,7 @@ def sdk_client(
         assert base_url is not None
         # `azure_endpoint` keeps a trailing slash in 1.x, and `azure_deployment` enters the paths of files and batches
         # there → pass neither. The SDK itself puts the model into the paths of synchronous calls.
-        return openai.AsyncAzureOpenAI(
+        azure_client = openai.AsyncAzureOpenAI(
             base_url=base_url,
             api_version=azure_api_version,
             api_key=api_key,
@@ -169,9 +171,11 @@ def sdk_client(
             default_query=query,
             http_client=http_client,
         )
-    return openai.AsyncOpenAI(
+        return add_environment_headers(azure_client, headers)
+    client = openai.AsyncOpenAI(
         base_url=base_url, api_key=api_key, default_headers=headers, default_query=query, http_client=http_client
     )
+    return add_environment_headers(client, headers)
 
 
 class Transport:
@@ -181,6 +185,7 @@ class Transport:
         client: the SDK's client, used with its own retries switched off.
         patience: pauses and number of the attempts.
         logger: the logger of failed attempts.
+        secrets: secrets besides those of the client, which no message shows.
 
     Attributes:
         client: the SDK's client without retries.
@@ -188,14 +193,17 @@ class Transport:
             milliseconds per poll.
     """
 
-    def __init__(self, client: openai.AsyncOpenAI, patience: Patience, logger: logging.Logger) -> None:
+    def __init__(
+        self, client: openai.AsyncOpenAI, patience: Patience, logger: logging.Logger, secrets: Iterable[str] = ()
+    ) -> None:
         self.client = client.with_options(max_retries=0)
         self.raw_client = self.client.with_raw_response
         self.patience = patience
         self.logger = logger
         self._was_reached = False
         key = client.api_key if isinstance(client.api_key, str) else ""
-        self._mask = Mask(key, secrets_of(client.default_headers, client.default_query, [str(client.base_url)]))
+        own_secrets = secrets_of(client.default_headers, client.default_query, [str(client.base_url)])
+        self._mask = Mask(key, [*own_secrets, *secrets])
 
     @property
     def address(self) -> str:

@@ -67,6 +67,17 @@ BaseUrlOption = Annotated[
     typer.Option("--base-url", help="Select only scopes at this server address.", show_default=False),
 ]
 
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        metavar="NAME:VALUE",
+        help="Header of each call, as the LLM's `default_headers`; may be repeated. $OPENAI_CUSTOM_HEADERS has further"
+        " headers, a line for each.",
+        show_default=False,
+    ),
+]
+
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 PollOption = Annotated[
@@ -164,8 +175,23 @@ def select_batches(jobs: Sequence[JobEntry], batch_ids: Sequence[str]) -> list[J
     return [by_id[batch_id] for batch_id in dict.fromkeys(batch_ids)]
 
 
-def poll(jobs: list[JobEntry]) -> list[JobEntry]:
+def read_headers(header: Sequence[str] | None) -> dict[str, str]:
+    """Return the headers of the option `--header` by name.
+
+    Raises:
+        InvalidSettingError: if a text is no header. The message shows no value.
+    """
+    from distilabel_openai_batch.api.custom_headers import parse_headers
+
+    return parse_headers(header or (), "--header")
+
+
+def poll(jobs: list[JobEntry], header: Sequence[str] | None = None) -> list[JobEntry]:
     """Return jobs with the status and counts that the server reports for open batches.
+
+    Args:
+        jobs: jobs in any state.
+        header: values of the option `--header`.
 
     Raises:
         OpenAIBatchError: if the jobs are at several servers, or the server cannot be reached.
@@ -182,7 +208,7 @@ def poll(jobs: list[JobEntry]) -> list[JobEntry]:
     base_url = single_server(pollable)
     if base_url is None:
         return jobs
-    access = ServerAccess.from_environment(base_url)
+    access = ServerAccess.from_environment(base_url, read_headers(header))
 
     async def run() -> list[JobEntry]:
         async with access.open(SHORT_PATIENCE, LOGGER) as api:

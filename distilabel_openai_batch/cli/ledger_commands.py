@@ -15,6 +15,7 @@ from distilabel_openai_batch.cli.arguments import (
     SCOPE_HELP,
     BaseUrlOption,
     BatchIdArgument,
+    HeaderOption,
     LedgerDirOption,
     OptionalScopeArgument,
     PollOption,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 def jobs(
     scope: OptionalScopeArgument = None,
     look: PollOption = False,
+    header: HeaderOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list with every field of each job.")] = False,
     base_url: BaseUrlOption = None,
     ledger_dir: LedgerDirOption = None,
@@ -66,7 +68,7 @@ def jobs(
 
     entries = select_jobs(open_reader(ledger_dir), scope, base_url)
     if look:
-        entries = poll(entries)
+        entries = poll(entries, header)
     rows = list(zip(entries, job_timings(entries, time.time()), strict=True))
     if as_json:
         print_json([job_json(*row) for row in rows])
@@ -175,6 +177,7 @@ def failures(
 def show(
     batch_id: BatchIdArgument,
     look: PollOption = False,
+    header: HeaderOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
@@ -186,7 +189,7 @@ def show(
     entries = open_reader(ledger_dir).jobs()
     place = entries.index(select_batches(entries, [batch_id])[0])
     if look:
-        entries[place : place + 1] = poll(entries[place : place + 1])
+        entries[place : place + 1] = poll(entries[place : place + 1], header)
     # The ETA of a job follows from the durations of the scope's other jobs → compute the timings of all jobs.
     job, timing = entries[place], job_timings(entries, time.time())[place]
     if as_json:

@@ -15,6 +15,7 @@ from distilabel_openai_batch.api.addresses import is_same_server, public_address
 from distilabel_openai_batch.cli.application import app
 from distilabel_openai_batch.cli.arguments import (
     BaseUrlOption,
+    HeaderOption,
     LedgerDirOption,
     OptionalScopeArgument,
     ScopeArgument,
@@ -22,6 +23,7 @@ from distilabel_openai_batch.cli.arguments import (
     complete_batch,
     is_selected,
     open_reader,
+    read_headers,
     select_batches,
     select_jobs,
     select_one_scope,
@@ -52,6 +54,7 @@ def watch(
     scope: OptionalScopeArgument = None,
     base_url: BaseUrlOption = None,
     interval: Annotated[float, typer.Option(help="Seconds between two polls of the server, at least 0.05.")] = 5.0,
+    header: HeaderOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
     """Watch the open jobs of the ledger at the server until they end, including jobs that a run adds meanwhile.
@@ -73,7 +76,7 @@ def watch(
         echo("No open jobs.")
         note_interrupted(select_jobs(reader, scope, base_url))
         return
-    access = ServerAccess.from_environment(server)
+    access = ServerAccess.from_environment(server, read_headers(header))
     with Bars(console()) as bars:
 
         async def run() -> list[JobEntry]:
@@ -107,6 +110,7 @@ def cancel(
     every: Annotated[bool, typer.Option("--all", help="Cancel all open jobs.")] = False,
     yes: YesOption = False,
     base_url: BaseUrlOption = None,
+    header: HeaderOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
     """Cancel open jobs of the ledger at the server.
@@ -136,7 +140,7 @@ def cancel(
         note_interrupted(entries)
     if server is None:
         return
-    access = ServerAccess.from_environment(server)
+    access = ServerAccess.from_environment(server, read_headers(header))
     for job in open_jobs:
         echo(f"{job.batch_id} of {job.scope.label}: {plural(job.requests, 'request')}", err=True)
     echo(_RESUBMISSION_NOTE, err=True)
@@ -165,6 +169,7 @@ def adopt(
             show_default="the scope's, else $OPENAI_BASE_URL, else OpenAI's",
         ),
     ] = None,
+    header: HeaderOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
     """Import the answers of a batch that was made elsewhere into a scope of the ledger, which may be a new scope.
@@ -179,7 +184,8 @@ def adopt(
     reader = open_reader(ledger_dir)
     name = _scope_for_import(reader, scope, base_url)
     has_credentials = base_url is not None and base_url != public_address(base_url)
-    access = ServerAccess.from_environment(base_url if base_url and has_credentials else name.base_url)
+    address = base_url if base_url and has_credentials else name.base_url
+    access = ServerAccess.from_environment(address, read_headers(header))
 
     async def run(directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
         async with access.open(SHORT_PATIENCE, LOGGER) as api:
@@ -223,6 +229,7 @@ def forget(
     ] = False,
     yes: YesOption = False,
     base_url: BaseUrlOption = None,
+    header: HeaderOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
     """Drop a scope's answers, failures and interrupted jobs from the ledger, so that the next run submits them again.
@@ -231,7 +238,7 @@ def forget(
     the server is called first. With --lost nothing but the requests of lost batches is submitted again. With the key
     of another project the server does not know a batch either: do not use --lost then.
     """
-    from distilabel_openai_batch.operations.forget import release_interrupted_jobs, release_lost_jobs
+    from distilabel_openai_batch.operations.forget import Server, release_interrupted_jobs, release_lost_jobs
 
     reader = open_reader(ledger_dir)
     entry = select_one_scope(reader, scope, base_url)
@@ -251,9 +258,10 @@ def forget(
         )
         typer.confirm(question, abort=True, err=True)
     with closing(Ledger(reader.path.parent, entry.name)) as ledger:
-        release = release_interrupted_jobs(ledger, entry.name.base_url, LOGGER, drops_unclear_jobs=lost)
+        server = Server(entry.name.base_url, read_headers(header), LOGGER)
+        release = release_interrupted_jobs(ledger, server, drops_unclear_jobs=lost)
         if lost:
-            lost_count = release_lost_jobs(ledger, entry.name.base_url, LOGGER)
+            lost_count = release_lost_jobs(ledger, server)
             echo(f"Released {plural(lost_count, 'job')} with a batch that the server does not know.")
         else:
             forgotten = ledger.requests.forget()

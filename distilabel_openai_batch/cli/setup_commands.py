@@ -11,7 +11,7 @@ import anyio
 import typer
 
 from distilabel_openai_batch.cli.application import app
-from distilabel_openai_batch.cli.arguments import LedgerDirOption, parse_parameters
+from distilabel_openai_batch.cli.arguments import HeaderOption, LedgerDirOption, parse_parameters, read_headers
 from distilabel_openai_batch.cli.output import echo, print_json, print_table
 
 
@@ -54,13 +54,14 @@ def doctor(
         str | None,
         typer.Option("--base-url", envvar="OPENAI_BASE_URL", help="Address of the server.", show_default="OpenAI's"),
     ] = None,
+    header: HeaderOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
     """Check the versions, the ledger, the base URL, the key, and the server by two small calls that cost nothing."""
     from distilabel_openai_batch.operations.doctor import diagnose
     from distilabel_openai_batch.operations.server_access import DEFAULT_BASE_URL
 
-    findings = anyio.run(partial(diagnose, ledger_dir, base_url or DEFAULT_BASE_URL))
+    findings = anyio.run(partial(diagnose, ledger_dir, base_url or DEFAULT_BASE_URL, read_headers(header)))
     for finding in findings:
         sign, colour = ("✗ ", "red") if finding.fix else ("✓ ", "green")
         echo(sign, fg=colour, nl=False)

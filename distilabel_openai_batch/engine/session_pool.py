@@ -96,7 +96,7 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
                 settings=settings,
                 host=host,
                 scope=ledger.scope,
-                api=BatchAPI(client, settings.patience, host.logger, settings.retention),
+                api=BatchAPI(client, settings.patience, host.logger, settings.retention, settings.extra_fields),
                 ledger=ledger,
                 observer=observer,
                 memory=process_memory if settings.run or memory is None else memory,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.extra_fields import NO_EXTRA_FIELDS, ExtraFields
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.cut_answers import OnTruncated
@@ -149,6 +150,7 @@ class SessionSettings:
         azure_api_version: the version of Azure's API; `None` for servers with OpenAI's API.
         budget: the limit of spending, for all sessions together.
         retention: the expiry of files on the server.
+        extra_fields: extra fields of uploads and creations.
         on_truncated: the treatment of answers that the limit of tokens cut; `None` for endpoints without text.
     """
 
@@ -172,6 +174,7 @@ class SessionSettings:
     azure_api_version: str | None = None
     budget: NoBudget = NO_BUDGET
     retention: Retention = DEFAULT_RETENTION
+    extra_fields: ExtraFields = NO_EXTRA_FIELDS
     on_truncated: OnTruncated | None = None
 
     def endpoint(self, path: str) -> str:

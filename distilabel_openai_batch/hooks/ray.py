@@ -13,9 +13,11 @@ Ray is imported inside functions, so that only a `RayPipeline` imports Ray.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import time
 import types
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -34,9 +36,36 @@ from distilabel_openai_batch.hooks.stopping import LOAD_ERROR_SECONDS
 _NAMES_SECONDS = 5.0
 """Seconds to wait until Ray has released the names of ended actors."""
 
+_SDK_VARIABLES = {"OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"}
+"""Variables that the SDK reads when a step is loaded."""
+
+_PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+"""Variables of the network's proxies, in lower case; programs read either case."""
+
 _RUN_AGAIN = "Run the same pipeline again: its batch jobs continue at the server, and no request is submitted twice."
 
 require(RayPipeline, "_create_vllm_placement_group", parameters=["self", "step"])
+
+
+def driver_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the driver that a step's calls need: organization, project, headers and proxies.
+
+    Args:
+        environment: the environment of the driver.
+    """
+    return {
+        name: value for name, value in environment.items() if name in _SDK_VARIABLES or name.lower() in _PROXY_VARIABLES
+    }
+
+
+def add_to_environment(variables: Mapping[str, str]) -> None:
+    """Set variables that this process lacks in either case: a worker may have a proxy of its own.
+
+    Args:
+        variables: values by name.
+    """
+    present = {name.lower() for name in os.environ}
+    os.environ.update({name: value for name, value in variables.items() if name.lower() not in present})
 
 
 class _StepActor:
@@ -50,15 +79,26 @@ class _StepActor:
         log_queue: the queue for log records.
         pipeline_name: the pipeline's name, which is part of the ledger's scope.
         pipeline_cache_id: the pipeline's signature.
+        variables: variables of the driver's environment. Ray shows a `runtime_env` in its dashboard, and proxies and
+            headers may have secrets, so the variables are an argument.
     """
 
-    def __init__(self, step_wrapper: _StepWrapper, log_queue: Any, pipeline_name: str, pipeline_cache_id: str) -> None:
+    def __init__(
+        self,
+        step_wrapper: _StepWrapper,
+        log_queue: Any,
+        pipeline_name: str,
+        pipeline_cache_id: str,
+        variables: Mapping[str, str],
+    ) -> None:
+        self._variables = variables
         self._step_wrapper = step_wrapper
         self._log_queue = log_queue
         self._pipeline = pipeline_name, pipeline_cache_id
 
     def run(self) -> None:
         """Run the step until the step ends."""
+        add_to_environment(self._variables)
         setup_logging(log_queue=self._log_queue)
         set_pipeline_running_env_variables(*self._pipeline)
         self._step_wrapper.run()
@@ -107,7 +147,8 @@ class _Actors:
         )
         name = f"distilabel-{pipeline.name}-{step.name}-{replica}"
         actor_class = ray.remote(_StepActor).options(name=name, **_actor_options(pipeline, step))
-        actor = actor_class.remote(step_wrapper, pipeline._log_queue, pipeline.name, pipeline.signature)
+        variables = driver_environment(os.environ)
+        actor = actor_class.remote(step_wrapper, pipeline._log_queue, pipeline.name, pipeline.signature, variables)
         self._running_actors.add(actor)
         self._names.add(name)
         threading.Thread(

@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ from distilabel_openai_batch.errors import (
 from distilabel_openai_batch.ledger.connection import check_file_system
 from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.reader import LedgerReader
-from distilabel_openai_batch.operations.server_access import SHORT_PATIENCE, ServerAccess
+from distilabel_openai_batch.operations.server_access import NO_HEADERS, SHORT_PATIENCE, ServerAccess
 from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.text import plural
 
@@ -183,14 +184,14 @@ def _is_local(address: str) -> bool:
     return _LOCAL_HOST.fullmatch(urlsplit(address).hostname or "") is not None
 
 
-def check_key(address: str) -> tuple[Finding, ServerAccess | None]:
+def check_key(address: str, headers: Mapping[str, str] = NO_HEADERS) -> tuple[Finding, ServerAccess | None]:
     """Check that the environment has a well-formed key for a server. The key itself is never shown.
 
     Returns:
         The finding, and the access to the server; `None` if there is no key.
     """
     try:
-        access = ServerAccess.from_environment(address)
+        access = ServerAccess.from_environment(address, headers)
     except InvalidSettingError as error:
         return Finding("key", str(error), _KEY_FIX), None
     except OpenAIBatchError as error:
@@ -256,19 +257,20 @@ def fix_of(error: RunError, address: str) -> str:
             return "Check that the base URL is that of a server with a Batch API."
 
 
-async def diagnose(chosen: Path | None, address: str) -> list[Finding]:
+async def diagnose(chosen: Path | None, address: str, headers: Mapping[str, str] = NO_HEADERS) -> list[Finding]:
     """Run all checks; a check that an earlier problem makes impossible is left out.
 
     Args:
         chosen: directory of the ledger that the user named; `None` for the default directory.
         address: address of the server.
+        headers: headers of every call.
     """
     base_url = check_base_url(address)
     findings = [check_versions(), check_extras(), check_ledger(chosen), check_scratch_directories(), base_url]
     if base_url.fix:
         # The address determines the key → without a valid address no key can be checked.
         return findings
-    key, access = check_key(address)
+    key, access = check_key(address, headers)
     findings.append(key)
     if access and not key.fix:
         findings += await check_server(access)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import anyio
@@ -14,6 +15,29 @@ from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
 from distilabel_openai_batch.operations.server_access import SHORT_PATIENCE, ServerAccess, retrieve_batches
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server of a scope.
+
+    Attributes:
+        base_url: address of the server.
+        headers: headers of every call.
+        logger: logger of retried calls.
+    """
+
+    base_url: str
+    headers: Mapping[str, str] = field(repr=False)
+    logger: logging.Logger
+
+    def access(self) -> ServerAccess:
+        """Return the access to the server with the key in the environment.
+
+        Raises:
+            OpenAIBatchError: if the environment has no key.
+        """
+        return ServerAccess.from_environment(self.base_url, self.headers)
 
 
 @dataclass(slots=True)
@@ -31,9 +55,7 @@ class InterruptedRelease:
     error: str = ""
 
 
-def release_interrupted_jobs(
-    ledger: Ledger, base_url: str, logger: logging.Logger, *, drops_unclear_jobs: bool = False
-) -> InterruptedRelease:
+def release_interrupted_jobs(ledger: Ledger, server: Server, *, drops_unclear_jobs: bool = False) -> InterruptedRelease:
     """Release the requests of a scope's interrupted jobs, unless a batch was made of them.
 
     The ledger records an upload before the batch is created. So a job without an upload has no batch, and for a job
@@ -41,8 +63,7 @@ def release_interrupted_jobs(
 
     Args:
         ledger: ledger opened for the scope.
-        base_url: address of the scope's server.
-        logger: logger of retried calls.
+        server: the scope's server.
         drops_unclear_jobs: whether to release a job that may have a batch, if the server does not list its batches.
     """
     release = InterruptedRelease()
@@ -53,8 +74,7 @@ def release_interrupted_jobs(
             ledger.jobs.mark_dropped(job)
     if uploaded:
         try:
-            access = ServerAccess.from_environment(base_url)
-            anyio.run(_settle_uploaded, ledger, uploaded, access, logger, release, drops_unclear_jobs)
+            anyio.run(_settle_uploaded, ledger, uploaded, server.access(), server.logger, release, drops_unclear_jobs)
         except OpenAIBatchError as error:
             release.error = str(error)
             release.unresolved = sum(ledger.jobs.get(job.id).state is JobState.UPLOADED for job in uploaded)
@@ -82,13 +102,12 @@ async def _settle_uploaded(
                 release.found_batches.append(batch)
 
 
-def release_lost_jobs(ledger: Ledger, base_url: str, logger: logging.Logger) -> int:
+def release_lost_jobs(ledger: Ledger, server: Server) -> int:
     """Release the requests of a scope's jobs whose batches the server does not know.
 
     Args:
         ledger: ledger opened for the scope.
-        base_url: address of the scope's server.
-        logger: logger of retried calls.
+        server: the scope's server.
 
     Returns:
         The number of released jobs.
@@ -99,7 +118,7 @@ def release_lost_jobs(ledger: Ledger, base_url: str, logger: logging.Logger) -> 
     jobs = [own for job in ledger.jobs.list_open() if job.batch_id and (own := ledger.jobs.take_over(job))]
     if not jobs:
         return 0
-    return anyio.run(_release_lost, ledger, jobs, ServerAccess.from_environment(base_url), logger)
+    return anyio.run(_release_lost, ledger, jobs, server.access(), server.logger)
 
 
 async def _release_lost(ledger: Ledger, jobs: list[Job], access: ServerAccess, logger: logging.Logger) -> int:

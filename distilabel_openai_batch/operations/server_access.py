@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +22,9 @@ from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 """Server address that the SDK uses by default."""
+
+NO_HEADERS: Mapping[str, str] = {}
+"""Headers of a command without `--header`."""
 
 _TIMEOUT_SECONDS = 30.0
 """Timeout of one call: a user waits at the terminal, so it is far shorter than a run's."""
@@ -49,6 +52,7 @@ class ServerAccess:
         key: API key.
         azure_api_version: version of Azure's API; `None` for a server with OpenAI's API.
         full_address: address of the server with user, password and query; empty if there are none.
+        headers: headers of every call.
     """
 
     base_url: str
@@ -56,15 +60,17 @@ class ServerAccess:
     key: str = field(repr=False)
     azure_api_version: str | None = None
     full_address: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def from_environment(cls, base_url: str) -> ServerAccess:
+    def from_environment(cls, base_url: str, headers: Mapping[str, str] = NO_HEADERS) -> ServerAccess:
         """Return the access to a server with the key in the environment.
 
         The ledger has no passwords and no queries: for the server in `$OPENAI_BASE_URL` they come from that variable.
 
         Args:
             base_url: address of the server.
+            headers: headers of every call, besides the headers of `$OPENAI_CUSTOM_HEADERS`.
 
         Raises:
             AuthenticationError: if the environment has no key for the server.
@@ -84,7 +90,7 @@ class ServerAccess:
             raise OpenAIBatchError(
                 f"{base_url} is an Azure server: set the environment variable OPENAI_API_VERSION, such as `2024-10-21`."
             )
-        return cls(base_url, variable, key, version, full_address if full_address != base_url else "")
+        return cls(base_url, variable, key, version, full_address if full_address != base_url else "", headers)
 
     @asynccontextmanager
     async def open(self, patience: Patience, logger: logging.Logger) -> AsyncIterator[BatchAPI]:
@@ -98,6 +104,7 @@ class ServerAccess:
             self.full_address or self.base_url,
             self.key,
             timeout=_TIMEOUT_SECONDS,
+            headers=self.headers,
             azure_api_version=self.azure_api_version,
         ) as client:
             yield BatchAPI(client, patience, logger)

@@ -26,6 +26,7 @@ from pydantic import (
 
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
+from distilabel_openai_batch.api.extra_fields import ExtraFields
 from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.secrets import clean_headers, clean_key, split_query
 from distilabel_openai_batch.api.transport import Patience
@@ -155,7 +156,7 @@ class BatchClient(BatchFields):
             jobs=JobSettings(
                 completion_window=self.completion_window,
                 schedule=schedule,
-                metadata=_metadata(),
+                metadata={**_metadata(), **(self.batch_metadata or {})},
                 wait=wait,
                 delete_files=self.delete_files,
             ),
@@ -166,6 +167,7 @@ class BatchClient(BatchFields):
             preflight=self.preflight,
             run=self._run,
             retention=Retention(self.input_expires_after, self.output_expires_after),
+            extra_fields=ExtraFields(self.upload_extra or {}, self.batch_extra or {}),
         )
 
     def begin_run(self) -> None:

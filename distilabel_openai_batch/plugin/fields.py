@@ -20,9 +20,11 @@ from pydantic import (
 )
 
 from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.extra_fields import public_fields
 from distilabel_openai_batch.api.secrets import public_headers
 from distilabel_openai_batch.plugin.bounds import BOUNDS, check_number, clean_deadline
 from distilabel_openai_batch.plugin.checked_arguments import CheckedArguments
+from distilabel_openai_batch.plugin.extra_fields import check_extra_fields
 from distilabel_openai_batch.text import did_you_mean, escape_log_lines
 
 _logger = escape_log_lines(logging.getLogger("distilabel.openai_batch"))
@@ -109,6 +111,27 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " OpenAI."
         ),
     )
+    batch_metadata: RuntimeParameter[dict[str, str]] | None = Field(
+        default=None,
+        description=(
+            "Metadata of each batch, beside this package's own: up to 10 texts by name, for example a team or a ticket."
+            " A `description` replaces the description `distilabel`."
+        ),
+    )
+    upload_extra: RuntimeParameter[dict[str, Any]] | None = Field(
+        default=None,
+        description=(
+            "Further fields of each upload, for gateways: for example `target_model_names` or `custom_llm_provider` of"
+            " LiteLLM's proxy."
+        ),
+    )
+    batch_extra: RuntimeParameter[dict[str, Any]] | None = Field(
+        default=None,
+        description=(
+            "Further fields of each creation of a batch, for gateways: for example `custom_llm_provider` of LiteLLM's"
+            " proxy, or Portkey's `portkey_options`."
+        ),
+    )
     deadline: RuntimeParameter[PositiveFloat | str] | None = Field(
         default=None,
         description=(
@@ -185,6 +208,13 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
         """Refuse a deadline that cannot be read, and store a date-time as a text, which YAML and JSON can hold."""
         return clean_deadline(value)
 
+    @field_validator("batch_metadata", "upload_extra", "batch_extra")
+    @classmethod
+    def _check_extra_fields(cls, value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        """Refuse names that the API or this package uses, and metadata that the API refuses."""
+        check_extra_fields(str(info.field_name), value)
+        return value
+
     @field_validator(*BOUNDS)
     @classmethod
     def _check_number(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
@@ -201,6 +231,11 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
         """Write the headers without the secret ones, as distilabel leaves out the API key."""
         return value and public_headers(value)
 
+    @field_serializer("upload_extra", "batch_extra")
+    def _dump_extra_fields(self, value: dict[str, Any] | None) -> Any:
+        """Write the fields without the secret ones, at any depth."""
+        return value and public_fields(value)
+
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """Yield the fields for `repr`, which tracebacks show, without the secrets of the address and the headers."""
         for name, value in super().__repr_args__():
@@ -208,6 +243,8 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
                 value = public_address(value)
             elif name == "default_headers" and isinstance(value, dict):
                 value = public_headers(value)
+            elif name in ("upload_extra", "batch_extra"):
+                value = public_fields(value)
             yield name, value
 
     def set_runtime_parameters(self, runtime_parameters: dict[str, Any]) -> None:

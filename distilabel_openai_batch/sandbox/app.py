@@ -100,6 +100,7 @@ class SandboxHandlers:
         return [Route(path, handler, methods=[method]) for method, path, handler in routes]
 
     def _authenticate(self, request: Request) -> str:
+        self.organization.check_headers(request.headers)
         return self.organization.authenticate(request.headers.get("authorization"))
 
     def _reply(self, content: dict[str, Any]) -> Response:
@@ -123,6 +124,7 @@ class SandboxHandlers:
                 purpose if isinstance(purpose, str) else None,
                 _expires_after(form),
                 owner,
+                _extra_fields(form),
             )
         return self._reply(self._file_object(file))
 
@@ -195,7 +197,7 @@ class SandboxHandlers:
 
     async def settings(self, request: Request) -> Response:
         """Return the settings, without the keys."""
-        return _json(self.organization.state.settings.model_dump(mode="json", exclude={"api_keys"}))
+        return _json(self.organization.state.settings.model_dump(mode="json", exclude={"api_keys", "required_headers"}))
 
     async def configure(self, request: Request) -> Response:
         """Change some settings."""
@@ -242,6 +244,15 @@ def _expires_after(form: FormData) -> dict[str, Any] | None:
     """Return the `expires_after` object of an upload, or `None`; the form fields are named `expires_after[…]`."""
     fields = {match[1]: value for key, value in form.items() if (match := re.fullmatch(r"expires_after\[(\w+)\]", key))}
     return fields if fields else None
+
+
+def _extra_fields(form: FormData) -> dict[str, str]:
+    """Return the fields of an upload that OpenAI's API does not have."""
+    return {
+        name: value
+        for name, value in form.items()
+        if isinstance(value, str) and name != "purpose" and not name.startswith("expires_after[")
+    }
 
 
 def _json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -44,6 +44,7 @@ class StoredBatch:
         faults: faults of the batch, by kind.
         dialect: dialect at the creation.
         completion_window: completion window of the request.
+        extra_fields: fields of the request that OpenAI's API does not have.
         validation: result of the validation; `None` until the worker has read the input file.
         read_at: time at which the worker had read the input file, in seconds since the epoch.
         results: result files; `None` until validation has passed.
@@ -70,6 +71,7 @@ class StoredBatch:
     faults: dict[str, BatchFault]
     dialect: Dialect
     completion_window: str
+    extra_fields: dict[str, Any] = field(default_factory=dict)
     validation: Validation | None = None
     read_at: float | None = None
     results: StoredResults | None = None
@@ -240,6 +242,10 @@ def check_metadata(metadata: Any) -> list[str]:
                 f"but got one with length {len(key)} instead."
             )
     return errors
+
+
+CREATION_FIELDS = frozenset({"input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"})
+"""Fields of the creation in OpenAI's API. https://platform.openai.com/docs/api-reference/batch/create"""
 
 
 def check_creation(body: dict[str, Any], completion_windows: list[str]) -> None:

@@ -22,7 +22,13 @@ class FileStore:
         self._files: dict[str, StoredFile] = {}
 
     def add_upload(
-        self, content: BinaryIO, filename: str, purpose: str | None, expires_after: Any, owner: str
+        self,
+        content: BinaryIO,
+        filename: str,
+        purpose: str | None,
+        expires_after: Any,
+        owner: str,
+        extra_fields: dict[str, str] | None = None,
     ) -> StoredFile:
         """Store an upload.
 
@@ -32,6 +38,7 @@ class FileStore:
             purpose: purpose of the file; `None` if the upload gave none.
             expires_after: `expires_after` object of the API, or `None`.
             owner: owner that `Organization.authenticate` returned.
+            extra_fields: fields that OpenAI's API does not have.
 
         Raises:
             ApiError: if the API would refuse the upload.
@@ -56,7 +63,7 @@ class FileStore:
             except ApiError:
                 path.unlink()
                 raise
-            return self.register(file_id, path, filename, str(purpose), seconds, owner)
+            return self.register(file_id, path, filename, str(purpose), seconds, owner, extra_fields)
 
     def _check_storage(self, size: int, owner: str) -> None:
         settings = self._state.settings
@@ -69,7 +76,14 @@ class FileStore:
         return self._state.settings.dialect.new_id("file-")
 
     def register(
-        self, file_id: str, path: Path, filename: str, purpose: str, seconds: float | None, owner: str
+        self,
+        file_id: str,
+        path: Path,
+        filename: str,
+        purpose: str,
+        seconds: float | None,
+        owner: str,
+        extra_fields: dict[str, str] | None = None,
     ) -> StoredFile:
         """Add a file whose content is on disk, or replace the file with the same id.
 
@@ -80,10 +94,12 @@ class FileStore:
             purpose: purpose of the file.
             seconds: seconds until the file expires; `None` for never.
             owner: owner of the file.
+            extra_fields: fields of the upload that OpenAI's API does not have.
         """
         now = self._state.clock()
         expires_at = None if seconds is None else now + seconds
-        file = StoredFile(file_id, path, path.stat().st_size, now, filename, purpose, expires_at, owner)
+        size = path.stat().st_size
+        file = StoredFile(file_id, path, size, now, filename, purpose, expires_at, owner, extra_fields or {})
         with self._state.lock:
             self._files[file_id] = file
         return file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class StoredFile:
         purpose: purpose, such as `batch` or `batch_output`.
         expires_at: time of expiry, in seconds since the epoch; `None` for never.
         owner: owner that `Organization.authenticate` returned.
+        extra_fields: fields of the upload that OpenAI's API does not have.
     """
 
     id: str
@@ -38,6 +39,7 @@ class StoredFile:
     purpose: str
     expires_at: float | None
     owner: str
+    extra_fields: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the file object of the API."""

@@ -7,14 +7,14 @@ import hashlib
 import secrets
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .batch_store import BatchStore
 from .batch_worker import BatchWorker
-from .batches import StoredBatch, check_creation
+from .batches import CREATION_FIELDS, StoredBatch, check_creation
 from .errors import ApiError
 from .file_store import FileStore
 from .files import BATCH_FILE_SECONDS, StoredFile, check_expiry
@@ -71,6 +71,19 @@ class Organization:
                 self.state.schedule.replace_failures(settings.failures)
             self.state.settings = settings
 
+    def check_headers(self, headers: Mapping[str, str]) -> None:
+        """Check the headers that the gateway in front requires.
+
+        Args:
+            headers: headers of a call; names in either case.
+
+        Raises:
+            ApiError: 401, if a header is missing or has another value.
+        """
+        for name, value in self.state.settings.required_headers.items():
+            if headers.get(name) != value:
+                raise ApiError(401, f"The gateway requires the header {name}.", code="missing_header")
+
     def authenticate(self, authorization: str | None) -> str:
         """Return the owner that a caller acts for; the same owner for every key unless `separate_keys` is set.
 
@@ -101,10 +114,16 @@ class Organization:
     # Files
 
     def add_file(
-        self, content: BinaryIO, filename: str, purpose: str | None, expires_after: Any, owner: str
+        self,
+        content: BinaryIO,
+        filename: str,
+        purpose: str | None,
+        expires_after: Any,
+        owner: str,
+        extra_fields: dict[str, str] | None = None,
     ) -> StoredFile:
         """Store an upload, as `FileStore.add_upload` describes."""
-        return self._files.add_upload(content, filename, purpose, expires_after, owner)
+        return self._files.add_upload(content, filename, purpose, expires_after, owner, extra_fields)
 
     def get_file(self, file_id: str, owner: str) -> StoredFile:
         """Return a file.
@@ -166,6 +185,7 @@ class Organization:
                 faults=state.schedule.take_batch_faults(),
                 dialect=dialect,
                 completion_window=body["completion_window"],
+                extra_fields={name: value for name, value in body.items() if name not in CREATION_FIELDS},
             )
             if dialect.token_limit_at_once:
                 self._check_token_limit(batch)
@@ -286,7 +306,7 @@ class Organization:
             for batch in self._batches.all_batches():
                 stage = self._batches.advance(batch)
                 custom_ids = batch.validation.custom_ids if batch.results and batch.validation else []
-                batches.append(batch.as_json(stage) | {"custom_ids": custom_ids})
+                batches.append(batch.as_json(stage) | {"custom_ids": custom_ids, "extra_fields": batch.extra_fields})
                 intervals.append(Interval(batch.id, batch.created_at, stage.ended_at))
                 if batch.results is not None:
                     answered_count = min(stage.answered_count, batch.results.answered_count)
@@ -301,7 +321,7 @@ class Organization:
                 "sync_bodies": dict(self._sync_bodies),
                 "intervals": [asdict(interval) for interval in intervals],
                 "max_jobs_in_flight": max_overlap(intervals),
-                "files": [file.as_json() for file in self._files.all_files()],
+                "files": [file.as_json() | {"extra_fields": file.extra_fields} for file in self._files.all_files()],
             }
 
 

@@ -49,7 +49,7 @@ class Books:
 
     Attributes:
         batches: every batch object, oldest first, with the `custom_ids` of the batch's requests (an empty list if
-            validation failed).
+            validation failed), and the `extra_fields` of its creation.
         billed: number of requests answered with 200 in batches, by `custom_id`.
         billed_bodies: number of requests answered with 200 in batches, by the SHA-256 of the body, serialised as JSON
             with sorted keys and without spaces.
@@ -57,7 +57,7 @@ class Books:
         sync_bodies: number of synchronous calls that were answered with 200, by the same SHA-256 of the body.
         intervals: running time of each batch, oldest first.
         max_jobs_in_flight: maximum number of batches that were in flight at the same time.
-        files: file objects that are not deleted.
+        files: file objects that are not deleted, with the `extra_fields` of their uploads.
     """
 
     batches: list[dict[str, Any]]

@@ -88,6 +88,9 @@ class Settings(BaseModel):
         "limit.",
     )
     api_keys: list[str] | None = Field(default=None, repr=False, description="Accepted API keys; `None` for any key.")
+    required_headers: dict[str, str] = Field(
+        default={}, repr=False, description="Headers that a gateway in front requires, with their values."
+    )
     models: list[str] | None = Field(
         default=None,
         description="Names of the models that exist; `None` for every name that does not start with `no-such`.",

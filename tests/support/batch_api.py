@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import httpx
 import respx
 
 from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.extra_fields import NO_EXTRA_FIELDS, ExtraFields
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.size_limits import SizeLimit
 from distilabel_openai_batch.api.transport import Patience, sdk_client
@@ -50,11 +51,15 @@ class Clock:
 
 @asynccontextmanager
 async def connect(
-    base_url: str = BASE_URL, patience: Patience | None = None, retention: Retention = DEFAULT_RETENTION
+    base_url: str = BASE_URL,
+    patience: Patience | None = None,
+    retention: Retention = DEFAULT_RETENTION,
+    extra_fields: ExtraFields = NO_EXTRA_FIELDS,
+    headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[BatchAPI]:
     """Open a `BatchAPI` whose SDK client would itself retry five times."""
-    async with sdk_client(base_url, API_KEY, timeout=600.0).with_options(max_retries=5) as client:
-        yield BatchAPI(client, patience or Patience(), LOGGER, retention)
+    async with sdk_client(base_url, API_KEY, timeout=600.0, headers=headers).with_options(max_retries=5) as client:
+        yield BatchAPI(client, patience or Patience(), LOGGER, retention, extra_fields)
 
 
 def batch(batch_id: str = "batch_1", status: str = "validating", **fields: object) -> dict[str, object]:

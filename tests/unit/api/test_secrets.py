@@ -134,6 +134,12 @@ def test_the_values_of_secret_headers_are_secrets(name):
     assert public_headers({name: "Bearer hidden-value", "X-Team": "data-team"}) == {"X-Team": "data-team"}
 
 
+def test_the_name_of_a_gateway_is_no_secret():
+    """Portkey's headers begin with its name, and most of them choose a provider."""
+    headers = {"x-portkey-provider": "@one", "x-portkey-api-key": KEY, "x-portkey-virtual-key": KEY}
+    assert public_headers(headers) == {"x-portkey-provider": "@one"}
+
+
 def test_a_cookies_value_is_a_secret_without_its_name():
     mask = Mask("", secrets_of({"Cookie": "sid=abcdef; theme=light"}, {}, []))
     assert mask("the session abcdef ended") == "the session *** ended"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -33,6 +34,7 @@ class StandInRay(types.ModuleType):
 
     Attributes:
         options: the options of each started actor.
+        arguments: the arguments of the actor that was started last.
         killed: the killed actors.
         result: called in place of an actor's `run`.
     """
@@ -40,6 +42,7 @@ class StandInRay(types.ModuleType):
     def __init__(self) -> None:
         super().__init__("ray")
         self.options: list[dict] = []
+        self.arguments: tuple = ()
         self.killed: list[object] = []
         self.names: set[str] = set()
         self.result = lambda: None
@@ -52,7 +55,12 @@ class StandInRay(types.ModuleType):
         self.options.append(options)
         self.names.add(options["name"])
         actor = Actor(options["name"])
-        return types.SimpleNamespace(remote=lambda *arguments: actor)
+
+        def start(*arguments):
+            self.arguments = arguments
+            return actor
+
+        return types.SimpleNamespace(remote=start)
 
     def get(self, reference):
         return self.result()
@@ -120,6 +128,34 @@ class TaskError(Exception):
 def test_an_actor_gets_the_steps_resources(ray, tmp_path):
     run_step(pipeline_of(tmp_path), lambda: None)
     assert ray.options == [{"name": "distilabel-on-ray-generate-0", "num_cpus": 2, "resources": {"disk": 1}}]
+
+
+def test_an_actor_gets_the_variables_of_its_calls_and_keeps_its_own(ray, tmp_path, monkeypatch):
+    """An actor's arguments are not shown in Ray's dashboard, as a `runtime_env` is."""
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    driver = {
+        "OPENAI_ORG_ID": "org-1",
+        "OPENAI_PROJECT_ID": "proj_1",
+        "OPENAI_CUSTOM_HEADERS": "X-Team: data",
+        "HTTPS_PROXY": "http://me:password@proxy:1",
+        "no_proxy": "localhost",
+    }
+    for name, value in driver.items():
+        monkeypatch.setenv(name, value)
+    run_step(pipeline_of(tmp_path), lambda: None)
+    *_, variables = ray.arguments
+    assert variables == driver
+    assert "runtime_env" not in ray.options[0]
+
+    for name in driver:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("https_proxy", "http://own-proxy:1")
+    ray_hooks.add_to_environment(variables)
+    own = {name: os.environ.get(name) for name in (*driver, "https_proxy")}
+    for name in driver:
+        os.environ.pop(name, None)
+    assert own == driver | {"HTTPS_PROXY": None, "https_proxy": "http://own-proxy:1"}
 
 
 def test_the_error_of_a_step_is_reported(ray, tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from distilabel_openai_batch.operations import forget
 from distilabel_openai_batch.operations.server_access import ServerAccess
 
 URL = "http://one/v1/"
-LOGGER = logging.getLogger(__name__)
+SERVER = forget.Server(URL, {}, logging.getLogger(__name__))
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def ledger(tmp_path):
 
 def test_without_a_key_only_jobs_without_an_upload_are_dropped(ledger, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    release = forget.release_interrupted_jobs(ledger, URL, LOGGER)
+    release = forget.release_interrupted_jobs(ledger, SERVER)
     assert (release.unresolved, release.found_batches) == (1, [])
     assert "set the environment variable OPENAI_API_KEY" in release.error
     assert [job.state for job in ledger.jobs.list_open()] == [JobState.UPLOADED]
@@ -48,15 +48,15 @@ def test_a_job_is_released_on_the_user_s_word_if_the_server_lists_no_batches(led
         raise unclear_creation("A run ended.")
 
     monkeypatch.setattr(forget, "resolve_interrupted_job", settle_unclear)
-    release = forget.release_interrupted_jobs(ledger, URL, LOGGER)
+    release = forget.release_interrupted_jobs(ledger, SERVER)
     assert (release.unresolved, [job.state for job in ledger.jobs.list_open()]) == (1, [JobState.UPLOADED])
     assert "--lost" in release.error
-    assert forget.release_interrupted_jobs(ledger, URL, LOGGER, drops_unclear_jobs=True).unresolved == 0
+    assert forget.release_interrupted_jobs(ledger, SERVER, drops_unclear_jobs=True).unresolved == 0
     assert not ledger.jobs.list_open()
 
 
 def test_lost_jobs_are_only_looked_for_among_jobs_with_a_batch(ledger):
-    assert forget.release_lost_jobs(ledger, URL, LOGGER) == 0
+    assert forget.release_lost_jobs(ledger, SERVER) == 0
 
 
 def test_a_job_whose_batch_the_server_does_not_know_is_released(ledger, monkeypatch):
@@ -73,5 +73,5 @@ def test_a_job_whose_batch_the_server_does_not_know_is_released(ledger, monkeypa
     monkeypatch.setattr(forget, "retrieve_batches", retrieve_none)
     [uploaded] = [job for job in ledger.jobs.list_open() if job.state is JobState.UPLOADED]
     ledger.jobs.mark_created(ledger.jobs.take_over(uploaded), Batch("batch_1", "validating"))
-    assert forget.release_lost_jobs(ledger, URL, LOGGER) == 1
+    assert forget.release_lost_jobs(ledger, SERVER) == 1
     assert [job.state for job in ledger.jobs.list_open()] == [JobState.PLANNED]
