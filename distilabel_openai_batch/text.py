@@ -13,6 +13,13 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def size(number: int) -> str:
+    """Return a number of bytes in the decimal unit that fits: `531 B`, `2.4 kB`, `12.30 MB`."""
+    if number < 1_000:
+        return f"{number} B"
+    return f"{number / 1e3:.1f} kB" if number < 1_000_000 else f"{number / 1e6:,.2f} MB"
+
+
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.display.advice import next_step
 from distilabel_openai_batch.display.bars import count_statuses
+from distilabel_openai_batch.display.failure_kinds import FailureKinds
 from distilabel_openai_batch.display.live import Display
+from distilabel_openai_batch.display.pace import Pace
 from distilabel_openai_batch.display.run_bars import RunBars
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.pricing.run_costs import RunCosts
-from distilabel_openai_batch.text import message_kind, plural
+from distilabel_openai_batch.text import duration, message_kind, plural, size
 
 # A poll logs the progress if another tenth of the requests is answered, or after five minutes without a line.
 _SECONDS_BETWEEN_LINES = 300.0
@@ -32,33 +31,6 @@ _REPLACEMENTS = {
     "max_completion_tokens": "with `max_tokens`",
     "tools": "with their schema as `response_format`",
 }
-
-# Kinds of failures with a line of their own: more kinds are messages that differ in each row.
-_KINDS_LOGGED = 20
-
-# Custom_ids per kind of failure: enough to find a few of the requests with `failures` or on the server.
-_CUSTOM_IDS_LOGGED = 3
-
-
-@dataclass(slots=True)
-class _FailureKind:
-    """Failures that share one line of the log.
-
-    Attributes:
-        example: the first failure.
-        custom_ids: the `custom_id`s of the first failed requests.
-        count: the number of failures.
-    """
-
-    example: Failure
-    custom_ids: list[str] = field(default_factory=list)
-    count: int = 0
-
-    def add(self, custom_id: str | None) -> None:
-        """Count a failed request; `None` for a row that could not be encoded as a request."""
-        self.count += 1
-        if custom_id and len(self.custom_ids) < _CUSTOM_IDS_LOGGED:
-            self.custom_ids.append(custom_id)
 
 
 class Progress(Observer):
@@ -98,9 +70,10 @@ class Progress(Observer):
         self._open_batches: dict[str, Batch] = {}
         self._early_answers: Counter[str] = Counter()
         self._batches_of_others: set[str | None] = set()
-        self._failure_kinds: dict[tuple[int | None, str | None, str], _FailureKind] = {}
+        self._failures = FailureKinds()
         self._cut: Counter[int | None] = Counter()
         self._was_storage_full = False
+        self._pace = Pace()
         self._logged_tenth = 0
         self._logged_at = self._started
 
@@ -134,13 +107,12 @@ class Progress(Observer):
         if failure == OTHER_BATCH:
             self._requests -= 1
             return
-        key = (failure.status_code, failure.code, message_kind(failure.message))
-        self._failure_kinds.setdefault(key, _FailureKind(failure)).add(custom_id)
+        self._failures.add(failure, custom_id, failure.status_code, failure.code, message_kind(failure.message))
 
     def on_rejected(self, failure: Failure, custom_id: str) -> None:
         """Count an unusable answer under its error code: nearly every message differs."""
         self._rejected += 1
-        self._failure_kinds.setdefault((None, failure.code, ""), _FailureKind(failure)).add(custom_id)
+        self._failures.add(failure, custom_id, failure.code)
 
     def on_cut(self, limit: int | None, custom_id: str) -> None:
         """Count a cut answer under its limit."""
@@ -166,15 +138,17 @@ class Progress(Observer):
         self._open_batches[batch.id] = batch
         self._requested_models[batch.id] = shard.requests[0].model
         self._logger.info(
-            f"📤 Submitted job {self._jobs}, batch {batch.id}: {plural(len(shard.requests), 'request')},"
-            f" {shard.size / 1e6:,.2f} MB, of {plural(self._requests, 'request')} so far."
+            f"📤 Submitted job {self._jobs}, batch {batch.id}: {plural(len(shard.requests), 'request')}"
+            f"{f' of {self._requests:,} so far' if len(shard.requests) < self._requests else ''}, {size(shard.size)}."
         )
+        self._pace.start(time.monotonic(), self._done())
         self._draw_batch(batch, len(shard.requests))
 
     def on_job_resumed(self, batch: Batch, requests: int) -> None:
         """Log that the run continues a job."""
         self._open_batches[batch.id] = batch
         self._logger.info(f"🔁 Continuing batch {batch.id} (status {batch.status}): {plural(requests, 'request')}.")
+        self._pace.start(time.monotonic(), self._done())
         self._draw_batch(batch, requests)
 
     def on_job_of_another_process(self, batch_id: str | None) -> None:
@@ -194,13 +168,19 @@ class Progress(Observer):
         tenth, now = self._tenths(), time.monotonic()
         if tenth > self._logged_tenth or now - self._logged_at >= _SECONDS_BETWEEN_LINES:
             self._logged_tenth, self._logged_at = tenth, now
-            batches = self._open_batches.values()
-            self._logger.info(
-                f"⏳ {self._answered():,} of {plural(self._requests, 'request')} answered,"
-                f" {self._failed() + sum(batch.failed for batch in batches):,} failed;"
-                f" jobs: {count_statuses(batch.status for batch in batches)};"
-                f" {now - self._started:,.0f} s."
-            )
+            self._log_progress(now)
+
+    def _log_progress(self, now: float) -> None:
+        answered = self._answered()
+        left = self._pace.seconds_left(now, self._done(), self._requests)
+        cost = self._costs.total()
+        self._logger.info(
+            f"⏳ {answered:,} of {plural(self._requests, 'request')} answered"
+            f" ({100 * answered // max(1, self._requests)} %), {self._failed_so_far():,} failed;"
+            f" jobs: {count_statuses(batch.status for batch in self._open_batches.values())};"
+            f" {duration(now - self._started)}{f', about {duration(left)} left' if left is not None else ''}"
+            f"{f'; {format_dollars(cost.spent)} for the jobs that have ended' if cost else ''}."
+        )
 
     def on_early_answers(self, batch: Batch, answers: int) -> None:
         """Count answers that the batch's own count contains too."""
@@ -326,28 +306,11 @@ class Progress(Observer):
             )
             self._bars.close(f"{summary}{costs}")
         if self._requests:
-            self._log_failures()
+            for line in self._failures.lines(self._scope, self._retry_advice):
+                self._logger.warning(line)
             self._log_cut()
             self._logger.info(summary)
             self._log_costs(cost)
-
-    def _log_failures(self) -> None:
-        kinds = sorted(self._failure_kinds.values(), key=lambda kind: -kind.count)
-        for kind in kinds[:_KINDS_LOGGED]:
-            custom_ids = f" The first custom_ids: {', '.join(kind.custom_ids)}." if kind.custom_ids else ""
-            advice = next_step(kind.example, next(iter(kind.custom_ids), None))
-            self._logger.warning(
-                f"⚠️ {plural(kind.count, 'request')} failed: {str(kind.example).rstrip('.')}.{custom_ids} → {advice}"
-            )
-        if others := kinds[_KINDS_LOGGED:]:
-            requests = plural(sum(kind.count for kind in others), "more request")
-            self._logger.warning(f"⚠️ {requests} failed for {plural(len(others), 'other reason')}.")
-        if self._failure_kinds:
-            self._logger.warning(
-                f"🔎 `distilabel-openai-batch failures {shlex.quote(self._scope)}` lists all failed requests;"
-                f" `add_failures=True` adds the reason to each row. {self._retry_advice} to submit these requests"
-                " again."
-            )
 
     def _log_cut(self) -> None:
         for limit, count in self._cut.most_common():
@@ -377,10 +340,13 @@ class Progress(Observer):
 
     def _summary(self) -> str:
         usage = self._costs.tokens(is_sync=False)
-        unanswered = self._requests - self._answers - self._failed() + self._rejected
+        answered = self._answered() - self._rejected
+        uncollected = self._answered() - self._answers
+        unanswered = self._requests - answered - self._failed()
         pending = f" {unanswered:,} pending," if unanswered else ""
         return (
-            f"🏁 {self._answers - self._rejected:,} of {plural(self._requests, 'request')} answered,"
+            f"🏁 {answered:,} of {plural(self._requests, 'request')} answered"
+            f"{f' ({uncollected:,} not collected yet)' if uncollected else ''},"
             f" {self._failed():,} failed,{pending} {self._retries:,} retried;"
             f" {usage.tokens_in:,} tokens in, {usage.tokens_out:,} out;"
             f" {plural(self._jobs, 'job')}; {time.monotonic() - self._started:,.1f} s."
@@ -397,7 +363,14 @@ class Progress(Observer):
             self._bars.draw(min(self._requests, self._answered() + self._failed()), self._requests)
 
     def _failed(self) -> int:
-        return sum(kind.count for kind in self._failure_kinds.values())
+        return self._failures.count
+
+    def _failed_so_far(self) -> int:
+        """Return the number of failed requests, with the failures that open batches count."""
+        return self._failed() + sum(batch.failed for batch in self._open_batches.values())
+
+    def _done(self) -> int:
+        return self._answered() + self._failed_so_far()
 
     def _answered(self) -> int:
         """Return the number of answered requests; each open batch adds its own count without the early answers."""

@@ -321,10 +321,10 @@ class CallBuffer:
         # submit, and so bill, every request again.
         if permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if self._is_idle:
-                failure = self._failed[0][1]
+                failure, count = self._failed[0][1], len(self._failed)
                 self.fail(
                     errors.RequestsFailedError(
-                        f"All {len(self._failed):,} requests failed: {failure}",
+                        f"{f'All {count:,} requests' if count > 1 else 'The only request'} failed: {failure}",
                         status_code=failure.status_code,
                         code=failure.code,
                     )

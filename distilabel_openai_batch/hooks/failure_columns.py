@@ -20,6 +20,7 @@ from distilabel.constants import DISTILABEL_METADATA_KEY
 
 from distilabel_openai_batch.api.failure_codes import ROW_GROUP_LOST
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.text import plural
 
 Row = dict[str, Any]
 Cell = dict[str, Any] | None
@@ -114,7 +115,7 @@ def _group_cells(failures: Sequence[Failure], rows: Sequence[Row], step_outputs:
 def _group_message(failures: Sequence[Failure]) -> str:
     if not failures:
         return ""
-    return f"In the row's group {len(failures)} requests failed, the first: {failures[0]}"
+    return f"In the row's group {plural(len(failures), 'request')} failed, the first: {failures[0]}"
 
 
 def _first_failure(calls: Sequence[Sequence[Outcome]], place: int) -> Failure | None:

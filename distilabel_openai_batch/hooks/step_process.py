@@ -23,7 +23,7 @@ from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_storage import keeps_row_types
 from distilabel_openai_batch.hooks.stopping import mark_child
-from distilabel_openai_batch.text import escape_log_lines
+from distilabel_openai_batch.text import escape_log_lines, printable
 
 PIPELINE_STOPPING_ERRORS = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
 """Errors that stop the whole pipeline; any other error of a row group fills the group with `None`s."""
@@ -38,6 +38,20 @@ _dry_run = False
 def running_step() -> str:
     """Return the name of the step that this process runs; empty outside a pipeline."""
     return _running_step
+
+
+def name_step(logger: logging.Logger) -> None:
+    """Make a logger begin each line with the name of the step that the process runs, if any.
+
+    Two Tasks with one model share the name of their LLM's logger, and distilabel's `pipeline.log` has no logger names.
+    """
+    logger.addFilter(_add_step_name)
+
+
+def _add_step_name(record: logging.LogRecord) -> bool:
+    if _running_step:
+        record.msg, record.args = f"[{printable(_running_step)}] {record.getMessage()}", None
+    return True
 
 
 def is_dry_run() -> bool:

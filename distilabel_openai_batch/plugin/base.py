@@ -38,7 +38,7 @@ from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.hooks.install import install
-from distilabel_openai_batch.hooks.step_process import is_dry_run, random_state_preserved, running_step
+from distilabel_openai_batch.hooks.step_process import is_dry_run, name_step, random_state_preserved, running_step
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin.execution import current_execution
@@ -74,7 +74,7 @@ class BatchClient(BatchFields):
         settings = self.session_settings()
         split_query(settings.base_url)
         super().load()
-        escape_log_lines(self._logger)
+        name_step(escape_log_lines(self._logger))
         if self.budget is not None and (self._run is None or self._run.submits):
             budget = Budget(self.budget, public_address(settings.base_url or ""))
             budget.check_price(str(self.model))

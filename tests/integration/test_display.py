@@ -80,7 +80,7 @@ def test_log_lines_stand_above_the_bars(sandbox, attach, monkeypatch, caplog):
     assert handler.stream is terminal.file
     submitted = [line for line in lines if line.startswith("📤 Submitted job")]
     assert len(submitted) == 2
-    assert all(line.endswith("requests so far.") for line in submitted)
+    assert all("3 requests of 6 so far" in line for line in submitted)
     assert [line for line in lines if "🏁" in line] == [line for line in lines if line.startswith("🏁 6 of 6")]
     assert not [line for line in lines if "━" in line]
 

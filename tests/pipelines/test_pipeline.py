@@ -135,7 +135,7 @@ def test_log_names_jobs_failures_and_tokens(sandbox, tmp_path, caplog):
     assert "10 requests" in log
     assert "1 request failed: That number is not allowed." in log
     assert "The first custom_ids: " in log
-    assert "9 of 10 requests answered, 1 failed, 0 retried" in log
+    assert "[generate] 🏁 9 of 10 requests answered, 1 failed, 0 retried" in log
     assert "tokens in" in log
 
 

@@ -20,6 +20,7 @@ from distilabel_openai_batch.text import (
     printable,
     printable_json,
     shortlist,
+    size,
 )
 from tests.support.hostile import HOSTILE_TEXTS, is_harmless
 
@@ -127,3 +128,11 @@ def test_messages_with_other_words_are_of_other_kinds():
 def test_a_long_message_is_reduced_without_delay(part):
     """Only the beginning counts, so that a server that quotes prompts cannot slow a run down."""
     assert len(message_kind(part * 1_000_000)) <= 1_000
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [(0, "0 B"), (999, "999 B"), (1_000, "1.0 kB"), (54_321, "54.3 kB"), (200_000_000, "200.00 MB")],
+)
+def test_size_has_the_unit_that_fits(number, expected):
+    assert size(number) == expected

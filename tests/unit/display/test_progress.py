@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 from datetime import datetime, timezone
@@ -69,7 +70,13 @@ def test_a_run_without_requests_logs_nothing(progress, caplog):
 def test_a_submission_logs_its_batch_and_its_size(progress, caplog):
     progress.on_requested(1_000)
     progress.on_job_created(running(0), shard(1_000))
-    assert caplog.messages == ["📤 Submitted job 1, batch batch_1: 1,000 requests, 2.50 MB, of 1,000 requests so far."]
+    assert caplog.messages == ["📤 Submitted job 1, batch batch_1: 1,000 requests, 2.50 MB."]
+
+
+def test_a_submission_of_a_part_logs_the_number_of_requests_so_far(progress, caplog):
+    progress.on_requested(5_000)
+    progress.on_job_created(running(0), shard(1_000))
+    assert caplog.messages == ["📤 Submitted job 1, batch batch_1: 1,000 requests of 5,000 so far, 2.50 MB."]
 
 
 def test_one_request_is_singular(progress, caplog):
@@ -79,7 +86,7 @@ def test_one_request_is_singular(progress, caplog):
     progress.on_deadline_passed(1)
     progress.on_finished()
     assert "1 requests" not in caplog.text
-    assert "1 request, 2.50 MB, of 1 request so far" in caplog.text
+    assert "1 request, 2.50 MB." in caplog.text
 
 
 def test_each_tenth_of_the_requests_is_logged_once(progress, caplog):
@@ -90,7 +97,55 @@ def test_each_tenth_of_the_requests_is_logged_once(progress, caplog):
         progress.on_polled(running(completed, failed=3))
         progress.on_polled(running(completed, failed=3))
     assert len(caplog.messages) == 10
-    assert caplog.messages[0] == "⏳ 100 of 1,000 requests answered, 3 failed; jobs: 1 in_progress; 0 s."
+    assert caplog.messages[0] == "⏳ 100 of 1,000 requests answered (10 %), 3 failed; jobs: 1 in_progress; 0 s."
+
+
+def test_progress_estimates_the_time_left_by_the_pace_since_the_first_job(progress, clock, caplog):
+    """Reused answers took no time, and the time before the first job is the time of the rows' producers."""
+    progress.on_requested(1_000)
+    progress.on_reused(400)
+    progress.on_answered(400)
+    clock.now = 1_000.0
+    progress.on_job_created(running(0), shard(600))
+    caplog.clear()
+    clock.now = 1_060.0
+    progress.on_polled(running(99, failed=1))
+    # 100 requests in 60 s, 500 requests are left.
+    assert caplog.messages == [
+        "⏳ 499 of 1,000 requests answered (49 %), 1 failed; jobs: 1 in_progress; 17 min 40 s, about 5 min 00 s left."
+    ]
+
+
+def test_progress_of_a_continued_job_counts_its_earlier_answers(progress, clock, caplog):
+    progress.on_requested(1_000)
+    progress.on_job_resumed(running(800), 1_000)
+    clock.now = 60.0
+    progress.on_polled(running(900))
+    assert "about 1 min 00 s left" in caplog.messages[-1]
+
+
+def test_progress_logs_the_cost_of_ended_jobs(clock, caplog):
+    caplog.set_level(logging.INFO)
+    progress = Progress(logging.getLogger("test.progress"), "https://api.openai.com/v1", scope="a")
+    progress.on_requested(2_000)
+    progress.on_job_created(running(0), shard(1_000))
+    progress.on_collected(running(1_000, status="completed"), answers(1_000, "gpt-4o-mini"))
+    progress.on_answered(1_000)
+    other = dataclasses.replace(running(0), id="batch_2")
+    progress.on_job_created(other, shard(1_000))
+    progress.on_polled(other)
+    # A million tokens in at 7.5 cents, and 10,000 tokens out at 30 cents a million.
+    assert caplog.messages[-1].endswith("; $0.0780 for the jobs that have ended.")
+
+
+def test_interrupted_run_logs_the_answers_that_the_server_has(progress, caplog):
+    progress.on_requested(427)
+    progress.on_job_created(running(0), shard(427))
+    progress.on_polled(running(345, failed=2))
+    progress.on_finished()
+    assert caplog.messages[-1].startswith(
+        "🏁 345 of 427 requests answered (345 not collected yet), 0 failed, 82 pending, 0 retried;"
+    )
 
 
 def test_a_stalled_run_logs_a_line_every_five_minutes(progress, clock, caplog):

@@ -95,7 +95,7 @@ def test_rows_of_a_group_that_raised_are_lost():
     own, other = match_failures(INPUT_ROWS, INPUT_ROWS, [[BAD, GOOD]], ["o"], KeyError("o"))
     assert (own, other["code"]) == (BAD_CELL, ROW_GROUP_LOST)
     assert other["message"] == (
-        f"The row was lost with its row group: KeyError('o'). In the row's group 1 requests failed, the first: {BAD}"
+        f"The row was lost with its row group: KeyError('o'). In the row's group 1 request failed, the first: {BAD}"
     )
 
 

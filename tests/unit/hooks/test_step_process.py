@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import random
 from queue import SimpleQueue
@@ -122,3 +123,14 @@ def test_random_state_is_preserved():
     with random_state_preserved():
         draws()
     assert draws() == expected
+
+
+@pytest.mark.parametrize(("step_name", "line"), [("generate", "[generate] It is 7."), ("", "It is 7.")])
+def test_logger_names_the_step_once(monkeypatch, caplog, step_name, line):
+    """A client may be loaded several times."""
+    monkeypatch.setattr(step_process, "_running_step", step_name)
+    logger = logging.getLogger("test.step_process")
+    for _ in range(2):
+        step_process.name_step(logger)
+    logger.warning("It is %d.", 7)
+    assert caplog.messages == [line]
