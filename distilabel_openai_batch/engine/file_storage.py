@@ -42,9 +42,10 @@ class FileStorage:
         self._observer = observer
         self._find_others = find_others
         self._jobs: set[int] = set()
+        self._attempts = 0
         self._releases = 0
         self._retries_alone = 0
-        self._released = anyio.Event()
+        self._changed = anyio.Event()
         self._first_in_line = anyio.Lock()
 
     def hold(self, job_id: int) -> None:
@@ -55,12 +56,13 @@ class FileStorage:
         """Note the end of a job; a job without files on the server changes nothing."""
         if job_id in self._jobs:
             self._jobs.remove(job_id)
-            self._announce()
+            self._note_release()
 
-    async def upload(self, attempt: Callable[[], Awaitable[str]], deadline: float = inf) -> str | None:
-        """Upload a file; while the storage is full, wait until a job ends, and upload the file again.
+    async def upload(self, job_id: int, attempt: Callable[[], Awaitable[str]], deadline: float = inf) -> str | None:
+        """Upload a job's file; while the storage is full, wait until another job ends, and upload the file again.
 
         Args:
+            job_id: the job, which has files on the server then.
             attempt: uploads the file, and returns the id of the file.
             deadline: the time until which to wait, in seconds since the epoch.
 
@@ -73,7 +75,7 @@ class FileStorage:
         """
         releases = self._releases
         try:
-            return await attempt()
+            return await self._try(job_id, attempt)
         except errors.StorageFullError as error:
             refusal = error
         # Files that one job frees make room for few uploads, and the server would refuse all others again → wait in
@@ -87,7 +89,7 @@ class FileStorage:
                         return None
                 releases = self._releases
                 try:
-                    return await attempt()
+                    return await self._try(job_id, attempt)
                 except errors.StorageFullError as error:
                     refusal = error
 
@@ -99,23 +101,42 @@ class FileStorage:
         """
         if not self._may_free:
             raise refusal
+        releases = self._releases
         if self._jobs:
             self._observer.on_storage_full(str(refusal))
-            await self._released.wait()
-        elif others := await self._find_others():
+        # An upload that has not returned may have taken the last room, and its job will free files.
+        while self._jobs or self._attempts:
+            await self._changed.wait()
+            if self._releases != releases:
+                return
+        if others := await self._find_others():
             self._observer.on_storage_full(str(refusal))
             while others <= await self._find_others():
                 await anyio.sleep(self._schedule.interval(0.0))
-            self._announce()
+            self._note_release()
         elif self._releases and self._retries_alone < _RETRIES_ALONE:
             self._retries_alone += 1
             await anyio.sleep(_PAUSES.pause(self._retries_alone))
         else:
             raise refusal
 
-    def _announce(self) -> None:
-        """Wake the first upload in line."""
+    async def _try(self, job_id: int, attempt: Callable[[], Awaitable[str]]) -> str:
+        """Make an attempt; after a success the job has files on the server."""
+        self._attempts += 1
+        try:
+            file_id = await attempt()
+            self.hold(job_id)
+        finally:
+            self._attempts -= 1
+            self._note_change()
+        return file_id
+
+    def _note_release(self) -> None:
+        """Let the first upload in line try again."""
         self._releases += 1
         self._retries_alone = 0
-        self._released.set()
-        self._released = anyio.Event()
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

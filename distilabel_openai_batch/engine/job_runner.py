@@ -275,7 +275,8 @@ class JobRunner:
     async def _upload(self, run: _Run, shard: Shard) -> JobEnding | None:
         failpoints.reached(Failpoint.INTENT_TO_UPLOAD)
         try:
-            file_id = await self._storage.upload(partial(self._upload_input, run.job, shard), run.deadline)
+            upload = partial(self._upload_input, run.job, shard)
+            file_id = await self._storage.upload(run.job.id, upload, run.deadline)
             if file_id is None:
                 run.job = await self._drop(run.job)
                 return JobEnding.OVERDUE
@@ -284,7 +285,6 @@ class JobRunner:
         except errors.RunError as error:
             await self._drop_refused(run.job, error)
             raise
-        self._storage.hold(run.job.id)
         run.uploaded_at = time.monotonic()
         return None
 

@@ -61,7 +61,7 @@ def make_storage(observer: Observer | None = None, find_others=None, **settings)
 
 async def test_an_upload_with_room_is_made_once():
     server = Server(room=1)
-    assert await make_storage().upload(server.upload) == "file-1"
+    assert await make_storage().upload(9, server.upload) == "file-1"
     assert server.attempts == 1
 
 
@@ -71,7 +71,7 @@ async def test_a_full_storage_is_an_error_if_no_job_will_free_files(settings):
     server, storage = Server(), make_storage(**settings)
     storage.hold(1)
     with pytest.raises(StorageFullError, match="full"):
-        await storage.upload(server.upload)
+        await storage.upload(9, server.upload)
     assert server.attempts == 1
 
 
@@ -79,7 +79,7 @@ async def test_a_full_storage_is_an_error_if_no_job_has_files():
     """Files of other programs fill the storage."""
     server = Server()
     with pytest.raises(StorageFullError):
-        await make_storage().upload(server.upload)
+        await make_storage().upload(9, server.upload)
     assert server.attempts == 1
 
 
@@ -91,12 +91,12 @@ async def test_uploads_wait_in_line_until_jobs_free_their_files():
     storage.hold(2)
     uploaded: list[str | None] = []
 
-    async def upload() -> None:
-        uploaded.append(await storage.upload(server.upload))
+    async def upload(job_id: int) -> None:
+        uploaded.append(await storage.upload(job_id, server.upload))
 
     async with anyio.create_task_group() as task_group:
-        for _ in range(3):
-            task_group.start_soon(upload)
+        for job_id in (4, 5, 6):
+            task_group.start_soon(upload, job_id)
         await anyio.wait_all_tasks_blocked()
         assert server.attempts == 3
         assert observer.reasons == ["The storage is full."]
@@ -119,13 +119,52 @@ async def test_uploads_wait_in_line_until_jobs_free_their_files():
     assert server.attempts == 8
 
 
+async def test_an_upload_that_has_not_returned_may_have_taken_the_last_room():
+    """The refusal of another upload arrives first."""
+    server, storage = Server(), make_storage()
+    accepted = anyio.Event()
+    uploaded: list[str | None] = []
+
+    async def upload_slowly() -> str:
+        await accepted.wait()
+        return "file-slow"
+
+    async def upload(job_id: int, attempt) -> None:
+        uploaded.append(await storage.upload(job_id, attempt))
+
+    async with anyio.create_task_group() as task_group:
+        task_group.start_soon(upload, 1, upload_slowly)
+        task_group.start_soon(upload, 2, server.upload)
+        await anyio.wait_all_tasks_blocked()
+        assert (server.attempts, uploaded) == (1, [])
+        accepted.set()
+        await anyio.wait_all_tasks_blocked()
+        assert (server.attempts, uploaded) == (1, ["file-slow"])
+        server.room = 1
+        storage.release(1)
+    assert uploaded == ["file-slow", "file-2"]
+
+
+async def test_a_refusal_is_raised_if_all_other_uploads_are_refused_too():
+    server, storage = Server(), make_storage()
+
+    async def upload(job_id: int) -> None:
+        with pytest.raises(StorageFullError):
+            await storage.upload(job_id, server.upload)
+
+    async with anyio.create_task_group() as task_group:
+        for job_id in range(3):
+            task_group.start_soon(upload, job_id)
+    assert server.attempts == 3
+
+
 async def test_an_upload_after_the_last_job_is_repeated_a_few_times():
     """The server may count deleted files for a while."""
     server, storage = Server(), make_storage()
     storage.hold(1)
     storage.release(1)
     with pytest.raises(StorageFullError):
-        await storage.upload(server.upload)
+        await storage.upload(9, server.upload)
     assert server.attempts == 4
 
 
@@ -133,7 +172,7 @@ async def test_the_end_of_a_job_without_files_wakes_no_upload():
     server, storage = Server(), make_storage()
     storage.release(1)
     with pytest.raises(StorageFullError):
-        await storage.upload(server.upload)
+        await storage.upload(9, server.upload)
     assert server.attempts == 1
 
 
@@ -147,12 +186,12 @@ async def test_the_jobs_of_other_sessions_are_waited_for():
         server.room = not others
         return found
 
-    assert await make_storage(observer, find_others).upload(server.upload) == "file-2"
+    assert await make_storage(observer, find_others).upload(9, server.upload) == "file-2"
     assert observer.reasons == ["The storage is full."]
 
 
 async def test_the_deadline_ends_the_wait():
     server, storage = Server(), make_storage()
     storage.hold(1)
-    assert await storage.upload(server.upload, time.time() - 1.0) is None
+    assert await storage.upload(9, server.upload, time.time() - 1.0) is None
     assert server.attempts == 1
