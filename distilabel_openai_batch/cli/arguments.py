@@ -30,18 +30,22 @@ def complete_scope(incomplete: str) -> list[str]:
 
 
 def complete_batch(incomplete: str) -> list[str]:
-    """Return the ids of batches that begin with `incomplete`; none if the ledger cannot be read."""
+    """Return the ids of batches and the scopes that begin with `incomplete`; none if the ledger cannot be read."""
     try:
         jobs = open_reader(None).jobs()
     except OpenAIBatchError:
         return []
-    return _completions((job.batch_id for job in jobs if job.batch_id), incomplete)
+    scopes = dict.fromkeys(job.scope.label for job in jobs)
+    return _completions([*(job.batch_id for job in jobs if job.batch_id), *scopes], incomplete)
 
 
 def _completions(names: Iterable[str], incomplete: str) -> list[str]:
     """Return the names that begin with a text; a shell prints the names as they are, so names with controls fail."""
     return [name for name in names if name.startswith(incomplete) and name.isprintable()]
 
+
+# Characters of the end of a batch id by which a command finds the batch.
+_SHORTEST_END = 4
 
 SCOPE_HELP = "Name of a pipeline, of a `pipeline/task` or of a script, as `jobs` shows it."
 
@@ -51,7 +55,14 @@ OptionalScopeArgument = Annotated[
     str | None, typer.Argument(help=SCOPE_HELP, autocompletion=complete_scope, show_default="all scopes")
 ]
 
-BatchIdArgument = Annotated[str, typer.Argument(help="Batch id, as `jobs` shows it.", autocompletion=complete_batch)]
+BatchOrScopeArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="BATCH_OR_SCOPE",
+        help="Batch id, the end of such an id, or a scope, as `jobs` shows them.",
+        autocompletion=complete_batch,
+    ),
+]
 
 LedgerDirOption = Annotated[
     Path | None,
@@ -161,18 +172,51 @@ def _ambiguous_scope(names: Sequence[ScopeName]) -> str:
     return f"Several scopes match. Choose one:{listed}{more}"
 
 
-def select_batches(jobs: Sequence[JobEntry], batch_ids: Sequence[str]) -> list[JobEntry]:
-    """Return the jobs of the given batches, each once.
+def find_batch(jobs: Sequence[JobEntry], name: str) -> JobEntry | None:
+    """Return the job of a batch, by the batch's id or by the end of the id; `None` if no batch has the name.
 
     Raises:
-        OpenAIBatchError: if no job has one of the batches.
+        OpenAIBatchError: if several ids have the end.
     """
-    by_id = {job.batch_id: job for job in jobs}
-    for batch_id in batch_ids:
-        if batch_id not in by_id:
-            known_ids = shortlist(filter(None, by_id), batch_id)
-            raise OpenAIBatchError(f"The ledger has no batch {batch_id}. Its batches: {known_ids}")
-    return [by_id[batch_id] for batch_id in dict.fromkeys(batch_ids)]
+    end = name.lstrip("…")
+    by_id = {job.batch_id: job for job in jobs if job.batch_id}
+    if name in by_id:
+        return by_id[name]
+    ids = [batch_id for batch_id in by_id if len(end) >= _SHORTEST_END and batch_id.endswith(end)]
+    if len(ids) > 1:
+        raise OpenAIBatchError(f"Several batches end with {end}: {shortlist(ids, name)}")
+    return by_id[ids[0]] if ids else None
+
+
+def select_batches(jobs: Sequence[JobEntry], names: Sequence[str]) -> list[JobEntry]:
+    """Return the jobs of the given batches, and the open jobs of the given scopes, each once.
+
+    Args:
+        jobs: the jobs to select from.
+        names: ids of batches, ends of such ids, or names of scopes.
+
+    Raises:
+        OpenAIBatchError: if no job has one of the names.
+    """
+    selected: dict[str | None, JobEntry] = {}
+    for name in names:
+        if job := find_batch(jobs, name):
+            selected[job.batch_id] = job
+            continue
+        in_scope = [job for job in jobs if is_selected(job.scope, name, None)]
+        if not in_scope:
+            raise unknown_batch(jobs, name)
+        selected |= {job.batch_id: job for job in in_scope if job.is_open and job.batch_id}
+    return list(selected.values())
+
+
+def unknown_batch(jobs: Sequence[JobEntry], name: str) -> OpenAIBatchError:
+    """Return the error about a name that is no batch and no scope of the ledger."""
+    known_ids = shortlist(filter(None, (job.batch_id for job in jobs)), name)
+    scopes = shortlist((job.scope.label for job in jobs), name)
+    return OpenAIBatchError(
+        f"The ledger has no batch {name}, and no such scope. Its batches: {known_ids}; its scopes: {scopes}"
+    )
 
 
 def read_headers(header: Sequence[str] | None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from distilabel_openai_batch.pricing.prices import Cost
 
 if TYPE_CHECKING:
     from distilabel_openai_batch.display.timings import Timing
-    from distilabel_openai_batch.ledger.entries import JobEntry
+    from distilabel_openai_batch.ledger.entries import JobEntry, RequestTotals, ScopeEntry
     from distilabel_openai_batch.ledger.states import ScopeName
     from distilabel_openai_batch.pricing.job_costs import CostEntry
     from distilabel_openai_batch.pricing.step_estimate import StepEstimate
@@ -26,6 +26,17 @@ def job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
     seconds = {f"{name}_seconds": value for name, value in asdict(timing).items()}
     fields = {_JOB_FIELDS.get(name, name): value for name, value in asdict(job).items() if name != "long_usages"}
     return fields | _scope_json(job.scope) | seconds | _cost_json(job_costs.cost_of_job(job))
+
+
+def scope_json(scope: ScopeEntry, totals: RequestTotals, jobs: Sequence[JobEntry], cost: Cost | None) -> dict[str, Any]:
+    """Return the sums of a scope."""
+    return (
+        _scope_json(scope.name)
+        | asdict(totals)
+        | {"jobs": len(jobs), "open_jobs": sum(job.is_open for job in jobs)}
+        | {"tokens_in": scope.tokens_in, "tokens_out": scope.tokens_out}
+        | _cost_json(cost)
+    )
 
 
 def costs_json(entries: Sequence[CostEntry]) -> dict[str, Any]:

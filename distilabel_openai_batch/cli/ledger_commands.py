@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,19 +16,20 @@ from distilabel_openai_batch.cli.application import app
 from distilabel_openai_batch.cli.arguments import (
     SCOPE_HELP,
     BaseUrlOption,
-    BatchIdArgument,
+    BatchOrScopeArgument,
     HeaderOption,
     LedgerDirOption,
     OptionalScopeArgument,
     PollOption,
     complete_scope,
+    find_batch,
     is_selected,
     open_reader,
     poll,
-    select_batches,
     select_jobs,
     select_one_scope,
     select_scopes,
+    unknown_batch,
 )
 from distilabel_openai_batch.cli.output import (
     JSONOutput,
@@ -39,47 +42,78 @@ from distilabel_openai_batch.cli.output import (
     print_table,
 )
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.ledger.entries import group_failures
+from distilabel_openai_batch.ledger.entries import RequestTotals, group_failures
 from distilabel_openai_batch.replaced_file import replaced_file
 from distilabel_openai_batch.text import duration, plural
 
 if TYPE_CHECKING:
     from distilabel_openai_batch.display.timings import Timing
-    from distilabel_openai_batch.ledger.entries import JobEntry
+    from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
+    from distilabel_openai_batch.ledger.reader import LedgerReader
+
+_JOBS_SHOWN = 20
+"""Number of jobs that `jobs` lists by default: one screen."""
 
 
 @app.command()
 def jobs(
     scope: OptionalScopeArgument = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="Number of jobs to list.", show_default="20, or all with --json"),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List all jobs.")] = False,
     look: PollOption = False,
     header: HeaderOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list with every field of each job.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON list with every field of each job, the oldest job first.")
+    ] = False,
     base_url: BaseUrlOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """List the jobs of the ledger: scope, batch, status, answered and failed requests, cost, saving, age, duration.
+    """List the latest jobs of the ledger: scope, batch, status, answered and failed requests, cost, saving, plan, time.
 
-    The age counts from when the job was planned. The last column is the duration of an ended job, or the ETA of an
-    open one.
+    The last column is the duration of an ended job, or the ETA of an open one. The total counts all jobs, listed or
+    not, and counts a request once that was in several jobs. A narrow terminal gets the ends of the batch ids.
     """
     from distilabel_openai_batch.cli.json_output import job_json
-    from distilabel_openai_batch.display.tables import has_no_cost_yet, jobs_table
     from distilabel_openai_batch.display.timings import job_timings
 
-    entries = select_jobs(open_reader(ledger_dir), scope, base_url)
+    reader = open_reader(ledger_dir)
+    entries = select_jobs(reader, scope, base_url)
     if look:
         entries = poll(entries, header)
     rows = list(zip(entries, job_timings(entries, time.time()), strict=True))
+    shown = len(rows) if every else limit or (len(rows) if as_json else _JOBS_SHOWN)
     if as_json:
-        print_json([job_json(*row) for row in rows])
+        print_json([job_json(*row) for row in rows[-shown:]])
     elif rows:
-        print_table(jobs_table, rows)
-        note_unknown_costs([job for job in entries if not has_no_cost_yet(job)])
-        note_interrupted(entries)
+        _print_jobs(rows, RequestTotals.of(select_scopes(reader, scope, base_url), entries), shown)
         if not look and any(job.is_open and job.batch_id for job in entries):
             echo("Open jobs have the status that a run saw last; `jobs --look` polls the server.", err=True)
     else:
         echo("No jobs.")
+
+
+def _print_jobs(rows: Sequence[tuple[JobEntry, Timing]], requests: RequestTotals, shown: int) -> None:
+    """Print the table of jobs, and notes about the jobs.
+
+    Args:
+        rows: all selected jobs, the oldest one first.
+        requests: the totals of their requests.
+        shown: the number of jobs in the table.
+    """
+    from distilabel_openai_batch.display.tables import JobTotals, has_no_cost_yet, jobs_table
+
+    entries = [job for job, _ in rows]
+    totals = JobTotals.of(entries, requests) if len(rows) > 1 else None
+    print_table(partial(jobs_table, totals=totals), rows[: -shown - 1 : -1])
+    if len(rows) > shown:
+        echo(f"The latest {shown:,} of {len(rows):,} jobs; `jobs --all` lists all.", err=True)
+    if (repeated := sum(job.requests for job in entries) - requests.requests) > 0:
+        echo(f"The total counts each request once: jobs submitted {plural(repeated, 'request')} again.", err=True)
+    note_unknown_costs([job for job in entries if not has_no_cost_yet(job)])
+    note_interrupted(entries)
 
 
 @app.command()
@@ -175,19 +209,25 @@ def failures(
 
 @app.command()
 def show(
-    batch_id: BatchIdArgument,
+    name: BatchOrScopeArgument,
     look: PollOption = False,
     header: HeaderOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Show every field of one job in the ledger."""
+    """Show every field of one job in the ledger, or the sums of a scope."""
     from distilabel_openai_batch.cli.json_output import job_json
     from distilabel_openai_batch.display.tables import facts_table
     from distilabel_openai_batch.display.timings import job_timings
 
-    entries = open_reader(ledger_dir).jobs()
-    place = entries.index(select_batches(entries, [batch_id])[0])
+    reader = open_reader(ledger_dir)
+    entries = reader.jobs()
+    found = find_batch(entries, name)
+    if found is None:
+        scope, jobs = _find_scope(reader, entries, name)
+        _show_scope(scope, poll(jobs, header) if look else jobs, as_json)
+        return
+    place = entries.index(found)
     if look:
         entries[place : place + 1] = poll(entries[place : place + 1], header)
     # The ETA of a job follows from the durations of the scope's other jobs → compute the timings of all jobs.
@@ -195,8 +235,44 @@ def show(
     if as_json:
         print_json(job_json(job, timing))
         return
-    console().print(facts_table((name, value) for name, value in _job_facts(job, timing).items() if value))
+    console().print(facts_table((fact, value) for fact, value in _job_facts(job, timing).items() if value))
     note_unknown_costs([job])
+
+
+def _find_scope(reader: LedgerReader, entries: list[JobEntry], name: str) -> tuple[ScopeEntry, list[JobEntry]]:
+    """Return a scope by its name, and the scope's jobs.
+
+    Raises:
+        OpenAIBatchError: if the ledger has no such scope.
+    """
+    if not any(is_selected(entry.name, name, None) for entry in reader.scopes()):
+        raise unknown_batch(entries, name)
+    scope = select_one_scope(reader, name, None)
+    return scope, [job for job in entries if job.scope == scope.name]
+
+
+def _show_scope(scope: ScopeEntry, jobs: list[JobEntry], as_json: bool) -> None:
+    """Print the sums of a scope."""
+    from distilabel_openai_batch.cli.json_output import scope_json
+    from distilabel_openai_batch.display.tables import JobTotals, facts_table, format_cost
+
+    totals = JobTotals.of(jobs, RequestTotals.of([scope], jobs))
+    if as_json:
+        print_json(scope_json(scope, totals.requests, jobs, totals.cost if totals.has_cost else None))
+        return
+    numbers, (spent, saved) = totals.requests, format_cost(totals.cost)
+    facts = {
+        "scope": scope.name.label,
+        "server": scope.name.base_url,
+        "jobs": f"{len(jobs):,}; {sum(job.is_open for job in jobs):,} open",
+        "requests": f"{numbers.requests:,}; {numbers.answered:,} answered, {numbers.failed:,} failed"
+        + (f", {totals.cut:,} cut at the limit of tokens" if totals.cut else ""),
+        "tokens": f"{scope.tokens_in:,} in, {scope.tokens_out:,} out" if scope.tokens_in + scope.tokens_out else "",
+        "cost": f"{spent}; saved {saved}" if totals.has_cost else "",
+        "first job": local_time(jobs[0].created_at) if jobs else "",
+        "last job": local_time(jobs[-1].created_at) if jobs else "",
+    }
+    console().print(facts_table((fact, value) for fact, value in facts.items() if value))
 
 
 def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:

@@ -103,9 +103,14 @@ def watch(
 
 @app.command()
 def cancel(
-    batch_ids: Annotated[
+    names: Annotated[
         list[str] | None,
-        typer.Argument(help="Batch ids, as `jobs` shows them.", autocompletion=complete_batch, show_default=False),
+        typer.Argument(
+            metavar="[BATCH_OR_SCOPE]...",
+            help="Batch ids, ends of such ids, or scopes, as `jobs` shows them.",
+            autocompletion=complete_batch,
+            show_default=False,
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Cancel all open jobs.")] = False,
     yes: YesOption = False,
@@ -125,27 +130,22 @@ def cancel(
         single_server,
     )
 
-    if bool(batch_ids) == every:
-        raise typer.BadParameter("Give batch ids or --all.")
+    if bool(names) == every:
+        raise typer.BadParameter("Give batch ids, scopes or --all.")
     entries = select_jobs(open_reader(ledger_dir), None, base_url)
-    selected = entries if every else select_batches(entries, batch_ids or [])
+    selected = entries if every else select_batches(entries, names or [])
     open_jobs = [job for job in selected if is_pollable(job)]
     server = single_server(open_jobs)
-    if not every:
-        for job in selected:
-            if job not in open_jobs:
-                echo(f"{job.batch_id} has ended already with status {job.status}.")
-    elif server is None:
-        echo("No open jobs at a server.")
-        note_interrupted(entries)
+    for job in [] if every else selected:
+        if job not in open_jobs:
+            echo(f"{job.batch_id} has ended already with status {job.status}.")
     if server is None:
+        if every or not selected:
+            echo("No open jobs at a server.")
+            note_interrupted(entries)
         return
     access = ServerAccess.from_environment(server, read_headers(header))
-    for job in open_jobs:
-        echo(f"{job.batch_id} of {job.scope.label}: {plural(job.requests, 'request')}", err=True)
-    echo(_RESUBMISSION_NOTE, err=True)
-    if not yes:
-        typer.confirm(f"Cancel {plural(len(open_jobs), 'job')}?", abort=True, err=True)
+    _confirm_cancellation(open_jobs, yes)
 
     async def run() -> list[JobEntry]:
         async with access.open(SHORT_PATIENCE, LOGGER) as api:
@@ -155,6 +155,15 @@ def cancel(
     for job in cancelled:
         echo(f"{job.batch_id} is {job.status}.")
     note_lost(cancelled)
+
+
+def _confirm_cancellation(jobs: list[JobEntry], yes: bool) -> None:
+    """Print the jobs that are to be cancelled, and ask for a confirmation unless `yes`."""
+    for job in jobs:
+        echo(f"{job.batch_id} of {job.scope.label}: {plural(job.requests, 'request')}", err=True)
+    echo(_RESUBMISSION_NOTE, err=True)
+    if not yes:
+        typer.confirm(f"Cancel {plural(len(jobs), 'job')}?", abort=True, err=True)
 
 
 @app.command()

@@ -15,6 +15,9 @@ from distilabel_openai_batch.text import printable
 UNLIMITED_WIDTH = 10_000
 """Number of terminal columns that fits every table, for output without a terminal."""
 
+# Columns of a terminal below which a cut text says nothing.
+_SHORTEST_TEXT = 8
+
 _STATUS_COLOURS = {
     "completed": "green",
     "failed": "red",
@@ -86,6 +89,49 @@ def fit_table(
     )
     for number, line in enumerate(body):
         table.add_row(*line, style="bold" if sums and number == len(body) - 1 else None)
+    return table
+
+
+def fit_lines(
+    names: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    short_rows: Sequence[Sequence[str]],
+    width: int,
+    number_names: Sequence[str],
+    droppable: Sequence[str],
+) -> Table:
+    """Create a table with one line for each row, in the first layout that fits.
+
+    The layouts are, in this order: all columns; all columns with the short rows; the same without the first of
+    `droppable`, without the first two, and so on. If none fits, the texts of the first column are cut in the last one.
+
+    Args:
+        names: the headers of the columns.
+        rows: one markup text for each column.
+        short_rows: the same rows with shorter texts.
+        width: the number of terminal columns.
+        number_names: the columns that hold numbers.
+        droppable: the columns that may be dropped, the least important one first.
+    """
+    layouts = [
+        _lay_out(names, [names, *rows], is_stacked=False, dropped=()),
+        *(
+            _lay_out(names, [names, *short_rows], is_stacked=False, dropped=droppable[:count])
+            for count in range(len(droppable) + 1)
+        ),
+    ]
+    header, *body = layout = next((each for each in layouts if _measure_width(each) <= width), layouts[-1])
+    first_width = max(Text.from_markup(line[0]).cell_len for line in layout)
+    first = Column(
+        header[0],
+        no_wrap=True,
+        overflow="ellipsis",
+        width=max(_SHORTEST_TEXT, first_width - max(0, _measure_width(layout) - width)),
+    )
+    others = (next(number_columns(name)) if name in number_names else Column(name, no_wrap=True) for name in header[1:])
+    table = create_table(first, *others)
+    for line in body:
+        table.add_row(*line)
     return table
 
 

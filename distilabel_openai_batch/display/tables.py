@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from rich.table import Table
 
@@ -11,17 +12,20 @@ from distilabel_openai_batch.display.layout import (
     UNLIMITED_WIDTH,
     coloured_status,
     create_table,
+    fit_lines,
     fit_table,
     markup,
     number_columns,
     text_columns,
 )
-from distilabel_openai_batch.display.timings import Timing
-from distilabel_openai_batch.ledger.entries import FailureReason, JobEntry
+from distilabel_openai_batch.display.timings import Timing, short_time
+from distilabel_openai_batch.ledger.entries import FailureReason, JobEntry, RequestTotals
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import Cost, format_dollars
-from distilabel_openai_batch.text import duration
+
+# Characters at the end of a batch id that tell the batches of a ledger apart.
+_ID_END = 8
 
 # Below this width a message beside a column of custom_ids would break into one line for each word.
 _STACKING_WIDTH = 110
@@ -37,46 +41,93 @@ def has_no_cost_yet(job: JobEntry) -> bool:
     return not job.is_billed or (job.is_open and not job.tokens_in + job.tokens_out)
 
 
-def jobs_table(jobs: Sequence[tuple[JobEntry, Timing]], width: int = UNLIMITED_WIDTH) -> Table:
-    """Create a table with a row for each job, and a row with the sums of several jobs.
+@dataclass(frozen=True, slots=True)
+class JobTotals:
+    """Last row of the table of jobs.
+
+    Attributes:
+        requests: numbers of requests.
+        cut: number of cut answers.
+        cost: cost of all jobs; `None` if no cost is known.
+        has_cost: whether any job has a cost yet.
+    """
+
+    requests: RequestTotals
+    cut: int
+    cost: Cost | None
+    has_cost: bool
+
+    @classmethod
+    def of(cls, jobs: Sequence[JobEntry], requests: RequestTotals) -> JobTotals:
+        """Return the totals of jobs.
+
+        Args:
+            jobs: all jobs, whether the table shows them or not.
+            requests: numbers of their requests.
+        """
+        costs = [job_costs.cost_of_job(job) for job in jobs if not has_no_cost_yet(job)]
+        total = job_costs.sum_costs(costs)
+        is_known = bool(total.full_price) or None not in costs
+        return cls(requests, sum(job.cut for job in jobs), total if is_known else None, bool(costs))
+
+
+def jobs_table(
+    jobs: Sequence[tuple[JobEntry, Timing]], width: int = UNLIMITED_WIDTH, totals: JobTotals | None = None
+) -> Table:
+    """Create a table with a line for each job, and a line with totals.
 
     Args:
-        jobs: jobs with their timings.
+        jobs: jobs with their timings, in the order of the lines.
         width: the number of terminal columns.
+        totals: the totals; `None` for no such line.
     """
-    costs = [job_costs.cost_of_job(job) for job, _ in jobs]
     # Few runs have cut answers → the column is shown only if there are some.
     has_cut = any(job.cut for job, _ in jobs)
-    rows = [
-        (
-            markup(job.scope.label),
-            markup(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
-            coloured_status(job.status),
-            f"{job.answered:,}/{job.requests:,}",
-            f"[red]{job.failed:,}[/]" if job.failed else "0",
-            *([f"[yellow]{job.cut:,}[/]" if job.cut else "0"] if has_cut else []),
-            *(("–", "–") if has_no_cost_yet(job) else format_cost(cost)),
-            duration(timing.age),
-            timing.label,
-        )
-        for (job, timing), cost in zip(jobs, costs, strict=True)
-    ]
-    sums: tuple[str, ...] = ()
-    if len(jobs) > 1:
-        answered, failed, cut, requests = (
-            sum(getattr(job, name) for job, _ in jobs) for name in ("answered", "failed", "cut", "requests")
-        )
-        billed_costs = [cost for (job, _), cost in zip(jobs, costs, strict=True) if not has_no_cost_yet(job)]
-        total = job_costs.sum_costs(billed_costs)
-        known_total = total if total.full_price or None not in billed_costs else None
-        sums = (
-            *("total", "", "", f"{answered:,}/{requests:,}", f"{failed:,}", *([f"{cut:,}"] if has_cut else [])),
-            *(format_cost(known_total) if billed_costs else ("–", "–")),
-            *("", ""),
-        )
+    rows = [_job_cells(job, timing, has_cut) for job, timing in jobs]
+    sums = [_total_cells(totals, has_cut)] if totals else []
     cut_names = ("cut",) if has_cut else ()
-    names = ("scope", "batch", "status", "answered", "failed", *cut_names, "cost", "saved", "age", "took")
-    return fit_table(names, rows, sums, width, number_names=names[3:], droppable=("saved", "age", "cost"))
+    names = ("scope", "batch", "status", "answered", "failed", *cut_names, "cost", "saved", "planned", "took")
+    short_rows = [(scope, _short_id(job), *others) for (job, _), (scope, _, *others) in zip(jobs, rows, strict=True)]
+    return fit_lines(
+        names,
+        rows + sums,
+        short_rows + sums,
+        width,
+        number_names=names[3:],
+        droppable=("saved", "cost", "took"),
+    )
+
+
+def _job_cells(job: JobEntry, timing: Timing, has_cut: bool) -> tuple[str, ...]:
+    return (
+        markup(job.scope.label),
+        markup(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
+        coloured_status(job.status),
+        f"{job.answered:,}/{job.requests:,}",
+        f"[red]{job.failed:,}[/]" if job.failed else "0",
+        *([f"[yellow]{job.cut:,}[/]" if job.cut else "0"] if has_cut else []),
+        *(("–", "–") if has_no_cost_yet(job) else format_cost(job_costs.cost_of_job(job))),
+        short_time(job.created_at),
+        timing.label,
+    )
+
+
+def _total_cells(totals: JobTotals, has_cut: bool) -> tuple[str, ...]:
+    requests = totals.requests
+    cells = (
+        *("total", "", "", f"{requests.answered:,}/{requests.requests:,}", f"{requests.failed:,}"),
+        *([f"{totals.cut:,}"] if has_cut else []),
+        *(format_cost(totals.cost) if totals.has_cost else ("–", "–")),
+        *("", ""),
+    )
+    return tuple(cell and f"[bold]{cell}[/]" for cell in cells)
+
+
+def _short_id(job: JobEntry) -> str:
+    """Return the end of a batch id, which the commands accept in place of the id."""
+    if not job.batch_id:
+        return "(sync.)" if job.is_synchronous else "–"
+    return markup(f"…{job.batch_id[-_ID_END:]}" if len(job.batch_id) > _ID_END else job.batch_id)
 
 
 def costs_table(entries: Sequence[CostEntry], width: int = UNLIMITED_WIDTH) -> Table:

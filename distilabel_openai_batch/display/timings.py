@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
@@ -28,6 +29,12 @@ class Timing:
     def label(self) -> str:
         """Text of a table cell: the time left of an open job (`ETA 5 min 00 s`), or the time that the job took."""
         return f"ETA {duration(self.eta)}" if self.eta is not None else duration(self.took)
+
+
+def short_time(seconds: float) -> str:
+    """Return seconds since the epoch as local date and minute, without this year: `11-24 13:04`, else `2025-11-24`."""
+    moment = datetime.fromtimestamp(seconds)
+    return moment.strftime("%m-%d %H:%M" if moment.year == datetime.now().year else "%Y-%m-%d")
 
 
 def job_timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:

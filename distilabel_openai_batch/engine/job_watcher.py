@@ -147,6 +147,10 @@ class JobWatcher:
         try:
             with scratch_file(self._directory) as path:
                 return await self._poll_until_end(job, batch, deliver, deadline, admission, _GrowingOutput(path))
+        except BaseException:
+            # An interrupted run leaves its last counts for `jobs`.
+            self._record_progress(job, self._polled.get(batch.id, batch))
+            raise
         finally:
             self._in_progress.discard(batch.id)
 

@@ -100,6 +100,20 @@ class JobEntry:
         """`True` if the batch has a final status, or is gone from the server."""
         return self.status in FINAL_STATUSES or self.status == NOT_FOUND
 
+    @property
+    def uncollected(self) -> int:
+        """The number of answers that the server counts and the ledger does not have yet."""
+        return max(0, min(self.pending, self.answered - self._recorded))
+
+    @property
+    def uncollected_failures(self) -> int:
+        """The number of failures that the server counts and the ledger does not have yet."""
+        return max(0, min(self.pending, self.answered + self.failed - self._recorded) - self.uncollected)
+
+    @property
+    def _recorded(self) -> int:
+        return max(0, self.requests - self.pending)
+
 
 @dataclass(frozen=True, slots=True)
 class JobTimeline:
@@ -137,6 +151,40 @@ class ScopeEntry:
     pending: int
     tokens_in: int
     tokens_out: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTotals:
+    """Numbers of requests of several scopes. A request that several jobs have held counts once.
+
+    Attributes:
+        requests: the number of requests.
+        answered: the number of answered requests, with the answers that the server counts in open jobs.
+        failed: the number of requests whose last outcome is a failure, with the failures that the server counts.
+    """
+
+    requests: int
+    answered: int
+    failed: int
+
+    @classmethod
+    def of(cls, scopes: Iterable[ScopeEntry], jobs: Iterable[JobEntry]) -> RequestTotals:
+        """Return the totals of scopes.
+
+        Args:
+            scopes: the scopes.
+            jobs: all jobs of the scopes.
+        """
+        entries = list(scopes)
+        answered, failed, pending = (
+            sum(getattr(entry, name) for entry in entries) for name in ("answered", "failed", "pending")
+        )
+        open_jobs = [job for job in jobs if job.is_open]
+        return cls(
+            answered + failed + pending,
+            answered + sum(job.uncollected for job in open_jobs),
+            failed + sum(job.uncollected_failures for job in open_jobs),
+        )
 
 
 @dataclass(frozen=True, slots=True)

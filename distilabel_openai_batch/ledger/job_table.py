@@ -55,6 +55,8 @@ _UPDATE_TIMELINE = """
     UPDATE jobs SET in_progress_at = ?, finalizing_at = ?, cancelling_at = ?, finished_at = ? WHERE id = ?
 """
 
+_UPDATE_STATUS = "UPDATE jobs SET status = ? WHERE id = ? AND state = 'created'"
+
 _FAIL_PENDING = "UPDATE requests SET state = 'failed', code = ?, error = ? WHERE job = ? AND state = 'asked'"
 
 # `mark_ended` sets `ended_at` of a batch's job; a synchronous job ends with its collection.
@@ -182,11 +184,12 @@ class JobTable:
         return self._mark(job, JobState.CREATED, batch_id=batch.id, status=batch.status)
 
     def record_progress(self, job: Job, batch: Batch) -> None:
-        """Record a batch's counts at a poll, and the moments of its statuses, for `report`."""
+        """Record a batch's status and counts at a poll, and the moments of its statuses, for `jobs` and `report`."""
         poll = (job.id, time.time(), batch.completed, batch.failed)
         with self._connection.transaction() as database:
             database.execute(_INSERT_POLL, poll)
             database.execute(_UPDATE_TIMELINE, (*_timeline(batch).values(), job.id))
+            database.execute(_UPDATE_STATUS, (batch.status, job.id))
 
     def last_progress(self, job: Job) -> tuple[float, int] | None:
         """Return the last recorded progress of a job's batch.

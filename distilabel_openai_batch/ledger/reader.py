@@ -41,6 +41,7 @@ _CHUNK = 2_000
 _EMPTY_TABLES = {
     "rejections": "rejections (request, code, error) AS (SELECT NULL, NULL, NULL LIMIT 0)",
     "cut_answers": "cut_answers (request) AS (SELECT NULL LIMIT 0)",
+    "looks": "looks (job, completed, failed) AS (SELECT NULL, NULL, NULL LIMIT 0)",
 }
 
 _Parameters = Sequence[int | str] | Mapping[str, int]
@@ -51,8 +52,9 @@ _CACHED_COLUMN = "requests.tokens_cached"
 _JOBS = """
     SELECT owner, pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model,
         requests,
-        max(0, max(completed, coalesce(counts.answered, 0)) - coalesce(rejected.answers, 0)),
-        max(jobs.failed, coalesce(counts.failed, 0)) + coalesce(rejected.answers, 0),
+        max(0, max(jobs.completed, coalesce(counts.answered, 0), coalesce(polled.completed, 0))
+            - coalesce(rejected.answers, 0)),
+        max(jobs.failed, coalesce(counts.failed, 0), coalesce(polled.failed, 0)) + coalesce(rejected.answers, 0),
         coalesce(counts.pending, 0),
         coalesce(counts.tokens_in, 0), coalesce(counts.tokens_out, 0), coalesce(counts.tokens_cached, 0), bytes,
         intended_at, ended_at, input_file_id, error,
@@ -70,7 +72,9 @@ _JOBS = """
         SELECT job, count(*) AS answers FROM rejections JOIN requests ON requests.id = request GROUP BY job
     ) AS rejected ON rejected.job = jobs.id LEFT JOIN (
         SELECT job, count(*) AS answers FROM cut_answers JOIN requests ON requests.id = request GROUP BY job
-    ) AS cut ON cut.job = jobs.id
+    ) AS cut ON cut.job = jobs.id LEFT JOIN (
+        SELECT job, max(completed) AS completed, max(failed) AS failed FROM looks GROUP BY job
+    ) AS polled ON polled.job = jobs.id AND jobs.state = 'created'
     ORDER BY jobs.id
 """
 

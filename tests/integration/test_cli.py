@@ -73,14 +73,14 @@ def test_shell_completion_lists_batch_ids(directory, monkeypatch):
     monkeypatch.setenv("COMP_CWORD", "2")
     ids = {job.batch_id for job in LedgerReader(directory).jobs()}
     complete = {"prog_name": "distilabel-openai-batch"}
-    assert set(run_command(**complete).output.split()) == ids
+    assert set(run_command(**complete).output.split()) == {*ids, "asking.py"}
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", "/nowhere")
     assert run_command(**complete).output.split() == []
 
 
 def test_jobs_prints_a_row_per_job_and_a_total(directory):
     lines = run_command("jobs").stdout.splitlines()
-    assert lines[0].split() == ["scope", "batch", "status", "answered", "failed", "cost", "saved", "age", "took"]
+    assert lines[0].split() == ["scope", "batch", "status", "answered", "failed", "cost", "saved", "planned", "took"]
     numbers = sorted(line.split()[2:7] for line in lines[1:-1])
     assert numbers == [["completed", "3/4", "1", "?", "?"], ["completed", "7/8", "1", "?", "?"]]
     assert lines[-1].split() == ["total", "10/12", "2", "?", "?"]
@@ -135,12 +135,30 @@ def test_show_prints_one_job_as_text_and_as_json(directory):
     assert job["input_file_id"] in shown
 
 
+def test_show_finds_a_batch_by_the_end_of_its_id(directory):
+    """A narrow terminal shows the end alone, after a sign that may be copied too."""
+    job = json.loads(run_command("jobs", "--json").stdout)[0]
+    for name in (job["batch_id"][-8:], f"…{job['batch_id'][-8:]}"):
+        assert json.loads(run_command("show", name, "--json").stdout)["batch_id"] == job["batch_id"]
+
+
+def test_show_prints_the_sums_of_a_scope(directory):
+    shown = run_command("show", "asking.py").stdout
+    assert re.search(r"jobs +2; 0 open", shown)
+    assert re.search(r"requests +12; 10 answered, 2 failed", shown)
+    sums = json.loads(run_command("show", "asking.py", "--json").stdout)
+    assert (sums["scope"], sums["requests"], sums["answered"], sums["failed"], sums["jobs"]) == (
+        "asking.py", 12, 10, 2, 2,
+    )  # fmt: skip
+
+
 def test_an_unknown_batch_is_an_error_that_lists_the_known_batches(directory):
     batches = [job.batch_id for job in LedgerReader(directory).jobs()]
     for command in (["show", "batch_9"], ["cancel", "batch_9"]):
         result = run_command(*command)
         assert result.exit_code == 1
-        assert "has no batch batch_9" in result.stderr
+        assert "has no batch batch_9, and no such scope" in result.stderr
+        assert "its scopes: asking.py" in result.stderr
         assert all(batch in result.stderr for batch in batches)
 
 
@@ -484,6 +502,19 @@ def test_cancel_asks_for_confirmation_and_the_next_run_resubmits(sandbox):
     sandbox.configure(in_progress_seconds=0.0)
     assert None not in generate()
     assert "No open jobs" in run_command("cancel", "--all").stdout
+
+
+def test_cancel_takes_a_scope(sandbox):
+    """Ended jobs of the scope stay as they are."""
+    generate()
+    assert "No open jobs" in run_command("cancel", "asking.py").stdout
+    sandbox.configure(in_progress_seconds=3_600.0)
+    submit_only([[{"role": "user", "content": "Say something else."}]])
+    result = run_command("cancel", "asking.py", "--yes")
+    assert result.exit_code == 0
+    [batch] = [batch["id"] for batch in sandbox.books().batches if batch["request_counts"]["total"] == 1]
+    assert re.fullmatch(rf"{batch} is cancell(ed|ing)\.\n", result.stdout)
+    assert len(sandbox.calls("batches.cancel")) == 1
 
 
 def test_open_jobs_at_two_servers_require_a_base_url(tmp_path, sandbox):

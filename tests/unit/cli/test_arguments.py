@@ -82,7 +82,7 @@ def test_select_one_scope_prefers_a_script_to_the_pipeline_of_the_same_name(read
 def test_select_batches_returns_each_job_once_or_lists_the_batches(reader):
     jobs = reader.jobs()
     assert select_batches(jobs, [BATCH, BATCH]) == jobs
-    with pytest.raises(OpenAIBatchError, match=f"has no batch batch_9. Its batches: {BATCH}"):
+    with pytest.raises(OpenAIBatchError, match=f"has no batch batch_9, and no such scope. Its batches: {BATCH}"):
         select_batches(jobs, ["batch_9"])
 
 

@@ -199,3 +199,69 @@ def test_an_error_lists_five_scopes_at_most(tmp_path):
     message = run_command("results", "--ledger-dir", tmp_path).stderr
     assert message.count("--base-url") == 5
     assert "and 4 earlier scopes" in message
+
+
+@pytest.fixture
+def jobs_of_a_scope(tmp_path):
+    """Return the directory of a ledger with thirty jobs of two requests each."""
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope("pipeline", "task")
+        for number in range(30):
+            writer.job(scope, 60.0 * number, requests=2)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("options", "shown"), [([], 20), (["-n", "3"], 3), (["--all"], 30), (["--limit", "99"], 30)])
+def test_jobs_lists_the_latest_jobs_first(jobs_of_a_scope, options, shown):
+    """The total counts all jobs."""
+    result = run_command("jobs", *options, "--ledger-dir", jobs_of_a_scope)
+    _, *lines, total = result.stdout.splitlines()
+    assert [line.split()[1] for line in lines] == [f"batch_{number:024x}" for number in range(30, 30 - shown, -1)]
+    assert total.split()[:3] == ["total", "60/60", "0"]
+    assert (f"The latest {shown} of 30 jobs" in result.stderr) is (shown < 30)
+
+
+@pytest.mark.parametrize(("options", "shown"), [([], 30), (["-n", "3"], 3)])
+def test_jobs_prints_all_jobs_as_json_the_oldest_first(jobs_of_a_scope, options, shown):
+    """Scripts read the list, so its order stays."""
+    jobs = json.loads(run_command("jobs", "--json", *options, "--ledger-dir", jobs_of_a_scope).stdout)
+    assert [job["batch_id"] for job in jobs] == [f"batch_{number:024x}" for number in range(31 - shown, 31)]
+
+
+def test_total_counts_a_request_of_several_jobs_once(tmp_path):
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope("pipeline", "task")
+        first = writer.job(scope, 0.0, requests=10, answered=7)
+        second = writer.job(scope, 60.0, requests=3, answered=2, rows=False)
+        # Two of the three failed requests were answered at the second attempt.
+        writer._database.execute("UPDATE requests SET job = ? WHERE job = ? AND state = 'failed'", (second, first))
+        writer._database.execute(
+            "UPDATE requests SET state = 'answered' WHERE id IN (SELECT id FROM requests WHERE job = ? LIMIT 2)",
+            (second,),
+        )
+    result = run_command("jobs", "--ledger-dir", tmp_path)
+    assert result.stdout.splitlines()[-1].split()[:3] == ["total", "9/10", "1"]
+    assert "jobs submitted 3 requests again" in result.stderr
+
+
+def test_jobs_shows_the_counts_that_a_run_saw_last(tmp_path):
+    """The run was interrupted before the batch ended."""
+    with closing(LedgerWriter(tmp_path)) as writer:
+        writer.job(writer.scope("pipeline", "task"), 0.0, "in_progress", requests=427, answered=400, looks=10)
+    [job] = LedgerReader(tmp_path).jobs()
+    assert 0 < job.answered < 427
+    assert f"{job.answered}/427" in run_command("jobs", "--ledger-dir", tmp_path).stdout
+
+
+def test_end_of_a_batch_id_must_be_unambiguous(tmp_path):
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope("pipeline", "task")
+        for _ in range(17):
+            writer.job(scope, 0.0, requests=1)
+    result = run_command("show", "0001", "--ledger-dir", tmp_path)
+    assert result.exit_code == 0
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as database, database:
+        database.execute("UPDATE jobs SET batch_id = 'batch_a0001' WHERE id = 2")
+    result = run_command("show", "0001", "--ledger-dir", tmp_path)
+    assert result.exit_code == 1
+    assert "Several batches end with 0001" in result.stderr

@@ -31,7 +31,7 @@ def test_cancel_takes_batch_ids_or_all(ledger):
     for arguments in ([], [f"batch_{1:024x}", "--all"]):
         result = run_command("cancel", *arguments, *ledger)
         assert result.exit_code == 2
-        assert "Give batch ids or --all." in result.output
+        assert "Give batch ids, scopes or --all." in result.output
 
 
 def test_cancel_reports_a_job_that_has_ended(ledger):

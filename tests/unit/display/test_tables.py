@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display.tables import (
+    JobTotals,
     costs_table,
     facts_table,
     format_cost,
@@ -19,7 +21,7 @@ from distilabel_openai_batch.display.tables import (
     reasons_table,
 )
 from distilabel_openai_batch.display.timings import Timing
-from distilabel_openai_batch.ledger.entries import FailureEntry, group_failures
+from distilabel_openai_batch.ledger.entries import FailureEntry, RequestTotals, group_failures
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import Cost
@@ -34,23 +36,38 @@ def render(table, width: int = 160) -> list[str]:
     return [line.rstrip() for line in console.file.getvalue().splitlines()]
 
 
+JOB_ENTRIES = [job for job, _ in JOBS]
+TOTALS = JobTotals.of(JOB_ENTRIES, RequestTotals(99_000, 62_000, 500))
+
+
 @pytest.mark.parametrize(
-    ("width", "first", "second"),
+    ("width", "columns", "scope", "batch"),
     [
-        (180, "scope batch status answered failed cost saved age took", "preferences/text_generation_0 batch_6840f1d7"),
-        (120, "scope", "batch status answered failed cost saved age took"),
-        (97, "scope", "batch status answered failed cost took"),
-        (91, "scope", "batch status answered failed took"),
+        (180, "cost saved planned took", "preferences/text_generation_0", "batch_6840f1d7c2ac8190b1d2f4a5c6e7f809"),
+        (130, "cost saved planned took", "preferences/text_generation_0", "…c6e7f809"),
+        (110, "cost planned took", "preferences/text_generation_0", "…c6e7f809"),
+        (100, "planned", "preferences/text_generation_0", "…c6e7f809"),
+        (80, "planned", "preferences/text_gen…", "…c6e7f809"),
     ],
 )
-def test_a_batch_id_stays_in_one_piece_in_a_narrow_terminal(width, first, second):
-    lines = render(jobs_table(JOBS, width), width)
+def test_each_job_has_one_line_in_any_terminal(width, columns, scope, batch):
+    """A terminal without room for the ids gets their ends, and then fewer columns."""
+    lines = render(jobs_table(JOBS, width, TOTALS), width)
 
-    assert " ".join(lines[0].split()) == first
-    assert " ".join(lines[1].split()).startswith(second)
-    assert all(sum(job.batch_id in line for line in lines) == 1 for job, _ in JOBS)
+    assert " ".join(lines[0].split()) == f"scope batch status answered failed {columns}"
+    assert len(lines) == 4
     assert max(map(len, lines)) <= width
-    assert " ".join(lines[-1].split()).startswith("total 62,000/100,000 500")
+    assert lines[1].startswith(scope)
+    assert lines[1].split()[1] == batch
+    assert " ".join(lines[-1].split()).startswith("total 62,000/99,000 500")
+
+
+def test_job_is_listed_with_its_local_day():
+    moment = datetime.now().replace(month=3, day=4, hour=5, minute=6)
+    [_, line] = render(jobs_table([(replace(OPEN_JOB, created_at=moment.timestamp()), Timing(1.0))]))
+    assert "03-04 05:06" in line
+    [_, line] = render(jobs_table([(replace(OPEN_JOB, created_at=86_400.0 * 400), Timing(1.0))]))
+    assert "1971-02-0" in line
 
 
 def test_one_job_needs_no_sum():
@@ -109,6 +126,7 @@ def test_column_of_cut_answers_is_shown_only_if_there_are_some():
     cut = (replace(COLLECTED_JOB, cut=37), JOBS[1][1])
 
     assert " cut " not in render(jobs_table(JOBS))[0]
-    header, *_, total = render(jobs_table([JOBS[0], cut]))
+    totals = JobTotals.of([JOBS[0][0], cut[0]], RequestTotals(2, 1, 0))
+    header, *_, total = render(jobs_table([JOBS[0], cut], totals=totals))
     assert " cut " in header
     assert " 37 " in total

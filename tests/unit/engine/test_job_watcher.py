@@ -188,7 +188,7 @@ def clock(monkeypatch) -> Clock:
 def watch_slowly(clock, ledger, scratch_dir, leave_job, admission):
     """Return a function that watches the batch of a server by one watcher, and returns the last status."""
     settings = replace(FAST_SETTINGS, schedule=PollSchedule(60.0, 600.0))
-    watcher = JobWatcher(FakeBatchAPI(), ledger, settings, scratch_dir, Observer())
+    watcher = JobWatcher(FakeBatchAPI(), ledger, settings, scratch_dir, Observer(), AnswerSizes())
 
     async def watch(api: SlowAPI, job: Job | None = None, deadline: float = float("inf")) -> str:
         job = job or leave_job(api, JobState.CREATED, make_shard(api.requests))
@@ -251,6 +251,31 @@ def test_progress_is_recorded_at_each_status_and_at_each_fiftieth_of_the_request
     assert timeline.in_progress_at == 5.0
     assert completed == sorted(completed)
     assert 40 <= len(completed) <= 52
+
+
+async def test_interrupted_run_records_the_last_counts(ledger, make_watcher, leave_job, admission):
+    """`jobs` shows the state that the run saw last, though less than a fiftieth of the requests was new."""
+
+    class SlowAPI(FakeBatchAPI):
+        polls = 0
+
+        async def retrieve_many(self, batch_ids: set[str]) -> dict[str, Batch]:
+            self.polls += 1
+            completed = 7 if self.polls > 1 else 0
+            return {batch_id: Batch(batch_id, "in_progress", completed=completed) for batch_id in batch_ids}
+
+    api = SlowAPI()
+    job = leave_job(api, JobState.CREATED, make_shard(1_000))
+    watcher = make_watcher(api)
+    async with anyio.create_task_group() as task_group:
+        batch = Batch("batch_0", "validating")
+        task_group.start_soon(watcher.watch, job, batch, ignore, float("inf"), admission)
+        while api.polls < 3:
+            await anyio.sleep(0.01)
+        task_group.cancel_scope.cancel()
+
+    [entry] = LedgerReader(ledger.path.parent).jobs()
+    assert (entry.status, entry.answered) == ("in_progress", 7)
 
 
 def test_a_run_does_not_depend_on_the_record_of_progress(ledger, make_runner, leave_job, look_up, monkeypatch):

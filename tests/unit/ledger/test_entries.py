@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from distilabel_openai_batch.ledger.entries import INTERRUPTED, FailureEntry, JobEntry, group_failures
+from distilabel_openai_batch.ledger.entries import (
+    INTERRUPTED,
+    FailureEntry,
+    JobEntry,
+    RequestTotals,
+    ScopeEntry,
+    group_failures,
+)
 from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 from tests.unit.ledger.samples import CHAT, SCOPE
 
@@ -68,3 +75,19 @@ def test_failures_are_grouped_by_codes_the_most_frequent_first():
     assert first.custom_ids == ["1-0", "2-0", "4-0"]
     assert [(reason.status_code, reason.code, reason.count) for reason in rest] == [(400, "bad", 1), (429, None, 1)]
     assert group_failures([]) == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "fields", "totals"),
+    [
+        ((0, 0, 427), {"answered": 345, "failed": 2}, (345, 2)),
+        ((40, 0, 387), {"answered": 60, "failed": 10}, (60, 10)),
+        ((40, 3, 384), {"answered": 40, "failed": 3, "state": JobState.SYNCHRONOUS}, (40, 3)),
+        ((420, 7, 0), {"answered": 420, "failed": 7, "state": JobState.COLLECTED}, (420, 7)),
+    ],
+    ids=["nothing recorded", "a growing output file", "synchronous", "collected"],
+)
+def test_totals_add_the_outcomes_that_only_the_server_has(recorded, fields, totals):
+    scope = ScopeEntry(1, SCOPE, *recorded, 0, 0)
+    job = replace(JOB, requests=427, pending=recorded[2], **fields)
+    assert RequestTotals.of([scope], [job]) == RequestTotals(427, *totals)
