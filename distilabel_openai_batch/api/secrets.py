@@ -27,6 +27,9 @@ _SECRET_NAME = re.compile(
 # A header's name, https://www.rfc-editor.org/rfc/rfc9110#name-tokens
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
+# Tokens of Microsoft Entra ID, which change in a run, and other JSON Web Tokens. https://www.rfc-editor.org/rfc/rfc7519
+_WEB_TOKEN = r"eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*"  # noqa: S105
+
 # Characters of a secret other than the API key: a shorter value is guessed at once, and its mask would garble texts.
 _SHORTEST_SECRET = 4
 
@@ -133,11 +136,11 @@ class Mask:
         }
         longest_first = sorted(spellings, key=lambda spelling: (-len(spelling), spelling))
         # Percent-encodings have digits of either case → ignore the case.
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if spellings else None
+        self._pattern = re.compile("|".join([*map(re.escape, longest_first), _WEB_TOKEN]), re.IGNORECASE)
 
     def __call__(self, text: str) -> str:
         """Return a text with `***` in place of each secret."""
-        return self._pattern.sub(_MASK, text) if self._pattern else text
+        return self._pattern.sub(_MASK, text)
 
 
 def _spellings(secret: str) -> Iterator[str]:

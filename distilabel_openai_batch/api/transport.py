@@ -21,6 +21,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.azure_tokens import PLACEHOLDER_KEY, TokenAuth, TokenProvider
 from distilabel_openai_batch.api.custom_headers import add_environment_headers, merge_headers
 from distilabel_openai_batch.api.redirects import RedirectRefusedError, refuse_redirect
 from distilabel_openai_batch.api.replies import ReplyError
@@ -134,6 +135,7 @@ def sdk_client(
     timeout: float,
     headers: Mapping[str, str] | None = None,
     azure_api_version: str | None = None,
+    token_provider: TokenProvider | None = None,
 ) -> openai.AsyncOpenAI:
     """Create the SDK's client for all calls to one server.
 
@@ -144,6 +146,7 @@ def sdk_client(
         timeout: seconds that the server may be silent.
         headers: sent with every call, besides the headers of `$OPENAI_CUSTOM_HEADERS`.
         azure_api_version: the version of Azure's API; `None` for a server that speaks OpenAI's API.
+        token_provider: returns a token of Microsoft Entra ID for each call, in place of the key; `None` for the key.
 
     Raises:
         InvalidSettingError: the address is no URL, or the variable holds no headers.
@@ -155,10 +158,12 @@ def sdk_client(
     http_client: Any = httpx.AsyncClient(
         timeout=timeout,
         follow_redirects=True,
+        auth=TokenAuth(token_provider) if token_provider else None,
         # Decoded replies have no limit: a megabyte may become a gigabyte → request replies that are not encoded.
         headers={"Accept-Encoding": "identity"},
         event_hooks={"response": [refuse_redirect, limit_reply]},
     )
+    api_key = PLACEHOLDER_KEY if token_provider else api_key
     if azure_api_version:
         assert base_url is not None
         # `azure_endpoint` keeps a trailing slash in 1.x, and `azure_deployment` enters the paths of files and batches

@@ -52,16 +52,21 @@ def estimate(
 def doctor(
     base_url: Annotated[
         str | None,
-        typer.Option("--base-url", envvar="OPENAI_BASE_URL", help="Address of the server.", show_default="OpenAI's"),
+        typer.Option(
+            "--base-url",
+            envvar="OPENAI_BASE_URL",
+            help="Address of the server.",
+            show_default="Azure's in $AZURE_OPENAI_ENDPOINT, else OpenAI's",
+        ),
     ] = None,
     header: HeaderOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
     """Check the versions, the ledger, the base URL, the key, and the server by two small calls that cost nothing."""
     from distilabel_openai_batch.operations.doctor import diagnose
-    from distilabel_openai_batch.operations.server_access import DEFAULT_BASE_URL
+    from distilabel_openai_batch.operations.server_access import default_address
 
-    findings = anyio.run(partial(diagnose, ledger_dir, base_url or DEFAULT_BASE_URL, read_headers(header)))
+    findings = anyio.run(partial(diagnose, ledger_dir, base_url or default_address(), read_headers(header)))
     for finding in findings:
         sign, colour = ("✗ ", "red") if finding.fix else ("✓ ", "green")
         echo(sign, fg=colour, nl=False)

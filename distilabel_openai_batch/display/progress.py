@@ -22,6 +22,9 @@ from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.pricing.run_costs import RunCosts
 from distilabel_openai_batch.text import duration, message_kind, plural, size
 
+# Seconds without a poll that the log announces.
+_LONG_PAUSE_SECONDS = 10.0
+
 # A poll logs the progress if another tenth of the requests is answered, or after five minutes without a line.
 _SECONDS_BETWEEN_LINES = 300.0
 
@@ -75,6 +78,7 @@ class Progress(Observer):
         self._was_storage_full = False
         self._pace = Pace()
         self._logged_tenth = 0
+        self._has_logged_pause = False
         self._logged_at = self._started
 
     def on_requested(self, requests: int) -> None:
@@ -158,6 +162,12 @@ class Progress(Observer):
             self._logger.info(
                 f"⏳ Another process runs batch {batch_id or '(not created yet)'}; waiting for its answers."
             )
+
+    def on_poll_scheduled(self, batch: Batch, seconds: float) -> None:
+        """Log once when the next poll is due, if the log would be silent for long."""
+        if seconds >= _LONG_PAUSE_SECONDS and not self._has_logged_pause:
+            self._has_logged_pause = True
+            self._logger.info(f"⏱️ The server is polled every {duration(seconds)}: the next poll is due then.")
 
     def on_polled(self, batch: Batch) -> None:
         """Log the progress if another tenth of the requests is answered, or after five minutes without a line."""

@@ -185,6 +185,7 @@ class JobWatcher:
         window = _Window(polled_at - min(age, idle_seconds), _count_done(job, batch), self._windows)
         started_at, cancelled_at = polled_at, None
         recorded, detector = batch, EndDetector()
+        self._observer.on_poll_scheduled(batch, self._settings.schedule.interval(age))
         while not (batch := detector.judge(batch)).has_ended:
             if batch.status != "validating":
                 admission.accept()

@@ -86,6 +86,9 @@ class Observer:
             batch_id: the id of its batch; `None` before the batch was created.
         """
 
+    def on_poll_scheduled(self, batch: Batch, seconds: float) -> None:
+        """Receive the seconds until a batch is polled for the first time."""
+
     def on_polled(self, batch: Batch) -> None:
         """Receive the state of a batch after a poll."""
 

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import anyio
 import anyio.to_thread
+import openai
 import orjson
 from anyio.abc import TaskGroup
 
@@ -70,16 +71,21 @@ class Host:
     execution: Callable[[], object] = lambda: None
 
 
-@asynccontextmanager
-async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | None = None) -> AsyncIterator[Session]:
-    """Open a session; its `memory` is that of a run, by default that of the process."""
-    client = sdk_client(
+def _client(settings: SessionSettings) -> openai.AsyncOpenAI:
+    return sdk_client(
         settings.base_url,
         settings.api_key,
         timeout=settings.timeout,
         headers=settings.headers,
         azure_api_version=settings.azure_api_version,
+        token_provider=settings.token_provider,
     )
+
+
+@asynccontextmanager
+async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | None = None) -> AsyncIterator[Session]:
+    """Open a session; its `memory` is that of a run, by default that of the process."""
+    client = _client(settings)
     # A password or a query does not identify a server, and is written to no file.
     scope = host.scope_name(public_address(str(client.base_url)))
     ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, scope)

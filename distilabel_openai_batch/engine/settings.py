@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from distilabel_openai_batch.api.azure_tokens import TokenProvider
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.extra_fields import NO_EXTRA_FIELDS, ExtraFields
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
@@ -148,6 +149,7 @@ class SessionSettings:
         preflight: whether one request of each model is tried before the others are submitted.
         run: the submission that the session takes part in; `None` outside a submission.
         azure_api_version: the version of Azure's API; `None` for servers with OpenAI's API.
+        token_provider: returns a token of Microsoft Entra ID for each call, in place of the key; `None` for the key.
         budget: the limit of spending, for all sessions together.
         retention: the expiry of files on the server.
         extra_fields: extra fields of uploads and creations.
@@ -172,6 +174,7 @@ class SessionSettings:
     preflight: bool = False
     run: SubmissionRun | None = None
     azure_api_version: str | None = None
+    token_provider: TokenProvider | None = field(default=None, repr=False)
     budget: NoBudget = NO_BUDGET
     retention: Retention = DEFAULT_RETENTION
     extra_fields: ExtraFields = NO_EXTRA_FIELDS

@@ -36,7 +36,15 @@ from distilabel_openai_batch.hooks.stopping import LOAD_ERROR_SECONDS
 _NAMES_SECONDS = 5.0
 """Seconds to wait until Ray has released the names of ended actors."""
 
-_SDK_VARIABLES = {"OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_CUSTOM_HEADERS"}
+_SDK_VARIABLES = {
+    "OPENAI_ORG_ID",
+    "OPENAI_PROJECT_ID",
+    "OPENAI_CUSTOM_HEADERS",
+    "AZURE_OPENAI_AD_TOKEN",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+}
 """Variables that the SDK reads when a step is loaded."""
 
 _PROXY_VARIABLES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}

@@ -37,6 +37,7 @@ _DISTILABEL_VERSION = "1.5."
 """Prefix of the distilabel versions whose internals the hooks patch."""
 
 EXTRAS = {
+    "azure": "Microsoft Entra ID on Azure",
     "prices": "costs of answers, and `budget`",
     "ray": "pipelines on Ray",
     "report": "`report`",
@@ -196,6 +197,8 @@ def check_key(address: str, headers: Mapping[str, str] = NO_HEADERS) -> tuple[Fi
         return Finding("key", str(error), _KEY_FIX), None
     except OpenAIBatchError as error:
         return Finding("key", str(error), _source_of_keys(address)), None
+    if access.token_provider:
+        return Finding("key", f"Tokens of Microsoft Entra ID, from {access.key_variable}."), access
     raw = os.environ[access.key_variable]
     if raw != access.key or access.key[0] in "\"'" or not access.key.isascii() or any(map(str.isspace, access.key)):
         text = f"{access.key_variable} has spaces, quotes or non-ASCII characters in it or around it."

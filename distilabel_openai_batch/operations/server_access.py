@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from distilabel_openai_batch.api.addresses import public_address, server_key
+from distilabel_openai_batch.api.azure_addresses import is_versioned_azure_address, read_azure_endpoint
+from distilabel_openai_batch.api.azure_tokens import TokenProvider, environment_token_provider
 from distilabel_openai_batch.api.batches import Batch, EndDetector
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.secrets import clean_key
@@ -22,6 +24,15 @@ from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 """Server address that the SDK uses by default."""
+
+
+def default_address() -> str:
+    """Return the address of the server in the environment: `$OPENAI_BASE_URL`, else Azure's endpoint, else OpenAI's."""
+    if address := os.getenv("OPENAI_BASE_URL", "").strip():
+        return address
+    endpoint = os.getenv("AZURE_OPENAI_ENDPOINT", "").strip()
+    return read_azure_endpoint(endpoint).base_url if endpoint else DEFAULT_BASE_URL
+
 
 NO_HEADERS: Mapping[str, str] = {}
 """Headers of a command without `--header`."""
@@ -48,11 +59,12 @@ class ServerAccess:
 
     Attributes:
         base_url: address of the server, without credentials.
-        key_variable: environment variable that holds the key.
+        key_variable: environment variable that holds the key or the token; `azure-identity` for its credential.
         key: API key.
         azure_api_version: version of Azure's API; `None` for a server with OpenAI's API.
         full_address: address of the server with user, password and query; empty if there are none.
         headers: headers of every call.
+        token_provider: returns a token of Microsoft Entra ID for each call, in place of the key; `None` for the key.
     """
 
     base_url: str
@@ -61,6 +73,7 @@ class ServerAccess:
     azure_api_version: str | None = None
     full_address: str = field(default="", repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    token_provider: TokenProvider | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls, base_url: str, headers: Mapping[str, str] = NO_HEADERS) -> ServerAccess:
@@ -82,15 +95,20 @@ class ServerAccess:
         if full_address == base_url and public_address(own_address).rstrip("/") == base_url.rstrip("/"):
             full_address = own_address
         is_azure = is_azure_address(base_url)
-        variable = "AZURE_OPENAI_API_KEY" if is_azure else "OPENAI_API_KEY"
+        on_azure = is_azure or is_versioned_azure_address(base_url)
+        variable = "AZURE_OPENAI_API_KEY" if on_azure else "OPENAI_API_KEY"
         version = os.getenv("OPENAI_API_VERSION") if is_azure else None
-        if not (key := clean_key(os.getenv(variable, ""), f"The environment variable {variable}")):
+        key = clean_key(os.getenv(variable, ""), f"The environment variable {variable}")
+        tokens = environment_token_provider() if on_azure and not key else None
+        if not (key or tokens):
             raise AuthenticationError(f"There is no key for {base_url}: set the environment variable {variable}.")
         if is_azure and not version:
             raise OpenAIBatchError(
                 f"{base_url} is an Azure server: set the environment variable OPENAI_API_VERSION, such as `2024-10-21`."
             )
-        return cls(base_url, variable, key, version, full_address if full_address != base_url else "", headers)
+        full_address = full_address if full_address != base_url else ""
+        provider, source = tokens or (None, variable)
+        return cls(base_url, source, key, version, full_address, headers, provider)
 
     @asynccontextmanager
     async def open(self, patience: Patience, logger: logging.Logger) -> AsyncIterator[BatchAPI]:
@@ -106,6 +124,7 @@ class ServerAccess:
             timeout=_TIMEOUT_SECONDS,
             headers=self.headers,
             azure_api_version=self.azure_api_version,
+            token_provider=self.token_provider,
         ) as client:
             yield BatchAPI(client, patience, logger)
 

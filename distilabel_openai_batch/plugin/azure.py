@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated
 
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
 
+from distilabel_openai_batch.api.azure_addresses import read_azure_endpoint
+from distilabel_openai_batch.api.azure_tokens import TOKEN_VARIABLE, TokenProvider, environment_token_provider
 from distilabel_openai_batch.api.retention import LONGEST_SECONDS
 from distilabel_openai_batch.engine.settings import SessionSettings
-from distilabel_openai_batch.errors import MissingSettingError
+from distilabel_openai_batch.errors import InvalidSettingError, MissingSettingError
 from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
 from distilabel_openai_batch.plugin.public_class import public_class
 
@@ -56,8 +59,8 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
     base_url: RuntimeParameter[str] | None = Field(
         default_factory=lambda: os.getenv(_ENDPOINT),
         description=(
-            "Endpoint of the Azure OpenAI resource, for example `https://my-resource.openai.azure.com`. Defaults to"
-            " `$AZURE_OPENAI_ENDPOINT`."
+            "Endpoint of the Azure OpenAI resource, for example `https://my-resource.openai.azure.com`; the address"
+            " with `/openai/v1/` and the portal's target URI are read too. Defaults to `$AZURE_OPENAI_ENDPOINT`."
         ),
     )
     api_key: RuntimeParameter[SecretStr] | None = Field(
@@ -66,7 +69,10 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
     )
     api_version: RuntimeParameter[str] | None = Field(
         default_factory=lambda: os.getenv(_API_VERSION),
-        description="Version of Azure's API, for example `2024-10-21`. Defaults to `$OPENAI_API_VERSION`.",
+        description=(
+            "Version of Azure's API, for example `2024-10-21`. An address with `/openai/v1/` needs none, and a target"
+            " URI has its own. Defaults to `$OPENAI_API_VERSION`."
+        ),
     )
     max_requests_per_job: RuntimeParameter[PositiveInt] = Field(
         default=100_000,
@@ -99,33 +105,71 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
         ),
     )
 
+    azure_ad_token_provider: Callable[[], str] | None = Field(
+        default=None,
+        exclude=True,
+        repr=False,
+        description=(
+            "Function that returns a valid token of Microsoft Entra ID before each call, in place of the key. In a"
+            " pipeline, define the function at the top level of a module or script: a step's process imports it."
+            " `None`: the key, else `$AZURE_OPENAI_AD_TOKEN`, else azure-identity's default credential (extra `azure`),"
+            " which renews its tokens."
+        ),
+    )
+
     _base_url_env_var: str = PrivateAttr(_ENDPOINT)
     _api_key_env_var: str = PrivateAttr(_API_KEY)
 
-    def load(self) -> None:
-        """Prepare the calls to the server; no call is made yet.
+    def check_access(self) -> None:
+        """Check the endpoint, the version of the API, the deployment, and that there is a key or a token.
 
         Raises:
-            MissingSettingError: the endpoint, the API key or the API version is missing.
-            ValueError: the API does not support `structured_output` as given.
+            MissingSettingError: the endpoint, the API version, or both key and token are missing.
+            InvalidSettingError: the address names another deployment than `model`.
         """
-        for name, variable in (("base_url", _ENDPOINT), ("api_version", _API_VERSION)):
-            if not getattr(self, name):
-                raise MissingSettingError(
-                    f"{type(self).__name__} has no `{name}`. Set the environment variable {variable}"
-                    f" (`export {variable}=…`), or pass `{name}=…`."
-                )
-        super().load()
+        if not self.base_url:
+            raise self._missing("base_url", _ENDPOINT)
+        endpoint = read_azure_endpoint(self.base_url)
+        if not (endpoint.is_versioned or self.api_version or endpoint.api_version):
+            raise self._missing("api_version", _API_VERSION)
+        if endpoint.deployment not in (None, self.model):
+            raise InvalidSettingError(
+                f"The address names the deployment `{endpoint.deployment}`, and `model` is `{self.model}`. Write"
+                f' `model="{endpoint.deployment}"`, or the address of the resource alone.'
+            )
+        if not (self._key() or self._find_token_provider()):
+            raise MissingSettingError(
+                f"{type(self).__name__} has no API key. Set the environment variable {_API_KEY} (`export {_API_KEY}=…`)"
+                f", or pass `api_key=…`. For Microsoft Entra ID install the extra `azure` and log in (`az login`), pass"
+                f" `azure_ad_token_provider=…`, or set {TOKEN_VARIABLE}."
+            )
+
+    def _missing(self, name: str, variable: str) -> MissingSettingError:
+        return MissingSettingError(
+            f"{type(self).__name__} has no `{name}`. Set the environment variable {variable}"
+            f" (`export {variable}=…`), or pass `{name}=…`."
+        )
+
+    def _find_token_provider(self) -> TokenProvider | None:
+        """Return the provider of tokens; `None` if the key is used, or if there is neither key nor token.
+
+        A provider that the user passes comes before a key, which may come from the environment.
+        """
+        if self.azure_ad_token_provider or self._key():
+            return self.azure_ad_token_provider
+        found = environment_token_provider()
+        return found[0] if found else None
 
     def session_settings(self) -> SessionSettings:
-        """Build the settings of a session with Azure's address, API version and open-ended window."""
+        """Build the settings of a session with Azure's address, API version, credential and open-ended window."""
         settings = super().session_settings()
-        address, mark, query = str(self.base_url).strip().partition("?")
+        # With or without a slash at its end, the endpoint is the same server → requests keep their digests.
+        endpoint = read_azure_endpoint(self.base_url or "")
         return replace(
             settings,
-            # With or without a slash at its end, the endpoint is the same server → requests keep their digests.
-            base_url=f"{address.rstrip('/')}/openai{mark}{query}",
-            azure_api_version=self.api_version,
-            # Azure aims at 24 hours and lets longer jobs go on → they are not cancelled.
+            base_url=endpoint.base_url,
+            azure_api_version=None if endpoint.is_versioned else self.api_version or endpoint.api_version,
+            token_provider=self._find_token_provider(),
+            # A gateway's host may hide Azure, which lets jobs go on after their window → they are not cancelled.
             jobs=replace(settings.jobs, window_binds=False),
         )

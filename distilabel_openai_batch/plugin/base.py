@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -22,9 +22,12 @@ from distilabel.constants import SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
 from pydantic import (
     PrivateAttr,
+    SecretStr,
 )
 
 from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.azure_addresses import check_azure_address, is_azure_host
+from distilabel_openai_batch.api.azure_tokens import PLACEHOLDER_KEY
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
 from distilabel_openai_batch.api.extra_fields import ExtraFields
 from distilabel_openai_batch.api.retention import Retention
@@ -52,6 +55,9 @@ T = TypeVar("T")
 class BatchClient(BatchFields):
     """Base of an `LLM` or an `Embeddings` whose requests go through the Batch API: fields and sessions."""
 
+    if TYPE_CHECKING:
+        api_key: SecretStr | None
+
     _sessions: SessionPool | None = PrivateAttr(None)
     _run: SubmissionRun | None = PrivateAttr(None)
     _observer_factories: tuple[ObserverFactory, ...] = PrivateAttr(())
@@ -65,15 +71,16 @@ class BatchClient(BatchFields):
             InvalidSettingError: the API key, a header, the base URL or a number cannot be used.
             BudgetError: `budget` is set, and the price of the model is unknown.
         """
-        if not (self.api_key and self.api_key.get_secret_value().strip()):
-            variable = self._api_key_env_var
-            raise MissingSettingError(
-                f"{type(self).__name__} has no API key. Set the environment variable {variable}"
-                f" (`export {variable}=…`), or pass `api_key=…`."
-            )
+        self.check_access()
         settings = self.session_settings()
         split_query(settings.base_url)
-        super().load()
+        key = self.api_key
+        # distilabel's clients, which this package does not use, require a key.
+        self.api_key = key or SecretStr(PLACEHOLDER_KEY)
+        try:
+            super().load()
+        finally:
+            self.api_key = key
         name_step(escape_log_lines(self._logger))
         if self.budget is not None and (self._run is None or self._run.submits):
             budget = Budget(self.budget, public_address(settings.base_url or ""))
@@ -89,6 +96,25 @@ class BatchClient(BatchFields):
             execution=current_execution,
         )
         self.use_sessions(SessionPool(settings, host))
+
+    def check_access(self) -> None:
+        """Check that the server's address can be used, and that there is a key.
+
+        Raises:
+            MissingSettingError: the API key is missing.
+            InvalidSettingError: the address is one of Azure that needs `AzureOpenAIBatchLLM`.
+        """
+        if not self._key():
+            variable = self._api_key_env_var
+            raise MissingSettingError(
+                f"{type(self).__name__} has no API key. Set the environment variable {variable}"
+                f" (`export {variable}=…`), or pass `api_key=…`."
+            )
+        check_azure_address(self.base_url)
+
+    def _key(self) -> str:
+        """Return the API key without white space around it; empty if there is none."""
+        return self.api_key.get_secret_value().strip() if self.api_key else ""
 
     def join_submission(self, run: SubmissionRun) -> None:
         """Make the client part of a submission. Call this before `load`.
@@ -145,7 +171,7 @@ class BatchClient(BatchFields):
         wait = self._run.waits if self._run else wait
         return SessionSettings(
             base_url=self.base_url,
-            api_key=clean_key(self.api_key.get_secret_value(), f"The API key of {type(self).__name__}"),
+            api_key=clean_key(self._key(), f"The API key of {type(self).__name__}"),
             headers=clean_headers(self.default_headers),
             timeout=self.timeout,
             patience=Patience(retries=self.max_retries),
@@ -159,6 +185,8 @@ class BatchClient(BatchFields):
                 metadata={**_metadata(), **(self.batch_metadata or {})},
                 wait=wait,
                 delete_files=self.delete_files,
+                # Azure aims at 24 hours and lets longer jobs go on → they are not cancelled.
+                window_binds=not is_azure_host(self.base_url),
             ),
             ledger_dir=files.ledger_directory(self.ledger_dir),
             reuse_answers=self.reuse_answers or self._run is not None,

@@ -24,6 +24,8 @@ _AZURE_CODES = {
 }
 # Azure expects the name of the deployment in the path of a synchronous call, and in no other path.
 _DEPLOYMENT = re.compile(r"^/deployments/[^/]+(?=/(chat/completions|completions|embeddings)$)")
+# A token is a JSON Web Token.
+_TOKEN_OF_ENTRA_ID = b"Bearer eyJ"
 _FILE_IDS = ("output_file_id", "error_file_id")
 # Fields that compatible servers leave out, besides most timestamps.
 _OPTIONAL_FIELDS = ("usage", "model", "errors")
@@ -36,8 +38,11 @@ class Dialect(BaseModel):
 
     azure: bool = Field(
         default=False,
-        description="Expect paths under `/openai` with an `api-version`, the key in `api-key`, and endpoints without "
-        "`/v1`; report Azure's error codes.",
+        description="Expect paths under `/openai` with an `api-version`, the key in `api-key` or a token of Entra ID, "
+        "and endpoints without `/v1`; report Azure's error codes.",
+    )
+    azure_versioned: bool = Field(
+        default=False, description="With `azure`: expect paths under `/openai/v1`, and endpoints with `/v1`."
     )
     expires: bool = Field(default=True, description="End a batch when its completion window closes.")
     token_limit_at_once: bool = Field(
@@ -103,19 +108,25 @@ class Dialect(BaseModel):
             scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
         if not self.azure or scope["type"] != "http" or path.startswith("/sandbox"):
             return scope
-        if not path.startswith("/openai/") or b"api-version" not in parse_qs(scope["query_string"]):
+        # https://learn.microsoft.com/azure/foundry/openai/latest: below `/openai/v1` no `api-version` is required.
+        prefix = "/openai/v1/" if self.azure_versioned else "/openai/"
+        has_version = self.azure_versioned or b"api-version" in parse_qs(scope["query_string"])
+        if not path.startswith(prefix) or not has_version:
             return {**scope, "path": f"/nowhere{path}"}
-        openai_path = "/v1" + _DEPLOYMENT.sub("", path.removeprefix("/openai"))
+        openai_path = "/v1/" + path.removeprefix(prefix)
+        if not self.azure_versioned:
+            openai_path = "/v1" + _DEPLOYMENT.sub("", path.removeprefix("/openai"))
         headers = [
             (b"authorization", b"Bearer " + value) if name == b"api-key" else (name, value)
             for name, value in scope["headers"]
-            if name != b"authorization"
+            if name != b"authorization" or self.azure_versioned or value.startswith(_TOKEN_OF_ENTRA_ID)
         ]
         return {**scope, "path": openai_path, "headers": headers}
 
     def openai_endpoint(self, endpoint: Any) -> Any:
         """Return OpenAI's name of an endpoint; an endpoint that the server does not offer gives an unknown name."""
-        return f"/v1{endpoint}" if self.azure and isinstance(endpoint, str) else endpoint
+        has_no_version = self.azure and not self.azure_versioned
+        return f"/v1{endpoint}" if has_no_version and isinstance(endpoint, str) else endpoint
 
     def new_id(self, prefix: str) -> str:
         """Return a new, unique id."""
@@ -201,20 +212,24 @@ def _replace_codes(errors: dict[str, Any] | None, codes: dict[str, str]) -> dict
     return errors | {"data": [error | {"code": codes.get(error["code"], error["code"])} for error in errors["data"]]}
 
 
+_AZURE = Dialect(
+    azure=True,
+    expires=False,
+    token_limit_at_once=True,
+    pending_seconds=0.2,
+    min_expiry_seconds=1_209_600,
+    max_kept_files=500,
+    null_endpoint=True,
+    both_files=True,
+    empty_ids=True,
+)
+
 DIALECTS = {
     "openai": Dialect(),
     # https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
-    "azure": Dialect(
-        azure=True,
-        expires=False,
-        token_limit_at_once=True,
-        pending_seconds=0.2,
-        min_expiry_seconds=1_209_600,
-        max_kept_files=500,
-        null_endpoint=True,
-        both_files=True,
-        empty_ids=True,
-    ),
+    "azure": _AZURE,
+    # https://learn.microsoft.com/azure/foundry/openai/latest
+    "azure-v1": _AZURE.model_copy(update={"azure_versioned": True}),
     # Observed on release 0.8.0.
     "aibrix": Dialect(
         file_status="uploaded",

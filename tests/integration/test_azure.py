@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +18,9 @@ from distilabel_openai_batch import (
     AuthenticationError,
     AzureOpenAIBatchLLM,
     BatchFailedError,
+    InvalidSettingError,
+    MissingSettingError,
+    OpenAIBatchEmbeddings,
     OpenAIBatchLLM,
     RunError,
 )
@@ -32,6 +36,7 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Settings
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
+from tests.support.commands import run_command
 from tests.support.environment import API_KEY, load_as_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(8)]
@@ -257,3 +262,99 @@ def test_synchronous_requests_go_to_the_deployment(sandbox):
     books = sandbox.books()
     assert (books.sync, books.batches) == (len(QUESTIONS), [])
     assert generations == synchronous_answers()
+
+
+# Addresses and tokens
+
+TOKENS = [f"eyJ{'a' * 20}.{'b' * 20}.{number}" for number in (1, 2)]
+
+
+class Tokens:
+    """Provider of the token that is valid now."""
+
+    def __init__(self) -> None:
+        self.token = TOKENS[0]
+
+    def __call__(self) -> str:
+        return self.token
+
+
+def pasted_addresses(root: str) -> dict[str, tuple[str, str]]:
+    """Return the dialect and the address of each form."""
+    return {
+        "resource": ("azure", root),
+        "target URI": ("azure", f"{root}/openai/deployments/a-deployment/chat/completions?api-version=2024-10-21"),
+        "newer API": ("azure-v1", f"{root}/openai/v1/"),
+        "target URI of the newer API": ("azure-v1", f"{root}/openai/v1/chat/completions"),
+    }
+
+
+@pytest.mark.parametrize("form", pasted_addresses(""))
+@pytest.mark.parametrize("has_key", [True, False], ids=["key", "token"])
+def test_each_pasted_address_works_with_a_key_and_with_a_token(azure, monkeypatch, form, has_key):
+    dialect, address = pasted_addresses(azure.base_url.removesuffix("/v1"))[form]
+    azure.reset(Settings(dialect=dialect, api_keys=[API_KEY if has_key else TOKENS[0]]))
+    if form != "resource":
+        monkeypatch.delenv("OPENAI_API_VERSION")
+    if not has_key:
+        monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+        monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", TOKENS[0])
+    assert None not in [generations[0] for generations in generate_in_new_process(base_url=address)]
+    assert len(azure.books().batches) == 1
+
+
+def test_a_token_that_expires_during_a_job_is_renewed(azure, monkeypatch):
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    tokens = Tokens()
+    azure.reset(Settings(dialect="azure", api_keys=TOKENS[:1], in_progress_seconds=3_600.0))
+    with ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(generate_in_new_process, azure_ad_token_provider=tokens, max_poll_interval=0.1)
+        while not azure.books().batches and not answering.done():
+            time.sleep(0.01)
+        tokens.token = TOKENS[1]
+        azure.configure(api_keys=TOKENS[1:], in_progress_seconds=0.0)
+        assert None not in [generations[0] for generations in answering.result()]
+    assert len(azure.books().batches) == 1
+
+
+def test_an_address_of_another_deployment_is_an_error(azure):
+    address = azure.base_url.replace("/v1", "/openai/deployments/another/chat/completions?api-version=1")
+    with pytest.raises(InvalidSettingError, match='Write `model="another"`, or the address of the resource alone'):
+        generate_in_new_process(base_url=address)
+    assert azure.calls() == []
+
+
+def test_without_key_and_token_the_error_names_each_way(azure, monkeypatch):
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
+    with pytest.raises(MissingSettingError, match=r"AZURE_OPENAI_API_KEY.*extra `azure`.*AZURE_OPENAI_AD_TOKEN"):
+        generate_in_new_process()
+
+
+def test_the_command_line_uses_a_token(azure, monkeypatch):
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY")
+    monkeypatch.setenv("AZURE_OPENAI_AD_TOKEN", TOKENS[0])
+    azure.reset(Settings(dialect="azure", api_keys=TOKENS[:1], in_progress_seconds=3_600.0))
+    with pytest.raises(Exception, match="batch_"):
+        generate_in_new_process(wait=False)
+    assert run_command("jobs", "--look").exit_code == 0
+    output = run_command("doctor").output
+    assert "✓ key: Tokens of Microsoft Entra ID, from AZURE_OPENAI_AD_TOKEN." in output
+    assert "✓ batches" in output
+
+
+def test_the_log_says_once_when_the_first_poll_is_due(azure, caplog):
+    azure.configure(in_progress_seconds=3_600.0)
+    with caplog.at_level("INFO"), pytest.raises(Exception, match="batch_"):
+        generate_in_new_process(wait=False)
+    assert "next poll is due" not in caplog.text
+    assert generate_in_new_process(min_poll_interval=60.0, deadline=0.2)
+    assert caplog.text.count("⏱️ The server is polled every 1 min 00 s") == 1
+
+
+@pytest.mark.parametrize("host", ["mine.openai.azure.com", "mine.cognitiveservices.azure.com"])
+def test_no_class_cancels_a_job_on_azure_when_its_window_closes(host):
+    for model in (OpenAIBatchLLM, OpenAIBatchEmbeddings):
+        client = model(model="a-deployment", base_url=f"https://{host}/openai/v1/", api_key="sk-unused")
+        assert not client.session_settings().jobs.window_binds
+    assert OpenAIBatchLLM(model="m", base_url="https://api.openai.com/v1").session_settings().jobs.window_binds

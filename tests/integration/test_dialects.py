@@ -17,7 +17,7 @@ FAILURE = RequestFailure(contains="number 7.", message="No sevens.", endpoint="b
 
 # The servers' dialects, and each difference from OpenAI alone.
 DIALECTS_BY_NAME = {
-    **{name: dialect for name, dialect in DIALECTS.items() if name != "azure"},
+    **{name: dialect for name, dialect in DIALECTS.items() if not dialect.azure},
     "upper-case statuses": Dialect(upper_case_statuses=True),
     "unknown first status": Dialect(first_status="SCHEDULING"),
     "final status `succeeded`": Dialect(completed_status="succeeded"),

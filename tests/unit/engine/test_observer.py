@@ -103,7 +103,15 @@ def make_calls(requests: int = 3) -> list[APICall]:
 
 async def test_events_of_a_run_in_their_order(observe):
     recorder, outcomes = await observe(make_calls())
-    assert recorder.names == ["requested", "job_created", "polled", "collected", "answered", "finished"]
+    assert recorder.names == [
+        "requested",
+        "job_created",
+        "poll_scheduled",
+        "polled",
+        "collected",
+        "answered",
+        "finished",
+    ]
     assert all(isinstance(outcome, Answer) for outcome in outcomes)
     [(batch, shard)] = recorder.arguments("job_created")
     [(ended, results)] = recorder.arguments("collected")

@@ -90,8 +90,9 @@ def test_an_address_that_ends_in_openai_is_azures_unless_a_version_precedes(monk
     monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
     monkeypatch.setenv("OPENAI_API_VERSION", "2024-10-21")
     assert is_azure_address(address) is is_azure
+    on_azure = is_azure or "azure.com" in address
     assert ServerAccess.from_environment(address).key_variable == (
-        "AZURE_OPENAI_API_KEY" if is_azure else "OPENAI_API_KEY"
+        "AZURE_OPENAI_API_KEY" if on_azure else "OPENAI_API_KEY"
     )
 
 
