@@ -188,15 +188,20 @@ def report(
 @app.command()
 def failures(
     scope: OptionalScopeArgument = None,
+    every: Annotated[bool, typer.Option("--all", help="List the failures of earlier runs too.")] = False,
     as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each failed request.")] = False,
     base_url: BaseUrlOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """List the failed requests of the ledger by reason, the most frequent reason first."""
+    """List the failed requests of each scope's last run by reason, the most frequent reason first.
+
+    A failed request of an earlier run is no part of the last run: the last run would have submitted it again.
+    """
     from distilabel_openai_batch.display.tables import reasons_table
 
     reader = open_reader(ledger_dir)
-    entries = reader.failures(select_scopes(reader, scope, base_url))
+    failed = list(reader.failures(select_scopes(reader, scope, base_url)))
+    entries = [failure for failure in failed if every or failure.is_of_last_run]
     if as_jsonl:
         for failure in entries:
             fields = asdict(failure) | {"scope": failure.scope.label, "base_url": failure.scope.base_url}
@@ -205,6 +210,8 @@ def failures(
         print_table(reasons_table, by_reason)
     else:
         echo("No failed requests.")
+    if earlier := len(failed) - len(entries):
+        echo(f"Earlier runs had {plural(earlier, 'failed request')} more: `failures --all` lists all.", err=True)
 
 
 @app.command()

@@ -28,7 +28,7 @@ from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 _ID_END = 8
 
 # Below this width a message beside a column of custom_ids would break into one line for each word.
-_STACKING_WIDTH = 110
+_STACKING_WIDTH = 124
 
 
 def format_cost(cost: Cost | None) -> tuple[str, str]:
@@ -170,17 +170,18 @@ def reasons_table(reasons: Iterable[FailureReason], width: int = UNLIMITED_WIDTH
 
     Args:
         reasons: the reasons in the order of the rows.
-        width: the number of terminal columns; in a narrow terminal the `custom_id`s stand below the message.
+        width: the number of terminal columns; in a narrow terminal the time stands below the code, and the `custom_id`s
+            stand below the message.
     """
     is_stacked = width < _STACKING_WIDTH
-    names = ("code", *(["first message\nfirst custom_ids"] if is_stacked else ["first message", "first custom_ids"]))
-    table = create_table(*number_columns("requests", "status"), *text_columns(*names))
+    names = ("code", "last", "first message", "first custom_ids")
+    stacked_names = ("code\nlast", "first message\nfirst custom_ids")
+    table = create_table(
+        *number_columns("requests", "status"), *text_columns(*(stacked_names if is_stacked else names))
+    )
     for reason in reasons:
+        code, last = markup(reason.code or "–"), short_time(reason.last_at)
         message, custom_ids = markup(reason.message), "\n".join(map(markup, reason.custom_ids))
-        table.add_row(
-            f"{reason.count:,}",
-            str(reason.status_code or "–"),
-            markup(reason.code or "–"),
-            *([f"{message}\n{custom_ids}"] if is_stacked else [message, custom_ids]),
-        )
+        cells = [f"{code}\n{last}", f"{message}\n{custom_ids}"] if is_stacked else [code, last, message, custom_ids]
+        table.add_row(f"{reason.count:,}", str(reason.status_code or "–"), *cells)
     return table

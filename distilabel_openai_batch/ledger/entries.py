@@ -199,6 +199,8 @@ class FailureEntry:
         code: the API's error code.
         message: the API's error message.
         attempts: the number of jobs that have held the request; 0 for a row that no request was sent for.
+        failed_at: the moment at which the last of these jobs ended, in seconds since the epoch.
+        is_of_last_run: whether the last run of the scope that had a job also had this job.
     """
 
     scope: ScopeName
@@ -208,6 +210,8 @@ class FailureEntry:
     code: str | None
     message: str
     attempts: int
+    failed_at: float = 0.0
+    is_of_last_run: bool = True
 
 
 @dataclass(slots=True)
@@ -219,6 +223,7 @@ class FailureReason:
         message: the message of the first failure.
         custom_ids: the `custom_id`s of the first three failures.
         count: the number of failures.
+        last_at: the moment of the latest failure, in seconds since the epoch.
     """
 
     status_code: int | None
@@ -226,6 +231,7 @@ class FailureReason:
     message: str
     custom_ids: list[str] = field(default_factory=list)
     count: int = 0
+    last_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +256,7 @@ def group_failures(failures: Iterable[FailureEntry]) -> list[FailureReason]:
         codes = (failure.status_code, failure.code)
         reason = found.setdefault(codes, FailureReason(*codes, failure.message))
         reason.count += 1
+        reason.last_at = max(reason.last_at, failure.failed_at)
         if len(reason.custom_ids) < _CUSTOM_IDS_LISTED:
             reason.custom_ids.append(failure.custom_id)
     return sorted(found.values(), key=lambda reason: -reason.count)

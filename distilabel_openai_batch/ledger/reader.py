@@ -100,10 +100,16 @@ _SCOPES = """
 
 _FAILURES = """
     SELECT requests.id, custom_id, batch_id, iif(rejections.request, NULL, status_code),
-        iif(rejections.request, rejections.code, requests.code), coalesce(rejections.error, requests.error), attempts
+        iif(rejections.request, rejections.code, requests.code), coalesce(rejections.error, requests.error), attempts,
+        max(intended_at, coalesce(ended_at, 0)), owner
     FROM requests JOIN jobs ON jobs.id = job LEFT JOIN rejections ON rejections.request = requests.id
     WHERE requests.scope = ? AND requests.id > ? AND (requests.state = 'failed' OR rejections.request IS NOT NULL)
     ORDER BY requests.id LIMIT ?
+"""
+
+# A run takes over the open jobs of a dead run → the moment of the end counts, not the order of the jobs.
+_LAST_RUN = """
+    SELECT owner FROM jobs WHERE scope = ? ORDER BY max(intended_at, coalesce(ended_at, 0)) DESC, id DESC LIMIT 1
 """
 
 _ANSWERS = """
@@ -193,9 +199,12 @@ class LedgerReader:
             LedgerError: the file cannot be read.
         """
         for scope in scopes:
-            for custom_id, batch_id, status_code, code, message, attempts in self._query_in_parts(_FAILURES, scope):
+            last_run = self._query(_LAST_RUN, (scope.id,))
+            for row in self._query_in_parts(_FAILURES, scope):
+                custom_id, batch_id, status_code, code, message, attempts, failed_at, owner = row
+                message, is_latest = message or "no message", (owner,) in last_run
                 yield FailureEntry(
-                    scope.name, custom_id, batch_id, status_code, code, message or "no message", attempts
+                    scope.name, custom_id, batch_id, status_code, code, message, attempts, failed_at, is_latest
                 )
 
     def answers(self, scope: ScopeEntry) -> Iterator[AnswerEntry]:

@@ -164,7 +164,7 @@ def test_an_unknown_batch_is_an_error_that_lists_the_known_batches(directory):
 
 def test_failures_groups_requests_by_reason(directory):
     output = run_command("failures").stdout
-    assert re.search(r"1 +400 +bad_prompt +No threes, please\. +[0-9a-f]{32}-0", output)
+    assert re.search(r"1 +400 +bad_prompt +\d\d-\d\d \d\d:\d\d +No threes, please\. +[0-9a-f]{32}-0", output)
     assert re.search(r"1 +422 .*No nines\.", output)
 
 

@@ -265,3 +265,35 @@ def test_end_of_a_batch_id_must_be_unambiguous(tmp_path):
     result = run_command("show", "0001", "--ledger-dir", tmp_path)
     assert result.exit_code == 1
     assert "Several batches end with 0001" in result.stderr
+
+
+@pytest.fixture
+def failures_of_two_runs(tmp_path):
+    """Return the directory of a ledger with one failure of the last run, and two of the run before."""
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope("pipeline", "task")
+        last = writer.job(scope, 0.0, requests=2, answered=1, failures=[(400, "new", "It is new.")])
+        writer.job(scope, 60.0, requests=3, answered=1, failures=[(400, "old", "It is old.")], took=60.0)
+        # The last run continued the first job of the run before, which ended last.
+        writer._database.execute("UPDATE jobs SET owner = 'last' WHERE id = ?", (last,))
+    return tmp_path
+
+
+def test_failures_lists_the_last_run_and_counts_the_others(failures_of_two_runs):
+    result = run_command("failures", "--ledger-dir", failures_of_two_runs)
+    _, line, *_ = result.stdout.splitlines()
+    assert line.split()[:3] == ["1", "400", "new"]
+    assert "It is old." not in result.stdout
+    assert "Earlier runs had 2 failed requests more" in result.stderr
+
+
+def test_failures_of_all_runs(failures_of_two_runs):
+    result = run_command("failures", "--all", "--jsonl", "--ledger-dir", failures_of_two_runs)
+    failures = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(failure["code"], failure["is_of_last_run"]) for failure in failures] == [
+        ("new", True),
+        ("old", False),
+        ("old", False),
+    ]
+    assert all(failure["failed_at"] > 0 for failure in failures)
+    assert result.stderr == ""
