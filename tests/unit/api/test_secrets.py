@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilabel_openai_batch.api.addresses import public_address
@@ -95,6 +95,7 @@ SECRETS = st.text(min_size=8, max_size=40)
 
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS.keys())
+@settings(deadline=None)
 @given(secret=SECRETS)
 def test_a_secret_is_masked_in_every_encoding(encode, secret):
     quoted = encode(secret)
