@@ -372,7 +372,7 @@ def test_a_lost_reply_to_the_creation_is_logged(sandbox, caplog):
 def test_a_batch_that_never_ends_is_cancelled_and_its_answers_are_used(sandbox, monkeypatch):
     """A batch is cancelled an hour after its window closed; the other requests are submitted again."""
     monkeypatch.setattr(job_watcher, "_OVERDUE_SECONDS", 0.2)
-    sandbox.configure(window_seconds=0.3)
+    sandbox.configure(window_seconds=1.0)
     sandbox.add_fault(BatchFault(kind="never_finish"))
     sandbox.add_fault(Fault(call="batches.cancel", kind="status", status=500))
 
