@@ -26,7 +26,13 @@ from distilabel_openai_batch.hooks.dataset_files import rewrite_dataset
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_flow import RowFlow
 from distilabel_openai_batch.hooks.row_storage import read_stored_batches, rows_directory
-from distilabel_openai_batch.hooks.stopping import interruption, running_pipelines, stop_log_listener, terminate_pool
+from distilabel_openai_batch.hooks.stopping import (
+    end_pool,
+    interruption,
+    running_pipelines,
+    stop_log_listener,
+    terminate_pool,
+)
 
 _COMPLETE = "distilabel_openai_batch.complete"
 """A file in the directory of a pipeline's execution: the dataset is complete, and distilabel's cache can be used."""
@@ -53,6 +59,8 @@ def _teardown(original: Any, self: Any) -> None:
             self._exception = None
         if self._openai_batch_signal is not None:
             self._exception = interruption(self._openai_batch_signal)
+    elif isinstance(self, Pipeline):
+        end_pool(self)
     try:
         original(self)
         if stopped or self._exception:

@@ -349,6 +349,20 @@ def terminate_pool(pipeline: Any) -> None:
             process.kill()
 
 
+def end_pool(pipeline: Any) -> None:
+    """Let the steps' processes end by themselves, for a second at most.
+
+    distilabel terminates them as soon as the steps have ended: a process that is writing its last log lines dies with
+    the lock of the log's queue, and the pipeline waits for that queue for ever.
+    """
+    if pipeline._pool is None:
+        return
+    pipeline._pool.close()
+    deadline = time.monotonic() + _POOL_SECONDS
+    for process in list(pipeline._pool._pool):
+        process.join(timeout=max(0.0, deadline - time.monotonic()))
+
+
 def stop_log_listener() -> None:
     """Stop distilabel's log listener, which distilabel stops only where `run` returns a dataset.
 
