@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from functools import partial
 from typing import Any, cast
 from uuid import UUID
 
@@ -122,10 +123,23 @@ def _encode_items(values: Any) -> list[Any]:
 
 
 def _encode_time(value: Any) -> list[Any]:
-    # `fromisoformat` reads no name of a time zone.
-    if value.tzinfo is not None and type(value.tzinfo) is not timezone:
-        raise UnsupportedValueError(f"the time zone {value.tzinfo!r}")
-    return [value.isoformat(), value.fold]
+    offset = None
+    if value.tzinfo is not None:
+        # Only a fixed offset without a name is read as it was.
+        offset = _encode_duration(value.tzinfo.utcoffset(None)) if type(value.tzinfo) is timezone else []
+        if not offset or repr(timezone(timedelta(*offset))) != repr(value.tzinfo):
+            raise UnsupportedValueError(f"the time zone {value.tzinfo!r}")
+    return [value.replace(tzinfo=None).isoformat(), value.fold, offset]
+
+
+def _decode_time(read: Callable[[str], Any], value: Any) -> Any:
+    text, fold, offset = value
+    zone = None if offset is None else timezone(timedelta(*offset))
+    return read(text).replace(tzinfo=zone, fold=fold)
+
+
+def _encode_duration(value: Any) -> list[int]:
+    return [value.days, value.seconds, value.microseconds]
 
 
 def _decode_array(value: Any) -> Any:
@@ -146,7 +160,7 @@ _ENCODERS: dict[type, Callable[[Any], Any]] = {
     date: date.isoformat,
     datetime: _encode_time,
     time: _encode_time,
-    timedelta: lambda value: [value.days, value.seconds, value.microseconds],
+    timedelta: _encode_duration,
     Decimal: str,
     UUID: str,
 }
@@ -161,8 +175,8 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "frozenset": lambda items: frozenset(map(_decode, items)),
     "bytes": base64.b64decode,
     "date": date.fromisoformat,
-    "datetime": lambda value: datetime.fromisoformat(value[0]).replace(fold=value[1]),
-    "time": lambda value: time.fromisoformat(value[0]).replace(fold=value[1]),
+    "datetime": partial(_decode_time, datetime.fromisoformat),
+    "time": partial(_decode_time, time.fromisoformat),
     "timedelta": lambda value: timedelta(*value),
     "Decimal": Decimal,
     "UUID": UUID,
