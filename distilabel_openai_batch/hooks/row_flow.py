@@ -162,8 +162,14 @@ class RowFlow:
 
 
 def _find_ancestors(dag: Any, name: str) -> set[str]:
-    predecessors = set(dag.get_step_predecessors(name))
-    return predecessors.union(*(_find_ancestors(dag, predecessor) for predecessor in predecessors))
+    """Return the names of all steps before a step."""
+    ancestors: set[str] = set()
+    unvisited = [name]
+    while unvisited:
+        found = set(dag.get_step_predecessors(unvisited.pop())) - ancestors
+        ancestors |= found
+        unvisited += found
+    return ancestors
 
 
 def _flow_of(pipeline: Any) -> RowFlow | None:
