@@ -616,11 +616,11 @@ def test_no_color_turns_off_colours_in_a_terminal(directory):
 
 def test_doctor_lists_missing_extras_without_a_problem(sandbox, monkeypatch):
     extras = re.findall(r"^(\w+) = ", (ROOT / "pyproject.toml").read_text().split("optional-dependencies]\n")[1], re.M)
-    assert set(doctor.EXTRAS) == set(extras[:4])
+    assert set(doctor.EXTRAS) == set(extras[:5])
     monkeypatch.setattr(doctor, "is_installed", lambda package: package not in ("genai-prices", "ray"))
     result = run_command("doctor")
     assert result.exit_code == 0
-    assert "✓ extras: report, sandbox; not installed:\n" in result.stdout
+    assert "✓ extras: azure, report, sandbox; not installed:\n" in result.stdout
     for extra in ("prices", "ray"):
         assert re.search(rf"    {extra}, for .*: pip install 'distilabel-openai-batch\[{extra}\]'\n", result.stdout)
 

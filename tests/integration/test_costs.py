@@ -80,7 +80,7 @@ def test_jobs_shows_half_the_price_for_batches_and_the_full_price_otherwise(dire
     lines = run_command("jobs").stdout.splitlines()
     rows = [line.split() for line in lines[1:]]
     assert rows[1][1] == "(synchronous)"
-    assert rows[2][5:7] == ["?", "?"]
+    assert rows[0][5:7] == ["?", "?"]
     spent = sum(expected(entry)[0] for entry in entries[:2])
     assert rows[3][:4] == ["total", "16/16", "0", format_dollars(spent)]
     assert "? The price of mine is not known" in run_command("jobs").stderr
