@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
@@ -28,8 +29,8 @@ from distilabel_openai_batch.text import escape_log_lines, printable
 PIPELINE_STOPPING_ERRORS = (RunError, DistilabelOfflineBatchGenerationNotFinishedException)
 """Errors that stop the whole pipeline; any other error of a row group fills the group with `None`s."""
 
-_stopped_steps: set[int] = set()
-"""The `id` of each stopped step of this process."""
+_stopped_steps: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""The stopped steps of this process, by `id`: a later step may get the `id` of a step that is gone."""
 
 _running_step = ""
 _dry_run = False
@@ -61,12 +62,12 @@ def is_dry_run() -> bool:
 
 def mark_stopped(step: Any) -> None:
     """Record that an error stopped a step, so that no batch of the step is sent any more."""
-    _stopped_steps.add(id(step))
+    _stopped_steps[id(step)] = step
 
 
 def is_stopped(step: Any) -> bool:
     """Return whether `mark_stopped` was called for a step."""
-    return id(step) in _stopped_steps
+    return _stopped_steps.get(id(step)) is step
 
 
 @patch(_StepWrapper, "run", parameters=["self"])

@@ -6,6 +6,7 @@ import logging
 import pickle
 import random
 from queue import SimpleQueue
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def process_state(monkeypatch):
     """The names and flags that a step's process keeps, restored when the test ends."""
     monkeypatch.setattr(step_process, "_running_step", "")
     monkeypatch.setattr(step_process, "_dry_run", False)
-    monkeypatch.setattr(step_process, "_stopped_steps", set())
+    monkeypatch.setattr(step_process, "_stopped_steps", WeakValueDictionary())
     token = keeps_row_types.set(False)
     yield
     keeps_row_types.reset(token)
@@ -93,6 +94,15 @@ def test_other_errors_of_a_step_are_as_distilabel_has_them(monkeypatch):
     wrapper = wrapper_of(failing_task(monkeypatch, llm, KeyError("instruction")))
     wrapper.run()
     assert wrapper.output_queue.get().data[0][0]["generation"] is None
+
+
+def test_a_step_with_the_id_of_a_stopped_step_that_is_gone_sends_its_batches(monkeypatch):
+    """Otherwise the pipeline would wait for these batches for ever."""
+    wrapper, stopped = wrapper_of(Pass(name="pass")), Pass(name="stopped")
+    mark_stopped(stopped)
+    step_process._stopped_steps[id(wrapper.step)] = stopped
+    wrapper.run()
+    assert not wrapper.output_queue.empty()
 
 
 def test_a_stopped_step_sends_no_batch():
