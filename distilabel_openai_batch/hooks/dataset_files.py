@@ -24,6 +24,7 @@ from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client, ta
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.stopping import running_pipelines
 
+# Rows of a Parquet file: few enough to hold in memory, enough that a million rows make 500 files.
 _ROWS_PER_FILE = 2_000
 
 

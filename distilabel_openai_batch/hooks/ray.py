@@ -31,7 +31,7 @@ from distilabel.utils.logging import setup_logging, stop_logging
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch, patch_property, require
-from distilabel_openai_batch.hooks.stopping import LOAD_ERROR_SECONDS
+from distilabel_openai_batch.hooks.stopping import LOAD_ERROR_SECONDS, run_loop
 
 _NAMES_SECONDS = 5.0
 """Seconds to wait until Ray has released the names of ended actors."""
@@ -282,30 +282,14 @@ def _run_step(original: Any, self: Any, step: Any, input_queue: Any, replica: in
 
 @patch(RayPipeline, "_output_queue_loop", parameters=["self"])
 def _output_queue_loop(original: Any, self: Any) -> None:
-    """Make `pipeline.run` raise an error of the loop, such as a queue that died with its machine.
-
-    distilabel would return the rows written so far as if the dataset were complete.
-    """
-    try:
-        original(self)
-    except Exception as error:
-        if not pipeline_uses_batch_client(self):
-            raise
-        self._exception = self._exception or _loop_error(error)
+    """Make `pipeline.run` raise an error of the loop, such as a queue that died with its machine."""
+    run_loop(self, original, _loop_error)
 
 
 @patch(RayPipeline, "_run_load_queue_loop", parameters=["self"])
 def _run_load_queue_loop(original: Any, self: Any) -> None:
-    """Stop the pipeline at an error of the loop, and make `pipeline.run` raise the error.
-
-    distilabel would wait for ever.
-    """
-    try:
-        original(self)
-    except Exception as error:
-        if not pipeline_uses_batch_client(self):
-            raise
-        self._exception = self._exception or _loop_error(error)
+    """Stop the pipeline at an error of the loop, and make `pipeline.run` raise the error."""
+    if not run_loop(self, original, _loop_error):
         self._stop()
 
 

@@ -81,11 +81,7 @@ def _encode(value: Any) -> Any:
         return value
     if kind in _ENCODERS:
         return _tagged(kind.__name__, _ENCODERS[kind](value))
-    if (
-        isinstance(value, np.ndarray | np.generic)
-        and type(value).__module__ == "numpy"
-        and value.dtype.kind in "biufcSU"
-    ):
+    if isinstance(value, np.ndarray | np.generic) and kind.__module__ == "numpy" and value.dtype.kind in "biufcSU":
         array = np.ascontiguousarray(value)
         name = "ndarray" if isinstance(value, np.ndarray) else "generic"
         return _tagged(name, [value.dtype.str, list(np.shape(value)), _text(array.tobytes())])

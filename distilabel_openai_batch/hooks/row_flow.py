@@ -9,8 +9,8 @@ on its way while a generator makes rows, while an ordinary step works, and while
 for the server. `RowFlow` follows each step by the batches that pass, and sends `Release` to a Task that waits.
 
 Replaced, for pipelines with a client alone: `_request_initial_batches`, `_send_batch_to_step`, `_process_batch`,
-`_manage_batch_flow` and `_handle_batch_on_stop`, by which the pipeline's process moves batches; and
-`_output_queue_loop`, which calls them.
+`_manage_batch_flow` and `_handle_batch_on_stop`, by which the pipeline's process moves batches; `_cache`, which saves
+the pipeline's state after each batch; and `_output_queue_loop`, which calls all of these.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from distilabel.pipeline.base import BasePipeline
 from distilabel.pipeline.local import Pipeline
 from distilabel.steps import GlobalStep
 
-from distilabel_openai_batch.errors import as_run_error
-from distilabel_openai_batch.hooks.clients import batch_client, pipeline_uses_batch_client
+from distilabel_openai_batch.errors import RunError, as_run_error
+from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_storage import keeps_row_types
 from distilabel_openai_batch.hooks.step_loop import Release, StepWaits
+from distilabel_openai_batch.hooks.stopping import run_loop
 
 
 @dataclass(slots=True)
@@ -255,14 +256,10 @@ def _handle_batch_on_stop(original: Any, self: Any, batch: Any) -> None:
 
 @patch(Pipeline, "_output_queue_loop", parameters=["self"])
 def _output_queue_loop(original: Any, self: Any) -> None:
-    """Make `pipeline.run` raise an error of the loop, such as a full disk.
+    """Make `pipeline.run` raise an error of the loop, such as a full disk."""
 
-    distilabel would return the rows written so far as if the dataset were complete.
-    """
-    try:
-        original(self)
-    except Exception as error:
-        if not pipeline_uses_batch_client(self):
-            raise
+    def log_and_convert(error: Exception) -> RunError:
         self._logger.exception("The pipeline failed unexpectedly.")
-        self._exception = self._exception or as_run_error(error)
+        return as_run_error(error)
+
+    run_loop(self, original, log_and_convert)

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.managers import BaseManager
 from typing import Any
@@ -260,6 +261,29 @@ def interruption(number: int) -> BaseException:
     if number == signal.SIGINT:
         return mark_brief(KeyboardInterrupt("The pipeline was stopped before its dataset was complete."))
     return SystemExit(_SIGNAL_EXIT_CODES + number)
+
+
+def run_loop(pipeline: Any, loop: Callable[[Any], None], as_error: Callable[[Exception], RunError]) -> bool:
+    """Run a loop of distilabel, and make `pipeline.run` raise an error of the loop.
+
+    distilabel would return the rows written so far as if the dataset were complete, or wait for ever.
+
+    Args:
+        pipeline: the pipeline. Without a client, the loop's error is raised here.
+        loop: distilabel's method.
+        as_error: returns the error of the run, given the error of the loop.
+
+    Returns:
+        Whether the loop ended without an error.
+    """
+    try:
+        loop(pipeline)
+    except Exception as error:
+        if not pipeline_uses_batch_client(pipeline):
+            raise
+        pipeline._exception = pipeline._exception or as_error(error)
+        return False
+    return True
 
 
 def _signal_steps(pipeline: Any, number: int) -> None:

@@ -17,7 +17,7 @@ from distilabel.steps import StepInput, step
 from distilabel.steps.tasks import TextGeneration
 
 from distilabel_openai_batch import AuthenticationError
-from distilabel_openai_batch.hooks import step_process
+from distilabel_openai_batch.hooks import step_process, stopping
 from distilabel_openai_batch.hooks.row_storage import keeps_row_types
 from distilabel_openai_batch.hooks.step_process import (
     is_dry_run,
@@ -34,6 +34,7 @@ ROWS = [{"instruction": "Say it."}]
 @pytest.fixture(autouse=True)
 def process_state(monkeypatch):
     """The names and flags that a step's process keeps, restored when the test ends."""
+    monkeypatch.setattr(stopping, "_is_child", False)
     monkeypatch.setattr(step_process, "_running_step", "")
     monkeypatch.setattr(step_process, "_dry_run", False)
     monkeypatch.setattr(step_process, "_stopped_steps", WeakValueDictionary())
