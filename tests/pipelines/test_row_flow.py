@@ -88,7 +88,7 @@ def test_a_task_behind_a_task_submits_the_rows_of_each_job_while_others_run(sand
     assert sum(sizes) == 40
     assert all(size % GROUP == 0 for size in sizes)
     assert len(sizes) <= 8
-    assert books.max_jobs_in_flight == 2
+    assert books.max_jobs_in_flight >= 2, "the second Task waited for the end of the first"
 
 
 @pytest.mark.parametrize("between", [KeepColumns, CollectAll], ids=lambda step: step.__name__)

@@ -54,13 +54,14 @@ def test_a_session_is_dead_although_a_process_that_it_forked_lives(owners, tmp_p
     script = (
         "import os, pathlib, sys; from distilabel_openai_batch.ledger.owners import Owners;"
         " owners = Owners(pathlib.Path(sys.argv[1])); parent = os.fork();"
-        " print(owners.own_id if parent else 'forked', flush=True); parent or sys.stdin.read();"
+        " os.write(1, (owners.own_id + '\\n').encode() if parent else b'forked\\n'); parent or sys.stdin.read();"
         " os.kill(os.getpid(), 9)"
     )
     session = subprocess.Popen(
         [sys.executable, "-c", script, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    # The forked process has closed its copy of the lock when it prints.
+    # The forked process has closed its copy of the lock when it writes. Each line is one write, which no other
+    # process's write divides.
     [killed] = {session.stdout.readline().strip() for _ in range(2)} - {"forked"}
     session.wait()
     try:
