@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from logging.handlers import QueueHandler
@@ -16,8 +17,13 @@ from tests.support.fast_distilabel import speed_up_distilabel
 
 @pytest.fixture(scope="session", autouse=True)
 def fast_distilabel():
-    """Shorten distilabel's waits in every test."""
+    """Shorten distilabel's waits in every test.
+
+    Each process that a pipeline forks collects garbage when it ends: it need not look at the imported modules and tests.
+    """
     speed_up_distilabel()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -343,13 +343,15 @@ def test_the_command_line_uses_a_token(azure, monkeypatch):
     assert "✓ batches" in output
 
 
-def test_the_log_says_once_when_the_first_poll_is_due(azure, caplog):
+def test_the_log_says_once_when_the_first_poll_is_due(azure, caplog, monkeypatch):
+    monkeypatch.setattr("distilabel_openai_batch.display.progress._LONG_PAUSE_SECONDS", 0.5)
     azure.configure(in_progress_seconds=3_600.0)
-    with caplog.at_level("INFO"), pytest.raises(Exception, match="batch_"):
+    caplog.set_level("INFO")
+    with pytest.raises(Exception, match="batch_"):
         generate_in_new_process(wait=False)
     assert "next poll is due" not in caplog.text
-    assert generate_in_new_process(min_poll_interval=60.0, deadline=0.2)
-    assert caplog.text.count("⏱️ The server is polled every 1 min 00 s") == 1
+    assert generate_in_new_process(min_poll_interval=1.0, deadline=0.2)
+    assert caplog.text.count("⏱️ The server is polled every 1 s") == 1
 
 
 @pytest.mark.parametrize("host", ["mine.openai.azure.com", "mine.cognitiveservices.azure.com"])

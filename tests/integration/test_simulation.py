@@ -35,7 +35,7 @@ if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
 CHAT = "/v1/chat/completions"
-LIVES = int(os.environ.get("SIMULATED_LIVES", "12"))
+LIVES = int(os.environ.get("SIMULATED_LIVES", "6"))
 RUNS_PER_LIFE = 25
 
 # Results that the server loses are left out, because their requests have to be billed again.

@@ -8,6 +8,7 @@ of standard input and output:
     {"poll": 17}                                                          {"code": null}, or the exit code
 """
 
+import gc
 import json
 import os
 import runpy
@@ -15,6 +16,7 @@ import signal
 import sys
 
 import distilabel.steps.tasks  # noqa: F401
+import scipy.sparse  # noqa: F401  (each pipeline imports the package when it sorts its steps)
 from fast_distilabel import speed_up_distilabel
 
 import distilabel_openai_batch.plugin.llm  # noqa: F401
@@ -48,6 +50,9 @@ def poll(pid: int) -> int | None:
 
 if __name__ == "__main__":
     speed_up_distilabel()
+    # Each process of a pipeline collects garbage when it ends; the imported modules are most of the time, and no garbage.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         command = json.loads(line)
         reply = {"code": poll(command["poll"])} if "poll" in command else {"pid": fork(command)}
