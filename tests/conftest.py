@@ -19,7 +19,7 @@ from tests.support.fast_distilabel import speed_up_distilabel
 def fast_distilabel():
     """Shorten distilabel's waits in every test.
 
-    Each process that a pipeline forks collects garbage when it ends: it need not look at the imported modules and tests.
+    Each process that a pipeline forks collects garbage when it ends; imported modules and tests are left out.
     """
     speed_up_distilabel()
     gc.collect()
