@@ -10,6 +10,7 @@ from typing import Any
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.encoding import read_count
 from distilabel_openai_batch.api.replies import UnexpectedReplyError, is_id
+from distilabel_openai_batch.api.usage import Usage, read_usage
 
 KEY_METADATA = "distilabel_openai_batch_key"
 """Metadata field with the key by which a batch is found if the reply to its creation was lost."""
@@ -108,6 +109,8 @@ class Batch:
         in_progress_at, finalizing_at, cancelling_at: seconds since the epoch at which the batch reached the status.
         finished_at: seconds since the epoch at which the batch reached its final status.
         ended_as: the final status of which the batch shows a time, in any format; `None` without such a time.
+        usage: the billed tokens, `None` if the server does not count tokens.
+        model: the model that answered, often with a date; empty if the server does not name the model.
         is_listed: whether the object comes from the server's list, which may show other ids of files than the batch.
     """
 
@@ -129,6 +132,8 @@ class Batch:
     cancelling_at: float | None = None
     finished_at: float | None = None
     ended_as: str | None = None
+    usage: Usage | None = None
+    model: str = ""
     is_listed: bool = field(default=False, compare=False)
 
     @property
@@ -233,6 +238,8 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
         finalizing_at=_seconds(batch.get("finalizing_at")),
         cancelling_at=_seconds(batch.get("cancelling_at")),
         finished_at=next((seconds for name in _FINAL_TIMES if (seconds := _seconds(batch.get(name)))), None),
+        usage=read_usage(batch.get("usage")),
+        model=_text(batch.get("model")) or "",
         ended_as=next((status for name, status in _FINAL_TIMES.items() if _is_time(batch.get(name))), None),
     )
 

@@ -97,9 +97,14 @@ def refuses_tools(model: str, reasoning_effort: object) -> bool:
     return version >= (_REFUSES_TOOLS if reasoning_effort is None else _REFUSES_TOOLS_WITH_EFFORT)
 
 
-def _match_name(model: str) -> re.Match[str] | None:
+def base_model(model: str) -> str:
+    """Return the base model of a fine-tuned model's name, and any other name unchanged."""
     fine_tuned = _FINE_TUNED.match(model)
-    return _REASONING.match(fine_tuned[1] if fine_tuned else model)
+    return fine_tuned[1] if fine_tuned else model
+
+
+def _match_name(model: str) -> re.Match[str] | None:
+    return _REASONING.match(base_model(model))
 
 
 def find_refused_parameter(message: str) -> RefusedParameter | None:

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.encoding import decode_json, read_count
+from distilabel_openai_batch.api.encoding import decode_json
 from distilabel_openai_batch.api.failure_codes import (
     BATCH_FAILED,
     LENGTH_LIMIT,
@@ -29,6 +29,7 @@ from distilabel_openai_batch.api.failure_codes import (
     UNNAMED_RESULT_CODE,
     UNUSABLE_CODES,
 )
+from distilabel_openai_batch.api.usage import NO_DETAILS, TokenDetails, Usage, read_tokens
 from distilabel_openai_batch.text import escape_surrogates
 
 
@@ -40,29 +41,30 @@ class Answer:
     Attributes:
         line: the answer's line of an output file.
         tokens: billed tokens, in and out; 0 if the server does not count them.
-        cached_tokens: the part of the tokens in that the server had in its cache, which may be cheaper.
+        token_details: the tokens of the prompt in the server's cache and of the answer's reasoning, which are parts of
+            `tokens`.
         choice_failures: the failures of unusable and cut choices, by their index; `None` if nothing checked the
             choices.
     """
 
-    __slots__ = ("cached_tokens", "choice_failures", "line", "tokens")
+    __slots__ = ("choice_failures", "line", "token_details", "tokens")
 
     def __init__(
         self,
         line: bytes,
         tokens: tuple[int, int],
-        cached_tokens: int = 0,
+        token_details: TokenDetails = NO_DETAILS,
         choice_failures: Mapping[int, Failure] | None = None,
     ) -> None:
         self.line = line
         self.tokens = tokens
-        self.cached_tokens = cached_tokens
+        self.token_details = token_details
         self.choice_failures = choice_failures
 
     @classmethod
     def of(cls, body: dict[str, Any], choice_failures: Mapping[int, Failure] | None = None) -> Answer:
         """Create an answer from a body that comes from no output file."""
-        return cls(build_result_line("", body), _tokens(body), _cached_tokens(body), choice_failures)
+        return cls(build_result_line("", body), *read_tokens(body.get("usage")), choice_failures)
 
     @property
     def custom_id(self) -> str | None:
@@ -93,6 +95,7 @@ class Failure:
         tokens: tokens billed for unusable answers, in and out.
         custom_id: the request's `custom_id`, set when the failure is delivered; ignored by comparisons.
         is_kept: whether the text of the generation is kept in spite of the failure, as of a cut text.
+        token_details: the parts of `tokens` that an `Answer` has too.
     """
 
     message: str
@@ -101,6 +104,7 @@ class Failure:
     tokens: tuple[int, int] = (0, 0)
     custom_id: str | None = field(default=None, compare=False)
     is_kept: bool = False
+    token_details: TokenDetails = NO_DETAILS
 
     @property
     def is_billed(self) -> bool:
@@ -123,6 +127,11 @@ Outcome = Answer | Failure
 def is_billed(outcome: Outcome) -> bool:
     """Return whether the server answered a request, usable or not, and so counts the request as completed."""
     return isinstance(outcome, Answer) or outcome.is_billed
+
+
+def usage_of(outcome: Outcome) -> Usage:
+    """Return the tokens that the server billed for one request."""
+    return Usage.of_request(*outcome.tokens, *outcome.token_details)
 
 
 Deliver = Callable[[Mapping[str, Outcome]], None]
@@ -212,10 +221,13 @@ def find_failure(body: Mapping[str, Any], status_code: int) -> Failure | None:
     """
     choices = body.get("choices", True)
     if not choices:
-        return Failure("The answer has no choices.", status_code, MISSING_CHOICE, _tokens(body))
-    if isinstance(choices, list) and all(map(is_spent, choices)):
-        return Failure(SPENT_LIMIT, status_code, LENGTH_LIMIT, _tokens(body))
-    return None
+        message, code = "The answer has no choices.", MISSING_CHOICE
+    elif isinstance(choices, list) and all(map(is_spent, choices)):
+        message, code = SPENT_LIMIT, LENGTH_LIMIT
+    else:
+        return None
+    tokens, details = read_tokens(body.get("usage"))
+    return Failure(message, status_code, code, tokens, token_details=details)
 
 
 def is_spent(choice: object) -> bool:
@@ -256,20 +268,7 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
     is_suspect = not choices or (type(first) is dict and first.get("finish_reason") == "length")
     if is_suspect and (failure := find_failure(body, status_code)):
         return failure
-    return Answer(line, _tokens(body), _cached_tokens(body))
-
-
-def _tokens(body: Mapping[str, Any]) -> tuple[int, int]:
-    usage = body.get("usage")
-    if not isinstance(usage, dict):
-        return 0, 0
-    return read_count(usage.get("prompt_tokens")), read_count(usage.get("completion_tokens"))
-
-
-def _cached_tokens(body: Mapping[str, Any]) -> int:
-    usage = body.get("usage")
-    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
-    return read_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    return Answer(line, *read_tokens(body.get("usage")))
 
 
 def _failure(error: object, status_code: int | None, default_message: str) -> Failure:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from io import BufferedReader, BytesIO, RawIOBase
+from operator import add
 
 from distilabel_openai_batch.api.outcomes import (
     MISSING_RESULT,
@@ -18,7 +19,7 @@ from distilabel_openai_batch.api.outcomes import (
     is_result_object,
     parse_result_line,
 )
-from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
+from distilabel_openai_batch.api.usage import LONG_PROMPT, NO_DETAILS, Usage
 
 
 class JobResults:
@@ -36,33 +37,32 @@ class JobResults:
         stray_lines: number of lines that name none of the requests, or are malformed.
         answers: number of requests that the server answered, usable or not.
         reported: number of requests that a line names.
-        tokens: tokens billed for these answers, in and out.
-        cached_tokens: the part of the tokens in that the server had in its cache.
-        long_prompts: the usage of each answer to a prompt longer than `LONG_PROMPT`, which may have its own price.
+        usage: tokens billed for these answers.
         model: the model's name in the first answer.
     """
 
     def __init__(self, custom_ids: Sequence[str], files: Sequence[RawIOBase | BytesIO]) -> None:
         self._custom_ids = custom_ids
         self._files = files
-        # 48 bytes per request: number of the file, start and length of the line, tokens in, out and cached.
-        self._lines = array("q", [-1, 0, 0, 0, 0, 0]) * len(custom_ids)
+        # 64 bytes per request: number of the file, start and length of the line, tokens in and out, and their details.
+        self._lines = array("q", [-1, 0, 0, 0, 0, 0, 0, 0]) * len(custom_ids)
         self._is_answer = bytearray(len(custom_ids))
         self.missing = MISSING_RESULT
         self.stray_lines = 0
         self.answers = self.reported = 0
-        self.tokens = (0, 0)
-        self.cached_tokens = 0
-        self.long_prompts: list[Usage] = []
+        self._tokens: list[int] = [0, 0, *NO_DETAILS]
+        self._long_prompts: list[Usage] = []
         self.model = ""
         self._read_all()
+        tokens_in, tokens_out, cached, written, reasoning = self._tokens
+        self.usage = Usage(tokens_in, tokens_out, cached, written, reasoning, tuple(self._long_prompts))
 
     def __iter__(self) -> Iterator[tuple[str, Outcome]]:
         for place, custom_id in enumerate(self._custom_ids):
-            number, start, length, tokens_in, tokens_out, cached_tokens = self._lines[6 * place : 6 * place + 6]
+            number, start, length, *tokens = self._lines[8 * place : 8 * place + 8]
             line = self._line(number, start, length) if number >= 0 else b""
             if self._is_answer[place]:
-                yield custom_id, Answer(line, (tokens_in, tokens_out), cached_tokens)
+                yield custom_id, Answer(line, (tokens[0], tokens[1]), (tokens[2], tokens[3], tokens[4]))
             else:
                 result = parse_result_line(line)
                 yield custom_id, result[1] if result else self.missing
@@ -94,23 +94,25 @@ class JobResults:
         """Remember a request's line if it is the first, or the first answer after failures."""
         if self._is_answer[place]:
             return
-        self.reported += self._lines[6 * place] < 0
+        start = 8 * place
+        self.reported += self._lines[start] < 0
         if isinstance(outcome, Answer):
-            tokens_in, tokens_out = outcome.tokens
             self._is_answer[place] = True
             if not self.answers:
                 self.model = str(outcome.body.get("model") or "")
-            self.answers += 1
-            self.cached_tokens += outcome.cached_tokens
-            if tokens_in > LONG_PROMPT:
-                self.long_prompts.append(Usage(tokens_in, tokens_out, outcome.cached_tokens))
-            self.tokens = (self.tokens[0] + tokens_in, self.tokens[1] + tokens_out)
-            self._lines[6 * place : 6 * place + 6] = array("q", (*line, tokens_in, tokens_out, outcome.cached_tokens))
-        elif self._lines[6 * place] < 0:
-            self._lines[6 * place : 6 * place + 3] = array("q", line)
+            self._add_tokens(outcome)
+            self._lines[start : start + 8] = array("q", (*line, *outcome.tokens, *outcome.token_details))
+        elif self._lines[start] < 0:
+            self._lines[start : start + 3] = array("q", line)
             if outcome.is_billed:
-                self.answers += 1
-                self.tokens = (self.tokens[0] + outcome.tokens[0], self.tokens[1] + outcome.tokens[1])
+                self._add_tokens(outcome)
+
+    def _add_tokens(self, outcome: Outcome) -> None:
+        """Count a billed outcome and its tokens."""
+        self.answers += 1
+        self._tokens = list(map(add, self._tokens, (*outcome.tokens, *outcome.token_details)))
+        if outcome.tokens[0] > LONG_PROMPT:
+            self._long_prompts.append(Usage(*outcome.tokens, *outcome.token_details))
 
 
 def _lines(file: RawIOBase | BytesIO) -> Iterator[tuple[int, bytes]]:

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 # Fields of `JobEntry` whose name in the output differs. Scripts read the output, so its names stay.
 _JOB_FIELDS = {"pending": "asked"}
+_LEFT_OUT = ("long_usages", "prices")
 
 
 def job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
     """Return all fields of a job with its scope, times in seconds, and cost."""
     seconds = {f"{name}_seconds": value for name, value in asdict(timing).items()}
-    fields = {_JOB_FIELDS.get(name, name): value for name, value in asdict(job).items() if name != "long_usages"}
+    fields = {_JOB_FIELDS.get(name, name): value for name, value in asdict(job).items() if name not in _LEFT_OUT}
+    fields["billed"] = job.billed and job.billed.counts()
+    fields |= _lost_json(job.unaccounted)
     return fields | _scope_json(job.scope) | seconds | _cost_json(job_costs.cost_of_job(job))
 
 
@@ -81,4 +84,10 @@ def _sum_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
     answers, unknown = sum(entry.answers for entry in entries), sum(entry.unknown for entry in entries)
     usage = sum((entry.usage for entry in entries), Usage(0, 0))
     cost = job_costs.sum_costs(entry.cost for entry in entries) if answers > unknown or not answers else None
-    return {"answers": answers, "unknown": unknown} | usage.counts() | _cost_json(cost)
+    lost = sum((entry.unaccounted for entry in entries), Usage(0, 0))
+    return {"answers": answers, "unknown": unknown} | usage.counts() | _lost_json(lost) | _cost_json(cost)
+
+
+def _lost_json(lost: Usage) -> dict[str, int]:
+    """Return the tokens that the server billed, and that no answer in the ledger has."""
+    return {"not_collected_in": lost.tokens_in, "not_collected_out": lost.tokens_out}

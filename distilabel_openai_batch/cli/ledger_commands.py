@@ -37,6 +37,7 @@ from distilabel_openai_batch.cli.output import (
     echo,
     local_time,
     note_interrupted,
+    note_uncollected,
     note_unknown_costs,
     print_json,
     print_table,
@@ -47,6 +48,7 @@ from distilabel_openai_batch.replaced_file import replaced_file
 from distilabel_openai_batch.text import duration, plural
 
 if TYPE_CHECKING:
+    from distilabel_openai_batch.api.usage import Usage
     from distilabel_openai_batch.display.timings import Timing
     from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
     from distilabel_openai_batch.ledger.reader import LedgerReader
@@ -125,8 +127,8 @@ def costs(
 ) -> None:
     """List the cost of the answers in the ledger, and their cost without the Batch API, by scope and model.
 
-    Prices are OpenAI's and Azure's list prices on the day of each job. The cost of a model without a list price is
-    unknown.
+    Prices are those of the field `prices` in the run of each job, else $DISTILABEL_OPENAI_BATCH_PRICES, else list
+    prices on the day of the job. Without any of these the cost is unknown.
     """
     from distilabel_openai_batch.cli.json_output import costs_json
     from distilabel_openai_batch.display.tables import costs_table
@@ -138,6 +140,7 @@ def costs(
         print_json(costs_json(entries))
     elif entries:
         print_table(costs_table, entries)
+        note_uncollected(entries)
         note_unknown_costs(selected)
     else:
         echo("No answers.")
@@ -287,7 +290,7 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
     from distilabel_openai_batch.display.tables import format_cost, has_no_cost_yet
     from distilabel_openai_batch.pricing.job_costs import cost_of_job
 
-    cached = f" ({job.tokens_cached:,} of them cached)" if job.tokens_cached else ""
+    lost = job.unaccounted
     spent, saved = format_cost(cost_of_job(job))
     return {
         "batch": job.batch_id or "",
@@ -299,7 +302,10 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
         "answered by": job.answered_by if job.answered_by != job.model else "",
         "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed"
         + (f", {job.cut:,} cut at the limit of tokens" if job.cut else ""),
-        "tokens": "" if has_no_cost_yet(job) else f"{job.tokens_in:,} in{cached}, {job.tokens_out:,} out",
+        "tokens": "" if has_no_cost_yet(job) else _describe_tokens(job.usage),
+        "not collected": f"{_describe_tokens(lost)}; billed, but in no answer of the ledger"
+        if any(lost.totals())
+        else "",
         "cost": "" if has_no_cost_yet(job) else f"{spent}; saved {saved}",
         "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
         "planned": f"{local_time(job.created_at)}, {duration(timing.age)} ago",
@@ -307,6 +313,14 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
         "ETA": duration(timing.eta) if timing.eta is not None else "",
         "error": job.error or "",
     }
+
+
+def _describe_tokens(usage: Usage) -> str:
+    """Return the numbers of tokens, with the parts that have a price or a meaning of their own."""
+    parts_in = [(usage.tokens_cached, "cached"), (usage.tokens_written, "written to the cache")]
+    notes = ", ".join(f"{count:,} of them {text}" for count, text in parts_in if count)
+    reasoning = f" ({usage.tokens_reasoning:,} of them for reasoning)" if usage.tokens_reasoning else ""
+    return f"{usage.tokens_in:,} in{f' ({notes})' if notes else ''}, {usage.tokens_out:,} out{reasoning}"
 
 
 @app.command()

@@ -21,6 +21,8 @@ from distilabel_openai_batch.text import escape_log_lines, plural, printable, pr
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from distilabel_openai_batch.pricing.job_costs import CostEntry
+
 LOGGER = escape_log_lines(logging.getLogger(__name__))
 """Logger of the commands' calls to a server."""
 
@@ -87,6 +89,19 @@ def note_unknown_costs(jobs: Sequence[JobEntry]) -> None:
 
     for reason in dict.fromkeys(explain_unknown_cost(job) for job in jobs if cost_of_job(job) is None):
         echo(f"? {reason}", err=True)
+
+
+def note_uncollected(entries: Sequence[CostEntry]) -> None:
+    """Print the sum of the tokens that servers billed, and that no answer in the ledger has."""
+    from distilabel_openai_batch.api.usage import NO_USAGE
+
+    lost = sum((entry.unaccounted for entry in entries), NO_USAGE)
+    if any(lost.totals()):
+        echo(
+            f"Of these tokens, {lost.tokens_in:,} in and {lost.tokens_out:,} out were billed, and no answer in the"
+            " ledger has them: `show BATCH` lists them for each batch.",
+            err=True,
+        )
 
 
 def note_interrupted(jobs: Sequence[JobEntry]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from distilabel_openai_batch.display.advice import describe_small_limit
 from distilabel_openai_batch.display.layout import UNLIMITED_WIDTH, fit_table, markup
-from distilabel_openai_batch.pricing import job_costs, prices
+from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.pricing.step_estimate import StepEstimate
 
@@ -50,16 +49,15 @@ def estimate_notes(estimates: Sequence[StepEstimate]) -> Iterator[str]:
         yield "Known requests are answered or in progress in the ledger: a run does not submit them again."
     for estimate in estimates:
         yield from _step_notes(estimate)
-    unpriced_models = {
-        (estimate.model, estimate.base_url): None
-        for estimate in estimates
-        if not estimate.depends_on and estimate.cost is None
-    }
-    for model, base_url in unpriced_models:
-        if not prices.find_rates(model, base_url, time.time()):
-            yield f"? {prices.explain_unknown_price(model, base_url)}"
-        else:
-            yield f"? Some requests of {model} set no limit on the tokens of their answers, so the cost is unknown."
+    unpriced = [estimate for estimate in estimates if not estimate.depends_on and estimate.cost is None]
+    yield from dict.fromkeys(f"? {_explain_unknown_cost(estimate)}" for estimate in unpriced)
+
+
+def _explain_unknown_cost(estimate: StepEstimate) -> str:
+    return estimate.unknown_price or (
+        f"Some requests of {estimate.model} set no limit on the tokens of their answers, or contain images or files"
+        " whose tokens nobody can count, so the cost is unknown."
+    )
 
 
 def _step_notes(estimate: StepEstimate) -> Iterator[str]:

@@ -7,17 +7,23 @@ import time
 from collections import Counter
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome, is_billed, usage_of
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display.bars import count_statuses
+from distilabel_openai_batch.display.cost_lines import (
+    describe_cost,
+    describe_sync_requests,
+    describe_usage_difference,
+)
 from distilabel_openai_batch.display.failure_kinds import FailureKinds
 from distilabel_openai_batch.display.live import Display
 from distilabel_openai_batch.display.pace import Pace
 from distilabel_openai_batch.display.run_bars import RunBars
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.pricing.price_book import PriceBook
 from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.pricing.run_costs import RunCosts
 from distilabel_openai_batch.text import duration, message_kind, plural, size
@@ -41,7 +47,7 @@ class Progress(Observer):
 
     Args:
         logger: receives the log lines.
-        base_url: the server's address, which decides the price list.
+        price_book: the prices at the server; `None` for no prices.
         display: shows bars; `None` for log lines only.
         scope: the scope's name on the command line, for the advice on failures.
         retry_advice: the way to submit the requests without an answer again, without a full stop: `Run again`.
@@ -50,14 +56,15 @@ class Progress(Observer):
     def __init__(
         self,
         logger: logging.Logger,
-        base_url: str = "",
+        price_book: PriceBook | None = None,
         display: Display | None = None,
         scope: str = "",
         retry_advice: str = "Run again",
     ) -> None:
         self._bars = RunBars(display) if display else None
         self._logger = logger
-        self._costs = RunCosts(base_url)
+        self._price_book = price_book or PriceBook("")
+        self._costs = RunCosts(self._price_book)
         self._scope = scope
         self._retry_advice = retry_advice
         self._started = time.monotonic()
@@ -202,8 +209,8 @@ class Progress(Observer):
         self._draw_batch(batch, is_collected=True)
         self._open_batches.pop(batch.id, None)
         if results.answers:
-            usage = Usage(*results.tokens, results.cached_tokens, tuple(results.long_prompts))
-            self._costs.add(results.model, self._requested_models.pop(batch.id, ""), usage, is_sync=False)
+            requested = self._requested_models.pop(batch.id, "")
+            self._costs.add(results.model, requested, results.usage, is_sync=False)
         if batch.status != "completed":
             reasons = f": {batch.reasons}" if batch.errors else ""
             self._logger.warning(f"Batch {batch.id} ended as {batch.status}{reasons}; partial results are kept.")
@@ -254,6 +261,10 @@ class Progress(Observer):
             " submitted again, and may be billed twice."
         )
 
+    def on_usage_differs(self, batch: Batch, billed: Usage, collected: Usage) -> None:
+        """Log tokens that were billed and not collected, or collected and not billed."""
+        self._logger.warning(f"⚠️ Batch {batch.id} {describe_usage_difference(billed, collected)}")
+
     def on_answers_elsewhere(self, scope: ScopeName, answered: int, sampled: int) -> None:
         """Log that another scope has answers to the requests, and the way to use the answers."""
         place = f"'{scope.label}' at {scope.base_url}"
@@ -266,11 +277,9 @@ class Progress(Observer):
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
         """Add the billed tokens of a synchronous request."""
         self._sync_requests += 1
-        if isinstance(outcome, Answer):
-            usage = Usage.of_request(*outcome.tokens, outcome.cached_tokens)
-            self._costs.add(str(outcome.body.get("model") or ""), model, usage, is_sync=True)
-        elif outcome.is_billed:
-            self._costs.add("", model, Usage.of_request(*outcome.tokens), is_sync=True)
+        if is_billed(outcome):
+            answered_by = str(outcome.body.get("model") or "") if isinstance(outcome, Answer) else ""
+            self._costs.add(answered_by, model, usage_of(outcome), is_sync=True)
         if self._bars and self._bars.is_due():
             self._draw()
 
@@ -337,16 +346,9 @@ class Progress(Observer):
                 " billed again."
             )
         if self._sync_requests:
-            usage = self._costs.tokens(is_sync=True)
-            self._logger.info(
-                f"💸 {plural(self._sync_requests, 'request')} went to the synchronous endpoint, at full price:"
-                f" {usage.tokens_in:,} tokens in and {usage.tokens_out:,} out, at twice the price of a batch."
-            )
+            self._logger.info(describe_sync_requests(self._sync_requests, self._costs.tokens(is_sync=True)))
         if cost:
-            self._logger.info(
-                f"💵 The answers of this run cost {format_dollars(cost.spent)} by list prices,"
-                f" {format_dollars(cost.saved)} less than synchronous answers."
-            )
+            self._logger.info(describe_cost(cost, self._price_book.source))
 
     def _summary(self) -> str:
         usage = self._costs.tokens(is_sync=False)
@@ -358,7 +360,8 @@ class Progress(Observer):
             f"🏁 {answered:,} of {plural(self._requests, 'request')} answered"
             f"{f' ({uncollected:,} not collected yet)' if uncollected else ''},"
             f" {self._failed():,} failed,{pending} {self._retries:,} retried;"
-            f" {usage.tokens_in:,} tokens in, {usage.tokens_out:,} out;"
+            f" {usage.tokens_in:,} tokens in, {usage.tokens_out:,} out"
+            f"{f' ({usage.tokens_reasoning:,} for reasoning)' if usage.tokens_reasoning else ''};"
             f" {plural(self._jobs, 'job')}; {time.monotonic() - self._started:,.1f} s."
         )
 

@@ -137,20 +137,39 @@ def costs_table(entries: Sequence[CostEntry], width: int = UNLIMITED_WIDTH) -> T
         entries: the entries in the order of the rows.
         width: the number of terminal columns.
     """
-    names = ("scope", "model", "answers", "tokens in", "cached", "tokens out", "cost", "full price", "saved")
-    rows = [(markup(entry.scope.label), markup(entry.model or "?"), *_cost_cells([entry])) for entry in entries]
-    sums = ("total", "", *_cost_cells(entries)) if len(entries) > 1 else ()
-    return fit_table(names, rows, sums, width, number_names=names[2:], droppable=("cached", "full price"))
+    kinds = _shown_kinds(entries)
+    names = ("scope", "model", "answers", *(_KINDS[kind] for kind in kinds), "cost", "full price", "saved")
+    rows = [(markup(entry.scope.label), markup(entry.model or "?"), *_cost_cells([entry], kinds)) for entry in entries]
+    sums = ("total", "", *_cost_cells(entries, kinds)) if len(entries) > 1 else ()
+    return fit_table(
+        names, rows, sums, width, number_names=names[2:], droppable=("written", "reasoning", "cached", "full price")
+    )
 
 
-def _cost_cells(entries: Sequence[CostEntry]) -> list[str]:
+# Kinds of tokens in the table of costs, with the headers of their columns.
+_KINDS = {
+    "tokens_in": "tokens in",
+    "tokens_cached": "cached",
+    "tokens_written": "written",
+    "tokens_out": "tokens out",
+    "tokens_reasoning": "reasoning",
+}
+
+
+def _shown_kinds(entries: Sequence[CostEntry]) -> list[str]:
+    """Return the kinds of tokens that get a column: tokens written and of reasoning only where there are any."""
+    rare = ("tokens_written", "tokens_reasoning")
+    return [kind for kind in _KINDS if kind not in rare or any(getattr(entry.usage, kind) for entry in entries)]
+
+
+def _cost_cells(entries: Sequence[CostEntry], kinds: Sequence[str]) -> list[str]:
     answers, unknown = (sum(getattr(entry, name) for entry in entries) for name in ("answers", "unknown"))
     usage = sum((entry.usage for entry in entries), Usage(0, 0))
     cost = job_costs.sum_costs(entry.cost for entry in entries)
     amounts = (cost.spent, cost.full_price, cost.saved)
     return [
         f"{answers:,}",
-        *(f"{count:,}" for count in (usage.tokens_in, usage.tokens_cached, usage.tokens_out)),
+        *(f"{getattr(usage, kind):,}" for kind in kinds),
         *(format_dollars(amount) if answers > unknown else "?" for amount in amounts),
     ]
 

@@ -10,6 +10,7 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Failure, Outcome
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import JobResults
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.ledger.states import ScopeName
 
 
@@ -125,6 +126,15 @@ class Observer:
 
     def on_result_file_missing(self, file_id: str) -> None:
         """Receive the id of a result file that the server no longer has."""
+
+    def on_usage_differs(self, batch: Batch, billed: Usage, collected: Usage) -> None:
+        """Receive the tokens that the server billed for a batch, if they differ from those of its result lines.
+
+        Args:
+            batch: the batch.
+            billed: the tokens that the batch object shows.
+            collected: the tokens that the result lines show.
+        """
 
     def on_results_missing(self, batch: Batch, requests: int) -> None:
         """Receive an ended batch whose files lack answers that the batch counts.

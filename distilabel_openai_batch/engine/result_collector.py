@@ -105,6 +105,8 @@ class ResultCollector:
         results, last_outcomes = recorded
         job = await anyio.to_thread.run_sync(self._ledger.jobs.mark_collected, job, results.missing)
         self._observer.on_collected(batch, results)
+        if batch.usage and batch.usage.totals() != results.usage.totals():
+            self._observer.on_usage_differs(batch, batch.usage, results.usage)
         if _is_complete(results, batch, job.requests):
             await self.delete_files(batch, job.input_file_id)
         elif results.missing is MISSING_RESULT and (missing := min(batch.completed, job.requests) - results.answers):

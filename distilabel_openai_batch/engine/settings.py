@@ -154,6 +154,7 @@ class SessionSettings:
         retention: the expiry of files on the server.
         extra_fields: extra fields of uploads and creations.
         on_truncated: the treatment of answers that the limit of tokens cut; `None` for endpoints without text.
+        prices: the user's prices as a text, which each job records; `None` for list prices.
     """
 
     # distilabel's tracebacks show local variables → keep the secrets out of the `repr`.
@@ -179,6 +180,7 @@ class SessionSettings:
     retention: Retention = DEFAULT_RETENTION
     extra_fields: ExtraFields = NO_EXTRA_FIELDS
     on_truncated: OnTruncated | None = None
+    prices: str | None = None
 
     def endpoint(self, path: str) -> str:
         """Return the server's path of an OpenAI endpoint; Azure's paths have no version in front."""

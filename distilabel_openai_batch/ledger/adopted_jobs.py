@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.ledger.connection import Connection
+from distilabel_openai_batch.ledger.job_table import billed_columns
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
@@ -20,17 +21,22 @@ _IS_KNOWN = "SELECT 1 FROM jobs WHERE key = ? OR batch_id = ?"
 _INSERT_JOB = """
     INSERT INTO jobs (
         scope, key, owner, state, endpoint, model, requests, bytes, intended_at, input_file_id, batch_id, status,
-        completed, failed, total, ended_at, in_progress_at, finalizing_at, cancelling_at, finished_at
-    ) VALUES (?, ?, ?, ?, ?, '', 0, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        completed, failed, total, ended_at, in_progress_at, finalizing_at, cancelling_at, finished_at, prices,
+        billed_usage, billed_model
+    ) VALUES (?, ?, ?, ?, ?, '', 0, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 # If a request is pending in a job in progress, that job keeps the request: the job records outcomes by row id.
 _INSERT_ANSWERED = """
-    INSERT INTO requests (scope, custom_id, job, state, attempts, status_code, tokens_in, tokens_out, tokens_cached)
-    VALUES (?, ?, ?, 'answered', 1, 200, ?, ?, ?)
+    INSERT INTO requests (
+        scope, custom_id, job, state, attempts, status_code, tokens_in, tokens_out, tokens_cached, tokens_written,
+        tokens_reasoning
+    )
+    VALUES (?, ?, ?, 'answered', 1, 200, ?, ?, ?, ?, ?)
     ON CONFLICT (scope, custom_id) DO UPDATE SET
         state = 'answered', status_code = 200, code = NULL, error = NULL, tokens_in = excluded.tokens_in,
         tokens_out = excluded.tokens_out, tokens_cached = excluded.tokens_cached,
+        tokens_written = excluded.tokens_written, tokens_reasoning = excluded.tokens_reasoning,
         job = CASE state WHEN 'asked' THEN job ELSE excluded.job END
     WHERE state != 'answered'
 """
@@ -41,9 +47,10 @@ _INSERT_ANSWER = """
 
 _INSERT_FAILED = """
     INSERT OR IGNORE INTO requests (
-        scope, custom_id, job, state, attempts, status_code, code, error, tokens_in, tokens_out
+        scope, custom_id, job, state, attempts, status_code, code, error, tokens_in, tokens_out, tokens_cached,
+        tokens_written, tokens_reasoning
     )
-    VALUES (?, ?, ?, 'failed', 1, ?, ?, ?, nullif(?, 0), nullif(?, 0))
+    VALUES (?, ?, ?, 'failed', 1, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?)
 """
 
 # If another job has the request's row, `other_jobs` ties the request to the adopted job.
@@ -63,13 +70,22 @@ class AdoptedJobs:
         scope: the scope's row.
         owners: the sessions that have the ledger open.
         requests: the scope's requests.
+        prices: the user's prices as a text, which each job records; `None` for list prices.
     """
 
-    def __init__(self, connection: Connection, scope: ScopeRow, owners: Owners, requests: RequestTable) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        scope: ScopeRow,
+        owners: Owners,
+        requests: RequestTable,
+        prices: str | None = None,
+    ) -> None:
         self._connection = connection
         self._scope = scope
         self._owners = owners
         self._requests = requests
+        self._prices = prices
 
     def add_in_progress(self, batch: Batch, key: str, custom_ids: Sequence[str]) -> bool:
         """Insert a batch in progress as a created job.
@@ -116,13 +132,17 @@ class AdoptedJobs:
             scope_id = self._scope.id
             database.executemany(
                 _INSERT_ANSWERED,
-                [(scope_id, custom_id, job_id, *answer.tokens, answer.cached_tokens) for custom_id, answer in answers],
+                [(scope_id, custom_id, job_id, *answer.tokens, *answer.token_details) for custom_id, answer in answers],
             )
             database.executemany(_INSERT_ANSWER, [(answer.line, scope_id, custom_id) for custom_id, answer in answers])
             database.executemany(
                 _INSERT_FAILED,
                 [
-                    (scope_id, custom_id, job_id, failure.status_code, failure.code, failure.message, *failure.tokens)
+                    (
+                        *(scope_id, custom_id, job_id, failure.status_code, failure.code, failure.message),
+                        *failure.tokens,
+                        *failure.token_details,
+                    )
                     for custom_id, failure in failures
                 ],
             )
@@ -156,5 +176,7 @@ class AdoptedJobs:
             batch.finalizing_at,
             batch.cancelling_at,
             batch.finished_at,
+            self._prices,
+            *billed_columns(batch).values(),
         )
         return database.execute(_INSERT_JOB, columns).lastrowid

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from distilabel_openai_batch.api.batches import FINAL_STATUSES
 from distilabel_openai_batch.api.outcomes import Answer
-from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.api.usage import NO_USAGE, Usage
 from distilabel_openai_batch.ledger.states import NOT_FOUND, OPEN_STATES, JobState, ScopeName
 
 # Custom_ids per reason: enough to find a few of the requests in the log or on the server.
@@ -45,6 +45,10 @@ class JobEntry:
         answered_by: the model that an answer names; empty without an answer.
         long_usages: the usage of each request whose prompt exceeds `LONG_PROMPT`, which some models bill higher.
         cut: the number of answers that the limit of tokens cut.
+        tokens_written: the part of `tokens_in` that the server wrote to its cache.
+        tokens_reasoning: the part of `tokens_out` that was spent on reasoning.
+        prices: the user's prices of the run that planned the job, as a text; `None` for list prices.
+        billed: the usage that the server's batch object shows; `None` if it shows none.
     """
 
     scope: ScopeName
@@ -68,6 +72,23 @@ class JobEntry:
     answered_by: str
     long_usages: tuple[Usage, ...] = ()
     cut: int = 0
+    tokens_written: int = 0
+    tokens_reasoning: int = 0
+    prices: str | None = None
+    billed: Usage | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens billed for the answers in the ledger."""
+        counts = (self.tokens_in, self.tokens_out, self.tokens_cached, self.tokens_written, self.tokens_reasoning)
+        return Usage(*counts, self.long_usages)
+
+    @property
+    def unaccounted(self) -> Usage:
+        """The tokens that the server billed for a collected batch, and that no answer in the ledger has."""
+        if self.billed is None or self.state is not JobState.COLLECTED:
+            return NO_USAGE
+        return self.billed.beyond(self.usage)
 
     @property
     def is_synchronous(self) -> bool:
@@ -78,8 +99,12 @@ class JobEntry:
 
     @property
     def is_billed(self) -> bool:
-        """`True` if the job has billed answers, usable or not."""
-        return bool(self.answered or (self.failed and self.tokens_in + self.tokens_out))
+        """`True` if the job has billed answers, usable or not, in the ledger or not."""
+        unaccounted = self.unaccounted
+        has_tokens = (
+            self.failed and self.tokens_in + self.tokens_out
+        ) or unaccounted.tokens_in + unaccounted.tokens_out
+        return bool(self.answered or has_tokens)
 
     @property
     def is_interrupted(self) -> bool:

@@ -21,8 +21,8 @@ from distilabel_openai_batch.ledger.states import NOT_FOUND, OPEN_STATES, TRANSI
 _TIMELINE_COLUMNS = ("in_progress_at", "finalizing_at", "cancelling_at", "finished_at")
 
 _INSERT_PLANNED = """
-    INSERT INTO jobs (scope, key, owner, state, endpoint, model, requests, bytes, intended_at)
-    VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)
+    INSERT INTO jobs (scope, key, owner, state, endpoint, model, requests, bytes, intended_at, prices)
+    VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?, ?)
 """
 
 _GET = """
@@ -80,13 +80,22 @@ class JobTable:
         scope: the scope's row.
         owners: the sessions that have the ledger open.
         requests: the scope's requests.
+        prices: the user's prices as a text, which each job records; `None` for list prices.
     """
 
-    def __init__(self, connection: Connection, scope: ScopeRow, owners: Owners, requests: RequestTable) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        scope: ScopeRow,
+        owners: Owners,
+        requests: RequestTable,
+        prices: str | None = None,
+    ) -> None:
         self._connection = connection
         self._scope = scope
         self._owners = owners
         self._requests = requests
+        self._prices = prices
 
     def plan(self, shard: Shard, state: JobState = JobState.PLANNED) -> tuple[Job, list[str]]:
         """Record the intent to submit a shard, before any call to the server.
@@ -111,6 +120,7 @@ class JobTable:
                 shard.requests[0].model,
                 shard.size,
                 now,
+                self._prices,
             )
             job_id = database.execute(_INSERT_PLANNED, columns).lastrowid
             assert job_id is not None
@@ -213,6 +223,7 @@ class JobTable:
             total=batch.total,
             ended_at=time.time(),
             error="; ".join(map(str, batch.errors)) or None,
+            **billed_columns(batch),
             **_timeline(batch),
         )
 
@@ -267,6 +278,12 @@ class JobTable:
 def _check_transition(job: Job, state: JobState) -> None:
     if state not in TRANSITIONS[job.state]:
         raise ValueError(f"a job that is {job.state.value} cannot become {state.value}")
+
+
+def billed_columns(batch: Batch) -> dict[str, str | None]:
+    """Return the usage and the model that a batch shows, as the columns of its job."""
+    usage = orjson.dumps(batch.usage.counts()).decode() if batch.usage else None
+    return {"billed_usage": usage, "billed_model": batch.model or None}
 
 
 def _timeline(batch: Batch) -> dict[str, float | None]:

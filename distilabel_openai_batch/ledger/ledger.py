@@ -44,13 +44,15 @@ class Ledger:
     Args:
         directory: the directory of the file, created for its user only.
         scope: the scope of all requests.
+        prices: the user's prices, as a text that `pricing.own_prices` reads; each job records them. `None` for list
+            prices.
 
     Raises:
         LedgerError: the file cannot be read or written, is damaged, is another program's, or a newer release wrote it;
             or its file system lacks shared memory or locks.
     """
 
-    def __init__(self, directory: Path, scope: ScopeName) -> None:
+    def __init__(self, directory: Path, scope: ScopeName, prices: str | None = None) -> None:
         self.path = directory / FILE_NAME
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,8 +71,8 @@ class Ledger:
         self._owners = owners
         self.owner = owners.own_id
         self.requests = RequestTable(self.connection, scope_row, owners)
-        self.jobs = JobTable(self.connection, scope_row, owners, self.requests)
-        self.adopted_jobs = AdoptedJobs(self.connection, scope_row, owners, self.requests)
+        self.jobs = JobTable(self.connection, scope_row, owners, self.requests, prices)
+        self.adopted_jobs = AdoptedJobs(self.connection, scope_row, owners, self.requests, prices)
         self.submissions = Submissions(self.connection, scope_row)
         self.refused_parameters = RefusedParameters(self.connection, self.scope.base_url)
         self.other_scopes = OtherScopes(self.connection, scope_row)

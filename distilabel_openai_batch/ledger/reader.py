@@ -46,8 +46,19 @@ _EMPTY_TABLES = {
 
 _Parameters = Sequence[int | str] | Mapping[str, int]
 
-# Schema versions 1 to 3 lack this column; a query of such a file reads NULL in its place.
-_CACHED_COLUMN = "requests.tokens_cached"
+# Older schema versions lack these columns; a query of such a file reads NULL in their place.
+_LATER_COLUMNS = (
+    "requests.tokens_cached",
+    "requests.tokens_written",
+    "requests.tokens_reasoning",
+    "jobs.prices",
+    "jobs.billed_usage",
+    "jobs.billed_model",
+)
+_COLUMNS = """
+    SELECT 'requests.' || name FROM pragma_table_info('requests')
+    UNION ALL SELECT 'jobs.' || name FROM pragma_table_info('jobs')
+"""
 
 _JOBS = """
     SELECT owner, pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model,
@@ -59,13 +70,16 @@ _JOBS = """
         coalesce(counts.tokens_in, 0), coalesce(counts.tokens_out, 0), coalesce(counts.tokens_cached, 0), bytes,
         intended_at, ended_at, input_file_id, error,
         (SELECT line FROM requests JOIN answers ON request = requests.id WHERE job = jobs.id LIMIT 1),
-        counts.long_usages, coalesce(cut.answers, 0)
+        counts.long_usages, coalesce(cut.answers, 0), coalesce(counts.tokens_written, 0),
+        coalesce(counts.tokens_reasoning, 0), jobs.prices, jobs.billed_usage, jobs.billed_model
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
         SELECT job, sum(state = 'answered') AS answered, sum(state = 'failed') AS failed,
             sum(state = 'asked') AS pending, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out,
-            sum(requests.tokens_cached) AS tokens_cached,
+            sum(requests.tokens_cached) AS tokens_cached, sum(requests.tokens_written) AS tokens_written,
+            sum(requests.tokens_reasoning) AS tokens_reasoning,
             group_concat(CASE WHEN tokens_in > :long_prompt THEN
-                tokens_in || ' ' || coalesce(tokens_out, 0) || ' ' || coalesce(requests.tokens_cached, 0)
+                tokens_in || ' ' || coalesce(tokens_out, 0) || ' ' || coalesce(requests.tokens_cached, 0) || ' '
+                    || coalesce(requests.tokens_written, 0) || ' ' || coalesce(requests.tokens_reasoning, 0)
             END) AS long_usages
         FROM requests GROUP BY job
     ) AS counts ON counts.job = jobs.id LEFT JOIN (
@@ -156,13 +170,16 @@ class LedgerReader:
         entries = []
         is_alive: dict[str, bool] = {}
         for row in self._query(_JOBS, {"long_prompt": LONG_PROMPT}):
-            owner, pipeline, task, base_url, batch_id, state_name, status, *columns, line, long_usages, cut = row
+            owner, pipeline, task, base_url, batch_id, state_name, status, *columns = row
+            *columns, line, long_usages, cut, written, reasoning, prices, billed_usage, billed_model = columns
             scope, state = ScopeName(pipeline, task, base_url), JobState(state_name)
             if not batch_id and state in STATES_WITHOUT_BATCH:
                 if owner not in is_alive:
                     is_alive[owner] = is_owner_alive(lock_path(self.path.parent, owner))
                 status = status if is_alive[owner] else INTERRUPTED
-            values = (*columns, _model(line), _usages(long_usages), cut)
+            billed = Usage(**orjson.loads(billed_usage)) if billed_usage else None
+            answered_by = _model(line) or billed_model or ""
+            values = (*columns, answered_by, _usages(long_usages), cut, written, reasoning, prices, billed)
             entries.append(JobEntry(scope, batch_id, state, status, *values))
         return entries
 
@@ -291,9 +308,10 @@ class LedgerReader:
             if not database.execute("SELECT 1 FROM sqlite_master").fetchone():
                 # A first run has created the file, and not yet the tables.
                 return []
-            columns = database.execute("SELECT name FROM pragma_table_info('requests')").fetchall()
-            if ("tokens_cached",) not in columns:
-                sql = sql.replace(_CACHED_COLUMN, "NULL")
+            columns = database.execute(_COLUMNS).fetchall()
+            for name in _LATER_COLUMNS:
+                if (name,) not in columns:
+                    sql = sql.replace(name, "NULL")
             missing = [
                 definition
                 for name, definition in _EMPTY_TABLES.items()
@@ -305,12 +323,12 @@ class LedgerReader:
 
 
 def _usages(text: str | None) -> tuple[Usage, ...]:
-    """Return the usages in a list as `in out cached,in out cached`."""
-    usages = []
-    for part in text.split(",") if text else ():
-        tokens_in, tokens_out, tokens_cached = map(int, part.split())
-        usages.append(Usage(tokens_in, tokens_out, tokens_cached))
-    return tuple(usages)
+    """Return the usages in a list as `in out cached written reasoning,in out cached written reasoning`."""
+    counts = (map(int, part.split()) for part in (text.split(",") if text else ()))
+    return tuple(
+        Usage(tokens_in, tokens_out, cached, written, reasoning)
+        for tokens_in, tokens_out, cached, written, reasoning in counts
+    )
 
 
 def _model(line: bytes | None) -> str:

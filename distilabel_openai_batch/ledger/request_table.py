@@ -60,14 +60,14 @@ _BATCH_IDS = """
 _INSERT_ANSWER = "INSERT OR IGNORE INTO answers (request, line) VALUES (?, ?)"
 
 _MARK_ANSWERED = """
-    UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, tokens_cached = ?, status_code = 200,
-        code = NULL, error = NULL
+    UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, tokens_cached = ?, tokens_written = ?,
+        tokens_reasoning = ?, status_code = 200, code = NULL, error = NULL
     WHERE id = ? AND state != 'answered'
 """
 
 _MARK_FAILED = """
     UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ?, tokens_in = nullif(?, 0),
-        tokens_out = nullif(?, 0)
+        tokens_out = nullif(?, 0), tokens_cached = ?, tokens_written = ?, tokens_reasoning = ?
     WHERE id = ? AND state = 'asked'
 """
 
@@ -173,12 +173,17 @@ class RequestTable:
             database.executemany(_INSERT_ANSWER, ((row_ids[name], answer.line) for name, answer in answers.items()))
             database.executemany(
                 _MARK_ANSWERED,
-                ((*answer.tokens, answer.cached_tokens, row_ids[name]) for name, answer in answers.items()),
+                ((*answer.tokens, *answer.token_details, row_ids[name]) for name, answer in answers.items()),
             )
             database.executemany(
                 _MARK_FAILED,
                 (
-                    (failure.status_code, failure.code, failure.message, *failure.tokens, row_ids[name])
+                    (
+                        *(failure.status_code, failure.code, failure.message),
+                        *failure.tokens,
+                        *failure.token_details,
+                        row_ids[name],
+                    )
                     for name, failure in failures.items()
                 ),
             )

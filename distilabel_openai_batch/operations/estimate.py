@@ -45,7 +45,7 @@ from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
 from distilabel_openai_batch.plugin.steps.load import LoadBatchResults
 from distilabel_openai_batch.plugin.steps.stream import StreamBatchResults
 from distilabel_openai_batch.plugin.steps.submit import SubmitBatch
-from distilabel_openai_batch.pricing import prices, token_estimates
+from distilabel_openai_batch.pricing import token_estimates
 from distilabel_openai_batch.pricing.prices import Cost, Rates
 from distilabel_openai_batch.pricing.step_estimate import StepEstimate
 
@@ -215,7 +215,8 @@ class _PipelineEstimator:
         known = self._known_requests(client, self._scope_of(name, step, recorder.base_url), custom_ids)
         usages = [usage for custom_id, usage in recorder.requests if custom_id not in known]
         usage = sum((usage for usage in usages if usage), Usage(0, 0)) if all(usages) else None
-        rates = prices.find_rates(estimate.model, estimate.base_url, time.time())
+        book = client.price_book(estimate.base_url)
+        rates = book.find_rates(time.time(), estimate.model)
         return replace(
             estimate,
             rows=sum(map(len, inputs[:1])),
@@ -225,6 +226,7 @@ class _PipelineEstimator:
             cost=_cost(rates, usage, is_synchronous=len(usages) < client.sync_below),
             asks_in_rounds=recorder.in_rounds,
             is_parted=self._is_parted(name),
+            unknown_price=None if rates else book.explain_unknown(estimate.model),
         )
 
     def _scope_of(self, name: str, step: Any, base_url: str) -> ScopeName:

@@ -47,6 +47,7 @@ from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin.execution import current_execution
 from distilabel_openai_batch.plugin.fields import BatchFields
 from distilabel_openai_batch.pricing.budget import Budget
+from distilabel_openai_batch.pricing.price_book import OwnPrices, PriceBook, default_own_prices, load_own_prices
 from distilabel_openai_batch.text import escape_log_lines
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ class BatchClient(BatchFields):
             self.api_key = key
         name_step(escape_log_lines(self._logger))
         if self.budget is not None and (self._run is None or self._run.submits):
-            budget = Budget(self.budget, public_address(settings.base_url or ""))
+            budget = Budget(self.budget, self.price_book(settings.base_url or ""))
             budget.check_price(str(self.model))
             settings = replace(settings, budget=budget)
         self._log_deadline()
@@ -196,7 +197,22 @@ class BatchClient(BatchFields):
             run=self._run,
             retention=Retention(self.input_expires_after, self.output_expires_after),
             extra_fields=ExtraFields(self.upload_extra or {}, self.batch_extra or {}),
+            prices=self._own_prices().text,
         )
+
+    def price_book(self, base_url: str) -> PriceBook:
+        """Return the prices that `budget`, the log and `estimate` use.
+
+        Args:
+            base_url: the server's address.
+
+        Raises:
+            InvalidSettingError: `prices`, or its environment variable, states no prices.
+        """
+        return PriceBook(public_address(base_url), self._own_prices())
+
+    def _own_prices(self) -> OwnPrices:
+        return load_own_prices(self.prices) if self.prices else default_own_prices()
 
     def begin_run(self) -> None:
         """Fix the deadline of a pipeline's run, in the pipeline's process.
@@ -227,7 +243,7 @@ class BatchClient(BatchFields):
             self._logger.info(f"⏰ Deadline: {deadline.describe(now)}.")
 
     def _session_observer(self, scope: ScopeName) -> Observer:
-        progress = _progress(self._logger, self._run, scope)
+        progress = _progress(self._logger, self._run, scope, self.price_book(scope.base_url))
         return with_observers(progress, self._observer_factories, scope, self._logger)
 
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
@@ -298,14 +314,14 @@ def _scope_name(run: SubmissionRun | None, base_url: str) -> ScopeName:
     return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)
 
 
-def _progress(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeName) -> Progress:
+def _progress(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeName, price_book: PriceBook) -> Progress:
     """Return the observer that logs, and draws bars outside a pipeline.
 
     Within a pipeline, where the scope has a task or the session takes part in a submission, several processes share one
     terminal, so no bars are drawn.
     """
     bars = None if scope.task or run else choose_display(logger)
-    return Progress(logger, scope.base_url, bars, scope.label, _retry_advice(run))
+    return Progress(logger, price_book, bars, scope.label, _retry_advice(run))
 
 
 def _retry_advice(run: SubmissionRun | None) -> str:

@@ -25,6 +25,7 @@ from distilabel_openai_batch.api.secrets import public_headers
 from distilabel_openai_batch.plugin.bounds import BOUNDS, check_number, clean_deadline
 from distilabel_openai_batch.plugin.checked_arguments import CheckedArguments
 from distilabel_openai_batch.plugin.extra_fields import check_extra_fields
+from distilabel_openai_batch.pricing.price_book import load_own_prices
 from distilabel_openai_batch.text import did_you_mean, escape_log_lines
 
 _logger = escape_log_lines(logging.getLogger("distilabel.openai_batch"))
@@ -168,7 +169,16 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
         description=(
             "Maximum cost of one run of a step, in US dollars. Before a submission the cost is estimated from list"
             " prices, with answers as long as `max_new_tokens` allows; above the rest of the budget nothing is"
-            " submitted, and a `BudgetError` ends the run. `None`: no limit. Needs the extra `prices`."
+            " submitted, and a `BudgetError` ends the run. `None`: no limit. Needs the extra `prices`, or `prices=`."
+        ),
+    )
+    prices: RuntimeParameter[dict[str, Any] | str] | None = Field(
+        default=None,
+        description=(
+            "Your own prices, for `budget`, `estimate` and `costs`: a dictionary by model, in US dollars for a million"
+            ' tokens in a batch (`{"my-model": {"input": 0.4, "cached": 0.04, "output": 3.2}}`), the path of a JSON'
+            " file with this dictionary, or a provider of the price list whose prices the server bills (`openai`)."
+            " `None`: `$DISTILABEL_OPENAI_BATCH_PRICES`, else list prices."
         ),
     )
     ledger_dir: RuntimeParameter[str] | None = Field(
@@ -207,6 +217,14 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
     def _read_deadline(cls, value: object) -> object:
         """Refuse a deadline that cannot be read, and store a date-time as a text, which YAML and JSON can hold."""
         return clean_deadline(value)
+
+    @field_validator("prices")
+    @classmethod
+    def _check_prices(cls, value: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
+        """Refuse prices that cannot be read; a file may appear later, and is read when the step is loaded."""
+        if isinstance(value, dict):
+            load_own_prices(value)
+        return value
 
     @field_validator("batch_metadata", "upload_extra", "batch_extra")
     @classmethod

@@ -11,11 +11,12 @@ from decimal import Decimal
 import anyio.lowlevel
 import orjson
 
-from distilabel_openai_batch.api.outcomes import Answer, Deliver, Outcome, is_billed
+from distilabel_openai_batch.api.outcomes import Deliver, Outcome, is_billed, usage_of
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.errors import BudgetError
-from distilabel_openai_batch.pricing import prices, token_estimates
+from distilabel_openai_batch.pricing import token_estimates
+from distilabel_openai_batch.pricing.price_book import PriceBook
 from distilabel_openai_batch.pricing.prices import Rates, format_dollars
 from distilabel_openai_batch.text import plural
 
@@ -88,12 +89,12 @@ class Budget(NoBudget):
 
     Args:
         limit: the limit, in dollars.
-        base_url: the server's address, which decides the price list.
+        price_book: the prices at the server.
     """
 
-    def __init__(self, limit: float, base_url: str) -> None:
+    def __init__(self, limit: float, price_book: PriceBook) -> None:
         self._limit = Decimal(str(limit))
-        self._base_url = base_url
+        self._price_book = price_book
         self._spent = Decimal(0)
         self._reserved: dict[str, _Bound] = {}
         self._reserved_sum = Decimal(0)
@@ -152,9 +153,7 @@ class Budget(NoBudget):
         def deliver_and_settle(outcomes: Mapping[str, Outcome]) -> None:
             for custom_id, outcome in outcomes.items():
                 if (bound := self._release(custom_id)) and is_billed(outcome):
-                    cached_tokens = outcome.cached_tokens if isinstance(outcome, Answer) else 0
-                    usage = Usage.of_request(*outcome.tokens, cached_tokens)
-                    billed = bound.rates.cost(usage, bound.is_sync).spent
+                    billed = bound.rates.cost(usage_of(outcome), bound.is_sync).spent
                     # The server reports no usage → charge the upper bound.
                     self._spent += billed if any(outcome.tokens) else bound.dollars
             deliver(outcomes)
@@ -171,10 +170,11 @@ class Budget(NoBudget):
 
     def _bound(self, request: Request, is_sync: bool) -> _Bound:
         rates = self._find_rates(request.model)
-        usage = token_estimates.estimate_usage(request.endpoint, orjson.loads(bytes(request.body)))
+        body = orjson.loads(bytes(request.body))
+        usage = token_estimates.estimate_usage(request.endpoint, body)
         if usage is None:
             raise BudgetError(
-                f"A request of {request.model} sets no limit on the tokens of its answer, so its cost has no upper"
+                f"A request of {request.model} {token_estimates.explain_no_bound(body)}, so its cost has no upper"
                 " bound, and the budget cannot be kept. No request was submitted."
             )
         key = (request.model, usage, is_sync)
@@ -183,11 +183,11 @@ class Budget(NoBudget):
         return self._shared_bounds[key]
 
     def _find_rates(self, model: str) -> Rates:
-        rates = prices.find_rates(model, self._base_url, time.time())
+        rates = self._price_book.find_rates(time.time(), model)
         if rates is None:
             raise BudgetError(
                 f"The budget of {format_dollars(self._limit)} cannot be kept."
-                f" {prices.explain_unknown_price(model, self._base_url)} Remove `budget` to run without a limit."
+                f" {self._price_book.explain_unknown(model)} Remove `budget` to run without a limit."
             )
         return rates
 

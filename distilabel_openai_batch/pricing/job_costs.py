@@ -5,41 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.api.usage import NO_USAGE, Usage
 from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.price_book import PriceBook, read_own_prices
 from distilabel_openai_batch.pricing.prices import Cost
 
 
 def cost_of_job(job: JobEntry) -> Cost | None:
-    """Return the cost of a job's answers in the ledger; `None` if the cost is unknown.
+    """Return the cost of a job's answers; `None` if the cost is unknown.
 
-    The price is the price of the day on which the job was planned. The model is the model that answered: on Azure only
-    the answer names the model behind a deployment. If that model has no price, the price of the requested model counts.
+    Tokens that the server billed for the job's batch, and that no answer in the ledger has, count too. The prices are
+    those that the user stated in the run that planned the job, else the list prices of the day of the plan. The model
+    is the model that answered: on Azure only the answer names the model behind a deployment. If that model has no
+    price, the price of the requested model counts.
     """
     if not job.is_billed:
         return Cost()
-    if not job.tokens_in + job.tokens_out:
-        return None
-    for model in (job.answered_by, job.model):
-        if rates := prices.find_rates(model, job.scope.base_url, job.created_at):
-            return rates.cost(_usage(job), job.is_synchronous)
-    return None
+    usage = billed_usage(job)
+    rates = _price_book(job).find_rates(job.created_at, job.answered_by, job.model)
+    return rates.cost(usage, job.is_synchronous) if rates and usage.tokens_in + usage.tokens_out else None
 
 
-def _usage(job: JobEntry) -> Usage:
-    return Usage(job.tokens_in, job.tokens_out, job.tokens_cached, job.long_usages)
+def billed_usage(job: JobEntry) -> Usage:
+    """Return the tokens billed for a job: those of the answers in the ledger, and those that no answer there has."""
+    return job.usage + job.unaccounted
+
+
+def _price_book(job: JobEntry) -> PriceBook:
+    return PriceBook(job.scope.base_url, read_own_prices(job.prices))
 
 
 def explain_unknown_cost(job: JobEntry) -> str:
     """Return the reason why the cost of a job is unknown, as a sentence."""
-    if not job.tokens_in + job.tokens_out:
+    usage = billed_usage(job)
+    if not usage.tokens_in + usage.tokens_out:
         return (
             "The tokens of some answers are unknown: the answers are not collected yet, were forgotten, or the server"
             " does not report tokens."
         )
-    return prices.explain_unknown_price(job.answered_by or job.model, job.scope.base_url)
+    return _price_book(job).explain_unknown(job.answered_by or job.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class CostEntry:
         usage: billed tokens.
         cost: the known part of the cost.
         unknown: number of answers whose cost is unknown.
+        unaccounted: the part of `usage` that no answer in the ledger has.
     """
 
     scope: ScopeName
@@ -61,6 +67,7 @@ class CostEntry:
     usage: Usage
     cost: Cost
     unknown: int
+    unaccounted: Usage = NO_USAGE
 
 
 def costs_by_model(jobs: Iterable[JobEntry]) -> list[CostEntry]:
@@ -75,9 +82,10 @@ def costs_by_model(jobs: Iterable[JobEntry]) -> list[CostEntry]:
         found[key] = CostEntry(
             *key,
             entry.answers + job.answered,
-            entry.usage + _usage(job),
+            entry.usage + billed_usage(job),
             entry.cost + (cost or Cost()),
             entry.unknown + (0 if cost else job.answered),
+            entry.unaccounted + job.unaccounted,
         )
     return list(found.values())
 

@@ -20,17 +20,20 @@ from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 HOW_TO_INSTALL = "pip install 'distilabel-openai-batch[prices]'"
 """Command that installs the price list."""
 
-# Host names of servers with published prices, and the provider in the price list. Gateways and self-hosted servers set
-# their own prices, and OpenAI's regional hosts (`eu.api.openai.com`) bill some models above the list price.
+# Host names of servers whose batches cost half, and the provider in the price list. Gateways and self-hosted servers
+# set their own prices, and OpenAI's regional hosts (`eu.api.openai.com`) bill some models above the list price.
 _PROVIDERS = (
     (re.compile(r"api\.openai\.com"), "openai"),
     (re.compile(r".+\.(openai|cognitiveservices|services\.ai)\.azure\.com"), "azure"),
 )
 
-# Share of the list price that a batch costs if the list has no price for batches: OpenAI and Azure publish half.
+# Share of the list price that a batch costs if the list has no price for batches: OpenAI and Azure publish half. Other
+# providers' batches have a price only where the list has one.
 # https://platform.openai.com/docs/guides/batch#overview
 # https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
 _BATCH_SHARE = Decimal("0.5")
+
+_HALF_PRICE_PROVIDERS = frozenset({"openai", "azure"})
 
 _MILLION = Decimal(1_000_000)
 
@@ -60,48 +63,65 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class Rates:
-    """Prices of a model, in dollars for a million tokens.
+class TokenPrices:
+    """Prices of the kinds of tokens, in dollars for a million tokens.
 
     Attributes:
-        tokens_in, tokens_out, tokens_cached: prices at the synchronous endpoint.
-        batch_in, batch_out, batch_cached: prices in a batch.
-        above: prices of long prompts: pairs of a number of prompt tokens and the prices above that number, ascending.
+        tokens_in, tokens_out: prices of tokens of prompts and of answers.
+        tokens_cached: price of tokens of prompts that the server had in its cache.
+        tokens_written: price of tokens of prompts that the server wrote to its cache.
     """
 
     tokens_in: Decimal
     tokens_out: Decimal
     tokens_cached: Decimal
-    batch_in: Decimal
-    batch_out: Decimal
-    batch_cached: Decimal
+    tokens_written: Decimal
+
+    def dollars(self, usage: Usage) -> Decimal:
+        """Return the dollars that tokens cost, whatever the lengths of their prompts."""
+        cached = min(usage.tokens_cached, usage.tokens_in)
+        written = min(usage.tokens_written, usage.tokens_in - cached)
+        return (
+            (usage.tokens_in - cached - written) * self.tokens_in
+            + cached * self.tokens_cached
+            + written * self.tokens_written
+            + usage.tokens_out * self.tokens_out
+        ) / _MILLION
+
+    def scaled(self, share: Decimal) -> TokenPrices:
+        """Return the prices times a number."""
+        return TokenPrices(
+            self.tokens_in * share, self.tokens_out * share, self.tokens_cached * share, self.tokens_written * share
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Prices of a model.
+
+    Attributes:
+        sync: prices at the synchronous endpoint.
+        batch: prices in a batch.
+        above: prices of long prompts: pairs of a number of prompt tokens and the prices above that number, ascending.
+    """
+
+    sync: TokenPrices
+    batch: TokenPrices
     above: tuple[tuple[int, Rates], ...] = ()
 
     def sync_dollars(self, usage: Usage) -> Decimal:
         """Return the dollars that the synchronous endpoint bills for tokens."""
-        return sum(
-            (
-                _bill(part, rates.tokens_in, rates.tokens_out, rates.tokens_cached)
-                for rates, part in self._split_by_prompt_length(usage)
-            ),
-            Decimal(0),
-        )
+        return sum((rates.sync.dollars(part) for rates, part in self._split_by_prompt_length(usage)), Decimal(0))
 
     def batch_dollars(self, usage: Usage) -> Decimal:
         """Return the dollars that a batch bills for tokens."""
-        return sum(
-            (
-                _bill(part, rates.batch_in, rates.batch_out, rates.batch_cached)
-                for rates, part in self._split_by_prompt_length(usage)
-            ),
-            Decimal(0),
-        )
+        return sum((rates.batch.dollars(part) for rates, part in self._split_by_prompt_length(usage)), Decimal(0))
 
     def _split_by_prompt_length(self, usage: Usage) -> Iterator[tuple[Rates, Usage]]:
         """Yield the parts of the tokens, each with the prices of its prompts' length."""
         rest = usage
         for request in usage.long_prompts if self.above else ():
-            rest = rest + Usage(-request.tokens_in, -request.tokens_out, -request.tokens_cached)
+            rest = rest.beyond(request)
             yield [self, *(rates for start, rates in self.above if request.tokens_in > start)][-1], request
         yield self, rest
 
@@ -116,11 +136,6 @@ class Rates:
         return Cost(full_price if is_sync else self.batch_dollars(usage), full_price)
 
 
-def _bill(usage: Usage, price_in: Decimal, price_out: Decimal, price_cached: Decimal) -> Decimal:
-    cached = min(usage.tokens_cached, usage.tokens_in)
-    return ((usage.tokens_in - cached) * price_in + cached * price_cached + usage.tokens_out * price_out) / _MILLION
-
-
 def format_dollars(amount: Decimal) -> str:
     """Return dollars as a text: two digits after the point from $1 on, four below (`$1,234.57`, `$0.0123`)."""
     if 0 < amount < Decimal("0.0001"):
@@ -129,27 +144,39 @@ def format_dollars(amount: Decimal) -> str:
 
 
 def find_provider(base_url: str) -> str | None:
-    """Return the provider whose prices a server bills, `"openai"` or `"azure"`; `None` without published prices."""
+    """Return the provider whose host a server has, `"openai"` or `"azure"`; `None` for any other host."""
     host = urlsplit(base_url).hostname or ""
     return next((name for pattern, name in _PROVIDERS if pattern.fullmatch(host)), None)
 
 
-def find_rates(model: str, base_url: str, at: float) -> Rates | None:
-    """Return the prices of a model on a day.
+def find_price_list(base_url: str) -> str | None:
+    """Return the provider in the price list whose prices a server bills; `None` for an unlisted host."""
+    return find_provider(base_url) or _find_listed_host(urlsplit(base_url).hostname or "")
+
+
+def provider_names() -> frozenset[str]:
+    """Return the names of the providers in the price list; none without a price list."""
+    return frozenset(provider.id for provider in _listed_providers())
+
+
+def find_rates(model: str, base_url: str, at: float, provider: str | None = None) -> Rates | None:
+    """Return the list prices of a model on a day.
 
     If the list has prices for batches, these count, including the price of cached tokens: a lower price for some
     models, and the synchronous price for models without one. If the list has none, tokens in and out cost half of their
-    list price, as OpenAI and Azure publish, and cached tokens the lower of their list price and that half.
+    list price at OpenAI and Azure, as both publish, and cached tokens the lower of their list price and that half.
 
     Args:
         model: the model's name in a request or an answer.
         base_url: the server's address.
         at: a time on the day, in seconds since the epoch.
+        provider: the provider whose prices the server bills; `None` for the provider of the server's host.
 
     Returns:
-        `None` for an unlisted model, for a server of neither OpenAI nor Azure, and without a price list.
+        `None` for an unlisted model, for an unlisted server, for another provider's model without a price for batches,
+        and without a price list.
     """
-    name = find_provider(base_url)
+    name = provider or find_price_list(base_url)
     return _find_rates(model, name, datetime.fromtimestamp(at, timezone.utc).date()) if name and model else None
 
 
@@ -180,14 +207,21 @@ def is_installed() -> bool:
     return _price_list() is not None
 
 
-def explain_unknown_price(model: str, base_url: str) -> str:
-    """Return the reason why a model has no price, as sentences, with the remedy if there is one."""
-    if find_provider(base_url) is None:
-        return f"The prices of {base_url} are not known: the price list has only OpenAI's and Azure's prices."
+def explain_unknown_price(model: str, base_url: str, provider: str | None = None) -> str:
+    """Return the reason why a model has no price, as sentences, with the remedy if there is one.
+
+    Args:
+        model: the model's name.
+        base_url: the server's address.
+        provider: as for `find_rates`.
+    """
+    if provider is None and find_price_list(base_url) is None and (is_installed() or find_provider(base_url) is None):
+        return f"The prices of {base_url} are not known: the price list lacks this server. State them in `prices`."
     if not is_installed():
         return f"No price is known, because the price list is not installed. Install it: {HOW_TO_INSTALL}"
     return (
-        f"The price of {model} is not known: the price list lacks this model. A newer genai-prices may list the model."
+        f"The price of {model} is not known: the price list lacks this model, or its price in a batch. A newer"
+        " genai-prices may list the model; `prices` takes your own price."
     )
 
 
@@ -212,6 +246,8 @@ def _find_rates(model: str, provider: str, day: date) -> Rates | None:
     except (LookupError, ValueError):
         return None
     sync_prices, batch_prices = listed.model_price, _batch_prices(listed.model, moment)
+    if batch_prices is None and provider not in _HALF_PRICE_PROVIDERS:
+        return None
     # The ledger keeps single prompt lengths only above `LONG_PROMPT` → shorter prompts have the price at that length.
     rates = _rates_at(LONG_PROMPT, sync_prices, batch_prices)
     if rates is None:
@@ -221,30 +257,63 @@ def _find_rates(model: str, provider: str, day: date) -> Rates | None:
     return replace(rates, above=tuple(tiers))
 
 
-_TOKEN_KINDS = ("input_mtok", "output_mtok", "cache_read_mtok")
+_TOKEN_KINDS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 
 
 def _rates_at(prompt_tokens: int, sync_prices: Any, batch_prices: Any) -> Rates | None:
     """Return the prices of a request with a prompt of `prompt_tokens` tokens."""
-    tokens_in, tokens_out, tokens_cached = (_price(getattr(sync_prices, kind), prompt_tokens) for kind in _TOKEN_KINDS)
-    if tokens_in is None:
+    listed_in, listed_out, listed_cached, listed_written = _prices_of_kinds(sync_prices, prompt_tokens)
+    if listed_in is None:
         return None
-    # A model for embeddings has no price of tokens out.
-    tokens_out, tokens_cached = _default(tokens_out, Decimal(0)), _default(tokens_cached, tokens_in)
-    if batch_prices is None:
-        half = tokens_in * _BATCH_SHARE
-        return Rates(tokens_in, tokens_out, tokens_cached, half, tokens_out * _BATCH_SHARE, min(tokens_cached, half))
-    # A kind of tokens without a batch price has its synchronous price.
-    batch_in, batch_out, batch_cached = (_price(getattr(batch_prices, kind), prompt_tokens) for kind in _TOKEN_KINDS)
-    batch_in = _default(batch_in, tokens_in)
-    return Rates(
-        tokens_in,
-        tokens_out,
-        tokens_cached,
-        batch_in,
-        _default(batch_out, tokens_out),
-        _default(batch_cached, min(tokens_cached, batch_in)),
+    sync = TokenPrices(
+        listed_in,
+        # A model for embeddings has no price of tokens out.
+        _default(listed_out, Decimal(0)),
+        _default(listed_cached, listed_in),
+        _default(listed_written, listed_in),
     )
+    if batch_prices is None:
+        half = sync.scaled(_BATCH_SHARE)
+        return Rates(sync, replace(half, tokens_cached=min(sync.tokens_cached, half.tokens_in)))
+    # A kind of tokens without a batch price has its synchronous price.
+    batch_in, batch_out, batch_cached, batch_written = _prices_of_kinds(batch_prices, prompt_tokens)
+    batch_in = _default(batch_in, listed_in)
+    # OpenAI: a written token costs 1.25 times the price of another token, in batches too.
+    # https://platform.openai.com/docs/guides/prompt-caching
+    markup = sync.tokens_written / listed_in if listed_in else Decimal(1)
+    batch = TokenPrices(
+        batch_in,
+        _default(batch_out, sync.tokens_out),
+        _default(batch_cached, min(sync.tokens_cached, batch_in)),
+        _default(batch_written, batch_in * markup),
+    )
+    return Rates(sync, batch)
+
+
+def _prices_of_kinds(listed: Any, prompt_tokens: int) -> list[Decimal | None]:
+    """Return the listed price of each kind in `_TOKEN_KINDS`."""
+    return [_price(getattr(listed, kind, None), prompt_tokens) for kind in _TOKEN_KINDS]
+
+
+@functools.cache
+def _find_listed_host(host: str) -> str | None:
+    """Return the provider whose API has a host, by the patterns of the price list."""
+    url = f"https://{host}/"
+    for provider in _listed_providers():
+        match = re.match(provider.api_pattern, url)
+        # Hosts of OpenAI and Azure are in `_PROVIDERS`; the list's patterns contain gateways in front of Azure.
+        if match and match.end() >= len(url) - 1 and not provider.id.startswith(tuple(_HALF_PRICE_PROVIDERS)):
+            return str(provider.id)
+    return None
+
+
+@functools.cache
+def _listed_providers() -> tuple[Any, ...]:
+    if _price_list() is None:
+        return ()
+    from genai_prices.data_snapshot import get_snapshot
+
+    return tuple(get_snapshot().providers)
 
 
 def _tier_starts(listed: Any) -> set[int]:

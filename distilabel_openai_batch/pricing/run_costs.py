@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.pricing import prices
+from distilabel_openai_batch.pricing.price_book import PriceBook
 from distilabel_openai_batch.pricing.prices import Cost
 
 
@@ -13,11 +13,11 @@ class RunCosts:
     """Sum of the tokens that a run was billed, and their price.
 
     Args:
-        base_url: the server's address, which decides the price list.
+        price_book: the prices at the server.
     """
 
-    def __init__(self, base_url: str) -> None:
-        self._base_url = base_url
+    def __init__(self, price_book: PriceBook) -> None:
+        self._price_book = price_book
         # By the model that answered, the requested model, and whether the requests were synchronous.
         self._usages: dict[tuple[str, str, bool], Usage] = {}
 
@@ -41,9 +41,7 @@ class RunCosts:
         """Return the cost of all tokens; `None` for no tokens, and if the cost of a part is unknown."""
         total, now = Cost(), time.time()
         for (answered_by, requested, is_sync), usage in self._usages.items():
-            rates = prices.find_rates(answered_by, self._base_url, now) or prices.find_rates(
-                requested, self._base_url, now
-            )
+            rates = self._price_book.find_rates(now, answered_by, requested)
             if rates is None or not usage.tokens_in + usage.tokens_out:
                 return None
             total += rates.cost(usage, is_sync)

@@ -25,6 +25,7 @@ class StepEstimate:
         cost: upper bound of the other requests' cost; `None` if unknown.
         asks_in_rounds: whether later requests depend on earlier answers, so that the number of requests may differ.
         is_parted: whether a routing function gives the step only a part of the rows, so that all numbers are bounds.
+        unknown_price: the reason why the model has no price, as sentences; `None` for a known price.
         small_limit: the user's limit of an answer's tokens, if reasoning probably spends most of it; else `None`.
     """
 
@@ -39,4 +40,5 @@ class StepEstimate:
     cost: Cost | None = None
     asks_in_rounds: bool = False
     is_parted: bool = False
+    unknown_price: str | None = None
     small_limit: int | None = None

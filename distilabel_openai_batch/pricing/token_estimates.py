@@ -14,6 +14,7 @@ import orjson
 
 from distilabel_openai_batch.api.model_traits import read_limit
 from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.pricing.image_tokens import bound_image_tokens
 
 _BYTES_PER_TOKEN = 4
 
@@ -26,18 +27,23 @@ _TOKENS_PER_MESSAGE = 4
 # https://platform.openai.com/docs/api-reference/completions/create#completions-create-max_tokens
 _DEFAULT_COMPLETION_TOKENS = 16
 
+# Shortest prompt that a server caches. https://platform.openai.com/docs/guides/prompt-caching
+_CACHED_PROMPT_TOKENS = 1_024
+
 
 def estimate_usage(endpoint: str, body: Mapping[str, Any]) -> Usage | None:
     """Estimate the tokens that a request will be billed.
 
-    Images, audio and files count as zero tokens: their price depends on the model and on their size.
+    Images count by the published rules, see `image_tokens`. A prompt that is long enough for the server's cache counts
+    as written to the cache, since written tokens may cost more than other tokens.
 
     Args:
         endpoint: the path of the endpoint.
         body: the request's JSON object.
 
     Returns:
-        Approximated tokens in and the upper bound of tokens out; `None` if the request sets no limit on its answer.
+        Approximated tokens in and the upper bound of tokens out; `None` if the request has no upper bound, see
+        `explain_no_bound`.
     """
     if endpoint.endswith("/embeddings"):
         return Usage(_count_tokens(_texts(body.get("input"))), 0)
@@ -46,11 +52,43 @@ def estimate_usage(endpoint: str, body: Mapping[str, Any]) -> Usage | None:
         messages = body.get("messages") or []
         extras = [orjson.dumps(body[name]).decode() for name in ("tools", "response_format") if body.get(name)]
         texts = [text for message in messages for text in _texts(message.get("content"))]
-        tokens_in = _TOKENS_PER_CHAT + _TOKENS_PER_MESSAGE * len(messages) + _count_tokens([*texts, *extras])
+        images = _count_image_tokens(body)
+        if images is None:
+            return None
+        tokens_in = _TOKENS_PER_CHAT + _TOKENS_PER_MESSAGE * len(messages) + _count_tokens([*texts, *extras]) + images
     else:
         tokens_in = _count_tokens(_texts(body.get("prompt")))
         limit = limit or _DEFAULT_COMPLETION_TOKENS
-    return Usage.of_request(tokens_in, limit * (body.get("n") or 1)) if limit else None
+    written = tokens_in if tokens_in >= _CACHED_PROMPT_TOKENS and not _forbids_writes(body) else 0
+    return Usage.of_request(tokens_in, limit * (body.get("n") or 1), tokens_written=written) if limit else None
+
+
+def explain_no_bound(body: Mapping[str, Any]) -> str:
+    """Return the reason why a request has no upper bound of its cost, as the end of a sentence about the request."""
+    if _count_image_tokens(body) is None:
+        return "contains an image, audio or a file whose tokens no published rule of this model counts"
+    return "sets no limit on the tokens of its answer"
+
+
+def _forbids_writes(body: Mapping[str, Any]) -> bool:
+    """Return whether a request forbids the server to write its prompt to the cache by itself."""
+    options = body.get("prompt_cache_options")
+    return isinstance(options, dict) and options.get("mode") == "explicit"
+
+
+def _count_image_tokens(body: Mapping[str, Any]) -> int | None:
+    """Return the upper bound of the tokens of a chat's images; `None` if a part of a message has none."""
+    total = 0
+    for message in body.get("messages") or []:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, dict) or isinstance(part.get("text", part.get("refusal")), str):
+                continue
+            tokens = bound_image_tokens(str(body.get("model")), part["image_url"]) if "image_url" in part else None
+            if tokens is None:
+                return None
+            total += tokens
+    return total
 
 
 def _texts(content: object) -> Iterable[str]:
@@ -59,7 +97,7 @@ def _texts(content: object) -> Iterable[str]:
         yield content
     elif isinstance(content, list):
         for part in content:
-            text = part.get("text") if isinstance(part, dict) else part
+            text = part.get("text", part.get("refusal")) if isinstance(part, dict) else part
             if isinstance(text, str):
                 yield text
 

@@ -11,7 +11,7 @@ from .faults import BatchFault
 from .files import StoredFile
 from .model.parameters import ENDPOINTS
 from .model.snapshots import snapshot_name
-from .results import StoredResults
+from .results import TOKEN_KINDS, StoredResults
 from .settings import Settings
 from .timeline import ScriptedEnd, Stage, Timeline, stage_at
 from .validation import Problem, Validation
@@ -133,11 +133,12 @@ class StoredBatch:
         Args:
             stage: stage of the batch.
         """
-        answered = completed = prompt_tokens = completion_tokens = 0
+        answered = completed = 0
+        tokens = dict.fromkeys(TOKEN_KINDS, 0)
         if self.results is not None:
             answered = min(stage.answered_count, self.results.answered_count)
             completed = self.results.count_completed(answered)
-            prompt_tokens, completion_tokens = self.results.count_tokens(answered)
+            tokens = self.results.count_tokens(answered)
         has_begun = "in_progress_at" in stage.timestamps
         model = None if self.validation is None else self.validation.model
         errors = {"object": "list", "data": [vars(problem) for problem in self.problems]}
@@ -161,11 +162,14 @@ class StoredBatch:
                 "failed": answered - completed,
             },
             "usage": {
-                "input_tokens": prompt_tokens,
-                "input_tokens_details": {"cached_tokens": 0},
-                "output_tokens": completion_tokens,
-                "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": prompt_tokens + completion_tokens,
+                "input_tokens": tokens["prompt"],
+                "input_tokens_details": {
+                    "cached_tokens": tokens["cached"],
+                    "cache_write_tokens": tokens["written"],
+                },
+                "output_tokens": tokens["completion"],
+                "output_tokens_details": {"reasoning_tokens": tokens["reasoning"]},
+                "total_tokens": tokens["prompt"] + tokens["completion"],
             },
             "metadata": self.metadata,
         }

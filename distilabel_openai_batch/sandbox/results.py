@@ -33,6 +33,11 @@ _UNANSWERED = {
 }
 
 
+TOKEN_KINDS = ("prompt", "completion", "cached", "written", "reasoning")
+"""Kinds of billed tokens: of prompts, of answers, and the parts of them that come from the cache, that go to the cache,
+and that reasoning takes."""
+
+
 @dataclass(frozen=True)
 class ResultLine:
     """Contribution of one request to the result files.
@@ -41,15 +46,13 @@ class ResultLine:
         output: bytes for the output file.
         error: bytes for the error file.
         billed_digest: SHA-256 of the canonical body if the request was answered with 200, else `None`.
-        prompt_tokens: tokens of the prompt; 0 without an answer.
-        completion_tokens: tokens of the answer; 0 without an answer.
+        usage: billed tokens: see `TOKEN_KINDS`.
     """
 
     output: bytes
     error: bytes
     billed_digest: str | None
-    prompt_tokens: int
-    completion_tokens: int
+    usage: tuple[int, ...]
 
 
 class StoredResults:
@@ -82,7 +85,7 @@ class StoredResults:
         self._order: list[int] = []
         self._billed_digests: list[str | None] = []
         # Running totals: index n holds the total over the first n requests in `_order`.
-        self._totals = {name: array("q", [0]) for name in ("output", "error", "completed", "prompt", "completion")}
+        self._totals = {name: array("q", [0]) for name in ("output", "error", "completed", *TOKEN_KINDS)}
 
     def write(self, input_path: Path, settings: Settings, schedule: FaultSchedule, pause: Callable[[], bool]) -> None:
         """Answer every request and write the lines.
@@ -122,8 +125,8 @@ class StoredResults:
         totals["output"].append(totals["output"][-1] + len(line.output))
         totals["error"].append(totals["error"][-1] + len(line.error))
         totals["completed"].append(totals["completed"][-1] + (line.billed_digest is not None))
-        totals["prompt"].append(totals["prompt"][-1] + line.prompt_tokens)
-        totals["completion"].append(totals["completion"][-1] + line.completion_tokens)
+        for name, tokens in zip(TOKEN_KINDS, line.usage, strict=True):
+            totals[name].append(totals[name][-1] + tokens)
         # Other threads read the totals up to `answered_count`, so increment the count last.
         self.answered_count += 1
 
@@ -151,13 +154,7 @@ class StoredResults:
             line = self._serialise(entry)
             output, error = (line, b"") if is_billed else (b"", line)
         usage = answer.body.get("usage", {}) if is_billed else {}
-        return ResultLine(
-            output,
-            error,
-            body_digest(serialised) if is_billed else None,
-            usage.get("prompt_tokens", 0),
-            usage.get("completion_tokens", 0),
-        )
+        return ResultLine(output, error, body_digest(serialised) if is_billed else None, _billed_tokens(usage))
 
     def _id_suffix(self, index: int) -> str:
         return f"{self._batch_id.removeprefix('batch_')}{index:08x}"
@@ -169,9 +166,9 @@ class StoredResults:
         """Return the number of requests answered with 200 among the first `answered_count`."""
         return self._totals["completed"][answered_count]
 
-    def count_tokens(self, answered_count: int) -> tuple[int, int]:
-        """Return the prompt tokens and the completion tokens of the first `answered_count` requests."""
-        return self._totals["prompt"][answered_count], self._totals["completion"][answered_count]
+    def count_tokens(self, answered_count: int) -> dict[str, int]:
+        """Return the tokens of each of `TOKEN_KINDS` of the first `answered_count` requests."""
+        return {name: self._totals[name][answered_count] for name in TOKEN_KINDS}
 
     def billed_requests(self, answered_count: int) -> Iterator[tuple[str, str]]:
         """Yield `custom_id` and SHA-256 of the body of each request answered with 200.
@@ -213,6 +210,18 @@ class StoredResults:
                     "error": {"code": code, "message": message},
                 }
                 error.write(self._serialise(entry))
+
+
+def _billed_tokens(usage: dict[str, Any]) -> tuple[int, ...]:
+    """Return the tokens of `TOKEN_KINDS` in the `usage` of an answer; 0 for a kind that the object lacks."""
+    details_in, details_out = usage.get("prompt_tokens_details", {}), usage.get("completion_tokens_details", {})
+    return (
+        usage.get("prompt_tokens", 0),
+        usage.get("completion_tokens", 0),
+        details_in.get("cached_tokens", 0),
+        details_in.get("cache_write_tokens", 0),
+        details_out.get("reasoning_tokens", 0),
+    )
 
 
 def failure_answer(failure: RequestFailure) -> ModelAnswer:

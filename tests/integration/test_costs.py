@@ -16,12 +16,14 @@ import pytest
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.engine import calls
+from distilabel_openai_batch.errors import BudgetError
+from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.pricing.prices import format_dollars
-from distilabel_openai_batch.sandbox import Settings
+from distilabel_openai_batch.sandbox import ResultFault, Settings
 from tests.support.commands import adopt_answer, generate, run_command
 from tests.support.environment import API_KEY
 from tests.unit.pricing.test_prices import NOVEMBER
@@ -162,6 +164,40 @@ def test_the_cost_of_forgotten_answers_is_unknown(running_sandbox, tmp_path, mon
     ledger.close()
     assert json.loads(run_command("jobs", "--json").stdout)[0]["cost"] is None
     assert "were forgotten" in run_command("costs").stderr
+
+
+def test_tokens_of_a_lost_line_are_reported_and_priced(sandbox, caplog, monkeypatch):
+    """The server billed both answers of the request; the ledger has one of them."""
+    monkeypatch.setattr(sys, "argv", ["lost.py"])
+    sandbox.add_fault(ResultFault(contains="number 3", kind="malform", times=1))
+    generate()
+    books = sandbox.books()
+    billed_in = sum(batch["usage"]["input_tokens"] for batch in books.batches)
+    [lost_in] = re.findall(r"([\d,]+) tokens in and [\d,]+ out were billed, not collected", caplog.text)
+
+    costs = json.loads(run_command("costs", "--json").stdout)["total"]
+    assert costs["tokens_in"] == billed_in
+    assert costs["not_collected_in"] == int(lost_in) > 0
+    command = run_command("costs")
+    assert f"Of these tokens, {lost_in} in and" in command.stderr
+    first = LedgerReader(ledger_directory()).jobs()[0]
+    assert f"{lost_in} in" in run_command("show", first.batch_id).stdout.partition("not collected")[2]
+
+
+def test_a_run_with_prices_of_its_own_records_them(sandbox, caplog, monkeypatch):
+    """The commands know the prices of a server that no list has; a budget and the log use the same prices."""
+    monkeypatch.setattr(sys, "argv", ["own.py"])
+    monkeypatch.setattr(prices, "_PROVIDERS", [])
+    caplog.set_level("INFO")
+    generate(prices={"gpt-4o-mini": {"input": 1_000, "output": 0}}, budget=100)
+    [job] = LedgerReader(ledger_directory()).jobs()
+    cost = Decimal(job.tokens_in) / 1_000
+    assert f"cost {format_dollars(cost)} by your own prices" in caplog.text
+    assert json.loads(run_command("costs", "--json").stdout)["total"]["cost"] == pytest.approx(float(cost))
+    with pytest.raises(BudgetError, match="exceeds the budget"):
+        generate([[{"role": "user", "content": "Why? " * 99}]], prices={"*": {"input": 1_000, "output": 9}}, budget=0.1)
+    with pytest.raises(BudgetError, match="State them in `prices`"):
+        generate(budget=1)
 
 
 def test_a_ledger_without_the_column_for_cached_tokens_is_read_unchanged(directory, tmp_path, monkeypatch):

@@ -89,7 +89,7 @@ def test_budget_counts_the_room_for_reasoning(sandbox, monkeypatch):
 
     monkeypatch.setattr(prices, "_PROVIDERS", [(re.compile(r"127\.0\.0\.1"), "openai")])
     rates = prices.find_rates(MODEL, sandbox.base_url, 1_795_500_000.0)
-    bound = float(rates.batch_out) * 25_000 / 1e6 * 20
+    bound = float(rates.batch.tokens_out) * 25_000 / 1e6 * 20
 
     with pytest.raises(BudgetError):
         generate(budget=bound * 0.9)

@@ -19,6 +19,7 @@ from distilabel_openai_batch import (
     StreamBatchResults,
     SubmitBatch,
 )
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.operations.estimate import estimate_pipeline
@@ -84,7 +85,7 @@ def test_first_tasks_are_estimated_and_later_tasks_name_their_dependency(rows, t
 
     estimated = json.loads(estimate(path, "--json").stdout)
     assert estimated["is_complete"] is False
-    assert estimated["steps"][0]["usage"] == {"tokens_in": 77, "tokens_out": 1_792, "tokens_cached": 0}
+    assert estimated["steps"][0]["usage"] == Usage(77, 1_792).counts()
     assert (
         estimated["steps"][0]["cost"] == estimated["total"]["cost"] == pytest.approx((77 * 0.075 + 1_792 * 0.3) / 1e6)
     )

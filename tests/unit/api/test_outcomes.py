@@ -13,10 +13,13 @@ from distilabel_openai_batch.api.outcomes import (
     Failure,
     batch_failure,
     build_result_line,
+    find_failure,
     is_billed,
     parse_result_line,
     read_answer,
+    usage_of,
 )
+from distilabel_openai_batch.api.usage import Usage
 from tests.support.result_lines import COMPLETION, api_error, line, response
 
 ANSWERED = {
@@ -235,13 +238,17 @@ def test_tokens_are_read_from_the_usage(usage, tokens):
     assert Answer.of({}).tokens == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("details", "cached_tokens"),
-    [({"cached_tokens": 7}, 7), ({"cached_tokens": None}, 0), ({}, 0), (None, 0), ([], 0)],
-)
-def test_cached_tokens_are_read_from_the_usage(details, cached_tokens):
-    usage = {"prompt_tokens": 9, "prompt_tokens_details": details}
-    assert Answer.of({"usage": usage}).cached_tokens == cached_tokens
+def test_the_details_of_tokens_are_read_from_the_usage():
+    usage = {
+        "prompt_tokens": 9,
+        "prompt_tokens_details": {"cached_tokens": 7, "cache_write_tokens": 2},
+        "completion_tokens": 5,
+        "completion_tokens_details": {"reasoning_tokens": 4},
+    }
+    assert Answer.of({"usage": usage}).token_details == (7, 2, 4)
+    failure = find_failure({"usage": usage, "choices": []}, 200)
+    assert (failure.tokens, failure.token_details) == ((9, 5), (7, 2, 4))
+    assert usage_of(failure) == usage_of(Answer.of({"usage": usage})) == Usage(9, 5, 7, 2, 4)
 
 
 @pytest.mark.parametrize("text", ['"\\ud83d and more"', "-Infinity"])

@@ -19,7 +19,7 @@ from distilabel_openai_batch.api.outcomes import (
     build_result_line,
 )
 from distilabel_openai_batch.api.result_files import JobResults
-from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
+from distilabel_openai_batch.api.usage import LONG_PROMPT, NO_DETAILS, Usage
 from tests.support.result_lines import COMPLETION, api_error, line, response
 
 
@@ -176,22 +176,22 @@ def test_only_a_line_feed_ends_a_line(text):
     assert list(dict(results_of(["a", "b"], lines)).values()) == [Answer.of(body), Answer.of(COMPLETION)]
 
 
-@pytest.mark.parametrize(
-    ("details", "cached_tokens"),
-    [({"cached_tokens": 7}, 7), ({"cached_tokens": None}, 0), ({}, 0), (None, 0), ([], 0)],
-)
-def test_the_usage_of_all_answers_is_summed(details, cached_tokens):
+@pytest.mark.parametrize("has_details", [True, False])
+def test_the_usage_of_all_answers_is_summed(has_details):
     """Answers to long prompts are listed one by one; the model is the one of the first answer."""
-    usage = {"prompt_tokens": LONG_PROMPT, "completion_tokens": 2, "prompt_tokens_details": details}
+    details = (7, 5, 1) if has_details else NO_DETAILS
+    usage = {"prompt_tokens": LONG_PROMPT, "completion_tokens": 2}
+    if has_details:
+        usage["prompt_tokens_details"] = {"cached_tokens": 7, "cache_write_tokens": 5}
+        usage["completion_tokens_details"] = {"reasoning_tokens": 1}
     short = {"model": "m-2024", "usage": usage}
     long = {"model": "other", "usage": usage | {"prompt_tokens": LONG_PROMPT + 1}}
     results = JobResults(["a", "b"], [io.BytesIO(build_result_line("b", short) + build_result_line("a", long))])
     assert (results.answers, results.model) == (2, "m-2024")
-    assert (results.tokens, results.cached_tokens) == ((2 * LONG_PROMPT + 1, 4), 2 * cached_tokens)
-    assert results.long_prompts == [Usage(LONG_PROMPT + 1, 2, cached_tokens)]
-    assert [(answer.tokens, answer.cached_tokens) for _, answer in results] == [
-        ((LONG_PROMPT + 1, 2), cached_tokens),
-        ((LONG_PROMPT, 2), cached_tokens),
+    assert results.usage == Usage(LONG_PROMPT, 2, *details) + Usage.of_request(LONG_PROMPT + 1, 2, *details)
+    assert [(answer.tokens, answer.token_details) for _, answer in results] == [
+        ((LONG_PROMPT + 1, 2), details),
+        ((LONG_PROMPT, 2), details),
     ]
 
 

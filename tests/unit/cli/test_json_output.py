@@ -44,6 +44,10 @@ def test_costs_json_sums_known_costs():
         "tokens_in": 11,
         "tokens_out": 6,
         "tokens_cached": 0,
+        "tokens_written": 0,
+        "tokens_reasoning": 0,
+        "not_collected_in": 0,
+        "not_collected_out": 0,
         "cost": 1.5,
         "cost_at_once": 3.0,
         "saved": 1.5,
@@ -63,7 +67,7 @@ def test_estimates_json_is_complete_only_if_every_step_has_a_cost():
     assert estimates["total"]["cost"] == 1.5
     [step] = estimates["steps"]
     assert (step["to_buy"], step["cost"], step["saved"]) == (3, 1.5, 1.5)
-    assert step["usage"] == {"tokens_in": 30, "tokens_out": 90, "tokens_cached": 0}
+    assert step["usage"] == Usage(30, 90).counts()
     assert estimates_json([priced, unpriced])["is_complete"] is False
     assert estimates_json([priced, dependent])["is_complete"] is False
     assert estimates_json([unpriced])["total"]["cost"] is None

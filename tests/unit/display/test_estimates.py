@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from decimal import Decimal
 
 from rich.console import Console
@@ -28,7 +29,7 @@ EVOLVE = StepEstimate(
 )
 JUDGE = StepEstimate("judge", "gpt-4o", SERVER, depends_on=("generate", "evolve"))
 MAGPIE = StepEstimate("magpie", "gpt-4o", SERVER, depends_on=("magpie",))
-UNPRICED = StepEstimate("unpriced", "mine", SERVER, rows=1, requests=1)
+UNPRICED = StepEstimate("unpriced", "mine", SERVER, rows=1, requests=1, unknown_price=f"{SERVER} has no prices.")
 
 
 def render(*estimates: StepEstimate) -> list[list[str]]:
@@ -67,7 +68,6 @@ def test_the_notes_say_which_numbers_are_bounds_or_missing():
     assert len(notes) == 7
 
 
-def test_a_request_without_a_token_limit_has_a_note(monkeypatch):
-    monkeypatch.setattr("distilabel_openai_batch.pricing.prices.find_rates", lambda *_: object())
-    *_, note = estimate_notes([UNPRICED])
-    assert note == "? Some requests of mine set no limit on the tokens of their answers, so the cost is unknown."
+def test_requests_without_a_bound_have_a_note():
+    *_, note = estimate_notes([replace(UNPRICED, unknown_price=None)])
+    assert note.startswith("? Some requests of mine set no limit on the tokens of their answers, or contain images")

@@ -13,10 +13,14 @@ from distilabel_openai_batch.api.batches import Batch, BatchError
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, build_result_line
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.result_files import JobResults
+from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display import progress as progress_module
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import run_costs as run_costs_module
+from distilabel_openai_batch.pricing.price_book import PriceBook
+
+OPENAI = PriceBook("https://api.openai.com/v1/")
 
 IN_NOVEMBER = datetime(2026, 11, 1, tzinfo=timezone.utc).timestamp()
 
@@ -126,7 +130,7 @@ def test_progress_of_a_continued_job_counts_its_earlier_answers(progress, clock,
 
 def test_progress_logs_the_cost_of_ended_jobs(clock, caplog):
     caplog.set_level(logging.INFO)
-    progress = Progress(logging.getLogger("test.progress"), "https://api.openai.com/v1", scope="a")
+    progress = Progress(logging.getLogger("test.progress"), OPENAI, scope="a")
     progress.on_requested(2_000)
     progress.on_job_created(running(0), shard(1_000))
     progress.on_collected(running(1_000, status="completed"), answers(1_000, "gpt-4o-mini"))
@@ -203,7 +207,7 @@ def test_the_end_logs_the_cost_if_all_prices_are_known(clock, caplog, base_url, 
     """The cost contains batches and synchronous requests."""
     pytest.importorskip("genai_prices")
     caplog.set_level(logging.INFO)
-    progress = Progress(logging.getLogger("test.progress"), base_url)
+    progress = Progress(logging.getLogger("test.progress"), PriceBook(base_url))
     submitted = Shard([Request("0", "/v1/chat/completions", "gpt-4o-mini", b"{}")], 100)
     progress.on_requested(20)
     progress.on_job_created(running(0), submitted)
@@ -218,7 +222,7 @@ def test_the_end_logs_the_cost_if_all_prices_are_known(clock, caplog, base_url, 
 
 
 def test_a_partly_unknown_cost_is_not_logged(clock, caplog):
-    progress = Progress(logging.getLogger("test.progress"), "https://api.openai.com/v1/")
+    progress = Progress(logging.getLogger("test.progress"), OPENAI)
     progress.on_requested(2)
     progress.on_sync_answered("gpt-4o-mini", Answer.of({"model": "gpt-4o-mini", "usage": {"prompt_tokens": 9}}))
     progress.on_sync_answered("gpt-4o-mini", Answer.of({"model": "gpt-4o-mini-of-mine", "usage": {"prompt_tokens": 9}}))
@@ -410,3 +414,29 @@ def test_preflight_that_spends_its_limit_is_logged(progress, caplog, reasoning, 
     progress.on_limit_spent("gpt-6-luna", 128, 128, reasoning)
 
     assert words in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("billed", "collected", "text"),
+    [
+        (
+            Usage(10, 5),
+            Usage(4, 5),
+            "6 tokens in and 0 out were billed, not collected. `costs` counts the billed tokens.",
+        ),
+        (Usage(4, 5), Usage(10, 5), "6 tokens in and 0 out were collected, not billed."),
+    ],
+)
+def test_a_difference_between_the_bill_and_the_lines_is_logged(progress, caplog, billed, collected, text):
+    progress.on_usage_differs(running(2, status="completed"), billed, collected)
+    assert caplog.messages == [f"⚠️ Batch batch_1 shows another usage than its result lines: {text}"]
+
+
+def test_the_summary_says_how_many_tokens_reasoning_took(progress, caplog):
+    usage = {"prompt_tokens": 9, "completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}}
+    line = build_result_line("a", {"model": "m", "usage": usage})
+    progress.on_requested(1)
+    progress.on_collected(running(1, status="completed"), JobResults(["a"], [io.BytesIO(line)]))
+    progress.on_answered(1)
+    progress.on_finished()
+    assert "9 tokens in, 50 out (40 for reasoning);" in caplog.messages[-1]

@@ -122,6 +122,13 @@ def test_costs_have_a_row_for_each_model_and_a_sum():
     assert len(render(costs_table(entries[:1]))) == 2
 
 
+def test_costs_have_columns_for_written_and_reasoning_tokens_only_where_there_are_some():
+    entry = CostEntry(SCOPE, "gpt-6-luna", 3, Usage(1_000, 20, 5, 600, 7), Cost(Decimal(1), Decimal(2)), 0)
+    header, line = render(costs_table([entry]))
+    assert "cached  written  tokens out  reasoning" in header
+    assert line.split()[3:8] == ["1,000", "5", "600", "20", "7"]
+
+
 def test_column_of_cut_answers_is_shown_only_if_there_are_some():
     cut = (replace(COLLECTED_JOB, cut=37), JOBS[1][1])
 

@@ -33,6 +33,7 @@ from distilabel_openai_batch.engine.deadlines import Deadline
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin import base
+from distilabel_openai_batch.pricing.price_book import PriceBook
 from tests.unit.plugin.stubs import CONNECTION, MESSAGES, batch_llm, completion
 
 LOADING = SubmissionRun("numbers", waits=True, submits=False)
@@ -145,7 +146,7 @@ def test_bars_are_drawn_outside_a_pipeline_only(monkeypatch, run, task, has_bars
     displays = []
     monkeypatch.setattr(base, "choose_display", lambda logger: displays.append(logger))
 
-    base._progress(logging.getLogger("test"), run, ScopeName("name", task, "url"))
+    base._progress(logging.getLogger("test"), run, ScopeName("name", task, "url"), PriceBook("url"))
 
     assert bool(displays) is has_bars
 

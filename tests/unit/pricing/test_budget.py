@@ -8,10 +8,11 @@ from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.errors import BudgetError
 from distilabel_openai_batch.pricing.budget import NO_BUDGET, Budget
+from distilabel_openai_batch.pricing.price_book import PriceBook
 
 pytest.importorskip("genai_prices")
 
-OPENAI = "https://api.openai.com/v1/"
+PRICES = PriceBook("https://api.openai.com/v1/")
 
 # 10,000 tokens out of gpt-4o-mini are bounded by $0.006, in a batch by $0.003; a few tokens in cost below $0.00001.
 BODY = b'{"messages":[{"role":"user","content":"Why?"}],"max_tokens":10000}'
@@ -26,34 +27,34 @@ def answer(tokens_in: int = 0, tokens_out: int = 0) -> Answer:
 
 
 async def test_reservations_add_up_to_the_limit():
-    budget = Budget(0.0065, OPENAI)
+    budget = Budget(0.0065, PRICES)
     await budget.reserve(create_requests("a", "b"), is_sync=False)
     with pytest.raises(BudgetError, match=r"1 request of gpt-4o-mini may cost up to \$0\.0030\. With \$0\.00 spent"):
         await budget.reserve(create_requests("c"), is_sync=False)
 
 
 async def test_a_refused_reservation_reserves_nothing():
-    budget = Budget(0.0065, OPENAI)
+    budget = Budget(0.0065, PRICES)
     with pytest.raises(BudgetError, match=r"3 requests of gpt-4o-mini .* exceeds the budget of \$0\.0065"):
         await budget.reserve(create_requests("a", "b", "c"), is_sync=False)
     await budget.reserve(create_requests("a", "b"), is_sync=False)
 
 
 async def test_a_synchronous_request_reserves_the_full_price():
-    budget = Budget(0.0065, OPENAI)
+    budget = Budget(0.0065, PRICES)
     with pytest.raises(BudgetError, match="at full price"):
         await budget.reserve(create_requests("a", "b"), is_sync=True)
     await budget.reserve(create_requests("a"), is_sync=True)
 
 
 async def test_a_retry_replaces_its_own_reservation():
-    budget = Budget(0.0065, OPENAI)
+    budget = Budget(0.0065, PRICES)
     await budget.reserve(create_requests("a", "b"), is_sync=False)
     await budget.reserve(create_requests("a", "b"), is_sync=False)
 
 
 async def test_as_many_first_requests_as_fit_are_reserved():
-    budget = Budget(0.0065, OPENAI)
+    budget = Budget(0.0065, PRICES)
     assert await budget.reserve_some(create_requests("a", "b", "c"), is_sync=False) == 2
     assert await budget.reserve_some(create_requests("d"), is_sync=False) == 0
     await budget.reserve(create_requests("a", "b"), is_sync=False)
@@ -61,11 +62,11 @@ async def test_as_many_first_requests_as_fit_are_reserved():
 
 
 async def test_no_requests_need_no_budget():
-    await Budget(0, OPENAI).reserve([], is_sync=False)
+    await Budget(0, PRICES).reserve([], is_sync=False)
 
 
 async def test_the_billed_dollars_of_an_answer_replace_its_reservation():
-    budget = Budget(0.0065, OPENAI)
+    budget = Budget(0.0065, PRICES)
     delivered = {}
     deliver = budget.settle_on_delivery(delivered.update)
     await budget.reserve(create_requests("a", "b"), is_sync=False)
@@ -80,7 +81,7 @@ async def test_the_billed_dollars_of_an_answer_replace_its_reservation():
 
 
 async def test_an_answer_without_reported_tokens_costs_its_upper_bound():
-    budget = Budget(0.0065, OPENAI)
+    budget = Budget(0.0065, PRICES)
     await budget.reserve(create_requests("a"), is_sync=False)
     budget.settle_on_delivery({}.update)({"a": answer()})
     with pytest.raises(BudgetError, match=r"With \$0\.0030 spent"):
@@ -88,21 +89,21 @@ async def test_an_answer_without_reported_tokens_costs_its_upper_bound():
 
 
 async def test_a_failed_request_costs_nothing():
-    budget = Budget(0.0035, OPENAI)
+    budget = Budget(0.0035, PRICES)
     await budget.reserve(create_requests("a"), is_sync=False)
     budget.settle_on_delivery({}.update)({"a": Failure("No.", 400)})
     await budget.reserve(create_requests("b"), is_sync=False)
 
 
 async def test_a_released_request_costs_nothing():
-    budget = Budget(0.0035, OPENAI)
+    budget = Budget(0.0035, PRICES)
     await budget.reserve(create_requests("a"), is_sync=False)
     budget.release(create_requests("a", "unknown"))
     await budget.reserve(create_requests("b"), is_sync=False)
 
 
 async def test_the_job_of_a_dead_run_counts_even_above_the_limit():
-    budget = Budget(0.001, OPENAI)
+    budget = Budget(0.001, PRICES)
     await budget.expect(create_requests("a"))
     with pytest.raises(BudgetError, match=r"up to \$0\.0030 for requests in progress"):
         await budget.reserve(create_requests("b"), is_sync=False)
@@ -110,11 +111,11 @@ async def test_the_job_of_a_dead_run_counts_even_above_the_limit():
 
 async def test_a_request_without_a_token_limit_is_refused():
     with pytest.raises(BudgetError, match="sets no limit on the tokens of its answer"):
-        await Budget(100, OPENAI).reserve(create_requests("a", body=b'{"messages":[]}'), is_sync=False)
+        await Budget(100, PRICES).reserve(create_requests("a", body=b'{"messages":[]}'), is_sync=False)
 
 
 async def test_a_model_without_a_price_is_refused():
-    budget = Budget(5, OPENAI)
+    budget = Budget(5, PRICES)
     budget.check_price("gpt-4o-mini")
     with pytest.raises(BudgetError, match=r"The budget of \$5\.00 cannot be kept\. The price of mine is not known"):
         budget.check_price("mine")

@@ -12,11 +12,18 @@ import pytest
 
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.pricing import prices
-from distilabel_openai_batch.pricing.prices import Cost, Rates, find_provider, format_dollars
+from distilabel_openai_batch.pricing.prices import (
+    Cost,
+    Rates,
+    TokenPrices,
+    find_provider,
+    format_dollars,
+)
 
 pytest.importorskip("genai_prices")
 
 OPENAI = "https://api.openai.com/v1/"
+GROQ = "https://api.groq.com/openai/v1/"
 AZURE = "https://acme.openai.azure.com/openai/"
 
 # A day with listed prices for batches, and a day without.
@@ -29,11 +36,12 @@ MILLIONS = Usage(tokens_in=2_000_000, tokens_out=1_000_000)
 @pytest.fixture(autouse=True)
 def empty_caches():
     """Empty the caches of prices, so that each test reads the installed price list."""
-    prices._price_list.cache_clear()
-    prices._find_rates.cache_clear()
+    caches = (prices._price_list, prices._find_rates, prices._listed_providers, prices._find_listed_host)
+    for function in caches:
+        function.cache_clear()
     yield
-    prices._price_list.cache_clear()
-    prices._find_rates.cache_clear()
+    for function in caches:
+        function.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -51,6 +59,12 @@ def empty_caches():
         ("gpt-5-mini", OPENAI, Usage(1_000_000, 0, 1_000_000), "0.025", "0.0125"),
         ("gpt-4.1", OPENAI, Usage(1_000_000, 0, 1_000_000), "0.5", "0.5"),
         ("gpt-4.1", AZURE, Usage(1_000_000, 0, 1_000_000), "0.5", "0.5"),
+        # Tokens written to the cache cost 1.25 times as much as others, in a batch too.
+        ("gpt-6-luna", OPENAI, Usage(2_000_000, 0, 0, 1_000_000), "0.225", "0.1125"),
+        ("gpt-5-mini", OPENAI, Usage(1_000_000, 0, 0, 1_000_000), "0.25", "0.125"),
+        # Other providers' models have a price where the list has one for batches.
+        ("openai/gpt-oss-120b", GROQ, MILLIONS, "0.9", "0.45"),
+        ("grok-4.3", "https://api.x.ai/v1/", Usage(1_000_000, 0), "1.25", "1"),
         # Without a listed price cached tokens cost as much as other tokens.
         ("gpt-4-turbo", OPENAI, Usage(1_000_000, 0, 1_000_000), "10", "5"),
         # The server reports more cached tokens than tokens.
@@ -72,9 +86,9 @@ def test_tokens_cost_their_list_price(model, base_url, usage, synchronous, batch
 
 def test_the_price_is_the_price_of_the_day():
     rates = prices.find_rates("gpt-4.1", OPENAI, LONG_AGO)
-    assert (rates.tokens_in, rates.batch_in, rates.batch_out) == (2, 1, 4)
+    assert (rates.sync.tokens_in, rates.batch.tokens_in, rates.batch.tokens_out) == (2, 1, 4)
     before, after = prices.find_rates("o3", OPENAI, LONG_AGO), prices.find_rates("o3", OPENAI, NOVEMBER)
-    assert (before.tokens_in, after.tokens_in) == (10, 2)
+    assert (before.sync.tokens_in, after.sync.tokens_in) == (10, 2)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +103,8 @@ def test_the_price_is_the_price_of_the_day():
         ("gpt-4o-mini", "https://eu.api.openai.com/v1/"),
         ("gpt-4o-mini", "https://api.openai.com.example/v1/"),
         ("gpt-4o-mini", "not an address"),
+        ("mistral-saba-24b", GROQ),
+        ("Qwen/Qwen2.5-7B-Instruct-Turbo", "https://api.together.xyz/v1/"),
     ],
 )
 def test_an_unlisted_model_or_server_has_no_price(model, base_url):
@@ -142,14 +158,17 @@ def test_costs_add_up_and_a_synchronous_request_saves_nothing():
     assert Usage(1, 2, 3) + Usage(10, 20, 30) == Usage(11, 22, 33)
 
 
+def flat_prices(price: int) -> TokenPrices:
+    return TokenPrices(*[Decimal(price)] * 4)
+
+
 def test_a_sum_of_empty_costs_is_zero():
     assert Cost() + Cost() == Cost(Decimal(0), Decimal(0))
 
 
 def test_long_prompts_are_billed_apart_from_the_rest():
-    low = Rates(*map(Decimal, (1, 1, 1, 1, 1, 1)))
-    high = Rates(*map(Decimal, (10, 10, 10, 5, 5, 5)))
-    rates = Rates(*map(Decimal, (1, 1, 1, 1, 1, 1)), above=((200_000, high),))
+    low, high = (Rates(flat_prices(sync), flat_prices(batch)) for sync, batch in ((1, 1), (10, 5)))
+    rates = Rates(low.sync, low.batch, above=((200_000, high),))
     usage = Usage(500_000, 0) + Usage.of_request(150_000, 0) + Usage.of_request(300_000, 50_000)
     assert rates.sync_dollars(usage) == Decimal("0.65") + Decimal("3.5")
     assert rates.batch_dollars(usage) == Decimal("0.65") + Decimal("1.75")

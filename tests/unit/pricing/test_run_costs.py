@@ -7,15 +7,16 @@ from decimal import Decimal
 import pytest
 
 from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.pricing.price_book import PriceBook
 from distilabel_openai_batch.pricing.prices import Cost
 from distilabel_openai_batch.pricing.run_costs import RunCosts
 
-OPENAI = "https://api.openai.com/v1/"
+PRICES = PriceBook("https://api.openai.com/v1/")
 MILLION = Usage(1_000_000, 0)
 
 
 def test_tokens_are_added_up_by_way_of_sending():
-    costs = RunCosts(OPENAI)
+    costs = RunCosts(PRICES)
     costs.add("a", "a", Usage(1, 2, 3), is_sync=False)
     costs.add("b", "a", Usage(10, 20, 30), is_sync=False)
     costs.add("a", "a", Usage(5, 5), is_sync=True)
@@ -26,7 +27,7 @@ def test_tokens_are_added_up_by_way_of_sending():
 def test_the_total_prices_each_model_and_way_of_sending():
     """A model without a price has the price of the requested model."""
     pytest.importorskip("genai_prices")
-    costs = RunCosts(OPENAI)
+    costs = RunCosts(PRICES)
     costs.add("gpt-4o-mini", "gpt-4o-mini", MILLION, is_sync=True)
     costs.add("gpt-4o-mini-of-tomorrow", "gpt-4o-mini", MILLION, is_sync=False)
     assert costs.total() == Cost(Decimal("0.225"), Decimal("0.3"))
@@ -34,7 +35,7 @@ def test_the_total_prices_each_model_and_way_of_sending():
 
 @pytest.mark.parametrize(("model", "usage"), [("mine", MILLION), ("gpt-4o", Usage(0, 0))])
 def test_the_total_is_unknown_if_a_part_is(model, usage):
-    costs = RunCosts(OPENAI)
+    costs = RunCosts(PRICES)
     assert costs.total() is None
     costs.add("gpt-4o-mini", "gpt-4o-mini", MILLION, is_sync=False)
     costs.add(model, model, usage, is_sync=False)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.pricing.token_estimates import estimate_usage
+from distilabel_openai_batch.pricing.token_estimates import estimate_usage, explain_no_bound
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
 
 
 def message(content: object) -> dict[str, object]:
@@ -24,12 +27,24 @@ def message(content: object) -> dict[str, object]:
         # Bytes count, not characters.
         (CHAT, {"messages": [message("水" * 8)], "max_tokens": 1}, (13, 1)),
         (CHAT, {"messages": [message("\ud800")], "max_tokens": 1}, (8, 1)),
-        # Images are not counted, and unknown parts raise no error.
+        # A long prompt may be written to the server's cache, unless the request forbids that.
+        (CHAT, {"messages": [message("x" * 4_096)], "max_tokens": 1}, (1_031, 1, 0, 1_031)),
         (
             CHAT,
-            {"messages": [message([{"type": "text", "text": "x" * 40}, {"image_url": "data:"}, 7])], "max_tokens": 1},
-            (17, 1),
+            {
+                "messages": [message("x" * 4_096)],
+                "max_tokens": 1,
+                "prompt_cache_options": {"mode": "explicit"},
+            },
+            (1_031, 1),
         ),
+        # Parts that make no sense raise no error.
+        (CHAT, {"messages": [message([{"type": "text", "text": "x" * 40}, 7])], "max_tokens": 1}, (17, 1)),
+        (CHAT, {"model": "gpt-4o", "messages": [message([IMAGE])], "max_tokens": 1}, (7 + 85, 1)),
+        # The bound of an image, of audio or of a file is unknown.
+        (CHAT, {"model": "mine", "messages": [message([IMAGE])], "max_tokens": 1}, None),
+        (CHAT, {"messages": [message([{"type": "input_audio", "input_audio": {}}])], "max_tokens": 1}, None),
+        (CHAT, {"messages": [message([{"type": "file", "file": {}}])], "max_tokens": 1}, None),
         (CHAT, {"messages": [message(None)], "max_tokens": 1, "tools": [{"a": 1}]}, (10, 1)),
         (CHAT, {"messages": [message("x")]}, None),
         (COMPLETIONS, {"prompt": "x" * 40, "max_tokens": 5}, (10, 5)),
@@ -40,3 +55,8 @@ def message(content: object) -> dict[str, object]:
 )
 def test_tokens_in_follow_from_the_texts_and_tokens_out_from_the_limit(endpoint, body, tokens):
     assert estimate_usage(endpoint, body) == (Usage(*tokens) if tokens else None)
+
+
+def test_the_reason_of_a_missing_bound_is_a_part_or_a_limit():
+    assert explain_no_bound({"messages": [message("x")]}).startswith("sets no limit")
+    assert explain_no_bound({"model": "mine", "messages": [message([IMAGE])]}).startswith("contains an image")
