@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -60,6 +61,13 @@ class FailureKinds:
         self.count += 1
         self._kinds.setdefault(kind, _FailureKind(failure)).add(custom_id)
 
+    def count_by_reason(self) -> dict[str, int]:
+        """Return the number of failed requests by status code and error code, the most frequent reason first."""
+        reasons: Counter[str] = Counter()
+        for kind in list(self._kinds.values()):
+            reasons[_reason(kind.example)] += kind.count
+        return dict(reasons.most_common())
+
     def lines(self, scope: str, retry_advice: str) -> Iterator[str]:
         """Yield a line for each kind with advice, most frequent first, and a line about all failures.
 
@@ -80,3 +88,9 @@ class FailureKinds:
                 f"🔎 `distilabel-openai-batch failures {shlex.quote(scope)}` lists all failed requests;"
                 f" `add_failures=True` adds the reason to each row. {retry_advice} to submit these requests again."
             )
+
+
+def _reason(failure: Failure) -> str:
+    """Return the status code of a refusal and the error code: `400 invalid_prompt`, `content_filter`."""
+    status = failure.status_code if failure.status_code and failure.status_code >= 300 else None
+    return " ".join(str(part) for part in (status, failure.code) if part) or "no code"

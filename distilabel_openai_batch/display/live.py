@@ -1,6 +1,7 @@
-"""Progress of a run in real time: bars in a terminal, one line in a notebook, nothing elsewhere.
+"""Progress of a script in real time: bars in a terminal, one line in a notebook, nothing elsewhere.
 
-The steps of a pipeline run in parallel processes, whose bars would overwrite each other: a pipeline only logs.
+The steps of a pipeline run in parallel processes, whose bars would overwrite each other: the pipeline's process draws
+the bars of all its Tasks, see `run_display`.
 """
 
 from __future__ import annotations

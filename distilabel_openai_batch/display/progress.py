@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome, is_billed, usage_of
@@ -21,6 +22,7 @@ from distilabel_openai_batch.display.failure_kinds import FailureKinds
 from distilabel_openai_batch.display.live import Display
 from distilabel_openai_batch.display.pace import Pace
 from distilabel_openai_batch.display.run_bars import RunBars
+from distilabel_openai_batch.display.task_counts import TaskCounts
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.price_book import PriceBook
@@ -45,6 +47,9 @@ _REPLACEMENTS = {
 class Progress(Observer):
     """Observer that logs the progress of a run, and draws bars on a display.
 
+    Attributes:
+        batch_ids: ids of the batches whose answers the run uses, or waits for, in the order of their events.
+
     Args:
         logger: receives the log lines.
         price_book: the prices at the server; `None` for no prices.
@@ -61,6 +66,7 @@ class Progress(Observer):
         scope: str = "",
         retry_advice: str = "Run again",
     ) -> None:
+        self.batch_ids: dict[str, None] = {}
         self._bars = RunBars(display) if display else None
         self._logger = logger
         self._price_book = price_book or PriceBook("")
@@ -68,6 +74,7 @@ class Progress(Observer):
         self._scope = scope
         self._retry_advice = retry_advice
         self._started = time.monotonic()
+        self._finished: float | None = None
         self._requests = 0
         self._answers = 0
         self._retries = 0
@@ -105,6 +112,10 @@ class Progress(Observer):
                 f"♻️ An earlier run answered {plural(requests, 'request')}: the answers are reused, not billed again."
             )
         self._reused += requests
+
+    def on_batches_reused(self, batch_ids: Sequence[str]) -> None:
+        """Note the batches of the reused answers."""
+        self.batch_ids.update(dict.fromkeys(batch_ids))
 
     def on_retried(self, requests: int) -> None:
         """Add to the number of retried requests."""
@@ -146,7 +157,7 @@ class Progress(Observer):
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
         """Log the submission of a job."""
         self._jobs += 1
-        self._open_batches[batch.id] = batch
+        self._add_open_batch(batch)
         self._requested_models[batch.id] = shard.requests[0].model
         self._logger.info(
             f"📤 Submitted job {self._jobs}, batch {batch.id}: {plural(len(shard.requests), 'request')}"
@@ -157,10 +168,14 @@ class Progress(Observer):
 
     def on_job_resumed(self, batch: Batch, requests: int) -> None:
         """Log that the run continues a job."""
-        self._open_batches[batch.id] = batch
+        self._add_open_batch(batch)
         self._logger.info(f"🔁 Continuing batch {batch.id} (status {batch.status}): {plural(requests, 'request')}.")
         self._pace.start(time.monotonic(), self._done())
         self._draw_batch(batch, requests)
+
+    def _add_open_batch(self, batch: Batch) -> None:
+        self._open_batches[batch.id] = batch
+        self.batch_ids[batch.id] = None
 
     def on_job_of_another_process(self, batch_id: str | None) -> None:
         """Log once per batch that another process runs the job."""
@@ -315,8 +330,31 @@ class Progress(Observer):
             " endpoint, at full price."
         )
 
+    def counts(self) -> TaskCounts:
+        """Return the numbers of the run so far; another thread may call the method during the run."""
+        now, answered, failed = time.monotonic(), self._answered() - self._rejected, self._failed_so_far()
+        usage = self._costs.tokens(is_sync=False) + self._costs.tokens(is_sync=True)
+        return TaskCounts(
+            requests=self._requests,
+            answered=answered,
+            failed=failed,
+            reasons=self._failures.count_by_reason(),
+            cut=sum(self._cut.values()),
+            retried=self._retries,
+            reused=self._reused,
+            jobs=self._jobs,
+            statuses=Counter(batch.status for batch in list(self._open_batches.values())),
+            synchronous=self._sync_requests,
+            tokens_in=usage.tokens_in,
+            tokens_out=usage.tokens_out,
+            cost=self._costs.total(),
+            seconds=(self._finished or now) - self._started,
+            seconds_left=self._pace.seconds_left(now, answered + failed, self._requests),
+        )
+
     def on_finished(self) -> None:
         """Log failures by kind with advice, the numbers of the run, and the cost."""
+        self._finished = time.monotonic()
         cost = self._costs.total()
         summary = self._summary()
         if self._bars:
@@ -380,7 +418,7 @@ class Progress(Observer):
 
     def _failed_so_far(self) -> int:
         """Return the number of failed requests, with the failures that open batches count."""
-        return self._failed() + sum(batch.failed for batch in self._open_batches.values())
+        return self._failed() + sum(batch.failed for batch in list(self._open_batches.values()))
 
     def _done(self) -> int:
         return self._answered() + self._failed_so_far()
@@ -388,7 +426,7 @@ class Progress(Observer):
     def _answered(self) -> int:
         """Return the number of answered requests; each open batch adds its own count without the early answers."""
         return self._answers + sum(
-            max(0, batch.completed - self._early_answers[batch.id]) for batch in self._open_batches.values()
+            max(0, batch.completed - self._early_answers[batch.id]) for batch in list(self._open_batches.values())
         )
 
     def _tenths(self) -> int:

@@ -59,17 +59,20 @@ class _LookUp:
         failures: failures of some of these in an earlier run, by `custom_id`.
         in_jobs: requests in jobs in progress, by the id of the job.
         answered: number of requests with an outcome.
+        answered_jobs: ids of the jobs that the outcomes come from.
     """
 
     to_submit: list[Request] = field(default_factory=list)
     failures: dict[str, Failure] = field(default_factory=dict)
     in_jobs: dict[int, list[Request]] = field(default_factory=dict)
     answered: int = 0
+    answered_jobs: set[int] = field(default_factory=set)
 
     def merge(self, second: _LookUp) -> None:
         """Merge the second look-up of `to_submit`."""
         self.to_submit, self.failures = second.to_submit, second.failures
         self.answered += second.answered
+        self.answered_jobs |= second.answered_jobs
         for job_id, requests in second.in_jobs.items():
             self.in_jobs.setdefault(job_id, []).extend(requests)
 
@@ -181,6 +184,9 @@ class Dispatcher:
                 found.merge(await self._look_up(found.to_submit, deliver, is_first))
         if is_first and found.answered:
             self._observer.on_reused(found.answered)
+            self._observer.on_batches_reused(
+                await anyio.to_thread.run_sync(self._ledger.jobs.batch_ids, found.answered_jobs)
+            )
         to_submit = found.to_submit
         if not self._settings.submits:
             deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
@@ -218,6 +224,7 @@ class Dispatcher:
                     found.failures[request.custom_id] = entry.outcome
                 else:
                     outcomes[request.custom_id] = entry.outcome
+                    found.answered_jobs.add(entry.job)
             found.answered += len(outcomes)
             deliver(outcomes)
         return found

@@ -31,6 +31,9 @@ class Observer:
     def on_reused(self, requests: int) -> None:
         """Receive the number of requests that were answered by an earlier run; `on_answered` receives them too."""
 
+    def on_batches_reused(self, batch_ids: Sequence[str]) -> None:
+        """Receive the ids of the batches, of earlier runs, that the reused answers come from."""
+
     def on_retried(self, requests: int) -> None:
         """Receive the number of requests that failed for now and are submitted again."""
 

@@ -13,9 +13,11 @@ from distilabel_openai_batch.hooks import (  # noqa: F401
     resuming,
     row_flow,
     row_storage,
+    run_report,
     scheduling,
     step_loop,
     step_process,
+    step_reports,
     stopping,
     task_outputs,
 )

@@ -31,6 +31,7 @@ from distilabel.utils.logging import setup_logging, stop_logging
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch, patch_property, require
+from distilabel_openai_batch.hooks.run_report import shown
 from distilabel_openai_batch.hooks.stopping import LOAD_ERROR_SECONDS, run_loop
 
 _NAMES_SECONDS = 5.0
@@ -250,7 +251,8 @@ def _run(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
         return original(self, *args, **kwargs)
     self._openai_batch_actors = actors = _Actors(self)
     try:
-        return original(self, *args, **kwargs)
+        with shown(self):
+            return original(self, *args, **kwargs)
     except Exception:
         if self._exception is None:
             raise

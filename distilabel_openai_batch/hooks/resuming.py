@@ -26,6 +26,7 @@ from distilabel_openai_batch.hooks.dataset_files import rewrite_dataset
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_flow import RowFlow
 from distilabel_openai_batch.hooks.row_storage import read_stored_batches, rows_directory
+from distilabel_openai_batch.hooks.run_report import report_of
 from distilabel_openai_batch.hooks.stopping import (
     end_pool,
     interruption,
@@ -61,6 +62,8 @@ def _teardown(original: Any, self: Any) -> None:
             self._exception = interruption(self._openai_batch_signal)
     elif isinstance(self, Pipeline):
         end_pool(self)
+    if report := report_of(self):
+        report.end(complete or self._dry_run)
     try:
         original(self)
         if stopped or self._exception:

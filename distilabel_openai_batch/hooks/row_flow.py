@@ -28,7 +28,9 @@ from distilabel_openai_batch.errors import RunError, as_run_error
 from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_storage import keeps_row_types
+from distilabel_openai_batch.hooks.run_report import report_of
 from distilabel_openai_batch.hooks.step_loop import Release, StepWaits
+from distilabel_openai_batch.hooks.step_reports import StepReport
 from distilabel_openai_batch.hooks.stopping import run_loop
 
 
@@ -44,6 +46,7 @@ class _StepState:
         is_released: whether the step knows that no more rows are on their way for now.
         rows: number of input rows by the `seq_no` of each batch that was sent and not returned.
         rows_in_progress: sum of `rows`.
+        rows_in, rows_out: number of rows that the step was sent and has returned.
     """
 
     sent: int = 0
@@ -53,6 +56,8 @@ class _StepState:
     is_released: bool = False
     rows: dict[int, int] = field(default_factory=dict)
     rows_in_progress: int = 0
+    rows_in: int = 0
+    rows_out: int = 0
 
     @property
     def has_batches(self) -> bool:
@@ -110,6 +115,7 @@ class RowFlow:
             state.has_all = state.has_all or batch.last_batch
             state.rows[batch.seq_no] = rows = max(map(len, batch.data), default=0)
             state.rows_in_progress += rows
+            state.rows_in += rows
         state.sent += 1
         state.waits = state.is_released = False
         return True
@@ -120,8 +126,14 @@ class RowFlow:
         state.received += 1
         state.waits = state.is_released = False
         state.rows_in_progress -= state.rows.pop(batch.seq_no, 0)
+        state.rows_out += sum(map(len, batch.data))
         if batch.step_name in self._generators:
             state.has_all = batch.last_batch
+
+    def rows_of(self, name: str) -> tuple[int, int]:
+        """Return the number of rows that a step was sent, and the number that the step has returned."""
+        state = self._states[name]
+        return state.rows_in, state.rows_out
 
     def add_waiting(self, message: StepWaits) -> None:
         """Note that a step waits, unless more batches have been sent to the step since."""
@@ -184,6 +196,8 @@ def _request_initial_batches(original: Any, self: Any) -> None:
     original(self)
     if _flow_of(self) is None:
         return
+    if report := report_of(self):
+        report.start()
     for name in self.dag:
         if self._is_step_running(name) and name not in self.dag.root_steps:
             while batch := self._batch_manager.get_batch(name):
@@ -205,8 +219,11 @@ def _send_batch_to_step(original: Any, self: Any, batch: Any) -> None:
 
 @patch(BasePipeline, "_process_batch", parameters=["self", "batch", "send_last_batch_flag"])
 def _process_batch(original: Any, self: Any, batch: Any, send_last_batch_flag: bool = True) -> None:
-    """Pass the messages of steps on to `_manage_batch_flow`."""
-    if not isinstance(batch, StepWaits):
+    """Show the numbers that a step reports, and pass the other messages of steps on to `_manage_batch_flow`."""
+    if isinstance(batch, StepReport):
+        if report := report_of(self):
+            report.add(batch)
+    elif not isinstance(batch, StepWaits):
         original(self, batch, send_last_batch_flag)
 
 
@@ -216,6 +233,8 @@ def _manage_batch_flow(original: Any, self: Any, batch: Any) -> None:
     flow = _flow_of(self)
     if flow is None:
         original(self, batch)
+    elif isinstance(batch, StepReport):
+        return
     elif isinstance(batch, StepWaits):
         flow.add_waiting(batch)
         flow.go_on()
@@ -250,7 +269,7 @@ def _cache(original: Any, self: Any) -> None:
 @patch(BasePipeline, "_handle_batch_on_stop", parameters=["self", "batch"])
 def _handle_batch_on_stop(original: Any, self: Any, batch: Any) -> None:
     """Drop messages of steps when the pipeline stops."""
-    if not isinstance(batch, StepWaits):
+    if not isinstance(batch, (StepReport, StepWaits)):
         original(self, batch)
 
 

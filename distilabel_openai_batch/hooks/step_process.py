@@ -23,6 +23,7 @@ from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_storage import keeps_row_types
+from distilabel_openai_batch.hooks.step_reports import reporting
 from distilabel_openai_batch.hooks.stopping import mark_child
 from distilabel_openai_batch.text import escape_log_lines, printable
 
@@ -89,7 +90,8 @@ def _run(original: Any, self: Any) -> Any:
         seed_random_numbers(self.step)
         keeps_row_types.set(True)
     try:
-        return original(self)
+        with reporting(self):
+            return original(self)
     except _StepWrapperException as error:
         if not isinstance(error.subprocess_exception, PIPELINE_STOPPING_ERRORS):
             raise

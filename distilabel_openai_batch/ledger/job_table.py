@@ -43,6 +43,11 @@ _IN_PROGRESS_AT_SERVER = """
     WHERE base_url = ? AND owner != ? AND state IN ('uploaded', 'created', 'ended')
 """
 
+_BATCH_IDS_OF_JOBS = """
+    SELECT DISTINCT batch_id FROM jobs
+    WHERE id IN (SELECT value FROM json_each(?)) AND batch_id IS NOT NULL ORDER BY id
+"""
+
 _TAKE_OVER = "UPDATE jobs SET owner = ? WHERE id = ? AND owner = ?"
 
 _INSERT_POLL = "INSERT OR REPLACE INTO looks (job, seen_at, completed, failed) VALUES (?, ?, ?, ?)"
@@ -144,6 +149,12 @@ class JobTable:
         with self._connection.reading() as database:
             rows = database.execute(_OPEN_IDS, (self._scope.id, orjson.dumps(OPEN_STATES).decode())).fetchall()
         return [self.get(job_id) for (job_id,) in rows]
+
+    def batch_ids(self, job_ids: Iterable[int]) -> list[str]:
+        """Return the ids of the batches of jobs, oldest first; leave out jobs without a batch."""
+        with self._connection.reading() as database:
+            rows = database.execute(_BATCH_IDS_OF_JOBS, (orjson.dumps(list(job_ids)).decode(),)).fetchall()
+        return [batch_id for (batch_id,) in rows]
 
     def find_known(self, keys: Iterable[str]) -> set[str]:
         """Return the keys that belong to a job of any scope."""

@@ -42,6 +42,7 @@ from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, S
 from distilabel_openai_batch.errors import MissingSettingError
 from distilabel_openai_batch.hooks.install import install
 from distilabel_openai_batch.hooks.step_process import is_dry_run, name_step, random_state_preserved, running_step
+from distilabel_openai_batch.hooks.step_reports import follow_session
 from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin.execution import current_execution
@@ -244,6 +245,7 @@ class BatchClient(BatchFields):
 
     def _session_observer(self, scope: ScopeName) -> Observer:
         progress = _progress(self._logger, self._run, scope, self.price_book(scope.base_url))
+        follow_session(progress)
         return with_observers(progress, self._observer_factories, scope, self._logger)
 
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:

@@ -440,3 +440,29 @@ def test_the_summary_says_how_many_tokens_reasoning_took(progress, caplog):
     progress.on_answered(1)
     progress.on_finished()
     assert "9 tokens in, 50 out (40 for reasoning);" in caplog.messages[-1]
+
+
+def test_counts_hold_the_numbers_of_the_run_so_far(progress, clock):
+    """Open batches add their own counts; a rejected answer has failed; a refused request names its status."""
+    progress.on_requested(1_000)
+    progress.on_job_created(running(0), shard(1_000))
+    clock.now = 100.0
+    progress.on_polled(running(200, failed=5))
+    counts = progress.counts()
+    assert (counts.requests, counts.answered, counts.failed, counts.jobs) == (1_000, 200, 5, 1)
+    assert (counts.statuses, counts.seconds, counts.tokens_in) == ({"in_progress": 1}, 100.0, 0)
+    assert round(counts.seconds_left) == round(795 * 100 / 205)
+    progress.on_collected(running(1_000, status="completed"), answers(2))
+    progress.on_answered(998)
+    progress.on_rejected(Failure("I cannot.", 200, "refusal"), "0")
+    progress.on_failed(Failure("Odd.", 400, "invalid_prompt"), "1")
+    progress.on_failed(Failure("Gone."), "2")
+    progress.on_batches_reused(["batch_0"])
+    clock.now = 200.0
+    progress.on_finished()
+    clock.now = 900.0
+    counts = progress.counts()
+    assert (counts.answered, counts.failed, counts.pending, counts.statuses) == (997, 3, 0, {})
+    assert counts.reasons == {"refusal": 1, "400 invalid_prompt": 1, "no code": 1}
+    assert (counts.tokens_in, counts.tokens_out, counts.seconds) == (2_000, 20, 200.0)
+    assert list(progress.batch_ids) == ["batch_1", "batch_0"]

@@ -120,9 +120,10 @@ async def test_events_of_a_run_in_their_order(observe):
 
 
 async def test_a_run_that_is_answered_by_the_ledger_reports_reused_requests(observe):
-    await observe(make_calls(2))
+    first, _ = await observe(make_calls(2))
     recorder, _ = await observe(make_calls())
     assert recorder.arguments("reused") == [(2,)]
+    assert recorder.arguments("batches_reused") == [([batch.id for batch, _ in first.arguments("job_created")],)]
     assert [len(shard.requests) for _, shard in recorder.arguments("job_created")] == [1]
     assert sum(requests for (requests,) in recorder.arguments("answered")) == 3
 
@@ -141,7 +142,7 @@ async def test_a_job_of_an_earlier_run_is_resumed(observe, sandbox):
 async def test_a_batch_of_another_machine_is_adopted(observe, tmp_path):
     await observe(make_calls())
     recorder, _ = await observe(make_calls(), ledger_dir=tmp_path / "another")
-    assert recorder.names == ["requested", "batch_adopted", "answered", "reused", "finished"]
+    assert recorder.names == ["requested", "batch_adopted", "answered", "reused", "batches_reused", "finished"]
 
 
 async def test_failed_requests_are_retried_and_then_reported(observe, sandbox):

@@ -1,0 +1,177 @@
+"""Summary of a pipeline's run: rows, numbers of each Task, the place of the dataset, and the next useful command."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from distilabel_openai_batch.display.layout import fit_lines, markup
+from distilabel_openai_batch.display.tables import format_cost
+from distilabel_openai_batch.display.task_counts import TaskCounts, sum_counts
+from distilabel_openai_batch.pricing.prices import format_dollars
+from distilabel_openai_batch.text import duration, plural, printable
+
+_COMMAND = "distilabel-openai-batch"
+
+# Reasons that the summary names for each Task; `failures` lists all.
+_REASONS_SHOWN = 3
+
+# Width of the table outside a terminal, in characters.
+_PLAIN_WIDTH = 120
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """One Task of a run.
+
+    Attributes:
+        name: the Task's name.
+        rows_in, rows_out: number of rows that the Task received and returned.
+        counts: numbers of its requests.
+    """
+
+    name: str
+    rows_in: int
+    rows_out: int
+    counts: TaskCounts
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run of a pipeline.
+
+    Attributes:
+        pipeline: the pipeline's name.
+        rows_in: number of rows that the pipeline's generators made; `None` if they came from distilabel's cache.
+        rows_out: number of rows of the dataset; `None` if the run ended before the dataset was complete.
+        tasks: the Tasks with a client of this package.
+        dataset: the directory of the dataset's files; empty without a dataset.
+        ledger_option: the option by which the commands find the ledger; empty for the default directory.
+    """
+
+    pipeline: str
+    rows_in: int | None
+    rows_out: int | None
+    tasks: Sequence[TaskSummary]
+    dataset: str
+    ledger_option: str = ""
+
+    @property
+    def rows(self) -> str:
+        """Numbers of rows as a text."""
+        rows_in = "" if self.rows_in is None else f"{plural(self.rows_in, 'row')} in, "
+        return (
+            f"{rows_in}{'the dataset is incomplete' if self.rows_out is None else f'{self.rows_out:,} in the dataset'}"
+        )
+
+
+def next_command(summary: RunSummary) -> tuple[str, str]:
+    """Return the next useful command, and its purpose."""
+    failed = [task.name for task in summary.tasks if task.counts.failed]
+    if summary.rows_out is None:
+        return _command("watch", summary.pipeline, summary), "follows the jobs; the same script, run again, continues"
+    if failed:
+        scope = f"{summary.pipeline}/{failed[0]}" if len(failed) == 1 else summary.pipeline
+        return _command("failures", scope, summary), "lists the failed requests with reasons"
+    return _command("report", summary.pipeline, summary), "writes a page about jobs, answers and costs"
+
+
+def _command(name: str, scope: str, summary: RunSummary) -> str:
+    return f"{_COMMAND} {name} {shlex.quote(scope)}{summary.ledger_option}"
+
+
+def summary_lines(summary: RunSummary) -> list[str]:
+    """Return the summary as lines of a log."""
+    command, purpose = next_command(summary)
+    return [
+        f"📊 {summary.pipeline}: {summary.rows}.",
+        *(f"📊 {_describe_task(task)}" for task in summary.tasks),
+        *([f"📂 Dataset: {summary.dataset}"] if summary.dataset else []),
+        f"→ `{command}` {purpose}.",
+    ]
+
+
+def _describe_task(task: TaskSummary) -> str:
+    counts = task.counts
+    optional = (
+        f"{number:,} {name}"
+        for name, number in (
+            ("cut", counts.cut),
+            ("retried", counts.retried),
+            ("reused", counts.reused),
+            ("synchronous", counts.synchronous),
+            ("pending", counts.pending),
+        )
+        if number
+    )
+    reasons = f" ({_list_reasons(counts)})" if counts.reasons else ""
+    cost = f"; {format_dollars(counts.cost.spent)}, {format_dollars(counts.cost.saved)} saved" if counts.cost else ""
+    requests = ", ".join([f"{counts.failed:,} failed{reasons}", *optional])
+    return (
+        f"{task.name}: {task.rows_in:,} rows in, {task.rows_out:,} out; {counts.answered:,} of"
+        f" {plural(counts.requests, 'request')} answered, {requests}; {plural(counts.jobs, 'job')};"
+        f" {counts.tokens_in:,} tokens in, {counts.tokens_out:,} out{cost}; {duration(counts.seconds)}."
+    )
+
+
+def _list_reasons(counts: TaskCounts) -> str:
+    reasons = list(counts.reasons.items())
+    shown = [f"{count:,} × {reason}" for reason, count in reasons[:_REASONS_SHOWN]]
+    more = sum(count for _, count in reasons[_REASONS_SHOWN:])
+    return ", ".join([*shown, *([f"{more:,} × others"] if more else [])])
+
+
+def print_summary(summary: RunSummary, console: Console) -> None:
+    """Print the summary as a table, and the place and the command on lines that can be copied."""
+    command, purpose = next_command(summary)
+    failed = [task for task in summary.tasks if task.counts.reasons]
+    console.print(f"\n[bold]{markup(summary.pipeline)}[/]: {summary.rows}", highlight=False, soft_wrap=True)
+    console.print(_summary_table(summary, console.width))
+    for task in failed:
+        reasons = f"{markup(task.name)}: {markup(_list_reasons(task.counts))}"
+        console.print(f"[red]Failed[/] in {reasons}", highlight=False, soft_wrap=True)
+    if summary.dataset:
+        console.print(f"Dataset: {markup(summary.dataset)}", highlight=False, soft_wrap=True)
+    console.print(f"Next: [bold]{markup(command)}[/] {purpose}", highlight=False, soft_wrap=True)
+
+
+def summary_text(summary: RunSummary) -> str:
+    """Return the printed summary as plain text."""
+    file = io.StringIO()
+    print_summary(summary, Console(file=file, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False))
+    return printable("\n".join(line.rstrip() for line in file.getvalue().strip().splitlines()))
+
+
+def _summary_table(summary: RunSummary, width: int) -> Table:
+    total = sum_counts(task.counts for task in summary.tasks)
+    optional = [name for name in ("cut", "retried", "reused", "synchronous", "pending") if getattr(total, name)]
+    costs = ("cost", "saved") if any(task.counts.cost for task in summary.tasks) else ()
+    names = ("Task", "rows", "answered", "failed", *optional, "jobs", "tokens", *costs, "time")
+    rows = [
+        (markup(task.name), f"{task.rows_in:,} → {task.rows_out:,}", *_number_cells(task.counts, optional, bool(costs)))
+        for task in summary.tasks
+    ]
+    if len(rows) > 1:
+        sums = ("all", "", *_number_cells(total, optional, bool(costs)))
+        rows.append(tuple(cell and f"[bold]{cell}[/]" for cell in sums))
+    droppable = ("synchronous", "retried", "tokens", "jobs", "saved", "cut", "time", "reused", "cost", "rows")
+    return fit_lines(names, rows, rows, width, number_names=names[1:], droppable=droppable)
+
+
+def _number_cells(counts: TaskCounts, optional: Sequence[str], has_costs: bool) -> list[str]:
+    cost = counts.cost
+    tokens = f"{counts.tokens_in:,} in, {counts.tokens_out:,} out"
+    return [
+        f"{counts.answered:,}/{counts.requests:,}",
+        f"[red]{counts.failed:,}[/]" if counts.failed else "0",
+        *(f"{getattr(counts, name):,}" for name in optional),
+        f"{counts.jobs:,}",
+        tokens,
+        *(format_cost(cost) if has_costs else ()),
+        duration(counts.seconds),
+    ]

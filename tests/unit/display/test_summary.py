@@ -1,0 +1,120 @@
+"""Tests of `display.summary`."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from rich.console import Console
+
+from distilabel_openai_batch.display.summary import (
+    RunSummary,
+    TaskSummary,
+    next_command,
+    print_summary,
+    summary_lines,
+    summary_text,
+)
+from distilabel_openai_batch.display.task_counts import TaskCounts
+from distilabel_openai_batch.pricing.prices import Cost
+
+REASONS = {"content_filter": 9, "400 invalid_prompt": 3, "refusal": 2, "length": 1}
+GENERATE = TaskCounts(
+    *(427, 412, 15, REASONS),
+    retried=4,
+    jobs=1,
+    tokens_in=12_345,
+    tokens_out=67_890,
+    cost=Cost(Decimal(2), Decimal(4)),
+    seconds=240.0,
+)
+JUDGE = TaskCounts(412, 412, reused=400, jobs=1, tokens_in=1, cost=Cost(Decimal(1), Decimal(2)), seconds=250.0)
+TASKS = [TaskSummary("generate", 427, 427, GENERATE), TaskSummary("judge", 427, 427, JUDGE)]
+SUMMARY = RunSummary("my prefs", 427, 427, TASKS, "/cache/my prefs/executions/0123456789abcdef/data")
+
+
+def printed(summary: RunSummary, width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    print_summary(summary, console)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]
+
+
+def test_the_table_has_rows_failures_costs_the_dataset_and_the_next_command():
+    lines = printed(SUMMARY, 140)
+    assert lines[1] == "my prefs: 427 rows in, 427 in the dataset"
+    assert lines[2].split() == [
+        "Task",
+        "rows",
+        "answered",
+        "failed",
+        "retried",
+        "reused",
+        "jobs",
+        "tokens",
+        "cost",
+        "saved",
+        "time",
+    ]
+    assert lines[3].split()[4:8] == ["412/427", "15", "4", "0"]
+    assert lines[5].split()[:3] == ["all", "824/839", "15"]
+    assert "$3.00" in lines[5]
+    assert lines[6:] == [
+        "Failed in generate: 9 × content_filter, 3 × 400 invalid_prompt, 2 × refusal, 1 × others",
+        "Dataset: /cache/my prefs/executions/0123456789abcdef/data",
+        "Next: distilabel-openai-batch failures 'my prefs/generate' lists the failed requests with reasons",
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_shows_the_most_important_columns(width):
+    """The place and the command stay on one line, so that both can be copied."""
+    lines = printed(SUMMARY, width)
+    assert max(map(len, lines[2:6])) <= width
+    assert lines[2].split()[:4] == ["Task", "rows", "answered", "failed"]
+    assert f"Dataset: {SUMMARY.dataset}" in lines
+
+
+def test_unknown_costs_have_no_columns():
+    tasks = [replace(task, counts=replace(task.counts, cost=None)) for task in TASKS]
+    assert "cost" not in printed(replace(SUMMARY, tasks=tasks), 140)[2]
+
+
+def test_the_log_gets_a_line_for_each_task():
+    lines = summary_lines(SUMMARY)
+    assert lines[1] == (
+        "📊 generate: 427 rows in, 427 out; 412 of 427 requests answered, 15 failed (9 × content_filter, 3 × 400"
+        " invalid_prompt, 2 × refusal, 1 × others), 4 retried; 1 job; 12,345 tokens in, 67,890 out; $2.00, $2.00 saved;"
+        " 4 min 00 s."
+    )
+    assert lines[2].startswith("📊 judge: 427 rows in, 427 out; 412 of 412 requests answered, 0 failed, 400 reused;")
+    assert lines[3] == "📂 Dataset: /cache/my prefs/executions/0123456789abcdef/data"
+    assert len(lines) == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "command"),
+    [
+        ({"rows_out": None}, "distilabel-openai-batch watch 'my prefs'"),
+        ({"tasks": TASKS[1:]}, "distilabel-openai-batch report 'my prefs'"),
+        (
+            {"ledger_option": " --ledger-dir /mine"},
+            "distilabel-openai-batch failures 'my prefs/generate' --ledger-dir /mine",
+        ),
+        ({"tasks": [*TASKS, replace(TASKS[0], name="third")]}, "distilabel-openai-batch failures 'my prefs'"),
+    ],
+)
+def test_the_next_command_fits_the_end_of_the_run(changes, command):
+    assert next_command(replace(SUMMARY, **changes))[0] == command
+
+
+def test_an_incomplete_dataset_is_called_so():
+    summary = replace(SUMMARY, rows_out=None, rows_in=None, dataset="")
+    assert summary_lines(summary)[0] == "📊 my prefs: the dataset is incomplete."
+    assert not any("Dataset:" in line for line in [*summary_lines(summary), *printed(summary, 80)])
+
+
+def test_names_are_printed_as_they_are():
+    summary = replace(SUMMARY, pipeline="[red]\x1b[31m")
+    assert "[red]\\x1b[31m: 427 rows" in summary_text(summary)
