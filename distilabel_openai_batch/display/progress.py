@@ -44,6 +44,7 @@ _REPLACEMENTS = {
 }
 
 
+# long: a method for each event of a run
 class Progress(Observer):
     """Observer that logs the progress of a run, and draws bars on a display.
 

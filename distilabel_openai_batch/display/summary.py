@@ -27,7 +27,7 @@ _PLAIN_WIDTH = 120
 
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """One Task of a run.
+    """Rows and numbers of a Task in a run.
 
     Attributes:
         name: the Task's name.
@@ -43,7 +43,7 @@ class TaskSummary:
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One run of a pipeline.
+    """Rows, Tasks and dataset of a run of a pipeline.
 
     Attributes:
         pipeline: the pipeline's name.

@@ -167,7 +167,7 @@ class _BoxHandler(logging.Handler):
 
 
 class NotebookTaskBars:
-    """One box of plain text below a notebook's cell, updated in place: bars of Tasks, and the latest log lines.
+    """Box of plain text below a notebook's cell, updated in place: bars of Tasks, and the latest log lines.
 
     distilabel's handler shows a box for each log line, so the box takes that handler's place.
 
