@@ -45,7 +45,7 @@ _TRANSIENT_CODES = frozenset(
 # Error codes that count as transient only without a contrary status code: a 404 may have the type `server_error`, and
 # llama-stack gives `request_failed` to every failure.
 _TRANSIENT_CODES_WITHOUT_STATUS = frozenset(
-    {"internal_error", "internal_server_error", "server_error", "request_failed"}
+    {"internal_error", "internal_server_error", "rate_limit_exceeded", "server_error", "request_failed"}
 )
 
 # Messages of servers that failed and give no code.

@@ -19,6 +19,7 @@ from distilabel_openai_batch.api.extra_fields import NO_EXTRA_FIELDS, ExtraField
 from distilabel_openai_batch.api.files import FilesAPI
 from distilabel_openai_batch.api.outcomes import Failure, Outcome, read_answer
 from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
+from distilabel_openai_batch.api.responses import names_responses
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import Patience, TransientError, Transport, error_code
 
@@ -334,5 +335,6 @@ class BatchAPI:
 
 
 def _is_no_endpoint(status_code: int, code: str | None, message: str) -> bool:
-    """Return whether a refusal means that the path is unknown, and not that the model is unknown."""
-    return status_code in (405, 501) or (status_code == 404 and (code is None or "invalid url" in message.lower()))
+    """Return whether a refusal means that the path is unknown, and not the model, or that another path serves it."""
+    is_unnamed = code is None and not names_responses(message)
+    return status_code in (405, 501) or (status_code == 404 and (is_unnamed or "invalid url" in message.lower()))

@@ -6,14 +6,15 @@ from refusals too (`engine/learned_traits.py`).
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 TokenLimitParameter = Literal["max_tokens", "max_completion_tokens"]
 
-RefusedParameter = Literal["max_tokens", "max_completion_tokens", "tools"]
+RefusedParameter = Literal["max_tokens", "max_completion_tokens", "tools", "temperature", "top_p"]
 """Parameter whose refusal shows a trait of a model."""
 
 ROOM_FOR_REASONING = 25_000
@@ -43,6 +44,14 @@ _REASONING = re.compile(r"(.*[:/])?(o[1-9]|gpt-(?!35\b)(?P<major>[5-9]|[1-9]\d)(
 # suffix may read like another model. https://platform.openai.com/docs/guides/model-optimization
 _FINE_TUNED = re.compile(r"(?:.*/)?ft:([^:]+)")
 
+# Names of models that only the Responses API serves, with a gateway's prefix: `pro` models, models for Codex and for
+# research, and models that use a computer. The SDK lists some of them for chats too, and the API refuses them there.
+# https://platform.openai.com/docs/models, https://github.com/openai/codex/issues/1306
+_RESPONSES_ONLY = re.compile(
+    r"(.*[:/])?((o[1-9]|gpt-(?![34])\d.*)-pro\b|(gpt-(?![34])\d.*-)?codex\b|o[1-9].*-deep-research\b"
+    r"|computer-use-preview\b)"
+)
+
 # Versions of GPT from which on chat completions refuse function tools: always, unless `reasoning_effort` is `none`; and
 # with any other `reasoning_effort` in the request. https://github.com/BerriAI/litellm/pull/34569,
 # https://github.com/charmbracelet/crush/issues/2913, https://github.com/livekit/agents/pull/5088
@@ -55,6 +64,8 @@ _REFUSED_LIMIT = re.compile(
     r"(?:unsupported|unknown|unrecognized) (?:parameter|request argument)[^.]*?\b(max_tokens|max_completion_tokens)\b",
     re.IGNORECASE,
 )
+# Models that reason refuse `top_p` at the Responses API even if its value is the default.
+_REFUSED_SAMPLING = re.compile(r"unsupported parameter: '(temperature|top_p)'", re.IGNORECASE)
 _REFUSED_TOOLS = re.compile(r"function tools\b.*\bnot supported", re.IGNORECASE)
 
 # Values that equal the default. Some reasoning models refuse the parameter with any value → leave such a value out.
@@ -76,6 +87,23 @@ class ModelTraits:
     limit_parameter: TokenLimitParameter | None = None
     reasons: bool = False
     refuses_tools: bool = False
+
+
+@functools.cache
+def is_responses_only(model: str) -> bool:
+    """Return whether only the Responses API serves a model of OpenAI, by the SDK's list of models or by the name."""
+    return model in _listed_for_responses() or _RESPONSES_ONLY.match(base_model(model)) is not None
+
+
+@functools.cache
+def _listed_for_responses() -> frozenset[str]:
+    """Return the models that the SDK lists for the Responses API and not for chats; empty in a release without it."""
+    try:
+        from openai.types.shared import ChatModel, ResponsesModel
+    except ImportError:
+        return frozenset()
+    names = {name for kind in get_args(ResponsesModel) for name in get_args(kind) if isinstance(name, str)}
+    return frozenset(names.difference(get_args(ChatModel)))
 
 
 def is_reasoning_name(model: str) -> bool:
@@ -107,8 +135,16 @@ def _match_name(model: str) -> re.Match[str] | None:
     return _REASONING.match(base_model(model))
 
 
-def find_refused_parameter(message: str) -> RefusedParameter | None:
-    """Return the parameter that a server's message refuses, if the refusal shows a trait of the model; else `None`."""
+def find_refused_parameter(message: str, endpoint: str = "") -> RefusedParameter | None:
+    """Return the parameter that a server's message refuses, if the refusal shows a trait of the model; else `None`.
+
+    Args:
+        message: the message.
+        endpoint: the path of the endpoint.
+    """
+    if endpoint.endswith("/responses"):
+        match = _REFUSED_SAMPLING.search(message)
+        return ("top_p" if match[1].lower() == "top_p" else "temperature") if match else None
     if match := _REFUSED_LIMIT.search(message):
         return "max_tokens" if match[1].lower() == "max_tokens" else "max_completion_tokens"
     return "tools" if _REFUSED_TOOLS.search(message) else None
@@ -128,14 +164,14 @@ def traits_of_refusals(refused: Collection[str]) -> ModelTraits:
 
 
 def read_limit(body: Mapping[str, Any]) -> int | None:
-    """Return the limit of an answer's tokens that a body sets; `None` without a limit."""
-    limit = body.get("max_completion_tokens") or body.get("max_tokens")
+    """Return the limit of an answer's tokens that a body of any endpoint sets; `None` without a limit."""
+    limit = body.get("max_output_tokens") or body.get("max_completion_tokens") or body.get("max_tokens")
     return limit if isinstance(limit, int) else None
 
 
 def with_limit(body: Mapping[str, Any], limit: int) -> dict[str, Any]:
     """Return a copy of a body with another limit of an answer's tokens, under the parameter that the body has."""
-    name = "max_completion_tokens" if body.get("max_completion_tokens") else "max_tokens"
+    name = next((name for name in ("max_output_tokens", "max_completion_tokens") if body.get(name)), "max_tokens")
     return {**body, name: limit}
 
 
@@ -171,12 +207,26 @@ def fit_body(body: Mapping[str, Any], traits: ModelTraits, *, has_default_limit:
     """
     if traits.limit_parameter:
         body = name_limit(body, traits.limit_parameter)
+    body = leave_room(body, traits, has_default_limit=has_default_limit)
     effort = body.get("reasoning_effort")
-    if traits.reasons and has_default_limit and effort != NO_REASONING and read_limit(body):
-        body = with_limit(body, ROOM_FOR_REASONING)
     if "tools" in body and (traits.refuses_tools or refuses_tools(str(body.get("model")), effort)):
         body = name_schema_without_tools(body)
     return body
+
+
+def fit_response(body: Mapping[str, Any], *, has_default_limit: bool) -> Mapping[str, Any]:
+    """Return the body of a response's request for a model that reasons, see `fit_body`."""
+    neutral = [name for name in ("temperature", "top_p") if name in body and body[name] == _NEUTRAL[name]]
+    kept = {name: value for name, value in body.items() if name not in neutral}
+    effort = (body.get("reasoning") or {}).get("effort")
+    has_room = effort == NO_REASONING or not has_default_limit or not read_limit(body)
+    return kept if has_room else with_limit(kept, ROOM_FOR_REASONING)
+
+
+def leave_room(body: Mapping[str, Any], traits: ModelTraits, *, has_default_limit: bool) -> Mapping[str, Any]:
+    """Return the body of a chat completion whose limit leaves room for reasoning, if the user set no limit."""
+    reasons = traits.reasons and body.get("reasoning_effort") != NO_REASONING
+    return with_limit(body, ROOM_FOR_REASONING) if reasons and has_default_limit and read_limit(body) else body
 
 
 def name_schema_without_tools(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from distilabel_openai_batch.api.responses import identify
+
 # Parameters that `OpenAILLM` always sends, with the values that change nothing on any server. Some servers refuse the
 # names with any value (https://console.groq.com/docs/openai#currently-unsupported-openai-features). A default such as
 # `temperature: 1` is no such value: a server may have a default of its own.
@@ -15,6 +17,16 @@ def without_no_ops(body: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a body without the parameters that change nothing, such as `logprobs: false`."""
     names = [name for name, value in _NO_OPS if name in body and body[name] is value]
     return {name: value for name, value in body.items() if name not in names} if names else body
+
+
+def restore_identity(endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body whose digest identifies a request, for the body in an input file.
+
+    Args:
+        endpoint: the path of the endpoint.
+        body: the body of any program.
+    """
+    return identify(body) if endpoint.endswith("/responses") else restore_no_ops(body)
 
 
 def restore_no_ops(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,8 +29,14 @@ from distilabel_openai_batch.api.failure_codes import (
     UNNAMED_RESULT_CODE,
     UNUSABLE_CODES,
 )
+from distilabel_openai_batch.api.responses import is_response, translate_response
 from distilabel_openai_batch.api.usage import NO_DETAILS, TokenDetails, Usage, read_tokens
 from distilabel_openai_batch.text import escape_surrogates
+
+# Bytes of a line whose answer the token limit may have cut: `"finish_reason": "length"` of a completion, and `"status":
+# "incomplete"` of a response; each also within a body that is a JSON string. Looking for them takes a hundredth of the
+# time of parsing the line.
+_LENGTH, _INCOMPLETE, _INCOMPLETE_IN_STRING = b'"length', b'"incomplete"', b'"incomplete\\"'
 
 
 class Answer:
@@ -45,9 +51,10 @@ class Answer:
             `tokens`.
         choice_failures: the failures of unusable and cut choices, by their index; `None` if nothing checked the
             choices.
+        may_be_cut: whether the token limit may have cut a choice; `False` is certain.
     """
 
-    __slots__ = ("choice_failures", "line", "token_details", "tokens")
+    __slots__ = ("choice_failures", "line", "may_be_cut", "token_details", "tokens")
 
     def __init__(
         self,
@@ -57,6 +64,7 @@ class Answer:
         choice_failures: Mapping[int, Failure] | None = None,
     ) -> None:
         self.line = line
+        self.may_be_cut = _LENGTH in line or _INCOMPLETE in line or _INCOMPLETE_IN_STRING in line
         self.tokens = tokens
         self.token_details = token_details
         self.choice_failures = choice_failures
@@ -72,10 +80,17 @@ class Answer:
         return decode_json(self.line)["custom_id"] or None
 
     @property
-    def body(self) -> dict[str, Any]:
-        """Parse and return the body, which equals the body of a synchronous answer."""
+    def received_body(self) -> dict[str, Any]:
+        """Parse and return the body as the server sent it, which equals the body of a synchronous answer."""
         body: Any = decode_json(self.line)["response"]["body"]
         return decode_json(body) if isinstance(body, str) else body  # type: ignore[no-any-return]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Parse and return the body; the body of a response becomes a chat completion."""
+        body: Any = decode_json(self.line)["response"]["body"]
+        body = decode_json(body) if isinstance(body, str) else body
+        return translate_response(body) if "output" in body and is_response(body) else body
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Answer) and self.body == other.body
@@ -262,6 +277,8 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
         return _failure(error, status_code, "The server gave no reason.")
     if not isinstance(body, dict) or not body:
         return Failure("The answer has no body.", status_code, MALFORMED_RESULT)
+    if "output" in body and is_response(body):
+        body = translate_response(body)
     # Nearly every answer has a first choice that ended by itself → look no further.
     choices = body.get("choices", True)
     first = choices[0] if choices and type(choices) is list else None

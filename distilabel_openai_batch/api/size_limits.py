@@ -20,6 +20,9 @@ _MEBIBYTE = 2**20
 # https://platform.openai.com/docs/models
 _MOST_TOKENS = 262_144
 
+# Parameters for the limit of an answer's tokens.
+_LIMITS = ("max_output_tokens", "max_completion_tokens", "max_tokens")
+
 # Bytes of a token's text as JSON: English tokens have 4, and a token of escaped characters (`\u4f60`) some 20.
 _TOKEN_BYTES = 64
 # Bytes of a token of audio, as base64 of 24,000 samples a second with 2 bytes each, at some 10 tokens a second.
@@ -99,14 +102,20 @@ def answer_bytes(body: Mapping[str, Any]) -> int:
     Args:
         body: the body of the request.
     """
-    if "input" in body:
+    if "input" in body and not _is_response_request(body):
         return _OTHER_BYTES + _NUMBER_BYTES * _positive(body.get("dimensions"), _LONGEST_VECTOR)
-    tokens = max(_positive(body.get(name), 0) for name in ("max_completion_tokens", "max_tokens")) or _MOST_TOKENS
+    tokens = max(_positive(body.get(name), 0) for name in _LIMITS) or _MOST_TOKENS
     token_bytes = _AUDIO_TOKEN_BYTES if body.get("audio") else _TOKEN_BYTES
-    if logprobs := body.get("logprobs"):
+    if logprobs := body.get("logprobs") or body.get("include"):
         # The legacy endpoint has the number of the most probable tokens in `logprobs` itself.
         token_bytes += _LOGPROB_BYTES * (2 + _positive(body.get("top_logprobs"), _positive(logprobs, 0)))
     return _OTHER_BYTES + _positive(body.get("n"), 1) * tokens * token_bytes
+
+
+def _is_response_request(body: Mapping[str, Any]) -> bool:
+    """Return whether a body with `input` is a response's request, and no request of embeddings."""
+    items = body["input"]
+    return "max_output_tokens" in body or (isinstance(items, list) and any(isinstance(item, dict) for item in items))
 
 
 def _positive(value: object, default: int) -> int:

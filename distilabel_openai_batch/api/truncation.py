@@ -7,16 +7,10 @@ from typing import Any
 from distilabel_openai_batch.api.encoding import read_count
 from distilabel_openai_batch.api.outcomes import Answer, is_spent
 
-CUT_MARK = b'"length'
-"""Start of the JSON of `"finish_reason": "length"`, also within a body that is a JSON string.
-
-A line without these bytes has no cut choice; looking for them takes a hundredth of the time of parsing the line.
-"""
-
 
 def find_cut_choices(answer: Answer) -> list[int]:
     """Return the indexes of the choices whose text the token limit cut; a choice without any text is not cut."""
-    if CUT_MARK not in answer.line:
+    if not answer.may_be_cut:
         return []
     return [index for index, choice in enumerate(_choices(answer)) if is_cut(choice)]
 
@@ -28,7 +22,7 @@ def is_cut(choice: object) -> bool:
 
 def has_spent_choice(answer: Answer) -> bool:
     """Return whether the token limit ended a choice before its text began."""
-    return CUT_MARK in answer.line and any(map(is_spent, _choices(answer)))
+    return answer.may_be_cut and any(map(is_spent, _choices(answer)))
 
 
 def count_reasoning_tokens(answer: Answer) -> int:

@@ -20,6 +20,7 @@ from distilabel_openai_batch.api.failure_codes import (
 )
 from distilabel_openai_batch.api.model_traits import ROOM_FOR_REASONING, find_refused_parameter
 from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.api.responses import names_responses
 
 # https://platform.openai.com/docs/guides/error-codes and Azure's
 # https://learn.microsoft.com/azure/ai-services/openai/concepts/content-filter
@@ -101,6 +102,8 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
         return f'Set `token_limit_parameter="{accepted}"`, {_MAKES_NEW_REQUESTS}'
     if any(name in message for name in _TOKEN_LIMITS):
         return f"Lower `max_new_tokens` in `generation_kwargs`, {_MAKES_NEW_REQUESTS}"
+    if names_responses(message):
+        return f'Set `endpoint="responses"`, {_MAKES_NEW_REQUESTS}'
     if failure.status_code == 404 or code == "model_not_found":
         return "Check `model` and `base_url`, and run again."
     if code in _PARAMETER_CODES:

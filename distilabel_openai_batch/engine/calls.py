@@ -40,8 +40,8 @@ class APICall:
     has_default_limit: bool = False
 
     def with_messages(self, body: Mapping[str, object]) -> APICall:
-        """Return a call with a body that differs from this one in its messages and in `n`, and with a like identity."""
-        changed = {name: body[name] for name in ("messages", "n")}
+        """Return a call with a body that differs from this one in its chat and in `n`, and with a like identity."""
+        changed = {name: body[name] for name in ("messages", "input", "n") if name in body}
         identity = {**self.identity, **changed} if self.identity else None
         return APICall(self.endpoint, body, identity=identity, has_default_limit=self.has_default_limit)
 

@@ -10,7 +10,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from distilabel_openai_batch.api.encoding import decode_json, encode_body
-from distilabel_openai_batch.api.model_traits import find_refused_parameter, fit_body, traits_of_refusals
+from distilabel_openai_batch.api.model_traits import (
+    find_refused_parameter,
+    fit_body,
+    fit_response,
+    traits_of_refusals,
+)
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.observer import Observer
@@ -18,7 +23,10 @@ from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
 
-_CHAT = "/chat/completions"
+_CHAT, _RESPONSES = "/chat/completions", "/responses"
+
+# Parameters that only models which reason refuse, at one of the endpoints.
+_REFUSED_BY_REASONING = frozenset({"max_tokens", "temperature", "top_p"})
 
 
 class LearnedTraits:
@@ -48,8 +56,10 @@ class LearnedTraits:
             The request with parameters that its model takes; `None` if the failure is no refusal of a parameter, or if
             no other parameter helps.
         """
-        parameter = find_refused_parameter(failure.message) if failure.status_code == 400 else None
-        if parameter is None or not request.endpoint.endswith(_CHAT):
+        if failure.status_code != 400 or not request.endpoint.endswith((_CHAT, _RESPONSES)):
+            return None
+        parameter = find_refused_parameter(failure.message, request.endpoint)
+        if parameter is None:
             return None
         refused = self.refused.setdefault(request.model, set())
         if parameter not in refused:
@@ -79,8 +89,12 @@ class LearnedTraits:
             has_default_limit: see `Request`.
         """
         refused = self.refused.get(model)
-        if not refused or not endpoint.endswith(_CHAT):
+        if not refused or not endpoint.endswith((_CHAT, _RESPONSES)):
             return body
         decoded = decode_json(body)
-        fitted = fit_body(decoded, traits_of_refusals(refused), has_default_limit=has_default_limit)
+        if endpoint.endswith(_CHAT):
+            fitted = fit_body(decoded, traits_of_refusals(refused), has_default_limit=has_default_limit)
+        else:
+            is_reasoning = bool(refused & _REFUSED_BY_REASONING)
+            fitted = fit_response(decoded, has_default_limit=has_default_limit) if is_reasoning else decoded
         return body if fitted == decoded else encode_body(fitted)

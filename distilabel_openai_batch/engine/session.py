@@ -14,7 +14,7 @@ from distilabel_openai_batch.api.model_traits import read_limit
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import BodyTemplate, Request, digest_body
 from distilabel_openai_batch.api.size_limits import AnswerSizes
-from distilabel_openai_batch.api.truncation import CUT_MARK, find_cut_choices
+from distilabel_openai_batch.api.truncation import find_cut_choices
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
@@ -201,7 +201,7 @@ class Session:
         with gc_paused():
             for index, outcome in enumerate(outcomes):
                 custom_id = submitted[index].custom_id
-                if counts_cut and type(outcome) is Answer and CUT_MARK in outcome.line:
+                if counts_cut and type(outcome) is Answer and outcome.may_be_cut:
                     self._note_cut(outcome, submitted[index])
                 failure = read(index, outcome, custom_id)
                 # The end of a repair has reported the choices that do not fit their schema.

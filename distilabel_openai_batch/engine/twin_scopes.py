@@ -8,7 +8,7 @@ import anyio.to_thread
 import orjson
 
 from distilabel_openai_batch.api.encoding import encode_json
-from distilabel_openai_batch.api.no_ops import restore_no_ops
+from distilabel_openai_batch.api.no_ops import restore_identity
 from distilabel_openai_batch.api.requests import Request, build_custom_id, digest_body
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -62,5 +62,5 @@ class TwinScopes:
         """Return the `custom_id` of the first occurrence of a request at a server."""
         if base_url == self._ledger.scope.base_url:
             return build_custom_id(request.custom_id.partition("-")[0], 0)
-        body = encode_json(restore_no_ops(orjson.loads(bytes(request.body))))
+        body = encode_json(restore_identity(request.endpoint, orjson.loads(bytes(request.body))))
         return build_custom_id(digest_body(base_url, request.endpoint, body), 0)

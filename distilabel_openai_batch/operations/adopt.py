@@ -12,7 +12,7 @@ import orjson
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.encoding import encode_body
-from distilabel_openai_batch.api.no_ops import restore_no_ops
+from distilabel_openai_batch.api.no_ops import restore_identity
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, parse_result_line
 from distilabel_openai_batch.api.requests import build_custom_id, digest_body
 from distilabel_openai_batch.api.size_limits import INPUT_LIMIT, AnswerSizes
@@ -77,7 +77,7 @@ def _custom_ids(path: Path, batch: Batch, base_url: str, sizes: AnswerSizes) -> 
         endpoint = str(request.get("url") or batch.endpoint)
         body = request["body"]
         sizes.add(body)
-        digest = digest_body(base_url, endpoint, encode_body(restore_no_ops(body) if isinstance(body, dict) else body))
+        digest = digest_body(base_url, endpoint, encode_body(restore_identity(endpoint, body)))
         custom_ids[request["custom_id"]] = build_custom_id(digest, occurrences[digest])
         occurrences[digest] += 1
     return custom_ids

@@ -30,7 +30,7 @@ def record(entry: AnswerEntry) -> dict[str, Any]:
         "generations": list(_generations(body)),
         "tokens_in": tokens_in,
         "tokens_out": tokens_out,
-        "response": body,
+        "response": entry.answer.received_body,
     }
 
 

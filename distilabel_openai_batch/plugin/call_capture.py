@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.requests import BodyTemplate
+from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT, UntranslatableError
 from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.errors import InvalidParametersError
 from distilabel_openai_batch.gc_pause import gc_paused
@@ -27,6 +28,8 @@ from distilabel_openai_batch.plugin.sdk_stub import AnswerCall, CompletionView, 
 # Validator of the inputs that `OpenAILLM.agenerate` validates one by one.
 _INPUTS: TypeAdapter[list[Any]] = TypeAdapter(list[FormattedInput])
 
+_EMPTY_CHAT = [{"role": "user", "content": ""}]
+
 
 @types.coroutine
 def _yield_call(call: APICall) -> Generator[APICall, CompletionView, CompletionView]:
@@ -34,16 +37,28 @@ def _yield_call(call: APICall) -> Generator[APICall, CompletionView, CompletionV
     return (yield call)
 
 
-def check_parameters(llm: OpenAILLM, num_generations: int, kwargs: dict[str, Any]) -> None:
+def check_parameters(
+    llm: OpenAILLM, num_generations: int, kwargs: dict[str, Any], adapt: Callable[[APICall], APICall] | None = None
+) -> None:
     """Check the generation parameters by building a call for an empty input.
 
+    Args:
+        llm: the LLM, loaded.
+        num_generations: number of generations for each input.
+        kwargs: parameters of `agenerate`.
+        adapt: see `capture_calls`, if it refuses the parameters of some chats.
+
     Raises:
-        InvalidParametersError: `OpenAILLM` refuses the parameters, whatever the input is.
+        InvalidParametersError: `OpenAILLM` or `adapt` refuses the parameters, whatever the input is.
     """
     try:
         call = _run_until_call(llm, "", num_generations, kwargs)
+        if adapt:
+            adapt(_run_until_call(llm, _EMPTY_CHAT, num_generations, kwargs))
     except ValidationError as error:
         raise InvalidParametersError(f"`OpenAILLM` refuses the generation parameters: {error}") from None
+    except UntranslatableError as error:
+        raise InvalidParametersError(f"The generation parameters cannot be sent: {error}.") from None
     # JSON has no such numbers, and would send `null`.
     if isinstance(call, APICall) and (place := find_not_finite(call.body)):
         raise InvalidParametersError(f"The generation parameters must be finite numbers: {place}")
@@ -72,29 +87,30 @@ def capture_calls(
         A call, or a failure for an input that `OpenAILLM` refuses.
     """
     with gc_paused():
-        calls_by_shape: dict[tuple[str, ...], APICall] = {}
+        calls_by_shape: dict[tuple[str, ...], tuple[APICall, str]] = {}
         for input, messages in zip(inputs, _validate(llm, inputs), strict=True):
             shape = _chat_shape(messages)
             if shape in calls_by_shape:
-                like = calls_by_shape[shape]
+                like, field = calls_by_shape[shape]
                 yield APICall(
                     like.endpoint,
-                    {**like.body, "messages": messages},
+                    {**like.body, field: messages},
                     template=like.template,
                     has_default_limit=like.has_default_limit,
                 )
                 continue
             try:
-                call = _run_until_call(llm, input, num_generations, kwargs)
+                call = adapt(_run_until_call(llm, input, num_generations, kwargs))
             except Exception as error:
                 # One bad input → only that row fails.
                 yield Failure(f"The input cannot be made into a request: {error!r}")
                 continue
-            call = adapt(call)
-            if shape and call.body.get("messages") == messages:
+            field = _chat_field(call)
+            if shape and call.body.get(field) == messages:
                 # A body that JSON cannot hold → no template; the session reports the error for each call.
                 with suppress(ValueError):
-                    calls_by_shape[shape] = replace(call, template=BodyTemplate(call.body, "messages", call.identity))
+                    template = BodyTemplate(call.body, field, call.identity)
+                    calls_by_shape[shape] = replace(call, template=template), field
             yield call
 
 
@@ -145,6 +161,11 @@ def _run_until_call(
         return returned.value
     finally:
         coroutine.close()
+
+
+def _chat_field(call: APICall) -> str:
+    """Return the field of a call's body that holds the chat. A chat of texts is equal at both endpoints."""
+    return "input" if call.endpoint == RESPONSES_ENDPOINT else "messages"
 
 
 def _validate(llm: OpenAILLM, inputs: Sequence[FormattedInput]) -> Sequence[Any]:

@@ -7,34 +7,27 @@ import enum
 import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.llms import OpenAILLM
 from distilabel.models.llms.base import merge_responses
 from distilabel.typing import FormattedInput
-from pydantic import Field, PrivateAttr, ValidationError, field_serializer, field_validator
+from pydantic import ValidationError, field_serializer, field_validator
 
 from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
-from distilabel_openai_batch.api.model_traits import ModelTraits, TokenLimitParameter, fit_body
-from distilabel_openai_batch.api.no_ops import without_no_ops
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
-from distilabel_openai_batch.display.advice import describe_small_limit
 from distilabel_openai_batch.engine.calls import APICall, CallLog
-from distilabel_openai_batch.engine.cut_answers import OnTruncated
 from distilabel_openai_batch.engine.session import Session
-from distilabel_openai_batch.engine.settings import PollSchedule, SessionSettings
+from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.hooks import step_process
 from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
-from distilabel_openai_batch.plugin.base import BatchClient
 from distilabel_openai_batch.plugin.bounds import OFFLINE_FIELD, check_number
 from distilabel_openai_batch.plugin.call_capture import capture_calls, check_parameters, read_completion
+from distilabel_openai_batch.plugin.chat_client import ChatClient
 from distilabel_openai_batch.plugin.embeddings import embed
-from distilabel_openai_batch.plugin.model_parameters import adapt_body, find_traits
 from distilabel_openai_batch.plugin.outputs import (
     complete_body,
     complete_output,
@@ -44,12 +37,10 @@ from distilabel_openai_batch.plugin.outputs import (
 )
 from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.reasoning import (
-    ReasoningEffort,
     accepts_reasoning_effort,
-    find_small_limit,
     with_reasoning,
 )
-from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, ClientStub, CompletionView, view
+from distilabel_openai_batch.plugin.sdk_stub import ClientStub, CompletionView, view
 from distilabel_openai_batch.structured_output.options import dump_structured_output, parse_structured_output
 from distilabel_openai_batch.text import message_kind, plural
 
@@ -74,7 +65,7 @@ class _RequestFailedError(RunError):
 
 
 @public_class
-class OpenAIBatchLLM(BatchClient, OpenAILLM):
+class OpenAIBatchLLM(ChatClient, OpenAILLM):
     """OpenAI LLM that answers through the Batch API, at half the price of the synchronous endpoint.
 
     `OpenAIBatchLLM` replaces `OpenAILLM` in any pipeline, with no other change: the calls of all rows are collected,
@@ -140,42 +131,6 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         ```
     """
 
-    token_limit_parameter: RuntimeParameter[TokenLimitParameter] | None = Field(
-        default=None,
-        description="Name under which `max_new_tokens` is sent. `None`: the name that OpenAI uses for the model.",
-    )
-    reasoning_effort: RuntimeParameter[ReasoningEffort] | None = Field(
-        default=None,
-        description=(
-            "Effort that a model spends on reasoning: less effort is faster and cheaper. `None`: the model's own"
-            " default. `generation_kwargs` may set the effort too."
-        ),
-    )
-    is_reasoning_model: RuntimeParameter[bool] | None = Field(
-        default=None,
-        description=(
-            "Whether the model reasons before each answer. Without `max_new_tokens`, a model that reasons gets a limit"
-            " of 25,000 tokens in place of distilabel's 128. `None`: the price list, the model's name or a refusal of"
-            " the server decides."
-        ),
-    )
-
-    on_truncated: RuntimeParameter[OnTruncated] = Field(
-        default="keep",
-        description=(
-            "Treatment of an answer that the limit of tokens cut. `keep`: its text is kept, and reported. `fail`: the"
-            " generation is `None`. `retry`: the request is submitted again with twice the limit, up to three times and"
-            " within the budget."
-        ),
-    )
-
-    _warned_limits: set[int] = PrivateAttr(default_factory=set)
-
-    @field_validator("on_truncated", mode="before")
-    @classmethod
-    def _refuse_missing(cls, value: object) -> object:
-        return cls._refuse_none(value)
-
     @field_validator("structured_output", mode="before")
     @classmethod
     def _normalize_structured_output(cls, value: object) -> object:
@@ -213,10 +168,6 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         """
         super().load()
         self._aclient = ClientStub(self._complete)
-
-    def session_settings(self) -> SessionSettings:
-        """Build the settings of a session, with the treatment of cut answers."""
-        return replace(super().session_settings(), on_truncated=self.on_truncated)
 
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
         """Return `wait` and the poll intervals; distilabel's own fields for offline batches override both."""
@@ -300,11 +251,12 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
         self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any
     ) -> list[GenerateOutput]:
         self._warn_of_small_limit(kwargs)
-        if not self._num_generations_param_supported and num_generations > 1:
+        takes_n = self._num_generations_param_supported and self._endpoint() == "chat"
+        if num_generations > 1 and not takes_n:
             return await self._agenerate_without_n(inputs, num_generations, kwargs)
         if not self._has_standard_calls:
             return await self._agenerate_by_subclass(inputs, num_generations, kwargs)
-        check_parameters(self, num_generations, kwargs)
+        check_parameters(self, num_generations, kwargs, self._adapt if self._endpoint() == "responses" else None)
         if len(inputs) <= _INPUTS_PER_PART:
             return await self._submit(inputs, num_generations, kwargs)
         # Each part releases its answers once its outputs are built → the memory of one part's answers at a time.
@@ -315,21 +267,6 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             )
         _log_outcomes([outcome for _, outcomes in logged for outcome in outcomes])
         return [output for outputs, _ in logged for output in outputs]
-
-    def _warn_of_small_limit(self, kwargs: dict[str, Any]) -> None:
-        """Log a warning of a limit that reasoning probably spends, once for each limit."""
-        limit = self.small_limit(kwargs)
-        if limit and limit not in self._warned_limits:
-            self._warned_limits.add(limit)
-            self._logger.warning(f"⚠️ {describe_small_limit(str(self.model), limit)}")
-
-    def small_limit(self, generation_kwargs: dict[str, Any]) -> int | None:
-        """Return the user's limit of an answer's tokens if reasoning probably spends most of it; else `None`.
-
-        Args:
-            generation_kwargs: parameters of `generate`, perhaps with `max_new_tokens`.
-        """
-        return find_small_limit(self._traits(), generation_kwargs, self.reasoning_effort)
 
     @property
     def _has_standard_calls(self) -> bool:
@@ -343,7 +280,7 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
     async def _agenerate_without_n(
         self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
     ) -> list[GenerateOutput]:
-        """Submit one request per generation, for a subclass whose server does not support `n`."""
+        """Submit one request per generation, for an endpoint or a subclass's server that does not support `n`."""
         repeated = [input for input in inputs for _ in range(num_generations)]
         outputs, outcomes = await _with_own_log(partial(self._agenerate, repeated, 1, **kwargs))
         _log_outcomes([_first_failure(group) for group in _split(outcomes, num_generations)])
@@ -445,21 +382,6 @@ class OpenAIBatchLLM(BatchClient, OpenAILLM):
             message = f"The answer {body.get('id')} is not a completion: {error!r}"
             failure = Failure(message, code=MALFORMED_RESULT, tokens=outcome.tokens, custom_id=custom_id)
             return failed_output(failure, num_generations)
-
-    def _adapt(self, call: APICall) -> APICall:
-        """Change a body to the parameters that have an effect and that the model takes; keep the request's identity."""
-        # The user denies that the model reasons → a refusal changes the name of the limit alone.
-        call.has_default_limit = call.has_default_limit and self.is_reasoning_model is not False
-        body = identity = call.body
-        if call.endpoint == CHAT_ENDPOINT:
-            identity = adapt_body(call.body, self.token_limit_parameter)
-            body = fit_body(identity, self._traits(), has_default_limit=call.has_default_limit)
-        call.body = without_no_ops(body)
-        call.identity = None if call.body == identity else identity
-        return call
-
-    def _traits(self) -> ModelTraits:
-        return find_traits(str(self.model), self.base_url or "", self.token_limit_parameter, self.is_reasoning_model)
 
     async def _complete(self, call: APICall) -> CompletionView:
         """Answer a single call, for an `agenerate` that is awaited on its own.

@@ -7,7 +7,7 @@ document. Tokens out are bounded by the limit that the request sets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -22,6 +22,12 @@ _BYTES_PER_TOKEN = 4
 # https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken
 _TOKENS_PER_CHAT = 3
 _TOKENS_PER_MESSAGE = 4
+
+# Parameters that the server writes into the prompt, of chats and of the Responses API.
+_COUNTED_PARAMETERS = ("tools", "response_format", "text")
+
+# Fields with texts, of messages and of the other input items of the Responses API.
+_TEXT_FIELDS = ("content", "arguments", "output")
 
 # Limit that the legacy endpoint sets for a request without one.
 # https://platform.openai.com/docs/api-reference/completions/create#completions-create-max_tokens
@@ -48,10 +54,11 @@ def estimate_usage(endpoint: str, body: Mapping[str, Any]) -> Usage | None:
     if endpoint.endswith("/embeddings"):
         return Usage(_count_tokens(_texts(body.get("input"))), 0)
     limit = read_limit(body)
-    if endpoint.endswith("/chat/completions"):
-        messages = body.get("messages") or []
-        extras = [orjson.dumps(body[name]).decode() for name in ("tools", "response_format") if body.get(name)]
-        texts = [text for message in messages for text in _texts(message.get("content"))]
+    if endpoint.endswith(("/chat/completions", "/responses")):
+        messages = _messages(body)
+        extras = [orjson.dumps(body[name]).decode() for name in _COUNTED_PARAMETERS if body.get(name)]
+        fields = _TEXT_FIELDS[:1] if "messages" in body else _TEXT_FIELDS
+        texts = [text for message in messages for name in fields for text in _texts(message.get(name))]
         images = _count_image_tokens(body)
         if images is None:
             return None
@@ -79,16 +86,30 @@ def _forbids_writes(body: Mapping[str, Any]) -> bool:
 def _count_image_tokens(body: Mapping[str, Any]) -> int | None:
     """Return the upper bound of the tokens of a chat's images; `None` if a part of a message has none."""
     total = 0
-    for message in body.get("messages") or []:
+    for message in _messages(body):
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
             if not isinstance(part, dict) or isinstance(part.get("text", part.get("refusal")), str):
                 continue
-            tokens = bound_image_tokens(str(body.get("model")), part["image_url"]) if "image_url" in part else None
+            tokens = bound_image_tokens(str(body.get("model")), _image(part)) if "image_url" in part else None
             if tokens is None:
                 return None
             total += tokens
     return total
+
+
+def _messages(body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the messages of a chat, or the items of a response's input, which may be a single text."""
+    if "messages" in body:
+        return body["messages"] or []
+    items = body.get("input")
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else [{"content": items}]
+
+
+def _image(part: Mapping[str, Any]) -> object:
+    """Return the image of a part; the Responses API has `detail` beside the address."""
+    image = part["image_url"]
+    return {"url": image, "detail": part.get("detail")} if isinstance(image, str) else image
 
 
 def _texts(content: object) -> Iterable[str]:

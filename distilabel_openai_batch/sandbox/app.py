@@ -87,6 +87,7 @@ class SandboxHandlers:
             ("POST", "/v1/batches/{id}/cancel", self.cancel_batch),
             ("POST", "/v1/chat/completions", self.answer),
             ("POST", "/v1/completions", self.answer),
+            ("POST", "/v1/responses", self.answer),
             ("POST", "/v1/embeddings", self.answer),
             ("GET", "/sandbox/settings", self.settings),
             ("PATCH", "/sandbox/settings", self.configure),

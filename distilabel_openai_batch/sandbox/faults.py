@@ -18,6 +18,7 @@ CallName = Literal[
     "batches.cancel",
     "chat.completions",
     "completions",
+    "responses",
     "embeddings",
 ]
 

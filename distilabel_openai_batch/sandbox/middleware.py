@@ -30,6 +30,7 @@ _CALLS = (
     ("POST", re.compile(r"/v1/batches/[^/]+/cancel"), "batches.cancel"),
     ("POST", re.compile(r"/v1/chat/completions"), "chat.completions"),
     ("POST", re.compile(r"/v1/completions"), "completions"),
+    ("POST", re.compile(r"/v1/responses"), "responses"),
     ("POST", re.compile(r"/v1/embeddings"), "embeddings"),
 )
 

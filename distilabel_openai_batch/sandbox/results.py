@@ -214,10 +214,12 @@ class StoredResults:
 
 def _billed_tokens(usage: dict[str, Any]) -> tuple[int, ...]:
     """Return the tokens of `TOKEN_KINDS` in the `usage` of an answer; 0 for a kind that the object lacks."""
-    details_in, details_out = usage.get("prompt_tokens_details", {}), usage.get("completion_tokens_details", {})
+    # `/v1/responses` has other names.
+    words = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
+    details_in, details_out = (usage.get(f"{word}_tokens_details", {}) for word in words)
     return (
-        usage.get("prompt_tokens", 0),
-        usage.get("completion_tokens", 0),
+        usage.get(f"{words[0]}_tokens", 0),
+        usage.get(f"{words[1]}_tokens", 0),
         details_in.get("cached_tokens", 0),
         details_in.get("cache_write_tokens", 0),
         details_out.get("reasoning_tokens", 0),

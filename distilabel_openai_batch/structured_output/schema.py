@@ -28,6 +28,7 @@ from distilabel_openai_batch.api.failure_codes import (
     TRUNCATED_ANSWER,
 )
 from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.api.responses import translate_messages
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.structured_output.validator import (
     ERRORS_SHOWN,
@@ -149,7 +150,7 @@ class StructuredOutput:
         message = message_of(choice)
         # Ledgers find paid answers by the digest of this text → never reword the text.
         instruction = f"{reason}. Answer again, with nothing but JSON that fits the schema."
-        messages = list(body["messages"])
+        messages: list[dict[str, Any]] = []
         if calls := _tool_calls(message):
             # The API requires a reply to each call of a tool.
             messages.append({"role": "assistant", "content": message.get("content"), "tool_calls": calls})
@@ -158,7 +159,9 @@ class StructuredOutput:
             if content := message.get("content"):
                 messages.append({"role": "assistant", "content": content})
             messages.append({"role": "user", "content": instruction})
-        return {**body, "messages": messages, "n": 1}
+        if "input" in body:
+            return {**body, "input": [*body["input"], *translate_messages(messages)]}
+        return {**body, "messages": [*body["messages"], *messages], "n": 1}
 
     def _normalise(self, text: str) -> str:
         """Return a JSON text in the form that `OpenAILLM` returns.

@@ -112,7 +112,7 @@ def test_earlier_answers_of_the_small_limit_are_found(sandbox, monkeypatch):
     sandbox.configure(reasoning_tokens=100)
     sandbox.configure(failures=[RequestFailure(contains="number 3.", status=400)])
     with monkeypatch.context() as earlier:
-        earlier.setattr("distilabel_openai_batch.plugin.llm.fit_body", lambda body, *_, **__: body)
+        earlier.setattr("distilabel_openai_batch.plugin.model_parameters.fit_body", lambda body, *_, **__: body)
         first = generate()
     assert totals(sandbox) == [20]
 

@@ -12,7 +12,12 @@ from .completions import legacy_completion
 from .embeddings import embedding_list
 from .hashing import body_digest, canonical_json
 from .parameters import check_parameters
+from .responses import response
 
+_REASONING_ENDPOINTS: dict[str, Callable[[dict[str, Any], str, str, int], dict[str, Any]]] = {
+    "/v1/chat/completions": chat_completion,
+    "/v1/responses": response,
+}
 _OTHER_ENDPOINTS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     "/v1/completions": legacy_completion,
     "/v1/embeddings": embedding_list,
@@ -67,8 +72,8 @@ def answer_request(
             message = f"The model `{body['model']}` does not exist or you do not have access to it."
             raise ApiError(404, message, code="model_not_found")
         digest = body_digest(canonical_json(body) if serialised is None else serialised)
-        if endpoint == "/v1/chat/completions":
-            return ModelAnswer(200, chat_completion(body, digest, model, catalogue.reasoning_tokens))
+        if endpoint in _REASONING_ENDPOINTS:
+            return ModelAnswer(200, _REASONING_ENDPOINTS[endpoint](body, digest, model, catalogue.reasoning_tokens))
         return ModelAnswer(200, _OTHER_ENDPOINTS[endpoint](body, digest))
     except ApiError as error:
         return ModelAnswer(error.status, error.body())

@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
+from .checks import get_parameter
 from .hashing import creation_time, text_seed
-from .parameters import get_parameter
 from .reasoning import count_reasoning_tokens
 from .sampling import cut_text, rank_alternatives, usage
 from .schemas import SchemaSampler
@@ -28,7 +28,7 @@ def chat_completion(body: dict[str, Any], digest: str, model: str, reasoning_tok
     Raises:
         ApiError: if no value fits the JSON schema that the request names.
     """
-    prompt = _last_user_text(body["messages"])
+    prompt = last_user_text(body["messages"])
     token_limit = get_parameter(body, "max_completion_tokens", body.get("max_tokens"))
     # `stop` and the token limit stay out of the seed, so the same question with a lower limit gives the same text, cut.
     seed = text_seed(body["messages"], body.get("seed"), body.get("temperature"))
@@ -42,7 +42,7 @@ def chat_completion(body: dict[str, Any], digest: str, model: str, reasoning_tok
             spent_on_reasoning += token_limit
             continue
         text_limit = None if token_limit is None else token_limit - reasoning
-        choice, tokens = _choice(body, prompt, seed, index, text_limit)
+        choice, tokens = make_choice(body, prompt, seed, index, text_limit)
         choices.append(choice)
         completion_tokens += reasoning + tokens
         spent_on_reasoning += reasoning
@@ -64,7 +64,7 @@ def _spent_choice(index: int) -> dict[str, Any]:
     return {"index": index, "message": message, "logprobs": None, "finish_reason": "length"}
 
 
-def _last_user_text(messages: list[dict[str, Any]]) -> str:
+def last_user_text(messages: list[dict[str, Any]]) -> str:
     """Return the text of the last user message; without one, the last text of any message."""
     last = ""
     for message in reversed(messages):
@@ -78,7 +78,7 @@ def _last_user_text(messages: list[dict[str, Any]]) -> str:
     return last
 
 
-def _choice(
+def make_choice(
     body: dict[str, Any], prompt: str, seed: int, index: int, token_limit: int | None
 ) -> tuple[dict[str, Any], int]:
     """Return one choice and the number of its tokens."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .checks import get_parameter
 from .hashing import creation_time, text_seed
-from .parameters import get_parameter
 from .sampling import cut_text, rank_alternatives, usage
 from .snapshots import snapshot_name
 from .task_formats import write_reply

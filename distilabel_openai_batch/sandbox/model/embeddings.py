@@ -8,8 +8,8 @@ import math
 from array import array
 from typing import Any
 
+from .checks import get_parameter
 from .hashing import canonical_json
-from .parameters import get_parameter
 from .snapshots import snapshot_name
 from .tokens import count_prompt_tokens
 

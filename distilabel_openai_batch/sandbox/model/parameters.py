@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ApiError
-from .reasoning import EFFORTS, has_fixed_temperature, is_reasoning_model, refuses_tools
+from .checks import Bounds, check_number, describe_type, empty_array, get_parameter, invalid_value, missing, wrong_type
+from .reasoning import EFFORTS, has_fixed_temperature, is_reasoning_model, is_responses_only, refuses_tools
+from .response_parameters import check_response
 from .schemas import check_strict
 
 # From OpenAI's OpenAPI description, 2026 edition. One string per endpoint, since a list would take a line per name.
@@ -29,44 +30,29 @@ _KNOWN_PARAMETERS = {
     ),
     "/v1/embeddings": frozenset({"input", "model", "dimensions", "encoding_format", "user"}),
 }
-ENDPOINTS = frozenset(_KNOWN_PARAMETERS)
-
-
-@dataclass(frozen=True)
-class _Bounds:
-    """Type and range of a numeric parameter.
-
-    Attributes:
-        type_name: OpenAI's name of the type, `integer` or `decimal`.
-        minimum: smallest value.
-        maximum: largest value; `None` for no limit.
-    """
-
-    type_name: str
-    minimum: float
-    maximum: float | None
+ENDPOINTS = frozenset({*_KNOWN_PARAMETERS, "/v1/responses"})
 
 
 _CHAT_NUMBERS = {
-    "n": _Bounds("integer", 1, 128),
-    "temperature": _Bounds("decimal", 0, 2),
-    "top_p": _Bounds("decimal", 0, 1),
-    "frequency_penalty": _Bounds("decimal", -2, 2),
-    "presence_penalty": _Bounds("decimal", -2, 2),
-    "max_tokens": _Bounds("integer", 1, None),
-    "max_completion_tokens": _Bounds("integer", 1, None),
-    "top_logprobs": _Bounds("integer", 0, 20),
+    "n": Bounds("integer", 1, 128),
+    "temperature": Bounds("decimal", 0, 2),
+    "top_p": Bounds("decimal", 0, 1),
+    "frequency_penalty": Bounds("decimal", -2, 2),
+    "presence_penalty": Bounds("decimal", -2, 2),
+    "max_tokens": Bounds("integer", 1, None),
+    "max_completion_tokens": Bounds("integer", 1, None),
+    "top_logprobs": Bounds("integer", 0, 20),
 }
 # Bounds from https://platform.openai.com/docs/api-reference.
 _NUMBERS = {
     "/v1/chat/completions": _CHAT_NUMBERS,
     "/v1/completions": _CHAT_NUMBERS
     | {
-        "best_of": _Bounds("integer", 0, 20),
-        "max_tokens": _Bounds("integer", 0, None),
-        "logprobs": _Bounds("integer", 0, 5),
+        "best_of": Bounds("integer", 0, 20),
+        "max_tokens": Bounds("integer", 0, None),
+        "logprobs": Bounds("integer", 0, 5),
     },
-    "/v1/embeddings": {"dimensions": _Bounds("integer", 1, 3_072)},
+    "/v1/embeddings": {"dimensions": Bounds("integer", 1, 3_072)},
 }
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _PART_TYPES = ("text", "image_url", "input_audio", "file", "refusal")
@@ -74,12 +60,6 @@ _PART_TYPES = ("text", "image_url", "input_audio", "file", "refusal")
 _NO_SAMPLING_MODEL = re.compile(r"o3-mini|o4-mini")
 # Models without `reasoning_effort`.
 _OLD_MODEL = re.compile(r"gpt-(3|4|35)")
-
-
-def get_parameter(body: dict[str, Any], name: str, default: Any) -> Any:
-    """Return a parameter, or the default if the parameter is missing or null: OpenAI treats both alike."""
-    value = body.get(name)
-    return default if value is None else value
 
 
 def check_parameters(endpoint: str, body: dict[str, Any], model: str) -> None:
@@ -95,6 +75,9 @@ def check_parameters(endpoint: str, body: dict[str, Any], model: str) -> None:
     """
     if not isinstance(body.get("model"), str) or not body["model"]:
         raise ApiError(400, "you must provide a model parameter")
+    if endpoint == "/v1/responses":
+        check_response(body, model)
+        return
     if not body.keys() <= _KNOWN_PARAMETERS[endpoint]:
         unknown = [name for name in body if name not in _KNOWN_PARAMETERS[endpoint]]
         plural = "s" if len(unknown) > 1 else ""
@@ -102,7 +85,7 @@ def check_parameters(endpoint: str, body: dict[str, Any], model: str) -> None:
     numbers = _NUMBERS[endpoint]
     for name in body.keys() & numbers.keys():
         if body[name] is not None:
-            _check_number(name, body[name], numbers[name])
+            check_number(name, body[name], numbers[name])
     if body.get("stream"):
         raise ApiError(400, "The sandbox does not stream.", param="stream", code="unsupported_parameter")
     _check_stop(body.get("stop"))
@@ -114,51 +97,11 @@ def check_parameters(endpoint: str, body: dict[str, Any], model: str) -> None:
         _check_embedding(body)
 
 
-def _type_name(value: Any) -> str:
-    """Return OpenAI's name for the type of a JSON value."""
-    if value is None:
-        return "null"
-    names = {bool: "a boolean", int: "an integer", float: "a decimal", str: "a string", list: "an array"}
-    return names.get(type(value), "an object")
-
-
-def _wrong_type(param: str, expected: str, value: Any) -> ApiError:
-    message = f"Invalid type for '{param}': expected {expected}, but got {_type_name(value)} instead."
-    return ApiError(400, message, param=param, code="invalid_type")
-
-
-def _missing(param: str) -> ApiError:
-    return ApiError(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
-
-
-def _empty_array(param: str) -> ApiError:
-    message = (
-        f"Invalid '{param}': empty array. Expected an array with minimum length 1, but got an empty array instead."
-    )
-    return ApiError(400, message, param=param, code="empty_array")
-
-
-def _check_number(name: str, value: Any, bounds: _Bounds) -> None:
-    type_name = bounds.type_name
-    if isinstance(value, bool) or not isinstance(value, int if type_name == "integer" else (int, float)):
-        raise _wrong_type(name, f"{'an' if type_name == 'integer' else 'a'} {type_name}", value)
-    if value < bounds.minimum:
-        relation, code, sign, bound = "below minimum", "below_min", ">=", bounds.minimum
-    elif bounds.maximum is not None and value > bounds.maximum:
-        relation, code, sign, bound = "above maximum", "above_max", "<=", bounds.maximum
-    else:
-        return
-    message = (
-        f"Invalid '{name}': {type_name} {relation} value. Expected a value {sign} {bound}, but got {value} instead."
-    )
-    raise ApiError(400, message, param=name, code=f"{type_name}_{code}_value")
-
-
 def _check_stop(stop: Any) -> None:
     if stop is None or isinstance(stop, str):
         return
     if not isinstance(stop, list) or not all(isinstance(sequence, str) for sequence in stop):
-        raise _wrong_type("stop", "one of an array of strings or a string", stop)
+        raise wrong_type("stop", "one of an array of strings or a string", stop)
     if len(stop) > 4:
         message = (
             "Invalid 'stop': array too long. Expected an array with maximum length 4, "
@@ -168,9 +111,11 @@ def _check_stop(stop: Any) -> None:
 
 
 def _check_chat(body: dict[str, Any], model: str) -> None:
+    if is_responses_only(model):
+        raise ApiError(404, "This model is only supported in v1/responses and not in v1/chat/completions.")
     _check_messages(body)
     if body.get("logprobs") is not None and not isinstance(body["logprobs"], bool):
-        raise _wrong_type("logprobs", "a boolean", body["logprobs"])
+        raise wrong_type("logprobs", "a boolean", body["logprobs"])
     if body.get("top_logprobs") is not None and not body.get("logprobs"):
         message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
         raise ApiError(400, message, param="top_logprobs")
@@ -183,20 +128,20 @@ def _check_chat(body: dict[str, Any], model: str) -> None:
 
 def _check_messages(body: dict[str, Any]) -> None:
     if "messages" not in body:
-        raise _missing("messages")
+        raise missing("messages")
     messages = body["messages"]
     if not isinstance(messages, list):
-        raise _wrong_type("messages", "an array of objects", messages)
+        raise wrong_type("messages", "an array of objects", messages)
     if not messages:
-        raise _empty_array("messages")
+        raise empty_array("messages")
     for index, message in enumerate(messages):
         param = f"messages[{index}]"
         if not isinstance(message, dict):
-            raise _wrong_type(param, "an object", message)
+            raise wrong_type(param, "an object", message)
         if "role" not in message:
-            raise _missing(f"{param}.role")
+            raise missing(f"{param}.role")
         if message["role"] not in _ROLES:
-            raise _invalid_value(f"{param}.role", message["role"], _ROLES)
+            raise invalid_value(f"{param}.role", message["role"], _ROLES)
         _check_content(message, index)
 
 
@@ -208,17 +153,10 @@ def _check_content(message: dict[str, Any], index: int) -> None:
         for position, part in enumerate(content):
             part_type = part.get("type") if isinstance(part, dict) else part
             if part_type not in _PART_TYPES:
-                raise _invalid_value(f"messages[{index}].content[{position}].type", part_type, _PART_TYPES)
+                raise invalid_value(f"messages[{index}].content[{position}].type", part_type, _PART_TYPES)
     elif content is not None or message["role"] != "assistant":
-        expected = "Invalid value for 'content': expected a string, got " + _type_name(content).split()[-1]
+        expected = "Invalid value for 'content': expected a string, got " + describe_type(content).split()[-1]
         raise ApiError(400, f"{expected}.", param=f"messages.[{index}].content")
-
-
-def _invalid_value(param: str, value: Any, supported: tuple[str, ...]) -> ApiError:
-    listed = ", ".join(f"'{name}'" for name in supported[:-1]) + f", and '{supported[-1]}'"
-    return ApiError(
-        400, f"Invalid value: '{value}'. Supported values are: {listed}.", param=param, code="invalid_value"
-    )
 
 
 def _check_limits(body: dict[str, Any], model: str) -> None:
@@ -253,7 +191,7 @@ def _check_effort(body: dict[str, Any], model: str) -> None:
     if _OLD_MODEL.match(model):
         raise ApiError(400, "Unrecognized request argument supplied: reasoning_effort")
     if effort not in EFFORTS:
-        raise _invalid_value("reasoning_effort", effort, EFFORTS)
+        raise invalid_value("reasoning_effort", effort, EFFORTS)
 
 
 def _check_tools(body: dict[str, Any], model: str) -> None:
@@ -265,7 +203,7 @@ def _check_tools(body: dict[str, Any], model: str) -> None:
             raise ApiError(400, message, param="tool_choice")
         return
     if not isinstance(tools, list):
-        raise _wrong_type("tools", "an array of objects", tools)
+        raise wrong_type("tools", "an array of objects", tools)
     if refuses_tools(model, body.get("reasoning_effort")):
         message = (
             f"Function tools with reasoning_effort are not supported for {model} in /v1/chat/completions. "
@@ -273,15 +211,15 @@ def _check_tools(body: dict[str, Any], model: str) -> None:
         )
         raise ApiError(400, message, param="reasoning_effort")
     if not tools:
-        raise _empty_array("tools")
+        raise empty_array("tools")
     for index, tool in enumerate(tools):
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise _missing(
+            raise missing(
                 f"tools[{index}].function" if not isinstance(function, dict) else f"tools[{index}].function.name"
             )
     if isinstance(choice, str) and choice not in ("none", "auto", "required"):
-        raise _invalid_value("tool_choice", choice, ("none", "auto", "required"))
+        raise invalid_value("tool_choice", choice, ("none", "auto", "required"))
     if isinstance(choice, dict):
         name = get_parameter(choice, "function", {}).get("name")
         if all(tool["function"]["name"] != name for tool in tools):
@@ -291,10 +229,10 @@ def _check_tools(body: dict[str, Any], model: str) -> None:
 def _check_response_format(body: dict[str, Any]) -> None:
     response_format = body["response_format"]
     if not isinstance(response_format, dict):
-        raise _wrong_type("response_format", "an object", response_format)
+        raise wrong_type("response_format", "an object", response_format)
     format_type = response_format.get("type")
     if format_type not in ("text", "json_object", "json_schema"):
-        raise _invalid_value("response_format.type", format_type, ("json_object", "json_schema", "text"))
+        raise invalid_value("response_format.type", format_type, ("json_object", "json_schema", "text"))
     if format_type == "json_object" and "json" not in str(body["messages"]).lower():
         message = (
             "'messages' must contain the word 'json' in some form, to use 'response_format' of type 'json_object'."
@@ -306,12 +244,12 @@ def _check_response_format(body: dict[str, Any]) -> None:
 
 def _check_json_schema(spec: Any) -> None:
     if not isinstance(spec, dict):
-        raise _missing("response_format.json_schema")
+        raise missing("response_format.json_schema")
     for name in ("name", "schema"):
         if name not in spec:
-            raise _missing(f"response_format.json_schema.{name}")
+            raise missing(f"response_format.json_schema.{name}")
     if not isinstance(spec["schema"], dict):
-        raise _wrong_type("response_format.json_schema.schema", "an object", spec["schema"])
+        raise wrong_type("response_format.json_schema.schema", "an object", spec["schema"])
     if spec.get("strict"):
         check_strict(spec["schema"], spec["name"])
 
@@ -319,22 +257,22 @@ def _check_json_schema(spec: Any) -> None:
 def _check_completion(body: dict[str, Any]) -> None:
     prompt = body.get("prompt")
     if prompt is not None and not isinstance(prompt, (str, list)):
-        raise _wrong_type("prompt", "one of a string or an array", prompt)
+        raise wrong_type("prompt", "one of a string or an array", prompt)
     if get_parameter(body, "best_of", 20) < get_parameter(body, "n", 1):
         raise ApiError(
             400, "You requested that the server return more choices than it will generate (n > best_of).", param="n"
         )
     if body.get("echo") is not None and not isinstance(body["echo"], bool):
-        raise _wrong_type("echo", "a boolean", body["echo"])
+        raise wrong_type("echo", "a boolean", body["echo"])
 
 
 def _check_embedding(body: dict[str, Any]) -> None:
     if "input" not in body:
-        raise _missing("input")
+        raise missing("input")
     inputs = body["input"]
     if not isinstance(inputs, (str, list)):
-        raise _wrong_type("input", "one of a string or an array", inputs)
+        raise wrong_type("input", "one of a string or an array", inputs)
     if len(inputs) == 0:
         raise ApiError(400, "Invalid 'input': input cannot be an empty string.", param="input")
     if get_parameter(body, "encoding_format", "float") not in ("float", "base64"):
-        raise _invalid_value("encoding_format", body["encoding_format"], ("float", "base64"))
+        raise invalid_value("encoding_format", body["encoding_format"], ("float", "base64"))

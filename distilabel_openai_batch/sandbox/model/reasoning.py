@@ -8,6 +8,9 @@ from typing import Any
 # https://platform.openai.com/docs/guides/reasoning
 _REASONING = re.compile(r"o\d|gpt-(?!35\b)(?P<major>[5-9]|[1-9]\d)(\.(?P<minor>\d+))?(?!.*chat)")
 
+# Models that only `/v1/responses` serves: https://platform.openai.com/docs/models
+_RESPONSES_ONLY = re.compile(r"(o\d|gpt-[5-9].*)-pro\b|.*\bcodex\b|.*-deep-research\b")
+
 # Versions that do not reason unless the request says so: https://platform.openai.com/docs/guides/latest-model
 _QUIET_FROM, _QUIET_BEFORE = (5, 1), (5, 5)
 # First version that refuses function tools while it reasons: https://github.com/livekit/agents/pull/5088
@@ -23,6 +26,11 @@ _FACTORS = {"none": 0.0, "minimal": 0.125, "low": 0.25, "medium": 1.0, "high": 4
 def is_reasoning_model(model: str) -> bool:
     """Return `True` for the name of a model that can reason."""
     return _REASONING.match(model) is not None
+
+
+def is_responses_only(model: str) -> bool:
+    """Return `True` for the name of a model that chat completions do not serve."""
+    return _RESPONSES_ONLY.match(model) is not None
 
 
 def reasons(model: str, effort: str | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .parameters import get_parameter
+from .checks import get_parameter
 from .tokens import CHARACTERS_PER_TOKEN, count_tokens
 
 

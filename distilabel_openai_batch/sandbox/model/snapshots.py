@@ -11,6 +11,7 @@ _SNAPSHOTS = {
     "gpt-4.1-mini": "gpt-4.1-mini-2025-04-14",
     "gpt-4.1-nano": "gpt-4.1-nano-2025-04-14",
     "gpt-5": "gpt-5-2025-08-07",
+    "gpt-5-pro": "gpt-5-pro-2025-10-06",
     "gpt-5-mini": "gpt-5-mini-2025-08-07",
     "gpt-5-nano": "gpt-5-nano-2025-08-07",
 }

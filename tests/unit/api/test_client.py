@@ -242,3 +242,6 @@ async def test_an_absent_endpoint_is_told_from_an_absent_model(api, endpoint, ab
         await api.request(CHAT, BODY)
     endpoint.mock(return_value=refusal(404, "The model `m` does not exist.", code="model_not_found"))
     assert await api.request(CHAT, BODY) == Failure("The model `m` does not exist.", 404, "model_not_found")
+    other = "This model is only supported in v1/responses and not in v1/chat/completions."
+    endpoint.mock(return_value=refusal(404, other, type="invalid_request_error"))
+    assert await api.request(CHAT, BODY) == Failure(other, 404, "invalid_request_error")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import get_args
+
 import pytest
 
 from distilabel_openai_batch.api.model_traits import (
@@ -9,6 +12,8 @@ from distilabel_openai_batch.api.model_traits import (
     ModelTraits,
     find_refused_parameter,
     fit_body,
+    fit_response,
+    is_responses_only,
     name_limit,
     read_limit,
     refuses_tools,
@@ -122,3 +127,54 @@ def test_tools_of_the_user_stay():
     for tools, choice in (([tool, tool], {"type": "function"}), ([tool], "auto")):
         body = {"model": "gpt-6-luna", "tools": tools, "tool_choice": choice}
         assert fit_body(body, ModelTraits(), has_default_limit=False) == body
+
+
+@pytest.mark.parametrize(
+    ("model", "is_only"),
+    [
+        ("gpt-5-pro", True),
+        ("openai/gpt-5.2-pro-2025-12-11", True),
+        ("o1-pro", True),
+        ("gpt-5.1-codex-max", True),
+        ("codex-mini-latest", True),
+        ("o4-mini-deep-research", True),
+        ("computer-use-preview", True),
+        ("gpt-6-luna", False),
+        ("gpt-5.4-pros", False),
+        ("gpt-4o", False),
+        ("ft:gpt-4o:codex:pro", False),
+        ("my-codex-deployment", False),
+        ("qwen/qwen3-pro", False),
+    ],
+)
+def test_model_name_tells_that_only_the_responses_api_serves_it(model, is_only):
+    assert is_responses_only(model) is is_only
+
+
+def test_models_that_the_sdk_lists_for_the_responses_api_are_found():
+    shared = pytest.importorskip("openai.types.shared")
+    if not hasattr(shared, "ResponsesModel"):
+        pytest.skip("the release of the SDK has no list")
+    [*_, listed] = get_args(shared.ResponsesModel)
+
+    assert all(is_responses_only(model) for model in get_args(listed))
+    assert not any(
+        is_responses_only(model) for model in get_args(shared.ChatModel) if not re.search("pro|codex", model)
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "changed"),
+    [
+        ({"temperature": 1.0, "top_p": 1.0}, {}),
+        ({"temperature": 0.5}, {"temperature": 0.5}),
+        ({"max_output_tokens": 128}, {"max_output_tokens": ROOM_FOR_REASONING}),
+        (
+            {"max_output_tokens": 128, "reasoning": {"effort": "none"}},
+            {"max_output_tokens": 128, "reasoning": {"effort": "none"}},
+        ),
+    ],
+)
+def test_request_of_a_response_fits_a_model_that_reasons(body, changed):
+    assert fit_response(body, has_default_limit=True) == changed
+    assert fit_response(body, has_default_limit=False).get("max_output_tokens") == body.get("max_output_tokens")

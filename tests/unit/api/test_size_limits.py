@@ -39,6 +39,9 @@ def chat(**fields: object) -> dict[str, object]:
         (chat(max_tokens=100, audio={"voice": "alloy", "format": "pcm16"}), 100 * 6_400),
         ({"model": "m", "input": "", "dimensions": 8}, 8 * 25),
         ({"model": "m", "input": ""}, 4_096 * 25),
+        ({"model": "m", "input": "", "max_output_tokens": 4_000}, 4_000 * 20),
+        ({"model": "m", "input": [{"role": "user", "content": ""}]}, 262_144 * 20),
+        ({"model": "m", "input": "", "max_output_tokens": 99, "include": [""], "top_logprobs": 20}, 99 * 21 * 300),
     ],
 )
 def test_the_limit_of_a_line_is_above_the_largest_answer_to_the_request(body, least):

@@ -35,6 +35,10 @@ CASES = [
     (Failure("The answer has no choices.", 200, "missing_choice"), "only requests without an answer are submitted."),
     (Failure("Does not fit.", code="invalid_structured_output"), "Raise `max_retries`"),
     (Failure("No such model.", 404, "model_not_found"), "Check `model`"),
+    (
+        Failure("This model is only supported in v1/responses and not in v1/chat/completions.", 404),
+        'Set `endpoint="responses"`',
+    ),
     (Failure("No such parameter.", 400, "unsupported_parameter"), "Check `generation_kwargs`"),
     (Failure("No result has a custom_id.", code="unnamed_result"), "drops `custom_id`"),
     (Failure("No job of this run asked it.", code="not_submitted"), "of the submission"),

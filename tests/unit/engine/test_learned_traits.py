@@ -75,6 +75,19 @@ def test_request_that_is_refused_under_both_names_fails(traits):
     assert traits.revise(revised, OPPOSITE) is None
 
 
+@pytest.mark.parametrize(("has_default_limit", "limit"), [(True, ROOM_FOR_REASONING), (False, 128)])
+def test_refused_default_of_a_response_is_left_out(traits, recorder, has_default_limit, limit):
+    request = make_request(
+        endpoint="/v1/responses", has_default_limit=has_default_limit, max_output_tokens=128, max_tokens=128, top_p=1.0
+    )
+
+    body = body_of(traits.revise(request, Failure("Unsupported parameter: 'top_p' is not supported.", 400)))
+
+    assert body == {"model": "alias", "max_tokens": 128, "max_output_tokens": limit}
+    assert recorder.refused == [("alias", "top_p")]
+    assert traits.revise(request, REFUSAL) is None
+
+
 @pytest.mark.parametrize(
     ("request_", "failure"),
     [

@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.plugin.sdk_stub import ClientStub
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
 CONNECTION = {"model": "gpt-4o-mini", "base_url": "http://127.0.0.1:9/v1", "api_key": "sk-secret"}
@@ -33,6 +34,13 @@ def synchronous_llm(answer: dict) -> tuple[OpenAILLM, list[tuple[str, dict]]]:
     http_client = httpx.AsyncClient(transport=httpx.MockTransport(handle))
     _SYNCHRONOUS._aclient = AsyncOpenAI(base_url=CONNECTION["base_url"], api_key="sk-secret", http_client=http_client)
     return _SYNCHRONOUS, sent
+
+
+def loaded_llm(**fields) -> OpenAIBatchLLM:
+    """Return a loaded LLM of ours with the given fields."""
+    llm = _BATCH.model_copy(update=fields)
+    llm._aclient = ClientStub(llm._complete)
+    return llm
 
 
 class StubSession:

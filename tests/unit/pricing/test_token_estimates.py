@@ -8,6 +8,7 @@ from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.pricing.token_estimates import estimate_usage, explain_no_bound
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+RESPONSES = "/v1/responses"
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
@@ -49,6 +50,12 @@ def message(content: object) -> dict[str, object]:
         (CHAT, {"messages": [message("x")]}, None),
         (COMPLETIONS, {"prompt": "x" * 40, "max_tokens": 5}, (10, 5)),
         (COMPLETIONS, {"prompt": "x" * 40}, (10, 16)),
+        (RESPONSES, {"input": [message("x" * 40)], "max_output_tokens": 128}, (17, 128)),
+        (RESPONSES, {"input": "x" * 40, "max_output_tokens": 128}, (17, 128)),
+        (RESPONSES, {"input": [{"type": "function_call_output", "output": "x" * 40}], "max_output_tokens": 1}, (17, 1)),
+        (RESPONSES, {"input": [message("")], "max_output_tokens": 1, "text": {"a": 1}}, (9, 1)),
+        (RESPONSES, {"input": [message("x")]}, None),
+        (RESPONSES, {"input": [message([{"type": "input_file", "file_id": "f"}])], "max_output_tokens": 1}, None),
         (EMBEDDINGS, {"input": "x" * 40}, (10, 0)),
         (EMBEDDINGS, {"input": ["x" * 40, "y" * 4]}, (11, 0)),
     ],
