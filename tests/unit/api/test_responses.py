@@ -375,7 +375,7 @@ def test_answer_counts_the_tokens_of_a_response():
     outcome = read_answer(response(text("Hello")))
 
     assert isinstance(outcome, Answer)
-    assert (outcome.tokens, outcome.cached_tokens, count_reasoning_tokens(outcome)) == ((11, 30), 4, 20)
+    assert (outcome.tokens, outcome.token_details, count_reasoning_tokens(outcome)) == ((11, 30), (4, 2, 20), 20)
     assert outcome.received_body["output"] == [text("Hello")]
     assert outcome.body["choices"][0]["message"]["content"] == "Hello"
 
