@@ -48,6 +48,14 @@ def is_versioned_azure_address(address: str | None) -> bool:
     return is_azure_host(address) and _VERSIONED.fullmatch(urlsplit(address or "").path.rstrip("/")) is not None
 
 
+def is_azure_address(base_url: str) -> bool:
+    """Return whether an address is that of Azure's API: it ends in `/openai`, with no version before.
+
+    DeepInfra's `/v1/openai` and Gemini's `/v1beta/openai` are addresses of servers with OpenAI's API.
+    """
+    return base_url.rstrip("/").endswith("/openai") and not re.search(r"/v\d\w*/openai/*$", base_url)
+
+
 def read_azure_endpoint(address: str) -> AzureEndpoint:
     """Return the endpoint that an address means.
 

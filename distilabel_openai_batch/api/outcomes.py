@@ -74,6 +74,11 @@ class Answer:
         """Create an answer from a body that comes from no output file."""
         return cls(build_result_line("", body), *read_tokens(body.get("usage")), choice_failures)
 
+    @classmethod
+    def from_line(cls, line: bytes) -> Answer:
+        """Create an answer from its line of an output file, with the tokens that the line counts."""
+        return cls(line, *read_tokens(cls(line, (0, 0)).body.get("usage")))
+
     @property
     def custom_id(self) -> str | None:
         """Return the request's `custom_id`, `None` if the line has none."""

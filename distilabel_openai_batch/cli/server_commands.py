@@ -21,6 +21,7 @@ from distilabel_openai_batch.cli.arguments import (
     ScopeArgument,
     YesOption,
     complete_batch,
+    complete_scope,
     is_selected,
     open_reader,
     read_headers,
@@ -168,30 +169,77 @@ def _confirm_cancellation(jobs: list[JobEntry], yes: bool) -> None:
 
 @app.command()
 def adopt(
-    batch_id: Annotated[str, typer.Argument(help="Id of the batch at the server.")],
-    scope: ScopeArgument,
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[BATCH] SCOPE",
+            help="Id of a batch at the server, unless --from is given, and the scope that takes the answers.",
+            autocompletion=complete_batch,
+            show_default=False,
+        ),
+    ],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="SCOPE",
+            help="Scope of the ledger whose answers are taken, as the LLM's `reuse_from` names the scope.",
+            autocompletion=complete_scope,
+            show_default=False,
+        ),
+    ] = None,
     base_url: Annotated[
         str | None,
         typer.Option(
             "--base-url",
-            help="Address of the batch's server.",
+            help="Address of the server of the batch, and of the scope that takes the answers.",
             show_default="the scope's, else $OPENAI_BASE_URL, else OpenAI's",
         ),
     ] = None,
     header: HeaderOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Import the answers of a batch that was made elsewhere into a scope of the ledger, which may be a new scope.
+    """Let a scope of the ledger, which may be a new scope, use answers of a batch or of another scope.
 
-    A run in that scope uses an imported answer if its own request is the same word for word, parameters included.
+    A batch is one that was made elsewhere: its answers are imported. With --from, each run of the scope takes the
+    answers of another scope, such as an earlier name of the pipeline, without another bill. A run uses an answer if its
+    own request is the same word for word, parameters included.
     """
+    reader = open_reader(ledger_dir)
+    *batch_ids, scope = names
+    if source is not None and not batch_ids:
+        _adopt_scope(reader, _scope_for_import(reader, scope, base_url), source)
+    elif source is None and len(batch_ids) == 1:
+        _adopt_batch(reader, _scope_for_import(reader, scope, base_url), batch_ids[0], base_url, header)
+    else:
+        raise typer.BadParameter("Give a batch id and a scope, or a scope and --from SCOPE.")
+
+
+def _adopt_scope(reader: LedgerReader, name: ScopeName, source: str) -> None:
+    """Record that a scope takes the answers of another scope."""
+    from distilabel_openai_batch.engine.answer_reuse import select_source
+
+    entries = {entry.name: entry for entry in reader.scopes()}
+    selected = select_source([other for other in entries if other != name], source, name)
+    if selected is None:
+        raise OpenAIBatchError(f"{source} is the scope that takes the answers. Name another scope with --from.")
+    with closing(Ledger(reader.path.parent, name)) as ledger:
+        ledger.other_scopes.add_source(selected)
+    echo(
+        f"{name.label} at {name.base_url}: each run takes the answers of {selected.label} at {selected.base_url} for"
+        f" the same requests; {plural(entries[selected].answered, 'answer')} now."
+    )
+
+
+def _adopt_batch(
+    reader: LedgerReader, name: ScopeName, batch_id: str, base_url: str | None, header: list[str] | None
+) -> None:
+    """Import the answers of a batch into a scope."""
     from distilabel_openai_batch.api.outcomes import Answer
     from distilabel_openai_batch.engine.scratch import scratch_directory
     from distilabel_openai_batch.operations.adopt import read_results
     from distilabel_openai_batch.operations.server_access import SHORT_PATIENCE, ServerAccess
 
-    reader = open_reader(ledger_dir)
-    name = _scope_for_import(reader, scope, base_url)
     has_credentials = base_url is not None and base_url != public_address(base_url)
     address = base_url if base_url and has_credentials else name.base_url
     access = ServerAccess.from_environment(address, read_headers(header))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -283,13 +284,21 @@ class Progress(Observer):
         """Log tokens that were billed and not collected, or collected and not billed."""
         self._logger.warning(f"⚠️ Batch {batch.id} {describe_usage_difference(billed, collected)}")
 
-    def on_answers_elsewhere(self, scope: ScopeName, answered: int, sampled: int) -> None:
-        """Log that another scope has answers to the requests, and the way to use the answers."""
+    def on_answers_elsewhere(self, scope: ScopeName, name: str, known: int, sampled: int) -> None:
+        """Log that another scope has answers to the requests, and the ways to use the answers."""
         place = f"'{scope.label}' at {scope.base_url}"
         self._logger.warning(
-            f"⚠️ The ledger has answers to {answered:,} of {sampled:,} sampled requests in another scope, {place}. A"
-            " run uses the answers of its own scope only, so these requests are billed again. To use the answers, stop,"
-            " and run with the names of pipeline, Task or script and with the `base_url` of that scope."
+            f"⚠️ Another scope of the ledger, {place}, has {known:,} of {sampled:,} sampled requests. A run uses the"
+            " answers of its own scope only, so these requests are submitted and billed again. To use the answers,"
+            f' stop, and set `reuse_from="{name}"`, or run `distilabel-openai-batch adopt {shlex.quote(self._scope)}'
+            f" --from {shlex.quote(name)}`."
+        )
+
+    def on_taken_from(self, scope: ScopeName, requests: int) -> None:
+        """Log that answers of another scope are used."""
+        self._logger.info(
+            f"♻️ {plural(requests, 'answer')} of scope '{scope.label}' at {scope.base_url}: taken for the same requests,"
+            " not billed again."
         )
 
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:

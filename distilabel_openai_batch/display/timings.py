@@ -46,7 +46,7 @@ def job_timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:
     """
     ended_durations: dict[ScopeName, list[float]] = {}
     for job in jobs:
-        if job.ended_at and not job.is_open and job.state is not JobState.DROPPED:
+        if job.ended_at and not job.is_open and job.state is not JobState.DROPPED and not job.is_reused:
             ended_durations.setdefault(job.scope, []).append(job.ended_at - job.created_at)
     return [
         Timing(

@@ -20,6 +20,7 @@ from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Deliver, 
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.truncation import count_reasoning_tokens, find_cut_choices
 from distilabel_openai_batch.engine.adoption import Adopter
+from distilabel_openai_batch.engine.answer_reuse import AnswerReuse
 from distilabel_openai_batch.engine.cut_answers import is_spent
 from distilabel_openai_batch.engine.delivery import deliver_answers, deliver_until
 from distilabel_openai_batch.engine.job_runner import MAX_UPLOADS, JobEnd, JobEnding, JobRunner
@@ -58,6 +59,7 @@ class _LookUp:
         to_submit: requests without an outcome that are in no job in progress.
         failures: failures of some of these in an earlier run, by `custom_id`.
         in_jobs: requests in jobs in progress, by the id of the job.
+        in_other_scopes: requests in jobs in progress of other scopes, by the id of the job.
         answered: number of requests with an outcome.
         answered_jobs: ids of the jobs that the outcomes come from.
     """
@@ -65,6 +67,7 @@ class _LookUp:
     to_submit: list[Request] = field(default_factory=list)
     failures: dict[str, Failure] = field(default_factory=dict)
     in_jobs: dict[int, list[Request]] = field(default_factory=dict)
+    in_other_scopes: dict[int, list[Request]] = field(default_factory=dict)
     answered: int = 0
     answered_jobs: set[int] = field(default_factory=set)
 
@@ -91,6 +94,7 @@ class Dispatcher:
         observer: receives the events of the run.
         traits: traits of the server's models.
         budget: the limit of spending.
+        reuse: takes the answers of other scopes; `None` for no other scope.
         twins: searches other scopes for answers to the requests; `None` for no search.
     """
 
@@ -106,6 +110,7 @@ class Dispatcher:
         observer: Observer,
         traits: LearnedTraits,
         budget: NoBudget = NO_BUDGET,
+        reuse: AnswerReuse | None = None,
         twins: TwinScopes | None = None,
     ) -> None:
         self._settings = settings
@@ -118,6 +123,7 @@ class Dispatcher:
         self._observer = observer
         self._traits = traits
         self._budget = budget
+        self._reuse = reuse
         self._twins = twins
         self._tried_models: set[tuple[str, str]] = set()
         self._look_up_lock = anyio.Lock()
@@ -182,6 +188,8 @@ class Dispatcher:
             found = await self._look_up(requests, deliver, is_first)
             if is_first and found.to_submit and await self._adopter.adopt():
                 found.merge(await self._look_up(found.to_submit, deliver, is_first))
+            if self._reuse and found.to_submit:
+                await self._take_from_other_scopes(self._reuse, found, deliver, is_first)
         if is_first and found.answered:
             self._observer.on_reused(found.answered)
             self._observer.on_batches_reused(
@@ -197,12 +205,26 @@ class Dispatcher:
         await self._budget.reserve(to_submit, is_sync=is_sync)
         if self._settings.preflight and not is_sync:
             to_submit = await self._try_models(to_submit, deliver)
-        waits = [partial(self._wait_for_job, job, members, deliver, deadline) for job, members in found.in_jobs.items()]
+        waits = [
+            partial(self._wait_for_job, job, members, deliver, deadline, is_own=jobs is found.in_jobs)
+            for jobs in (found.in_jobs, found.in_other_scopes)
+            for job, members in jobs.items()
+        ]
         submissions = [
             partial(self._submit_sync, shard, deliver) if is_sync else partial(self._submit, shard, deliver, deadline)
             for shard in self._cut(to_submit)
         ]
         return [*waits, *submissions]
+
+    async def _take_from_other_scopes(
+        self, reuse: AnswerReuse, found: _LookUp, deliver: Deliver, is_first: bool
+    ) -> None:
+        """Deliver answers of other scopes, and let requests wait that are in jobs in progress there."""
+        if await reuse.take(found.to_submit):
+            found.merge(await self._look_up(found.to_submit, deliver, is_first))
+        found.in_other_scopes = await reuse.find_pending(found.to_submit)
+        pending = {request.custom_id for members in found.in_other_scopes.values() for request in members}
+        found.to_submit = [request for request in found.to_submit if request.custom_id not in pending]
 
     async def _look_up(self, requests: Sequence[Request], deliver: Deliver, is_first: bool) -> _LookUp:
         """Sort requests by their entries in the ledger, and deliver known outcomes in chunks."""
@@ -353,9 +375,22 @@ class Dispatcher:
         deliver({request.custom_id: OVERDUE for request in shard.requests})
 
     async def _wait_for_job(
-        self, job_id: int, requests: Sequence[Request], deliver: Deliver, deadline: float
+        self, job_id: int, requests: Sequence[Request], deliver: Deliver, deadline: float, *, is_own: bool = True
     ) -> list[str]:
-        """Wait for a job that this session, another process, or a process that died has begun."""
+        """Wait for a job that this session, another process, or a process that died has begun.
+
+        Args:
+            job_id: the id of the job.
+            requests: the requests that wait for the job.
+            deliver: receives the outcomes of the requests.
+            deadline: the time after which no batch is waited for, in seconds of the monotonic clock.
+            is_own: whether the job belongs to the session's scope. The outcomes of any other job have other
+                `custom_id`s: they are recorded in their own scope, and then taken from there.
+
+        Returns:
+            Ids of the batches that are in progress and not waited for.
+        """
+        deliver_recorded = deliver_answers(deliver) if is_own else _ignore
         job_deadline: float | None = None
         while (job := await anyio.to_thread.run_sync(self._ledger.jobs.get, job_id)).state in OPEN_STATES:
             if job_id in self._running_jobs:
@@ -373,7 +408,7 @@ class Dispatcher:
                 if owned_job:
                     await self._budget.expect(requests)
                 if owned_job and owned_job.state in OPEN_STATES:
-                    end = await self._job_runner.resume(owned_job, deliver_answers(deliver), deadline)
+                    end = await self._job_runner.resume(owned_job, deliver_recorded, deadline)
             if end and end.ending is JobEnding.IN_PROGRESS and end.job.batch_id:
                 return [end.job.batch_id]
             if owned_job:
@@ -382,7 +417,12 @@ class Dispatcher:
                 return [job.batch_id]
             self._observer.on_job_of_another_process(job.batch_id)
             await anyio.sleep(_POLL_OF_ANOTHER_PROCESS_SECONDS)
-        return await self._answer(requests, deliver_until(deadline, deliver), deadline, is_first=False)
+        # A request that no job of this scope had yet is submitted if the other scope's job left the request unanswered.
+        return await self._answer(requests, deliver_until(deadline, deliver), deadline, is_first=not is_own)
+
+
+def _ignore(outcomes: Mapping[str, Outcome]) -> None:
+    """Drop outcomes."""
 
 
 async def _run_concurrently(calls: Sequence[Callable[[], Awaitable[list[str]]]]) -> list[str]:

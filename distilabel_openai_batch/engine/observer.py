@@ -147,14 +147,18 @@ class Observer:
             requests: number of missing answers, which may be billed again.
         """
 
-    def on_answers_elsewhere(self, scope: ScopeName, answered: int, sampled: int) -> None:
+    def on_answers_elsewhere(self, scope: ScopeName, name: str, known: int, sampled: int) -> None:
         """Receive another scope that has answers to requests which are about to be submitted.
 
         Args:
             scope: the other scope.
-            answered: number of the sampled requests that have an answer there.
+            name: the value of `reuse_from` that selects the scope.
+            known: number of the sampled requests that have an answer there, or are in a job in progress there.
             sampled: number of the sampled requests.
         """
+
+    def on_taken_from(self, scope: ScopeName, requests: int) -> None:
+        """Receive the number of answers that were taken from another scope; `on_reused` receives them too."""
 
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
         """Receive the outcome of a synchronous request, which is billed at the full price.

@@ -16,6 +16,7 @@ from distilabel_openai_batch.api.requests import BodyTemplate, Request, digest_b
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.truncation import find_cut_choices
 from distilabel_openai_batch.engine.activity import Activity
+from distilabel_openai_batch.engine.answer_reuse import AnswerReuse
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
 from distilabel_openai_batch.engine.cut_answers import (
@@ -58,6 +59,7 @@ class SessionParts:
         traits: traits of the server's models.
         sizes: receives the largest answer that the requests can have.
         failure_log: receives the failures of rows that no job shows.
+        reuse: takes the answers of other scopes; `None` for no other scope.
     """
 
     buffer: CallBuffer
@@ -70,6 +72,7 @@ class SessionParts:
     traits: LearnedTraits
     sizes: AnswerSizes
     failure_log: FailureLog = field(default_factory=FailureLog)
+    reuse: AnswerReuse | None = None
 
 
 class Session:
@@ -101,6 +104,8 @@ class Session:
         self._sizes = parts.sizes
         self._sized_template: BodyTemplate | None = None
         self._failure_log = parts.failure_log
+        # Requests at the session's own address have the same digests in the other scopes.
+        self._reuse = parts.reuse if parts.reuse and parts.reuse.needs_digests else None
 
     def hold(self) -> None:
         """Submit full jobs alone until `release`: more calls are on their way."""
@@ -337,6 +342,8 @@ class Session:
         digest = call.digest(self.base_url, endpoint, body)
         custom_id = self._memory.acquire_custom_id(digest, lambda: self._first_number(digest))
         model = sys.intern(str(call.body["model"]))
+        if self._reuse:
+            self._reuse.add_digests(custom_id, call, body)
         if self._traits.refused:
             body = self._traits.fit_body(model, endpoint, body, has_default_limit=call.has_default_limit)
         # Bodies of one template have answers of one size.

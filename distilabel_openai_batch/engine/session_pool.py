@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,6 +24,7 @@ from distilabel_openai_batch.api.requests import cut_shards, digest_body
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import sdk_client
 from distilabel_openai_batch.engine.adoption import Adopter
+from distilabel_openai_batch.engine.answer_reuse import AnswerReuse, open_reuse
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import ScopeMemory, scope_memories
 from distilabel_openai_batch.engine.dispatcher import Dispatcher
@@ -61,6 +62,9 @@ class Host:
         not_finished: returns the error to raise for batches in progress that are not waited for, given their ids.
         execution: returns an object that stands for the running cell, statement or script; a new object begins a run.
             `None` goes on with the run.
+        siblings: the names of all steps of the pipeline that runs, which may make the same requests on purpose; `None`
+            if the names are unknown.
+        former_names: names that earlier releases gave to the scope's pipeline, whose answers are taken.
     """
 
     logger: logging.Logger
@@ -69,6 +73,8 @@ class Host:
     interruption: Callable[[Sequence[str]], Exception | None]
     not_finished: Callable[[Sequence[str]], Exception]
     execution: Callable[[], object] = lambda: None
+    siblings: Collection[str] | None = None
+    former_names: Sequence[str] = ()
 
 
 def _client(settings: SessionSettings) -> openai.AsyncOpenAI:
@@ -97,6 +103,10 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
         scratch_directory() as temporary,
         closing(BodyStore(temporary / "bodies")) as bodies,
     ):
+        reuse = None
+        if settings.reuse_answers:
+            names = settings.reuse_from, host.former_names
+            reuse = await anyio.to_thread.run_sync(open_reuse, ledger, *names, observer)
         async with client, anyio.create_task_group() as task_group:
             builder = _Builder(
                 settings=settings,
@@ -110,6 +120,7 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
                 bodies=bodies,
                 directory=temporary,
                 failure_log=FailureLog(await anyio.to_thread.run_sync(ledger.row_failures.list_rejected)),
+                reuse=reuse,
             )
             session = builder.session(task_group)
             try:
@@ -144,6 +155,7 @@ class _Builder:
     bodies: BodyStore
     directory: Path
     failure_log: FailureLog
+    reuse: AnswerReuse | None
     adopter: Adopter = field(init=False)
     buffer: CallBuffer = field(init=False)
 
@@ -176,7 +188,10 @@ class _Builder:
             observer=self.observer,
             budget=settings.budget,
             traits=traits,
-            twins=TwinScopes(self.ledger, self.observer) if settings.reuse_answers else None,
+            reuse=self.reuse if self.reuse and self.reuse.source_ids else None,
+            twins=TwinScopes(self.ledger, self.observer, self.reuse.source_ids, self.host.siblings)
+            if self.reuse
+            else None,
         )
         self.buffer = self._buffer(dispatcher, limit, running_jobs, traits, task_group)
         task_group.start_soon(self._watch_for_interruption, job_runner)
@@ -194,6 +209,7 @@ class _Builder:
             traits,
             sizes,
             self.failure_log,
+            self.reuse,
         )
         return Session(base_url, settings, parts)
 

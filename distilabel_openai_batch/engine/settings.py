@@ -144,6 +144,7 @@ class SessionSettings:
         jobs: settings of jobs.
         ledger_dir: the directory of the ledger.
         reuse_answers: whether a run takes answers that earlier runs received.
+        reuse_from: the name of another scope whose answers a run takes; `None` for the run's own scope alone.
         deadline: moment after which no batch is waited for.
         sync_below: number of requests. Rounds with fewer requests are submitted synchronously.
         preflight: whether one request of each model is tried before the others are submitted.
@@ -181,6 +182,7 @@ class SessionSettings:
     extra_fields: ExtraFields = NO_EXTRA_FIELDS
     on_truncated: OnTruncated | None = None
     prices: str | None = None
+    reuse_from: str | None = None
 
     def endpoint(self, path: str) -> str:
         """Return the server's path of an OpenAI endpoint; Azure's paths have no version in front."""

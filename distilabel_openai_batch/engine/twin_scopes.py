@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import anyio.to_thread
 import orjson
@@ -10,6 +10,7 @@ import orjson
 from distilabel_openai_batch.api.encoding import encode_json
 from distilabel_openai_batch.api.no_ops import restore_identity
 from distilabel_openai_batch.api.requests import Request, build_custom_id, digest_body
+from distilabel_openai_batch.engine.answer_reuse import name_source
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -24,11 +25,22 @@ class TwinScopes:
     Args:
         ledger: the ledger of the session.
         observer: receives each scope with answers to most of the sample.
+        sources: ids of scopes whose answers the session takes anyhow.
+        siblings: the other Tasks of the pipeline, which may make the same requests on purpose; `None` if any Task may
+            be one.
     """
 
-    def __init__(self, ledger: Ledger, observer: Observer) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        observer: Observer,
+        sources: Collection[int] = (),
+        siblings: Collection[str] | None = None,
+    ) -> None:
         self._ledger = ledger
         self._observer = observer
+        self._sources = sources
+        self._siblings = siblings
         self._is_due = True
 
     async def search(self, requests: Sequence[Request]) -> None:
@@ -40,23 +52,28 @@ class TwinScopes:
         if self._is_due:
             self._is_due = False
             sample = requests[:: max(1, len(requests) // _SAMPLE)][:_SAMPLE]
-            for scope, answered in await anyio.to_thread.run_sync(self._count, sample):
-                self._observer.on_answers_elsewhere(scope, answered, len(sample))
+            for scope, name, known in await anyio.to_thread.run_sync(self._count, sample):
+                self._observer.on_answers_elsewhere(scope, name, known, len(sample))
 
-    def _count(self, sample: Sequence[Request]) -> list[tuple[ScopeName, int]]:
-        """Return the scopes that have answers to at least half of a sample, with the number of the answers."""
+    def _count(self, sample: Sequence[Request]) -> list[tuple[ScopeName, str, int]]:
+        """Return the scopes that know at least half of a sample, with their `reuse_from` and the number of requests."""
         found = []
         custom_ids: dict[str, list[str]] = {}
-        for scope_id, scope in self._ledger.other_scopes.list_names():
-            # Two Tasks of a pipeline may make the same requests on purpose.
-            if (scope.pipeline, scope.base_url) == (self._ledger.scope.pipeline, self._ledger.scope.base_url):
+        others = self._ledger.other_scopes.list_names()
+        for scope_id, scope in others:
+            if scope_id in self._sources or self._is_sibling(scope):
                 continue
             if scope.base_url not in custom_ids:
                 custom_ids[scope.base_url] = [self._custom_id(request, scope.base_url) for request in sample]
-            answered = self._ledger.other_scopes.count_answered(scope_id, custom_ids[scope.base_url])
-            if 2 * answered >= len(sample):
-                found.append((scope, answered))
+            known = self._ledger.other_scopes.count_known(scope_id, custom_ids[scope.base_url])
+            if 2 * known >= len(sample):
+                found.append((scope, name_source([name for _, name in others], scope), known))
         return found
+
+    def _is_sibling(self, scope: ScopeName) -> bool:
+        own = self._ledger.scope
+        is_in_pipeline = (scope.pipeline, scope.base_url) == (own.pipeline, own.base_url)
+        return is_in_pipeline and (self._siblings is None or scope.task in self._siblings)
 
     def _custom_id(self, request: Request, base_url: str) -> str:
         """Return the `custom_id` of the first occurrence of a request at a server."""

@@ -18,7 +18,7 @@ def register_client_type(client_type: type) -> None:
 
     Args:
         client_type: the common base class of the plugin's LLMs and embeddings. An instance has the attributes
-            `add_failures` (`bool`), `session()` (an asynchronous context manager) and `begin_run()`.
+            `add_failures` (`bool`), `session()` (an asynchronous context manager) and `begin_run(steps)`.
     """
     global _client_types
     if client_type not in _client_types:
@@ -61,4 +61,4 @@ def begin_run(pipeline: Any) -> None:
     """Tell each client of a pipeline that a run begins now, before the steps are sent to their processes."""
     for name in pipeline.dag:
         for client in batch_clients(pipeline.dag.get_step(name)["step"]):
-            client.begin_run()
+            client.begin_run(tuple(pipeline.dag))

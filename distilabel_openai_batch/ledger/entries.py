@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from distilabel_openai_batch.api.batches import FINAL_STATUSES
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.usage import NO_USAGE, Usage
-from distilabel_openai_batch.ledger.states import NOT_FOUND, OPEN_STATES, JobState, ScopeName
+from distilabel_openai_batch.ledger.states import NOT_FOUND, OPEN_STATES, REUSED, JobState, ScopeName
 
 # Custom_ids per reason: enough to find a few of the requests in the log or on the server.
 _CUSTOM_IDS_LISTED = 3
@@ -95,6 +95,8 @@ class JobEntry:
         """`True` if the synchronous endpoint answers or answered the requests, at the full price."""
         if self.state is JobState.SYNCHRONOUS:
             return True
+        if self.is_reused:
+            return False
         return not self.batch_id and (self.state is JobState.COLLECTED or bool(self.answered))
 
     @property
@@ -104,7 +106,12 @@ class JobEntry:
         has_tokens = (
             self.failed and self.tokens_in + self.tokens_out
         ) or unaccounted.tokens_in + unaccounted.tokens_out
-        return bool(self.answered or has_tokens)
+        return not self.is_reused and bool(self.answered or has_tokens)
+
+    @property
+    def is_reused(self) -> bool:
+        """`True` if the job stands for answers of another scope, which that scope's jobs were billed for."""
+        return self.status == REUSED
 
     @property
     def is_interrupted(self) -> bool:

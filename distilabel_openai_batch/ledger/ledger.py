@@ -18,6 +18,7 @@ from distilabel_openai_batch.ledger.other_scopes import OtherScopes
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
 from distilabel_openai_batch.ledger.request_table import RequestTable
+from distilabel_openai_batch.ledger.reused_answers import ReusedAnswers
 from distilabel_openai_batch.ledger.row_failures import RowFailures
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -39,6 +40,7 @@ class Ledger:
         submissions: rows and jobs of submissions.
         refused_parameters: parameters that the server refused for its models.
         other_scopes: the scopes besides the session's own scope.
+        reused_answers: answers of other scopes that this scope takes.
         row_failures: answers that lack a generation, and rows that no request was sent for.
 
     Args:
@@ -76,6 +78,7 @@ class Ledger:
         self.submissions = Submissions(self.connection, scope_row)
         self.refused_parameters = RefusedParameters(self.connection, self.scope.base_url)
         self.other_scopes = OtherScopes(self.connection, scope_row)
+        self.reused_answers = ReusedAnswers(self.connection, scope_row, owners, self.requests)
         self.row_failures = RowFailures(self.connection, scope_row, owners)
 
     def close(self) -> None:

@@ -12,14 +12,23 @@ from distilabel_openai_batch.ledger.states import ScopeName
 
 _LIST = "SELECT id, pipeline, task, base_url FROM scopes WHERE id != ? ORDER BY id DESC"
 
-_COUNT_ANSWERED = """
-    SELECT count(*) FROM requests
-    WHERE scope = ? AND custom_id IN (SELECT value FROM json_each(?)) AND state = 'answered'
+# The requests of a dropped job are free.
+_COUNT_KNOWN = """
+    SELECT count(*) FROM requests JOIN jobs ON jobs.id = job
+    WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))
+        AND (requests.state = 'answered' OR (requests.state = 'asked' AND jobs.state != 'dropped'))
+"""
+
+_LIST_SOURCES = "SELECT source FROM answer_sources WHERE scope = ? ORDER BY source DESC"
+
+_INSERT_SOURCE = """
+    INSERT OR IGNORE INTO answer_sources (scope, source)
+    SELECT ?, id FROM scopes WHERE pipeline = ? AND task = ? AND base_url = ?
 """
 
 
 class OtherScopes:
-    """The other scopes, for a warning about answers that a run does not use.
+    """The other scopes, whose answers a run may take for its own requests.
 
     Args:
         connection: the ledger file.
@@ -36,13 +45,28 @@ class OtherScopes:
             rows = database.execute(_LIST, (self._scope.id,)).fetchall()
         return [(scope_id, ScopeName(*name)) for scope_id, *name in rows]
 
-    def count_answered(self, scope_id: int, custom_ids: Iterable[str]) -> int:
-        """Return the number of requests that have an answer in another scope.
+    def count_known(self, scope_id: int, custom_ids: Iterable[str]) -> int:
+        """Return the number of requests that have an answer in another scope, or are in a job in progress there.
 
         Args:
             scope_id: the id of the scope's row.
             custom_ids: the requests.
         """
         with self._connection.reading() as database:
-            [number] = database.execute(_COUNT_ANSWERED, (scope_id, orjson.dumps(list(custom_ids)).decode())).fetchone()
+            [number] = database.execute(_COUNT_KNOWN, (scope_id, orjson.dumps(list(custom_ids)).decode())).fetchone()
         return int(number)
+
+    def list_sources(self) -> list[int]:
+        """Return the ids of the scopes whose answers `add_source` lets this scope take, the latest scope first."""
+        with self._connection.reading() as database:
+            return [scope_id for (scope_id,) in database.execute(_LIST_SOURCES, (self._scope.id,))]
+
+    def add_source(self, source: ScopeName) -> None:
+        """Let each later run of this scope take the answers of another scope for equal requests.
+
+        Args:
+            source: the other scope, as `list_names` returns it.
+        """
+        self._scope.insert()
+        with self._connection.transaction() as database:
+            database.execute(_INSERT_SOURCE, (self._scope.id, source.pipeline, source.task, source.base_url))

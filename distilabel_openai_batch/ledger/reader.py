@@ -231,7 +231,8 @@ class LedgerReader:
             LedgerError: the file cannot be read.
         """
         for custom_id, batch_id, tokens_in, tokens_out, line in self._query_in_parts(_ANSWERS, scope):
-            yield AnswerEntry(custom_id, batch_id, Answer(line, (tokens_in or 0, tokens_out or 0)))
+            answer = Answer.from_line(line) if tokens_in is None else Answer(line, (tokens_in, tokens_out or 0))
+            yield AnswerEntry(custom_id, batch_id, answer)
 
     def addresses(self, scope: ScopeName) -> list[str]:
         """Return the servers' addresses with which the file has a pipeline and a Task, oldest first.

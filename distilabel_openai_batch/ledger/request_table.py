@@ -214,7 +214,8 @@ class RequestTable:
         """Delete the scope's requests and answers, so that a later run submits the requests again.
 
         Requests that a job in progress holds or held stay, since the session that runs the job records outcomes by row
-        id. All jobs stay, so that no run adopts their batches from the server.
+        id. All jobs stay, so that no run adopts their batches from the server. No other scope's answers are taken any
+        more that `OtherScopes.add_source` let this scope take.
 
         Returns:
             The number of deleted requests.
@@ -232,6 +233,8 @@ class RequestTable:
             database.execute("DELETE FROM other_jobs WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM rejections WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM cut_answers WHERE request IN (SELECT id FROM forgotten)")
+            database.execute("DELETE FROM reused_answers WHERE request IN (SELECT id FROM forgotten)")
+            database.execute("DELETE FROM answer_sources WHERE scope = ?", (self._scope.id,))
             deleted = database.execute("DELETE FROM requests WHERE id IN (SELECT id FROM forgotten)").rowcount
             database.execute("DROP TABLE forgotten")
         return deleted
@@ -253,4 +256,5 @@ def _outcome(
         return Failure(error or "no message", status_code, code, (tokens_in or 0, tokens_out or 0))
     if line is None:
         return Failure("The ledger has no result line of this answered request.", code=MISSING_RESULT_CODE)
-    return Answer(line, (tokens_in or 0, tokens_out or 0))
+    # A copy of another scope's answer has no tokens in the ledger, as its job was not billed.
+    return Answer.from_line(line) if tokens_in is None else Answer(line, (tokens_in, tokens_out or 0))

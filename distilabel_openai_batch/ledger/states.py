@@ -14,6 +14,9 @@ NOT_FOUND = "not found"
 NOT_SENT = "not sent"
 """The status of a job that stands for rows that no request was sent for."""
 
+REUSED = "reused"
+"""The status of a job that stands for answers of another scope. The job has no batch, and was not billed."""
+
 
 # States of a request: the words in the file's column `requests.state`.
 PENDING = "asked"

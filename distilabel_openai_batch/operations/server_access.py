@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,11 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from distilabel_openai_batch.api.addresses import public_address, server_key
-from distilabel_openai_batch.api.azure_addresses import is_versioned_azure_address, read_azure_endpoint
+from distilabel_openai_batch.api.azure_addresses import (
+    is_azure_address,
+    is_versioned_azure_address,
+    read_azure_endpoint,
+)
 from distilabel_openai_batch.api.azure_tokens import TokenProvider, environment_token_provider
 from distilabel_openai_batch.api.batches import Batch, EndDetector
 from distilabel_openai_batch.api.client import BatchAPI
@@ -127,14 +130,6 @@ class ServerAccess:
             token_provider=self.token_provider,
         ) as client:
             yield BatchAPI(client, patience, logger)
-
-
-def is_azure_address(base_url: str) -> bool:
-    """Return whether an address is that of Azure's API: it ends in `/openai`, with no version before.
-
-    DeepInfra's `/v1/openai` and Gemini's `/v1beta/openai` are addresses of servers with OpenAI's API.
-    """
-    return base_url.rstrip("/").endswith("/openai") and not re.search(r"/v\d\w*/openai/*$", base_url)
 
 
 def single_server(jobs: Iterable[JobEntry]) -> str | None:

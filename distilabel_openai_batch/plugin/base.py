@@ -6,12 +6,10 @@ import asyncio
 import inspect
 import logging
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -39,7 +37,7 @@ from distilabel_openai_batch.engine.deadlines import NO_DEADLINE, Deadline, pars
 from distilabel_openai_batch.engine.observer import Observer, ObserverFactory, with_observers
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
-from distilabel_openai_batch.errors import MissingSettingError
+from distilabel_openai_batch.errors import InvalidSettingError, MissingSettingError
 from distilabel_openai_batch.hooks.install import install
 from distilabel_openai_batch.hooks.step_process import is_dry_run, name_step, random_state_preserved, running_step
 from distilabel_openai_batch.hooks.step_reports import follow_session
@@ -47,6 +45,7 @@ from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin.execution import current_execution
 from distilabel_openai_batch.plugin.fields import BatchFields
+from distilabel_openai_batch.plugin.program_name import former_program_names, program_name
 from distilabel_openai_batch.pricing.budget import Budget
 from distilabel_openai_batch.pricing.price_book import OwnPrices, PriceBook, default_own_prices, load_own_prices
 from distilabel_openai_batch.text import escape_log_lines
@@ -64,6 +63,7 @@ class BatchClient(BatchFields):
     _run: SubmissionRun | None = PrivateAttr(None)
     _observer_factories: tuple[ObserverFactory, ...] = PrivateAttr(())
     _deadline_of_run: Deadline | None = PrivateAttr(None)
+    _steps_of_run: tuple[str, ...] | None = PrivateAttr(None)
 
     def load(self) -> None:
         """Prepare the calls to the server; no call is made yet.
@@ -74,6 +74,11 @@ class BatchClient(BatchFields):
             BudgetError: `budget` is set, and the price of the model is unknown.
         """
         self.check_access()
+        if self.reuse_from and not self.reuse_answers:
+            raise InvalidSettingError(
+                f"`reuse_answers=False` takes no earlier answer, so `reuse_from={self.reuse_from!r}` has no effect."
+                " Leave one of the two out."
+            )
         settings = self.session_settings()
         split_query(settings.base_url)
         key = self.api_key
@@ -96,6 +101,8 @@ class BatchClient(BatchFields):
             interruption=_interruption,
             not_finished=_not_finished,
             execution=current_execution,
+            siblings=self._steps_of_run,
+            former_names=former_program_names(),
         )
         self.use_sessions(SessionPool(settings, host))
 
@@ -192,6 +199,7 @@ class BatchClient(BatchFields):
             ),
             ledger_dir=files.ledger_directory(self.ledger_dir),
             reuse_answers=self.reuse_answers or self._run is not None,
+            reuse_from=self.reuse_from,
             deadline=self._current_deadline(),
             sync_below=self._sync_limit(wait),
             preflight=self.preflight,
@@ -215,12 +223,16 @@ class BatchClient(BatchFields):
     def _own_prices(self) -> OwnPrices:
         return load_own_prices(self.prices) if self.prices else default_own_prices()
 
-    def begin_run(self) -> None:
-        """Fix the deadline of a pipeline's run, in the pipeline's process.
+    def begin_run(self, steps: Sequence[str] = ()) -> None:
+        """Fix the deadline of a pipeline's run and the names of its steps, in the pipeline's process.
 
-        A step's process may begin hours later, and on Ray on a machine with another time zone.
+        A step's process may begin hours later, on Ray on a machine with another time zone, and has no pipeline.
+
+        Args:
+            steps: the names of all steps of the pipeline.
         """
         self._deadline_of_run = self._read_field_deadline().begin()
+        self._steps_of_run = tuple(steps)
 
     def _current_deadline(self) -> Deadline:
         if running_step() and self._deadline_of_run:
@@ -308,12 +320,12 @@ def _in_event_loop() -> bool:
 
 
 def _scope_name(run: SubmissionRun | None, base_url: str) -> ScopeName:
-    """Name the scope: a submission, a step of a pipeline, or a script, which only its file's name identifies."""
+    """Name the scope: a submission, a step of a pipeline, or a script or notebook, by the name of its file."""
     if run:
         return ScopeName(run.name, "", base_url)
     if pipeline := envs.DISTILABEL_PIPELINE_NAME:
         return ScopeName(pipeline, running_step(), base_url)
-    return ScopeName(Path(sys.argv[0]).name if sys.argv else "", "", base_url)
+    return ScopeName(program_name(), "", base_url)
 
 
 def _progress(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeName, price_book: PriceBook) -> Progress:

@@ -94,6 +94,14 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " requests are submitted again, except requests whose answers were paid for and never delivered."
         ),
     )
+    reuse_from: RuntimeParameter[str] | None = Field(
+        default=None,
+        description=(
+            "Name of another scope, for example `old-pipeline/generate`, whose answers are used for equal requests: an"
+            " earlier name of the pipeline, step or script, or another address of the server. The log names the scope"
+            " if there is one. `None`: the answers of the run's own scope alone."
+        ),
+    )
     delete_files: RuntimeParameter[bool] = Field(
         default=False, description="Delete a job's files from the server once the ledger holds their content."
     )

@@ -107,9 +107,16 @@ def build_histories(jobs: Sequence[JobEntry], timelines: Sequence[JobTimeline], 
         jobs: all jobs of the ledger.
         timelines: the timelines of the first jobs, in the same order; a job without a timeline has no known moments.
         now: the current time in seconds since the epoch, at which the spans of open jobs end.
+
+    Returns:
+        The histories, without jobs of reused answers, which took no time.
     """
     all_timelines = chain(timelines, repeat(JobTimeline()))
-    return [_build_history(job, timeline, now) for job, timeline in zip(jobs, all_timelines, strict=False)]
+    return [
+        _build_history(job, timeline, now)
+        for job, timeline in zip(jobs, all_timelines, strict=False)
+        if not job.is_reused
+    ]
 
 
 def _build_history(job: JobEntry, timeline: JobTimeline, now: float) -> JobHistory:

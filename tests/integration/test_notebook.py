@@ -5,6 +5,9 @@ from __future__ import annotations
 import nbclient
 import nbformat
 
+from distilabel_openai_batch.ledger.files import ledger_directory
+from distilabel_openai_batch.ledger.reader import LedgerReader
+
 CELLS = [
     """
     from distilabel_openai_batch import OpenAIBatchLLM
@@ -35,6 +38,7 @@ def test_each_cell_submits_new_requests_only_and_shows_one_summary(sandbox, monk
     A cell is a run: two calls of one cell are two samples, and the same cell again reuses both.
     """
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("JPY_SESSION_NAME", "folder/analysis.ipynb")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(_dedent(cell)) for cell in CELLS])
 
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
@@ -44,6 +48,7 @@ def test_each_cell_submits_new_requests_only_and_shows_one_summary(sandbox, monk
     outputs = [cell.outputs for cell in notebook.cells[1:3]]
     assert [[output.output_type for output in cell] for cell in outputs] == [["display_data"]] * 2
     assert all(cell[0].data["text/plain"].startswith("🏁 3 of 3 requests answered") for cell in outputs)
+    assert {entry.name.label for entry in LedgerReader(ledger_directory(None)).scopes()} == {"analysis.ipynb"}
 
 
 def test_error_in_a_cell_is_its_message(sandbox, monkeypatch, tmp_path):

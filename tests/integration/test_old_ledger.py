@@ -15,7 +15,7 @@ from distilabel_openai_batch.api.batches import KEY_METADATA
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import JobState
-from tests.support.environment import API_KEY, load_as_new_process
+from tests.support.environment import API_KEY, load_as_new_process, route_host
 from tests.support.ledgers import OLD_OPEN_JOB, write_old_ledger
 
 HOST = "sandbox.test"
@@ -25,16 +25,7 @@ HOST = "sandbox.test"
 @pytest.fixture
 def ledger_dir(sandbox, monkeypatch, tmp_path):
     """The old ledger's directory; requests to the old ledger's server go to the sandbox."""
-    address = httpx.URL(sandbox.base_url)
-    send = httpx.AsyncHTTPTransport.handle_async_request
-
-    async def send_to_sandbox(transport, request):
-        if request.url.host == HOST:
-            request.url = request.url.copy_with(host=address.host, port=address.port)
-            request.headers["Host"] = f"{address.host}:{address.port}"
-        return await send(transport, request)
-
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", send_to_sandbox)
+    route_host(monkeypatch, HOST, sandbox.base_url)
     monkeypatch.setattr(sys, "argv", ["questions.py"])
     write_old_ledger(tmp_path / "ledger")
     return tmp_path / "ledger"

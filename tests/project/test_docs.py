@@ -335,7 +335,7 @@ JSON_COMMANDS = {"jobs --look": "jobs --json", "failures": "failures --jsonl"}
 def split_command(command: str) -> list[str]:
     """Return a command's words, with the ids of existing batches."""
     words = command.split()
-    if words[0] == "adopt":
+    if words[0] == "adopt" and "--from" not in words:
         words[1] = create_external_batch()
     if words[0] == "show":
         words[1] = next(

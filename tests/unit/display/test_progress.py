@@ -268,8 +268,13 @@ def test_more_than_twenty_kinds_of_failures_are_counted_in_one_line(progress, ca
 
 
 def test_answers_in_another_scope_are_logged_with_the_way_to_use_them(progress, caplog):
-    progress.on_answers_elsewhere(ScopeName("old", "generate", "http://one/v1/"), 40, 50)
-    assert "answers to 40 of 50 sampled requests in another scope, 'old/generate' at http://one/v1/." in caplog.text
+    progress.on_answers_elsewhere(ScopeName("old", "generate", "http://one/v1/"), "old/generate at http://one", 40, 50)
+    progress.on_taken_from(ScopeName("old", "generate", "http://one/v1/"), 40)
+    warning, info = caplog.messages
+    assert "scope of the ledger, 'old/generate' at http://one/v1/, has 40 of 50 sampled requests." in warning
+    assert 'set `reuse_from="old/generate at http://one"`' in warning
+    assert "--from 'old/generate at http://one'`." in warning
+    assert info.startswith("♻️ 40 answers of scope 'old/generate' at http://one/v1/")
 
 
 def test_an_early_end_stray_lines_and_missing_files_are_logged(progress, caplog):

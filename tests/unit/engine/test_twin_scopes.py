@@ -29,9 +29,11 @@ class Recorder(Observer):
 
     def __init__(self) -> None:
         self.found: list[tuple[ScopeName, int, int]] = []
+        self.names: list[str] = []
 
-    def on_answers_elsewhere(self, scope: ScopeName, answered: int, sampled: int) -> None:
-        self.found.append((scope, answered, sampled))
+    def on_answers_elsewhere(self, scope: ScopeName, name: str, known: int, sampled: int) -> None:
+        self.found.append((scope, known, sampled))
+        self.names.append(name)
 
 
 def custom_ids(base_url: str) -> list[str]:
@@ -79,6 +81,20 @@ async def test_other_scopes_are_not_reported(ledger, scope, answered):
     leave_answers(ledger, scope, answered)
     recorder = Recorder()
     await TwinScopes(ledger, recorder).search(requests())
+    assert recorder.found == []
+
+
+async def test_a_scope_is_reported_unless_its_answers_are_taken_anyhow(ledger):
+    """The steps of the pipeline are known: `renamed` is none of them, so its answers are an earlier run's."""
+    leave_answers(ledger, replace(SCOPE, task="renamed"))
+    leave_answers(ledger, replace(SCOPE, task="sibling"))
+    others = ledger.other_scopes.list_names()
+    recorder = Recorder()
+    await TwinScopes(ledger, recorder, siblings=("task", "sibling")).search(requests())
+    assert recorder.names == ["pipeline/renamed"]
+    recorder = Recorder()
+    taken = [scope_id for scope_id, scope in others if scope.task == "renamed"]
+    await TwinScopes(ledger, recorder, taken, ("task", "sibling")).search(requests())
     assert recorder.found == []
 
 

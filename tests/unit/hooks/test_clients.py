@@ -55,9 +55,9 @@ def test_pipeline_uses_batch_client_looks_at_each_step(llm):
 
 
 def test_a_run_begins_for_each_client_of_a_pipeline(monkeypatch):
-    """A mixture may have clients in both places."""
-    begun: list[str] = []
-    monkeypatch.setattr(BatchClient, "begin_run", lambda self: begun.append(self.model))
+    """A mixture may have clients in both places. Each client receives the names of all steps."""
+    begun: dict[str, tuple[str, ...]] = {}
+    monkeypatch.setattr(BatchClient, "begin_run", lambda self, steps: begun.update({self.model: steps}))
     aggregator, proposer, other, submitted = (
         OpenAIBatchLLM(model=name, api_key="sk-unused") for name in ("aggregator", "proposer", "other", "submitted")
     )
@@ -71,6 +71,7 @@ def test_a_run_begins_for_each_client_of_a_pipeline(monkeypatch):
         ]
     begin_run(pipeline)
     assert sorted(begun) == ["aggregator", "other", "proposer", "submitted"]
+    assert set(begun.values()) == {tuple(pipeline.dag)}
 
 
 def test_a_type_is_registered_once(monkeypatch):

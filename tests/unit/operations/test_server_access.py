@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from distilabel_openai_batch.api.azure_addresses import is_azure_address
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
 from distilabel_openai_batch.ledger.entries import JobEntry
@@ -15,7 +16,6 @@ from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 from distilabel_openai_batch.operations.server_access import (
     ServerAccess,
     cancel_jobs,
-    is_azure_address,
     is_pollable,
     poll_jobs,
     retrieve_batches,

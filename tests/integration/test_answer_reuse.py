@@ -1,0 +1,86 @@
+"""Answers of another scope are used for the same requests: renamed scripts, and other addresses of a server."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.cli.main import app
+from distilabel_openai_batch.errors import InvalidSettingError
+from tests.support.environment import load_as_new_process, route_host
+
+QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in (0, 1, 2, 1)]
+"""Four requests, two of which are equal."""
+
+
+@pytest.fixture(autouse=True)
+def old_script(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["old.py"])
+
+
+def generate(questions=QUESTIONS, **fields):
+    """Return the generations of a script."""
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", **{"min_poll_interval": 0.02, **fields})
+    return [output["generations"][0] for output in load_as_new_process(llm).generate(questions)]
+
+
+def billed(sandbox) -> int:
+    return sum(sandbox.books().billed.values())
+
+
+@pytest.mark.parametrize("way", ["field", "command"])
+@pytest.mark.parametrize("address", ["same", "another"])
+def test_a_renamed_script_takes_each_answer_once(sandbox, monkeypatch, way, address):
+    """The question that the script makes twice takes two answers, and a third time is a new request."""
+    answers = generate()
+    monkeypatch.setattr(sys, "argv", ["new.py"])
+    fields = {}
+    if address == "another":
+        fields["base_url"] = "http://sandbox.test/v1"
+        route_host(monkeypatch, "sandbox.test", sandbox.base_url)
+    if way == "field":
+        fields["reuse_from"] = "old.py"
+    else:
+        options = ["--base-url", fields["base_url"]] if address == "another" else []
+        result = CliRunner().invoke(app, ["adopt", "new.py", "--from", "old.py", *options])
+        assert "takes the answers of old.py" in result.output
+    assert generate([*QUESTIONS, QUESTIONS[1]], **fields)[:4] == answers
+    assert billed(sandbox) == 5
+    # The copies are the script's own by now.
+    fields.pop("reuse_from", None)
+    assert generate(**fields) == answers
+    assert billed(sandbox) == 5
+
+
+def test_a_job_in_progress_of_the_old_name_is_waited_for(sandbox, monkeypatch):
+    sandbox.configure(in_progress_seconds=600.0)
+    with pytest.raises(Exception, match="batch_"):
+        generate(wait=False)
+    sandbox.configure(in_progress_seconds=0.1)
+    monkeypatch.setattr(sys, "argv", ["new.py"])
+    assert all(generate(reuse_from="old.py"))
+    assert billed(sandbox) == 4
+
+
+def test_a_renamed_script_is_warned_before_it_submits(sandbox, monkeypatch, caplog):
+    generate()
+    monkeypatch.setattr(sys, "argv", ["new.py"])
+    with caplog.at_level(logging.INFO):
+        generate()
+    lines = [line for line in caplog.messages if 'reuse_from="old.py"' in line or "Submitted job" in line]
+    assert "adopt new.py --from old.py" in lines[0]
+    assert len(lines) == 2
+
+
+def test_a_misspelt_name_is_an_error_before_anything_is_submitted(sandbox, monkeypatch):
+    generate()
+    monkeypatch.setattr(sys, "argv", ["new.py"])
+    with pytest.raises(InvalidSettingError, match=r"Did you mean `old\.py`"):
+        generate([[{"role": "user", "content": "New."}]], reuse_from="odl.py")
+    with pytest.raises(InvalidSettingError, match="no effect"):
+        generate(reuse_from="old.py", reuse_answers=False)
+    assert billed(sandbox) == 4
