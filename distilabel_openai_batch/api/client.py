@@ -17,6 +17,7 @@ from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
 from distilabel_openai_batch.api.creation import BatchOrder, Creation, CreationLimit, unclear_creation
 from distilabel_openai_batch.api.extra_fields import NO_EXTRA_FIELDS, ExtraFields
 from distilabel_openai_batch.api.files import FilesAPI
+from distilabel_openai_batch.api.lasting_failures import LastingFailureError
 from distilabel_openai_batch.api.outcomes import Failure, Outcome, read_answer
 from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
 from distilabel_openai_batch.api.responses import names_responses
@@ -73,6 +74,7 @@ class BatchAPI:
         self._logger = logger
         self._warnings: set[str] = set()
         self._retention = retention
+        self._list_fails = False
         self._shown_batches: set[str] = set()
         self._extra_fields = extra_fields.creation
         self.files = FilesAPI(self._transport, retention, extra_fields.upload)
@@ -266,8 +268,12 @@ class BatchAPI:
                 raise
 
         found: dict[str, Batch] = {}
-        if len(batch_ids) > 1 and self._list.is_supported:
-            page = await self._transport.retry("poll the batches", list_page)
+        if len(batch_ids) > 1 and self._list.is_supported and not self._list_fails:
+            try:
+                page = await self._transport.retry("poll the batches", list_page)
+            except LastingFailureError:
+                # The list alone fails lastingly → poll each batch from now on.
+                self._list_fails, page = True, []
             found = {batch.id: batch for batch in page if batch.id in batch_ids}
         for batch_id in batch_ids - found.keys():
             found[batch_id] = await self.retrieve(batch_id)

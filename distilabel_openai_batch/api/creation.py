@@ -183,6 +183,7 @@ class Creation:
                 f"The reply to its creation was lost, and the batch is not in the list yet.{reason}",
                 did_nothing=True,
                 is_unexpected_reply=failure.is_unexpected_reply,
+                status_code=failure.status_code,
             )
         return None
 

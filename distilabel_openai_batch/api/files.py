@@ -402,7 +402,7 @@ def _storage_failure(response: httpx.Response) -> Exception:
     """Return the error for a refusal by the storage to which the server redirected."""
     text = f"The storage {response.request.url.host} of the file's content refuses (HTTP {response.status_code})."
     if errors.is_transient(response.status_code, None):
-        return TransientError(text)
+        return TransientError(text, status_code=response.status_code)
     return errors.RunError(text, status_code=response.status_code)
 
 

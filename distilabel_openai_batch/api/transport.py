@@ -11,7 +11,9 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -23,6 +25,7 @@ from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.azure_tokens import PLACEHOLDER_KEY, TokenAuth, TokenProvider
 from distilabel_openai_batch.api.custom_headers import add_environment_headers, merge_headers
+from distilabel_openai_batch.api.lasting_failures import LastingFailure, LastingFailureError
 from distilabel_openai_batch.api.redirects import RedirectRefusedError, refuse_redirect
 from distilabel_openai_batch.api.replies import ReplyError
 from distilabel_openai_batch.api.secrets import Mask, secrets_of, split_query
@@ -49,6 +52,9 @@ _STORAGE_ADVICE = (
     " expire. `delete_files=True` deletes a job's files once the ledger holds their content; `input_expires_after` and"
     " `output_expires_after` let files expire sooner."
 )
+
+# Small calls that show whether a server works.
+_PROBES = ("/batches", "/files", "/models")
 
 PATH_UNKNOWN = frozenset({404, 405, 501})
 """Status codes with which a server answers if it does not have the requested path."""
@@ -83,6 +89,7 @@ class TransientError(Exception):
         retry_after: seconds that the server asks to wait, `None` if it does not ask.
         did_nothing: whether the server certainly did nothing. If `False`, a call that creates may have created.
         is_unexpected_reply: whether the server answered with a status of success, but not with the call's object.
+        status_code: the HTTP status code of a refusal, `None` for any other failure.
     """
 
     def __init__(
@@ -92,11 +99,13 @@ class TransientError(Exception):
         retry_after: float | None = None,
         did_nothing: bool = False,
         is_unexpected_reply: bool = False,
+        status_code: int | None = None,
     ) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
         self.did_nothing = did_nothing
         self.is_unexpected_reply = is_unexpected_reply
+        self.status_code = status_code
 
 
 class _UnexpectedReplyLimit:
@@ -206,6 +215,7 @@ class Transport:
         self.patience = patience
         self.logger = logger
         self._was_reached = False
+        self._successes = 0
         key = client.api_key if isinstance(client.api_key, str) else ""
         own_secrets = secrets_of(client.default_headers, client.default_query, [str(client.base_url)])
         self._mask = Mask(key, [*own_secrets, *secrets])
@@ -231,9 +241,10 @@ class Transport:
         started = time.monotonic()
         did_nothing = True
         limit = _UnexpectedReplyLimit()
+        lasting = LastingFailure(lambda: self._successes, self._answers_other_calls)
 
         def is_exhausted(state: RetryCallState) -> bool:
-            if limit.is_reached(pause(state)):
+            if limit.is_reached(pause(state)) or lasting.is_certain:
                 return True
             if not self._was_reached:
                 return state.attempt_number > self.patience.retries
@@ -252,6 +263,7 @@ class Transport:
                 return await self.call(attempt)
             except TransientError as error:
                 limit.note(error)
+                await lasting.note(error.status_code, time.monotonic())
                 raise
 
         retrying = AsyncRetrying(
@@ -265,17 +277,34 @@ class Transport:
         try:
             result: T = await retrying(make_attempt)
         except TransientError as error:
-            hint = "" if self._was_reached else " Is the address right, and is the server up?"
-            failure = errors.ConnectionFailedError(
-                f"Failed to {action} at {self.address}: {_sentence(error)}{hint} All answers are kept; run again to"
-                " continue."
-            )
+            failure = self._final_error(action, error, time.monotonic() - started if lasting.is_certain else None)
             failure.did_nothing = did_nothing and error.did_nothing
             raise failure from None
         except errors.RunError as error:
             error.did_nothing = error.did_nothing and did_nothing
             raise
         return result
+
+    def _final_error(self, action: str, error: TransientError, lasted: float | None) -> errors.ConnectionFailedError:
+        """Return the error of a call that is given up.
+
+        Args:
+            action: as for `retry`.
+            error: the last failure.
+            lasted: the seconds for which the call failed lastingly, while the server works; `None` for other failures.
+        """
+        hint = "" if self._was_reached else " Is the address right, and is the server up?"
+        if lasted is not None:
+            hint = (
+                f" The server has given this answer for {_duration(lasted)}, while it answers other calls. Jobs in"
+                " progress stay at the server."
+            )
+        kind = errors.ConnectionFailedError if lasted is None else LastingFailureError
+        return kind(
+            f"Failed to {action} at {self.address}: {_sentence(error)}{hint} All answers are kept; run again to"
+            " continue.",
+            status_code=None if lasted is None else error.status_code,
+        )
 
     async def call(self, call: Callable[[], Awaitable[T]]) -> T:
         """Make one call and map the SDK's exceptions to ours.
@@ -302,7 +331,19 @@ class Transport:
             # The reply is no JSON, nested too deeply or not of this API, as a proxy's page with status 200 → retry.
             raise TransientError(self._shorten(str(error)), is_unexpected_reply=True) from None
         self._was_reached = True
+        self._successes += 1
         return result
+
+    async def _answers_other_calls(self) -> bool:
+        """Return whether the server answers one of three small calls with success."""
+        for path in _PROBES:
+            with suppress(TransientError, errors.RunError):
+                await self.call(partial(self._probe, path))
+                return True
+        return False
+
+    async def _probe(self, path: str) -> None:
+        await self.client.get(path, cast_to=httpx.Response, options={"params": {"limit": 1}})
 
     def note_reached(self) -> None:
         """Note that the server replied, although the reply may yet break off: later failures are retried for hours."""
@@ -359,7 +400,9 @@ class Transport:
             kind = errors.AuthenticationError
         elif errors.is_transient(status_code, code) and not errors.is_over_token_limit(code):
             retry_after = _seconds(error.response.headers.get("retry-after"))
-            return TransientError(text, retry_after=retry_after, did_nothing=status_code == 429)
+            return TransientError(
+                text, retry_after=retry_after, did_nothing=status_code == 429, status_code=status_code
+            )
         param = error.body.get("param") if isinstance(error.body, dict) else None
         refusal = kind(text, status_code=status_code, code=code, param=param if isinstance(param, str) else None)
         refusal.did_nothing = True

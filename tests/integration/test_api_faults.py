@@ -11,6 +11,7 @@ import pytest
 from distilabel.models.llms import OpenAILLM
 
 from distilabel_openai_batch import ConnectionFailedError, OpenAIBatchLLM, RunError
+from distilabel_openai_batch.api import lasting_failures
 from distilabel_openai_batch.sandbox import Dialect, Fault, RequestFailure, Settings
 from tests.support.environment import load_as_new_process
 
@@ -175,4 +176,17 @@ def test_a_download_that_is_always_cut_ends_the_run_and_keeps_the_job(sandbox):
     assert job_states() == ["ended"]
     sandbox.clear_faults()
     assert generate() == answers()
+    assert_billed_once(sandbox)
+
+
+@pytest.mark.parametrize("call", ["files.create", "batches.create", "batches.retrieve", "files.content"])
+def test_a_500_that_stays_ends_the_run_and_the_next_run_continues(sandbox, monkeypatch, call):
+    """The server answers its other calls. No answer is lost, and no request is billed twice."""
+    monkeypatch.setattr(lasting_failures, "LASTING_SECONDS", 0.05)
+    sandbox.add_fault(Fault(call=call, kind="status", status=500, times=-1))
+    with pytest.raises(ConnectionFailedError, match="while it answers other calls"):
+        generate()
+    sandbox.clear_faults()
+    assert generate() == answers()
+    assert len(sandbox.books().billed) == len(PROMPTS)
     assert_billed_once(sandbox)

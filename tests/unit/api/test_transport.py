@@ -445,3 +445,70 @@ async def test_the_sdk_client_is_azures_if_a_version_is_given():
 def test_an_error_code_falls_back_to_the_type(body, code):
     response = httpx.Response(400, request=httpx.Request("POST", BASE_URL + CHAT))
     assert error_code(openai.APIStatusError("No.", response=response, body=body)) == code
+
+
+FAILED = httpx.Response(500, json={"error": {"message": "The server had an error."}})
+
+
+@pytest.mark.parametrize("name", ["upload", "create", "retrieve", "download", "cancel"])
+@pytest.mark.parametrize("proof", ["a probe", "other calls"])
+async def test_a_500_of_one_call_ends_the_run_within_minutes(clock, server, input_file, name, proof):
+    """The server answers its list of models, or another call of the run."""
+    call = CALLS[name]
+    server.get("/batches/reached").mock(return_value=reply(batch("reached")))
+    server.get("/batches").mock(return_value=listing() if name == "create" else FAILED)
+    if proof == "a probe":
+        server.get("/files").mock(return_value=FAILED)
+        server.get("/models").mock(return_value=reply({"object": "list", "data": []}))
+    async with connect() as api:
+        await api.retrieve("reached")
+
+        async def fail(request: httpx.Request) -> httpx.Response:
+            if proof == "other calls":
+                await api.retrieve("reached")
+            return FAILED
+
+        call.route(server).mock(side_effect=fail)
+        with pytest.raises(errors.ConnectionFailedError, match="while it answers other calls") as caught:
+            await call.make(api, input_file)
+    assert caught.value.status_code == 500
+    assert not caught.value.did_nothing
+    assert 300.0 <= clock.now < 500.0
+
+
+@pytest.mark.parametrize(
+    "failure", [httpx.Response(503), httpx.ConnectError("refused"), httpx.Response(502)], ids=["503", "refused", "502"]
+)
+async def test_an_outage_of_one_call_is_waited_for(clock, server, input_file, failure):
+    """Only a 500 is a fault of one call: a gateway answers 502 and 503 while the server behind it restarts."""
+    server.get("/batches/reached").mock(return_value=reply(batch("reached")))
+    outage = [FAILED, failure] * 30
+    CALLS["retrieve"].route(server).mock(side_effect=[*outage, CALLS["retrieve"].success])
+    async with connect() as api:
+        await api.retrieve("reached")
+        await CALLS["retrieve"].make(api, input_file)
+    assert clock.now > 1_000.0
+
+
+async def test_a_500_of_every_call_is_waited_for(clock, server, input_file):
+    """An outage of the whole server passes."""
+    server.get("/batches/reached").mock(return_value=reply(batch("reached")))
+    for path in ("/batches", "/files", "/models"):
+        server.get(path).mock(return_value=FAILED)
+    CALLS["retrieve"].route(server).mock(side_effect=[*[FAILED] * 40, CALLS["retrieve"].success])
+    async with connect() as api:
+        await api.retrieve("reached")
+        await CALLS["retrieve"].make(api, input_file)
+    assert clock.now > 1_000.0
+
+
+async def test_each_batch_is_polled_if_the_list_alone_fails(clock, server):
+    server.get("/batches").mock(return_value=FAILED)
+    for batch_id in ("batch_1", "batch_2"):
+        server.get(f"/batches/{batch_id}").mock(return_value=reply(batch(batch_id)))
+    async with connect() as api:
+        await api.retrieve("batch_1")
+        server.get("/models").mock(return_value=reply({"object": "list", "data": []}))
+        for _ in range(3):
+            assert (await api.retrieve_many({"batch_1", "batch_2"})).keys() == {"batch_1", "batch_2"}
+    assert 300.0 <= clock.now < 500.0
