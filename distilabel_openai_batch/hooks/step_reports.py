@@ -17,8 +17,8 @@ from typing import Any
 
 from distilabel.pipeline.step_wrapper import _StepWrapper
 
-from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.display.task_counts import TaskCounts, sum_counts
+from distilabel_openai_batch.hooks.dataset_card import FollowedSession, save_origin
 from distilabel_openai_batch.hooks.registry import patch
 
 _REPORT_SECONDS = 0.5
@@ -48,20 +48,21 @@ class StepReporter:
     """Thread of a step's process that sends a `StepReport` whenever the numbers have changed.
 
     Args:
-        step_name: the step's name.
+        step: the step.
         queue: the queue by which the step returns batches.
     """
 
-    def __init__(self, step_name: str, queue: Any) -> None:
-        self._step_name = step_name
+    def __init__(self, step: Any, queue: Any) -> None:
+        self._step = step
         self._queue = queue
-        self._sessions: list[Progress] = []
+        self._sessions: list[FollowedSession] = []
         self._sent = TaskCounts()
         self._ended = threading.Event()
+        self._is_over = False
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="distilabel-openai-batch-report", daemon=True)
 
-    def follow(self, session: Progress) -> None:
+    def follow(self, session: FollowedSession) -> None:
         """Report the numbers of a further session."""
         self._sessions.append(session)
         if not self._thread.is_alive() and not self._ended.is_set():
@@ -75,20 +76,27 @@ class StepReporter:
         """
         try:
             with self._lock:
-                counts = sum_counts([session.counts() for session in list(self._sessions)])
+                counts = sum_counts([session.progress.counts() for session in list(self._sessions)])
                 numbers = replace(counts, seconds=0.0, seconds_left=None)
                 if is_last or numbers != self._sent:
-                    self._queue.put(StepReport(self._step_name, counts))
+                    self._queue.put(StepReport(self._step.name, counts))
                     self._sent = numbers
         except Exception:
             self._ended.set()
             _logger.debug("The numbers of a step cannot be reported any more.", exc_info=True)
 
     def end(self) -> None:
-        """Send the last numbers, and end the thread."""
-        if self._sessions and not self._ended.is_set():
+        """Send the last numbers, end the thread, and store the origin of the answers."""
+        if not self._sessions or self._is_over:
+            return
+        self._is_over = True
+        if not self._ended.is_set():
             self._ended.set()
             self.send(is_last=True)
+        try:
+            save_origin(self._step, self._sessions)
+        except Exception:
+            _logger.debug("The origin of the answers cannot be stored.", exc_info=True)
 
     def _run(self) -> None:
         while not self._ended.wait(_REPORT_SECONDS):
@@ -98,7 +106,7 @@ class StepReporter:
 _reporter: StepReporter | None = None
 
 
-def follow_session(session: Progress) -> None:
+def follow_session(session: FollowedSession) -> None:
     """Report the numbers of a session, if this process runs a step of a pipeline."""
     if _reporter:
         _reporter.follow(session)
@@ -112,7 +120,7 @@ def reporting(wrapper: Any) -> Iterator[None]:
         wrapper: distilabel's wrapper of the step.
     """
     global _reporter
-    _reporter = StepReporter(wrapper.step.name, wrapper.output_queue)
+    _reporter = StepReporter(wrapper.step, wrapper.output_queue)
     try:
         yield
     finally:

@@ -44,7 +44,7 @@ _EMPTY_TABLES = {
     "looks": "looks (job, completed, failed) AS (SELECT NULL, NULL, NULL LIMIT 0)",
 }
 
-_Parameters = Sequence[int | str] | Mapping[str, int]
+_Parameters = Sequence[int | str] | Mapping[str, int | str]
 
 # Older schema versions lack these columns; a query of such a file reads NULL in their place.
 _LATER_COLUMNS = (
@@ -91,6 +91,13 @@ _JOBS = """
     ) AS polled ON polled.job = jobs.id AND jobs.state = 'created'
     ORDER BY jobs.id
 """
+
+_SCOPE_ID = "(SELECT id FROM scopes WHERE pipeline = :pipeline AND task = :task AND base_url = :base_url)"
+
+_JOBS_OF_SCOPE = _JOBS.replace(
+    "FROM requests GROUP BY job",
+    f"FROM requests WHERE job IN (SELECT id FROM jobs WHERE scope = {_SCOPE_ID}) GROUP BY job",  # noqa: S608
+).replace("ORDER BY jobs.id", f"WHERE jobs.scope = {_SCOPE_ID} ORDER BY jobs.id")
 
 _TIMELINES = """
     SELECT jobs.id, in_progress_at, finalizing_at, cancelling_at, finished_at, seen_at, looks.completed, looks.failed
@@ -161,18 +168,24 @@ class LedgerReader:
         """Return `True` if a run has the ledger open. Each run holds a lock as long as the run lives."""
         return any(map(is_owner_alive, self.path.parent.glob(f"{OWNERS_FOLDER}/*.lock")))
 
-    def jobs(self) -> list[JobEntry]:
+    def jobs(self, scope: ScopeName | None = None) -> list[JobEntry]:
         """Return all jobs, oldest first.
+
+        Args:
+            scope: a scope whose jobs are returned; `None` for the jobs of all scopes.
 
         Raises:
             LedgerError: there is no ledger, or the file cannot be read.
         """
         entries = []
         is_alive: dict[str, bool] = {}
-        for row in self._query(_JOBS, {"long_prompt": LONG_PROMPT}):
+        parameters: dict[str, int | str] = {"long_prompt": LONG_PROMPT}
+        if scope:
+            parameters |= {"pipeline": scope.pipeline, "task": scope.task, "base_url": scope.base_url}
+        for row in self._query(_JOBS_OF_SCOPE if scope else _JOBS, parameters):
             owner, pipeline, task, base_url, batch_id, state_name, status, *columns = row
             *columns, line, long_usages, cut, written, reasoning, prices, billed_usage, billed_model = columns
-            scope, state = ScopeName(pipeline, task, base_url), JobState(state_name)
+            name, state = ScopeName(pipeline, task, base_url), JobState(state_name)
             if not batch_id and state in STATES_WITHOUT_BATCH:
                 if owner not in is_alive:
                     is_alive[owner] = is_owner_alive(lock_path(self.path.parent, owner))
@@ -180,7 +193,7 @@ class LedgerReader:
             billed = Usage(**orjson.loads(billed_usage)) if billed_usage else None
             answered_by = _model(line) or billed_model or ""
             values = (*columns, answered_by, _usages(long_usages), cut, written, reasoning, prices, billed)
-            entries.append(JobEntry(scope, batch_id, state, status, *values))
+            entries.append(JobEntry(name, batch_id, state, status, *values))
         return entries
 
     def timelines(self) -> list[JobTimeline]:

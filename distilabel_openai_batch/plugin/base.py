@@ -38,6 +38,7 @@ from distilabel_openai_batch.engine.observer import Observer, ObserverFactory, w
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.errors import InvalidSettingError, MissingSettingError
+from distilabel_openai_batch.hooks.dataset_card import FollowedSession
 from distilabel_openai_batch.hooks.install import install
 from distilabel_openai_batch.hooks.step_process import is_dry_run, name_step, random_state_preserved, running_step
 from distilabel_openai_batch.hooks.step_reports import follow_session
@@ -257,7 +258,7 @@ class BatchClient(BatchFields):
 
     def _session_observer(self, scope: ScopeName) -> Observer:
         progress = _progress(self._logger, self._run, scope, self.price_book(scope.base_url))
-        follow_session(progress)
+        follow_session(FollowedSession(progress, scope, files.ledger_directory(self.ledger_dir)))
         return with_observers(progress, self._observer_factories, scope, self._logger)
 
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import logging
 import pickle
 import types
+from pathlib import Path
 from queue import SimpleQueue
 
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.hooks import step_reports
+from distilabel_openai_batch.hooks.dataset_card import FollowedSession
 from distilabel_openai_batch.hooks.step_reports import StepReport, StepReporter, follow_session, reporting
+from distilabel_openai_batch.ledger.states import ScopeName
+
+STEP = types.SimpleNamespace(name="generate", artifacts_directory=None)
 
 
-def session(requests: int) -> Progress:
+def session(requests: int) -> FollowedSession:
     progress = Progress(logging.getLogger("test.step_reports"))
     progress.on_requested(requests)
-    return progress
+    return FollowedSession(progress, ScopeName("preferences", "generate", ""), Path("/nowhere"))
 
 
 def wrapper(queue) -> types.SimpleNamespace:
-    return types.SimpleNamespace(step=types.SimpleNamespace(name="generate"), output_queue=queue)
+    return types.SimpleNamespace(step=STEP, output_queue=queue)
 
 
 def messages(queue) -> list[StepReport]:
@@ -58,14 +63,14 @@ def test_numbers_are_sent_while_the_step_runs(monkeypatch):
 
 def test_unchanged_numbers_are_sent_once():
     queue = SimpleQueue()
-    reporter = StepReporter("generate", queue)
+    reporter = StepReporter(STEP, queue)
     reporter._ended.set()
     followed = session(2)
     reporter.follow(followed)
     reporter.send()
     reporter.send()
     assert len(messages(queue)) == 1
-    followed.on_answered(1)
+    followed.progress.on_answered(1)
     reporter.send()
     assert [report.counts.answered for report in messages(queue)] == [1]
 
@@ -83,3 +88,14 @@ def test_a_queue_whose_process_is_gone_ends_the_reports():
         follow_session(session(2))
         step_reports._reporter.send()
     assert queue.puts == 1
+
+
+def test_an_artifact_that_cannot_be_stored_ends_no_step(monkeypatch):
+    def fail(*arguments):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(step_reports, "save_origin", fail)
+    queue = SimpleQueue()
+    with reporting(wrapper(queue)):
+        follow_session(session(2))
+    assert len(messages(queue)) == 1

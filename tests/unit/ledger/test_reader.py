@@ -15,7 +15,8 @@ from distilabel_openai_batch.ledger import reader as reader_module
 from distilabel_openai_batch.ledger.entries import INTERRUPTED
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.reader import LedgerReader
-from distilabel_openai_batch.ledger.states import JobState
+from distilabel_openai_batch.ledger.states import JobState, ScopeName
+from tests.support.ledgers import write_example_ledger
 from tests.support.limited_sqlite import UnreadableConnection, connect_with
 from tests.unit.ledger.samples import SCOPE, make_answer, make_shard, plan_created_job, plan_ended_job, record
 
@@ -54,6 +55,17 @@ def test_a_job_has_the_batchs_counts_before_its_results_are_recorded(ledger, rea
     ledger.jobs.mark_ended(job, Batch(job.batch_id, "completed", completed=1, failed=1, total=2))
     [entry] = reader.jobs()
     assert (entry.answered, entry.failed, entry.pending) == (1, 1, 2)
+
+
+def test_the_jobs_of_one_scope_are_the_same_entries(tmp_path):
+    write_example_ledger(tmp_path)
+    reader = LedgerReader(tmp_path)
+    jobs = reader.jobs()
+    scopes = dict.fromkeys(job.scope for job in jobs)
+    assert len(scopes) > 1
+    of_scopes = [job for scope in scopes for job in reader.jobs(scope)]
+    assert sorted(of_scopes, key=jobs.index) == jobs
+    assert reader.jobs(ScopeName("nobody", "generate", "")) == []
 
 
 @pytest.mark.parametrize("state", [JobState.PLANNED, JobState.SYNCHRONOUS])
