@@ -92,6 +92,10 @@ class TerminalTaskBars:
         Args:
             tasks: the numbers of each Task, by the Task's name.
         """
+        with self._no_log_lines():
+            self._draw(tasks)
+
+    def _draw(self, tasks: Mapping[str, TaskCounts]) -> None:
         if self._progress is None:
             self._progress = self._start()
         rows = _rows(tasks)
@@ -133,9 +137,19 @@ class TerminalTaskBars:
 
     def close(self) -> None:
         """Erase the bars."""
-        self._resources.close()
+        with self._no_log_lines():
+            self._resources.close()
         self._progress = None
         self._task_ids.clear()
+
+    @contextmanager
+    def _no_log_lines(self) -> Iterator[None]:
+        """Hold the log's lines back: rich decides what a line erases before it writes the line."""
+        with ExitStack() as locks:
+            for handler in self._handlers:
+                handler.acquire()
+                locks.callback(handler.release)
+            yield
 
 
 @contextmanager
