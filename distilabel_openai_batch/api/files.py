@@ -104,6 +104,10 @@ class _CutTries:
             )
 
 
+class OversizedFileError(errors.RunError):
+    """File on the server that exceeds its limit."""
+
+
 class _DownloadGauge:
     """Measure of a download's bytes and of its last line, against a limit.
 
@@ -128,7 +132,7 @@ class _DownloadGauge:
         """Measure the next bytes.
 
         Raises:
-            RunError: the file or a line exceeds its limit.
+            OversizedFileError: the file or a line exceeds its limit.
         """
         self._size += len(chunk)
         first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
@@ -138,7 +142,7 @@ class _DownloadGauge:
         if is_line_too_long or self._size > self._limit.file_bytes:
             part = "a line of the file" if is_line_too_long else "the file"
             limit = self._limit.line_bytes if is_line_too_long else self._limit.file_bytes
-            raise errors.RunError(
+            raise OversizedFileError(
                 f"The download of file {self._file_id} was stopped: {part} exceeds {limit:,} bytes, more than the"
                 " server's answers to the requests can have. All answers are kept, and the job stays open: run again to"
                 " try again."

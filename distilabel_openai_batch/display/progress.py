@@ -262,11 +262,11 @@ class Progress(Observer):
             f"🔁 Found batch {batch.id} on the server: {plural(requests, 'request')}, which are not billed again."
         )
 
-    def on_batch_not_adoptable(self, batch: Batch) -> None:
-        """Log a batch in progress whose requests are unknown."""
+    def on_batch_not_adoptable(self, batch: Batch, reason: str) -> None:
+        """Log a batch whose requests or results are unknown."""
         self._logger.warning(
-            f"⚠️ Batch {batch.id} of this task is {batch.status}, but its input file is gone: its requests may be"
-            " submitted and billed a second time."
+            f"⚠️ Batch {batch.id} of this task is {batch.status}, but {reason}: its requests may be submitted and billed"
+            " a second time."
         )
 
     def on_result_file_missing(self, file_id: str) -> None:
@@ -292,6 +292,15 @@ class Progress(Observer):
             " answers of its own scope only, so these requests are submitted and billed again. To use the answers,"
             f' stop, and set `reuse_from="{name}"`, or run `distilabel-openai-batch adopt {shlex.quote(self._scope)}'
             f" --from {shlex.quote(name)}`."
+        )
+
+    def on_answers_unmatched(self, answers: int, difference: str, requests: int) -> None:
+        """Log that earlier answers are not used, and why; new rows alone are no reason to warn."""
+        level = logging.INFO if difference == "user_prompt differs" else logging.WARNING
+        self._logger.log(
+            level,
+            f"{plural(answers, 'earlier answer')} of this Task no longer match{'es' if answers == 1 else ''}"
+            f"{f' ({difference})' if difference else ''}; {plural(requests, 'request')} will be submitted.",
         )
 
     def on_taken_from(self, scope: ScopeName, requests: int) -> None:

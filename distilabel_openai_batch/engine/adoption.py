@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from pathlib import Path
 
 import anyio
@@ -11,7 +11,7 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.files import FILE_GONE
+from distilabel_openai_batch.api.files import FILE_GONE, OversizedFileError
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, batch_failure, parse_result_line
 from distilabel_openai_batch.api.requests import is_custom_id
 from distilabel_openai_batch.api.size_limits import INPUT_LIMIT
@@ -63,12 +63,15 @@ class Adopter:
         self._lists_others = lists_others
         self._lock = anyio.Lock()
 
-    async def adopt(self) -> bool:
+    async def adopt(self, needed: Collection[str]) -> bool:
         """Search the server for the scope's batches and add the batches to the ledger; do nothing if adoption is done.
 
         Two batches may hold the same request: an expired batch, and the later batch that the request was submitted in.
         So ended batches are adopted first, with all their answers; then batches in progress, for the unanswered
-        requests.
+        requests. A batch whose results exceed their limit is reported once, and left out.
+
+        Args:
+            needed: the `custom_id`s that the run is about to submit.
 
         Returns:
             Whether the ledger may have more answers than before the call.
@@ -83,10 +86,13 @@ class Adopter:
                 for key, listed in await self._find_unknown():
                     # A gateway may list other file ids than it shows for the batch itself (LiteLLM pull request 36049).
                     batch = await self._api.retrieve(listed.id)
-                    if batch.has_ended:
-                        await self._adopt_ended(key, batch)
-                    else:
-                        await self._adopt_in_progress(key, batch)
+                    try:
+                        if batch.has_ended:
+                            await self._adopt_ended(key, batch, set(needed))
+                        else:
+                            await self._adopt_in_progress(key, batch, set(needed))
+                    except OversizedFileError:
+                        await self._leave_out(key, batch)
                 self.is_due = False
             return True
 
@@ -110,7 +116,14 @@ class Adopter:
         unknown = [(key, batch) for key, batch in batches.items() if key not in known]
         return sorted(unknown, key=lambda item: (not item[1].has_ended, item[1].created_at or 0.0))
 
-    async def _adopt_ended(self, key: str, batch: Batch) -> None:
+    async def _leave_out(self, key: str, batch: Batch) -> None:
+        """Report a batch with an oversized file; record a batch that has ended, so that no later run tries again."""
+        if batch.has_ended:
+            reason = "A file of the batch exceeds the limits on its size."
+            await anyio.to_thread.run_sync(self._ledger.adopted_jobs.add_unreadable, batch, key, reason)
+        self._observer.on_batch_not_adoptable(batch, "a file of the batch exceeds the limits on its size")
+
+    async def _adopt_ended(self, key: str, batch: Batch, needed: Set[str]) -> None:
         """Add a batch that ended to the ledger, with all its results."""
         results = await self._collector.download_unknown(batch)
         answers = count_answers(results)
@@ -121,18 +134,20 @@ class Adopter:
             custom_ids = await self._download_custom_ids(batch)
             results += [(custom_id, failure) for custom_id in custom_ids if custom_id not in have_results]
         is_added = await anyio.to_thread.run_sync(self._ledger.adopted_jobs.add_ended, batch, key, results)
-        if is_added and answers:
-            self._observer.on_batch_adopted(batch, answers)
+        if is_added and (found := count_answers([result for result in results if result[0] in needed])):
+            self._observer.on_batch_adopted(batch, found)
         if answers >= batch.completed:
             await self._collector.delete_files(batch)
 
-    async def _adopt_in_progress(self, key: str, batch: Batch) -> None:
+    async def _adopt_in_progress(self, key: str, batch: Batch, needed: Set[str]) -> None:
         """Add a batch in progress to the ledger, as a job that is waited for."""
         custom_ids = await self._download_custom_ids(batch)
         if not custom_ids:
-            self._observer.on_batch_not_adoptable(batch)
-        elif await anyio.to_thread.run_sync(self._ledger.adopted_jobs.add_in_progress, batch, key, custom_ids):
-            self._observer.on_batch_adopted(batch, len(custom_ids))
+            self._observer.on_batch_not_adoptable(batch, "its input file is gone")
+            return
+        is_added = await anyio.to_thread.run_sync(self._ledger.adopted_jobs.add_in_progress, batch, key, custom_ids)
+        if is_added and (found := sum(custom_id in needed for custom_id in custom_ids)):
+            self._observer.on_batch_adopted(batch, found)
 
     async def _download_custom_ids(self, batch: Batch) -> list[str]:
         """Return the `custom_id`s in the input file of a batch; an empty list if the file is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -119,10 +120,14 @@ class ScopeMemory:
 
     Attributes:
         server_searched: whether the server was searched for batches that the ledger does not know.
+        has_compared: whether the first requests were compared with the answers of earlier runs.
+        began_at: the moment of the first session of the process, in seconds since the epoch.
     """
 
     def __init__(self) -> None:
         self.server_searched = False
+        self.has_compared = False
+        self.began_at = time.time()
         self._used: set[str] = set()
         self._next_numbers: dict[str, int] = {}
         self._released: dict[str, list[str]] = {}

@@ -29,7 +29,6 @@ from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.settings import DispatchSettings
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
-from distilabel_openai_batch.engine.twin_scopes import TwinScopes
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import OPEN_STATES
 from distilabel_openai_batch.pricing.budget import NO_BUDGET, NoBudget
@@ -95,7 +94,8 @@ class Dispatcher:
         traits: traits of the server's models.
         budget: the limit of spending.
         reuse: takes the answers of other scopes; `None` for no other scope.
-        twins: searches other scopes for answers to the requests; `None` for no search.
+        before_submission: receives the requests of each flush that are about to be submitted, and the number of its
+            requests that an earlier run has submitted; `None` to receive nothing.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Dispatcher:
         traits: LearnedTraits,
         budget: NoBudget = NO_BUDGET,
         reuse: AnswerReuse | None = None,
-        twins: TwinScopes | None = None,
+        before_submission: Callable[[Sequence[Request], int], Awaitable[None]] | None = None,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -124,7 +124,7 @@ class Dispatcher:
         self._traits = traits
         self._budget = budget
         self._reuse = reuse
-        self._twins = twins
+        self._before_submission = before_submission
         self._tried_models: set[tuple[str, str]] = set()
         self._look_up_lock = anyio.Lock()
 
@@ -154,7 +154,7 @@ class Dispatcher:
         only = self._settings.only_batches
         custom_ids = [request.custom_id for request in requests]
         batches = await anyio.to_thread.run_sync(self._ledger.requests.batch_ids, custom_ids)
-        if not only.issubset(chain.from_iterable(batches.values())) and await self._adopter.adopt():
+        if not only.issubset(chain.from_iterable(batches.values())) and await self._adopter.adopt(custom_ids):
             batches = await anyio.to_thread.run_sync(self._ledger.requests.batch_ids, custom_ids)
         others = {custom_id: OTHER_BATCH for custom_id in custom_ids if only.isdisjoint(batches.get(custom_id, ()))}
         deliver(others)
@@ -186,7 +186,7 @@ class Dispatcher:
         # One look-up at a time, so that jobs are created in the order of their requests.
         async with self._look_up_lock:
             found = await self._look_up(requests, deliver, is_first)
-            if is_first and found.to_submit and await self._adopter.adopt():
+            if is_first and found.to_submit and await self._adopt_for(found.to_submit):
                 found.merge(await self._look_up(found.to_submit, deliver, is_first))
             if self._reuse and found.to_submit:
                 await self._take_from_other_scopes(self._reuse, found, deliver, is_first)
@@ -199,8 +199,8 @@ class Dispatcher:
         if not self._settings.submits:
             deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
             to_submit = []
-        if self._twins and is_first and to_submit:
-            await self._twins.search(to_submit)
+        if self._before_submission and is_first:
+            await self._before_submission(to_submit, found.answered + sum(map(len, found.in_jobs.values())))
         is_sync = len(to_submit) < self._settings.sync_below or time.monotonic() >= deadline
         await self._budget.reserve(to_submit, is_sync=is_sync)
         if self._settings.preflight and not is_sync:
@@ -215,6 +215,10 @@ class Dispatcher:
             for shard in self._cut(to_submit)
         ]
         return [*waits, *submissions]
+
+    async def _adopt_for(self, requests: Sequence[Request]) -> bool:
+        """Add the scope's batches on the server to the ledger; return whether there may be answers to requests."""
+        return self._adopter.is_due and await self._adopter.adopt([request.custom_id for request in requests])
 
     async def _take_from_other_scopes(
         self, reuse: AnswerReuse, found: _LookUp, deliver: Deliver, is_first: bool

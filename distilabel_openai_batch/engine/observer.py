@@ -121,11 +121,17 @@ class Observer:
 
         Args:
             batch: the batch.
-            requests: number of its answers; number of its requests if the batch is in progress.
+            requests: number of the requests of this run that the batch answered, or will answer. A batch without such
+                requests is not reported.
         """
 
-    def on_batch_not_adoptable(self, batch: Batch) -> None:
-        """Receive a batch in progress on the server whose input file is gone."""
+    def on_batch_not_adoptable(self, batch: Batch, reason: str) -> None:
+        """Receive a batch on the server that cannot be added to the ledger.
+
+        Args:
+            batch: the batch.
+            reason: the reason, as the end of a sentence: `its input file is gone`.
+        """
 
     def on_result_file_missing(self, file_id: str) -> None:
         """Receive the id of a result file that the server no longer has."""
@@ -155,6 +161,15 @@ class Observer:
             name: the value of `reuse_from` that selects the scope.
             known: number of the sampled requests that have an answer there, or are in a job in progress there.
             sampled: number of the sampled requests.
+        """
+
+    def on_answers_unmatched(self, answers: int, difference: str, requests: int) -> None:
+        """Receive the number of earlier answers of a Task, none of which matches the requests that are submitted now.
+
+        Args:
+            answers: number of the answers.
+            difference: the parts in which the requests differ from earlier ones; empty if the parts are unknown.
+            requests: number of the requests.
         """
 
     def on_taken_from(self, scope: ScopeName, requests: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN_METADATA, SCOPE_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.requests import cut_shards, digest_body
+from distilabel_openai_batch.api.requests import Request, cut_shards, digest_body
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import sdk_client
 from distilabel_openai_batch.engine.adoption import Adopter
@@ -42,6 +42,7 @@ from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
 from distilabel_openai_batch.engine.twin_scopes import TwinScopes
+from distilabel_openai_batch.engine.unmatched_answers import UnmatchedAnswers
 from distilabel_openai_batch.errors import LedgerError, RunError, as_run_error
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -116,7 +117,7 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
                 ledger=ledger,
                 observer=observer,
                 memory=process_memory if settings.run or memory is None else memory,
-                is_server_searched=process_memory.server_searched,
+                process_memory=process_memory,
                 bodies=bodies,
                 directory=temporary,
                 failure_log=FailureLog(await anyio.to_thread.run_sync(ledger.row_failures.list_rejected)),
@@ -151,7 +152,7 @@ class _Builder:
     ledger: Ledger
     observer: Observer
     memory: ScopeMemory
-    is_server_searched: bool
+    process_memory: ScopeMemory
     bodies: BodyStore
     directory: Path
     failure_log: FailureLog
@@ -189,9 +190,7 @@ class _Builder:
             budget=settings.budget,
             traits=traits,
             reuse=self.reuse if self.reuse and self.reuse.source_ids else None,
-            twins=TwinScopes(self.ledger, self.observer, self.reuse.source_ids, self.host.siblings)
-            if self.reuse
-            else None,
+            before_submission=self._warnings(self.reuse) if self.reuse else None,
         )
         self.buffer = self._buffer(dispatcher, limit, running_jobs, traits, task_group)
         task_group.start_soon(self._watch_for_interruption, job_runner)
@@ -246,11 +245,22 @@ class _Builder:
             scope_key=scope_key,
             directory=self.directory,
             observer=self.observer,
-            is_due=self.settings.reuse_answers and not self.is_server_searched,
+            is_due=self.settings.reuse_answers and not self.process_memory.server_searched,
             selected_batches=run.only_batches if run else (),
             # A run that submits has to know every batch that was created since.
             lists_others=self.settings.submits or not (run and run.only_batches),
         )
+
+    def _warnings(self, reuse: AnswerReuse) -> Callable[[Sequence[Request], int], Awaitable[None]]:
+        """Return the function that warns of requests which are billed although earlier runs have answers."""
+        twins = TwinScopes(self.ledger, self.observer, reuse.source_ids, self.host.siblings)
+        unmatched = UnmatchedAnswers(self.ledger, self.observer, self.process_memory)
+
+        async def warn(requests: Sequence[Request], known: int) -> None:
+            await unmatched.compare(requests, known)
+            await twins.search(requests)
+
+        return warn
 
     async def _find_jobs_sharing_limit(self, job_id: int) -> set[int]:
         return await anyio.to_thread.run_sync(self.ledger.jobs.find_sharing_limit, job_id)

@@ -47,9 +47,9 @@ class TwinScopes:
         """Compare a sample of requests with the other scopes; only the first call does.
 
         Args:
-            requests: the requests that are about to be submitted, at least one.
+            requests: the requests that are about to be submitted; without requests nothing is compared.
         """
-        if self._is_due:
+        if self._is_due and requests:
             self._is_due = False
             sample = requests[:: max(1, len(requests) // _SAMPLE)][:_SAMPLE]
             for scope, name, known in await anyio.to_thread.run_sync(self._count, sample):

@@ -61,6 +61,8 @@ _INSERT_OTHER_JOB = """
 
 _SET_REQUESTS = "UPDATE jobs SET requests = ? WHERE id = ?"
 
+_SET_ERROR = "UPDATE jobs SET requests = ?, error = ? WHERE id = ?"
+
 
 class AdoptedJobs:
     """Insertion of batches that the server has, and the ledger does not, as jobs of the session's scope.
@@ -152,6 +154,19 @@ class AdoptedJobs:
             )
             database.execute(_SET_REQUESTS, (len(results), job_id))
         return True
+
+    def add_unreadable(self, batch: Batch, key: str, reason: str) -> None:
+        """Insert an ended batch whose results cannot be read as a dropped job, so that no run tries again.
+
+        Args:
+            batch: the batch.
+            key: the value of the batch's metadata key `KEY_METADATA`.
+            reason: the reason.
+        """
+        self._scope.insert()
+        with self._connection.transaction() as database:
+            if job_id := self._insert(database, batch, key, JobState.DROPPED):
+                database.execute(_SET_ERROR, (batch.total, reason, job_id))
 
     def _insert(self, database: sqlite3.Connection, batch: Batch, key: str, state: JobState) -> int | None:
         """Insert the job's row, and return its id; `None` if a job has the key or the batch."""

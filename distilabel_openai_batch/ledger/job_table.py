@@ -10,9 +10,11 @@ from uuid import uuid4
 import orjson
 
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.body_outline import outline_body
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.ledger.connection import Connection
+from distilabel_openai_batch.ledger.outlines import insert_outline
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
@@ -131,6 +133,7 @@ class JobTable:
             assert job_id is not None
             claimed = self._requests.claim(database, job_id, [request.custom_id for request in shard.requests])
             database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(claimed), job_id))
+            insert_outline(database, job_id, outline_body(bytes(shard.requests[0].body)))
         return Job(job_id, key, owner, state, shard.endpoint, len(claimed), now), claimed
 
     def get(self, job_id: int) -> Job:

@@ -15,6 +15,7 @@ from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.files import FILE_NAME, check_locks
 from distilabel_openai_batch.ledger.job_table import JobTable
 from distilabel_openai_batch.ledger.other_scopes import OtherScopes
+from distilabel_openai_batch.ledger.outlines import Outlines
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
 from distilabel_openai_batch.ledger.request_table import RequestTable
@@ -41,6 +42,7 @@ class Ledger:
         refused_parameters: parameters that the server refused for its models.
         other_scopes: the scopes besides the session's own scope.
         reused_answers: answers of other scopes that this scope takes.
+        outlines: outlines of the requests of the scope's jobs.
         row_failures: answers that lack a generation, and rows that no request was sent for.
 
     Args:
@@ -78,6 +80,7 @@ class Ledger:
         self.submissions = Submissions(self.connection, scope_row)
         self.refused_parameters = RefusedParameters(self.connection, self.scope.base_url)
         self.other_scopes = OtherScopes(self.connection, scope_row)
+        self.outlines = Outlines(self.connection, scope_row)
         self.reused_answers = ReusedAnswers(self.connection, scope_row, owners, self.requests)
         self.row_failures = RowFailures(self.connection, scope_row, owners)
 

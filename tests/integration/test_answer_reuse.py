@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.cli.main import app
 from distilabel_openai_batch.errors import InvalidSettingError
+from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.plugin import base
 from tests.support.environment import load_as_new_process, route_host
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in (0, 1, 2, 1)]
@@ -24,7 +26,7 @@ def old_script(monkeypatch):
 
 def generate(questions=QUESTIONS, **fields):
     """Return the generations of a script."""
-    llm = OpenAIBatchLLM(model="gpt-4o-mini", **{"min_poll_interval": 0.02, **fields})
+    llm = OpenAIBatchLLM(**{"model": "gpt-4o-mini", "min_poll_interval": 0.02, **fields})
     return [output["generations"][0] for output in load_as_new_process(llm).generate(questions)]
 
 
@@ -74,6 +76,22 @@ def test_a_renamed_script_is_warned_before_it_submits(sandbox, monkeypatch, capl
     lines = [line for line in caplog.messages if 'reuse_from="old.py"' in line or "Submitted job" in line]
     assert "adopt new.py --from old.py" in lines[0]
     assert len(lines) == 2
+
+
+def test_a_changed_parameter_is_named_before_requests_are_submitted(sandbox, monkeypatch, caplog):
+    """The answers of a Task are compared once, and never those of a script, whose calls need not be alike."""
+    generate()
+    scope = ScopeName("pipeline", "task", f"{sandbox.base_url}/")
+    monkeypatch.setattr(base, "_scope_name", lambda run, base_url: scope)
+    generate()
+    with caplog.at_level(logging.INFO):
+        generate([*QUESTIONS, [{"role": "user", "content": "A new row."}]])
+        assert "no longer match" not in caplog.text
+        generate(model="gpt-4o")
+    lines = [line for line in caplog.messages if "no longer match" in line or "Submitted job" in line]
+    change = 'model differs: "gpt-4o-mini" → "gpt-4o"'
+    assert lines[1] == f"5 earlier answers of this Task no longer match ({change}); 4 requests will be submitted."
+    assert len(lines) == 3
 
 
 def test_a_misspelt_name_is_an_error_before_anything_is_submitted(sandbox, monkeypatch):

@@ -366,7 +366,7 @@ def test_rejected_answers_of_one_code_are_one_kind(progress, caplog):
 
 
 def test_each_change_of_the_way_of_sending_is_logged(progress, caplog):
-    progress.on_batch_not_adoptable(running(0))
+    progress.on_batch_not_adoptable(running(0), "its input file is gone")
     progress.on_preflight_skipped("no endpoint")
     progress.on_sync_unavailable("no endpoint")
     progress.on_deadline_passed(7)

@@ -12,16 +12,19 @@ import pytest
 from distilabel_openai_batch import RunError
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, BatchError
 from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
+from distilabel_openai_batch.api.files import OversizedFileError
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import JobState
 from tests.unit.engine.conftest import FAST_SETTINGS
 from tests.unit.engine.fake_batch_api import FakeBatchAPI, make_shard
 
 SCOPE_KEY = ("scope", "digest")
+IDS = [request.custom_id for request in make_shard().requests]
 ANSWERS = [Answer.of({"question": i}) for i in range(3)]
 
 
@@ -34,7 +37,7 @@ class Recorder(Observer):
     def on_batch_adopted(self, batch: Batch, requests: int) -> None:
         self.events.append((batch.id, requests))
 
-    def on_batch_not_adoptable(self, batch: Batch) -> None:
+    def on_batch_not_adoptable(self, batch: Batch, reason: str) -> None:
         self.events.append((batch.id, 0))
 
 
@@ -88,14 +91,14 @@ def make_adopter(ledger, scratch_dir, recorder):
 
 
 def test_the_answers_of_a_batch_that_ended_are_recorded(make_adopter, look_up, recorder, scratch_dir):
-    assert anyio.run(make_adopter(ListingAPI(make_batch())).adopt)
+    assert anyio.run(make_adopter(ListingAPI(make_batch())).adopt, IDS)
     assert look_up(make_shard()) == ANSWERS
     assert recorder.events == [("batch_0", 3)]
     assert list(scratch_dir.iterdir()) == []
 
 
 def test_a_batch_in_progress_becomes_a_job_that_is_waited_for(ledger, make_adopter, recorder):
-    assert anyio.run(make_adopter(ListingAPI(make_batch(status="in_progress", completed=0))).adopt)
+    assert anyio.run(make_adopter(ListingAPI(make_batch(status="in_progress", completed=0))).adopt, IDS)
     [job] = ledger.jobs.list_open()
     assert (job.state, job.batch_id, job.requests) == (JobState.CREATED, "batch_0", 3)
     assert recorder.events == [("batch_0", 3)]
@@ -106,7 +109,7 @@ def test_batches_that_ended_come_first(ledger, make_adopter, look_up):
     api = ListingAPI(
         make_batch("batch_1", "in_progress", completed=0), make_batch("batch_0", "expired", 2), unanswered=1
     )
-    assert anyio.run(make_adopter(api).adopt)
+    assert anyio.run(make_adopter(api).adopt, IDS)
     assert look_up(make_shard()) == [*ANSWERS[:2], None]
     [job] = ledger.jobs.list_open()
     assert (job.batch_id, job.requests) == ("batch_1", 1)
@@ -114,7 +117,7 @@ def test_batches_that_ended_come_first(ledger, make_adopter, look_up):
 
 def test_requests_without_a_result_fail(make_adopter, look_up):
     """The input file has their `custom_id`s."""
-    anyio.run(make_adopter(ListingAPI(make_batch(completed=2), unanswered=1)).adopt)
+    anyio.run(make_adopter(ListingAPI(make_batch(completed=2), unanswered=1)).adopt, IDS)
     *_, missing = look_up(make_shard())
     assert isinstance(missing, Failure)
     assert missing.code == MISSING_RESULT_CODE
@@ -122,7 +125,7 @@ def test_requests_without_a_result_fail(make_adopter, look_up):
 
 def test_requests_of_a_failed_batch_fail_with_its_errors(make_adopter, look_up, recorder):
     batch = make_batch(status="failed", completed=0, errors=(BatchError("Bad line."),))
-    anyio.run(make_adopter(ListingAPI(batch)).adopt)
+    anyio.run(make_adopter(ListingAPI(batch)).adopt, IDS)
     assert {outcome.message for outcome in look_up(make_shard())} == {"Batch batch_0 failed: Bad line."}
     assert recorder.events == []
 
@@ -132,9 +135,40 @@ def test_a_batch_without_its_input_file(ledger, make_adopter, recorder, status):
     """A batch in progress cannot be adopted, which is reported; a batch that ended has no results to record."""
     api = ListingAPI(make_batch(status=status, completed=0))
     api.has_input_file = False
-    anyio.run(make_adopter(api).adopt)
+    anyio.run(make_adopter(api).adopt, IDS)
     assert recorder.events == ([("batch_0", 0)] if status == "in_progress" else [])
     assert ledger.jobs.list_open() == []
+
+
+@pytest.mark.parametrize("status", ["in_progress", "completed"])
+@pytest.mark.parametrize(("needed", "reported"), [([], []), (IDS[1:], [("batch_0", 2)])], ids=["none", "two"])
+def test_only_the_requests_of_the_run_are_reported(make_adopter, recorder, status, needed, reported):
+    """The run has another prompt, or rows of its own beside those of the batch."""
+    batch = make_batch(status=status, completed=3 if status == "completed" else 0)
+    anyio.run(make_adopter(ListingAPI(batch)).adopt, needed)
+    assert recorder.events == reported
+
+
+def test_an_oversized_file_costs_its_batch_and_is_reported_once(ledger, make_adopter, look_up, recorder):
+    """The results of the other batch are adopted, and a later run finds nothing to adopt."""
+
+    class OversizedAPI(ListingAPI):
+        async def download(self, file_id: str, path: Path, limit: SizeLimit, *, is_new: bool = False) -> None:
+            if file_id == "file-large":
+                raise OversizedFileError("The file exceeds 1 byte.")
+            await super().download(file_id, path, limit, is_new=is_new)
+
+    api = OversizedAPI(make_batch("batch_1", output_file_id="file-large"), make_batch("batch_2"))
+    for _ in range(2):
+        assert anyio.run(make_adopter(api).adopt, IDS)
+    assert recorder.events == [("batch_1", 0), ("batch_2", 3)]
+    assert look_up(make_shard()) == ANSWERS
+    [job] = [job for job in LedgerReader(ledger.path.parent).jobs() if job.batch_id == "batch_1"]
+    assert (job.state, job.requests, job.error) == (
+        JobState.DROPPED,
+        3,
+        "A file of the batch exceeds the limits on its size.",
+    )
 
 
 def test_the_server_is_searched_once(make_adopter):
@@ -143,7 +177,7 @@ def test_the_server_is_searched_once(make_adopter):
     adopter, results = make_adopter(api), []
 
     async def adopt() -> None:
-        results.append(await adopter.adopt())
+        results.append(await adopter.adopt(IDS))
 
     async def adopt_thrice() -> None:
         async with anyio.create_task_group() as task_group:
@@ -166,23 +200,23 @@ def test_a_search_that_failed_is_repeated(make_adopter):
 
     api.list_last_month = refuse
     with pytest.raises(RunError):
-        anyio.run(adopter.adopt)
+        anyio.run(adopter.adopt, IDS)
     assert adopter.is_due
     api.list_last_month = list_last_month
-    assert anyio.run(adopter.adopt)
+    assert anyio.run(adopter.adopt, IDS)
 
 
 def test_the_server_is_not_searched_if_adoption_is_not_due(make_adopter):
     api = ListingAPI(make_batch())
-    assert not anyio.run(make_adopter(api, is_due=False).adopt)
+    assert not anyio.run(make_adopter(api, is_due=False).adopt, IDS)
     assert api.calls == []
 
 
 def test_known_batches_and_batches_of_other_scopes_are_left_alone(make_adopter, look_up, recorder):
     other = replace(make_batch("batch_1"), metadata={"scope": "another", KEY_METADATA: "f" * 32})
     api = ListingAPI(make_batch(), other, Batch("batch_2", "completed", metadata={"scope": "digest"}))
-    anyio.run(make_adopter(api).adopt)
-    anyio.run(make_adopter(api).adopt)
+    anyio.run(make_adopter(api).adopt, IDS)
+    anyio.run(make_adopter(api).adopt, IDS)
     assert recorder.events == [("batch_0", 3)]
 
 
@@ -213,7 +247,7 @@ def test_a_batch_with_another_key_than_ours_is_not_adopted(make_adopter, recorde
     key = text.format(precious=precious)
     batch = make_batch(status=status, metadata={"scope": "digest", KEY_METADATA: key})
 
-    anyio.run(make_adopter(ListingAPI(batch)).adopt)
+    anyio.run(make_adopter(ListingAPI(batch)).adopt, IDS)
 
     assert recorder.events == []
     assert precious.read_text() == "my data"
@@ -234,7 +268,7 @@ def test_no_text_of_a_server_becomes_a_path(ledger, make_adopter, scratch_dir, t
         await download(file_id, path, limit, **options)
 
     monkeypatch.setattr(api, "download", note_path)
-    anyio.run(make_adopter(api, selected_batches=[text], lists_others=False).adopt)
+    anyio.run(make_adopter(api, selected_batches=[text], lists_others=False).adopt, IDS)
 
     assert paths
     assert {path.parent for path in paths} == {scratch_dir}
@@ -254,6 +288,6 @@ def test_files_are_deleted_if_their_answers_are_complete(make_adopter, monkeypat
     monkeypatch.setattr("distilabel_openai_batch.engine.result_collector._MAX_DOWNLOADS", 1)
     complete, incomplete = ListingAPI(make_batch()), ListingAPI(make_batch("batch_1"), unanswered=1)
     for api in (complete, incomplete):
-        anyio.run(make_adopter(api, delete_files=True).adopt)
+        anyio.run(make_adopter(api, delete_files=True).adopt, IDS)
     assert complete.calls[-2:] == ["delete file-in", "delete file-out"]
     assert not any(call.startswith("delete") for call in incomplete.calls)

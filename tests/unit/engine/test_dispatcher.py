@@ -144,9 +144,10 @@ class FakeAdopter:
     """Adopter that calls `find` once."""
 
     def __init__(self) -> None:
+        self.is_due = True
         self.find: Callable[[], None] | None = None
 
-    async def adopt(self) -> bool:
+    async def adopt(self, needed: Sequence[str]) -> bool:
         find, self.find = self.find, None
         if find:
             find()

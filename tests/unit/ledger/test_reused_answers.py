@@ -97,7 +97,7 @@ def test_an_answer_never_returns_to_the_scope_that_was_billed(ledger, open_ledge
 
 
 def test_known_requests_take_no_answer(ledger, open_ledger):
-    """One request has an answer, one is in a job in progress, one failed in an earlier run."""
+    """An answered and a pending request stay; a request that failed in an earlier run takes an answer."""
     answer_requests(open_ledger(OLD), "a-0", "b-0", "c-0")
     answer_requests(ledger, "a-0", "c-0", failed=["c-0"])
     plan_created_job(ledger, "b-0")
