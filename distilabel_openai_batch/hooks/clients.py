@@ -18,7 +18,8 @@ def register_client_type(client_type: type) -> None:
 
     Args:
         client_type: the common base class of the plugin's LLMs and embeddings. An instance has the attributes
-            `add_failures` (`bool`), `session()` (an asynchronous context manager) and `begin_run(steps)`.
+            `add_failures` (`bool`), `session()` (an asynchronous context manager) and `begin_run(steps)`, and perhaps
+            `keep_reasoning` (`bool`).
     """
     global _client_types
     if client_type not in _client_types:

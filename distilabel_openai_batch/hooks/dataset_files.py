@@ -19,9 +19,9 @@ from distilabel.pipeline.base import BasePipeline
 from distilabel.pipeline.write_buffer import _WriteBuffer
 from distilabel.utils import serialization
 
-from distilabel_openai_batch.hooks import failure_columns
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client, task_batch_client
 from distilabel_openai_batch.hooks.registry import patch
+from distilabel_openai_batch.hooks.row_columns import RowColumns
 from distilabel_openai_batch.hooks.stopping import running_pipelines
 
 # Rows of a Parquet file: few enough to hold in memory, enough that a million rows make 500 files.
@@ -53,7 +53,7 @@ def _setup_write_buffer(original: Any, self: Any, use_cache: bool = True) -> Non
 
 @patch(_WriteBuffer, "_write", parameters=["self", "step_name"])
 def _write(original: Any, self: Any, step_name: str) -> None:
-    """Write buffered rows whose failure columns are empty or missing.
+    """Write buffered rows whose columns of `add_failures` and `keep_reasoning` are empty or missing.
 
     distilabel writes fifty rows at a time, and takes the column types of the first fifty for all: if a column is `None`
     there and a text later, Arrow ends the pipeline with an error. Failures are rare, and a routed row has the failure
@@ -108,19 +108,17 @@ def rewrite_dataset(pipeline: Any, stored: dict[str, list[Any]]) -> None:
 
 
 def _prepare(buffer: Any, pipeline: Any) -> None:
-    """Tell a write buffer which failure columns the pipeline's steps add, see `_write`; set the size of its files.
+    """Tell a write buffer which columns the clients of the pipeline add, see `_write`; set the size of its files.
 
     distilabel writes a file for each fifty rows, and reads and writes each file again at the end.
     """
-    buffer._openai_batch_columns = _pipeline_failure_columns(pipeline)
+    buffer._openai_batch_columns = _pipeline_columns(pipeline)
     buffer._buffers_dump_batch_size = dict.fromkeys(buffer._buffers_dump_batch_size, _ROWS_PER_FILE)
 
 
-def _pipeline_failure_columns(pipeline: Any) -> list[str]:
-    columns = []
+def _pipeline_columns(pipeline: Any) -> list[str]:
+    columns: list[str] = []
     for name in pipeline.dag:
         step = pipeline.dag.get_step(name)["step"]
-        client = task_batch_client(step)
-        if client and client.add_failures:
-            columns.append(failure_columns.column_name(getattr(step, "task", step).name))
+        columns += RowColumns.of(getattr(step, "task", step).name, task_batch_client(step)).names
     return list(dict.fromkeys(columns))

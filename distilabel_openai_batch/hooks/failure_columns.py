@@ -3,7 +3,7 @@
 A failure is known where an answer is read, and rows are made by Tasks that know nothing of failures. A failure finds
 its row in one of two ways:
 
-1. Most Tasks pass each output of the LLM to distilabel's `_format_outputs`: `OutputWithFailures` carries the failures
+1. Most Tasks pass each output of the LLM to distilabel's `_format_outputs`: `AnnotatedOutput` carries the failures
    there, a failure for each generation (`output_cells`).
 2. For other Tasks the outcomes of a row group's calls are matched with the group's rows by position, if there are as
    many outcomes as rows and each row still has its input columns (`match_failures`). Otherwise each row without an
@@ -26,14 +26,16 @@ Row = dict[str, Any]
 Cell = dict[str, Any] | None
 
 
-class OutputWithFailures(dict[str, Any]):
-    """An output of an LLM for one input, of which some generations are missing.
+class AnnotatedOutput(dict[str, Any]):
+    """An output of an LLM for one input, with the failures and the reasoning of its generations.
 
     Attributes:
         failures: the reason for each generation that is `None`; `None` for the others.
+        reasoning: the cell of the reasoning column for each generation, see `reasoning_columns`.
     """
 
     failures: Sequence[Failure | None] = ()
+    reasoning: Sequence[dict[str, Any] | None] = ()
 
 
 def column_name(step_name: str) -> str:
@@ -60,7 +62,7 @@ def cell_text(cell: Cell) -> str | None:
 
 def output_cells(output: Mapping[str, Any], generations: int) -> list[Cell]:
     """Return the cells for the rows of one output: a cell for each generation."""
-    failures = output.failures if isinstance(output, OutputWithFailures) else ()
+    failures = output.failures if isinstance(output, AnnotatedOutput) else ()
     return [build_cell(failures[place] if place < len(failures) else None) for place in range(generations)]
 
 
@@ -75,7 +77,7 @@ def merge_generations(cells: object) -> object:
 
 
 def match_failures(
-    input_rows: Sequence[Row] | None,
+    places: Sequence[int] | None,
     rows: Sequence[Row],
     calls: Sequence[Sequence[Outcome]],
     step_outputs: Sequence[str],
@@ -84,14 +86,13 @@ def match_failures(
     """Return the cells for a row group whose Task did not use `_format_outputs`.
 
     Args:
-        input_rows: the group's input rows; `None` for a generator step.
+        places: the position of each row in the input, see `input_places`.
         rows: the group's output rows.
         calls: the outcomes of each call that the group made.
         step_outputs: the columns that the step adds.
-        group_error: the error of the step, if the step raised; then `rows` has a row for each of `input_rows`.
+        group_error: the error of the step, if the step raised; then `rows` has a row for each input row.
     """
     failures = [outcome for call in calls for outcome in call if isinstance(outcome, Failure)]
-    places = _input_places(len(rows) if input_rows is None else len(input_rows), input_rows, rows, calls, step_outputs)
     if group_error is None and failures and places is None:
         return _group_cells(failures, rows, step_outputs)
     group_failure = None
@@ -127,8 +128,7 @@ def _first_failure(calls: Sequence[Sequence[Outcome]], place: int) -> Failure | 
     return next(chain(failures, kept), None)
 
 
-def _input_places(
-    size: int,
+def input_places(
     input_rows: Sequence[Row] | None,
     rows: Sequence[Row],
     calls: Sequence[Sequence[Outcome]],
@@ -137,8 +137,7 @@ def _input_places(
     """Return each output row's position in the input, if every call made one request for each row in the same order.
 
     Args:
-        size: the number of input rows.
-        input_rows: see `match_failures`.
+        input_rows: the group's input rows; `None` for a generator step.
         rows: see `match_failures`.
         calls: see `match_failures`.
         step_outputs: see `match_failures`.
@@ -146,6 +145,7 @@ def _input_places(
     Returns:
         The positions, or `None` if a row's position is not certain.
     """
+    size = len(rows) if input_rows is None else len(input_rows)
     if not size or len(rows) % size or any(len(call) != size for call in calls):
         return None
     places = [index // (len(rows) // size) for index in range(len(rows))]

@@ -7,7 +7,6 @@ time, so that their requests go into one job.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -16,17 +15,11 @@ from anyio.abc import TaskGroup
 from distilabel.steps import GlobalStep, Step
 
 from distilabel_openai_batch.engine.calls import CallLog
-from distilabel_openai_batch.hooks import failure_columns
 from distilabel_openai_batch.hooks.registry import original_of
+from distilabel_openai_batch.hooks.row_columns import RowColumns, add_row_columns, formatted_outputs, row_columns
 from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, seed_random_numbers
 
 Rows = list[dict[str, Any]]
-
-formatted_outputs: ContextVar[list[int] | None] = ContextVar("formatted_outputs", default=None)
-"""The rows of each output that `_Task._format_outputs` formatted for the running row group."""
-
-failure_column: ContextVar[str | None] = ContextVar("failure_column", default=None)
-"""The failure column's name while `RowGroups` runs a row group; `None` elsewhere."""
 
 
 class RowGroups:
@@ -53,7 +46,7 @@ class RowGroups:
         self._task = task
         self._client = client
         self._finished = finished
-        self._column = (failure_column_name or failure_columns.column_name(task.name)) if client.add_failures else None
+        self._columns = RowColumns.of(task.name, client, failure_column_name)
         self._process = original_of(Step, "process_applying_mappings")
         self._stopping_errors: list[Exception] = []
         self._task_group: TaskGroup
@@ -92,10 +85,10 @@ class RowGroups:
         self._task_group.cancel_scope.cancel()
 
     async def _run_group(self, index: int, group: tuple[Rows, ...]) -> None:
-        task, column = self._task, self._column
+        task, columns = self._task, self._columns
         log = CallLog()
         formatted_outputs.set([])
-        failure_column.set(column)
+        row_columns.set(columns)
         await greenback.ensure_portal()
         seed_random_numbers(task, index)
         group_error: Exception | None = None
@@ -109,8 +102,8 @@ class RowGroups:
             task._logger.warning(f"⚠️ Row group {index} of step '{task.name}' failed and gets `None`s: {error!r}.")
             rows = task.impute_step_outputs(group[0])
             group_error = error
-        if column:
-            rows = add_failure_column(task, column, log, group[0], rows, group_error)
+        if columns:
+            rows = add_row_columns(task, columns, log, group[0], rows, group_error)
         self._finished(index, rows)
 
 
@@ -158,28 +151,3 @@ def split_into_row_groups(step: Any, args: tuple[Rows, ...]) -> list[tuple[Rows,
     if not longest:
         return [args]
     return [tuple(rows[start : start + size] for rows in args) for start in range(0, longest, size)]
-
-
-def add_failure_column(
-    step: Any,
-    column: str,
-    log: CallLog,
-    input_rows: list[dict[str, Any]] | None,
-    rows: list[dict[str, Any]],
-    group_error: Exception | None = None,
-) -> list[dict[str, Any]]:
-    """Return the output rows of the running row group, each with the failure column.
-
-    Args:
-        step: the step that made the rows.
-        column: the column's name.
-        log: the log of the group's calls.
-        input_rows: the group's input rows; `None` for a generator step.
-        rows: the group's output rows.
-        group_error: the error of `process`, if `process` raised.
-    """
-    if group_error is None and formatted_outputs.get() and all(column in row for row in rows):
-        return [row | {column: failure_columns.merge_generations(row[column])} for row in rows]
-    step_outputs = [name for name in step.get_outputs() if name != column]
-    cells = failure_columns.match_failures(input_rows, rows, log.calls, step_outputs, group_error)
-    return [row | {column: cell} for row, cell in zip(rows, cells, strict=True)]

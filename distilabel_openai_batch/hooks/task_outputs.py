@@ -1,7 +1,7 @@
-"""Give a Task structured output without instructor, and a column that explains each missing answer.
+"""Give a Task structured output without instructor, and columns with the failure and the reasoning of each row.
 
 Replaced: `_set_default_structured_output`; and `get_outputs`, `_format_outputs` and the `process_applying_mappings` of
-generator steps, which the failure column of `add_failures` needs.
+generator steps, which the columns of `add_failures` and `keep_reasoning` need.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 
 from distilabel_openai_batch.engine.calls import CallLog
-from distilabel_openai_batch.hooks import failure_columns
 from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.hooks.registry import patch
-from distilabel_openai_batch.hooks.row_groups import add_failure_column, failure_column, formatted_outputs
+from distilabel_openai_batch.hooks.row_columns import RowColumns, add_row_columns, formatted_outputs, row_columns
 
 
 @patch(_Task, "_set_default_structured_output", parameters=["self"])
@@ -37,24 +36,23 @@ def _set_default_structured_output(original: Any, self: Any) -> None:
 
 @patch(_Step, "get_outputs", parameters=["self"])
 def _get_outputs(original: Any, self: Any) -> dict[str, bool]:
-    """Add the failure column to a step's output columns, so that later steps may name the column as an input."""
+    """Add the columns of a client to a step's output columns, so that later steps may name them as inputs."""
     outputs: dict[str, bool] = original(self)
-    if _adds_failures(self) and failure_column.get() is None:
-        return outputs | {failure_columns.column_name(self.name): True}
-    return outputs
+    return outputs | dict.fromkeys(_columns(self).names, True) if row_columns.get() is None else outputs
 
 
 @patch(_Task, "_format_outputs", parameters=["self", "outputs", "input"])
 def _format_outputs(original: Any, self: Any, outputs: Any, input: Any = None) -> list[dict[str, Any]]:
-    """Add the failure column to the rows that distilabel makes of one output of an LLM.
+    """Add the columns of a client to the rows that distilabel makes of one output of an LLM.
 
     No other function of distilabel has both the row and the failures of its generations.
     """
     rows: list[dict[str, Any]] = original(self, outputs, input)
-    if _adds_failures(self):
-        column = failure_column.get() or failure_columns.column_name(self.name)
-        for row, cell in zip(rows, failure_columns.output_cells(outputs, len(rows)), strict=True):
-            row[column] = cell
+    columns = row_columns.get()
+    if columns is None:
+        columns = _columns(self)
+    if columns:
+        columns.fill(rows, outputs)
         if (formatted := formatted_outputs.get()) is not None:
             formatted.append(len(rows))
     return rows
@@ -64,9 +62,10 @@ def _format_outputs(original: Any, self: Any, outputs: Any, input: Any = None) -
 def _process_applying_mappings(
     original: Any, self: Any, offset: int = 0
 ) -> Iterator[tuple[list[dict[str, Any]], bool]]:
-    """Add the failure column to the rows of a generator step with a client."""
+    """Add the columns of a client to the rows of a generator step."""
     batches = original(self, offset)
-    if not _adds_failures(self):
+    columns = _columns(self)
+    if not columns:
         yield from batches
         return
     while True:
@@ -77,9 +76,8 @@ def _process_applying_mappings(
         if batch is None:
             return
         rows, is_last = batch
-        yield add_failure_column(self, failure_columns.column_name(self.name), log, None, rows), is_last
+        yield add_row_columns(self, columns, log, None, rows), is_last
 
 
-def _adds_failures(step: Any) -> bool:
-    client = batch_client(step)
-    return client is not None and client.add_failures
+def _columns(step: Any) -> RowColumns:
+    return RowColumns.of(step.name, batch_client(step))

@@ -10,6 +10,7 @@ from typing import Annotated
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from pydantic import Field, PositiveFloat, PositiveInt, PrivateAttr, SecretStr
 
+from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.azure_addresses import read_azure_endpoint
 from distilabel_openai_batch.api.azure_tokens import TOKEN_VARIABLE, TokenProvider, environment_token_provider
 from distilabel_openai_batch.api.retention import LONGEST_SECONDS
@@ -125,7 +126,8 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
 
         Raises:
             MissingSettingError: the endpoint, the API version, or both key and token are missing.
-            InvalidSettingError: the address names another deployment than `model`.
+            InvalidSettingError: the address names another deployment than `model`, or chats go to the Responses API,
+                which only addresses with `/openai/v1/` serve.
         """
         if not self.base_url:
             raise self._missing("base_url", _ENDPOINT)
@@ -136,6 +138,11 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
             raise InvalidSettingError(
                 f"The address names the deployment `{endpoint.deployment}`, and `model` is `{self.model}`. Write"
                 f' `model="{endpoint.deployment}"`, or the address of the resource alone.'
+            )
+        if self._endpoint() == "responses" and not endpoint.is_versioned:
+            raise InvalidSettingError(
+                f"The chats of `{self.model}` go to /v1/responses, which the address {public_address(self.base_url)}"
+                ' does not serve. Write the address with `/openai/v1/`, or `endpoint="chat"`.'
             )
         if not (self._key() or self._find_token_provider()):
             raise MissingSettingError(

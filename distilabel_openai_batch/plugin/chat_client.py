@@ -48,6 +48,14 @@ class ChatClient(BatchClient):
         ),
     )
 
+    keep_reasoning: RuntimeParameter[bool] = Field(
+        default=False,
+        description=(
+            "Add a column `reasoning_<step name>` with the reasoning and the tool calls of each row's answer: a"
+            " dictionary with `reasoning` and `tool_calls`; `None` in rows without either. The Responses API is asked"
+            " for summaries of the reasoning."
+        ),
+    )
     on_truncated: RuntimeParameter[OnTruncated] = Field(
         default="keep",
         description=(
@@ -59,7 +67,7 @@ class ChatClient(BatchClient):
 
     _warned_limits: set[int] = PrivateAttr(default_factory=set)
 
-    @field_validator("on_truncated", mode="before")
+    @field_validator("on_truncated", "keep_reasoning", mode="before")
     @classmethod
     def _refuse_missing(cls, value: object) -> object:
         return cls._refuse_none(value)
@@ -87,7 +95,9 @@ class ChatClient(BatchClient):
         """Change a call to the endpoint and the parameters that the model takes, see `adapt_call`."""
         # The user denies that the model reasons → a refusal changes the name of the limit alone.
         call.has_default_limit = call.has_default_limit and self.is_reasoning_model is not False
-        return adapt_call(call, self._endpoint(), self._traits(), self.token_limit_parameter)
+        return adapt_call(
+            call, self._endpoint(), self._traits(), self.token_limit_parameter, wants_summary=self.keep_reasoning
+        )
 
     def _endpoint(self) -> Endpoint:
         return choose_endpoint(str(self.model), self.endpoint)

@@ -23,7 +23,8 @@ from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.hooks import step_process
-from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
+from distilabel_openai_batch.hooks.failure_columns import AnnotatedOutput
+from distilabel_openai_batch.hooks.reasoning_columns import read_cells
 from distilabel_openai_batch.plugin.bounds import OFFLINE_FIELD, check_number
 from distilabel_openai_batch.plugin.call_capture import capture_calls, check_parameters, read_completion
 from distilabel_openai_batch.plugin.chat_client import ChatClient
@@ -34,6 +35,7 @@ from distilabel_openai_batch.plugin.outputs import (
     failed_output,
     first_failure,
     with_failures,
+    with_reasoning_cells,
 )
 from distilabel_openai_batch.plugin.public_class import public_class
 from distilabel_openai_batch.plugin.reasoning import (
@@ -287,11 +289,15 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
         # `merge_responses` takes the keys of the first output → give a failed output the keys that it lacks.
         names = {name for output in outputs for name in output}
         failures = [next(iter(getattr(output, "failures", ())), None) for output in outputs]
+        cells = [next(iter(getattr(output, "reasoning", ())), None) for output in outputs]
         completed: list[Any] = [{name: [None] for name in names} | output for output in outputs]
         return [
-            with_failures(output, group)
-            for output, group in zip(
-                merge_responses(completed, n=num_generations), _split(failures, num_generations), strict=True
+            with_reasoning_cells(with_failures(output, group), cell_group)
+            for output, group, cell_group in zip(
+                merge_responses(completed, n=num_generations),
+                _split(failures, num_generations),
+                _split(cells, num_generations),
+                strict=True,
             )
         ]
 
@@ -317,11 +323,12 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
                 reason = Failure(f"`{type(self).__name__}.agenerate` raised {output!r}")
                 raised.setdefault(message_kind(reason.message), []).append(reason)
                 outputs.append(failed_output(reason, num_generations))
-            elif isinstance(output, OutputWithFailures):
+            elif isinstance(output, AnnotatedOutput):
                 outputs.append(output)
             else:
                 # A subclass decides how many generations its output has → add reasons, and no generation.
-                outputs.append(complete_output(output, reason, len(output["generations"])))
+                output = complete_output(output, reason, len(output["generations"]))
+                outputs.append(with_reasoning_cells(output, self._reasoning_cells(reason)))
             reasons.append(reason)
         for alike in raised.values():
             others = f" So did {plural(len(alike) - 1, 'more input')}." if len(alike) > 1 else ""
@@ -352,7 +359,7 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
         def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
             output = self._output(inputs[index], num_generations, kwargs, outcome, custom_id)
             outputs.append(output)
-            return first_failure(output) if type(output) is OutputWithFailures else None
+            return first_failure(output) if type(output) is AnnotatedOutput else None
 
         session: Session
         async with self.session() as session:
@@ -373,15 +380,21 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
         body: dict[str, Any] = {}
         try:
             body = outcome.body
+            # `view` changes the body.
+            cells = read_cells(body) if self.keep_reasoning else None
             output = read_completion(self, input, num_generations, kwargs, view(body))
             generations = output["generations"]
-            if len(generations) >= num_generations and all(generations) and not outcome.choice_failures:
-                return output
-            return complete_output(output, outcome, num_generations, custom_id)
+            if len(generations) < num_generations or not all(generations) or outcome.choice_failures:
+                output = complete_output(output, outcome, num_generations, custom_id)
+            return with_reasoning_cells(output, cells) if cells else output
         except Exception as error:
             message = f"The answer {body.get('id')} is not a completion: {error!r}"
             failure = Failure(message, code=MALFORMED_RESULT, tokens=outcome.tokens, custom_id=custom_id)
             return failed_output(failure, num_generations)
+
+    def _reasoning_cells(self, outcome: Outcome) -> list[dict[str, Any] | None] | None:
+        """Return the cells of the reasoning column for an answer; `None` if the column is not requested."""
+        return read_cells(outcome.body) if self.keep_reasoning and isinstance(outcome, Answer) else None
 
     async def _complete(self, call: APICall) -> CompletionView:
         """Answer a single call, for an `agenerate` that is awaited on its own.

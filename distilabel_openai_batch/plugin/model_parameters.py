@@ -37,7 +37,12 @@ def token_limit_parameter(model: str) -> TokenLimitParameter:
 
 
 def adapt_call(
-    call: APICall, endpoint: Endpoint, traits: ModelTraits, limit: TokenLimitParameter | None = None
+    call: APICall,
+    endpoint: Endpoint,
+    traits: ModelTraits,
+    limit: TokenLimitParameter | None = None,
+    *,
+    wants_summary: bool = False,
 ) -> APICall:
     """Change a call to the parameters that have an effect and that the model takes; keep the request's identity.
 
@@ -46,6 +51,8 @@ def adapt_call(
         endpoint: the endpoint for chats.
         traits: traits of the model.
         limit: the user's name of the parameter for the token limit; `None`: decided by the model.
+        wants_summary: whether the Responses API is asked for a summary of the reasoning, which is no part of the
+            request's identity: earlier answers are paid for.
 
     Raises:
         UntranslatableError: the endpoint for chats does not have a part of the chat.
@@ -57,6 +64,8 @@ def adapt_call(
         identity = identify(translate_request(body))
         body = name_limit(body, "max_completion_tokens") if traits.reasons else body
         body = translate_request(leave_room(body, traits, has_default_limit=call.has_default_limit))
+        if wants_summary and traits.reasons:
+            body = {**body, "reasoning": {"summary": "auto", **(body.get("reasoning") or {})}}
     elif call.endpoint == CHAT_ENDPOINT:
         identity = adapt_body(body, limit)
         body = without_no_ops(fit_body(identity, traits, has_default_limit=call.has_default_limit))

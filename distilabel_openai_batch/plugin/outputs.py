@@ -17,20 +17,30 @@ from distilabel_openai_batch.api.failure_codes import (
 )
 from distilabel_openai_batch.api.outcomes import SPENT_LIMIT, Answer, Failure, Outcome, is_spent
 from distilabel_openai_batch.engine.calls import APICall
-from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
+from distilabel_openai_batch.hooks.failure_columns import AnnotatedOutput
 from distilabel_openai_batch.text import escape_surrogates
 
 
 def with_failures(output: GenerateOutput, failures: Sequence[Failure | None]) -> GenerateOutput:
     """Attach to an output the failure of each generation, `None` for a generation that is present."""
-    annotated = OutputWithFailures(output)
+    annotated = AnnotatedOutput(output)
     annotated.failures = failures
+    annotated.reasoning = output.reasoning if isinstance(output, AnnotatedOutput) else ()
+    return annotated
+
+
+def with_reasoning_cells(output: GenerateOutput, cells: Sequence[dict[str, Any] | None] | None) -> GenerateOutput:
+    """Attach to an output the cell of the reasoning column for each generation; `None` for no cells."""
+    if cells is None:
+        return output
+    annotated = output if isinstance(output, AnnotatedOutput) else AnnotatedOutput(output)
+    annotated.reasoning = cells
     return annotated
 
 
 def first_failure(output: GenerateOutput) -> Failure | None:
     """Return the first failure of an output's missing generations; `None` if all generations are present."""
-    failures = output.failures if isinstance(output, OutputWithFailures) else ()
+    failures = output.failures if isinstance(output, AnnotatedOutput) else ()
     return _first_missing(failures)
 
 

@@ -77,6 +77,18 @@ def test_failure_column_keeps_its_type_when_the_first_rows_have_no_failure(tmp_p
     assert [cell for cell in table["failure_generate"].to_pylist() if cell] == [FAILURE]
 
 
+def test_reasoning_column_keeps_its_type_when_the_first_rows_have_no_tool_calls(tmp_path):
+    pipeline = pipeline_of(tmp_path, OpenAIBatchLLM(model="gpt-4o-mini", keep_reasoning=True))
+    calls = [{"id": "call_1", "name": "clock", "arguments": "{}"}]
+    cells = [None, {"reasoning": "Hm.", "tool_calls": None}, {"reasoning": None, "tool_calls": calls}]
+    stored = [batch_of([{"id": 1, "reasoning_generate": cell}] * 50, number) for number, cell in enumerate(cells)]
+
+    rewrite_dataset(pipeline, {"generate": stored})
+
+    table = pq.read_table(pipeline._cache_location["data"] / "steps_outputs" / "generate")
+    assert table["reasoning_generate"].to_pylist() == [cell for cell in cells for _ in range(50)]
+
+
 def test_rows_without_the_column_get_one_when_a_later_row_has_it(tmp_path):
     """Routed rows have the failure columns of only the Tasks on their way."""
     pipeline = pipeline_of(tmp_path, OpenAIBatchLLM(model="gpt-4o-mini", add_failures=True))

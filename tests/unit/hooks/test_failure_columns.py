@@ -7,10 +7,11 @@ import pytest
 from distilabel_openai_batch.api.failure_codes import ROW_GROUP_LOST
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.hooks.failure_columns import (
-    OutputWithFailures,
+    AnnotatedOutput,
     build_cell,
     cell_text,
     column_name,
+    input_places,
     match_failures,
     merge_generations,
     output_cells,
@@ -19,6 +20,11 @@ from distilabel_openai_batch.hooks.failure_columns import (
 BAD, GOOD = Failure("No.", 400, "bad", custom_id="a-0"), Answer.of({})
 BAD_CELL = {"message": "No.", "status_code": 400, "code": "bad", "custom_id": "a-0"}
 INPUT_ROWS = [{"id": str(number) * 3} for number in range(2)]
+
+
+def match(input_rows, rows, calls, outputs, group_error=None) -> list[dict | None]:
+    places = input_places(input_rows, rows, calls, outputs)
+    return match_failures(places, rows, calls, outputs, group_error)
 
 
 def codes(cells: list) -> list[str | None]:
@@ -41,7 +47,7 @@ def test_cell_text_is_one_line():
 
 
 def test_output_has_a_cell_for_each_generation():
-    output = OutputWithFailures(generations=["Yes.", None, "Yes."])
+    output = AnnotatedOutput(generations=["Yes.", None, "Yes."])
     output.failures = [None, BAD]
     assert output_cells(output, 3) == [None, BAD_CELL, None]
     assert output_cells({"generations": ["Yes."]}, 1) == [None]
@@ -83,16 +89,16 @@ def test_generations_of_one_row_are_merged(cells, merged):
 )
 def test_failures_are_matched_with_rows(rows, calls, expected):
     """Failures are matched one by one if counts and rows agree, otherwise with the whole group."""
-    assert codes(match_failures(INPUT_ROWS, rows, calls, ["o"])) == expected
+    assert codes(match(INPUT_ROWS, rows, calls, ["o"])) == expected
 
 
 def test_rows_of_a_generator_step_are_matched_by_position():
-    assert codes(match_failures(None, [{"o": 1}, {"o": None}], [[GOOD, BAD]], ["o"])) == [None, "bad"]
+    assert codes(match(None, [{"o": 1}, {"o": None}], [[GOOD, BAD]], ["o"])) == [None, "bad"]
 
 
 def test_rows_of_a_group_that_raised_are_lost():
     """A row keeps its own failure; the other rows name the error and the first failed request of the group."""
-    own, other = match_failures(INPUT_ROWS, INPUT_ROWS, [[BAD, GOOD]], ["o"], KeyError("o"))
+    own, other = match(INPUT_ROWS, INPUT_ROWS, [[BAD, GOOD]], ["o"], KeyError("o"))
     assert (own, other["code"]) == (BAD_CELL, ROW_GROUP_LOST)
     assert other["message"] == (
         f"The row was lost with its row group: KeyError('o'). In the row's group 1 request failed, the first: {BAD}"
@@ -100,7 +106,7 @@ def test_rows_of_a_group_that_raised_are_lost():
 
 
 def test_rows_of_a_group_that_raised_before_any_call_are_lost():
-    [first, _] = match_failures(INPUT_ROWS, INPUT_ROWS, [], ["o"], KeyError("o"))
+    [first, _] = match(INPUT_ROWS, INPUT_ROWS, [], ["o"], KeyError("o"))
     assert first["message"] == "The row was lost with its row group: KeyError('o')."
 
 
@@ -111,5 +117,5 @@ def test_kept_cut_text_is_explained_unless_a_request_of_the_row_failed():
 
     rows = [row | {"out": "text"} for row in INPUT_ROWS]
 
-    assert codes(match_failures(INPUT_ROWS, rows, [[cut, GOOD]], ["out"])) == ["truncated", None]
-    assert codes(match_failures(INPUT_ROWS, rows, [[cut, GOOD], [BAD, cut]], ["out"])) == ["bad", "truncated"]
+    assert codes(match(INPUT_ROWS, rows, [[cut, GOOD]], ["out"])) == ["truncated", None]
+    assert codes(match(INPUT_ROWS, rows, [[cut, GOOD], [BAD, cut]], ["out"])) == ["bad", "truncated"]

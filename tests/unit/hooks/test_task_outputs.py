@@ -8,8 +8,8 @@ from distilabel.steps.tasks import MonolingualTripletGenerator, TextClassificati
 
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.api.outcomes import Failure
-from distilabel_openai_batch.hooks.failure_columns import OutputWithFailures
-from distilabel_openai_batch.hooks.row_groups import failure_column, formatted_outputs
+from distilabel_openai_batch.hooks.failure_columns import AnnotatedOutput
+from distilabel_openai_batch.hooks.row_columns import RowColumns, formatted_outputs, row_columns
 
 
 def task_of(**fields) -> TextGeneration:
@@ -18,10 +18,8 @@ def task_of(**fields) -> TextGeneration:
     return task
 
 
-def failed_output() -> OutputWithFailures:
-    output = OutputWithFailures(
-        generations=["Yes.", None], statistics={"input_tokens": [1, 1], "output_tokens": [1, 1]}
-    )
+def failed_output() -> AnnotatedOutput:
+    output = AnnotatedOutput(generations=["Yes.", None], statistics={"input_tokens": [1, 1], "output_tokens": [1, 1]})
     output.failures = [None, Failure("No.", 400, "bad")]
     return output
 
@@ -52,11 +50,11 @@ def test_failure_column_is_an_output_of_the_step(add_failures):
 
 def test_failure_column_of_another_name_is_no_output_of_the_task():
     """`LoadBatchResults` names the column itself."""
-    token = failure_column.set("batch_failure")
+    token = row_columns.set(RowColumns("batch_failure"))
     try:
         assert "failure_generate" not in task_of(add_failures=True).get_outputs()
     finally:
-        failure_column.reset(token)
+        row_columns.reset(token)
 
 
 def test_each_generation_gets_its_own_cell():

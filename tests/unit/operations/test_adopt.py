@@ -76,6 +76,17 @@ async def test_the_endpoint_of_a_request_counts_more_than_the_batchs(tmp_path):
     assert custom_id == build_custom_id(digest_body(URL, "/v1/embeddings", orjson.dumps(BODIES[0])), 0)
 
 
+async def test_parameters_without_an_effect_are_no_part_of_a_response(tmp_path):
+    """Other programs may leave out `store` and the defaults of sampling."""
+    body = {"model": "m", "input": "Hello", "temperature": 1.0, "store": False}
+    request = orjson.dumps({"custom_id": "row", "url": "/v1/responses", "body": body})
+    batch = Batch("batch_1", "completed", endpoint="/v1/responses", input_file_id="input", output_file_id="output")
+    api = StubAPI(batch, input=request, output=build_result_line("row", {"id": "0"}))
+    _, [(custom_id, _)] = await read_results(api, URL, "batch_1", tmp_path)
+    identity = orjson.dumps({"model": "m", "input": "Hello"})
+    assert custom_id == build_custom_id(digest_body(URL, "/v1/responses", identity), 0)
+
+
 @pytest.mark.parametrize(
     ("batch", "message"),
     [

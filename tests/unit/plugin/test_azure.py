@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from distilabel.models.llms import AzureOpenAILLM
 
-from distilabel_openai_batch import AzureOpenAIBatchLLM, MissingSettingError, OpenAIBatchLLM
+from distilabel_openai_batch import AzureOpenAIBatchLLM, InvalidSettingError, MissingSettingError, OpenAIBatchLLM
 
 DAY = 86_400.0
 ENVIRONMENT = {
@@ -29,6 +29,16 @@ def test_missing_setting_is_an_error_that_names_the_variable(monkeypatch, name):
         AzureOpenAIBatchLLM(model="a-deployment").load()
 
     assert isinstance(raised.value, ValueError)
+
+
+@pytest.mark.parametrize("fields", [{"model": "gpt-5-pro"}, {"model": "a-deployment", "endpoint": "responses"}])
+def test_responses_need_the_versioned_address(fields):
+    with pytest.raises(InvalidSettingError, match="Write the address with `/openai/v1/`"):
+        AzureOpenAIBatchLLM(**fields).check_access()
+
+    address = f"{ENVIRONMENT['AZURE_OPENAI_ENDPOINT']}/openai/v1/"
+    AzureOpenAIBatchLLM(**fields, base_url=address).check_access()
+    AzureOpenAIBatchLLM(**fields | {"endpoint": "chat"}).check_access()
 
 
 def test_fields_include_those_of_azureopenaillm():

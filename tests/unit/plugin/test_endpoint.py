@@ -140,6 +140,50 @@ def test_text_of_a_response_is_the_generation(body, generation):
     assert output["statistics"] == {"input_tokens": [11], "output_tokens": [30]}
 
 
+@pytest.mark.parametrize(
+    ("fields", "reasoning"),
+    [({}, {"summary": "auto"}), ({"reasoning_effort": "low"}, {"summary": "auto", "effort": "low"})],
+)
+def test_summary_of_the_reasoning_is_no_part_of_the_question(fields, reasoning):
+    """Answers without a summary are paid for."""
+    llm, session = make_llm(keep_reasoning=True, **fields)
+    llm.generate([MESSAGES] * 2)
+    plain, plain_session = make_llm(**fields)
+    plain.generate([MESSAGES] * 2)
+
+    assert [body["reasoning"] for _, body in session.sent] == [reasoning] * 2
+    digests = {call.digest("u", RESPONSES, call.encode()) for call in [*session.calls, *plain_session.calls]}
+    assert len(digests) == 1
+
+
+def test_summary_is_not_requested_of_other_models():
+    assert "reasoning" not in sent(model="gpt-4o", endpoint="responses", keep_reasoning=True)[1]
+
+
+@pytest.mark.parametrize("endpoint", ["chat", "responses"])
+@pytest.mark.parametrize("num_generations", [1, 2])
+def test_outputs_carry_the_reasoning_of_each_generation(endpoint, num_generations):
+    message = {"role": "assistant", "content": "fine", "reasoning_content": "First.\n\nThen."}
+    chat = {"choices": [{"message": dict(message), "finish_reason": "stop"} for _ in range(num_generations)]}
+    llm, _ = make_llm(
+        chat if endpoint == "chat" else response(REASONING, text("fine")), endpoint=endpoint, keep_reasoning=True
+    )
+
+    [output] = llm.generate([MESSAGES], num_generations=num_generations)
+
+    assert output.reasoning == [{"reasoning": "First.\n\nThen.", "tool_calls": None}] * num_generations
+
+
+def test_output_of_a_tool_call_keeps_the_call():
+    llm, _ = make_llm(response(CALL), keep_reasoning=True)
+
+    [output] = llm.generate([MESSAGES])
+
+    assert output["generations"] == [None]
+    assert output.failures[0].code == "tool_calls"
+    assert output.reasoning[0]["tool_calls"] == [{"id": "call_1", "name": "clock", "arguments": '{"zone":"UTC"}'}]
+
+
 async def test_agenerate_alone_goes_to_the_endpoint():
     llm, session = make_llm()
 
