@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from distilabel_openai_batch.display.telemetry import OpenTelemetryObserver
     from distilabel_openai_batch.engine.observer import Observer
     from distilabel_openai_batch.errors import (
         AuthenticationError,
@@ -46,6 +47,7 @@ __all__ = [
     "OpenAIBatchEmbeddings",
     "OpenAIBatchError",
     "OpenAIBatchLLM",
+    "OpenTelemetryObserver",
     "QuotaError",
     "RequestsFailedError",
     "RunError",
@@ -63,6 +65,7 @@ _MODULES = {
     "Observer": "engine.observer",
     "OpenAIBatchEmbeddings": "plugin.embeddings",
     "OpenAIBatchLLM": "plugin.llm",
+    "OpenTelemetryObserver": "display.telemetry",
     "StreamBatchResults": "plugin.steps.stream",
     "SubmitBatch": "plugin.steps.submit",
 }

@@ -19,6 +19,7 @@ from distilabel_openai_batch.display.cost_lines import (
     describe_sync_requests,
     describe_usage_difference,
 )
+from distilabel_openai_batch.display.event_log import EventLog
 from distilabel_openai_batch.display.failure_kinds import FailureKinds
 from distilabel_openai_batch.display.live import Display
 from distilabel_openai_batch.display.pace import Pace
@@ -72,7 +73,7 @@ class Progress(Observer):
     ) -> None:
         self.batch_ids: dict[str, None] = {}
         self._bars = RunBars(display) if display else None
-        self._logger = logger
+        self._log = EventLog(logger, scope)
         self._price_book = price_book or PriceBook("")
         self._costs = RunCosts(self._price_book)
         self._scope = scope
@@ -112,8 +113,10 @@ class Progress(Observer):
         """Log the first reused answers now; the sum of all reused answers is logged at the end."""
         if requests and not self._reused:
             self._first_reused = requests
-            self._logger.info(
-                f"♻️ An earlier run answered {plural(requests, 'request')}: the answers are reused, not billed again."
+            self._log.info(
+                "reused",
+                f"♻️ An earlier run answered {plural(requests, 'request')}: the answers are reused, not billed again.",
+                requests=requests,
             )
         self._reused += requests
 
@@ -146,16 +149,21 @@ class Progress(Observer):
 
     def on_cut_retried(self, requests: int, limit: int) -> None:
         """Log that cut and empty answers are requested again."""
-        self._logger.info(
+        self._log.info(
+            "cut_retried",
             f"✂️ {plural(requests, 'answer')} cut or empty at the limit of tokens: submitted again with limits of up to"
-            f" {limit:,} tokens."
+            f" {limit:,} tokens.",
+            requests=requests,
+            limit=limit,
         )
 
     def on_cut_unaffordable(self, requests: int) -> None:
         """Log that the budget ends the retries of cut answers."""
-        self._logger.warning(
+        self._log.warning(
+            "cut_unaffordable",
             f"✂️ {plural(requests, 'answer')} cut or empty at the limit of tokens: not submitted again, since twice the"
-            " limit may exceed the budget."
+            " limit may exceed the budget.",
+            requests=requests,
         )
 
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
@@ -163,9 +171,14 @@ class Progress(Observer):
         self._jobs += 1
         self._add_open_batch(batch)
         self._requested_models[batch.id] = shard.requests[0].model
-        self._logger.info(
+        self._log.info(
+            "job_created",
             f"📤 Submitted job {self._jobs}, batch {batch.id}: {plural(len(shard.requests), 'request')}"
-            f"{f' of {self._requests:,} so far' if len(shard.requests) < self._requests else ''}, {size(shard.size)}."
+            f"{f' of {self._requests:,} so far' if len(shard.requests) < self._requests else ''}, {size(shard.size)}.",
+            batch_id=batch.id,
+            status=batch.status,
+            requests=len(shard.requests),
+            bytes=shard.size,
         )
         self._pace.start(time.monotonic(), self._done())
         self._draw_batch(batch, len(shard.requests))
@@ -173,7 +186,13 @@ class Progress(Observer):
     def on_job_resumed(self, batch: Batch, requests: int) -> None:
         """Log that the run continues a job."""
         self._add_open_batch(batch)
-        self._logger.info(f"🔁 Continuing batch {batch.id} (status {batch.status}): {plural(requests, 'request')}.")
+        self._log.info(
+            "job_resumed",
+            f"🔁 Continuing batch {batch.id} (status {batch.status}): {plural(requests, 'request')}.",
+            batch_id=batch.id,
+            status=batch.status,
+            requests=requests,
+        )
         self._pace.start(time.monotonic(), self._done())
         self._draw_batch(batch, requests)
 
@@ -185,15 +204,23 @@ class Progress(Observer):
         """Log once per batch that another process runs the job."""
         if batch_id not in self._batches_of_others:
             self._batches_of_others.add(batch_id)
-            self._logger.info(
-                f"⏳ Another process runs batch {batch_id or '(not created yet)'}; waiting for its answers."
+            self._log.info(
+                "job_of_another_process",
+                f"⏳ Another process runs batch {batch_id or '(not created yet)'}; waiting for its answers.",
+                batch_id=batch_id,
             )
 
     def on_poll_scheduled(self, batch: Batch, seconds: float) -> None:
         """Log once when the next poll is due, if the log would be silent for long."""
         if seconds >= _LONG_PAUSE_SECONDS and not self._has_logged_pause:
             self._has_logged_pause = True
-            self._logger.info(f"⏱️ The server is polled every {duration(seconds)}: the next poll is due then.")
+            self._log.info(
+                "poll_scheduled",
+                f"⏱️ The server is polled every {duration(seconds)}: the next poll is due then.",
+                batch_id=batch.id,
+                status=batch.status,
+                seconds=seconds,
+            )
 
     def on_polled(self, batch: Batch) -> None:
         """Log the progress if another tenth of the requests is answered, or after five minutes without a line."""
@@ -210,12 +237,17 @@ class Progress(Observer):
         answered = self._answered()
         left = self._pace.seconds_left(now, self._done(), self._requests)
         cost = self._costs.total()
-        self._logger.info(
+        self._log.info(
+            "progress",
             f"⏳ {answered:,} of {plural(self._requests, 'request')} answered"
             f" ({100 * answered // max(1, self._requests)} %), {self._failed_so_far():,} failed;"
             f" jobs: {count_statuses(batch.status for batch in self._open_batches.values())};"
             f" {duration(now - self._started)}{f', about {duration(left)} left' if left is not None else ''}"
-            f"{f'; {format_dollars(cost.spent)} for the jobs that have ended' if cost else ''}."
+            f"{f'; {format_dollars(cost.spent)} for the jobs that have ended' if cost else ''}.",
+            answered=answered,
+            requests=self._requests,
+            failed=self._failed_so_far(),
+            dollars=float(cost.spent) if cost else None,
         )
 
     def on_early_answers(self, batch: Batch, answers: int) -> None:
@@ -232,10 +264,18 @@ class Progress(Observer):
             self._costs.add(results.model, requested, results.usage, is_sync=False)
         if batch.status != "completed":
             reasons = f": {batch.reasons}" if batch.errors else ""
-            self._logger.warning(f"Batch {batch.id} ended as {batch.status}{reasons}; partial results are kept.")
+            self._log.warning(
+                "collected",
+                f"Batch {batch.id} ended as {batch.status}{reasons}; partial results are kept.",
+                batch_id=batch.id,
+                status=batch.status,
+            )
         if results.stray_lines:
-            self._logger.warning(
-                f"Batch {batch.id} has {plural(results.stray_lines, 'result line')} that match no request."
+            self._log.warning(
+                "collected",
+                f"Batch {batch.id} has {plural(results.stray_lines, 'result line')} that match no request.",
+                batch_id=batch.id,
+                status=batch.status,
             )
 
     def on_batch_refused(self, batch: Batch) -> None:
@@ -246,68 +286,106 @@ class Progress(Observer):
     def on_batch_retried(self, batch: Batch, pause: float) -> None:
         """Log why a batch failed, and when another one is created."""
         reasons = batch.reasons.rstrip(".")
-        self._logger.warning(
-            f"⚠️ Batch {batch.id} failed: {reasons}. Another batch is created from its input file in {pause:.0f} s."
+        self._log.warning(
+            "batch_retried",
+            f"⚠️ Batch {batch.id} failed: {reasons}. Another batch is created from its input file in {pause:.0f} s.",
+            batch_id=batch.id,
+            status=batch.status,
+            seconds=pause,
         )
 
     def on_storage_full(self, reason: str) -> None:
         """Log the first refusal of an upload that waits for room on the server."""
         if not self._was_storage_full:
             self._was_storage_full = True
-            self._logger.warning(f"⏳ Uploads wait until jobs end and their files are deleted: {reason}")
+            self._log.warning(
+                "storage_full", f"⏳ Uploads wait until jobs end and their files are deleted: {reason}", reason=reason
+            )
 
     def on_batch_adopted(self, batch: Batch, requests: int) -> None:
         """Log a batch that was found on the server."""
-        self._logger.info(
-            f"🔁 Found batch {batch.id} on the server: {plural(requests, 'request')}, which are not billed again."
+        self._log.info(
+            "batch_adopted",
+            f"🔁 Found batch {batch.id} on the server: {plural(requests, 'request')}, which are not billed again.",
+            batch_id=batch.id,
+            status=batch.status,
+            requests=requests,
         )
 
     def on_batch_not_adoptable(self, batch: Batch, reason: str) -> None:
         """Log a batch whose requests or results are unknown."""
-        self._logger.warning(
+        self._log.warning(
+            "batch_not_adoptable",
             f"⚠️ Batch {batch.id} of this task is {batch.status}, but {reason}: its requests may be submitted and billed"
-            " a second time."
+            " a second time.",
+            batch_id=batch.id,
+            status=batch.status,
+            reason=reason,
         )
 
     def on_result_file_missing(self, file_id: str) -> None:
         """Log a missing result file."""
-        self._logger.warning(f"⚠️ The server no longer has result file {file_id}; its requests are submitted again.")
+        self._log.warning(
+            "result_file_missing",
+            f"⚠️ The server no longer has result file {file_id}; its requests are submitted again.",
+            file_id=file_id,
+        )
 
     def on_results_missing(self, batch: Batch, requests: int) -> None:
         """Log answers that the server counts and does not return."""
-        self._logger.warning(
+        self._log.warning(
+            "results_missing",
             f"⚠️ Batch {batch.id} counts {plural(requests, 'answer')} that its files do not contain. The requests are"
-            " submitted again, and may be billed twice."
+            " submitted again, and may be billed twice.",
+            batch_id=batch.id,
+            status=batch.status,
+            requests=requests,
         )
 
     def on_usage_differs(self, batch: Batch, billed: Usage, collected: Usage) -> None:
         """Log tokens that were billed and not collected, or collected and not billed."""
-        self._logger.warning(f"⚠️ Batch {batch.id} {describe_usage_difference(billed, collected)}")
+        self._log.warning(
+            "usage_differs",
+            f"⚠️ Batch {batch.id} {describe_usage_difference(billed, collected)}",
+            batch_id=batch.id,
+            status=batch.status,
+        )
 
     def on_answers_elsewhere(self, scope: ScopeName, name: str, known: int, sampled: int) -> None:
         """Log that another scope has answers to the requests, and the ways to use the answers."""
         place = f"'{scope.label}' at {scope.base_url}"
-        self._logger.warning(
+        self._log.warning(
+            "answers_elsewhere",
             f"⚠️ Another scope of the ledger, {place}, has {known:,} of {sampled:,} sampled requests. A run uses the"
             " answers of its own scope only, so these requests are submitted and billed again. To use the answers,"
             f' stop, and set `reuse_from="{name}"`, or run `distilabel-openai-batch adopt {shlex.quote(self._scope)}'
-            f" --from {shlex.quote(name)}`."
+            f" --from {shlex.quote(name)}`.",
+            other_scope=scope.label,
+            other_name=name,
+            known=known,
+            sampled=sampled,
         )
 
     def on_answers_unmatched(self, answers: int, difference: str, requests: int) -> None:
         """Log that earlier answers are not used, and why; new rows alone are no reason to warn."""
-        level = logging.INFO if difference == "user_prompt differs" else logging.WARNING
-        self._logger.log(
-            level,
+        log = self._log.info if difference == "user_prompt differs" else self._log.warning
+        log(
+            "answers_unmatched",
             f"{plural(answers, 'earlier answer')} of this Task no longer match{'es' if answers == 1 else ''}"
             f"{f' ({difference})' if difference else ''}; {plural(requests, 'request')} will be submitted.",
+            answers=answers,
+            difference=difference,
+            requests=requests,
         )
 
     def on_taken_from(self, scope: ScopeName, requests: int) -> None:
         """Log that answers of another scope are used."""
-        self._logger.info(
+        self._log.info(
+            "taken_from",
             f"♻️ {plural(requests, 'answer')} of scope '{scope.label}' at {scope.base_url}: taken for the same requests,"
-            " not billed again."
+            " not billed again.",
+            other_scope=scope.label,
+            requests=requests,
         )
 
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
@@ -321,34 +399,51 @@ class Progress(Observer):
 
     def on_sync_unavailable(self, reason: str) -> None:
         """Log that a batch replaces synchronous requests."""
-        self._logger.warning(f"⚠️ Requests that should be synchronous go into a batch: {reason}")
+        self._log.warning(
+            "sync_unavailable", f"⚠️ Requests that should be synchronous go into a batch: {reason}", reason=reason
+        )
 
     def on_parameter_refused(self, model: str, parameter: str) -> None:
         """Log a parameter that a model refuses, and its replacement."""
-        self._logger.info(
+        self._log.info(
+            "parameter_refused",
             f"🔧 {model} refuses `{parameter}`: its requests are submitted again {_REPLACEMENTS[parameter]}."
-            " Refused requests are not billed."
+            " Refused requests are not billed.",
+            model=model,
+            parameter=parameter,
         )
 
     def on_limit_spent(self, model: str, limit: int, tokens: int, reasoning: int) -> None:
         """Log that the preflight's answer shows a limit that is too small."""
         share = f", {reasoning:,} of them for reasoning" if reasoning else ""
-        self._logger.warning(
+        self._log.warning(
+            "limit_spent",
             f"⚠️ The preflight's answer of {model} took {tokens:,} of {plural(limit, 'token')}{share}: other answers"
             " will probably be cut or empty. Stop the run, and set a higher `max_new_tokens` or a lower"
-            " `reasoning_effort`."
+            " `reasoning_effort`.",
+            model=model,
+            limit=limit,
+            tokens=tokens,
+            reasoning_tokens=reasoning,
         )
 
     def on_preflight_skipped(self, reason: str) -> None:
         """Log that the preflight is skipped."""
-        self._logger.warning(f"⚠️ The preflight is skipped, all requests are submitted untested: {reason}")
+        self._log.warning(
+            "preflight_skipped",
+            f"⚠️ The preflight is skipped, all requests are submitted untested: {reason}",
+            reason=reason,
+        )
 
     def on_deadline_passed(self, requests: int, batch: Batch | None = None) -> None:
         """Log that the deadline has passed."""
         cancelled = f"; batch {batch.id} is cancelled, and its answers are kept" if batch else ""
-        self._logger.warning(
+        self._log.warning(
+            "deadline_passed",
             f"⏰ The deadline has passed{cancelled}. Up to {plural(requests, 'request')} go to the synchronous"
-            " endpoint, at full price."
+            " endpoint, at full price.",
+            requests=requests,
+            batch_id=batch.id if batch else None,
         )
 
     def counts(self) -> TaskCounts:
@@ -385,29 +480,33 @@ class Progress(Observer):
             self._bars.close(f"{summary}{costs}")
         if self._requests:
             for line in self._failures.lines(self._scope, self._retry_advice):
-                self._logger.warning(line)
+                self._log.warning("failures", line)
             self._log_cut()
-            self._logger.info(summary)
+            self._log.info("finished", summary, **self.counts().facts())
             self._log_costs(cost)
 
     def _log_cut(self) -> None:
         for limit, count in self._cut.most_common():
             reason = f"max_new_tokens={limit}" if limit else "the model's limit"
-            self._logger.warning(
+            self._log.warning(
+                "cut",
                 f"✂️ {count:,} of {plural(self._answers, 'answer')} were cut at {reason}; their text is kept. → Raise"
-                ' `max_new_tokens`, or set `on_truncated="retry"` to submit only cut answers again.'
+                ' `max_new_tokens`, or set `on_truncated="retry"` to submit only cut answers again.',
+                answers=count,
+                limit=limit,
             )
 
     def _log_costs(self, cost: Cost | None) -> None:
         if self._reused > self._first_reused:
-            self._logger.info(
+            self._log.info(
+                "reused",
                 f"♻️ Earlier runs answered {plural(self._reused, 'request')} in total: the answers were reused, not"
-                " billed again."
+                " billed again.",
             )
         if self._sync_requests:
-            self._logger.info(describe_sync_requests(self._sync_requests, self._costs.tokens(is_sync=True)))
+            self._log.info("synchronous", describe_sync_requests(self._sync_requests, self._costs.tokens(is_sync=True)))
         if cost:
-            self._logger.info(describe_cost(cost, self._price_book.source))
+            self._log.info("cost", describe_cost(cost, self._price_book.source))
 
     def _summary(self) -> str:
         usage = self._costs.tokens(is_sync=False)

@@ -56,6 +56,17 @@ class TaskCounts:
         """Number of requests without an outcome."""
         return max(0, self.requests - self.answered - self.failed)
 
+    def facts(self) -> dict[str, object]:
+        """Return the final numbers by name, as JSON holds them."""
+        names = ("requests", "answered", "failed", "cut", "retried", "reused", "jobs", "synchronous")
+        return {
+            **{name: getattr(self, name) for name in (*names, "tokens_in", "tokens_out")},
+            "reasons": dict(self.reasons),
+            "dollars": float(self.cost.spent) if self.cost else None,
+            "saved_dollars": float(self.cost.saved) if self.cost else None,
+            "seconds": round(self.seconds, 3),
+        }
+
 
 def sum_counts(counts: Iterable[TaskCounts]) -> TaskCounts:
     """Return the sum of counts; sessions of several Tasks run side by side, so the longest duration counts.

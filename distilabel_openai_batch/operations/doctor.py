@@ -42,6 +42,7 @@ EXTRAS = {
     "ray": "pipelines on Ray",
     "report": "`report`",
     "sandbox": "`serve`",
+    "telemetry": "traces and metrics by OpenTelemetry",
 }
 """Extras that a user may install, with their purpose."""
 

@@ -33,6 +33,7 @@ from distilabel_openai_batch.api.secrets import clean_headers, clean_key, split_
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.display.live import choose_display
 from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.display.telemetry import telemetry_factories
 from distilabel_openai_batch.engine.deadlines import NO_DEADLINE, Deadline, parse_deadline
 from distilabel_openai_batch.engine.observer import Observer, ObserverFactory, with_observers
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
@@ -259,7 +260,7 @@ class BatchClient(BatchFields):
     def _session_observer(self, scope: ScopeName) -> Observer:
         progress = _progress(self._logger, self._run, scope, self.price_book(scope.base_url))
         follow_session(FollowedSession(progress, scope, files.ledger_directory(self.ledger_dir)))
-        return with_observers(progress, self._observer_factories, scope, self._logger)
+        return with_observers(progress, (*self._observer_factories, *telemetry_factories()), scope, self._logger)
 
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
         return self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)

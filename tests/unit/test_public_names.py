@@ -30,6 +30,7 @@ PUBLIC_NAMES = [
     "OpenAIBatchEmbeddings",
     "OpenAIBatchError",
     "OpenAIBatchLLM",
+    "OpenTelemetryObserver",
     "QuotaError",
     "RequestsFailedError",
     "RunError",
@@ -61,7 +62,7 @@ def test_every_exception_is_an_openai_batch_error():
     assert all(issubclass(error, distilabel_openai_batch.OpenAIBatchError) for error in raised)
 
 
-PLUGIN_CLASSES = [name for name in PUBLIC_NAMES if name != "Observer" and not name.endswith("Error")]
+PLUGIN_CLASSES = [name for name in PUBLIC_NAMES if not name.endswith(("Error", "Observer"))]
 
 
 @pytest.mark.parametrize("name", PLUGIN_CLASSES)

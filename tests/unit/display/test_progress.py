@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import io
+import json
 import logging
 from datetime import datetime, timezone
 
@@ -16,6 +18,7 @@ from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display import progress as progress_module
 from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import run_costs as run_costs_module
 from distilabel_openai_batch.pricing.price_book import PriceBook
@@ -471,3 +474,42 @@ def test_counts_hold_the_numbers_of_the_run_so_far(progress, clock):
     assert counts.reasons == {"refusal": 1, "400 invalid_prompt": 1, "no code": 1}
     assert (counts.tokens_in, counts.tokens_out, counts.seconds) == (2_000, 20, 200.0)
     assert list(progress.batch_ids) == ["batch_1", "batch_0"]
+
+
+def test_each_line_of_the_log_names_its_event_with_facts_that_json_holds(progress, clock, caplog):
+    """The names are those of the observer's methods, and of the lines about the whole run."""
+    arguments = {
+        "batch": running(2),
+        "shard": shard(3),
+        "results": answers(2),
+        "failure": Failure("Odd.", 400, "invalid_prompt"),
+        "scope": ScopeName("other", "generate", ""),
+        "outcome": Failure("Odd.", 400),
+        "billed": Usage(10, 5),
+        "collected": Usage(4, 5),
+        "parameter": "max_tokens",
+        "batch_ids": ["batch_1"],
+        "seconds": 60.0,
+        "pause": 60.0,
+    }
+    texts = ("custom_id", "reason", "file_id", "model", "name", "batch_id")
+    names = [name for name in dir(Observer) if name.startswith("on_")]
+    for name in sorted(names, key=lambda name: name == "on_finished"):
+        parameters = list(inspect.signature(getattr(Observer, name)).parameters)[1:]
+        values = {each: arguments.get(each, "text" if each in texts else 3) for each in parameters}
+        getattr(progress, name)(**values)
+        clock.now += 400.0
+    records = caplog.records
+    assert len(records) > 25
+    assert {record.event for record in records} - {name[3:] for name in names} == {
+        *("progress", "failures", "synchronous"),
+    }
+    assert {record.scope for record in records} == {"my pipeline/generate"}
+    assert {record.funcName for record in records if record.event == "job_created"} == {"on_job_created"}
+    [created] = [record for record in records if record.event == "job_created"]
+    assert (created.batch_id, created.requests, created.bytes) == ("batch_1", 3, 2_500_000)
+    plain = vars(logging.makeLogRecord({}))
+    for record in records:
+        json.dumps({name: value for name, value in vars(record).items() if name not in plain})
+    [finished] = [record for record in records if record.event == "finished"]
+    assert (finished.jobs, finished.synchronous, finished.reasons) == (1, 1, {"400 invalid_prompt": 2})

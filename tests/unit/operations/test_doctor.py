@@ -40,19 +40,19 @@ def test_a_missing_package_is_a_problem(monkeypatch):
 
 
 def test_extras_are_those_of_the_project():
-    tables = (ROOT / "pyproject.toml").read_text().split("optional-dependencies]\n")[1]
-    assert set(doctor.EXTRAS) == set(re.findall(r"^(\w+) = ", tables, re.M)[:5])
+    table = (ROOT / "pyproject.toml").read_text().split("optional-dependencies]\n")[1].partition("\n[")[0]
+    assert set(doctor.EXTRAS) == set(re.findall(r"^(\w+) = ", table, re.M))
 
 
 def test_a_missing_extra_is_named_with_its_install_command_and_no_problem(monkeypatch):
-    packages = ("azure-identity", "genai-prices", "ray", "jinja2", "starlette")
-    extras = ("azure", "prices", "ray", "report", "sandbox")
+    packages = ("azure-identity", "genai-prices", "ray", "jinja2", "starlette", "opentelemetry-sdk")
+    extras = ("azure", "prices", "ray", "report", "sandbox", "telemetry")
     requirements = [f"{package}>=1; extra == '{extra}'" for package, extra in zip(packages, extras, strict=True)]
     monkeypatch.setattr(importlib.metadata, "requires", lambda package: requirements)
     monkeypatch.setattr(doctor, "is_installed", lambda package: package not in ("genai-prices", "ray"))
     finding = doctor.check_extras()
     assert finding.fix == ""
-    assert finding.text.startswith("azure, report, sandbox; not installed:\n")
+    assert finding.text.startswith("azure, report, sandbox, telemetry; not installed:\n")
     for extra in ("prices", "ray"):
         assert re.search(rf"    {extra}, for .*: pip install 'distilabel-openai-batch\[{extra}\]'", finding.text)
     monkeypatch.setattr(doctor, "is_installed", lambda package: False)
