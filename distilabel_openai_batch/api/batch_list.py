@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
-from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
+from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_list
 from distilabel_openai_batch.api.transport import PATH_UNKNOWN, Transport
 
 # Maximum of seconds by which the clocks of client and server may disagree when batches are searched by age.
@@ -45,14 +45,12 @@ class BatchList:
             RunError: the server refuses the call.
             TransientError: the call may succeed if it is repeated.
         """
-        cursor = {"after": after} if after else {}
 
         async def page() -> list[Batch]:
-            response = await self._transport.raw_client.batches.list(limit=100, extra_query=cursor)
-            content = json_object(response)
-            batches = content.get("data")
-            if not isinstance(batches, list):
-                raise UnexpectedReplyError("a list of batches", content)
+            response = await self._transport.adapter.list_page(self._transport.client, after)
+            batches = json_list(response)
+            if batches is None:
+                raise UnexpectedReplyError("a list of batches", response.content)
             return [replace(batch, is_listed=True) for batch in _read_batches(batches)]
 
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from typing import Any
 
 from distilabel_openai_batch import errors
@@ -228,7 +229,7 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
         completed=read_count(counts.get("completed")),
         failed=read_count(counts.get("failed")),
         total=read_count(counts.get("total")),
-        errors=tuple(_batch_errors(batch.get("errors"))),
+        errors=tuple(_batch_errors(batch.get("errors") or batch.get("error"))),
         metadata={name: value for name, value in metadata.items() if isinstance(value, str)}
         if isinstance(metadata, dict)
         else {},
@@ -239,13 +240,15 @@ def read_batch(batch: Mapping[str, Any]) -> Batch:
         cancelling_at=_seconds(batch.get("cancelling_at")),
         finished_at=next((seconds for name in _FINAL_TIMES if (seconds := _seconds(batch.get(name)))), None),
         usage=read_usage(batch.get("usage")),
-        model=_text(batch.get("model")) or "",
+        model=_text(batch.get("model") or batch.get("model_id")) or "",
         ended_as=next((status for name, status in _FINAL_TIMES.items() if _is_time(batch.get(name))), None),
     )
 
 
 def _batch_errors(reported: object) -> Iterator[BatchError]:
     data = reported.get("data") if isinstance(reported, dict) else reported
+    # Together reports one text: https://docs.together.ai/reference/batch-get
+    data = [{"message": data}] if isinstance(data, str) and data else data
     for error in data if isinstance(data, list) else []:
         if isinstance(error, dict):
             message, line = str(error.get("message") or "no message"), error.get("line")
@@ -272,6 +275,19 @@ _LATEST_SECONDS = 1e11
 
 
 def _seconds(value: object) -> float | None:
+    """Return a moment in seconds since the epoch, given as a number or in ISO 8601; `None` for any other value."""
+    if isinstance(value, str):
+        value = _read_iso_time(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value < _LATEST_SECONDS else None
+
+
+def _read_iso_time(text: str) -> float | None:
+    # Python 3.10 reads neither `Z` nor more than six digits of a fraction.
+    text = re.sub(r"(\.\d{6})\d+", r"\1", text.strip().replace("Z", "+00:00"))
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.timestamp() if moment.tzinfo else moment.replace(tzinfo=timezone.utc).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,9 +13,10 @@ import openai
 import orjson
 
 from distilabel_openai_batch import errors
+from distilabel_openai_batch.api.adapters import BatchOrder, find_adapter
 from distilabel_openai_batch.api.batch_list import BatchList
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
-from distilabel_openai_batch.api.creation import BatchOrder, Creation, CreationLimit, unclear_creation
+from distilabel_openai_batch.api.creation import Creation, CreationLimit, unclear_creation
 from distilabel_openai_batch.api.extra_fields import NO_EXTRA_FIELDS, ExtraFields
 from distilabel_openai_batch.api.files import FilesAPI
 from distilabel_openai_batch.api.lasting_failures import LastingFailureError
@@ -39,6 +41,9 @@ BATCH_VISIBLE_SECONDS = 120.0
 A server of several replicas knows a new batch on some of them (anthropic-sdk-python issue 1432).
 """
 
+# Version in front of an endpoint's path: the base URL contains the version already.
+_VERSION = re.compile(r"^/v\d+(?=/)")
+
 _FILE_ID_PAUSES = Patience(first=1.0, longest=30.0)
 
 
@@ -55,9 +60,11 @@ class BatchAPI:
         logger: the logger of failed attempts and of features that the server lacks.
         retention: the expiry of files.
         extra_fields: extra fields of uploads and creations.
+        batch_api: the name of the adapter for the server's shape of the API; `None` for the adapter of the host.
 
     Attributes:
         files: the server's files.
+        input_line: returns a request's line of an input file.
     """
 
     def __init__(
@@ -67,8 +74,11 @@ class BatchAPI:
         logger: logging.Logger,
         retention: Retention = DEFAULT_RETENTION,
         extra_fields: ExtraFields = NO_EXTRA_FIELDS,
+        batch_api: str | None = None,
     ) -> None:
-        self._transport = Transport(client, patience, logger, extra_fields.secrets)
+        adapter = find_adapter(str(client.base_url), batch_api)
+        self._transport = Transport(client, patience, logger, extra_fields.secrets, adapter)
+        self.input_line = adapter.input_line
         self._list = BatchList(self._transport)
         self._creation_limit = CreationLimit()
         self._logger = logger
@@ -312,7 +322,7 @@ class BatchAPI:
             NoSuchEndpointError: the server answers such requests in batches only.
             RunError: the server rejects the key, or could not be reached.
         """
-        path = endpoint.removeprefix("/v1")
+        path = _VERSION.sub("", endpoint)
         transport, attempts = self._transport, 0
 
         async def attempt() -> Outcome:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import anyio
 
 from distilabel_openai_batch import errors
+from distilabel_openai_batch.api.adapters import BatchOrder
 from distilabel_openai_batch.api.batch_list import BatchList
-from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
+from distilabel_openai_batch.api.batches import Batch, read_batch
 from distilabel_openai_batch.api.files import FilesAPI, InputFileGoneError, is_input_file_refused
 from distilabel_openai_batch.api.replies import json_object
-from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import TransientError, Transport
 
 CREATION_SECONDS = 60.0
@@ -28,29 +25,6 @@ _FILE_REFUSALS = 12
 
 # https://platform.openai.com/docs/guides/batch#rate-limits
 _CREATIONS_PER_HOUR = 2_000
-
-
-@dataclass(frozen=True, slots=True)
-class BatchOrder:
-    """The parameters of one batch.
-
-    Attributes:
-        input_file_id: the id that `FilesAPI.upload` returned.
-        endpoint: the path of all its requests (`"/v1/chat/completions"`).
-        completion_window: the API's parameter (`"24h"`).
-        key: a text that no other batch has. The metadata hold it, so that a batch whose reply was lost is found.
-        metadata: further metadata.
-        retention: the expiry of the result files.
-        extra_fields: further parameters, by name.
-    """
-
-    input_file_id: str
-    endpoint: str
-    completion_window: str
-    key: str
-    metadata: Mapping[str, str]
-    retention: Retention = DEFAULT_RETENTION
-    extra_fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 class CreationLimit:
@@ -188,12 +162,5 @@ class Creation:
         return None
 
     async def _create(self) -> Batch:
-        order = self._order
-        response = await self._transport.raw_client.batches.create(
-            input_file_id=order.input_file_id,
-            endpoint=order.endpoint,  # type: ignore[arg-type]
-            completion_window=order.completion_window,  # type: ignore[arg-type]
-            metadata={KEY_METADATA: order.key, **order.metadata},
-            extra_body={**order.extra_fields, **order.retention.creation_parameters()},
-        )
-        return read_batch(json_object(response))
+        response = await self._transport.adapter.create(self._transport.client, self._order)
+        return read_batch(json_object(response, wrapper="job"))

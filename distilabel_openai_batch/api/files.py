@@ -17,7 +17,7 @@ import openai
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.redirects import RedirectRefusedError, open_storage
-from distilabel_openai_batch.api.replies import UnexpectedReplyError, is_id, json_object
+from distilabel_openai_batch.api.replies import UnexpectedReplyError, is_id, json_list, json_object
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.size_limits import FILE_CONTENT, SizeLimit
 from distilabel_openai_batch.api.transport import TransientError, Transport
@@ -193,9 +193,7 @@ class FilesAPI:
             nonlocal attempts
             attempts += 1
             with path.open("rb") as file:
-                response = await self._transport.raw_client.files.create(
-                    file=(name, file), purpose="batch", extra_body=self._extra_body
-                )
+                response = await self._transport.adapter.upload(self._transport.client, file, name, self._extra_body)
             created = json_object(response)
             file_id = created.get("id")
             if not is_id(file_id):
@@ -262,9 +260,9 @@ class FilesAPI:
         """
 
         async def page() -> list[dict[str, Any]]:
-            response = await self._transport.raw_client.files.list(purpose="batch", extra_query={"limit": 1_000})
-            files = json_object(response).get("data")
-            return [file for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+            purpose = self._transport.adapter.purpose
+            response = await self._transport.raw_client.files.list(purpose=purpose, extra_query={"limit": 1_000})
+            return [file for file in json_list(response) or [] if isinstance(file, dict)]
 
         try:
             files = await self._transport.call(page)
@@ -296,8 +294,10 @@ class FilesAPI:
         """
 
         async def attempt() -> None:
-            response = await self._transport.raw_client.files.list(purpose="batch", extra_query={"limit": 1})
-            json_object(response)
+            purpose = self._transport.adapter.purpose
+            response = await self._transport.raw_client.files.list(purpose=purpose, extra_query={"limit": 1})
+            if json_list(response) is None:
+                raise UnexpectedReplyError("a list of files", response.content)
 
         await self._transport.retry("list the files", attempt)
 

@@ -56,10 +56,15 @@ def _encode(reply: object) -> bytes:
         return repr(type(reply)).encode()
 
 
-def json_object(response: Any) -> dict[str, Any]:
+def json_object(response: Any, wrapper: str = "data") -> dict[str, Any]:
     """Return the JSON object in a raw response of the SDK, without the envelope that some servers put around it.
 
-    SiliconFlow answers `{"code": 20000, "data": {…}}`: https://docs.siliconflow.cn/api-reference/batch/upload-file
+    SiliconFlow answers `{"code": 20000, "data": {…}}`: https://docs.siliconflow.cn/api-reference/batch/upload-file.
+    Together answers a creation with `{"job": {…}}`: https://docs.together.ai/reference/batch-create
+
+    Args:
+        response: the response.
+        wrapper: the name of the object in an envelope, beside `data`.
 
     Raises:
         UnexpectedReplyError: the response is no JSON object; it may be a proxy's page with status 200.
@@ -70,7 +75,22 @@ def json_object(response: Any) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict):
         raise UnexpectedReplyError("of this API", response.content)
-    data = content.get("data")
-    if isinstance(data, dict) and "id" not in content and ("id" in data or "data" in data):
-        return data
+    for name in ("data", wrapper):
+        data = content.get(name)
+        if isinstance(data, dict) and "id" not in content and ("id" in data or "data" in data):
+            return data
     return content
+
+
+def json_list(response: Any) -> list[Any] | None:
+    """Return the list in a raw response of the SDK: a bare array, or `data` of an object; `None` for no list.
+
+    Together answers with a bare array: https://docs.together.ai/reference/batch-list
+    """
+    try:
+        content = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(content, dict):
+        content = json_object(response).get("data")
+    return content if isinstance(content, list) else None

@@ -22,6 +22,7 @@ import openai
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from distilabel_openai_batch import errors
+from distilabel_openai_batch.api.adapters import OpenAIAdapter, find_adapter
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.azure_tokens import PLACEHOLDER_KEY, TokenAuth, TokenProvider
 from distilabel_openai_batch.api.custom_headers import add_environment_headers, merge_headers
@@ -200,16 +201,24 @@ class Transport:
         patience: pauses and number of the attempts.
         logger: the logger of failed attempts.
         secrets: secrets besides those of the client, which no message shows.
+        adapter: makes the calls that differ between servers; `None` for the adapter of the host.
 
     Attributes:
+        adapter: makes the calls that differ between servers.
         client: the SDK's client without retries.
         raw_client: the same client; it returns responses unparsed, because the SDK's objects of a hundred batches cost
             milliseconds per poll.
     """
 
     def __init__(
-        self, client: openai.AsyncOpenAI, patience: Patience, logger: logging.Logger, secrets: Iterable[str] = ()
+        self,
+        client: openai.AsyncOpenAI,
+        patience: Patience,
+        logger: logging.Logger,
+        secrets: Iterable[str] = (),
+        adapter: OpenAIAdapter | None = None,
     ) -> None:
+        self.adapter = adapter or find_adapter(str(client.base_url))
         self.client = client.with_options(max_retries=0)
         self.raw_client = self.client.with_raw_response
         self.patience = patience
@@ -448,11 +457,11 @@ def _duration(seconds: float) -> str:
 
 def _is_collection(method: str, path: str) -> bool:
     """Return whether a call names no particular file or batch, so that a 404 means that the path is unknown."""
-    return method == "POST" and path.endswith(("/files", "/batches"))
+    return _is_upload(method, path) or (method == "POST" and path.endswith("/batches"))
 
 
 def _is_upload(method: str, path: str) -> bool:
-    return method == "POST" and path.endswith("/files")
+    return method == "POST" and path.endswith(("/files", "/files/upload"))
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -293,7 +293,7 @@ class JobRunner:
         with scratch_file(self._directory) as path:
             with path.open("wb") as file:
                 for request in shard.requests:
-                    file.write(request.line())
+                    file.write(self._api.input_line(request))
             return await self._api.files.upload(path, _input_file_name(job.key))
 
     async def _create(self, run: _Run, shard: Shard) -> JobEnding | None:

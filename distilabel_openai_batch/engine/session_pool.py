@@ -89,6 +89,10 @@ def _client(settings: SessionSettings) -> openai.AsyncOpenAI:
     )
 
 
+def _batch_api(client: openai.AsyncOpenAI, settings: SessionSettings, logger: logging.Logger) -> BatchAPI:
+    return BatchAPI(client, settings.patience, logger, settings.retention, settings.extra_fields, settings.batch_api)
+
+
 @asynccontextmanager
 async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | None = None) -> AsyncIterator[Session]:
     """Open a session; its `memory` is that of a run, by default that of the process."""
@@ -113,7 +117,7 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
                 settings=settings,
                 host=host,
                 scope=ledger.scope,
-                api=BatchAPI(client, settings.patience, host.logger, settings.retention, settings.extra_fields),
+                api=_batch_api(client, settings, host.logger),
                 ledger=ledger,
                 observer=observer,
                 memory=process_memory if settings.run or memory is None else memory,

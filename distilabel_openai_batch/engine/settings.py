@@ -155,6 +155,8 @@ class SessionSettings:
         retention: the expiry of files on the server.
         extra_fields: extra fields of uploads and creations.
         on_truncated: the treatment of answers that the limit of tokens cut; `None` for endpoints without text.
+        batch_api: the shape of the server's API, the name of an adapter; `None` for the shape of the host.
+        endpoint_path: the server's paths of endpoints by OpenAI's paths, or one path for all endpoints.
         prices: the user's prices as a text, which each job records; `None` for list prices.
     """
 
@@ -184,8 +186,13 @@ class SessionSettings:
     prices: str | None = None
     reuse_from: str | None = None
 
+    batch_api: str | None = None
+    endpoint_path: Mapping[str, str] | str | None = None
+
     def endpoint(self, path: str) -> str:
         """Return the server's path of an OpenAI endpoint; Azure's paths have no version in front."""
+        if self.endpoint_path:
+            return self.endpoint_path if isinstance(self.endpoint_path, str) else self.endpoint_path.get(path, path)
         return path.removeprefix("/v1") if self.azure_api_version else path
 
     @property

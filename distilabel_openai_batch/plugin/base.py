@@ -209,6 +209,8 @@ class BatchClient(BatchFields):
             retention=Retention(self.input_expires_after, self.output_expires_after),
             extra_fields=ExtraFields(self.upload_extra or {}, self.batch_extra or {}),
             prices=self._own_prices().text,
+            batch_api=self.batch_api,
+            endpoint_path=self.endpoint_path,
         )
 
     def price_book(self, base_url: str) -> PriceBook:

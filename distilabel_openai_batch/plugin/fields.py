@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.base_clients.openai import OpenAIBaseClient
@@ -141,6 +141,21 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " proxy, or Portkey's `portkey_options`."
         ),
     )
+    batch_api: RuntimeParameter[Literal["openai", "together"]] | None = Field(
+        default=None,
+        description=(
+            "Shape of the server's Batch API: `openai`, or `together` for a server or gateway with Together's uploads"
+            " and creations. `None`: the shape of the host."
+        ),
+    )
+    endpoint_path: RuntimeParameter[str | dict[str, str]] | None = Field(
+        default=None,
+        description=(
+            "Path that the requests name in input files, for servers with other paths than OpenAI's: for example"
+            " `/v4/chat/completions`. A dictionary gives a path to each of OpenAI's paths"
+            ' (`{"/v1/embeddings": "/v4/embeddings"}`). The path is part of a request\'s identity.'
+        ),
+    )
     deadline: RuntimeParameter[PositiveFloat | str] | None = Field(
         default=None,
         description=(
@@ -225,6 +240,15 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
     def _read_deadline(cls, value: object) -> object:
         """Refuse a deadline that cannot be read, and store a date-time as a text, which YAML and JSON can hold."""
         return clean_deadline(value)
+
+    @field_validator("endpoint_path")
+    @classmethod
+    def _check_path(cls, value: dict[str, str] | str | None) -> dict[str, str] | str | None:
+        """Refuse paths that are no paths, such as a whole address."""
+        for path in [value] if isinstance(value, str) else (value or {}).values():
+            if not path.startswith("/"):
+                raise ValueError(f"the path {path!r} does not begin with a slash, as `/v4/chat/completions` does")
+        return value
 
     @field_validator("prices")
     @classmethod

@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from .dialect import Dialect
 from .errors import ApiError
 from .faults import AnyFault
 from .files import StoredFile
@@ -104,8 +105,12 @@ class SandboxHandlers:
         self.organization.check_headers(request.headers)
         return self.organization.authenticate(request.headers.get("authorization"))
 
+    @property
+    def _dialect(self) -> Dialect:
+        return self.organization.state.settings.dialect
+
     def _reply(self, content: dict[str, Any]) -> Response:
-        return _json(self.organization.state.settings.dialect.reply(content))
+        return _json(self._dialect.reply(content))
 
     # /v1/files
 
@@ -122,7 +127,7 @@ class SandboxHandlers:
                 self.organization.add_file,
                 upload.file,
                 "" if upload.filename is None else upload.filename,
-                purpose if isinstance(purpose, str) else None,
+                self._dialect.openai_purpose(purpose if isinstance(purpose, str) else None, "file_name" in form),
                 _expires_after(form),
                 owner,
                 _extra_fields(form),
@@ -135,7 +140,8 @@ class SandboxHandlers:
 
     async def list_files(self, request: Request) -> Response:
         """List files, newest first unless the query says `order=asc`."""
-        files = self.organization.list_files(self._authenticate(request), request.query_params.get("purpose"))
+        purpose = self._dialect.openai_purpose(request.query_params.get("purpose"))
+        files = self.organization.list_files(self._authenticate(request), purpose)
         if request.query_params.get("order") == "asc":
             files.reverse()
         after = request.query_params.get("after")
@@ -166,15 +172,18 @@ class SandboxHandlers:
     async def create_batch(self, request: Request) -> Response:
         """Create a batch."""
         owner = self._authenticate(request)
-        return self._reply(self.organization.create_batch(await _body(request), owner))
+        batch = self.organization.create_batch(await _body(request), owner)
+        return self._reply(self._dialect.created_batch(batch))
 
     async def list_batches(self, request: Request) -> Response:
         """List batches, newest first."""
         owner = self._authenticate(request)
-        dialect = self.organization.state.settings.dialect
+        dialect = self._dialect
         if not dialect.lists:
             raise ApiError(405, "Method Not Allowed")
         limit = _limit(request, default=20, maximum=100)
+        if dialect.together:
+            return _json(self.organization.list_batches(owner, None, 10_000)[0])
         batches, has_more = self.organization.list_batches(owner, request.query_params.get("after"), limit)
         return self._reply(_page([dialect.listed_batch(batch) for batch in batches], has_more))
 

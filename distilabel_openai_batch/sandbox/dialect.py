@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 import secrets
 import uuid
+from datetime import datetime, timezone
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope
+
+from .errors import ApiError
 
 # OpenAI's error codes of validation, and Azure's codes for the same problems.
 # https://learn.microsoft.com/azure/ai-services/openai/how-to/batch#error-codes
@@ -26,6 +29,10 @@ _AZURE_CODES = {
 _DEPLOYMENT = re.compile(r"^/deployments/[^/]+(?=/(chat/completions|completions|embeddings)$)")
 # A token is a JSON Web Token.
 _TOKEN_OF_ENTRA_ID = b"Bearer eyJ"
+# Together's path of uploads, and the path that it answers with an upload to a storage.
+_TOGETHER_UPLOADS = {"/v1/files/upload": "/v1/files", "/v1/files": "/nowhere"}
+# https://docs.together.ai/docs/inference/batch/manage: Together has six statuses.
+_TOGETHER_STATUSES = {"finalizing": "in_progress", "cancelling": "in_progress"}
 _FILE_IDS = ("output_file_id", "error_file_id")
 # Fields that compatible servers leave out, besides most timestamps.
 _OPTIONAL_FIELDS = ("usage", "model", "errors")
@@ -43,6 +50,12 @@ class Dialect(BaseModel):
     )
     azure_versioned: bool = Field(
         default=False, description="With `azure`: expect paths under `/openai/v1`, and endpoints with `/v1`."
+    )
+    together: bool = Field(
+        default=False,
+        description="Speak Together's API: uploads to `/files/upload` with the purpose `batch-api` and a `file_name`, "
+        'lines of `custom_id` and `body` alone, creations answered with `{"job": batch}`, a list that is a bare array, '
+        "and batches with statuses in capitals, times in ISO 8601, and neither metadata nor counts.",
     )
     expires: bool = Field(default=True, description="End a batch when its completion window closes.")
     token_limit_at_once: bool = Field(
@@ -79,6 +92,9 @@ class Dialect(BaseModel):
         description="Time of the first `request_counts`: `early` at the creation, `late` at the end, or `never`.",
     )
     bare: bool = Field(default=False, description="Show only the fields that every compatible server shows.")
+    endpoint_version: str = Field(
+        default="/v1", description="Version in front of the endpoints that requests and creations name."
+    )
     null_endpoint: bool = Field(default=False, description="Show no endpoint on a batch.")
     input_files: bool = Field(default=True, description="Show the input file of a batch.")
     metadata: bool = Field(default=True, description="Keep the metadata of a batch.")
@@ -106,6 +122,8 @@ class Dialect(BaseModel):
         path = scope.get("path", "")
         if not self.ranges and scope["type"] == "http":
             scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
+        if self.together and scope["type"] == "http" and scope["method"] == "POST":
+            return {**scope, "path": _TOGETHER_UPLOADS.get(path, path)}
         if not self.azure or scope["type"] != "http" or path.startswith("/sandbox"):
             return scope
         # https://learn.microsoft.com/azure/foundry/openai/latest: below `/openai/v1` no `api-version` is required.
@@ -123,8 +141,31 @@ class Dialect(BaseModel):
         ]
         return {**scope, "path": openai_path, "headers": headers}
 
+    def openai_purpose(self, purpose: str | None, has_file_name: bool = True) -> str | None:
+        """Return OpenAI's name of the purpose of a file.
+
+        Args:
+            purpose: the purpose in a call; `None` for none.
+            has_file_name: whether an upload has the field `file_name`.
+
+        Raises:
+            ApiError: 400, if the server would refuse the upload.
+        """
+        if not self.together:
+            return purpose
+        if not has_file_name or purpose == "batch":
+            raise ApiError(400, "Missing required fields: purpose, file_name, file.", param="purpose")
+        return "batch" if purpose == "batch-api" else purpose
+
+    def created_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the reply to a creation, given the batch object."""
+        return {"job": batch, "warning": ""} if self.together else batch
+
     def openai_endpoint(self, endpoint: Any) -> Any:
         """Return OpenAI's name of an endpoint; an endpoint that the server does not offer gives an unknown name."""
+        if self.endpoint_version != "/v1" and isinstance(endpoint, str):
+            is_known = endpoint.startswith(f"{self.endpoint_version}/")
+            return f"/v1{endpoint.removeprefix(self.endpoint_version)}" if is_known else f"unknown {endpoint}"
         has_no_version = self.azure and not self.azure_versioned
         return f"/v1{endpoint}" if has_no_version and isinstance(endpoint, str) else endpoint
 
@@ -139,6 +180,10 @@ class Dialect(BaseModel):
             file: file object as OpenAI shows the file.
             age: seconds since the file was stored.
         """
+        if self.together:
+            fields = {name: file[name] for name in ("id", "object", "bytes", "created_at", "filename")}
+            purpose = "batch-api" if file["purpose"] == "batch" else file["purpose"]
+            return fields | {"purpose": purpose, "file_type": "jsonl", "line_count": 0, "processed": True}
         status = "pending" if age < self.pending_seconds else self.file_status
         if status is None:
             return {name: value for name, value in file.items() if name not in ("status", "status_details")}
@@ -146,6 +191,8 @@ class Dialect(BaseModel):
 
     def batch_object(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Translate a batch object."""
+        if self.together:
+            return _together_batch(batch)
         shown = dict(batch)
         if shown["status"] == "validating":
             shown["status"] = self.first_status
@@ -197,6 +244,32 @@ class Dialect(BaseModel):
         return line
 
 
+def _together_batch(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch object of Together; see https://docs.together.ai/reference/batch-get for its fields."""
+    counts = batch["request_counts"]
+    done = counts["completed"] + counts["failed"]
+    errors = batch["errors"]["data"] if batch["errors"] else []
+    return {
+        "id": batch["id"],
+        "user_id": "user_sandbox",
+        "input_file_id": batch["input_file_id"],
+        "status": _TOGETHER_STATUSES.get(batch["status"], batch["status"]).upper(),
+        "job_deadline": _iso_time(batch["expires_at"]),
+        "created_at": _iso_time(batch["created_at"]),
+        "endpoint": batch["endpoint"],
+        "progress": 100 * done // counts["total"] if counts["total"] else 0,
+        "model_id": batch["model"],
+        "output_file_id": batch["output_file_id"],
+        "error_file_id": batch["error_file_id"],
+        "error": "; ".join(error["message"] for error in errors),
+        "completed_at": _iso_time(batch["completed_at"]),
+    }
+
+
+def _iso_time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def drop_optional_fields(batch: dict[str, Any]) -> dict[str, Any]:
     """Return a batch object with only the fields that every compatible server shows."""
     return {
@@ -241,7 +314,8 @@ DIALECTS = {
     ),
     # Observed on release 0.7.3.
     "llama-stack": Dialect(file_status=None, bare=True, both_files=True, string_bodies=True, failures="typed"),
-    # https://docs.together.ai/docs/batch-inference
-    "together": Dialect(upper_case_statuses=True, counts="never"),
+    "together": Dialect(together=True, metadata=False),
+    # https://docs.bigmodel.cn/cn/guide/tools/batch
+    "zhipu": Dialect(endpoint_version="/v4"),
 }
 """Dialects by the name of the server."""

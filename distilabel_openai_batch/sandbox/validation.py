@@ -161,6 +161,8 @@ class _LineChecker:
         return problem
 
     def _check_request(self, request: dict[str, Any], number: int) -> Problem | None:
+        if self._settings.dialect.together:
+            request = {**request, "method": "POST", "url": self._endpoint}
         for name in ("custom_id", "method", "url", "body"):
             if request.get(name) is None:
                 return Problem("missing_required_parameter", f"Missing required parameter: '{name}'.", name, number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 import pytest
-from distilabel.models.llms import OpenAILLM
+from distilabel.models.llms import OpenAILLM, TogetherLLM
 
 from distilabel_openai_batch import OpenAIBatchLLM, RequestsFailedError, RunError
 from distilabel_openai_batch.sandbox import BatchFault, Dialect, Fault, RequestFailure, Settings
@@ -49,7 +49,12 @@ pytestmark = pytest.mark.usefixtures("quick_retries")
 def generate(dialect: Dialect, **fields):
     """Generate in a run of its own, with the dialect's completion window."""
     window = dialect.completion_windows[0]
-    llm = OpenAIBatchLLM(model="gpt-4o-mini", completion_window=window, **{"min_poll_interval": 0.02, **fields})
+    shape = {"batch_api": "together"} if dialect.together else {}
+    if dialect.endpoint_version != "/v1":
+        shape = {"endpoint_path": f"{dialect.endpoint_version}/chat/completions"}
+    llm = OpenAIBatchLLM(
+        model="gpt-4o-mini", completion_window=window, **{"min_poll_interval": 0.02, **shape, **fields}
+    )
     return [output["generations"] for output in load_as_new_process(llm).generate(PROMPTS)]
 
 
@@ -107,6 +112,35 @@ def test_partial_results_of_an_expired_batch_are_kept_in_a_dialect(sandbox, name
 
     assert generate(dialect) == expected_generations()
     assert sorted(sandbox.books().billed.values()) == [1] * 11
+
+
+def test_the_outputs_at_together_are_those_of_distilabel_s_togetherllm(sandbox):
+    sandbox.reset(Settings(dialect="together"))
+    llm = TogetherLLM(model="gpt-4o-mini", base_url=sandbox.base_url, api_key="any")
+    llm.load()
+    expected = llm.generate(PROMPTS)
+
+    batch_llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, batch_api="together")
+    assert load_as_new_process(batch_llm).generate(PROMPTS) == expected
+    assert not sandbox.books().batches[0]["metadata"]
+
+
+@pytest.mark.parametrize("sync_below", [0, 100])
+def test_requests_may_name_another_path(sandbox, sync_below):
+    """A mapping gives a path to each endpoint; synchronous requests go to the address of the server as before."""
+    sandbox.reset(Settings(dialect="zhipu"))
+    paths = {"/v1/chat/completions": "/v4/chat/completions", "/v1/completions": "/v4/completions"}
+    llm = load_as_new_process(
+        OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02, sync_below=sync_below, endpoint_path=paths)
+    )
+    assert all(output["generations"][0] for output in llm.generate(PROMPTS[:2]))
+    assert len(sandbox.books().batches) == (not sync_below)
+
+
+def test_another_path_is_refused_with_the_server_s_message(sandbox):
+    sandbox.reset(Settings(dialect="zhipu"))
+    with pytest.raises(RunError, match="Invalid value: 'unknown /v1/chat/completions'"):
+        load_as_new_process(OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.02)).generate(PROMPTS)
 
 
 def test_results_without_custom_ids_are_not_bought_again(sandbox):

@@ -56,10 +56,11 @@ async def connect(
     retention: Retention = DEFAULT_RETENTION,
     extra_fields: ExtraFields = NO_EXTRA_FIELDS,
     headers: Mapping[str, str] | None = None,
+    batch_api: str | None = None,
 ) -> AsyncIterator[BatchAPI]:
     """Open a `BatchAPI` whose SDK client would itself retry five times."""
     async with sdk_client(base_url, API_KEY, timeout=600.0, headers=headers).with_options(max_retries=5) as client:
-        yield BatchAPI(client, patience or Patience(), LOGGER, retention, extra_fields)
+        yield BatchAPI(client, patience or Patience(), LOGGER, retention, extra_fields, batch_api)
 
 
 def batch(batch_id: str = "batch_1", status: str = "validating", **fields: object) -> dict[str, object]:

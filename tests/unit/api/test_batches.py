@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distilabel_openai_batch.api.batches import Batch, BatchError, EndDetector, read_batch
+from distilabel_openai_batch.api.usage import Usage
 
 CHAT = "/v1/chat/completions"
 
@@ -25,6 +26,7 @@ BATCHES = {
             "created_at": 1_700_000_000,
             "expires_at": 1_700_086_400,
             "usage": {"input_tokens": 1},
+            "model": "gpt-6-luna-2026-09-22",
         },
         Batch(
             "b",
@@ -40,6 +42,8 @@ BATCHES = {
             {"key": "value"},
             1_700_000_000,
             1_700_086_400,
+            usage=Usage(1, 0),
+            model="gpt-6-luna-2026-09-22",
         ),
     ),
     "empty file ids (Azure)": (
@@ -87,7 +91,10 @@ BATCHES = {
         {"id": "b", "status": "failed", "errors": [{"message": "Wrong."}]},
         Batch("b", "failed", errors=(BatchError("Wrong."),)),
     ),
-    "errors as text": ({"id": "b", "status": "failed", "errors": "what?"}, Batch("b", "failed")),
+    "errors as text": (
+        {"id": "b", "status": "failed", "errors": "what?"},
+        Batch("b", "failed", errors=(BatchError("what?"),)),
+    ),
     "errors without data": ({"id": "b", "status": "failed", "errors": {"data": None}}, Batch("b", "failed")),
 }
 
@@ -234,3 +241,19 @@ def test_the_time_of_the_final_status_is_the_end(name):
     batch = read_batch(fields | times)
     assert batch.finished_at == 30
     assert (batch.in_progress_at, batch.finalizing_at, batch.cancelling_at) == (10, 20, 25)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("2024-01-15T14:30:00Z", 1_705_329_000.0),
+        ("2024-01-15T15:30:00+01:00", 1_705_329_000.0),
+        ("2024-01-15T14:30:00.123456789Z", 1_705_329_000.123456),
+        ("2024-01-15 14:30:00", 1_705_329_000.0),
+        ("0001-01-01T00:00:00Z", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_moments_may_be_texts(value, seconds):
+    assert read_batch({"id": "b", "status": "completed", "created_at": value}).created_at == seconds

@@ -42,6 +42,11 @@ class FakeBatchAPI:
         self.uploaded: list[bytes] = []
         self.batches: dict[str, str] = {}
 
+    @staticmethod
+    def input_line(request: Request) -> bytes:
+        """Return a request's line of an input file."""
+        return request.line()
+
     @property
     def files(self) -> FakeBatchAPI:
         """Return this object, which has the methods of `FilesAPI` too."""
