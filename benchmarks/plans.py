@@ -42,7 +42,8 @@ class Plan:
         growth_rows: numbers of rows of the pipelines whose growth is measured, in ascending order.
         copied_rows: rows of the pipeline that is compared with a step that copies.
         job_seconds: seconds that a job is in progress while rows are streamed.
-        synchronous: number of synchronous calls; their time is scaled to the other sizes.
+        synchronous: number of synchronous calls; their time is scaled to the other sizes. Also the rows of the pipeline
+            with the synchronous LLM.
         scale: number of simulated requests.
         limits: limit of enqueued prompt tokens in each simulation.
         repetitions: repetitions of short runs, of which the median is reported.

@@ -115,7 +115,7 @@ _MAX_SHARE_OF_COPY = 0.5
 
 
 def measure_growth(runs: Runs) -> Figure:
-    """Measure pipelines of several sizes, and compare one Task with a step that copies."""
+    """Measure pipelines of several sizes, and compare one Task with a step that copies and with the synchronous LLM."""
     plan = runs.plan
     grown = {
         label: {
@@ -126,6 +126,8 @@ def measure_growth(runs: Runs) -> Figure:
     }
     [copy] = runs.run("none", plan.copied_rows, module="pipeline", options={"kind": "none"})
     grown[NAMES["none"]] = {plan.copied_rows: copy}
+    [sample] = runs.run("synchronous", plan.synchronous, module="pipeline", options={"kind": "synchronous"})
+    grown[NAMES["synchronous"]] = {plan.synchronous: sample}
     rows = [
         _growth_row(label, count, run, by_rows) for label, by_rows in grown.items() for count, run in by_rows.items()
     ]

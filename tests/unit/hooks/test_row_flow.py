@@ -29,6 +29,7 @@ class Steps:
         pipeline._batch_manager = _BatchManager.from_dag(pipeline.dag)
         pipeline._use_fs_to_pass_data = False
         pipeline._load_groups = []
+        pipeline._stages_last_batch = [[]]
         pipeline._cache_dir = tmp_path
         pipeline._is_step_running = lambda name: True
         pipeline._send_to_step = lambda name, message: self.sent[name].append(message)
@@ -66,17 +67,17 @@ def steps(tmp_path, monkeypatch):
     """Return a function that makes `Steps` of a list of Tasks in a row behind a generator."""
     monkeypatch.setattr(_BatchManager, "write_batch_data", lambda *arguments: None)
 
-    def build(*kinds, **fields):
+    def build(*kinds, size=SIZE, **fields):
         with Pipeline(name="flow", cache_dir=tmp_path) as pipeline:
-            last = LoadDataFromDicts(name="load", data=[{"instruction": "Say it."}], batch_size=SIZE)
+            last = LoadDataFromDicts(name="load", data=[{"instruction": "Say it."}], batch_size=size)
             for name, kind in kinds:
                 if kind == "keep":
-                    last = last >> KeepColumns(name=name, columns=["instruction"], input_batch_size=SIZE)
+                    last = last >> KeepColumns(name=name, columns=["instruction"], input_batch_size=size)
                     continue
                 llm = {"ours": OpenAIBatchLLM, "other": OpenAILLM}[kind](model="gpt-4o-mini", api_key="sk-unused")
                 for field, value in fields.items() if kind == "ours" else ():
                     setattr(llm, field, value)
-                last = last >> TextGeneration(name=name, llm=llm, input_batch_size=SIZE)
+                last = last >> TextGeneration(name=name, llm=llm, input_batch_size=size)
         pipeline.dag.G.nodes["load"]["step"].data = []
         pipeline._write_buffer = type("Buffer", (), {"add_batch": lambda *arguments: None})()
         return Steps(pipeline, tmp_path)
@@ -184,6 +185,25 @@ def test_a_generator_pauses_while_a_task_has_enough_rows(steps, jobs):
 
     steps.returns("task")
     assert steps.batches("load") == [returned]
+
+
+def test_rows_in_progress_of_a_hundred_thousand_stay_under_their_bound(steps):
+    """Each of two Tasks in a row has at most the rows of its four jobs; the other rows are not loaded yet."""
+    size, rows = 250, 100_000
+    steps = steps(("one", "ours"), ("two", "ours"), size=size, max_requests_per_job=4 * size, max_jobs=4)
+    steps.start()
+    loaded, most = 0, 0
+    while loaded < rows or steps.batches("one") or steps.batches("two"):
+        while steps.batches("load"):
+            loaded += size
+            steps.returns("load", last=loaded == rows, rows=size)
+        most = max(most, len(steps.batches("one")), len(steps.batches("two")))
+        # The first job of each Task ends.
+        for name in ("two", "one"):
+            for _ in range(min(4, len(steps.batches(name)))):
+                steps.returns(name, rows=size)
+    assert loaded == rows
+    assert most == 4 * 4
 
 
 def test_a_step_that_got_no_rows_in_its_last_batch_ends(steps):
