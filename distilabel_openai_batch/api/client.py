@@ -1,16 +1,14 @@
-"""The Batch API of one server: create, find, poll and cancel batches, and send synchronous requests."""
+"""The Batch API of one server: create, find, poll and cancel batches."""
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 
 import anyio
 import openai
-import orjson
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.adapters import BatchOrder, find_adapter
@@ -20,10 +18,9 @@ from distilabel_openai_batch.api.creation import Creation, CreationLimit, unclea
 from distilabel_openai_batch.api.extra_fields import NO_EXTRA_FIELDS, ExtraFields
 from distilabel_openai_batch.api.files import FilesAPI
 from distilabel_openai_batch.api.lasting_failures import LastingFailureError
-from distilabel_openai_batch.api.outcomes import Failure, Outcome, read_answer
-from distilabel_openai_batch.api.replies import UnexpectedReplyError, json_object
-from distilabel_openai_batch.api.responses import names_responses
+from distilabel_openai_batch.api.replies import json_object
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
+from distilabel_openai_batch.api.sync_api import SyncAPI
 from distilabel_openai_batch.api.transport import Patience, TransientError, Transport, error_code
 
 # OpenAI deletes a batch's files after thirty days. https://platform.openai.com/docs/guides/batch
@@ -41,14 +38,7 @@ BATCH_VISIBLE_SECONDS = 120.0
 A server of several replicas knows a new batch on some of them (anthropic-sdk-python issue 1432).
 """
 
-# Version in front of an endpoint's path: the base URL contains the version already.
-_VERSION = re.compile(r"^/v\d+(?=/)")
-
 _FILE_ID_PAUSES = Patience(first=1.0, longest=30.0)
-
-
-class NoSuchEndpointError(Exception):
-    """The server has no such synchronous endpoint."""
 
 
 class BatchAPI:
@@ -65,6 +55,7 @@ class BatchAPI:
     Attributes:
         files: the server's files.
         input_line: returns a request's line of an input file.
+        sync: the server's synchronous endpoints.
     """
 
     def __init__(
@@ -88,6 +79,7 @@ class BatchAPI:
         self._shown_batches: set[str] = set()
         self._extra_fields = extra_fields.creation
         self.files = FilesAPI(self._transport, retention, extra_fields.upload)
+        self.sync = SyncAPI(self._transport)
 
     async def create(
         self, input_file_id: str, endpoint: str, completion_window: str, key: str, metadata: Mapping[str, str]
@@ -304,53 +296,3 @@ class BatchAPI:
                     raise
 
         await self._transport.retry(f"cancel batch {batch_id}", attempt)
-
-    async def request(self, endpoint: str, body: bytes) -> Outcome:
-        """Send one request to its synchronous endpoint, at full price.
-
-        A rate limit and a server that cannot be reached are retried for `Patience.total` seconds, any other transient
-        failure `Patience.retries` times.
-
-        Args:
-            endpoint: the path, as in a batch (`"/v1/chat/completions"`).
-            body: the body as JSON.
-
-        Returns:
-            The answer, or the failure of this request.
-
-        Raises:
-            NoSuchEndpointError: the server answers such requests in batches only.
-            RunError: the server rejects the key, or could not be reached.
-        """
-        path = _VERSION.sub("", endpoint)
-        transport, attempts = self._transport, 0
-
-        async def attempt() -> Outcome:
-            nonlocal attempts
-            attempts += 1
-            try:
-                answer = await transport.client.post(path, cast_to=object, body=orjson.loads(body))
-            except openai.APIStatusError as error:
-                status_code, code, message = error.status_code, error_code(error), transport.message_of(error)
-                if _is_no_endpoint(status_code, code, message):
-                    raise NoSuchEndpointError(f"The server has no synchronous endpoint {path}.") from None
-                failure = Failure(message, status_code, code)
-                if errors.is_key_rejected(status_code) or errors.is_out_of_quota(code):
-                    raise
-                if failure.is_transient and (status_code == 429 or attempts <= transport.patience.retries):
-                    # A 400 of a single request may pass, a 400 of another call does not → name the failure transient.
-                    if status_code == 400:
-                        raise TransientError(str(failure), did_nothing=True) from None
-                    raise
-                return failure
-            if not isinstance(answer, dict):
-                raise UnexpectedReplyError("of this API", answer)
-            return read_answer(answer)
-
-        return await transport.retry(f"send a request to {path}", attempt)
-
-
-def _is_no_endpoint(status_code: int, code: str | None, message: str) -> bool:
-    """Return whether a refusal means that the path is unknown, and not the model, or that another path serves it."""
-    is_unnamed = code is None and not names_responses(message)
-    return status_code in (405, 501) or (status_code == 404 and (is_unnamed or "invalid url" in message.lower()))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -30,6 +30,7 @@ from distilabel_openai_batch.api.failure_codes import (
     UNUSABLE_CODES,
 )
 from distilabel_openai_batch.api.responses import is_response, translate_response
+from distilabel_openai_batch.api.service_tiers import read_tier
 from distilabel_openai_batch.api.usage import NO_DETAILS, TokenDetails, Usage, read_tokens
 from distilabel_openai_batch.text import escape_surrogates
 
@@ -52,9 +53,10 @@ class Answer:
         choice_failures: the failures of unusable and cut choices, by their index; `None` if nothing checked the
             choices.
         may_be_cut: whether the token limit may have cut a choice; `False` is certain.
+        tier: the service tier that a synchronous answer names; `None` for the default tier, and in a batch.
     """
 
-    __slots__ = ("choice_failures", "line", "may_be_cut", "token_details", "tokens")
+    __slots__ = ("choice_failures", "line", "may_be_cut", "tier", "token_details", "tokens")
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class Answer:
         self.tokens = tokens
         self.token_details = token_details
         self.choice_failures = choice_failures
+        self.tier: str | None = None
 
     @classmethod
     def of(cls, body: dict[str, Any], choice_failures: Mapping[int, Failure] | None = None) -> Answer:
@@ -116,6 +119,7 @@ class Failure:
         custom_id: the request's `custom_id`, set when the failure is delivered; ignored by comparisons.
         is_kept: whether the text of the generation is kept in spite of the failure, as of a cut text.
         token_details: the parts of `tokens` that an `Answer` has too.
+        tier: the service tier that billed the tokens, as for an `Answer`; ignored by comparisons.
     """
 
     message: str
@@ -125,6 +129,7 @@ class Failure:
     custom_id: str | None = field(default=None, compare=False)
     is_kept: bool = False
     token_details: TokenDetails = NO_DETAILS
+    tier: str | None = field(default=None, compare=False)
 
     @property
     def is_billed(self) -> bool:
@@ -230,7 +235,12 @@ def read_answer(body: dict[str, Any]) -> Outcome:
     Returns:
         An answer; a failure if the body holds an error, or no generation.
     """
-    return _outcome({"response": {"status_code": 200, "body": body}}, build_result_line("", body))
+    outcome = _outcome({"response": {"status_code": 200, "body": body}}, build_result_line("", body))
+    tier = read_tier(body)
+    if isinstance(outcome, Failure):
+        return replace(outcome, tier=tier)
+    outcome.tier = tier
+    return outcome
 
 
 def find_failure(body: Mapping[str, Any], status_code: int) -> Failure | None:

@@ -48,6 +48,9 @@ _QUOTED_CODE = re.compile(r"Error code: \d{3} - .*'code': '(\w+)'")
 # Ends of the base URLs of servers with OpenAI's API: `/v1`; DeepInfra's ends in `/v1/openai`.
 _VERSION_IN_PATH = re.compile(r"/v\d\w*(/openai)?$")
 
+# Connections that stay open without a request: the default of `max_concurrency`.
+_MAX_IDLE_CONNECTIONS = 100
+
 _STORAGE_ADVICE = (
     "The server's file storage is full. Delete files that are no longer needed from the server, or wait until files"
     " expire. `delete_files=True` deletes a job's files once the ledger holds their content; `input_expires_after` and"
@@ -167,6 +170,8 @@ def sdk_client(
     # The SDK's version 3 is typed for an httpx2 client, and accepts this one.
     http_client: Any = httpx.AsyncClient(
         timeout=timeout,
+        # `max_concurrency` limits the synchronous requests in flight; httpx's own limit of 100 would let others fail.
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=_MAX_IDLE_CONNECTIONS),
         follow_redirects=True,
         auth=TokenAuth(token_provider) if token_provider else None,
         # Decoded replies have no limit: a megabyte may become a gigabyte → request replies that are not encoded.

@@ -12,11 +12,11 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome, is_billed, usage_of
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import JobResults
+from distilabel_openai_batch.api.service_tiers import FLEX
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display.bars import count_statuses
 from distilabel_openai_batch.display.cost_lines import (
     describe_cost,
-    describe_sync_requests,
     describe_usage_difference,
 )
 from distilabel_openai_batch.display.event_log import EventLog
@@ -24,8 +24,8 @@ from distilabel_openai_batch.display.failure_kinds import FailureKinds
 from distilabel_openai_batch.display.live import Display
 from distilabel_openai_batch.display.pace import Pace
 from distilabel_openai_batch.display.run_bars import RunBars
+from distilabel_openai_batch.display.sync_log import SyncLog
 from distilabel_openai_batch.display.task_counts import TaskCounts
-from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.price_book import PriceBook
 from distilabel_openai_batch.pricing.prices import Cost, format_dollars
@@ -49,7 +49,7 @@ _REPLACEMENTS = {
 
 
 # long: a method for each event of a run
-class Progress(Observer):
+class Progress(SyncLog):
     """Observer that logs the progress of a run, and draws bars on a display.
 
     Attributes:
@@ -71,9 +71,9 @@ class Progress(Observer):
         scope: str = "",
         retry_advice: str = "Run again",
     ) -> None:
+        super().__init__(EventLog(logger, scope))
         self.batch_ids: dict[str, None] = {}
         self._bars = RunBars(display) if display else None
-        self._log = EventLog(logger, scope)
         self._price_book = price_book or PriceBook("")
         self._costs = RunCosts(self._price_book)
         self._scope = scope
@@ -87,7 +87,6 @@ class Progress(Observer):
         self._reused = 0
         self._first_reused = 0
         self._jobs = 0
-        self._sync_requests = 0
         self._requested_models: dict[str, str] = {}
         self._open_batches: dict[str, Batch] = {}
         self._early_answers: Counter[str] = Counter()
@@ -228,6 +227,9 @@ class Progress(Observer):
             return
         self._open_batches[batch.id] = batch
         self._draw_batch(batch)
+        self._log_progress_if_due()
+
+    def _log_progress_if_due(self) -> None:
         tenth, now = self._tenths(), time.monotonic()
         if tenth > self._logged_tenth or now - self._logged_at >= _SECONDS_BETWEEN_LINES:
             self._logged_tenth, self._logged_at = tenth, now
@@ -237,11 +239,12 @@ class Progress(Observer):
         answered = self._answered()
         left = self._pace.seconds_left(now, self._done(), self._requests)
         cost = self._costs.total()
+        statuses = count_statuses(batch.status for batch in self._open_batches.values())
         self._log.info(
             "progress",
             f"⏳ {answered:,} of {plural(self._requests, 'request')} answered"
             f" ({100 * answered // max(1, self._requests)} %), {self._failed_so_far():,} failed;"
-            f" jobs: {count_statuses(batch.status for batch in self._open_batches.values())};"
+            f"{f' jobs: {statuses};' if statuses else ''}"
             f" {duration(now - self._started)}{f', about {duration(left)} left' if left is not None else ''}"
             f"{f'; {format_dollars(cost.spent)} for the jobs that have ended' if cost else ''}.",
             answered=answered,
@@ -388,20 +391,21 @@ class Progress(Observer):
             requests=requests,
         )
 
+    def on_sync_started(self, requests: int, is_flex: bool) -> None:
+        """Log the synchronous requests of a large round, and begin to measure their pace."""
+        super().on_sync_started(requests, is_flex)
+        self._pace.start(time.monotonic(), self._done())
+
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
-        """Add the billed tokens of a synchronous request."""
-        self._sync_requests += 1
+        """Add the billed tokens of a synchronous request, and log the progress."""
+        super().on_sync_answered(model, outcome)
         if is_billed(outcome):
             answered_by = str(outcome.body.get("model") or "") if isinstance(outcome, Answer) else ""
-            self._costs.add(answered_by, model, usage_of(outcome), is_sync=True)
+            self._costs.add(answered_by, model, usage_of(outcome), is_sync=outcome.tier != FLEX)
         if self._bars and self._bars.is_due():
             self._draw()
-
-    def on_sync_unavailable(self, reason: str) -> None:
-        """Log that a batch replaces synchronous requests."""
-        self._log.warning(
-            "sync_unavailable", f"⚠️ Requests that should be synchronous go into a batch: {reason}", reason=reason
-        )
+        if self.has_many_sync_requests:
+            self._log_progress_if_due()
 
     def on_parameter_refused(self, model: str, parameter: str) -> None:
         """Log a parameter that a model refuses, and its replacement."""
@@ -503,8 +507,7 @@ class Progress(Observer):
                 f"♻️ Earlier runs answered {plural(self._reused, 'request')} in total: the answers were reused, not"
                 " billed again.",
             )
-        if self._sync_requests:
-            self._log.info("synchronous", describe_sync_requests(self._sync_requests, self._costs.tokens(is_sync=True)))
+        self._log_sync_requests(self._costs.tokens(is_sync=True))
         if cost:
             self._log.info("cost", describe_cost(cost, self._price_book.source))
 

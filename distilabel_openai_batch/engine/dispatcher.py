@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -11,21 +11,19 @@ from itertools import chain
 import anyio
 import anyio.to_thread
 
-from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.client import NoSuchEndpointError
-from distilabel_openai_batch.api.encoding import decode_json
-from distilabel_openai_batch.api.failure_codes import LENGTH_LIMIT, NOT_SUBMITTED
-from distilabel_openai_batch.api.model_traits import read_limit
-from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Deliver, Failure, Outcome, is_billed
+from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard
-from distilabel_openai_batch.api.truncation import count_reasoning_tokens, find_cut_choices
+from distilabel_openai_batch.api.sync_api import NoSuchEndpointError
 from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.answer_reuse import AnswerReuse
 from distilabel_openai_batch.engine.cut_answers import is_spent
 from distilabel_openai_batch.engine.delivery import deliver_answers, deliver_until
 from distilabel_openai_batch.engine.job_runner import MAX_UPLOADS, JobEnd, JobEnding, JobRunner
+from distilabel_openai_batch.engine.lanes import LaneChoice, Route
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.preflight import Preflight
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.settings import DispatchSettings
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
@@ -37,9 +35,6 @@ _NOT_SUBMITTED = Failure(
     "No job of this run holds the request: the Task, model, parameters or rows differ from the submitted ones.",
     code=NOT_SUBMITTED,
 )
-
-# Equal refusals in a preflight after which all requests of a model count as refused.
-_TRIALS = 3
 
 _LOOK_UP_CHUNK = 5_000
 
@@ -92,6 +87,7 @@ class Dispatcher:
         cut: cuts requests into shards.
         observer: receives the events of the run.
         traits: traits of the server's models.
+        lanes: chooses the way of the requests.
         budget: the limit of spending.
         reuse: takes the answers of other scopes; `None` for no other scope.
         before_submission: receives the requests of each flush that are about to be submitted, and the number of its
@@ -109,6 +105,7 @@ class Dispatcher:
         cut: Callable[[Iterable[Request]], Iterable[Shard]],
         observer: Observer,
         traits: LearnedTraits,
+        lanes: LaneChoice,
         budget: NoBudget = NO_BUDGET,
         reuse: AnswerReuse | None = None,
         before_submission: Callable[[Sequence[Request], int], Awaitable[None]] | None = None,
@@ -121,11 +118,11 @@ class Dispatcher:
         self._sync_runner = sync_runner
         self._cut = cut
         self._observer = observer
-        self._traits = traits
+        self._lanes = lanes
         self._budget = budget
         self._reuse = reuse
         self._before_submission = before_submission
-        self._tried_models: set[tuple[str, str]] = set()
+        self._preflight = Preflight(sync_runner, lanes, traits, budget, observer)
         self._look_up_lock = anyio.Lock()
 
     async def answer(self, requests: Sequence[Request], deliver: Deliver, since: float | None) -> list[str]:
@@ -201,18 +198,18 @@ class Dispatcher:
             to_submit = []
         if self._before_submission and is_first:
             await self._before_submission(to_submit, found.answered + sum(map(len, found.in_jobs.values())))
-        is_sync = len(to_submit) < self._settings.sync_below or time.monotonic() >= deadline
-        await self._budget.reserve(to_submit, is_sync=is_sync)
-        if self._settings.preflight and not is_sync:
-            to_submit = await self._try_models(to_submit, deliver)
+        routes = self._choose_routes(to_submit, deadline)
+        prepared = await self._prepare(to_submit, routes, deliver)
         waits = [
             partial(self._wait_for_job, job, members, deliver, deadline, is_own=jobs is found.in_jobs)
             for jobs in (found.in_jobs, found.in_other_scopes)
             for job, members in jobs.items()
         ]
         submissions = [
-            partial(self._submit_sync, shard, deliver) if is_sync else partial(self._submit, shard, deliver, deadline)
-            for shard in self._cut(to_submit)
+            partial(self._submit_sync, shard, deliver, route, deadline)
+            if (route := routes[shard.endpoint, shard.requests[0].model]).is_synchronous
+            else partial(self._submit, shard, deliver, deadline)
+            for shard in self._cut(prepared)
         ]
         return [*waits, *submissions]
 
@@ -229,6 +226,26 @@ class Dispatcher:
         found.in_other_scopes = await reuse.find_pending(found.to_submit)
         pending = {request.custom_id for members in found.in_other_scopes.values() for request in members}
         found.to_submit = [request for request in found.to_submit if request.custom_id not in pending]
+
+    def _choose_routes(self, requests: Sequence[Request], deadline: float) -> dict[tuple[str, str], Route]:
+        """Return the way of the requests of each endpoint and model."""
+        is_late = time.monotonic() >= deadline
+        kinds = {(request.endpoint, request.model) for request in requests}
+        return {kind: self._lanes.choose(*kind, len(requests), is_late=is_late) for kind in kinds}
+
+    async def _prepare(
+        self, requests: Sequence[Request], routes: Mapping[tuple[str, str], Route], deliver: Deliver
+    ) -> Sequence[Request]:
+        """Reserve the cost of requests, and try their models; return the requests that are still to be submitted."""
+        for may_cost_full_price in {route.may_cost_full_price for route in routes.values()} or {False}:
+            alike = {kind for kind, route in routes.items() if route.may_cost_full_price is may_cost_full_price}
+            chosen = _select(requests, alike, len(routes))
+            await self._budget.reserve(chosen, is_sync=may_cost_full_price)
+        if not self._settings.preflight:
+            return requests
+        batched = {kind for kind, route in routes.items() if not route.is_synchronous}
+        tried = await self._preflight.try_models(_select(requests, batched, len(routes)), deliver)
+        return [*tried, *(request for request in requests if (request.endpoint, request.model) not in batched)]
 
     async def _look_up(self, requests: Sequence[Request], deliver: Deliver, is_first: bool) -> _LookUp:
         """Sort requests by their entries in the ledger, and deliver known outcomes in chunks."""
@@ -267,88 +284,25 @@ class Dispatcher:
             custom_id: failures.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids
         }
 
-    async def _try_models(self, requests: Sequence[Request], deliver: Deliver) -> list[Request]:
-        """Submit one request of each model synchronously, and a few more if the first ones are refused.
-
-        Returns:
-            The requests without an outcome, with the parameters that the trials have shown.
-
-        Raises:
-            RequestsFailedError: the server refuses all tried requests of a model alike.
-        """
-        by_model: dict[tuple[str, str], list[Request]] = {}
-        for request in requests:
-            by_model.setdefault((request.endpoint, request.model), []).append(request)
-        outcomes: dict[str, Outcome] = {}
-        for model in by_model.keys() - self._tried_models:
-            self._tried_models.add(model)
-            await self._try_model(by_model[model], outcomes)
-        deliver(outcomes)
-        return [self._traits.fit(request) for request in requests if request.custom_id not in outcomes]
-
-    async def _try_model(self, requests: Sequence[Request], outcomes: dict[str, Outcome]) -> None:
-        """Submit the first requests of a model synchronously, and add their outcomes to `outcomes`."""
-        refusals: list[Failure] = []
-        for request in requests[:_TRIALS]:
-            outcome = await self._try_request(request, outcomes)
-            if not isinstance(outcome, Failure) or outcome.is_transient:
-                return
-            refusals.append(outcome)
-        if len(refusals) == _TRIALS and len({(refusal.status_code, refusal.code) for refusal in refusals}) == 1:
-            raise errors.RequestsFailedError(
-                f"The preflight tried the first {_TRIALS} of {len(requests):,} requests, and all failed: {refusals[0]}"
-                " Nothing was submitted.",
-                status_code=refusals[0].status_code,
-                code=refusals[0].code,
-            )
-
-    async def _try_request(self, request: Request, outcomes: dict[str, Outcome]) -> Outcome | None:
-        """Submit a request synchronously, once more for each parameter that its model refuses.
-
-        Args:
-            request: the request.
-            outcomes: receives the outcome.
-
-        Returns:
-            The outcome; `None` if the server cannot be tried, or if another process has submitted the request.
-        """
-        while True:
-            await self._budget.reserve([request], is_sync=True)
-            try:
-                self._release(await self._sync_runner.submit(Shard.of([request]), outcomes.update))
-            except (NoSuchEndpointError, errors.AuthenticationError) as error:
-                # A key may be restricted to batches.
-                self._observer.on_preflight_skipped(str(error))
-                return None
-            outcome = outcomes.get(request.custom_id)
-            revised = self._traits.revise(request, outcome) if isinstance(outcome, Failure) else None
-            if revised is None:
-                self._report_spent_limit(request, outcome)
-                return outcome
-            del outcomes[request.custom_id]
-            request = revised
-
-    def _report_spent_limit(self, request: Request, outcome: Outcome | None) -> None:
-        """Report a trial whose answer was cut, or spent more than half of its limit on reasoning."""
-        if outcome is None or not is_billed(outcome):
-            return
-        limit = read_limit(decode_json(bytes(request.body)))
-        if isinstance(outcome, Failure):
-            reasoning, is_cut = outcome.tokens[1], outcome.code == LENGTH_LIMIT
-        else:
-            reasoning, is_cut = count_reasoning_tokens(outcome), bool(find_cut_choices(outcome))
-        if limit and (is_cut or reasoning > limit / 2):
-            self._observer.on_limit_spent(request.model, limit, outcome.tokens[1], reasoning)
-
-    async def _submit_sync(self, shard: Shard, deliver: Deliver) -> list[str]:
-        """Submit a shard synchronously, or in a batch if the server has no synchronous endpoint."""
+    async def _submit_sync(self, shard: Shard, deliver: Deliver, route: Route, deadline: float) -> list[str]:
+        """Submit a shard synchronously, or in a batch if the server has no such endpoint, or flex cannot answer."""
+        deliver_sync = deliver_until(deadline, deliver) if route.by_lane else deliver
         try:
-            others = await self._sync_runner.submit(shard, deliver)
+            end = await self._sync_runner.submit(shard, deliver_sync, route, deadline)
         except NoSuchEndpointError as error:
-            self._observer.on_sync_unavailable(str(error))
-            await self._budget.reserve(shard.requests, is_sync=False)
-            return await self._submit(shard, deliver, _NEVER)
-        return await self._answer(self._release(others), deliver, _PASSED, is_first=False)
+            return await self._submit_instead(shard, deliver, str(error), _NEVER)
+        in_progress: list[str] = []
+        if end.unsent:
+            in_progress += await self._submit_instead(end.unsent, deliver, end.reason, deadline)
+        if others := self._release(end.others):
+            in_progress += await self._answer(others, deliver, deadline, is_first=False)
+        return in_progress
+
+    async def _submit_instead(self, shard: Shard, deliver: Deliver, reason: str, deadline: float) -> list[str]:
+        """Submit requests in a batch that should be synchronous."""
+        self._observer.on_sync_unavailable(reason)
+        await self._budget.reserve(shard.requests, is_sync=False)
+        return await self._submit(shard, deliver, deadline)
 
     async def _submit(
         self, shard: Shard, deliver: Deliver, deadline: float, uploads_left: int = MAX_UPLOADS - 1
@@ -427,6 +381,19 @@ class Dispatcher:
 
 def _ignore(outcomes: Mapping[str, Outcome]) -> None:
     """Drop outcomes."""
+
+
+def _select(requests: Sequence[Request], kinds: Set[tuple[str, str]], number_of_kinds: int) -> Sequence[Request]:
+    """Return the requests of some endpoints and models.
+
+    Args:
+        requests: the requests.
+        kinds: pairs of an endpoint and a model.
+        number_of_kinds: number of such pairs among the requests; nearly every run has one.
+    """
+    if len(kinds) == number_of_kinds:
+        return requests
+    return [request for request in requests if (request.endpoint, request.model) in kinds] if kinds else []
 
 
 async def _run_concurrently(calls: Sequence[Callable[[], Awaitable[list[str]]]]) -> list[str]:

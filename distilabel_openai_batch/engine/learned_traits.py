@@ -18,6 +18,7 @@ from distilabel_openai_batch.api.model_traits import (
 )
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.api.service_tiers import TIER_PARAMETER
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.errors import LedgerError
@@ -47,7 +48,8 @@ class LearnedTraits:
         self._observer = observer
         self.refused: dict[str, set[str]] = {}
         for model, parameter in refusals.load():
-            self.refused.setdefault(model, set()).add(parameter)
+            if parameter != TIER_PARAMETER:
+                self.refused.setdefault(model, set()).add(parameter)
 
     def revise(self, request: Request, failure: Failure) -> Request | None:
         """Learn from the failure of a request.

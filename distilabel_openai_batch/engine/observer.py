@@ -175,8 +175,44 @@ class Observer:
     def on_taken_from(self, scope: ScopeName, requests: int) -> None:
         """Receive the number of answers that were taken from another scope; `on_reused` receives them too."""
 
+    def on_sync_started(self, requests: int, is_flex: bool) -> None:
+        """Receive the number of requests that are about to be sent to a synchronous endpoint.
+
+        Args:
+            requests: their number.
+            is_flex: whether the flex tier is tried first.
+        """
+
+    def on_throttled(self, model: str, reason: str, concurrency: int) -> None:
+        """Receive the refusal of a synchronous request that is sent again: a rate limit, or a tier without capacity.
+
+        Args:
+            model: the requested model.
+            reason: the server's reason.
+            concurrency: number of requests that may be in flight from now on.
+        """
+
+    def on_flex_refused(self, model: str, reason: str) -> None:
+        """Receive the refusal of the flex tier for a model.
+
+        Args:
+            model: the requested model.
+            reason: the server's reason.
+        """
+
+    def on_flex_ignored(self, model: str, tier: str | None) -> None:
+        """Receive the tier that answered a flex request in place of flex; `None` if the answer names none."""
+
+    def on_flex_fallback(self, model: str, reason: str) -> None:
+        """Receive a request that is sent at full price, because flex has no capacity.
+
+        Args:
+            model: the requested model.
+            reason: the server's reason.
+        """
+
     def on_sync_answered(self, model: str, outcome: Outcome) -> None:
-        """Receive the outcome of a synchronous request, which is billed at the full price.
+        """Receive the outcome of a synchronous request; its `tier` decides the price.
 
         Args:
             model: the requested model.
@@ -184,7 +220,7 @@ class Observer:
         """
 
     def on_sync_unavailable(self, reason: str) -> None:
-        """Receive the reason why requests go into a batch: the server has no synchronous endpoint."""
+        """Receive the reason why requests go into a batch in place of a synchronous endpoint."""
 
     def on_parameter_refused(self, model: str, parameter: str) -> None:
         """Receive a parameter that the server refuses for a model; the requests are submitted again without it.

@@ -289,7 +289,7 @@ class Session:
         new = [index for index, retry in retries.items() if not _is_paid(known.get(retry.custom_id))]
         affordable = 0
         if self._settings.submits:
-            is_sync = len(new) < self._settings.sync_below
+            is_sync = self._settings.lanes.may_cost_full_price(len(new))
             affordable = await self._settings.budget.reserve_some([retries[index] for index in new], is_sync)
             if affordable < len(new):
                 self._observer.on_cut_unaffordable(len(new) - affordable)

@@ -32,15 +32,17 @@ from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.file_storage import FileStorage
 from distilabel_openai_batch.engine.job_runner import JobRunner
+from distilabel_openai_batch.engine.lanes import FlexSupport, LaneChoice
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import BodyStore, scratch_directory
 from distilabel_openai_batch.engine.session import Session, SessionParts
-from distilabel_openai_batch.engine.settings import SessionSettings
+from distilabel_openai_batch.engine.settings import JobSettings, SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
+from distilabel_openai_batch.engine.sync_sender import SyncSender
 from distilabel_openai_batch.engine.twin_scopes import TwinScopes
 from distilabel_openai_batch.engine.unmatched_answers import UnmatchedAnswers
 from distilabel_openai_batch.errors import LedgerError, RunError, as_run_error
@@ -173,26 +175,26 @@ class _Builder:
         if run:
             metadata[RUN_METADATA] = run.name[:METADATA_VALUE_CHARACTERS]
         job_settings = replace(settings.jobs, metadata=metadata)
-        limit = EnqueueLimit(
-            job_settings.schedule, settings.max_requests, settings.max_jobs, self._find_jobs_sharing_limit
-        )
-        running_jobs = RunningJobs()
-        sizes, storage = AnswerSizes(), FileStorage(job_settings, self.observer, self._find_jobs_of_others)
+        limit = self._enqueue_limit(job_settings)
+        running_jobs, sizes = RunningJobs(), AnswerSizes()
+        storage = FileStorage(job_settings, self.observer, self._find_jobs_of_others)
         job_runner = JobRunner(
             self.api, self.ledger, job_settings, self.directory, self.observer, limit, running_jobs, sizes, storage
         )
         self.adopter = self._adopter(job_runner.collector, scope_key)
+        flex = FlexSupport(settings.lanes, base_url, self.ledger.refused_parameters, self.observer)
         dispatcher = Dispatcher(
             settings=settings.dispatch,
             ledger=self.ledger,
             job_runner=job_runner,
             running_jobs=running_jobs,
             adopter=self.adopter,
-            sync_runner=SyncRunner(self.api, self.ledger, running_jobs, self.observer),
+            sync_runner=self._sync_runner(flex, running_jobs),
             cut=partial(cut_shards, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
             observer=self.observer,
             budget=settings.budget,
             traits=traits,
+            lanes=LaneChoice(settings.lanes, flex.has_flex),
             reuse=self.reuse if self.reuse and self.reuse.source_ids else None,
             before_submission=self._warnings(self.reuse) if self.reuse else None,
         )
@@ -215,6 +217,14 @@ class _Builder:
             self.reuse,
         )
         return Session(base_url, settings, parts)
+
+    def _enqueue_limit(self, jobs: JobSettings) -> EnqueueLimit:
+        settings = self.settings
+        return EnqueueLimit(jobs.schedule, settings.max_requests, settings.max_jobs, self._find_jobs_sharing_limit)
+
+    def _sync_runner(self, flex: FlexSupport, running_jobs: RunningJobs) -> SyncRunner:
+        sender = SyncSender(self.api.sync, flex, self.settings.lanes.max_concurrency, self.observer)
+        return SyncRunner(sender, self.ledger, running_jobs, self.observer)
 
     def _buffer(
         self,

@@ -14,6 +14,7 @@ from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.cut_answers import OnTruncated
 from distilabel_openai_batch.engine.deadlines import NO_DEADLINE, Deadline
+from distilabel_openai_batch.engine.lanes import DEFAULT_LANES, LaneSettings
 from distilabel_openai_batch.pricing.budget import NO_BUDGET, NoBudget
 
 _POLL_SHARE_OF_AGE = 0.05
@@ -109,7 +110,6 @@ class DispatchSettings:
 
     Attributes:
         deadline: moment after which no batch is waited for.
-        sync_below: number of requests. Rounds with fewer requests are submitted synchronously.
         preflight: whether one request of each model is tried before the others are submitted.
         submits: whether requests are submitted at all; otherwise a request without an answer fails with the reason.
         only_batches: ids of the batches whose requests are answered; other requests fail as `OTHER_BATCH`. Empty for
@@ -119,7 +119,6 @@ class DispatchSettings:
     """
 
     deadline: Deadline = NO_DEADLINE
-    sync_below: float = 0
     preflight: bool = False
     submits: bool = True
     only_batches: frozenset[str] = frozenset()
@@ -146,7 +145,7 @@ class SessionSettings:
         reuse_answers: whether a run takes answers that earlier runs received.
         reuse_from: the name of another scope whose answers a run takes; `None` for the run's own scope alone.
         deadline: moment after which no batch is waited for.
-        sync_below: number of requests. Rounds with fewer requests are submitted synchronously.
+        lanes: the choice between batches, flex and the synchronous endpoint.
         preflight: whether one request of each model is tried before the others are submitted.
         run: the submission that the session takes part in; `None` outside a submission.
         azure_api_version: the version of Azure's API; `None` for servers with OpenAI's API.
@@ -174,7 +173,7 @@ class SessionSettings:
     ledger_dir: Path
     reuse_answers: bool
     deadline: Deadline = NO_DEADLINE
-    sync_below: float = 0
+    lanes: LaneSettings = DEFAULT_LANES
     preflight: bool = False
     run: SubmissionRun | None = None
     azure_api_version: str | None = None
@@ -210,7 +209,6 @@ class SessionSettings:
         """Return the rules by which requests are answered."""
         return DispatchSettings(
             deadline=self.deadline,
-            sync_below=self.sync_below,
             preflight=self.preflight,
             submits=self.submits,
             only_batches=frozenset(self.run.only_batches if self.run else ()),

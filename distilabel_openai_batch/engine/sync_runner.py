@@ -1,57 +1,113 @@
-"""Requests to the synchronous endpoints: answered within seconds, and billed at the full price.
+"""Jobs of requests to the synchronous endpoints: answered within seconds or minutes, one by one.
 
-Such requests are the rest of a batch at its deadline, a dry run, a handful of requests, or a request that is tried
-before the others are submitted. Each answer is recorded when it arrives. If the process dies, a request in flight is
-lost and submitted again, because the API has no means to find its answer.
+Such requests are a lane of their own, the rest of a batch at its deadline, a dry run, a handful of requests, or a
+request that is tried before the others are submitted. Each answer is recorded when it arrives. If the process dies, a
+request in flight is lost and submitted again, because the API has no means to find its answer.
 """
 
 from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.to_thread
 
 from distilabel_openai_batch import failpoints
-from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Deliver, Outcome
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, OVERDUE, Answer, Deliver, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.engine.lanes import Route
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
+from distilabel_openai_batch.engine.sync_sender import FlexUnavailableError, SyncSender
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
 
-# A request takes some seconds → 16 at once are about a hundred a minute, which the lowest tier's rate limit allows.
-# https://platform.openai.com/docs/guides/rate-limits
-_MAX_REQUESTS = 16
+# Tasks per request in flight: the next requests wait for their admission, and no task exists for the others.
+_TASKS_PER_REQUEST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SyncEnd:
+    """End of a shard's submission.
+
+    Attributes:
+        others: the requests that another process has submitted meanwhile; `None` if there are none.
+        unsent: the requests that flex cannot answer, and that may not be sent at full price; `None` if there are none.
+        reason: why flex cannot answer these requests.
+    """
+
+    others: Shard | None = None
+    unsent: Shard | None = None
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class _SyncRun:
+    """Run of one job.
+
+    Attributes:
+        shard: the requests.
+        route: their way.
+        deadline: the time after which no request is sent, in seconds of the monotonic clock.
+        deliver: receives the outcomes.
+        row_ids: ids of the ledger's rows by `custom_id`.
+        done: `custom_id`s of the requests with an outcome.
+        last_outcomes: outcomes that are delivered when the job ends.
+        errors: errors that end the run.
+    """
+
+    shard: Shard
+    route: Route
+    deadline: float
+    deliver: Deliver
+    row_ids: dict[str, int]
+    done: set[str] = field(default_factory=set)
+    last_outcomes: dict[str, Outcome] = field(default_factory=dict)
+    errors: list[Exception] = field(default_factory=list)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Return whether no further request is sent.
+
+        Requests in flight may be answered and billed → wait for them, but begin no other. A lane ends at the deadline;
+        other synchronous requests begin there.
+        """
+        return bool(self.errors) or (self.route.by_lane and time.monotonic() >= self.deadline)
+
+    @property
+    def unsent(self) -> list[Request]:
+        """Return the requests without an outcome."""
+        return [request for request in self.shard.requests if request.custom_id not in self.done]
 
 
 class SyncRunner:
     """Submit requests synchronously.
 
     Args:
-        api: the server.
+        sender: sends one request.
         ledger: records each outcome.
         running_jobs: the jobs that tasks of this session run.
         observer: receives the events of the run.
     """
 
-    def __init__(self, api: BatchAPI, ledger: Ledger, running_jobs: RunningJobs, observer: Observer) -> None:
-        self._api = api
+    def __init__(self, sender: SyncSender, ledger: Ledger, running_jobs: RunningJobs, observer: Observer) -> None:
+        self._sender = sender
         self._ledger = ledger
         self._running_jobs = running_jobs
         self._observer = observer
-        self._capacity = anyio.CapacityLimiter(_MAX_REQUESTS)
 
-    async def submit(self, shard: Shard, deliver: Deliver) -> Shard | None:
+    async def submit(self, shard: Shard, deliver: Deliver, route: Route, deadline: float = float("inf")) -> SyncEnd:
         """Plan a synchronous job for a shard, and submit its requests, some at a time.
 
         Args:
             shard: the requests. Only requests that no other process has submitted meanwhile go into the job.
             deliver: receives each answer when it is recorded; the failures and the last answer when the job is marked
                 as collected too, so that a caller waits for that.
-
-        Returns:
-            The requests that another process has submitted; `None` if there are none.
+            route: the way of the requests.
+            deadline: the time up to which flex is waited for, in seconds of the monotonic clock. Requests of a lane
+                that are not sent by then end as `OVERDUE`.
 
         Raises:
             NoSuchEndpointError: the server has no such synchronous endpoint; the job is dropped.
@@ -59,47 +115,64 @@ class SyncRunner:
         """
         job, claimed_ids = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard, JobState.SYNCHRONOUS)
         claimed, others = shard.split_by_ids(set(claimed_ids))
-        if claimed:
-            with self._running_jobs.running(job.id), self._running_jobs.activity.busy():
-                await self._run(job, claimed, deliver)
-        else:
+        if not claimed:
             await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)
-        return others
+            return SyncEnd(others)
+        with self._running_jobs.running(job.id), self._running_jobs.activity.busy():
+            row_ids = await anyio.to_thread.run_sync(self._ledger.requests.row_ids, job)
+            run = _SyncRun(claimed, route, deadline, deliver, row_ids)
+            self._observer.on_sync_started(len(claimed.requests), route.tries_flex)
+            await self._send_all(run)
+            return await self._end(job, run, others)
 
-    async def _run(self, job: Job, shard: Shard, deliver: Deliver) -> None:
-        row_ids = await anyio.to_thread.run_sync(self._ledger.requests.row_ids, job)
-        last_outcomes: dict[str, Outcome] = {}
-        outcomes_due = len(shard.requests)
-        failures: list[Exception] = []
+    async def _send_all(self, run: _SyncRun) -> None:
+        tasks = anyio.Semaphore(self._sender.max_concurrency * _TASKS_PER_REQUEST)
 
-        async def submit(request: Request) -> None:
-            nonlocal outcomes_due
+        async def send(request: Request) -> None:
             try:
-                async with self._capacity:
-                    # Requests in flight may be answered and billed → wait for them, but begin no other.
-                    if failures:
-                        return
-                    outcome = await self._api.request(request.endpoint, bytes(request.body))
-                failpoints.reached(Failpoint.ANSWER_TO_RECORD)
-                result = {request.custom_id: outcome}
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._ledger.requests.record, row_ids, result)
+                await self._send(request, run)
             except Exception as error:
-                failures.append(error)
-                return
-            self._observer.on_sync_answered(request.model, outcome)
-            outcomes_due -= 1
-            if outcomes_due and isinstance(outcome, Answer):
-                deliver(result)
-            else:
-                last_outcomes.update(result)
+                run.errors.append(error)
+            finally:
+                tasks.release()
 
         async with anyio.create_task_group() as task_group:
-            for request in shard.requests:
-                task_group.start_soon(submit, request)
-        if failures:
+            for request in run.shard.requests:
+                await tasks.acquire()
+                if run.is_stopped:
+                    return
+                task_group.start_soon(send, request)
+
+    async def _send(self, request: Request, run: _SyncRun) -> None:
+        """Send a request, and record and deliver its outcome."""
+        outcome = await self._sender.send(request, run.route, run.deadline, lambda: run.is_stopped)
+        if outcome is None:
+            return
+        failpoints.reached(Failpoint.ANSWER_TO_RECORD)
+        result = {request.custom_id: outcome}
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._ledger.requests.record, run.row_ids, result)
+        self._observer.on_sync_answered(request.model, outcome)
+        run.done.add(request.custom_id)
+        if len(run.done) < len(run.shard.requests) and isinstance(outcome, Answer):
+            run.deliver(result)
+        else:
+            run.last_outcomes.update(result)
+
+    async def _end(self, job: Job, run: _SyncRun, others: Shard | None) -> SyncEnd:
+        """Close the job, and deliver the last outcomes."""
+        unsent = run.unsent
+        if unsent:
             await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)
-            deliver(last_outcomes)
-            raise failures[0]
-        await anyio.to_thread.run_sync(self._ledger.jobs.mark_collected, job, MISSING_RESULT)
-        deliver(last_outcomes)
+        else:
+            await anyio.to_thread.run_sync(self._ledger.jobs.mark_collected, job, MISSING_RESULT)
+        run.deliver(run.last_outcomes)
+        fatal = [error for error in run.errors if not isinstance(error, FlexUnavailableError)]
+        if fatal:
+            raise fatal[0]
+        if run.errors:
+            return SyncEnd(others, Shard.of(unsent) if unsent else None, str(run.errors[0]))
+        if unsent:
+            self._observer.on_deadline_passed(len(unsent))
+            run.deliver({request.custom_id: OVERDUE for request in unsent})
+        return SyncEnd(others)

@@ -35,6 +35,7 @@ from distilabel_openai_batch.display.live import choose_display
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.display.telemetry import telemetry_factories
 from distilabel_openai_batch.engine.deadlines import NO_DEADLINE, Deadline, parse_deadline
+from distilabel_openai_batch.engine.lanes import Lane, LaneSettings
 from distilabel_openai_batch.engine.observer import Observer, ObserverFactory, with_observers
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
@@ -203,7 +204,7 @@ class BatchClient(BatchFields):
             reuse_answers=self.reuse_answers or self._run is not None,
             reuse_from=self.reuse_from,
             deadline=self._current_deadline(),
-            sync_below=self._sync_limit(wait),
+            lanes=self._lane_settings(wait),
             preflight=self.preflight,
             run=self._run,
             retention=Retention(self.input_expires_after, self.output_expires_after),
@@ -266,6 +267,11 @@ class BatchClient(BatchFields):
 
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
         return self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)
+
+    def _lane_settings(self, wait: bool) -> LaneSettings:
+        """Return the settings of lanes; a submission that does not wait collects no answers, so it is a batch."""
+        lane: Lane = "batch" if self._run and not wait else self.lane
+        return LaneSettings(lane, self._sync_limit(wait), max_concurrency=self.max_concurrency)
 
     def _sync_limit(self, wait: bool) -> float:
         """Return the number of requests below which a round is synchronous; infinity for a dry run.

@@ -23,6 +23,9 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "max_poll_interval": (0, _DAY),
     "deadline": (0, _YEAR),
     "sync_below": (0, _MANY),
+    "flex_below": (0, _MANY),
+    # A process may open some thousand connections.
+    "max_concurrency": (1, 10_000),
     "budget": (0, _MANY),
     "input_expires_after": (SHORTEST_SECONDS, LONGEST_SECONDS),
     "output_expires_after": (SHORTEST_SECONDS, LONGEST_SECONDS),

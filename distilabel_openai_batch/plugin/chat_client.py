@@ -13,12 +13,12 @@ from distilabel_openai_batch.display.advice import describe_small_limit
 from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.engine.cut_answers import OnTruncated
 from distilabel_openai_batch.engine.settings import SessionSettings
-from distilabel_openai_batch.plugin.base import BatchClient
+from distilabel_openai_batch.plugin.flex import FlexClient
 from distilabel_openai_batch.plugin.model_parameters import Endpoint, adapt_call, choose_endpoint, find_traits
 from distilabel_openai_batch.plugin.reasoning import ReasoningEffort, find_small_limit
 
 
-class ChatClient(BatchClient):
+class ChatClient(FlexClient):
     """Base of an `LLM` whose chats go through the Batch API."""
 
     endpoint: RuntimeParameter[Endpoint] | None = Field(

@@ -172,6 +172,20 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " With 0 no round does. A dry run of the pipeline always does."
         ),
     )
+    lane: RuntimeParameter[Literal["batch", "sync"]] = Field(
+        default="batch",
+        description=(
+            "Way of the requests to the server. `batch`: jobs of the Batch API, at half price. `sync`: the synchronous"
+            " endpoint at full price, for servers without a Batch API, such as vLLM."
+        ),
+    )
+    max_concurrency: RuntimeParameter[PositiveInt] = Field(
+        default=100,
+        description=(
+            "Maximum number of synchronous requests in flight. A run begins with 16, doubles the number while the"
+            " server accepts every request, and halves the number when the server refuses one (429)."
+        ),
+    )
     preflight: RuntimeParameter[bool] = Field(
         default=False,
         description=(
@@ -224,6 +238,8 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
         "reuse_answers",
         "delete_files",
         "sync_below",
+        "lane",
+        "max_concurrency",
         "preflight",
         "add_failures",
         mode="before",
@@ -265,7 +281,8 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
         check_extra_fields(str(info.field_name), value)
         return value
 
-    @field_validator(*BOUNDS)
+    # Some fields are those of derived classes.
+    @field_validator(*BOUNDS, check_fields=False)
     @classmethod
     def _check_number(cls, value: float | str | None, info: ValidationInfo) -> float | str | None:
         """Refuse numbers with which a run would never end, in the constructor and among runtime parameters."""

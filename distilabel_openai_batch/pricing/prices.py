@@ -202,6 +202,21 @@ def is_listed_as_reasoning(model: str, base_url: str) -> bool:
     return has_price or bool(_REASONING.search(listed.model.description or ""))
 
 
+def lists_flex(model: str, base_url: str) -> bool | None:
+    """Return whether the price list has a price of the flex tier for a model.
+
+    Args:
+        model: the model's name in a request.
+        base_url: the server's address.
+
+    Returns:
+        `None` if the list has no price of any tier or batch for the model, for a server without published prices, and
+        without a price list.
+    """
+    provider = find_provider(base_url)
+    return _lists_flex(model, provider) if provider and model else None
+
+
 def is_installed() -> bool:
     """Return whether the price list is installed."""
     return _price_list() is not None
@@ -233,6 +248,19 @@ def _price_list() -> Any:
     except ImportError:
         return None
     return genai_prices
+
+
+@functools.cache
+def _lists_flex(model: str, provider: str) -> bool | None:
+    price_list = _price_list()
+    if price_list is None:
+        return None
+    try:
+        listed = price_list.calc_price(price_list.Usage(), model, provider_id=provider)
+    except (LookupError, ValueError):
+        return None
+    variants = getattr(listed.model, "price_variants", None)
+    return any(variant.when == {"service_tier": "flex"} for variant in variants) if variants else None
 
 
 @functools.cache

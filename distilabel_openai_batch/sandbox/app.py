@@ -200,7 +200,7 @@ class SandboxHandlers:
     async def answer(self, request: Request) -> Response:
         """Answer a synchronous call, with the same answer as in a batch."""
         self._authenticate(request)
-        answer = self.organization.answer(request.url.path, await _body(request))
+        answer = await self.organization.answer(request.url.path, await _body(request))
         return _json(answer.body, answer.status, answer.headers)
 
     # /sandbox

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import secrets
@@ -25,6 +26,7 @@ from .records import Call, Interval, max_overlap
 from .results import failure_answer
 from .settings import Settings
 from .state import SandboxState
+from .sync_traffic import SyncTraffic
 from .timeline import TERMINAL_STATUSES, Stage
 from .validation import validate_file
 
@@ -54,6 +56,8 @@ class Organization:
         self._batches = BatchStore(self.state, self._files)
         self.worker = BatchWorker(self.state, self._batches)
         self._sync_bodies: Counter[str] = Counter()
+        self._sync_tiers: Counter[str] = Counter()
+        self._traffic = SyncTraffic(self.state)
         # An owner is a hash of the key with this salt, which is never stored, so no record reveals a key.
         self._salt = secrets.token_bytes(16)
 
@@ -275,13 +279,28 @@ class Organization:
 
     # Synchronous calls
 
-    def answer(self, endpoint: str, body: dict[str, Any]) -> ModelAnswer:
+    async def answer(self, endpoint: str, body: dict[str, Any]) -> ModelAnswer:
         """Answer a synchronous call, and record a call answered with 200.
 
         Args:
             endpoint: path of the endpoint.
             body: body of the call.
+
+        Raises:
+            ApiError: if the service tier or a rate limit refuses the call.
         """
+        with self._traffic.admit(endpoint, body) as tier:
+            if self.state.settings.sync_seconds:
+                await asyncio.sleep(self.state.settings.sync_seconds)
+            answer = self._answer(endpoint, body)
+        if answer.status != 200:
+            return answer
+        self._sync_tiers[tier] += 1
+        tiers = {"service_tier": tier} if "service_tier" in answer.body else {}
+        return replace(answer, body=answer.body | tiers, headers=(answer.headers or {}) | self._traffic.headers())
+
+    def _answer(self, endpoint: str, body: dict[str, Any]) -> ModelAnswer:
+        """Answer a synchronous call, whatever its tier."""
         serialised = canonical_json(body)
         failure = self.state.schedule.take_failure(serialised, "sync")
         if failure is not None:
@@ -319,6 +338,8 @@ class Organization:
                 "billed_bodies": dict(bodies),
                 "sync": self._sync_bodies.total(),
                 "sync_bodies": dict(self._sync_bodies),
+                "sync_tiers": dict(self._sync_tiers),
+                "most_sync_in_flight": self._traffic.most_in_flight,
                 "intervals": [asdict(interval) for interval in intervals],
                 "max_jobs_in_flight": max_overlap(intervals),
                 "files": [file.as_json() | {"extra_fields": file.extra_fields} for file in self._files.all_files()],

@@ -55,6 +55,8 @@ class Books:
             with sorted keys and without spaces.
         sync: number of synchronous calls that were answered with 200.
         sync_bodies: number of synchronous calls that were answered with 200, by the same SHA-256 of the body.
+        sync_tiers: number of synchronous calls that were answered with 200, by the service tier that answered.
+        most_sync_in_flight: maximum number of synchronous calls that were in flight at the same time.
         intervals: running time of each batch, oldest first.
         max_jobs_in_flight: maximum number of batches that were in flight at the same time.
         files: file objects that are not deleted, with the `extra_fields` of their uploads.
@@ -65,6 +67,8 @@ class Books:
     billed_bodies: dict[str, int]
     sync: int
     sync_bodies: dict[str, int]
+    sync_tiers: dict[str, int]
+    most_sync_in_flight: int
     intervals: list[Interval]
     max_jobs_in_flight: int
     files: list[dict[str, Any]]

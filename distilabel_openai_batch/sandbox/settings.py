@@ -106,6 +106,32 @@ class Settings(BaseModel):
         description="Number of tokens that a reasoning model takes for reasoning at medium effort. They are billed and "
         "count against the limit, so that a small limit leaves no text.",
     )
+    flex_models: list[str] | None = Field(
+        default=None,
+        description="Names of the models with the flex tier; `None` for o3, o4-mini, and GPT from 5 on without chat "
+        "models.",
+    )
+    flex_refusals: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the flex calls that are refused with 429 for lack of capacity, evenly spread.",
+    )
+    flex_slots: int | None = Field(
+        default=None,
+        ge=0,
+        description="Maximum number of flex calls in flight; another one is refused with 429. `None` for no limit.",
+    )
+    ignores_tiers: bool = Field(
+        default=False, description="Answer flex calls with the default tier, as a gateway that drops the parameter."
+    )
+    sync_requests_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        description="Maximum number of synchronous calls in a minute, shown in the headers of each answer; another one "
+        "is refused with 429. `None` for no limit.",
+    )
+    sync_seconds: float = Field(default=0.0, ge=0, description="Seconds until a synchronous call is answered.")
     separate_keys: bool = Field(default=False, description="Show each API key only the files and batches it created.")
     shuffle: bool = Field(default=True, description="Write result lines in another order than the requests.")
     seed: int = Field(default=0, description="Seed of the order of result lines.")

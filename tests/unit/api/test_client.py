@@ -1,18 +1,14 @@
-"""Polls, searches, cancellations and synchronous requests of `BatchAPI`."""
+"""Polls, searches and cancellations of `BatchAPI`."""
 
 from __future__ import annotations
-
-import json
 
 import httpx
 import pytest
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.batches import KEY_METADATA
-from distilabel_openai_batch.api.client import BATCH_VISIBLE_SECONDS, NoSuchEndpointError
-from distilabel_openai_batch.api.outcomes import Answer, Failure
-from distilabel_openai_batch.api.transport import Patience
-from tests.support.batch_api import API_KEY, CALLS, CHAT, NOW, batch, calls_made, connect, listing, refusal, reply
+from distilabel_openai_batch.api.client import BATCH_VISIBLE_SECONDS
+from tests.support.batch_api import CALLS, NOW, batch, calls_made, listing, refusal, reply
 
 # Polls.
 
@@ -158,90 +154,3 @@ async def test_a_batch_that_has_ended_stays_unchanged(api, server, clock, status
     await api.cancel("batch_1")
     assert route.call_count == 1
     assert clock.pauses == []
-
-
-# Synchronous requests.
-
-BODY = b'{"model":"m","messages":[]}'
-COMPLETION = {"model": "m", "choices": [{"message": {"content": "Hello"}}]}
-
-
-@pytest.fixture
-def endpoint(server):
-    return server.post("/chat/completions")
-
-
-async def test_a_synchronous_request_returns_the_answer(api, endpoint):
-    endpoint.mock(return_value=reply(COMPLETION))
-    assert await api.request(CHAT, BODY) == Answer.of(COMPLETION)
-    assert json.loads(endpoint.calls.last.request.content) == json.loads(BODY)
-
-
-async def test_a_refused_synchronous_request_is_a_failure(api, endpoint, clock):
-    """The failure concerns one request, so that no error is raised; the key is masked."""
-    endpoint.mock(return_value=refusal(400, f"Too long for {API_KEY}.", code="context_length_exceeded"))
-    assert await api.request(CHAT, BODY) == Failure("Too long for ***.", 400, "context_length_exceeded")
-    assert clock.pauses == []
-
-
-@pytest.mark.parametrize(
-    ("status_code", "fields", "kind"),
-    [
-        (401, {}, errors.AuthenticationError),
-        (403, {}, errors.AuthenticationError),
-        (429, {"code": "insufficient_quota"}, errors.QuotaError),
-    ],
-)
-async def test_a_refusal_of_the_key_or_the_account_is_raised(api, endpoint, status_code, fields, kind):
-    endpoint.mock(return_value=refusal(status_code, **fields))
-    with pytest.raises(kind):
-        await api.request(CHAT, BODY)
-
-
-async def test_a_synchronous_server_error_is_retried_a_few_times(clock, server, endpoint):
-    """After `Patience.retries` the request fails, because only this request may be at fault."""
-    endpoint.mock(return_value=refusal(500, "Oops."))
-    async with connect(patience=Patience(retries=3)) as api:
-        assert await api.request(CHAT, BODY) == Failure("Oops.", 500, "error_type")
-    assert endpoint.call_count == 4
-
-
-async def test_a_synchronous_refusal_that_passes_is_retried_a_few_times(clock, server, endpoint):
-    refused = refusal(400, "Timeout while downloading https://example.com/a.jpg.", code="invalid_image_url")
-    endpoint.mock(side_effect=[refused] * 4)
-    async with connect(patience=Patience(retries=3)) as api:
-        failure = await api.request(CHAT, BODY)
-    assert failure == Failure("Timeout while downloading https://example.com/a.jpg.", 400, "invalid_image_url")
-    assert endpoint.call_count == 4
-
-
-async def test_a_synchronous_rate_limit_is_retried_for_long(clock, server, endpoint):
-    endpoint.mock(side_effect=[refusal(429)] * 20 + [reply(COMPLETION)])
-    async with connect(patience=Patience(retries=3)) as api:
-        assert await api.request(CHAT, BODY) == Answer.of(COMPLETION)
-    assert endpoint.call_count == 21
-
-
-async def test_a_synchronous_reply_that_is_no_object_is_retried(api, endpoint):
-    endpoint.mock(side_effect=[reply([]), reply(COMPLETION)])
-    assert await api.request(CHAT, BODY) == Answer.of(COMPLETION)
-
-
-@pytest.mark.parametrize(
-    "absent",
-    [
-        httpx.Response(404, json={"detail": "Not Found"}),
-        httpx.Response(405),
-        refusal(501),
-        refusal(404, "Invalid URL (POST /v1/chat/completions)"),
-    ],
-)
-async def test_an_absent_endpoint_is_told_from_an_absent_model(api, endpoint, absent):
-    endpoint.mock(return_value=absent)
-    with pytest.raises(NoSuchEndpointError, match="no synchronous endpoint /chat/completions"):
-        await api.request(CHAT, BODY)
-    endpoint.mock(return_value=refusal(404, "The model `m` does not exist.", code="model_not_found"))
-    assert await api.request(CHAT, BODY) == Failure("The model `m` does not exist.", 404, "model_not_found")
-    other = "This model is only supported in v1/responses and not in v1/chat/completions."
-    endpoint.mock(return_value=refusal(404, other, type="invalid_request_error"))
-    assert await api.request(CHAT, BODY) == Failure(other, 404, "invalid_request_error")

@@ -83,7 +83,7 @@ async def test_a_redirect_of_a_synchronous_request_is_an_error(clock, internet, 
     )
     async with connect() as api:
         with pytest.raises(errors.RunError, match=r"https://other.example.org"):
-            await api.request(CHAT, b'{"model":"m","messages":[{"role":"user","content":"private"}]}')
+            await api.sync.send(CHAT, b'{"model":"m","messages":[{"role":"user","content":"private"}]}')
     assert (route.call_count, hosts_called(internet)) == (1, {"api.example.com"})
 
 

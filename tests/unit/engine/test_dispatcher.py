@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import anyio
@@ -11,19 +12,21 @@ import pytest
 
 from distilabel_openai_batch import RequestsFailedError, RunError
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.client import NoSuchEndpointError
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, OTHER_BATCH, OVERDUE, Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard, cut_shards
+from distilabel_openai_batch.api.sync_api import NoSuchEndpointError
 from distilabel_openai_batch.engine import dispatcher
 from distilabel_openai_batch.engine.deadlines import Deadline
 from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, ShardEnd
+from distilabel_openai_batch.engine.lanes import DEFAULT_LANES, LaneChoice, LaneSettings, Route
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import DispatchSettings
+from distilabel_openai_batch.engine.sync_runner import SyncEnd
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState, ScopeName
 from distilabel_openai_batch.pricing.budget import NoBudget
@@ -119,25 +122,34 @@ class FakeJobRunner:
 
 
 class FakeSyncRunner:
-    """Synchronous runner that answers every request, or raises `error`."""
+    """Synchronous runner that answers every request, or raises `error`.
+
+    Attributes:
+        unsent: number of the last requests that flex cannot answer.
+        routes: the way of each shard.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         self.submitted: list[list[str]] = []
         self.outcomes: dict[str, Outcome] = {}
         self.error: Exception | None = None
+        self.unsent = 0
+        self.routes: list[Route] = []
         self._ledger = ledger
 
-    async def submit(self, shard: Shard, deliver) -> Shard | None:
+    async def submit(self, shard: Shard, deliver, route: Route, deadline: float = float("inf")) -> SyncEnd:
+        self.routes.append(route)
         self.submitted.append([request.custom_id for request in shard.requests])
         if self.error:
             raise self.error
         deliver(
             {
                 request.custom_id: self.outcomes.get(request.custom_id, answer(request.custom_id))
-                for request in shard.requests
+                for request in shard.requests[: len(shard.requests) - self.unsent]
             }
         )
-        return None
+        unsent = shard.requests[len(shard.requests) - self.unsent :]
+        return SyncEnd(None, Shard.of(unsent) if unsent else None, "no capacity")
 
 
 class FakeAdopter:
@@ -208,7 +220,11 @@ class Parts:
         self.observer = Recorder()
         self._ledger = ledger
 
-    def dispatcher(self, max_requests: int = 1_000, **settings) -> Dispatcher:
+    def dispatcher(
+        self, max_requests: int = 1_000, has_flex: bool = False, lanes: LaneSettings = DEFAULT_LANES, **settings
+    ) -> Dispatcher:
+        if "sync_below" in settings:
+            lanes = replace(lanes, sync_below=settings.pop("sync_below"))
         return Dispatcher(
             DispatchSettings(**settings),
             self._ledger,
@@ -219,6 +235,7 @@ class Parts:
             partial(cut_shards, max_requests=max_requests, max_bytes=1_000_000),
             self.observer,
             LearnedTraits(self._ledger.refused_parameters, self.bodies, self.observer),
+            LaneChoice(lanes, lambda endpoint, model: has_flex),
             self.budget,
         )
 

@@ -12,6 +12,7 @@ from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.calls import APICall, scope_memories
 from distilabel_openai_batch.engine.deadlines import Deadline
+from distilabel_openai_batch.engine.lanes import LaneSettings
 from distilabel_openai_batch.engine.observer import Observer, ObserverGroup, with_observers
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
@@ -180,12 +181,12 @@ async def test_a_batch_in_progress_without_an_input_file_is_reported(observe, sa
 
 
 async def test_synchronous_requests_are_reported(observe, sandbox):
-    recorder, _ = await observe(make_calls(), sync_below=4)
+    recorder, _ = await observe(make_calls(), lanes=LaneSettings(sync_below=4))
     assert [model for model, _ in recorder.arguments("sync_answered")] == ["gpt-4o-mini"] * 3
     assert "job_created" not in recorder.names
 
     sandbox.add_fault(Fault(call="chat.completions", kind="status", status=404, body="{}", times=-1))
-    recorder, _ = await observe(make_calls(4), sync_below=4)
+    recorder, _ = await observe(make_calls(4), lanes=LaneSettings(sync_below=4))
     assert len(recorder.arguments("sync_unavailable")) == 1
     recorder, _ = await observe(make_calls(6), preflight=True)
     assert len(recorder.arguments("preflight_skipped")) == 1
@@ -193,7 +194,7 @@ async def test_synchronous_requests_are_reported(observe, sandbox):
 
 async def test_a_passed_deadline_is_reported(observe, sandbox):
     sandbox.configure(in_progress_seconds=600.0)
-    recorder, _ = await observe(make_calls(), deadline=Deadline(0.2))
+    recorder, _ = await observe(make_calls(), deadline=Deadline(1.0))
     [(requests, batch)] = recorder.arguments("deadline_passed")
     assert (requests, batch.id) == (3, recorder.arguments("job_created")[0][0].id)
     assert len(recorder.arguments("sync_answered")) == 3

@@ -24,6 +24,7 @@ from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine import dispatcher, enqueue_limit, job_runner, job_watcher, result_collector
 from distilabel_openai_batch.engine.calls import APICall, scope_memories
+from distilabel_openai_batch.engine.lanes import LaneSettings
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
@@ -235,7 +236,7 @@ def run(server: Server, directory: Path, *, sync_below: int = 0, has_schema: boo
             jobs=JobSettings("24h", PollSchedule(3_600.0, 3_600.0), {}),
             ledger_dir=directory,
             reuse_answers=True,
-            sync_below=sync_below,
+            lanes=LaneSettings(sync_below=sync_below),
         ),
         host,
     )

@@ -9,22 +9,30 @@ import orjson
 import pytest
 
 from distilabel_openai_batch import RunError
-from distilabel_openai_batch.api.client import NoSuchEndpointError
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Shard
+from distilabel_openai_batch.api.sync_api import NoSuchEndpointError, Reply
+from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine.lanes import DEFAULT_LANES, FlexSupport, Route
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
-from distilabel_openai_batch.engine.sync_runner import SyncRunner
+from distilabel_openai_batch.engine.sync_runner import SyncEnd, SyncRunner
+from distilabel_openai_batch.engine.sync_sender import SyncSender
+from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState
 from tests.unit.engine.fake_batch_api import ignore, make_shard
 
+AT_FULL_PRICE = Route(is_synchronous=True, falls_back=True, by_lane=False)
 
-class SyncAPI:
+
+class FakeSyncAPI:
     """Synchronous endpoint that answers with the body of the request.
 
     Args:
         outcomes: other outcomes, or errors to raise, by the question's number.
     """
+
+    patience = Patience()
 
     def __init__(self, outcomes: dict[int, Outcome | Exception] | None = None) -> None:
         self.outcomes = outcomes or {}
@@ -40,7 +48,7 @@ class SyncAPI:
             event.set()
         return event
 
-    async def request(self, endpoint: str, body: bytes) -> Outcome:
+    async def send(self, endpoint: str, body: bytes, tier: str | None = None) -> Reply:
         """Answer when every other task waits; if a request fails, answer the others after the failure."""
         question = orjson.loads(body)["question"]
         self.requested.append(question)
@@ -54,7 +62,7 @@ class SyncAPI:
         await self._has_failed.wait()
         await anyio.wait_all_tasks_blocked()
         self._at_once -= 1
-        return outcome
+        return Reply(outcome)
 
 
 class Recorder(Observer):
@@ -68,6 +76,20 @@ class Recorder(Observer):
         self.outcomes.append(outcome)
 
 
+def make_runner(
+    api: FakeSyncAPI, ledger: Ledger, running_jobs: RunningJobs | None = None, observer: Observer | None = None
+) -> SyncRunner:
+    """Return a runner that sends requests to a fake endpoint without the flex tier."""
+    observer = observer or Observer()
+    flex = FlexSupport(DEFAULT_LANES, "", ledger.refused_parameters, observer)
+    sender = SyncSender(api, flex, 100, observer)  # type: ignore[arg-type]
+    return SyncRunner(sender, ledger, running_jobs or RunningJobs(), observer)
+
+
+def submit(runner: SyncRunner, shard: Shard, deliver=ignore, route: Route = AT_FULL_PRICE) -> SyncEnd:
+    return anyio.run(runner.submit, shard, deliver, route)
+
+
 @pytest.fixture
 def jobs(ledger):
     """Return a function that returns the state of the ledger's first job."""
@@ -78,8 +100,8 @@ def test_each_outcome_is_recorded_delivered_and_observed(ledger, look_up, jobs):
     outcomes = [Answer.of({"question": 0}), Failure("Bad.", 400), Answer.of({"question": 2})]
     recorder, deliveries = Recorder(), []
 
-    runner = SyncRunner(SyncAPI({1: outcomes[1]}), ledger, RunningJobs(), recorder)
-    assert anyio.run(runner.submit, make_shard(), deliveries.append) is None
+    runner = make_runner(FakeSyncAPI({1: outcomes[1]}), ledger, observer=recorder)
+    assert submit(runner, make_shard(), deliveries.append) == SyncEnd()
 
     assert [len(delivery) for delivery in deliveries] == [1, 2]
     delivered = {custom_id: outcome for delivery in deliveries for custom_id, outcome in delivery.items()}
@@ -93,49 +115,50 @@ def test_each_outcome_is_recorded_delivered_and_observed(ledger, look_up, jobs):
 def test_the_last_outcome_is_delivered_when_the_job_is_collected(ledger, jobs, requests):
     """A caller ends with its last outcome: `jobs` must not show an interrupted job afterwards."""
     states = []
-    runner = SyncRunner(SyncAPI(), ledger, RunningJobs(), Observer())
-    anyio.run(runner.submit, make_shard(requests), lambda _: states.append(jobs()))
+    submit(make_runner(FakeSyncAPI(), ledger), make_shard(requests), lambda _: states.append(jobs()))
     assert states == [JobState.SYNCHRONOUS] * (requests - 1) + [JobState.COLLECTED]
 
 
 def test_failures_are_delivered_when_the_job_is_collected(ledger, jobs):
     """A caller may submit a failed request again, which a job in progress would hold."""
     states = []
-    runner = SyncRunner(SyncAPI({0: Failure("Bad.", 400)}), ledger, RunningJobs(), Observer())
-    anyio.run(runner.submit, make_shard(1), lambda _: states.append(jobs()))
+    runner = make_runner(FakeSyncAPI({0: Failure("Bad.", 400)}), ledger)
+    submit(runner, make_shard(1), lambda _: states.append(jobs()))
     assert states == [JobState.COLLECTED]
 
 
-def test_sixteen_requests_are_in_flight_at_once(ledger):
-    api = SyncAPI()
-    anyio.run(SyncRunner(api, ledger, RunningJobs(), Observer()).submit, make_shard(40), ignore)
-    assert len(api.requested) == 40
-    assert api.most_at_once == 16
+def test_the_first_sixteen_requests_are_in_flight_at_once(ledger):
+    api = FakeSyncAPI()
+    submit(make_runner(api, ledger), make_shard(16))
+    assert (len(api.requested), api.most_at_once) == (16, 16)
+    submit(make_runner(api, ledger), make_shard(200))
+    assert len(api.requested) == 200
+    assert 16 < api.most_at_once <= 100
 
 
 @pytest.mark.parametrize("error", [RunError("The key was withdrawn.", status_code=401), NoSuchEndpointError()])
 def test_an_error_ends_the_job_after_the_requests_in_flight(ledger, look_up, jobs, error):
     """Requests in flight may be billed, so their outcomes are recorded; the others are not submitted."""
-    api = SyncAPI({0: error})
+    api = FakeSyncAPI({0: error})
     with pytest.raises(type(error)):
-        anyio.run(SyncRunner(api, ledger, RunningJobs(), Observer()).submit, make_shard(40), ignore)
+        submit(make_runner(api, ledger), make_shard(40))
     assert sorted(api.requested) == list(range(16))
     assert look_up(make_shard(17))[1:] == [*(Answer.of({"question": i}) for i in range(1, 16)), None]
     assert jobs() is JobState.DROPPED
 
 
 def test_requests_of_another_process_are_returned(ledger):
-    api, shard = SyncAPI(), make_shard()
+    api, shard = FakeSyncAPI(), make_shard()
     first, *_ = shard.requests
     ledger.jobs.plan(Shard.of([first]))
-    runner = SyncRunner(api, ledger, RunningJobs(), Observer())
+    runner = make_runner(api, ledger)
 
-    others = anyio.run(runner.submit, shard, ignore)
+    others = submit(runner, shard).others
     assert others
     assert others.requests == [first]
     assert sorted(api.requested) == [1, 2]
 
-    others = anyio.run(runner.submit, Shard.of([first]), ignore)
+    others = submit(runner, Shard.of([first])).others
     assert others
     assert others.requests == [first]
     assert len(api.requested) == 2
@@ -145,8 +168,6 @@ def test_requests_of_another_process_are_returned(ledger):
 def test_the_job_is_running_while_its_requests_are_in_flight(ledger):
     """Other tasks of the session wait for the job instead of taking it over."""
     running, seen = RunningJobs(), []
-    anyio.run(
-        SyncRunner(SyncAPI(), ledger, running, Observer()).submit, make_shard(1), lambda _: seen.append(1 in running)
-    )
+    submit(make_runner(FakeSyncAPI(), ledger, running), make_shard(1), lambda _: seen.append(1 in running))
     assert seen == [True]
     assert 1 not in running

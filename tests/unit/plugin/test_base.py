@@ -30,6 +30,7 @@ from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.deadlines import Deadline
+from distilabel_openai_batch.engine.lanes import LaneSettings
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin import base
@@ -44,6 +45,7 @@ def client(**fields) -> OpenAIBatchLLM:
     return OpenAIBatchLLM(**CONNECTION, **fields)
 
 
+# long: each field once, as given and as settings
 def test_session_settings_come_from_the_fields(tmp_path):
     settings = client(
         completion_window="48h",
@@ -58,6 +60,11 @@ def test_session_settings_come_from_the_fields(tmp_path):
         delete_files=True,
         deadline=60.0,
         sync_below=5,
+        lane="auto",
+        flex_below=7,
+        flex_fallback=True,
+        supports_flex=False,
+        max_concurrency=9,
         preflight=True,
         input_expires_after=3_600,
         output_expires_after=7_200,
@@ -88,7 +95,7 @@ def test_session_settings_come_from_the_fields(tmp_path):
         ledger_dir=tmp_path,
         reuse_answers=False,
         deadline=Deadline(seconds=60.0),
-        sync_below=5,
+        lanes=LaneSettings("auto", 5, flex_below=7, flex_fallback=True, supports_flex=False, max_concurrency=9),
         preflight=True,
         retention=Retention(3_600, 7_200),
         on_truncated="fail",
@@ -110,13 +117,13 @@ def test_batches_carry_the_name_of_the_pipeline(monkeypatch):
 
 @pytest.mark.parametrize("run", [LOADING, SUBMITTING])
 def test_submission_decides_about_waiting_and_reuse(run):
-    llm = client(wait=not run.waits, reuse_answers=False, sync_below=5)
+    llm = client(wait=not run.waits, reuse_answers=False, sync_below=5, lane="flex")
     llm.join_submission(run)
 
     settings = llm.session_settings()
 
     assert (settings.run, settings.jobs.wait, settings.reuse_answers) == (run, run.waits, True)
-    assert settings.sync_below == (5 if run.waits else 0)
+    assert settings.lanes == LaneSettings("flex" if run.waits else "batch", 5 if run.waits else 0)
 
 
 @pytest.mark.parametrize(("run", "sync_below"), [(None, math.inf), (LOADING, math.inf), (SUBMITTING, 0)])
@@ -126,7 +133,7 @@ def test_dry_run_is_synchronous_except_in_a_submission(monkeypatch, run, sync_be
     if run:
         llm.join_submission(run)
 
-    assert llm.session_settings().sync_below == sync_below
+    assert llm.session_settings().lanes.sync_below == sync_below
 
 
 def test_scope_is_named_after_the_submission_the_step_or_the_script(monkeypatch):
