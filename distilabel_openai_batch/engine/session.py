@@ -30,6 +30,7 @@ from distilabel_openai_batch.engine.cut_answers import (
 from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.repairs import Repairs, SchemaChecks
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
@@ -96,6 +97,7 @@ class Session:
         self._settings = settings
         self._buffer = parts.buffer
         self._activity = parts.activity
+        self._checks = SchemaChecks(parts.activity)
         self._ledger = parts.ledger
         self._observer = parts.observer
         self._memory = parts.memory
@@ -156,19 +158,10 @@ class Session:
             outcomes = await self._submit_once(_noting_schemas(calls, with_schema), submitted)
             if self._settings.retries_cut:
                 await self._retry_cut(outcomes, submitted)
-            repairs = {
-                index: Repair(call.schema, call.body, outcome)
-                for index, call in with_schema.items()
-                if call.schema and isinstance(outcome := outcomes[index], Answer)
-            }
-            while retries := [
-                (repair, choice, with_schema[index].with_messages(body))
-                for index, repair in repairs.items()
-                for choice, body in repair.retries()
-            ]:
-                retried = await self._submit_once([call for _, _, call in retries], submitted)
-                for (repair, choice, _), outcome in zip(retries, retried, strict=True):
-                    repair.add_outcome(choice, outcome)
+            repairs = Repairs(self._checks, with_schema)
+            await repairs.start(outcomes)
+            while retries := repairs.retries():
+                await repairs.add(retries, await self._submit_once([call for _, _, call in retries], submitted))
         except BaseException:
             for request in reversed(submitted):
                 if request.custom_id:
@@ -179,7 +172,7 @@ class Session:
             if isinstance(outcome, Failure) and isinstance(request, Request):
                 outcomes[index] = replace(outcome, custom_id=request.custom_id)
         logged = list(outcomes)
-        for index, repair in repairs.items():
+        for index, repair in repairs.by_index.items():
             request = submitted[index]
             assert isinstance(request, Request)
             outcomes[index], logged[index] = self._end_repair(repair, request.custom_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -136,9 +136,8 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
                 # With `reuse_answers=False` adoption is skipped, so do not mark this scope as searched.
                 if settings.reuse_answers and not builder.adopter.is_due:
                     process_memory.server_searched = True
-                # No run depends on this record → do not hide another error.
-                with anyio.CancelScope(shield=True), suppress(LedgerError):
-                    await anyio.to_thread.run_sync(builder.failure_log.record, ledger)
+                with anyio.CancelScope(shield=True):
+                    await builder.record_failures()
                 observer.on_finished()
                 task_group.cancel_scope.cancel()
         # If a caller was cancelled we cannot tell which answers it consumed; mark none as delivered.
@@ -276,6 +275,13 @@ class _Builder:
 
         return warn
 
+    async def record_failures(self) -> None:
+        """Record the failures of rows; log an error, since no run depends on this record."""
+        try:
+            await anyio.to_thread.run_sync(self.failure_log.record, self.ledger)
+        except LedgerError as error:
+            self.host.logger.warning(f"⚠️ The failures of rows are missing in the ledger: {error}")
+
     async def _find_jobs_sharing_limit(self, job_id: int) -> set[int]:
         return await anyio.to_thread.run_sync(self.ledger.jobs.find_sharing_limit, job_id)
 
@@ -372,5 +378,8 @@ class SessionPool:
             # A task of an open session crashed → release the callers that wait for the task.
             if shared.session:
                 shared.session.fail(shared.error)
+            # All callers have left, so none of them would raise the error.
+            if shared.unused.is_set():
+                self._host.logger.warning(f"⚠️ The session met an error after its last caller had left: {shared.error}")
         finally:
             shared.opened.set()

@@ -90,6 +90,11 @@ class StructuredOutput:
     distilabel_model: type[BaseModel] | None
     _validator: SchemaValidator = field(repr=False)
 
+    @property
+    def may_block(self) -> bool:
+        """Return whether `check` may block its thread for seconds."""
+        return self.model is None and self._validator.may_block
+
     def apply_to(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return a copy of a request's body that names the schema; the schema replaces a `response_format`."""
         fields = {key: value for key, value in body.items() if key != "response_format"}

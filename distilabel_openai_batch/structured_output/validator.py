@@ -49,10 +49,15 @@ class SchemaValidator:
     Args:
         schema: a valid JSON schema.
         cost: the cost of the schema.
+
+    Attributes:
+        may_block: whether a validation may block its thread for `SLOW_SECONDS`, and for as long as other threads wait
+            for theirs.
     """
 
     def __init__(self, schema: dict[str, Any], cost: SchemaCost) -> None:
         self._schema = schema
+        self.may_block = cost.may_be_slow
         self._is_too_slow = False
         self._validator = None if cost.may_be_slow else create_validator(schema)
 

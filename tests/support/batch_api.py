@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import orjson
 import respx
 
 from distilabel_openai_batch.api.client import BatchAPI
@@ -81,8 +82,8 @@ def batch(batch_id: str = "batch_1", status: str = "validating", **fields: objec
 
 
 def reply(content: object) -> httpx.Response:
-    """Return a reply with status 200 and JSON content."""
-    return httpx.Response(200, json=content)
+    """Return a reply with status 200 and JSON content, whose text is the same with each release of httpx."""
+    return httpx.Response(200, content=orjson.dumps(content), headers={"Content-Type": "application/json"})
 
 
 def listing(*batches: dict[str, object], has_more: bool = False) -> httpx.Response:

@@ -19,6 +19,7 @@ from distilabel_openai_batch.engine import session_pool
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, ScopeMemory, scope_memories
 from distilabel_openai_batch.engine.deadlines import parse_deadline
+from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.session import Session
@@ -368,3 +369,28 @@ async def test_each_execution_fixes_the_moment_of_a_time_of_the_day(make_pool, m
             pass
     moments = [datetime.fromtimestamp(settings.deadline.at) for settings in opened]
     assert moments == [datetime(2026, 11, 27, 6), datetime(2026, 11, 27, 6), datetime(2026, 11, 28, 6)]
+
+
+@pytest.mark.parametrize("error", [LedgerError("The disk is full."), OSError("No space left")], ids=repr)
+async def test_an_error_after_the_last_caller_is_logged(make_pool, monkeypatch, caplog, error):
+    """The caller has its answers; the marks of delivered answers are lost."""
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(RequestTable, "mark_delivered", fail)
+    async with make_pool().use() as session:
+        outcomes = await session.submit(make_calls())
+    assert [type(outcome) for outcome in outcomes] == [Answer, Answer]
+    [line] = [line for line in caplog.messages if "after its last caller had left" in line]
+    assert str(error) in line
+
+
+async def test_failures_that_cannot_be_recorded_are_logged(make_pool, monkeypatch, caplog):
+    def fail(*arguments: object) -> None:
+        raise LedgerError("The disk is full.")
+
+    monkeypatch.setattr(FailureLog, "record", fail)
+    async with make_pool().use():
+        pass
+    assert "⚠️ The failures of rows are missing in the ledger: The disk is full." in caplog.messages
