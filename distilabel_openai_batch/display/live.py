@@ -63,6 +63,17 @@ def choose_display(logger: logging.Logger) -> Display | None:
     return TerminalDisplay(console, logger) if console.is_terminal and not console.is_dumb_terminal else None
 
 
+def print_notice(text: str, logger: logging.Logger) -> None:
+    """Print a line of a script without a display on stderr, unless the log shows the line or the display is off.
+
+    Args:
+        text: the line.
+        logger: the logger that receives the line too, at level `INFO`.
+    """
+    if sys.stderr and os.getenv(PROGRESS_ENV_NAME) != "0" and not logger.isEnabledFor(logging.INFO):
+        print(printable(text), file=sys.stderr)
+
+
 class TerminalDisplay:
     """Bars like those of the command `watch`, erased at the end.
 

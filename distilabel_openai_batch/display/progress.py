@@ -6,7 +6,7 @@ import logging
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome, is_billed, usage_of
@@ -61,6 +61,8 @@ class Progress(SyncLog):
         display: shows bars; `None` for log lines only.
         scope: the scope's name on the command line, for the advice on failures.
         retry_advice: the way to submit the requests without an answer again, without a full stop: `Run again`.
+        notify: receives the line about reused answers, for a script whose user sees neither bars nor the log; `None`
+            for no such script.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Progress(SyncLog):
         display: Display | None = None,
         scope: str = "",
         retry_advice: str = "Run again",
+        notify: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(EventLog(logger, scope))
         self.batch_ids: dict[str, None] = {}
@@ -78,6 +81,7 @@ class Progress(SyncLog):
         self._costs = RunCosts(self._price_book)
         self._scope = scope
         self._retry_advice = retry_advice
+        self._notify = notify
         self._started = time.monotonic()
         self._finished: float | None = None
         self._requests = 0
@@ -112,12 +116,12 @@ class Progress(SyncLog):
         """Log the first reused answers now; the sum of all reused answers is logged at the end."""
         if requests and not self._reused:
             self._first_reused = requests
-            self._log.info(
-                "reused",
-                f"♻️ An earlier run answered {plural(requests, 'request')}: the answers are reused, not billed again.",
-                requests=requests,
-            )
+            text = f"♻️ An earlier run answered {plural(requests, 'request')}: the answers are reused, not billed again."
+            self._log.info("reused", text, requests=requests)
+            if self._notify:
+                self._notify(text)
         self._reused += requests
+        self._draw()
 
     def on_batches_reused(self, batch_ids: Sequence[str]) -> None:
         """Note the batches of the reused answers."""
@@ -519,7 +523,8 @@ class Progress(SyncLog):
         pending = f" {unanswered:,} pending," if unanswered else ""
         return (
             f"🏁 {answered:,} of {plural(self._requests, 'request')} answered"
-            f"{f' ({uncollected:,} not collected yet)' if uncollected else ''},"
+            f"{f' ({uncollected:,} not collected yet)' if uncollected else ''}"
+            f"{f' ({self._reused:,} by earlier runs)' if self._reused else ''},"
             f" {self._failed():,} failed,{pending} {self._retries:,} retried;"
             f" {usage.tokens_in:,} tokens in, {usage.tokens_out:,} out"
             f"{f' ({usage.tokens_reasoning:,} for reasoning)' if usage.tokens_reasoning else ''};"

@@ -31,7 +31,7 @@ from distilabel_openai_batch.api.extra_fields import ExtraFields
 from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.secrets import clean_headers, clean_key, split_query
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.display.live import choose_display
+from distilabel_openai_batch.display.live import choose_display, print_notice
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.display.telemetry import telemetry_factories
 from distilabel_openai_batch.engine.deadlines import NO_DEADLINE, Deadline, parse_deadline
@@ -344,8 +344,10 @@ def _progress(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeNam
     Within a pipeline, where the scope has a task or the session takes part in a submission, several processes share one
     terminal, so no bars are drawn.
     """
-    bars = None if scope.task or run else choose_display(logger)
-    return Progress(logger, price_book, bars, scope.label, _retry_advice(run))
+    is_script = not (scope.task or run)
+    bars = choose_display(logger) if is_script else None
+    notify = partial(print_notice, logger=logger) if is_script and bars is None else None
+    return Progress(logger, price_book, bars, scope.label, _retry_advice(run), notify)
 
 
 def _retry_advice(run: SubmissionRun | None) -> str:

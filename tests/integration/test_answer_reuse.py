@@ -78,6 +78,16 @@ def test_a_renamed_script_is_warned_before_it_submits(sandbox, monkeypatch, capl
     assert len(lines) == 2
 
 
+def test_a_script_says_on_stderr_that_it_takes_answers_of_the_ledger(sandbox, capsys):
+    """distilabel's loggers show no line of a script below a warning."""
+    generate()
+    assert "♻️" not in capsys.readouterr().err
+    generate()
+    assert capsys.readouterr().err == (
+        "♻️ An earlier run answered 4 requests: the answers are reused, not billed again.\n"
+    )
+
+
 def test_a_changed_parameter_is_named_before_requests_are_submitted(sandbox, monkeypatch, caplog):
     """The answers of a Task are compared once, and never those of a script, whose calls need not be alike."""
     generate()

@@ -9,7 +9,7 @@ import types
 import pytest
 
 from distilabel_openai_batch.display.bars import Bar
-from distilabel_openai_batch.display.live import PROGRESS_ENV_NAME, NotebookDisplay, choose_display
+from distilabel_openai_batch.display.live import PROGRESS_ENV_NAME, NotebookDisplay, choose_display, print_notice
 from tests.support.terminal import Terminal, screen
 
 LOGGER = logging.getLogger("test.display")
@@ -88,6 +88,22 @@ def test_without_a_terminal_there_are_no_bars(monkeypatch, tmp_path):
         assert choose_display(LOGGER) is None
     monkeypatch.setattr(sys, "stderr", None)
     assert choose_display(LOGGER) is None
+
+
+@pytest.mark.parametrize(
+    ("level", "value", "printed"),
+    [(logging.WARNING, None, True), (logging.INFO, None, False), (logging.WARNING, "0", False)],
+    ids=["unseen", "logged", "turned off"],
+)
+def test_a_notice_is_printed_if_nothing_else_shows_it(monkeypatch, caplog, capsys, level, value, printed):
+    monkeypatch.delenv(PROGRESS_ENV_NAME, raising=False)
+    if value:
+        monkeypatch.setenv(PROGRESS_ENV_NAME, value)
+    caplog.set_level(level)
+    print_notice("Reused.\x1b[2J", LOGGER)
+    assert capsys.readouterr().err == ("Reused.\\x1b[2J\n" if printed else "")
+    monkeypatch.setattr(sys, "stderr", None)
+    print_notice("No stderr.", LOGGER)
 
 
 def test_a_notebook_kernel_gets_a_line(monkeypatch):
