@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     )
     from distilabel_openai_batch.plugin.azure import AzureOpenAIBatchLLM
     from distilabel_openai_batch.plugin.embeddings import OpenAIBatchEmbeddings
+    from distilabel_openai_batch.plugin.image_generation import OpenAIBatchImageGeneration
     from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
+    from distilabel_openai_batch.plugin.moderation import OpenAIBatchModeration
     from distilabel_openai_batch.plugin.steps.load import LoadBatchResults
+    from distilabel_openai_batch.plugin.steps.moderate import ModerateTexts
     from distilabel_openai_batch.plugin.steps.stream import StreamBatchResults
     from distilabel_openai_batch.plugin.steps.submit import SubmitBatch
 
@@ -43,10 +46,13 @@ __all__ = [
     "LedgerError",
     "LoadBatchResults",
     "MissingSettingError",
+    "ModerateTexts",
     "Observer",
     "OpenAIBatchEmbeddings",
     "OpenAIBatchError",
+    "OpenAIBatchImageGeneration",
     "OpenAIBatchLLM",
+    "OpenAIBatchModeration",
     "OpenTelemetryObserver",
     "QuotaError",
     "RequestsFailedError",
@@ -62,9 +68,12 @@ __version__ = "0.1.0"
 _MODULES = {
     "AzureOpenAIBatchLLM": "plugin.azure",
     "LoadBatchResults": "plugin.steps.load",
+    "ModerateTexts": "plugin.steps.moderate",
     "Observer": "engine.observer",
     "OpenAIBatchEmbeddings": "plugin.embeddings",
+    "OpenAIBatchImageGeneration": "plugin.image_generation",
     "OpenAIBatchLLM": "plugin.llm",
+    "OpenAIBatchModeration": "plugin.moderation",
     "OpenTelemetryObserver": "display.telemetry",
     "StreamBatchResults": "plugin.steps.stream",
     "SubmitBatch": "plugin.steps.submit",

@@ -36,8 +36,10 @@ _MAX_DOWNLOADS = 3
 _MAX_DOWNLOADS_WITHOUT_ERROR_FILE = 6
 _DOWNLOAD_PAUSES = Patience(first=2.0)
 
-# Outcomes that are recorded in one transaction.
+# Outcomes that are recorded in one transaction, at most, and the bytes of their lines, about: an answer with images has
+# some megabytes, and the outcomes of two transactions are in memory.
 _RECORD_CHUNK = 1_000
+_CHUNK_BYTES = 64 * 2**20
 
 
 class ResultCollector:
@@ -211,7 +213,8 @@ class ResultCollector:
                 if expected and not _is_complete(results, expected, len(custom_ids)):
                     return None
                 outcomes = zip(row_ids, results, strict=True)
-                while chunk := await anyio.to_thread.run_sync(self._record_chunk, outcomes):
+                size = _chunk_size(paths, len(custom_ids))
+                while chunk := await anyio.to_thread.run_sync(self._record_chunk, outcomes, size):
                     deliver(answers)
                     answers = {name: outcome for name, outcome in chunk.items() if isinstance(outcome, Answer)}
                     failures |= {name: chunk[name] for name in chunk.keys() - answers.keys()}
@@ -223,10 +226,10 @@ class ResultCollector:
         row_ids = self._ledger.requests.row_ids(job)
         return list(row_ids), array("q", row_ids.values())
 
-    def _record_chunk(self, outcomes: Iterator[tuple[int, tuple[str, Outcome]]]) -> dict[str, Outcome]:
-        """Record the next outcomes of a job; return them by `custom_id`."""
+    def _record_chunk(self, outcomes: Iterator[tuple[int, tuple[str, Outcome]]], size: int) -> dict[str, Outcome]:
+        """Record the next `size` outcomes of a job; return them by `custom_id`."""
         with gc_paused():
-            chunk = list(islice(outcomes, _RECORD_CHUNK))
+            chunk = list(islice(outcomes, size))
             by_custom_id = dict(outcome for _, outcome in chunk)
             if chunk:
                 row_ids = {custom_id: row_id for row_id, (custom_id, _) in chunk}
@@ -237,6 +240,12 @@ class ResultCollector:
 def count_answers(results: Sequence[tuple[str, Outcome]]) -> int:
     """Return the number of requests that have an answer among the results."""
     return len({custom_id for custom_id, outcome in results if is_billed(outcome)})
+
+
+def _chunk_size(paths: Sequence[Path], requests: int) -> int:
+    """Return the number of outcomes that are recorded in one transaction, by the mean size of a line."""
+    line_bytes = sum(path.stat().st_size for path in paths) // max(1, requests)
+    return max(1, min(_RECORD_CHUNK, _CHUNK_BYTES // max(1, line_bytes)))
 
 
 def _read_lines(paths: Sequence[Path]) -> Iterator[bytes]:

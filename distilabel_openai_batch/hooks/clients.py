@@ -27,12 +27,15 @@ def register_client_type(client_type: type) -> None:
 
 
 def batch_client(step: Any) -> Any:
-    """Return the Batch API client in `step.llm` or `step.embeddings`, or `None`."""
-    client = getattr(step, "llm", None)
-    if isinstance(client, _client_types):
-        return client
-    client = getattr(step, "embeddings", None)
-    return client if isinstance(client, _client_types) else None
+    """Return the Batch API client in a field of a step, or `None`.
+
+    The fields are `llm`, which `ImageGeneration` sets too, `embeddings` and `moderation_model`.
+    """
+    for name in ("llm", "embeddings", "moderation_model"):
+        client = getattr(step, name, None)
+        if isinstance(client, _client_types):
+            return client
+    return None
 
 
 def task_batch_client(step: Any) -> Any:

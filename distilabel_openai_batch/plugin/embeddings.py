@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.embeddings.base import Embeddings
 from pydantic import Field, PositiveInt
 
-from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
-from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
-from distilabel_openai_batch.api.requests import BodyTemplate
-from distilabel_openai_batch.engine.calls import APICall
-from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.plugin.base import BatchClient
+from distilabel_openai_batch.plugin.item_calls import submit_items
 from distilabel_openai_batch.plugin.public_class import public_class
 
 ENDPOINT = "/v1/embeddings"
@@ -99,23 +96,12 @@ async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | Non
     """
     # The SDK would ask for base64, which other servers do not support → ask for numbers.
     body = {"model": client.model, "encoding_format": "float"} | ({"dimensions": dimensions} if dimensions else {})
-    template = BodyTemplate({**body, "input": ""}, "input")
-    vectors: list[list[float] | None] = []
-
-    def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
-        vector = _vector(outcome)
-        vectors.append(vector)
-        return None if vector else Failure("The answer has no vector.", code=MALFORMED_RESULT, custom_id=custom_id)
-
-    session: Session
-    async with client.session() as session:
-        await session.submit([APICall(ENDPOINT, {**body, "input": text}, template=template) for text in texts], read)
-    return vectors
+    return await submit_items(client, ENDPOINT, body, "input", texts, _vector)
 
 
-def _vector(outcome: Outcome) -> list[float] | None:
-    """Return the vector of an answer; `None` for a failure, or for an answer without a vector of numbers."""
-    data = outcome.body.get("data") if isinstance(outcome, Answer) else None
+def _vector(body: Mapping[str, Any]) -> list[float] | None:
+    """Return the vector of an answer's body; `None` for a body without a vector of numbers."""
+    data = body.get("data")
     first = data[0] if isinstance(data, list) and data else None
     vector = first.get("embedding") if isinstance(first, dict) else None
     if isinstance(vector, str):

@@ -319,8 +319,11 @@ def _rates_at(prompt_tokens: int, sync_prices: Any, batch_prices: Any) -> Rates 
 
 
 def _prices_of_kinds(listed: Any, prompt_tokens: int) -> list[Decimal | None]:
-    """Return the listed price of each kind in `_TOKEN_KINDS`."""
-    return [_price(getattr(listed, kind, None), prompt_tokens) for kind in _TOKEN_KINDS]
+    """Return the listed price of each kind in `_TOKEN_KINDS`; the answers of a model of images are images."""
+    listed_prices = {kind: getattr(listed, kind, None) for kind in _TOKEN_KINDS}
+    if (image_price := getattr(listed, "output_image_mtok", None)) is not None:
+        listed_prices["output_mtok"] = image_price
+    return [_price(price, prompt_tokens) for price in listed_prices.values()]
 
 
 @functools.cache

@@ -51,8 +51,10 @@ def estimate_usage(endpoint: str, body: Mapping[str, Any]) -> Usage | None:
         Approximated tokens in and the upper bound of tokens out; `None` if the request has no upper bound, see
         `explain_no_bound`.
     """
-    if endpoint.endswith("/embeddings"):
+    if endpoint.endswith(("/embeddings", "/moderations")):
         return Usage(_count_tokens(_texts(body.get("input"))), 0)
+    if endpoint.endswith("/images/generations"):
+        return None
     limit = read_limit(body)
     if endpoint.endswith(("/chat/completions", "/responses")):
         messages = _messages(body)

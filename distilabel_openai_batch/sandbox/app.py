@@ -89,6 +89,8 @@ class SandboxHandlers:
             ("POST", "/v1/chat/completions", self.answer),
             ("POST", "/v1/completions", self.answer),
             ("POST", "/v1/responses", self.answer),
+            ("POST", "/v1/moderations", self.answer),
+            ("POST", "/v1/images/generations", self.answer),
             ("POST", "/v1/embeddings", self.answer),
             ("GET", "/sandbox/settings", self.settings),
             ("PATCH", "/sandbox/settings", self.configure),

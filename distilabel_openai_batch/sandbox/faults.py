@@ -19,6 +19,8 @@ CallName = Literal[
     "chat.completions",
     "completions",
     "responses",
+    "moderations",
+    "images.generations",
     "embeddings",
 ]
 

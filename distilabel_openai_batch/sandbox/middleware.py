@@ -31,6 +31,8 @@ _CALLS = (
     ("POST", re.compile(r"/v1/chat/completions"), "chat.completions"),
     ("POST", re.compile(r"/v1/completions"), "completions"),
     ("POST", re.compile(r"/v1/responses"), "responses"),
+    ("POST", re.compile(r"/v1/moderations"), "moderations"),
+    ("POST", re.compile(r"/v1/images/generations"), "images.generations"),
     ("POST", re.compile(r"/v1/embeddings"), "embeddings"),
 )
 

@@ -11,6 +11,8 @@ from .chat import chat_completion
 from .completions import legacy_completion
 from .embeddings import embedding_list
 from .hashing import body_digest, canonical_json
+from .images import image_list
+from .moderations import moderation
 from .parameters import check_parameters
 from .responses import response
 
@@ -21,6 +23,8 @@ _REASONING_ENDPOINTS: dict[str, Callable[[dict[str, Any], str, str, int], dict[s
 _OTHER_ENDPOINTS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     "/v1/completions": legacy_completion,
     "/v1/embeddings": embedding_list,
+    "/v1/images/generations": image_list,
+    "/v1/moderations": moderation,
 }
 
 

@@ -29,6 +29,13 @@ _KNOWN_PARAMETERS = {
         """.split()  # noqa: SIM905
     ),
     "/v1/embeddings": frozenset({"input", "model", "dimensions", "encoding_format", "user"}),
+    "/v1/moderations": frozenset({"input", "model"}),
+    "/v1/images/generations": frozenset(
+        """
+        prompt background complexity frame_count frame_duration_ms model moderation n output_compression output_format
+        partial_images quality safety_identifier size stream svg user
+        """.split()  # noqa: SIM905
+    ),
 }
 ENDPOINTS = frozenset({*_KNOWN_PARAMETERS, "/v1/responses"})
 
@@ -53,9 +60,13 @@ _NUMBERS = {
         "logprobs": Bounds("integer", 0, 5),
     },
     "/v1/embeddings": {"dimensions": Bounds("integer", 1, 3_072)},
+    "/v1/moderations": {},
+    "/v1/images/generations": {"n": Bounds("integer", 1, 10), "output_compression": Bounds("integer", 0, 100)},
 }
 _ROLES = ("system", "assistant", "user", "function", "tool", "developer")
 _PART_TYPES = ("text", "image_url", "input_audio", "file", "refusal")
+# https://platform.openai.com/docs/api-reference/images/create
+_QUALITIES = ("low", "medium", "high", "xhigh", "max", "auto")
 # Models that take no sampling parameters at all, https://platform.openai.com/docs/guides/reasoning.
 _NO_SAMPLING_MODEL = re.compile(r"o3-mini|o4-mini")
 # Models without `reasoning_effort`.
@@ -80,6 +91,8 @@ def check_parameters(endpoint: str, body: dict[str, Any], model: str) -> None:
         return
     if not body.keys() <= _KNOWN_PARAMETERS[endpoint]:
         unknown = [name for name in body if name not in _KNOWN_PARAMETERS[endpoint]]
+        if endpoint == "/v1/images/generations":
+            raise ApiError(400, f"Unknown parameter: '{unknown[0]}'.", param=unknown[0], code="unknown_parameter")
         plural = "s" if len(unknown) > 1 else ""
         raise ApiError(400, f"Unrecognized request argument{plural} supplied: {', '.join(unknown)}")
     numbers = _NUMBERS[endpoint]
@@ -93,6 +106,8 @@ def check_parameters(endpoint: str, body: dict[str, Any], model: str) -> None:
         _check_chat(body, model)
     elif endpoint == "/v1/completions":
         _check_completion(body)
+    elif endpoint == "/v1/images/generations":
+        _check_image(body)
     else:
         _check_embedding(body)
 
@@ -264,6 +279,15 @@ def _check_completion(body: dict[str, Any]) -> None:
         )
     if body.get("echo") is not None and not isinstance(body["echo"], bool):
         raise wrong_type("echo", "a boolean", body["echo"])
+
+
+def _check_image(body: dict[str, Any]) -> None:
+    if "prompt" not in body:
+        raise missing("prompt")
+    if not isinstance(body["prompt"], str):
+        raise wrong_type("prompt", "a string", body["prompt"])
+    if get_parameter(body, "quality", "auto") not in _QUALITIES:
+        raise invalid_value("quality", body["quality"], _QUALITIES)
 
 
 def _check_embedding(body: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.engine import result_collector
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.engine.result_collector import ResultCollector, count_answers
+from distilabel_openai_batch.engine.result_collector import ResultCollector, _chunk_size, count_answers
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.states import JobState
 from tests.unit.engine.conftest import FAST_SETTINGS
@@ -198,3 +198,15 @@ def test_results_of_an_unknown_batch_are_returned_without_a_record(make_collecto
     custom_ids = [request.custom_id for request in make_shard().requests]
     assert results == list(zip(custom_ids, ANSWERS, strict=True))
     assert count_answers([*results, results[0], ("a", Failure("Bad."))]) == 3
+
+
+@pytest.mark.parametrize(
+    ("line_bytes", "requests", "size"), [(600, 5_000, 1_000), (2**20, 10, 64), (2**27, 3, 1), (0, 0, 1_000)]
+)
+def test_few_large_outcomes_are_recorded_at_once(tmp_path, line_bytes, requests, size):
+    """The outcomes of two transactions are in memory."""
+    path = tmp_path / "output"
+    with path.open("wb") as file:
+        file.truncate(line_bytes * requests)
+
+    assert _chunk_size([path], requests) == size

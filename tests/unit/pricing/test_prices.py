@@ -67,6 +67,8 @@ def empty_caches():
         ("grok-4.3", "https://api.x.ai/v1/", Usage(1_000_000, 0), "1.25", "1"),
         # Without a listed price cached tokens cost as much as other tokens.
         ("gpt-4-turbo", OPENAI, Usage(1_000_000, 0, 1_000_000), "10", "5"),
+        # The answers of a model of images are images.
+        ("gpt-image-1.5", OPENAI, MILLIONS, "42", "21"),
         # The server reports more cached tokens than tokens.
         ("gpt-4o-mini", OPENAI, Usage(0, 0, 5), "0", "0"),
         # The price of all tokens of a request rises with the length of its prompt.

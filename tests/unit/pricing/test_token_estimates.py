@@ -56,6 +56,8 @@ def message(content: object) -> dict[str, object]:
         (RESPONSES, {"input": [message("")], "max_output_tokens": 1, "text": {"a": 1}}, (9, 1)),
         (RESPONSES, {"input": [message("x")]}, None),
         (RESPONSES, {"input": [message([{"type": "input_file", "file_id": "f"}])], "max_output_tokens": 1}, None),
+        ("/v1/moderations", {"input": "x" * 40}, (10, 0)),
+        ("/v1/images/generations", {"prompt": "x" * 40}, None),
         (EMBEDDINGS, {"input": "x" * 40}, (10, 0)),
         (EMBEDDINGS, {"input": ["x" * 40, "y" * 4]}, (11, 0)),
     ],
