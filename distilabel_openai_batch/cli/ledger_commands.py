@@ -161,6 +161,11 @@ def report(
     from distilabel_openai_batch.report.history import build_histories
     from distilabel_openai_batch.report.vega import HOW_TO_INSTALL
 
+    if output.suffix.lower() not in (".html", ".htm", ""):
+        raise OpenAIBatchError(
+            f"The report {output} cannot be written: `report` writes HTML, so the name has to end with .html. A browser"
+            " prints the page as PDF."
+        )
     reader, now = open_reader(ledger_dir), time.time()
     # The ledger only gains jobs → every job read here has a scope and a timeline in the reads below.
     entries = reader.jobs()

@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from distilabel_openai_batch.report import vega
+from distilabel_openai_batch.report.curves import Curve
 from distilabel_openai_batch.report.history import (
-    AnswerCounts,
     EndState,
     JobHistory,
     Phase,
@@ -21,6 +20,7 @@ from distilabel_openai_batch.report.history import (
     bin_jobs,
     time_range,
 )
+from distilabel_openai_batch.report.local_time import local
 from distilabel_openai_batch.text import duration
 
 WIDTHS = (311, 440, 640, 960)
@@ -92,9 +92,9 @@ def draw_timeline(histories: Sequence[JobHistory]) -> Chart:
     return Chart(tuple(vega.draw(_bins_spec(bin_jobs(histories, width // _BIN_PIXELS), width)) for width in WIDTHS))
 
 
-def draw_answers(counts: Sequence[AnswerCounts]) -> Chart:
-    """Draw the number of answers and failures over time."""
-    return Chart(tuple(vega.draw(_answers_spec(counts, width)) for width in WIDTHS))
+def draw_answers(curves: Sequence[Curve]) -> Chart:
+    """Draw the number of answers over time for each scope, and the number of all failures."""
+    return Chart(tuple(vega.draw(_answers_spec(curves, width)) for width in WIDTHS))
 
 
 def _lines_spec(histories: Sequence[JobHistory], width: int) -> dict[str, Any]:
@@ -236,30 +236,19 @@ def _stack(
             low += count
 
 
-def _answers_spec(counts: Sequence[AnswerCounts], width: int) -> dict[str, Any]:
+def _answers_spec(curves: Sequence[Curve], width: int) -> dict[str, Any]:
     """Return the chart of answers and failures, with an invisible line at each moment for the tooltips."""
-    values = [
-        {
-            "at": vega.milliseconds(count.at),
-            "answered": count.answered,
-            "failed": count.failed,
-            "text": f"{_format_moment(count.at)}: {count.answered:,} answered, {count.failed:,} failed",
-        }
-        for count in counts
-    ]
+    counts = curves[0].counts
+    values = [_moment_values(curves, number) for number in range(len(counts))]
     x = vega.time_axis("at", counts[0].at, counts[-1].at, width - vega.COUNT_AXIS_PIXELS - 20)
-    layer: list[dict[str, Any]] = [
+    layer = [
         {
-            "mark": {
-                "type": "area",
-                "color": vega.colour("good"),
-                "fillOpacity": 0.18,
-                "line": {"color": vega.colour("good"), "strokeWidth": 2},
-            },
-            "encoding": {"x": x, "y": vega.count_axis("answered", 5)},
+            "mark": _curve_mark(curve, has_area=len(curves) == 1),
+            "encoding": {"x": x, "y": vega.count_axis(f"answered{number}", 5)},
         }
+        for number, curve in enumerate(curves)
     ]
-    if counts[-1].failed:
+    if any(curve.counts[-1].failed for curve in curves):
         layer.append(
             {
                 "mark": {"type": "line", "color": vega.colour("bad"), "strokeWidth": 2, "strokeDash": [5, 3]},
@@ -273,8 +262,31 @@ def _answers_spec(counts: Sequence[AnswerCounts], width: int) -> dict[str, Any]:
     return vega.create_spec(width, height=_ANSWERS_PIXELS, data={"values": values}, layer=[*layer, tooltips])
 
 
+def _moment_values(curves: Sequence[Curve], number: int) -> dict[str, Any]:
+    """Return the values of all curves at one moment, with the text of the tooltip."""
+    at = curves[0].counts[number].at
+    failed = sum(curve.counts[number].failed for curve in curves)
+    answered = ", ".join(
+        f"{curve.counts[number].answered:,} {'answered' if len(curves) == 1 else _drop_undrawable(curve.name)}"
+        for curve in curves
+    )
+    return {
+        "at": vega.milliseconds(at),
+        "failed": failed,
+        "text": f"{_format_moment(at)}: {answered}, {failed:,} failed",
+        **{f"answered{place}": curve.counts[number].answered for place, curve in enumerate(curves)},
+    }
+
+
+def _curve_mark(curve: Curve, has_area: bool) -> dict[str, Any]:
+    line = {"color": vega.colour(curve.colour), "strokeWidth": 2}
+    if not has_area:
+        return {"type": "line", **line}
+    return {"type": "area", "color": vega.colour(curve.colour), "fillOpacity": 0.18, "line": line}
+
+
 def _format_moment(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    moment = local(seconds)
     return f"{moment.day} {moment:%b %H:%M:%S}"
 
 

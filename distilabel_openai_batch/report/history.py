@@ -185,19 +185,22 @@ class AnswerCounts:
     failed: int
 
 
-def count_answers_over_time(histories: Sequence[JobHistory], points: int) -> list[AnswerCounts]:
+def count_answers_over_time(
+    histories: Sequence[JobHistory], points: int, all_histories: Sequence[JobHistory] = ()
+) -> list[AnswerCounts]:
     """Count the answers at equally distant moments, from the first job's plan to the last job's end.
 
     Args:
         histories: the jobs; without jobs there are no counts.
         points: the number of moments, at least 2.
+        all_histories: the jobs that decide the moments; empty for `histories` themselves.
     """
     if not histories:
         return []
     gains = sorted(gain for history in histories for gain in history.gains)
     sums = list(accumulate(gains, lambda sums, gain: (gain[0], sums[1] + gain[1], sums[2] + gain[2])))
     counts, place = [], 0
-    for moment in _moments(histories, points):
+    for moment in _moments(all_histories or histories, points):
         while place < len(sums) and sums[place][0] <= moment:
             place += 1
         _, answered, failed = sums[place - 1] if place else (0.0, 0, 0)

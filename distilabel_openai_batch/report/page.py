@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from importlib.resources import files
+from typing import Any
 from urllib.parse import urlsplit
 
 from distilabel_openai_batch.api.outcomes import Failure
@@ -19,14 +20,17 @@ from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.report import charts, vega
 from distilabel_openai_batch.report.charts import Chart
-from distilabel_openai_batch.report.history import EndState, JobHistory, Phase, count_answers_over_time
+from distilabel_openai_batch.report.curves import draw_curves
+from distilabel_openai_batch.report.history import EndState, JobHistory, Phase
+from distilabel_openai_batch.report.local_time import local, zone_name
 from distilabel_openai_batch.text import duration, plural, printable
 
 _JOBS_LISTED = 100
 _REASONS_LISTED = 20
 _MODELS_LISTED = 20
 _MESSAGE_CHARACTERS = 240
-_CHART_POINTS = 97
+
+_CODE = re.compile(r"`([^`\n]+)`")
 
 # A server's error may quote an API key, and an address may contain a password.
 _KEY = re.compile(r"\bsk-[\w*-]{6,}")
@@ -65,33 +69,62 @@ def is_installed() -> bool:
 
 def render(data: ReportData) -> str:
     """Return the page as HTML."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
-    return printable(template.render(_values(data)))
+    return render_template("page.html", page_values(data))
 
 
-def _values(data: ReportData) -> dict[str, object]:
+def render_template(name: str, values: Mapping[str, object]) -> str:
+    """Return a template of this folder as HTML.
+
+    Args:
+        name: the template's file name.
+        values: the values of the template's variables.
+    """
+    return printable(_environment().get_template(name).render(values))
+
+
+@functools.cache
+def _environment() -> Any:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(lambda name: files(__package__).joinpath(name).read_text(encoding="utf-8")),
+    )
+    environment.filters["mark_code"] = _mark_code
+    return environment
+
+
+def _mark_code(text: str) -> Any:
+    """Return a text as markup, with the parts between backticks as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  # escaped before
+
+
+def page_values(data: ReportData) -> dict[str, object]:
     """Return the values of the template's variables."""
     jobs = [history.job for history in data.histories]
+    zone = zone_name(data.now)
     models = job_costs.costs_by_model(jobs)
-    counts = count_answers_over_time(data.histories, _CHART_POINTS)
+    curves = draw_curves(data.histories)
     unpriced_jobs = [job for job in jobs if job_costs.cost_of_job(job) is None]
     latest = list(enumerate(data.histories, 1))[: -_JOBS_LISTED - 1 : -1]
     return {
         "title": data.title,
-        "made": _format_minute(data.now),
+        "made": f"{_format_minute(data.now)} {zone}",
+        "zone": zone,
         "period": _format_period(data.histories),
         "cards": _cards(data, models),
         "timeline": _images(charts.draw_timeline(data.histories)) if data.histories else None,
         "has_job_lines": len(data.histories) <= charts.MAX_JOB_LINES,
         "phases": _phases(data.histories),
         "ends": _ends(data.histories),
-        "answers": _images(charts.draw_answers(counts))
-        if counts and (counts[-1].answered + counts[-1].failed)
-        else None,
-        "has_failures": bool(counts and counts[-1].failed),
+        "answers": _images(charts.draw_answers(curves)) if any(curve.has_outcomes for curve in curves) else None,
+        "curves": [{"name": curve.name, "colour": curve.colour} for curve in curves],
+        "has_failures": any(curve.counts[-1].failed for curve in curves),
         "reasons": [_reason(reason, data.reasons) for reason in data.reasons[:_REASONS_LISTED]],
         "more_reasons": max(0, len(data.reasons) - _REASONS_LISTED),
         "models": [_model(entry, models) for entry in models[:_MODELS_LISTED]],
@@ -230,11 +263,11 @@ def _format_period(histories: Sequence[JobHistory]) -> str:
     start, end = min(history.start for history in histories), max(history.end for history in histories)
     first, last = _format_minute(start), _format_minute(end)
     day, _, time_of_day = last.partition(", ")
-    return f"{first} to {time_of_day if first.startswith(day) else last} UTC, {duration(end - start)}"
+    return f"{first} to {time_of_day if first.startswith(day) else last} {zone_name(end)}, {duration(end - start)}"
 
 
 def _format_minute(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
+    moment = local(seconds)
     return f"{moment.day} {moment:%b %Y, %H:%M}"
 
 

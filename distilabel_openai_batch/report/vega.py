@@ -5,9 +5,11 @@ The images need no script, and take their colours from the CSS variables of the 
 
 from __future__ import annotations
 
-import math
+import json
 import re
 from typing import Any
+
+from distilabel_openai_batch.report.local_time import label_moments
 
 HOW_TO_INSTALL = "pip install 'distilabel-openai-batch[report]'"
 """Command that installs the drawing library."""
@@ -19,13 +21,6 @@ CHARACTER_PIXELS = 7
 """Width of a character of a label."""
 
 _GAP_PIXELS = 22
-
-# Format of a moment's label and its number of characters, by the shortest shown range in seconds.
-_TIME_FORMATS = ((3 * 86_400, "%-d %b", 6), (300, "%H:%M", 5), (0, "%H:%M:%S", 8))
-
-# Seconds between two labelled moments.
-_DAY = 86_400
-_STEPS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1_800, 3_600, 7_200, 10_800, 21_600, _DAY // 2, _DAY, 2 * _DAY, 7 * _DAY)
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v5.json"
 _FONT = "system-ui, sans-serif"
@@ -95,19 +90,16 @@ def time_axis(field: str, start: float, end: float, pixels: int, has_labels: boo
         pixels: the length of the axis.
         has_labels: whether labels stand below the axis.
     """
-    label, characters = next((label, size) for shortest, label, size in _TIME_FORMATS if end - start >= shortest)
-    label_seconds = (end - start) / pixels * (characters * CHARACTER_PIXELS + _GAP_PIXELS)
-    step = next((step for step in _STEPS if step >= label_seconds), math.ceil(label_seconds / _STEPS[-1]) * _STEPS[-1])
-    first = math.ceil(start / step)
-    ticks = [milliseconds(step * number) for number in range(first, math.floor(end / step) + 1)]
+    ticks = label_moments(start, end, pixels, CHARACTER_PIXELS, _GAP_PIXELS)
     return {
         "field": field,
         "type": "temporal",
         "title": None,
         "scale": {"type": "utc", "domain": [milliseconds(start), milliseconds(end)], "nice": False},
         "axis": {
-            "format": label,
-            "values": ticks,
+            "values": [milliseconds(at) for at in ticks],
+            # The drawing library knows no zone of this machine → the texts are made here.
+            "labelExpr": f"({json.dumps({milliseconds(at): label for at, label in ticks.items()})})[time(datum.value)]",
             "grid": True,
             "labels": has_labels,
             "ticks": has_labels,

@@ -115,6 +115,14 @@ def test_without_the_extra_the_error_names_the_command_that_installs_it(tmp_path
     assert not (tmp_path / "r.html").exists()
 
 
+@pytest.mark.parametrize("name", ["report.pdf", "report.png", "report.svg"])
+def test_another_format_is_refused_with_the_way_to_print(tmp_path, name):
+    result = CliRunner().invoke(app, ["report", "-o", str(tmp_path / name), "--ledger-dir", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "the name has to end with .html" in result.output
+    assert not (tmp_path / name).exists()
+
+
 def test_a_file_that_cannot_be_written_is_named_in_the_error(drawing_library, tmp_path):
     LedgerWriter(tmp_path / "ledger").close()
     output = tmp_path / "nowhere" / "report.html"
@@ -134,11 +142,16 @@ def test_a_report_does_not_wait_for_a_run_that_writes(drawing_library, tmp_path)
 def test_the_numbers_of_the_page_are_the_numbers_of_the_ledger(drawing_library, tmp_path, monkeypatch):
     ledgers.write_example_ledger(tmp_path / "ledger")
     monkeypatch.setattr(time, "time", lambda: START + 14_600)
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
     html = write_report(tmp_path / "ledger", tmp_path).read_text()
+    monkeypatch.undo()
+    time.tzset()
     scopes = LedgerReader(tmp_path / "ledger").scopes()
     for number in (sum(scope.answered for scope in scopes), sum(scope.failed for scope in scopes)):
         assert f"<strong>{number:,}</strong>" in html
-    assert "24 Nov 2026, 06:00 to 10:03 UTC, 4 h 03 min" in html
+    assert "24 Nov 2026, 07:00 to 11:03 CET (UTC+01:00), 4 h 03 min" in html
+    assert "`" not in re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
     for words in ("5 completed", "1 expired", "1 cancelled", "1 failed"):
         assert words in re.sub(r"\s+", " ", html)
 

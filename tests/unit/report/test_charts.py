@@ -10,6 +10,7 @@ import pytest
 from distilabel_openai_batch.ledger.entries import JobTimeline
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.report import charts
+from distilabel_openai_batch.report.curves import Curve
 from distilabel_openai_batch.report.history import (
     AnswerCounts,
     EndState,
@@ -73,11 +74,20 @@ def test_many_jobs_are_stacked_counts():
 
 def test_failures_have_a_line_of_their_own():
     counts = [AnswerCounts(100.0 + number, number, 0) for number in range(20)]
-    without_failures = charts.draw_answers(counts).images[0]
-    with_failures = charts.draw_answers([*counts, AnswerCounts(120.0, 20, 3)]).images[0]
+    without_failures = charts.draw_answers([Curve("answered", "good", counts)]).images[0]
+    with_failures = charts.draw_answers([Curve("answered", "good", [*counts, AnswerCounts(120.0, 20, 3)])]).images[0]
     assert "var(--bad)" not in without_failures
     assert "var(--bad)" in with_failures
     assert "1 Jan 00:02:00: 20 answered, 3 failed" in titles(with_failures)
+
+
+def test_each_scope_has_a_curve():
+    counts = [AnswerCounts(100.0 + number, number, 1) for number in range(20)]
+    curves = [Curve("preferences/generate", "good", counts), Curve("preferences/judge\x01", "working", counts)]
+    image = charts.draw_answers(curves).images[0]
+    assert "var(--good)" in image
+    assert "var(--working)" in image
+    assert "1 Jan 00:01:59: 19 preferences/generate, 19 preferences/judge, 2 failed" in titles(image)
 
 
 def test_control_characters_are_left_out():
