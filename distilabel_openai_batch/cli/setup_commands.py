@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import anyio
@@ -17,7 +16,7 @@ from distilabel_openai_batch.cli.output import echo, print_json, print_table
 
 @app.command()
 def estimate(
-    pipeline: Annotated[Path, typer.Argument(help="YAML or JSON file of the pipeline.")],
+    pipeline: Annotated[str, typer.Argument(help="YAML, JSON or Python file of the pipeline, or `module:pipeline`.")],
     param: Annotated[
         list[str] | None,
         typer.Option(help="Runtime parameter, as for `distilabel pipeline run`: `step.llm.max_jobs=5`."),
@@ -27,8 +26,9 @@ def estimate(
 ) -> None:
     """Estimate the requests that a pipeline would send to the Batch API, and their cost. Nothing is sent or billed.
 
-    The steps before the first Tasks run on this machine. Requests that the ledger has as answered or in progress are
-    counted as known: a run does not submit them again.
+    The steps run on this machine, with placeholder answers behind a Task. A Python file is imported, and stops where it
+    calls `pipeline.run`. Requests that the ledger has as answered or in progress are counted as known: a run does not
+    submit them again.
     """
     # distilabel and its dependencies warn about each other → the user cannot fix these warnings.
     warnings.simplefilter("ignore")

@@ -68,6 +68,11 @@ def _step_notes(estimate: StepEstimate) -> Iterator[str]:
             f"Not in the estimate: {estimate.step}, whose requests depend on the answers of"
             f" {', '.join(estimate.depends_on)}."
         )
+    if estimate.behind:
+        yield (
+            f"{estimate.step} is behind {', '.join(estimate.behind)}: each of its prompts is counted with all answers"
+            " before at full length, and with the rows that placeholder answers leave."
+        )
     if estimate.asks_in_rounds:
         yield (
             f"{estimate.step} submits requests in rounds that depend on its answers: the real number of requests may be"
@@ -86,7 +91,7 @@ def _estimate_cells(estimate: StepEstimate) -> list[str]:
     usage, cost = estimate.usage, estimate.cost
     return [
         *(f"{count:,}" for count in counts),
-        _mark("~", f"{usage.tokens_in:,}", zero="0") if usage else "?",
+        _mark("≤ " if estimate.behind else "~", f"{usage.tokens_in:,}", zero="0") if usage else "?",
         _mark("≤ ", f"{usage.tokens_out:,}", zero="0") if usage else "?",
         *(map(_at_most, (cost.spent, cost.full_price)) if cost else ["?", "?"]),
     ]

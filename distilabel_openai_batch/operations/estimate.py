@@ -1,7 +1,8 @@
-"""Estimate the requests and the cost of a pipeline: run its steps up to the first answers without sending anything.
+"""Estimate the requests and the cost of a pipeline: run its steps without sending anything.
 
-Each Task runs with a recorder in place of its sessions, so it builds the same requests as in a run. Steps whose rows
-depend on answers cannot be estimated.
+Each Task runs with a recorder in place of its sessions, so it builds the same requests as in a run. The steps behind a
+Task receive its rows with placeholder answers, and each of their prompts counts with the longest answers of all Tasks
+before. Steps that do not make a request of each such row cannot be estimated.
 """
 
 from __future__ import annotations
@@ -19,10 +20,8 @@ import anyio
 import anyio.lowlevel
 import datasets
 from distilabel.constants import ROUTING_BATCH_FUNCTION_ATTR_NAME
-from distilabel.pipeline import Pipeline
 from distilabel.steps import GlobalStep
 from distilabel.steps.tasks.base import _Task
-from distilabel.utils.serialization import read_json, read_yaml
 from pydantic import SecretStr
 
 from distilabel_openai_batch.api.addresses import public_address
@@ -38,7 +37,7 @@ from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.scope_row import recorded_spelling
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.operations.unknown_names import unknown_fields, unknown_parameters
+from distilabel_openai_batch.operations.pipeline_source import load_pipeline
 from distilabel_openai_batch.plugin import row_sources
 from distilabel_openai_batch.plugin.base import BatchClient
 from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
@@ -63,12 +62,14 @@ class _RequestRecorder:
     Attributes:
         base_url: address of the server, as the ledger has it.
         settings: settings of the client's sessions.
+        answers_before: tokens of the answers of Tasks before that each prompt may contain; `None` without a bound.
         requests: `custom_id` and estimated tokens of each request.
         in_rounds: whether a request followed an answer in the same row group.
     """
 
     base_url: str
     settings: Any
+    answers_before: int | None = 0
     requests: list[tuple[str, Usage | None]] = field(default_factory=list)
     in_rounds: bool = False
     _occurrences: Counter[str] = field(default_factory=Counter)
@@ -103,8 +104,10 @@ class _RequestRecorder:
         usage = token_estimates.estimate_usage(endpoint, call.body)
         if usage and is_later_round:
             # A later request may contain an earlier answer → add the tokens of one answer of full length.
-            tokens_in = usage.tokens_in + usage.tokens_out // _choice_count(call.body)
-            usage = Usage.of_request(tokens_in, usage.tokens_out)
+            usage = token_estimates.with_more_input(usage, usage.tokens_out // _choice_count(call.body))
+        if usage and self.answers_before != 0:
+            before = self.answers_before
+            usage = None if before is None else token_estimates.with_more_input(usage, before)
         self.requests.append((build_custom_id(digest, self._occurrences[digest]), usage))
         self._occurrences[digest] += 1
         return _placeholder_answer(call.body)
@@ -121,11 +124,13 @@ def _choice_count(body: Mapping[str, Any]) -> int:
     return int(body.get("n") or 1)
 
 
-def estimate_pipeline(path: Path, parameters: Mapping[str, Any], ledger_dir: Path | None = None) -> list[StepEstimate]:
+def estimate_pipeline(
+    source: Path | str, parameters: Mapping[str, Any], ledger_dir: Path | None = None
+) -> list[StepEstimate]:
     """Estimate each step of a pipeline that uses the Batch API.
 
     Args:
-        path: YAML or JSON file of the pipeline.
+        source: the pipeline, as `load_pipeline` takes it.
         parameters: runtime parameters, as `Pipeline.run` takes them.
         ledger_dir: directory of the ledger; `None` for the `ledger_dir` of each LLM.
 
@@ -133,33 +138,11 @@ def estimate_pipeline(path: Path, parameters: Mapping[str, Any], ledger_dir: Pat
         The estimates in the order of the pipeline's steps.
 
     Raises:
-        OpenAIBatchError: if the file is no pipeline, if it or the parameters have an unknown name, or if a step fails
-            that comes before a Task.
+        OpenAIBatchError: if the source has no pipeline, if it or the parameters have an unknown name, or if a step
+            fails that comes before a Task.
     """
     with _quiet():
-        return _PipelineEstimator(_load_pipeline(path, parameters), ledger_dir).estimates()
-
-
-def _load_pipeline(path: Path, parameters: Mapping[str, Any]) -> Pipeline:
-    """Return the validated pipeline of a file with its runtime parameters set.
-
-    Raises:
-        OpenAIBatchError: if the file is no pipeline, or if it or the parameters have an unknown name.
-    """
-    try:
-        pipeline = Pipeline.from_file(path)
-        steps = {name: pipeline.dag.get_step(name)["step"] for name in pipeline.dag}
-        content = (read_json if path.suffix == ".json" else read_yaml)(path)
-        unknown = [*unknown_fields(content["pipeline"]["steps"]), *unknown_parameters(steps, parameters)]
-        pipeline._set_runtime_parameters(parameters)
-        pipeline._set_pipeline_name()
-        pipeline.dag.validate()
-    except Exception as error:
-        raise OpenAIBatchError(f"{path} cannot be loaded as a pipeline: {error}") from None
-    if unknown:
-        listed = "".join(f"\n  {sentence}" for sentence in unknown)
-        raise OpenAIBatchError(f"distilabel ignores unknown names, so a run would not do what was written:{listed}")
-    return pipeline
+        return _PipelineEstimator(load_pipeline(str(source), parameters), ledger_dir).estimates()
 
 
 @contextmanager
@@ -176,8 +159,41 @@ def _quiet() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
+class _UnknownRowsError(Exception):
+    """Rows that depend on answers in a way that placeholder answers do not show.
+
+    Args:
+        steps: names of the steps whose answers decide.
+    """
+
+    def __init__(self, *steps: str) -> None:
+        super().__init__(*steps)
+        self.steps = steps
+
+
+@dataclass(slots=True)
+class _TaskRun:
+    """Run of a Task with placeholder answers.
+
+    Attributes:
+        recorder: the Task's requests.
+        inputs: the rows of each predecessor.
+        rows: the rows that the Task returned.
+    """
+
+    recorder: _RequestRecorder
+    inputs: list[_Rows]
+    rows: _Rows
+
+    @property
+    def longest_answers(self) -> int | None:
+        """The tokens of the longest answers to one request; `None` if a request sets no limit."""
+        usages = [usage for _, usage in self.recorder.requests]
+        return max((usage.tokens_out for usage in usages if usage), default=0) if all(usages) else None
+
+
 class _PipelineEstimator:
-    """Estimator of one pipeline, which runs the steps before the first Tasks.
+    """Estimator of one pipeline, which runs its steps with placeholder answers.
 
     Args:
         pipeline: validated pipeline.
@@ -190,6 +206,7 @@ class _PipelineEstimator:
         self._dag = pipeline.dag
         self._steps = {name: self._dag.get_step(name)["step"] for name in self._dag}
         self._outputs: dict[str, _Rows] = {}
+        self._runs: dict[str, _TaskRun] = {}
 
     def estimates(self) -> list[StepEstimate]:
         """Return an estimate of each step that submits requests, in the order of the pipeline."""
@@ -204,13 +221,13 @@ class _PipelineEstimator:
         client = batch_client(task)
         assert client
         estimate = StepEstimate(name, str(client.model), _address(client), small_limit=_small_limit(client))
-        if depends_on := self._depends_on(name):
-            return replace(estimate, depends_on=depends_on)
-        if step.is_generator and not isinstance(step, StreamBatchResults):
-            # A generator makes its own requests, and its number of requests depends on its answers.
+        if _makes_own_rows(step):
             return replace(estimate, depends_on=(name,))
-        inputs = self._inputs(name)
-        recorder = self._run_task(name, step, task, client, inputs)
+        try:
+            run = self._run_task(name, step)
+        except _UnknownRowsError as error:
+            return replace(estimate, depends_on=error.steps)
+        recorder = run.recorder
         custom_ids = [custom_id for custom_id, _ in recorder.requests]
         known = self._known_requests(client, self._scope_of(name, step, recorder.base_url), custom_ids)
         usages = [usage for custom_id, usage in recorder.requests if custom_id not in known]
@@ -219,11 +236,12 @@ class _PipelineEstimator:
         rates = book.find_rates(time.time(), estimate.model)
         return replace(
             estimate,
-            rows=sum(map(len, inputs[:1])),
+            rows=sum(map(len, run.inputs[:1])),
             requests=len(recorder.requests),
             known=len(known),
             usage=usage,
             cost=_cost(rates, usage, is_synchronous=len(usages) < client.sync_below),
+            behind=self._depends_on(name),
             asks_in_rounds=recorder.in_rounds,
             is_parted=self._is_parted(name),
             unknown_price=None if rates else book.explain_unknown(estimate.model),
@@ -258,22 +276,48 @@ class _PipelineEstimator:
         return [self._output(predecessor) for predecessor in self._dag.get_step_predecessors(name)]
 
     def _output(self, name: str) -> _Rows:
-        """Run a step without answers, once, and return its rows."""
+        """Run a step once, and return its rows."""
+        step = self._steps[name]
+        if _uses_batch_api(step):
+            if isinstance(step, SubmitBatch | LoadBatchResults) or _makes_own_rows(step):
+                raise _UnknownRowsError(name)
+            return self._run_task(name, step).rows
+        if isinstance(step, _Task):
+            # The LLM of another class would be called.
+            raise _UnknownRowsError(name)
         if name not in self._outputs:
-            step = self._steps[name]
             inputs = [] if step.is_generator else self._inputs(name)
             try:
                 step.load()
                 self._outputs[name] = list(_process(step, inputs))
                 step.unload()
             except Exception as error:
+                if behind := self._depends_on(name):
+                    raise _UnknownRowsError(*behind) from error
                 raise OpenAIBatchError(
                     f"The step '{name}' fails, so the input of the steps after it is unknown: {error!r}"
                 ) from error
         return self._outputs[name]
 
-    def _run_task(self, name: str, step: Any, task: Any, client: BatchClient, inputs: list[_Rows]) -> _RequestRecorder:
-        """Run a Task on its input rows and return the recorder of its requests."""
+    def _run_task(self, name: str, step: Any) -> _TaskRun:
+        """Run a Task once on its rows.
+
+        Raises:
+            _UnknownRowsError: its requests depend on the answers of other steps.
+        """
+        if name not in self._runs:
+            inputs = self._inputs(name)
+            self._runs[name] = self._process_task(name, step, inputs)
+        run, behind = self._runs[name], self._depends_on(name)
+        # A Task that skips placeholder rows might not skip the rows of a run.
+        if behind and len(run.recorder.requests) < max(map(len, run.inputs)):
+            raise _UnknownRowsError(*behind)
+        return run
+
+    def _process_task(self, name: str, step: Any, inputs: list[_Rows]) -> _TaskRun:
+        task = _task_of(step)
+        client = batch_client(task)
+        assert client
         client.budget = None
         if not client.api_key:
             client.api_key = _PLACEHOLDER_KEY
@@ -285,7 +329,7 @@ class _PipelineEstimator:
         except Exception as error:
             raise OpenAIBatchError(f"The step '{name}' cannot be loaded: {error}") from error
         settings = client.session_settings()
-        recorder = _RequestRecorder(self._recorded_address(name, step, client), settings)
+        recorder = _RequestRecorder(self._recorded_address(name, step, client), settings, self._answers_before(name))
         client.use_sessions(recorder)
         if task is step:
             groups: Iterable[tuple[_Rows, ...]] = row_groups.split_into_row_groups(step, tuple(inputs))
@@ -294,8 +338,24 @@ class _PipelineEstimator:
             if isinstance(step, StreamBatchResults):
                 size = min(size, client.max_requests_per_job)
             groups = row_sources.split_into_groups(inputs[0], size)
-        anyio.run(row_groups.process_side_by_side, task, client, groups, lambda *_: None)
-        return recorder
+        finished: dict[int, _Rows] = {}
+        anyio.run(row_groups.process_side_by_side, task, client, groups, finished.__setitem__)
+        return _TaskRun(recorder, inputs, [row for _, rows in sorted(finished.items()) for row in rows])
+
+    def _answers_before(self, name: str) -> int | None:
+        """Return the tokens of the longest answers of all Tasks before a step, which its prompts may contain.
+
+        Returns:
+            `None` if an answer has no limit.
+        """
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            predecessors = set(self._dag.get_step_predecessors(waiting.pop())) - found
+            found |= predecessors
+            waiting += predecessors
+        tokens = [run.longest_answers for step, run in self._runs.items() if step in found]
+        return None if None in tokens else sum(count for count in tokens if count)
 
     def _reader(self, client: BatchClient) -> LedgerReader:
         return LedgerReader(self._ledger_dir or files.ledger_directory(client.ledger_dir))
@@ -329,6 +389,11 @@ def _small_limit(client: BatchClient) -> int | None:
 
 def _uses_batch_api(step: Any) -> bool:
     return batch_client(_task_of(step)) is not None
+
+
+def _makes_own_rows(step: Any) -> bool:
+    """Return whether a step is a generator whose requests, and their number, depend on its own answers."""
+    return bool(step.is_generator) and not isinstance(step, StreamBatchResults)
 
 
 def _task_of(step: Any) -> Any:

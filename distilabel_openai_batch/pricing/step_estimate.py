@@ -17,6 +17,7 @@ class StepEstimate:
         model: model of the requests.
         base_url: address of the server.
         depends_on: names of the steps whose answers the requests depend on; if there are any, nothing else is known.
+        behind: names of the nearest steps before whose answers the prompts may contain, with their full lengths.
         rows: number of rows that the step receives.
         requests: number of requests that the step submits.
         known: number of requests that the ledger has as answered or in progress, which a run does not submit again.
@@ -33,6 +34,7 @@ class StepEstimate:
     model: str
     base_url: str
     depends_on: tuple[str, ...] = ()
+    behind: tuple[str, ...] = ()
     rows: int = 0
     requests: int = 0
     known: int = 0

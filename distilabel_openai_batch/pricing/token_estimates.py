@@ -72,6 +72,13 @@ def estimate_usage(endpoint: str, body: Mapping[str, Any]) -> Usage | None:
     return Usage.of_request(tokens_in, limit * (body.get("n") or 1), tokens_written=written) if limit else None
 
 
+def with_more_input(usage: Usage, tokens: int) -> Usage:
+    """Return the usage of a request whose prompt has more tokens."""
+    tokens_in = usage.tokens_in + tokens
+    written = tokens_in if tokens_in >= _CACHED_PROMPT_TOKENS else 0
+    return Usage.of_request(tokens_in, usage.tokens_out, tokens_written=written)
+
+
 def explain_no_bound(body: Mapping[str, Any]) -> str:
     """Return the reason why a request has no upper bound of its cost, as the end of a sentence about the request."""
     if _count_image_tokens(body) is None:

@@ -64,8 +64,8 @@ def estimate(*arguments: object):
     return ran
 
 
-def test_first_tasks_are_estimated_and_later_tasks_name_their_dependency(rows, tmp_path, monkeypatch):
-    """The estimate has rows, requests, tokens and dollars of the first Task."""
+def test_each_task_is_estimated_and_later_tasks_with_the_longest_answers_before(rows, tmp_path, monkeypatch):
+    """The estimate has rows, requests, tokens and dollars of each Task."""
     pytest.importorskip("genai_prices")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://api.openai.com/v1")
     with Pipeline(name="estimate") as pipeline:
@@ -76,20 +76,22 @@ def test_first_tasks_are_estimated_and_later_tasks_name_their_dependency(rows, t
     path = save_pipeline(pipeline, tmp_path)
 
     ran = estimate(path)
-    [_, first, second, *notes] = ran.stdout.splitlines()
+    [_, first, second, _, *notes] = ran.stdout.splitlines()
     # Tokens in: 4 of text and 7 around the text. Tokens out: twice 128.
     assert first.split()[:8] == ["generate", "gpt-4o-mini", "7", "7", "0", "7", "~77", "≤"]
     assert first.split("≤ ")[1:] == ["1,792  ", "$0.0005   ", "$0.0011"]
-    assert second.split() == ["judge", "gpt-4o", *"????????"]
-    assert "Not in the estimate: judge, whose requests depend on the answers of generate." in notes
+    assert second.split()[:7] == ["judge", "gpt-4o", "7", "7", "0", "7", "≤"]
+    assert "judge is behind generate: each of its prompts is counted with all answers" in " ".join(notes)
 
     estimated = json.loads(estimate(path, "--json").stdout)
-    assert estimated["is_complete"] is False
+    assert estimated["is_complete"] is True
     assert estimated["steps"][0]["usage"] == Usage(77, 1_792).counts()
-    assert (
-        estimated["steps"][0]["cost"] == estimated["total"]["cost"] == pytest.approx((77 * 0.075 + 1_792 * 0.3) / 1e6)
-    )
-    assert estimated["steps"][1]["depends_on"] == ["generate"]
+    assert estimated["steps"][0]["cost"] == pytest.approx((77 * 0.075 + 1_792 * 0.3) / 1e6)
+    judge = estimated["steps"][1]
+    assert (judge["depends_on"], judge["behind"]) == ([], ["generate"])
+    # Each of the 7 prompts has the text of UltraFeedback, and two answers of 128 tokens.
+    assert 7 * 256 < judge["usage"]["tokens_in"] < 7 * 1_200
+    assert estimated["total"]["cost"] == pytest.approx(estimated["steps"][0]["cost"] + judge["cost"])
 
     parameters = ["--param", "generate.llm.generation_kwargs.max_new_tokens=1", "--param", "generate.llm.sync_below=8"]
     estimated = json.loads(estimate(path, "--json", *parameters).stdout)
@@ -233,3 +235,77 @@ def test_models_that_reason_are_estimated_with_their_limit(rows, tmp_path, kwarg
     printed = " ".join(estimate(path).stdout.split())
     for step in ("first", "second"):
         assert (f"⚠️ {step}: `max_new_tokens=128` is probably too small for gpt-6-luna" in printed) is is_warned
+
+
+def test_a_task_behind_a_step_that_placeholder_answers_break_has_no_estimate(rows, tmp_path, monkeypatch):
+    with Pipeline(name="unknown") as pipeline:
+        kept = KeepColumns(name="kept", columns=["instruction"])
+        load(rows) >> TextGeneration(name="first", llm=llm()) >> kept >> TextGeneration(name="second", llm=llm())
+    path = save_pipeline(pipeline, tmp_path)
+
+    def fail(self, *inputs):
+        raise ValueError("… is no JSON")
+
+    monkeypatch.setattr(KeepColumns, "process_applying_mappings", fail)
+    first, second = estimate_pipeline(path, {})
+    assert (first.requests, second.depends_on, second.usage) == (7, ("first",), None)
+    assert "Not in the estimate: second, whose requests depend on the answers of first." in estimate(path).stdout
+
+
+SCRIPT = """
+from distilabel.pipeline import Pipeline
+from distilabel.steps import LoadDataFromDicts
+from distilabel.steps.tasks import TextGeneration
+from distilabel_openai_batch import OpenAIBatchLLM
+
+with Pipeline(name="script") as pipeline:
+    rows = [{"instruction": "Why?"}] * 3
+    LoadDataFromDicts(data=rows) >> TextGeneration(name="generate", llm=OpenAIBatchLLM(model="m"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "tokens_out"),
+    [
+        ("script.py", "", 384),
+        ("script.py:pipeline", "other = Pipeline(name='other')", 384),
+        ("script:make", "def make(): return pipeline", 384),
+        # A script that runs its pipeline does not run it; the parameters of the call count.
+        (
+            "script.py",
+            "limit = {'generation_kwargs': {'max_new_tokens': 5}}\n"
+            "pipeline.run(parameters={'generate': {'llm': limit}})\nraise SystemExit",
+            15,
+        ),
+    ],
+    ids=["file", "attribute", "module", "script that runs"],
+)
+def test_a_pipeline_in_python_is_estimated(tmp_path, monkeypatch, source, more, tokens_out):
+    (tmp_path / "script.py").write_text(f"{SCRIPT}\n{more}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "script", raising=False)
+    original = Pipeline.run
+    [estimated] = estimate_pipeline(source, {})
+    assert (estimated.requests, estimated.usage.tokens_out) == (3, tokens_out)
+    assert Pipeline.run is original
+    monkeypatch.delitem(sys.modules, "script", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("source", "content", "message"),
+    [
+        ("script.py", f"{SCRIPT}\nother = Pipeline(name='other')", "has the pipelines .*: name one"),
+        ("script.py", "a = 1", "has the pipelines none"),
+        ("script.py:none", "a = 1", "has no attribute 'none'"),
+        ("script.py", "1 +", "invalid syntax"),
+        ("no.module:pipeline", "", "No module named 'no'"),
+    ],
+)
+def test_python_without_one_pipeline_is_an_error(tmp_path, monkeypatch, source, content, message):
+    (tmp_path / "script.py").write_text(content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(OpenAIBatchError, match=message):
+        estimate_pipeline(source, {})
+    monkeypatch.delitem(sys.modules, "script", raising=False)
