@@ -38,8 +38,7 @@ from distilabel_openai_batch.ledger.states import NOT_FOUND, ScopeName
 from distilabel_openai_batch.text import plural
 
 if TYPE_CHECKING:
-    from distilabel_openai_batch.api.batches import Batch
-    from distilabel_openai_batch.api.outcomes import Outcome
+    from distilabel_openai_batch.operations.adopt import ExternalBatch
 
 _SHORTEST_INTERVAL_SECONDS = 0.05
 _LONGEST_INTERVAL_SECONDS = 86_400
@@ -244,19 +243,43 @@ def _adopt_batch(
     address = base_url if base_url and has_credentials else name.base_url
     access = ServerAccess.from_environment(address, read_headers(header))
 
-    async def run(directory: Path) -> tuple[Batch, list[tuple[str, Outcome]]]:
+    async def run(directory: Path) -> ExternalBatch:
         async with access.open(SHORT_PATIENCE, LOGGER) as api:
             return await read_results(api, name.base_url, batch_id, directory)
 
     with scratch_directory() as directory:
-        batch, outcomes = anyio.run(run, directory)
+        external = anyio.run(run, directory)
+    batch, outcomes, outline = external.batch, external.outcomes, next(iter(external.outlines), None)
     with closing(Ledger(reader.path.parent, name)) as ledger:
-        if not ledger.adopted_jobs.add_ended(batch, batch.key or batch.id, outcomes):
+        mismatch = _explain_mismatch(ledger, external)
+        if not ledger.adopted_jobs.add_ended(batch, batch.key or batch.id, list(outcomes.items()), outline):
             raise OpenAIBatchError(f"The ledger has batch {batch_id} already.")
-    answers = sum(isinstance(outcome, Answer) for _, outcome in outcomes)
+    answers = sum(isinstance(outcome, Answer) for outcome in outcomes.values())
     echo(
         f"{name.label} at {name.base_url}: imported {plural(answers, 'answer')};"
         f" {plural(len(outcomes) - answers, 'request')} without an answer."
+    )
+    if mismatch:
+        echo(mismatch, err=True)
+
+
+def _explain_mismatch(ledger: Ledger, external: ExternalBatch) -> str:
+    """Return a sentence if no request of a batch is one that a run of the scope has submitted; else an empty text.
+
+    Args:
+        ledger: the ledger, opened for the scope, without the batch.
+        external: the batch.
+    """
+    from distilabel_openai_batch.api.body_outline import describe_difference
+
+    outlines = ledger.outlines.list_outlines(float("inf"))
+    if not outlines or ledger.requests.look_up(list(external.outcomes)):
+        return ""
+    difference = describe_difference(external.outlines, outlines)
+    differing = f" ({difference})" if difference else ""
+    return (
+        f"None of these requests is one that a run of the scope has submitted{differing}: a run with the same requests"
+        " as before uses none of the answers."
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.job_table import billed_columns
+from distilabel_openai_batch.ledger.outlines import insert_outline
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
@@ -111,7 +112,13 @@ class AdoptedJobs:
             database.execute(_SET_REQUESTS, (len(claimed), job_id))
         return True
 
-    def add_ended(self, batch: Batch, key: str, results: Sequence[tuple[str, Outcome]]) -> bool:
+    def add_ended(
+        self,
+        batch: Batch,
+        key: str,
+        results: Sequence[tuple[str, Outcome]],
+        outline: Mapping[str, str] | None = None,
+    ) -> bool:
         """Insert a batch with a final status as a collected job.
 
         An answer is recorded unless the ledger has an answer; a failure is recorded only for an unknown request.
@@ -120,6 +127,7 @@ class AdoptedJobs:
             batch: the batch.
             key: the value of the batch's metadata key `KEY_METADATA`.
             results: pairs of a `custom_id` and its outcome.
+            outline: the outline of the batch's first request; `None` if the request is unknown.
 
         Returns:
             `False` if the ledger has the batch by now.
@@ -153,6 +161,8 @@ class AdoptedJobs:
                 ({"job": job_id, "scope": scope_id, "custom_id": custom_id} for custom_id, _ in results),
             )
             database.execute(_SET_REQUESTS, (len(results), job_id))
+            if outline:
+                insert_outline(database, job_id, outline)
         return True
 
     def add_unreadable(self, batch: Batch, key: str, reason: str) -> None:

@@ -3,25 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.body_outline import outline_body
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.encoding import encode_body
-from distilabel_openai_batch.api.no_ops import restore_identity
+from distilabel_openai_batch.api.no_ops import restore_identity, without_no_ops
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, parse_result_line
 from distilabel_openai_batch.api.requests import build_custom_id, digest_body
 from distilabel_openai_batch.api.size_limits import INPUT_LIMIT, AnswerSizes
 from distilabel_openai_batch.errors import OpenAIBatchError
 
+# Requests whose outlines are read, to tell how they differ from a run's requests.
+_OUTLINES = 20
 
-async def read_results(
-    api: BatchAPI, base_url: str, batch_id: str, directory: Path
-) -> tuple[Batch, list[tuple[str, Outcome]]]:
+
+@dataclass(frozen=True, slots=True)
+class ExternalBatch:
+    """Batch that was made elsewhere.
+
+    Attributes:
+        batch: the batch.
+        outcomes: the outcome of each request by the `custom_id` that a run gives the request.
+        outlines: outlines of the first requests, as the server received them.
+    """
+
+    batch: Batch
+    outcomes: Mapping[str, Outcome]
+    outlines: list[dict[str, str]]
+
+
+async def read_results(api: BatchAPI, base_url: str, batch_id: str, directory: Path) -> ExternalBatch:
     """Download an ended batch's input and results.
 
     Args:
@@ -29,9 +48,6 @@ async def read_results(
         base_url: address of the server, as the scope has it.
         batch_id: id of the batch.
         directory: directory for the downloaded files.
-
-    Returns:
-        The batch, and the outcome of each request by the `custom_id` that a run gives the request.
 
     Raises:
         OpenAIBatchError: if the batch is in progress, or the server does not name its input file.
@@ -48,6 +64,9 @@ async def read_results(
     await api.files.download(batch.input_file_id, path, INPUT_LIMIT)
     sizes = AnswerSizes()
     custom_ids = _custom_ids(path, batch, base_url, sizes)
+    outlines = [
+        outline_body(encode_body(without_no_ops(request["body"]))) for request in islice(_requests(path), _OUTLINES)
+    ]
     outcomes: dict[str, Outcome] = dict.fromkeys(custom_ids.values(), MISSING_RESULT)
     for file_id in filter(None, (batch.output_file_id, batch.error_file_id)):
         path = directory / "results"
@@ -58,7 +77,7 @@ async def read_results(
                 for line in file
                 if (result := parse_result_line(line)) and result[0] in custom_ids
             }
-    return batch, list(outcomes.items())
+    return ExternalBatch(batch, outcomes, outlines)
 
 
 def _custom_ids(path: Path, batch: Batch, base_url: str, sizes: AnswerSizes) -> dict[str, str]:

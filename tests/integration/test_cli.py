@@ -381,12 +381,27 @@ def test_adopt_imports_a_batch_that_another_program_made(sandbox, tmp_path):
     spelling = sandbox.base_url.replace("http://127.0.0.1", "HTTP://127.0.0.1")
     imported = run_command("adopt", made.id, "asking.py", "--base-url", spelling)
     assert "imported 13 answers; 0 requests without an answer" in imported.stdout
+    assert imported.stderr == ""
     assert f"has batch {made.id} already" in run_command("adopt", made.id, "asking.py").stderr
     assert run_command("adopt", "batch_9", "another").exit_code == 1
     assert "Its scopes: asking.py" in run_command("failures", "another").stderr
 
     assert generate([*PROMPTS, PROMPTS[0]]) == answers
     assert len(sandbox.books().batches) == 1
+
+
+def test_adopt_reports_answers_that_match_no_request_of_the_scope(sandbox, tmp_path):
+    """The other program has another model and a limit of tokens."""
+    generate(PROMPTS, ledger_dir=str(tmp_path))
+    client = openai.OpenAI(max_retries=0)
+    body = {"model": "gpt-4o", "messages": PROMPTS[0], "n": 1, "max_tokens": 9}
+    line = {"custom_id": "row", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    file = client.files.create(file=("elsewhere.jsonl", json.dumps(line).encode()), purpose="batch")
+    made = client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    imported = run_command("adopt", made.id, "asking.py", "--ledger-dir", str(tmp_path))
+    assert "imported 1 answer" in imported.stdout
+    assert 'model differs: "gpt-4o" → ' in imported.stderr
+    assert "max_tokens differs: 9 → " in imported.stderr
 
 
 @pytest.fixture

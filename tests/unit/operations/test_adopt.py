@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.body_outline import outline_body
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, build_result_line
 from distilabel_openai_batch.api.requests import build_custom_id, digest_body
 from distilabel_openai_batch.errors import OpenAIBatchError
@@ -60,11 +61,13 @@ async def test_results_get_the_custom_ids_of_a_run(tmp_path, status):
         ended_as="completed",
     )
     api = StubAPI(batch, input=b"\n".join([*requests, b"no json", b"{}"]), output=b"\n".join(results))
-    found, outcomes = await read_results(api, URL, "batch_1", tmp_path)
-    assert found is batch
-    answers = {custom_id: outcome.body["id"] for custom_id, outcome in outcomes if isinstance(outcome, Answer)}
+    external = await read_results(api, URL, "batch_1", tmp_path)
+    assert external.batch is batch
+    outcomes = external.outcomes
+    answers = {custom_id: outcome.body["id"] for custom_id, outcome in outcomes.items() if isinstance(outcome, Answer)}
     assert answers == {expected_id(BODIES[0], 0): "0", expected_id(BODIES[0], 1): "2"}
-    assert dict(outcomes)[expected_id(BODIES[1], 0)] is MISSING_RESULT
+    assert outcomes[expected_id(BODIES[1], 0)] is MISSING_RESULT
+    assert external.outlines == [outline_body(orjson.dumps(body)) for body in BODIES]
 
 
 async def test_the_endpoint_of_a_request_counts_more_than_the_batchs(tmp_path):
@@ -72,7 +75,7 @@ async def test_the_endpoint_of_a_request_counts_more_than_the_batchs(tmp_path):
     request = orjson.dumps({"custom_id": "row", "url": "/v1/embeddings", "body": BODIES[0]})
     batch = Batch("batch_1", "completed", endpoint=ENDPOINT, input_file_id="input", output_file_id="output")
     api = StubAPI(batch, input=request, output=build_result_line("row", {"id": "0"}))
-    _, [(custom_id, _)] = await read_results(api, URL, "batch_1", tmp_path)
+    [custom_id] = (await read_results(api, URL, "batch_1", tmp_path)).outcomes
     assert custom_id == build_custom_id(digest_body(URL, "/v1/embeddings", orjson.dumps(BODIES[0])), 0)
 
 
@@ -82,7 +85,7 @@ async def test_parameters_without_an_effect_are_no_part_of_a_response(tmp_path):
     request = orjson.dumps({"custom_id": "row", "url": "/v1/responses", "body": body})
     batch = Batch("batch_1", "completed", endpoint="/v1/responses", input_file_id="input", output_file_id="output")
     api = StubAPI(batch, input=request, output=build_result_line("row", {"id": "0"}))
-    _, [(custom_id, _)] = await read_results(api, URL, "batch_1", tmp_path)
+    [custom_id] = (await read_results(api, URL, "batch_1", tmp_path)).outcomes
     identity = orjson.dumps({"model": "m", "input": "Hello"})
     assert custom_id == build_custom_id(digest_body(URL, "/v1/responses", identity), 0)
 
