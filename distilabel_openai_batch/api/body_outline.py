@@ -32,7 +32,7 @@ def outline_body(body: bytes) -> dict[str, str]:
         return {}
     parts: dict[str, object] = {}
     for name, value in fields.items():
-        if name == "messages":
+        if name == "messages" or (name == "input" and _is_chat(value)):
             parts |= _split_by_role(value)
         else:
             parts[_USER_PROMPT if name in _PROMPT_FIELDS else str(name)] = value
@@ -67,6 +67,11 @@ def load_outline(text: str) -> dict[str, str]:
     """Return the outline that `dump_outline` wrote."""
     outline: dict[str, str] = orjson.loads(text)
     return outline
+
+
+def _is_chat(value: object) -> bool:
+    """Return whether the input of a request is a chat, as at the Responses API, and no text to embed."""
+    return isinstance(value, list) and any(isinstance(item, dict) and "role" in item for item in value)
 
 
 def _split_by_role(messages: object) -> dict[str, object]:

@@ -54,6 +54,11 @@ def test_the_differing_parts_are_described(fields, difference):
     assert describe_difference([outline()], [outline(**fields)]) == difference
 
 
+def test_the_input_of_a_response_is_read_as_a_chat():
+    first, second = (outline_body(orjson.dumps({"input": chat(system)})) for system in ("Be brief.", "Be long."))
+    assert describe_difference([first], [second]) == "system_prompt differs"
+
+
 def test_the_most_similar_requests_are_compared():
     """The rounds of a Task have different messages, and the rows may have another order."""
     rounds = [outline(messages=chat("Judge.", "An answer.")), outline()]
