@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import isfinite
+
+import anyio
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.outcomes import Failure, Outcome
@@ -34,12 +36,27 @@ class SyncSender:
         flex: the models with the flex tier.
         max_concurrency: requests in flight of one model and tier, at most.
         observer: receives the events of the run.
+        clock: returns the seconds of a monotonic clock.
+        sleep: waits for a number of seconds.
+
+    Attributes:
+        max_concurrency: requests in flight of one model and tier, at most.
     """
 
-    def __init__(self, api: SyncAPI, flex: FlexSupport, max_concurrency: int, observer: Observer) -> None:
+    def __init__(
+        self,
+        api: SyncAPI,
+        flex: FlexSupport,
+        max_concurrency: int,
+        observer: Observer,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+    ) -> None:
         self._api = api
         self._flex = flex
         self._observer = observer
+        self._clock = clock
+        self._sleep = sleep
         self._limits: dict[tuple[str, str | None], Concurrency] = {}
         self.max_concurrency = max_concurrency
 
@@ -71,7 +88,7 @@ class SyncSender:
                 self._flex.note_refusal(request.model, str(outcome))
             elif route.falls_back:
                 self._observer.on_flex_fallback(request.model, str(outcome))
-            elif time.monotonic() >= deadline:
+            elif self._clock() >= deadline:
                 return outcome.failure
             else:
                 raise FlexUnavailableError(f"Flex has no capacity for {request.model}: {outcome}")
@@ -108,7 +125,7 @@ class SyncSender:
         Without a deadline, and behind it, the time is bounded; behind it there is none if the default tier may answer
         now, or when the deadline has passed.
         """
-        is_over = time.monotonic() >= deadline
+        is_over = self._clock() >= deadline
         if is_over and (route.falls_back or route.by_lane):
             return True
         return (is_over or not isfinite(deadline)) and limit.refused_seconds >= FLEX_WAIT_SECONDS
@@ -141,7 +158,7 @@ class SyncSender:
     def _limit(self, request: Request, tier: str | None) -> Concurrency:
         key = (request.model, tier)
         if key not in self._limits:
-            self._limits[key] = Concurrency(self.max_concurrency, self._api.patience)
+            self._limits[key] = Concurrency(self.max_concurrency, self._api.patience, self._clock, self._sleep)
         return self._limits[key]
 
 

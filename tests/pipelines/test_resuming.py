@@ -201,18 +201,19 @@ def test_dataset_is_complete_after_a_kill_at_a_failpoint(forker, uninterrupted, 
     assert_submitted_once(sandbox, SHAPES["chain"])
 
 
-def test_synchronous_answers_in_the_ledger_survive_a_kill(forker, sandbox, tmp_path):
+def test_answers_of_the_flex_lane_survive_a_kill(forker, sandbox, tmp_path):
     """A request in flight is sent again: the ledger cannot know its answer."""
     script = Script(forker, tmp_path, "leaf")
-    code, log = script.run("--kill", f"{Failpoint.ANSWER_TO_RECORD.name}:generate", "--synchronous")
+    code, log = script.run("--kill", f"{Failpoint.ANSWER_TO_RECORD.name}:generate", "--flex")
     assert code == -signal.SIGKILL, log
-    code, log = script.run("--synchronous")
+    code, log = script.run("--flex")
     assert code == 0, log
     assert_all_rows(script)
     books = sandbox.books()
     assert not books.batches
     assert len(books.sync_bodies) == 12
     assert max(books.sync_bodies.values()) <= 2
+    assert books.sync_tiers.keys() == {"flex"}
 
 
 def assert_all_rows(script: Script):

@@ -1,6 +1,6 @@
 """Run a pipeline of two Tasks or of another shape, and write its dataset as JSON, or kill the run at a failpoint.
 
-two_tasks.py OUTPUT CACHE [--kill FAILPOINT:STEP] [--no-cache] [--shape SHAPE] [--no-wait] [--synchronous]
+two_tasks.py OUTPUT CACHE [--kill FAILPOINT:STEP] [--no-cache] [--shape SHAPE] [--no-wait] [--flex]
     [--ray ADDRESS]
 """
 
@@ -41,7 +41,8 @@ def build(shape: str, cache: Path, **fields) -> Pipeline:
     """Build the pipeline of a shape."""
 
     def llm(**more) -> OpenAIBatchLLM:
-        return OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05, max_poll_interval=0.3, **fields, **more)
+        settings = {"model": "gpt-4o-mini", "min_poll_interval": 0.05, "max_poll_interval": 0.3}
+        return OpenAIBatchLLM(**{**settings, **fields, **more})
 
     def generation_task(name: str, in_small_jobs: bool = False, **more) -> TextGeneration:
         jobs = {"max_requests_per_job": 4, "max_jobs": 1} if in_small_jobs else {}
@@ -98,7 +99,7 @@ if __name__ == "__main__":
     parser.add_argument("--shape", default="chain")
     parser.add_argument("--no-cache", action="store_true")
     parser.add_argument("--no-wait", action="store_true")
-    parser.add_argument("--synchronous", action="store_true")
+    parser.add_argument("--flex", action="store_true")
     parser.add_argument("--ray", default="", help="address of the Ray cluster that runs the pipeline")
     arguments = parser.parse_args()
     if arguments.kill:
@@ -108,7 +109,7 @@ if __name__ == "__main__":
         arguments.shape,
         arguments.cache,
         wait=not arguments.no_wait,
-        sync_below=1_000 if arguments.synchronous else 0,
+        **({"lane": "flex", "model": "gpt-5-nano"} if arguments.flex else {}),
         ledger_dir=os.environ["DISTILABEL_OPENAI_BATCH_DIR"],
     )
     if arguments.ray:

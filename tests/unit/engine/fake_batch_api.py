@@ -12,9 +12,9 @@ from distilabel_openai_batch.api.size_limits import SizeLimit
 CHAT = "/v1/chat/completions"
 
 
-def make_shard(requests: int = 3) -> Shard:
+def make_shard(requests: int = 3, model: str = "gpt-4o-mini") -> Shard:
     """Return a shard whose answers are `{"question": 0}`, `{"question": 1}`, …"""
-    return Shard([Request(f"{i:032x}-0", CHAT, "gpt-4o-mini", b'{"question":%d}' % i) for i in range(requests)], 99)
+    return Shard([Request(f"{i:032x}-0", CHAT, model, b'{"question":%d}' % i) for i in range(requests)], 99)
 
 
 class FakeBatchAPI:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -16,7 +17,7 @@ from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, OTHER_BATCH, OVERDUE, Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request, Shard, cut_shards
 from distilabel_openai_batch.api.sync_api import NoSuchEndpointError
-from distilabel_openai_batch.engine import dispatcher
+from distilabel_openai_batch.engine import delivery, dispatcher
 from distilabel_openai_batch.engine.deadlines import Deadline
 from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, ShardEnd
@@ -221,7 +222,11 @@ class Parts:
         self._ledger = ledger
 
     def dispatcher(
-        self, max_requests: int = 1_000, has_flex: bool = False, lanes: LaneSettings = DEFAULT_LANES, **settings
+        self,
+        max_requests: int = 1_000,
+        has_flex: bool | Callable[[str], bool] = False,
+        lanes: LaneSettings = DEFAULT_LANES,
+        **settings,
     ) -> Dispatcher:
         if "sync_below" in settings:
             lanes = replace(lanes, sync_below=settings.pop("sync_below"))
@@ -235,7 +240,7 @@ class Parts:
             partial(cut_shards, max_requests=max_requests, max_bytes=1_000_000),
             self.observer,
             LearnedTraits(self._ledger.refused_parameters, self.bodies, self.observer),
-            LaneChoice(lanes, lambda endpoint, model: has_flex),
+            LaneChoice(lanes, lambda endpoint, model: has_flex(model) if callable(has_flex) else has_flex),
             self.budget,
         )
 
@@ -412,6 +417,56 @@ async def test_without_a_synchronous_endpoint_requests_go_into_a_batch(parts):
     assert parts.job_runner.submitted == [IDS]
     assert parts.budget.reserved == [(4, True), (4, False)]
     assert parts.observer.events == [("no endpoint", "404")]
+
+
+FLEX = LaneSettings("flex")
+
+
+async def test_a_lane_submits_all_requests_with_flex(parts):
+    """The budget reserves the price of a batch: no request falls back."""
+    assert await parts.answer(lanes=FLEX, has_flex=True) == (answers(), [])
+    assert (parts.sync_runner.submitted, parts.job_runner.submitted) == ([IDS], [])
+    assert parts.sync_runner.routes == [Route(is_synchronous=True, tries_flex=True)]
+    assert parts.budget.reserved == [(4, False)]
+
+
+async def test_a_fallback_reserves_the_full_price(parts):
+    await parts.answer(lanes=replace(FLEX, flex_fallback=True), has_flex=True)
+    assert parts.budget.reserved == [(4, True)]
+
+
+async def test_requests_that_flex_cannot_answer_go_into_a_batch(parts):
+    parts.sync_runner.unsent = 3
+    assert await parts.answer(lanes=FLEX, has_flex=True) == (answers(), [])
+    assert parts.job_runner.submitted == [IDS[1:]]
+    assert parts.budget.reserved == [(4, False), (3, False)]
+    assert parts.observer.events == [("no endpoint", "no capacity")]
+
+
+async def test_a_flex_failure_after_the_deadline_is_overdue(parts, monkeypatch):
+    """The request is submitted again, at full price."""
+    parts.sync_runner.outcomes = {IDS[0]: Failure("No capacity.", 429), IDS[1]: BAD}
+    monkeypatch.setattr(delivery, "time", SimpleNamespace(monotonic=lambda: float("inf")))
+    delivered, _ = await parts.answer(lanes=FLEX, has_flex=True, deadline=Deadline(600.0))
+    assert [delivered[custom_id] for custom_id in IDS[:2]] == [OVERDUE, BAD]
+
+
+@pytest.mark.parametrize("unsent", [0, 1])
+async def test_a_preflight_tries_flex(parts, unsent):
+    """A trial that flex cannot answer is skipped."""
+    parts.sync_runner.unsent = unsent
+    assert await parts.answer(preflight=True, has_flex=True) == (answers(), [])
+    assert parts.sync_runner.routes[0].tries_flex
+    assert parts.job_runner.submitted == [IDS[1 - unsent :]]
+    assert parts.observer.events == [("preflight skipped", "no capacity")] * unsent
+
+
+async def test_models_of_one_flush_have_their_own_lanes(parts):
+    """Only requests of a model without flex go into a batch."""
+    other = replace(REQUESTS[0], custom_id=f"{9:032x}-0", model="gpt-4o")
+    await parts.answer([*REQUESTS, other], lanes=FLEX, has_flex=lambda model: model == "gpt-4o", preflight=True)
+    assert parts.sync_runner.submitted == [[IDS[0]], [other.custom_id]]
+    assert parts.job_runner.submitted == [IDS[1:]]
 
 
 async def test_overdue_requests_are_submitted_synchronously(parts):

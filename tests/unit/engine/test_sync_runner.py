@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import anyio
@@ -9,10 +10,11 @@ import orjson
 import pytest
 
 from distilabel_openai_batch import RunError
-from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Failure, Outcome, read_answer
 from distilabel_openai_batch.api.requests import Shard
-from distilabel_openai_batch.api.sync_api import NoSuchEndpointError, Reply
+from distilabel_openai_batch.api.sync_api import NoSuchEndpointError, Reply, ThrottledError
 from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.engine import sync_sender
 from distilabel_openai_batch.engine.lanes import DEFAULT_LANES, FlexSupport, Route
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
@@ -22,6 +24,8 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import JobState
 from tests.unit.engine.fake_batch_api import ignore, make_shard
 
+FLEX = Route(is_synchronous=True, tries_flex=True)
+NO_CAPACITY = ThrottledError(Failure("Resource unavailable", 429), 0, lacks_capacity=True)
 AT_FULL_PRICE = Route(is_synchronous=True, falls_back=True, by_lane=False)
 
 
@@ -171,3 +175,47 @@ def test_the_job_is_running_while_its_requests_are_in_flight(ledger):
     submit(make_runner(FakeSyncAPI(), ledger, running), make_shard(1), lambda _: seen.append(1 in running))
     assert seen == [True]
     assert 1 not in running
+
+
+class FlexAPI(FakeSyncAPI):
+    """Endpoint whose flex tier answers a number of requests, and then has no capacity."""
+
+    def __init__(self, capacity: int, refusal: Exception | Failure = NO_CAPACITY) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.refusal = refusal
+
+    async def send(self, endpoint: str, body: bytes, tier: str | None = None) -> Reply:
+        await anyio.wait_all_tasks_blocked()
+        if tier and len(self.requested) >= self.capacity:
+            if isinstance(self.refusal, Failure):
+                return Reply(self.refusal)
+            raise self.refusal
+        self.requested.append(orjson.loads(body)["question"])
+        return Reply(read_answer({"question": self.requested[-1], "service_tier": tier}))
+
+
+@pytest.mark.parametrize("refusal", [NO_CAPACITY, Failure("Unsupported service_tier: flex", 400)], ids=["429", "400"])
+def test_requests_without_flex_are_returned(ledger, look_up, jobs, monkeypatch, refusal):
+    """Their job is dropped, so that a batch may hold them; the answers so far are recorded and delivered."""
+    monkeypatch.setattr(sync_sender, "FLEX_WAIT_SECONDS", 0.0)
+    shard, delivered = make_shard(40, "gpt-5-mini"), {}
+    end = submit(make_runner(FlexAPI(7, refusal), ledger), shard, delivered.update, FLEX)
+    assert end.unsent
+    assert len(end.unsent.requests) == 33
+    assert delivered.keys() == {request.custom_id for request in shard.requests} - {
+        request.custom_id for request in end.unsent.requests
+    }
+    assert sum(outcome is not None for outcome in look_up(shard)) == 7
+    assert jobs() is JobState.DROPPED
+
+
+def test_a_lane_ends_at_the_deadline(ledger, jobs):
+    """Requests that were not sent are overdue; requests of other causes begin at the deadline."""
+    shard, delivered = make_shard(3, "gpt-5-mini"), {}
+    runner = make_runner(FlexAPI(9), ledger)
+    anyio.run(runner.submit, shard, delivered.update, FLEX, float("-inf"))
+    assert delivered == {request.custom_id: OVERDUE for request in shard.requests}
+    assert jobs() is JobState.DROPPED
+    anyio.run(runner.submit, shard, delivered.update, replace(FLEX, falls_back=True, by_lane=False), float("-inf"))
+    assert all(isinstance(outcome, Answer) for outcome in delivered.values())
