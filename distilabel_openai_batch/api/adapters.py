@@ -7,13 +7,14 @@ requests that a server wants in another shape. The adapter follows from the host
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 import httpx
 import openai
 
+from distilabel_openai_batch.api.azure_addresses import is_versioned_azure_address
 from distilabel_openai_batch.api.batches import KEY_METADATA
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.api.retention import DEFAULT_RETENTION, Retention
@@ -93,6 +94,27 @@ class OpenAIAdapter:
         return await client.with_raw_response.batches.list(limit=100, extra_query={"after": after} if after else {})
 
 
+class AzureAdapter(OpenAIAdapter):
+    """Calls of Azure's newer API below `/openai/v1`, where chats, completions and embeddings have no version in front.
+
+    Azure's older API has such names too, which the client of the SDK needs; a request keeps OpenAI's name as a part of
+    its identity here. https://learn.microsoft.com/azure/foundry/openai/how-to/batch
+    """
+
+    def input_line(self, request: Request) -> bytes:
+        """Return a line with Azure's name of the endpoint."""
+        return request.line(_azure_endpoint(request.endpoint))
+
+    async def create(self, client: openai.AsyncOpenAI, order: BatchOrder) -> Any:
+        """Create a batch with Azure's name of the endpoint."""
+        return await super().create(client, replace(order, endpoint=_azure_endpoint(order.endpoint)))
+
+
+def _azure_endpoint(endpoint: str) -> str:
+    """Return Azure's name of an endpoint; `/v1/responses` keeps its version."""
+    return endpoint if endpoint.endswith("/responses") else endpoint.removeprefix("/v1")
+
+
 class TogetherAdapter(OpenAIAdapter):
     """Calls of Together's Batch API, which keeps no metadata: a batch is found by its input file.
 
@@ -130,7 +152,7 @@ class TogetherAdapter(OpenAIAdapter):
         return await client.get("/batches", cast_to=httpx.Response)
 
 
-ADAPTERS = {"openai": OpenAIAdapter(), "together": TogetherAdapter()}
+ADAPTERS = {"openai": OpenAIAdapter(), "azure": AzureAdapter(), "together": TogetherAdapter()}
 """Adapters by the value of the field `batch_api`."""
 
 # Hosts whose API has the shape of an adapter. https://docs.together.ai/docs/openai-api-compatibility
@@ -147,7 +169,9 @@ def find_adapter(base_url: str, name: str | None = None) -> OpenAIAdapter:
     Raises:
         InvalidSettingError: there is no adapter of the name.
     """
-    name = name or _HOSTS.get(urlsplit(base_url).hostname or "", "openai")
+    if not name:
+        host = urlsplit(base_url).hostname or ""
+        name = "azure" if is_versioned_azure_address(base_url) else _HOSTS.get(host, "openai")
     if name not in ADAPTERS:
         known = ", ".join(f"`{known}`" for known in ADAPTERS)
         raise InvalidSettingError(f"`batch_api` has no shape {name!r}: the shapes are {known}.")

@@ -57,9 +57,13 @@ class Request:
         """Return the bytes of the request's line."""
         return _LINE_BYTES + len(self.custom_id) + len(self.endpoint) + len(self.body)
 
-    def line(self) -> bytes:
-        """Return the request's line of an input file, line feed included."""
-        return _LINE % (self.custom_id.encode(), self.endpoint.encode(), bytes(self.body))
+    def line(self, endpoint: str | None = None) -> bytes:
+        """Return the request's line of an input file, line feed included.
+
+        Args:
+            endpoint: the server's name of the endpoint; `None` for the request's.
+        """
+        return _LINE % (self.custom_id.encode(), (endpoint or self.endpoint).encode(), bytes(self.body))
 
 
 def digest_body(base_url: str, endpoint: str, body: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from functools import partial
 from typing import Annotated
@@ -92,10 +93,18 @@ def serve(
         float, typer.Option(help="Share of requests that fail. The same requests fail each time.", min=0, max=1)
     ] = 0.0,
     fail_status: Annotated[int, typer.Option(help="HTTP status of failed requests.", min=400, max=599)] = 400,
+    dialect: Annotated[
+        str | None,
+        typer.Option(
+            help="Server that the sandbox imitates: `openai`, `azure`, `azure-v1`, `together` or another one.",
+            show_default="Azure's if $AZURE_OPENAI_ENDPOINT is set and $OPENAI_BASE_URL is not, else openai",
+        ),
+    ] = None,
 ) -> None:
     """Serve the sandbox: a local server with the Batch API, for trying pipelines without a key and without cost.
 
-    The sandbox answers at once and with placeholder texts, unless options set delays or failures.
+    The sandbox answers at once and with placeholder texts, unless options set delays or failures. Answers report tokens
+    as OpenAI bills them, the prompt cache included.
     """
     try:
         from distilabel_openai_batch.sandbox import RequestFailure, Settings
@@ -110,6 +119,8 @@ def serve(
             seconds_per_request=seconds_per_request,
             window_seconds=window_seconds,
             failures=failures,
+            dialect=dialect or _default_dialect(),  # type: ignore[arg-type]
+            prompt_cache=True,
         )
         serve_sandbox(settings, host=host, port=port)
     except ValueError as error:
@@ -117,3 +128,13 @@ def serve(
     except OSError as error:
         echo(f"Cannot listen on {host}:{port}: {error.strerror}. Choose another --port; 0 picks a free port.", err=True)
         raise typer.Exit(1) from None
+
+
+def _default_dialect() -> str:
+    """Return the dialect of the server that the environment names: Azure's for an endpoint on Azure."""
+    from distilabel_openai_batch.api.azure_addresses import read_azure_endpoint
+
+    endpoint = os.getenv("AZURE_OPENAI_ENDPOINT", "").strip()
+    if not endpoint or os.getenv("OPENAI_BASE_URL", "").strip():
+        return "openai"
+    return "azure-v1" if read_azure_endpoint(endpoint).is_versioned else "azure"

@@ -177,6 +177,7 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
             base_url=endpoint.base_url,
             azure_api_version=None if endpoint.is_versioned else self.api_version or endpoint.api_version,
             token_provider=self._find_token_provider(),
+            batch_api=self.batch_api or ("azure" if endpoint.is_versioned else None),
             # A gateway's host may hide Azure, which lets jobs go on after their window → they are not cancelled.
             jobs=replace(settings.jobs, window_binds=False),
         )

@@ -141,11 +141,11 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " proxy, or Portkey's `portkey_options`."
         ),
     )
-    batch_api: RuntimeParameter[Literal["openai", "together"]] | None = Field(
+    batch_api: RuntimeParameter[Literal["openai", "azure", "together"]] | None = Field(
         default=None,
         description=(
-            "Shape of the server's Batch API: `openai`, or `together` for a server or gateway with Together's uploads"
-            " and creations. `None`: the shape of the host."
+            "Shape of the server's Batch API: `openai`, `azure` for Azure's names of endpoints below `/openai/v1`, or"
+            " `together` for Together's uploads and creations. `None`: the shape of the host."
         ),
     )
     endpoint_path: RuntimeParameter[str | dict[str, str]] | None = Field(

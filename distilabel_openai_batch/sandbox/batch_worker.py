@@ -79,7 +79,8 @@ class BatchWorker:
         if results is None:
             raise AssertionError("a valid batch has results")
         with self._answering:
-            results.write(batch.input_file.path, settings, self._state.schedule, self._pause)
+            cache = self._state.prompt_cache if settings.prompt_cache else None
+            results.write(batch.input_file.path, settings, self._state.schedule, self._pause, cache)
         with self._state.lock:
             batch.answered_at = self._state.clock()
 

@@ -49,7 +49,9 @@ class Dialect(BaseModel):
         "and endpoints without `/v1`; report Azure's error codes.",
     )
     azure_versioned: bool = Field(
-        default=False, description="With `azure`: expect paths under `/openai/v1`, and endpoints with `/v1`."
+        default=False,
+        description="With `azure`: expect paths under `/openai/v1`, without an `api-version`; only the endpoint "
+        "`/v1/responses` has a version.",
     )
     together: bool = Field(
         default=False,
@@ -166,7 +168,9 @@ class Dialect(BaseModel):
         if self.endpoint_version != "/v1" and isinstance(endpoint, str):
             is_known = endpoint.startswith(f"{self.endpoint_version}/")
             return f"/v1{endpoint.removeprefix(self.endpoint_version)}" if is_known else f"unknown {endpoint}"
-        has_no_version = self.azure and not self.azure_versioned
+        if self.azure_versioned and endpoint == "/v1/responses":
+            return endpoint
+        has_no_version = self.azure
         return f"/v1{endpoint}" if has_no_version and isinstance(endpoint, str) else endpoint
 
     def new_id(self, prefix: str) -> str:

@@ -305,8 +305,11 @@ class Organization:
         failure = self.state.schedule.take_failure(serialised, "sync")
         if failure is not None:
             return failure_answer(failure)
-        answer = answer_request(endpoint, body, self.state.settings, serialised)
+        settings = self.state.settings
+        answer = answer_request(endpoint, body, settings, serialised)
         if answer.status == 200:
+            if settings.prompt_cache:
+                answer = self.state.prompt_cache.bill(body, settings.resolve_model(body["model"]), answer)
             with self.state.lock:
                 self._sync_bodies[body_digest(serialised)] += 1
             if script := self.state.schedule.take_script(serialised):

@@ -18,6 +18,7 @@ from .fault_schedule import FaultSchedule
 from .faults import ResultFault
 from .model.answers import ModelAnswer, answer_request
 from .model.hashing import body_digest, canonical_json
+from .model.prompt_cache import PromptCache
 from .model.scripts import SCRIPTS
 from .settings import RequestFailure, Settings
 from .validation import Validation
@@ -82,12 +83,20 @@ class StoredResults:
         self.output_path = directory / f"{batch_id}_output.jsonl"
         self.error_path = directory / f"{batch_id}_error.jsonl"
         self.answered_count = 0
+        self._prompt_cache: PromptCache | None = None
         self._order: list[int] = []
         self._billed_digests: list[str | None] = []
         # Running totals: index n holds the total over the first n requests in `_order`.
         self._totals = {name: array("q", [0]) for name in ("output", "error", "completed", *TOKEN_KINDS)}
 
-    def write(self, input_path: Path, settings: Settings, schedule: FaultSchedule, pause: Callable[[], bool]) -> None:
+    def write(
+        self,
+        input_path: Path,
+        settings: Settings,
+        schedule: FaultSchedule,
+        pause: Callable[[], bool],
+        prompt_cache: PromptCache | None = None,
+    ) -> None:
         """Answer every request and write the lines.
 
         Args:
@@ -95,7 +104,9 @@ class StoredResults:
             settings: order of the lines, and models.
             schedule: failures and faults.
             pause: function called every 256 lines; writing stops early if the function returns `True`.
+            prompt_cache: prompts that were answered before; `None` for answers without a cache.
         """
+        self._prompt_cache = prompt_cache
         self._order = list(range(len(self._validation.starts)))
         if settings.shuffle:
             # The order must be repeatable, not secret.
@@ -137,6 +148,8 @@ class StoredResults:
         failure = schedule.take_failure(serialised, "batch")
         if failure is None:
             answer = answer_request(self._endpoint, body, settings, serialised)
+            if self._prompt_cache and answer.status == 200:
+                answer = self._prompt_cache.bill(body, settings.resolve_model(body["model"]), answer)
         else:
             answer = failure_answer(failure)
         suffix = self._id_suffix(index)

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import create_app
+from .dialect import Dialect
 from .middleware import ABORT, CLOSE
 from .settings import Settings
 
@@ -60,7 +61,7 @@ def serve(
     Raises:
         OSError: if the port is taken.
     """
-    app = create_app(settings)
+    app, app_dialect = create_app(settings), (settings or Settings()).dialect
     with socket.create_server((host, port), backlog=_BACKLOG, family=_family(host)) as listener:
         address = f"[{host}]" if ":" in host else host
         base_url = f"http://{address}:{listener.getsockname()[1]}/v1"
@@ -77,7 +78,7 @@ def serve(
         )
         if parent is not None:
             threading.Thread(target=_stop_without_parent, args=(parent,), daemon=True).start()
-        print(json.dumps({"base_url": base_url}) if announce else _greeting(base_url), flush=True)
+        print(json.dumps({"base_url": base_url}) if announce else _greeting(base_url, app_dialect), flush=True)
         asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
 
 
@@ -85,12 +86,26 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _greeting(base_url: str) -> str:
-    return (
-        f"The sandbox is listening at {base_url}. Answers cost nothing. To use the sandbox:\n\n"
-        f"    export OPENAI_BASE_URL={base_url}\n"
-        "    export OPENAI_API_KEY=anything\n\n"
-        "Stop the sandbox with Ctrl+C."
+def _greeting(base_url: str, dialect: Dialect) -> str:
+    root = base_url.removesuffix("/v1")
+    variables = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "anything"}
+    if dialect.azure:
+        endpoint = f"{root}/openai/v1/" if dialect.azure_versioned else root
+        variables = {"AZURE_OPENAI_ENDPOINT": endpoint, "AZURE_OPENAI_API_KEY": "anything"}
+        variables |= {} if dialect.azure_versioned else {"OPENAI_API_VERSION": "2024-10-21"}
+    prices = "azure" if dialect.azure else "openai"
+    return "\n".join(
+        (
+            f"The sandbox is listening at {base_url}. Answers cost nothing. To use the sandbox:",
+            "",
+            *(f"    export {name}={value}" for name, value in variables.items()),
+            "",
+            "To rehearse costs and a budget, with list prices:",
+            "",
+            f"    export DISTILABEL_OPENAI_BATCH_PRICES={prices}",
+            "",
+            "Stop the sandbox with Ctrl+C.",
+        )
     )
 
 

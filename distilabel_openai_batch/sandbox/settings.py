@@ -132,6 +132,11 @@ class Settings(BaseModel):
         "is refused with 429. `None` for no limit.",
     )
     sync_seconds: float = Field(default=0.0, ge=0, description="Seconds until a synchronous call is answered.")
+    prompt_cache: bool = Field(
+        default=False,
+        description="Bill long prompts as OpenAI does: tokens from the cache, and from GPT-5.6 on tokens written to "
+        "the cache. The usage of an answer then depends on the prompts before.",
+    )
     separate_keys: bool = Field(default=False, description="Show each API key only the files and batches it created.")
     shuffle: bool = Field(default=True, description="Write result lines in another order than the requests.")
     seed: int = Field(default=0, description="Seed of the order of result lines.")

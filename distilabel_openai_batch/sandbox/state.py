@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .fault_schedule import FaultSchedule
+from .model.prompt_cache import PromptCache
 from .settings import Settings
 
 
@@ -18,6 +19,7 @@ class SandboxState:
         clock: function that returns the time, in seconds since the epoch.
         directory: directory of all file contents.
         schedule: faults and failures still to happen.
+        prompt_cache: prompts that were answered before.
         lock: lock of every stored file and batch.
     """
 
@@ -26,4 +28,5 @@ class SandboxState:
         self.clock = clock
         self.directory = directory
         self.schedule = FaultSchedule(settings.failures)
+        self.prompt_cache = PromptCache()
         self.lock = threading.RLock()

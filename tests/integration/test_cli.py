@@ -31,7 +31,8 @@ from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import Job, ScopeName
 from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.report.history import EndState, build_histories
-from distilabel_openai_batch.sandbox import RequestFailure, Settings
+from distilabel_openai_batch.sandbox import RequestFailure, Settings, server
+from distilabel_openai_batch.sandbox.dialect import DIALECTS
 from tests.support.commands import PROMPTS, add_scope, generate, run_command, submit_only
 from tests.support.environment import API_KEY, ROOT
 
@@ -454,6 +455,42 @@ def test_results_rejects_other_suffixes_and_missing_directories(sandbox, tmp_pat
         assert "unfinished" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("variables", "arguments", "dialect", "line"),
+    [
+        ({}, [], "openai", "export OPENAI_BASE_URL=http://127.0.0.1:8000/v1"),
+        ({"AZURE_OPENAI_ENDPOINT": "https://a.openai.azure.com"}, [], "azure", "OPENAI_API_VERSION=2024-10-21"),
+        (
+            {"AZURE_OPENAI_ENDPOINT": "https://a.openai.azure.com/openai/v1/"},
+            [],
+            "azure-v1",
+            "AZURE_OPENAI_ENDPOINT=http://127.0.0.1:8000/openai/v1/",
+        ),
+        (
+            {"AZURE_OPENAI_ENDPOINT": "https://a.openai.azure.com", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"},
+            [],
+            "openai",
+            "DISTILABEL_OPENAI_BATCH_PRICES=openai",
+        ),
+        ({"AZURE_OPENAI_ENDPOINT": "https://a.openai.azure.com"}, ["--dialect", "together"], "together", "/v1"),
+    ],
+)
+def test_serve_imitates_the_server_of_the_environment(monkeypatch, variables, arguments, dialect, line):
+    for name in ("AZURE_OPENAI_ENDPOINT", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    served = []
+    monkeypatch.setattr("distilabel_openai_batch.sandbox.serve", lambda settings, **_: served.append(settings))
+    assert run_command("serve", *arguments).exit_code == 0
+    assert served[0].dialect == DIALECTS[dialect]
+    assert line in server._greeting("http://127.0.0.1:8000/v1", served[0].dialect)
+
+
+def test_serve_refuses_an_unknown_dialect():
+    assert run_command("serve", "--dialect", "klingon").exit_code == 2
+
+
 def test_serve_reports_a_port_in_use(sandbox):
     result = run_command("serve", "--port", sandbox.base_url.removesuffix("/v1").rpartition(":")[2])
     assert result.exit_code == 1
@@ -671,7 +708,7 @@ def test_serve_passes_its_options_to_the_sandbox(monkeypatch):
     [failure] = settings_used["failures"]
     assert (failure["share"], failure["status"]) == (0.25, 429)
     assert run_command("serve").exit_code == 0
-    assert Settings(**settings_used) == Settings()
+    assert Settings(**settings_used) == Settings(prompt_cache=True)
     assert run_command("serve", "--fail-share", 2).exit_code == 2
 
 

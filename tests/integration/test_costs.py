@@ -200,6 +200,28 @@ def test_a_run_with_prices_of_its_own_records_them(sandbox, caplog, monkeypatch)
         generate(budget=1)
 
 
+def test_a_budget_is_rehearsed_with_openai_s_prices_and_prompt_cache(sandbox, monkeypatch):
+    """The cost of the answers is the list price of each kind of tokens, and stays within the bound of the budget."""
+    monkeypatch.setattr(sys, "argv", ["rehearsal.py"])
+    monkeypatch.setattr(prices, "_PROVIDERS", [])
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_PRICES", "openai")
+    sandbox.reset(Settings(prompt_cache=True))
+    prompts = [[{"role": "user", "content": f"{'Long ' * 1_000}{i}"}] for i in range(3)]
+    with pytest.raises(BudgetError, match="exceeds the budget"):
+        generate(prompts, model="gpt-6-luna", budget=0.0001)
+    generate(prompts, model="gpt-6-luna", budget=0.05)
+    total = json.loads(run_command("costs", "--json").stdout)["total"]
+    assert (total["tokens_cached"], total["tokens_reasoning"]) == (2 * 1_024, 3 * 300)
+    assert total["tokens_written"] == total["tokens_in"] - total["tokens_cached"]
+    rates = prices.find_rates("gpt-6-luna", "", time.time(), "openai").batch
+    expected = (
+        total["tokens_cached"] * rates.tokens_cached
+        + total["tokens_written"] * rates.tokens_written
+        + total["tokens_out"] * rates.tokens_out
+    ) / 1_000_000
+    assert total["cost"] == pytest.approx(float(expected))
+
+
 def test_a_ledger_without_the_column_for_cached_tokens_is_read_unchanged(directory, tmp_path, monkeypatch):
     """Version 3 of the schema has no such column."""
     shutil.copy(directory / "ledger.sqlite3", tmp_path)

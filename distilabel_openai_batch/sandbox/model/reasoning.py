@@ -39,17 +39,17 @@ def reasons(model: str, effort: str | None) -> bool:
         return False
     if effort is not None:
         return effort != "none"
-    return not _QUIET_FROM <= _version(model) < _QUIET_BEFORE
+    return not _QUIET_FROM <= model_version(model) < _QUIET_BEFORE
 
 
 def has_fixed_temperature(model: str, effort: str | None) -> bool:
     """Return `True` if a model takes the default temperature only."""
-    return reasons(model, effort) or (is_reasoning_model(model) and _version(model) < _QUIET_FROM)
+    return reasons(model, effort) or (is_reasoning_model(model) and model_version(model) < _QUIET_FROM)
 
 
 def refuses_tools(model: str, effort: str | None) -> bool:
     """Return `True` if chat completions of a model refuse function tools."""
-    return _version(model) >= _WITHOUT_TOOLS_FROM and reasons(model, effort)
+    return model_version(model) >= _WITHOUT_TOOLS_FROM and reasons(model, effort)
 
 
 def count_reasoning_tokens(model: str, body: dict[str, Any], medium: int) -> int:
@@ -64,7 +64,7 @@ def count_reasoning_tokens(model: str, body: dict[str, Any], medium: int) -> int
     return int(medium * _FACTORS[effort or "medium"]) if reasons(model, effort) else 0
 
 
-def _version(model: str) -> tuple[int, int]:
+def model_version(model: str) -> tuple[int, int]:
     """Return the version of a GPT model; (0, 0) for other models."""
     match = _REASONING.match(model)
     return (int(match["major"]), int(match["minor"] or 0)) if match and match["major"] else (0, 0)

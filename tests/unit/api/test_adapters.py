@@ -6,7 +6,7 @@ import httpx
 import orjson
 import pytest
 
-from distilabel_openai_batch.api.adapters import ADAPTERS, OpenAIAdapter, TogetherAdapter, find_adapter
+from distilabel_openai_batch.api.adapters import ADAPTERS, AzureAdapter, OpenAIAdapter, TogetherAdapter, find_adapter
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.errors import InvalidSettingError
 from tests.support.batch_api import CHAT, INPUT, connect, reply
@@ -38,6 +38,9 @@ JOB = {
         ("https://api.together.ai/v1/", None, TogetherAdapter),
         ("https://api.together.xyz/v1", "openai", OpenAIAdapter),
         ("http://127.0.0.1:8000/v1", "together", TogetherAdapter),
+        ("https://acme.openai.azure.com/openai/v1/", None, AzureAdapter),
+        ("https://acme.openai.azure.com/openai/", None, OpenAIAdapter),
+        ("https://api.groq.com/openai/v1", None, OpenAIAdapter),
         ("not an address", None, OpenAIAdapter),
     ],
 )
@@ -46,7 +49,7 @@ def test_the_adapter_follows_from_the_name_or_else_from_the_host(base_url, name,
 
 
 def test_an_unknown_shape_is_refused():
-    with pytest.raises(InvalidSettingError, match="the shapes are `openai`, `together`"):
+    with pytest.raises(InvalidSettingError, match="the shapes are `openai`, `azure`, `together`"):
         find_adapter("https://api.openai.com/v1", "toghether")
 
 
@@ -88,6 +91,18 @@ async def test_an_empty_array_is_an_empty_list(clock, server):
     async with connect(batch_api="together") as api:
         assert await api.can_list_batches()
         assert await api.list_last_month() == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [(CHAT, "/chat/completions"), ("/v1/embeddings", "/embeddings"), ("/v1/responses", "/v1/responses")],
+)
+async def test_azure_s_newer_api_names_endpoints_without_a_version(clock, server, endpoint, name):
+    creation = server.post("/batches").mock(return_value=reply(JOB))
+    async with connect(batch_api="azure") as api:
+        await api.create("file-1", endpoint, "24h", "key", {})
+        line = orjson.loads(api.input_line(Request("a-0", endpoint, "m", b"{}")))
+    assert orjson.loads(creation.calls.last.request.content)["endpoint"] == line["url"] == name
 
 
 def test_lines_for_together_have_two_fields():
