@@ -6,7 +6,7 @@ import functools
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 from pydantic import TypeAdapter
@@ -22,6 +22,9 @@ from distilabel_openai_batch.api.responses import (
 )
 from distilabel_openai_batch.api.truncation import count_reasoning_tokens, find_cut_choices
 from tests.support.strategies import BODIES, JSON, TEXT
+
+# The time of an example depends on the machine.
+SLOW_MACHINE = functools.partial(settings, deadline=None, suppress_health_check=list(HealthCheck))
 
 CHAT = {"model": "gpt-5-pro", "messages": [{"role": "user", "content": "Hello"}]}
 TOOL = {"type": "function", "function": {"name": "clock", "parameters": {"type": "object"}}}
@@ -186,7 +189,7 @@ CHATS = st.fixed_dictionaries(
 
 
 @given(CHATS)
-@settings(max_examples=40)
+@SLOW_MACHINE(max_examples=20)
 def test_each_chat_becomes_a_request_of_the_sdk(chat):
     check_request(translate_request(chat))
 
@@ -273,7 +276,7 @@ def test_messages_without_a_counterpart_are_refused(message):
 
 
 @given(st.lists(st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": TEXT})))
-@settings(max_examples=20)
+@SLOW_MACHINE(max_examples=10)
 def test_messages_of_text_are_input_items(messages):
     """All chats of one shape share a template."""
     assert translate_messages(messages) == messages
@@ -358,7 +361,7 @@ def test_response_without_output_has_no_choices(status):
 
 
 @given(BODIES, JSON, JSON, JSON)
-@settings(max_examples=50)
+@SLOW_MACHINE(max_examples=25)
 def test_senseless_responses_are_read(body, output, usage, item):
     """No body raises an error; `OpenAILLM` finds a list of choices."""
     items = [output, {"type": "message", "content": item}, {"type": "reasoning", "summary": output, "content": item}]
