@@ -81,7 +81,7 @@ def translate_request(body: Mapping[str, Any]) -> dict[str, Any]:
     if "messages" in body:
         translated["input"] = translate_messages(body["messages"])
     if limit := body.get("max_completion_tokens") or body.get("max_tokens"):
-        translated["max_output_tokens"] = limit
+        translated.setdefault("max_output_tokens", limit)
     if body.get("logprobs"):
         translated["include"] = list(dict.fromkeys([*(body.get("include") or ()), _LOGPROBS]))
     if body.get("top_logprobs") is not None:

@@ -24,7 +24,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _LIMIT_PLACE = 1
 _EXTRA_BODY_PLACE = 11
 
-_LIMIT_PARAMETERS = ("max_tokens", "max_completion_tokens")
+_LIMIT_PARAMETERS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 # Python 3.13 removes the indentation of docstrings → take the indentation of another entry.
 _LAST_ENTRY = re.compile(r"^( *)extra_body:", re.MULTILINE)

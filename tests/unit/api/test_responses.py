@@ -108,6 +108,7 @@ SPENT = {"status": "incomplete", "incomplete_details": {"reason": "max_output_to
         ({}, {}),
         ({"max_tokens": 9}, {"max_output_tokens": 9}),
         ({"max_tokens": 9, "max_completion_tokens": 12}, {"max_output_tokens": 12}),
+        ({"max_tokens": 9, "max_output_tokens": 16}, {"max_output_tokens": 16}),
         ({"reasoning_effort": "low"}, {"reasoning": {"effort": "low"}}),
         (
             {"reasoning_effort": "low", "reasoning": {"summary": "auto"}},

@@ -68,6 +68,7 @@ def test_unknown_endpoint_is_refused():
     [
         ({}, {}, {"max_output_tokens": ROOM_FOR_REASONING}),
         ({}, {"max_new_tokens": 300}, {"max_output_tokens": 300}),
+        ({}, {"extra_body": {"max_output_tokens": 400}}, {"max_output_tokens": 400}),
         ({"reasoning_effort": "high"}, {}, {"max_output_tokens": ROOM_FOR_REASONING, "reasoning": {"effort": "high"}}),
         ({"reasoning_effort": "none"}, {}, {"max_output_tokens": 128, "reasoning": {"effort": "none"}}),
         ({"model": "gpt-4o"}, {}, {"max_output_tokens": 128, "temperature": 1.0, "top_p": 1.0}),
