@@ -158,7 +158,6 @@ def report(
     The page is one file that loads nothing else. It contains no prompts and no answers.
     """
     from distilabel_openai_batch.report import page
-    from distilabel_openai_batch.report.history import build_histories
     from distilabel_openai_batch.report.vega import HOW_TO_INSTALL
 
     if output.suffix.lower() not in (".html", ".htm", ""):
@@ -166,25 +165,12 @@ def report(
             f"The report {output} cannot be written: `report` writes HTML, so the name has to end with .html. A browser"
             " prints the page as PDF."
         )
-    reader, now = open_reader(ledger_dir), time.time()
-    # The ledger only gains jobs → every job read here has a scope and a timeline in the reads below.
-    entries = reader.jobs()
+    reader = open_reader(ledger_dir)
     scopes = select_scopes(reader, scope, base_url)
     if not page.is_installed():
         raise OpenAIBatchError(f"`report` needs a drawing library. Install it: {HOW_TO_INSTALL}")
-    data = page.ReportData(
-        title=scopes[0].name.label if len(scopes) == 1 else (scope or "All scopes"),
-        histories=[
-            history
-            for history in build_histories(entries, reader.timelines(), now)
-            if is_selected(history.job.scope, scope, base_url)
-        ],
-        reasons=group_failures(reader.failures(scopes)),
-        answered=sum(entry.answered for entry in scopes),
-        failed=sum(entry.failed for entry in scopes),
-        pending=sum(entry.pending for entry in scopes),
-        now=now,
-    )
+    title = scopes[0].name.label if len(scopes) == 1 else (scope or "All scopes")
+    data = page.read_report(reader, scopes, title, time.time())
     try:
         with replaced_file(output) as file:
             file.write(page.render(data).encode())

@@ -104,6 +104,8 @@ _TIMELINES = """
     FROM jobs LEFT JOIN looks ON looks.job = jobs.id ORDER BY jobs.id, seen_at
 """
 
+_TIMELINES_OF_SCOPE = _TIMELINES.replace("ORDER BY", f"WHERE jobs.scope = {_SCOPE_ID} ORDER BY", 1)
+
 _HAS_TIMELINES = "SELECT 1 FROM sqlite_master WHERE name = 'looks'"
 
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name = ?"
@@ -181,7 +183,7 @@ class LedgerReader:
         is_alive: dict[str, bool] = {}
         parameters: dict[str, int | str] = {"long_prompt": LONG_PROMPT}
         if scope:
-            parameters |= {"pipeline": scope.pipeline, "task": scope.task, "base_url": scope.base_url}
+            parameters |= _scope_columns(scope)
         for row in self._query(_JOBS_OF_SCOPE if scope else _JOBS, parameters):
             owner, pipeline, task, base_url, batch_id, state_name, status, *columns = row
             *columns, line, long_usages, cut, written, reasoning, prices, billed_usage, billed_model = columns
@@ -196,10 +198,13 @@ class LedgerReader:
             entries.append(JobEntry(name, batch_id, state, status, *values))
         return entries
 
-    def timelines(self) -> list[JobTimeline]:
+    def timelines(self, scope: ScopeName | None = None) -> list[JobTimeline]:
         """Return each job's timeline, in the order of `jobs`; an empty list for a file of schema version 1 to 4.
 
         Jobs are never deleted. If a pipeline inserts jobs between two queries, only the last jobs differ.
+
+        Args:
+            scope: see `jobs`.
 
         Raises:
             LedgerError: there is no ledger, or the file cannot be read.
@@ -207,7 +212,8 @@ class LedgerReader:
         if not self._query(_HAS_TIMELINES):
             return []
         timelines = []
-        for _, job_rows in groupby(self._query(_TIMELINES), key=lambda row: row[0]):
+        query = self._query(_TIMELINES_OF_SCOPE, _scope_columns(scope)) if scope else self._query(_TIMELINES)
+        for _, job_rows in groupby(query, key=lambda row: row[0]):
             rows = list(job_rows)
             polls = tuple((seen_at, completed, failed) for *_, seen_at, completed, failed in rows if seen_at)
             in_progress_at, finalizing_at, cancelling_at, finished_at = rows[0][1:5]
@@ -334,6 +340,10 @@ class LedgerReader:
             if missing:
                 sql = f"WITH {', '.join(missing)}{sql}"
             return database.execute(sql, parameters).fetchall()
+
+
+def _scope_columns(scope: ScopeName) -> dict[str, int | str]:
+    return {"pipeline": scope.pipeline, "task": scope.task, "base_url": scope.base_url}
 
 
 def _usages(text: str | None) -> tuple[Usage, ...]:

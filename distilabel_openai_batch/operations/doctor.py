@@ -43,6 +43,7 @@ EXTRAS = {
     "report": "`report`",
     "sandbox": "`serve`",
     "telemetry": "traces and metrics by OpenTelemetry",
+    "ui": "`ui`",
 }
 """Extras that a user may install, with their purpose."""
 

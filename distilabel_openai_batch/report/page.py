@@ -14,14 +14,15 @@ from urllib.parse import urlsplit
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display.advice import next_step
-from distilabel_openai_batch.ledger.entries import FailureReason
+from distilabel_openai_batch.ledger.entries import FailureReason, ScopeEntry, group_failures
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.report import charts, vega
 from distilabel_openai_batch.report.charts import Chart
 from distilabel_openai_batch.report.curves import draw_curves
-from distilabel_openai_batch.report.history import EndState, JobHistory, Phase
+from distilabel_openai_batch.report.history import EndState, JobHistory, Phase, build_histories
 from distilabel_openai_batch.report.local_time import local, zone_name
 from distilabel_openai_batch.text import duration, plural, printable
 
@@ -56,6 +57,32 @@ class ReportData:
     failed: int
     pending: int
     now: float
+
+
+def read_report(reader: LedgerReader, scopes: Sequence[ScopeEntry], title: str, now: float) -> ReportData:
+    """Read the content of a report from a ledger.
+
+    Args:
+        reader: the ledger.
+        scopes: the scopes of the report.
+        title: see `ReportData`.
+        now: see `ReportData`.
+
+    Raises:
+        LedgerError: there is no ledger, or the file cannot be read.
+    """
+    names = {entry.name for entry in scopes}
+    jobs = reader.jobs(scopes[0].name) if len(scopes) == 1 else reader.jobs()
+    timelines = reader.timelines(scopes[0].name) if len(scopes) == 1 else reader.timelines()
+    return ReportData(
+        title=title,
+        histories=[each for each in build_histories(jobs, timelines, now) if each.job.scope in names],
+        reasons=group_failures(reader.failures(scopes)),
+        answered=sum(entry.answered for entry in scopes),
+        failed=sum(entry.failed for entry in scopes),
+        pending=sum(entry.pending for entry in scopes),
+        now=now,
+    )
 
 
 def is_installed() -> bool:

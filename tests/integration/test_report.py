@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,8 +16,8 @@ from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
-from tests import support
 from tests.support import ledgers
+from tests.support.browser import PAGE_FAULTS, started_browser
 from tests.support.ledgers import START, LedgerWriter
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
@@ -156,31 +155,13 @@ def test_the_numbers_of_the_page_are_the_numbers_of_the_ledger(drawing_library, 
         assert words in re.sub(r"\s+", " ", html)
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-CHROMIUM_ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 WIDTHS = {"wide": 1_280, "medium": 720, "narrow": 375, "small": 320}
-PAGE_FAULTS = Path(support.__file__).with_name("page_faults.js").read_text()
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """Start the installed Chromium; no browser is downloaded."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+    with started_browser() as browser:
         yield browser
-        browser.close()
 
 
 def write_job_without_moments(directory: Path) -> None:

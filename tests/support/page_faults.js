@@ -34,14 +34,33 @@
     return [255, 255, 255];
   };
 
+  // The part of the page in which an element's text is visible: texts are cut to some lines, or scroll.
+  const visible = new Map();
+  const clip = element => {
+    if (!element) return {left: -Infinity, top: -Infinity, right: Infinity, bottom: Infinity};
+    if (!visible.has(element)) {
+      const outer = clip(element.parentElement), box = element.getBoundingClientRect();
+      const hides = !element.closest(".scroll, svg") && getComputedStyle(element).overflowY !== "visible";
+      visible.set(element, hides ? {
+        left: Math.max(outer.left, box.left), right: Math.min(outer.right, box.right),
+        top: Math.max(outer.top, box.top), bottom: Math.min(outer.bottom, box.bottom),
+      } : outer);
+    }
+    return visible.get(element);
+  };
+
   const texts = [];
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode, element = node.parentElement;
     if (!node.textContent.trim() || element.closest("title")) continue;
+    // Chromium lays out the hidden contents of a closed element too.
+    if (element.closest("details:not([open])") && !element.closest("summary")) continue;
     const range = document.createRange();
     range.selectNodeContents(node);
-    const rects = [...range.getClientRects()].filter(rect => rect.width && rect.height);
+    const box = clip(element);
+    const rects = [...range.getClientRects()].filter(rect =>
+      rect.width && rect.height && rect.bottom - 4 <= box.bottom && rect.top + 4 >= box.top);
     if (!rects.length) continue;
     const style = getComputedStyle(element);
     const ink = parse(element.closest("svg") ? style.fill : style.color).rgb;

@@ -45,14 +45,14 @@ def test_extras_are_those_of_the_project():
 
 
 def test_a_missing_extra_is_named_with_its_install_command_and_no_problem(monkeypatch):
-    packages = ("azure-identity", "genai-prices", "ray", "jinja2", "starlette", "opentelemetry-sdk")
-    extras = ("azure", "prices", "ray", "report", "sandbox", "telemetry")
+    packages = ("azure-identity", "genai-prices", "ray", "jinja2", "starlette", "opentelemetry-sdk", "uvicorn")
+    extras = ("azure", "prices", "ray", "report", "sandbox", "telemetry", "ui")
     requirements = [f"{package}>=1; extra == '{extra}'" for package, extra in zip(packages, extras, strict=True)]
     monkeypatch.setattr(importlib.metadata, "requires", lambda package: requirements)
     monkeypatch.setattr(doctor, "is_installed", lambda package: package not in ("genai-prices", "ray"))
     finding = doctor.check_extras()
     assert finding.fix == ""
-    assert finding.text.startswith("azure, report, sandbox, telemetry; not installed:\n")
+    assert finding.text.startswith("azure, report, sandbox, telemetry, ui; not installed:\n")
     for extra in ("prices", "ray"):
         assert re.search(rf"    {extra}, for .*: pip install 'distilabel-openai-batch\[{extra}\]'", finding.text)
     monkeypatch.setattr(doctor, "is_installed", lambda package: False)

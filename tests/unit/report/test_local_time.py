@@ -53,7 +53,7 @@ def test_labels_are_as_exact_as_their_step(in_zone, seconds, pixels, labels):
 @pytest.mark.parametrize("seconds", [10, 400, 5 * HOUR, 1.2 * DAY, 2.9 * DAY, 5 * DAY, 90 * DAY, 900 * DAY])
 @pytest.mark.parametrize("pixels", [200, 900])
 def test_no_label_occurs_twice_and_each_is_the_local_time(in_zone, zone, start, seconds, pixels):
-    """Also on the days on which the clocks change."""
+    """The days on which the clocks change have 23 and 25 hours."""
     in_zone(zone)
     labels = label_moments(start, start + seconds, pixels, 7, 22)
     assert len(set(labels.values())) == len(labels)

@@ -1,0 +1,94 @@
+"""The command `ui` in a browser, with a ledger and input files of the sandbox."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.engine import calls
+from distilabel_openai_batch.sandbox import RequestFailure
+from tests.support.browser import PAGE_FAULTS, started_browser
+
+pytest.importorskip("vl_convert", reason="the extra `ui` is not installed")
+
+WIDTHS = (1_280, 420)
+START_UI = "from distilabel_openai_batch.cli import app; app()"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with started_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def address(sandbox):
+    """Return the address of the page, which another process serves."""
+    generate(range(4))
+    process = subprocess.Popen([sys.executable, "-c", START_UI, "ui"], stdout=subprocess.PIPE, text=True)
+    yield process.stdout.readline().strip()
+    process.terminate()
+    process.communicate()
+
+
+def generate(numbers) -> None:
+    """Generate an answer to a chat for each number, as a new process would."""
+    calls.scope_memories.clear()
+    llm = OpenAIBatchLLM(model="gpt-4o-mini", min_poll_interval=0.05)
+    llm.load()
+    llm.generate([[{"role": "user", "content": f"Say number {number}."}] for number in numbers])
+
+
+def open_page(browser, address, scheme, faults, requested):
+    """Open the page in a light or dark browser that notes requests, errors and messages."""
+    context = browser.new_context(color_scheme=scheme, permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(address)
+    page.locator(".row").nth(3).wait_for()
+    return page
+
+
+def find_faults(page) -> list[str]:
+    """Return the faults of the page with an open row, at each width."""
+    page.locator(".row summary").first.click()
+    page.locator(".detail dl").wait_for()
+    faults = []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        faults += [f"{width}: {fault}" for fault in page.evaluate(PAGE_FAULTS)]
+    return faults
+
+
+def test_the_page_updates_itself_finds_rows_and_copies_a_request(sandbox, address, browser):
+    """No text is cut off or overlaps in light and dark, and the browser sends requests to the page's address alone."""
+    sandbox.configure(failures=[RequestFailure(contains="number 7.", status=400, message="No sevens, `please`.")])
+    requested: list[str] = []
+    faults: list[str] = []
+    page = open_page(browser, address, "light", faults, requested)
+    generate(range(8))
+    # The counts and the failure appear without a reload.
+    page.get_by_text("of 8 requests").wait_for()
+    page.get_by_text("No sevens").first.wait_for()
+    page.select_option("#state", "failed")
+    page.wait_for_function("document.querySelectorAll('.row').length === 1")
+    page.locator(".row summary").click()
+    page.get_by_role("button", name="Copy request as JSON").click()
+    page.get_by_text("The request is in the clipboard.").wait_for()
+    request = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    assert request["body"]["messages"][-1]["content"] == "Say number 7."
+    # The prompt is known since the request was copied, and the search finds it.
+    page.fill("#text", "say number 7")
+    page.get_by_role("button", name="Show").click()
+    page.locator(".row .prompt", has_text="Say number 7.").wait_for()
+    faults += find_faults(page)
+    page = open_page(browser, address, "dark", faults, requested)
+    faults += find_faults(page)
+    assert faults == []
+    assert {url[: len(address)] for url in requested if not url.startswith("data:")} == {address}
