@@ -55,7 +55,7 @@ _READ = (
         requests.tokens_reasoning, status_code, coalesce(rejections.code, requests.code),
         coalesce(rejections.error, requests.error), rejections.request IS NOT NULL, cut_answers.request IS NOT NULL,
         line
-    """
+    """  # noqa: S608  # parts of this module alone
     + _TABLES
     + " WHERE requests.id IN (SELECT value FROM json_each(:ids)) ORDER BY requests.id"
 )

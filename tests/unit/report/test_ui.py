@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-for package in ("starlette", "vl_convert"):
-    pytest.importorskip(package, reason="the extra `ui` is not installed")
-
 from starlette.testclient import TestClient
 
 from distilabel_openai_batch.errors import OpenAIBatchError
@@ -45,6 +41,7 @@ def prompts() -> KnownPrompts:
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     """Return the directory of a ledger that no test changes."""
+    pytest.importorskip("vl_convert", reason="the extra `ui` is not installed")
     directory = tmp_path_factory.mktemp("ledger")
     write_example_ledger(directory)
     return directory
