@@ -53,7 +53,7 @@ class Answer:
         choice_failures: the failures of unusable and cut choices, by their index; `None` if nothing checked the
             choices.
         may_be_cut: whether the token limit may have cut a choice; `False` is certain.
-        tier: the service tier that a synchronous answer names; `None` for the default tier, and in a batch.
+        tier: the service tier that answered synchronously, and decides the price; `None` in a batch.
     """
 
     __slots__ = ("choice_failures", "line", "may_be_cut", "tier", "token_details", "tokens")

@@ -13,14 +13,17 @@ from typing import Any
 FLEX = "flex"
 """Name of the flex tier, in requests and in answers."""
 
+DEFAULT_TIER = "default"
+"""Name of the tier with the list price."""
+
 TIER_PARAMETER = "service_tier"
 """Parameter of a request, and field of an answer, that names the tier."""
 
 FLEX_SECONDS = 900.0
 """Seconds that a server may be silent about a flex request, at least: OpenAI recommends 15 minutes."""
 
-# Names of the default tier. https://platform.openai.com/docs/api-reference/chat/object#chat/object-service_tier
-_DEFAULT_TIERS = ("", "auto", "default")
+# Tiers with prices of their own. https://platform.openai.com/docs/api-reference/chat/object#chat/object-service_tier
+_PRICED_TIERS = (FLEX, "priority", "fast")
 
 _ENDPOINTS = ("/chat/completions", "/responses")
 
@@ -70,7 +73,7 @@ def lacks_capacity(status_code: int, code: str | None, message: str) -> bool:
     return status_code == 429 and not (_RATE_LIMIT.search(code or "") or _RATE_LIMIT.search(message))
 
 
-def read_tier(body: Mapping[str, Any]) -> str | None:
-    """Return the tier that an answer names; `None` for the default tier, and if the answer names none."""
+def read_tier(body: Mapping[str, Any]) -> str:
+    """Return the tier of a synchronous answer; the default tier if the answer names no tier with another price."""
     tier = body.get(TIER_PARAMETER)
-    return tier if isinstance(tier, str) and tier not in _DEFAULT_TIERS else None
+    return tier if tier in _PRICED_TIERS else DEFAULT_TIER

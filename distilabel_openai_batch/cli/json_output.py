@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Fields of `JobEntry` whose name in the output differs. Scripts read the output, so its names stay.
 _JOB_FIELDS = {"pending": "asked"}
-_LEFT_OUT = ("long_usages", "prices")
+_LEFT_OUT = ("long_usages", "prices", "usage_by_tier")
 
 
 def job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:
     seconds = {f"{name}_seconds": value for name, value in asdict(timing).items()}
     fields = {_JOB_FIELDS.get(name, name): value for name, value in asdict(job).items() if name not in _LEFT_OUT}
     fields["billed"] = job.billed and job.billed.counts()
+    fields["tokens_by_tier"] = {tier: usage.counts() for tier, usage in job.usage_by_tier}
     fields |= _lost_json(job.unaccounted)
     return fields | _scope_json(job.scope) | seconds | _cost_json(job_costs.cost_of_job(job))
 

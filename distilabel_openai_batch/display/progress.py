@@ -405,7 +405,7 @@ class Progress(SyncLog):
         super().on_sync_answered(model, outcome)
         if is_billed(outcome):
             answered_by = str(outcome.body.get("model") or "") if isinstance(outcome, Answer) else ""
-            self._costs.add(answered_by, model, usage_of(outcome), is_sync=outcome.tier != FLEX)
+            self._costs.add(answered_by, model, usage_of(outcome), is_sync=outcome.tier != FLEX, tier=outcome.tier)
         if self._bars and self._bars.is_due():
             self._draw()
         if self.has_many_sync_requests:

@@ -68,13 +68,12 @@ class SyncLog(Observer):
             reason=reason,
         )
 
-    def on_flex_ignored(self, model: str, tier: str | None) -> None:
+    def on_flex_ignored(self, model: str, tier: str) -> None:
         """Log that the server answered a flex request with another tier."""
-        name = f"the tier `{tier}`" if tier else "its default tier"
         self._log.warning(
             "flex_ignored",
-            f"⚠️ The server answered a flex request of {model} with {name}: such answers are billed at the price of"
-            " that tier.",
+            f"⚠️ The server answered a flex request of {model} with the tier `{tier}`: such answers are billed at the"
+            " price of that tier.",
             model=model,
             tier=tier,
         )

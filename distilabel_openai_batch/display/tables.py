@@ -101,7 +101,7 @@ def jobs_table(
 def _job_cells(job: JobEntry, timing: Timing, has_cut: bool) -> tuple[str, ...]:
     return (
         markup(job.scope.label),
-        markup(job.batch_id or ("(synchronous)" if job.is_synchronous else "–")),
+        markup(job.batch_id or _name_way(job)),
         coloured_status(job.status),
         f"{job.answered:,}/{job.requests:,}",
         f"[red]{job.failed:,}[/]" if job.failed else "0",
@@ -123,10 +123,15 @@ def _total_cells(totals: JobTotals, has_cut: bool) -> tuple[str, ...]:
     return tuple(cell and f"[bold]{cell}[/]" for cell in cells)
 
 
+def _name_way(job: JobEntry) -> str:
+    """Return the way of a job without a batch; a dash for a job that was never submitted."""
+    return f"({'flex' if job.is_flex else 'synchronous'})" if job.is_synchronous else "–"
+
+
 def _short_id(job: JobEntry) -> str:
     """Return the end of a batch id, which the commands accept in place of the id."""
     if not job.batch_id:
-        return "(sync.)" if job.is_synchronous else "–"
+        return _name_way(job).replace("synchronous", "sync.")
     return markup(f"…{job.batch_id[-_ID_END:]}" if len(job.batch_id) > _ID_END else job.batch_id)
 
 

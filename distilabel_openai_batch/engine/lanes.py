@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
-from distilabel_openai_batch.api.service_tiers import FLEX, TIER_PARAMETER, is_flex_name, serves_flex
+from distilabel_openai_batch.api.service_tiers import DEFAULT_TIER, FLEX, TIER_PARAMETER, is_flex_name, serves_flex
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
@@ -129,7 +129,7 @@ class FlexSupport:
         if outcome.tier == FLEX or not (isinstance(outcome, Answer) or outcome.is_billed) or model in self._ignored:
             return
         self._ignored.add(model)
-        self._observer.on_flex_ignored(model, outcome.tier)
+        self._observer.on_flex_ignored(model, outcome.tier or DEFAULT_TIER)
         if self._setting is None:
             self._models_without.add(model)
 

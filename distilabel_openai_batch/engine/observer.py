@@ -200,8 +200,8 @@ class Observer:
             reason: the server's reason.
         """
 
-    def on_flex_ignored(self, model: str, tier: str | None) -> None:
-        """Receive the tier that answered a flex request in place of flex; `None` if the answer names none."""
+    def on_flex_ignored(self, model: str, tier: str) -> None:
+        """Receive the tier that answered a flex request in place of flex; `default` if the answer names none."""
 
     def on_flex_fallback(self, model: str, reason: str) -> None:
         """Receive a request that is sent at full price, because flex has no capacity.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from distilabel_openai_batch.api.batches import FINAL_STATUSES
 from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.service_tiers import FLEX
 from distilabel_openai_batch.api.usage import NO_USAGE, Usage
 from distilabel_openai_batch.ledger.states import NOT_FOUND, OPEN_STATES, REUSED, JobState, ScopeName
 
@@ -49,6 +50,7 @@ class JobEntry:
         tokens_reasoning: the part of `tokens_out` that was spent on reasoning.
         prices: the user's prices of the run that planned the job, as a text; `None` for list prices.
         billed: the usage that the server's batch object shows; `None` if it shows none.
+        usage_by_tier: service tiers with a price of their own, and the part of the tokens that each tier billed.
     """
 
     scope: ScopeName
@@ -76,6 +78,7 @@ class JobEntry:
     tokens_reasoning: int = 0
     prices: str | None = None
     billed: Usage | None = None
+    usage_by_tier: tuple[tuple[str, Usage], ...] = ()
 
     @property
     def usage(self) -> Usage:
@@ -92,12 +95,17 @@ class JobEntry:
 
     @property
     def is_synchronous(self) -> bool:
-        """`True` if the synchronous endpoint answers or answered the requests, at the full price."""
+        """`True` if the synchronous endpoint answers or answered the requests."""
         if self.state is JobState.SYNCHRONOUS:
             return True
         if self.is_reused:
             return False
         return not self.batch_id and (self.state is JobState.COLLECTED or bool(self.answered))
+
+    @property
+    def is_flex(self) -> bool:
+        """`True` if the flex tier answered requests, at the price of a batch."""
+        return any(tier == FLEX for tier, _ in self.usage_by_tier)
 
     @property
     def is_billed(self) -> bool:

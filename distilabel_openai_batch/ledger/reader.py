@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ _LATER_COLUMNS = (
     "requests.tokens_cached",
     "requests.tokens_written",
     "requests.tokens_reasoning",
+    "requests.tier",
     "jobs.prices",
     "jobs.billed_usage",
     "jobs.billed_model",
@@ -71,7 +73,7 @@ _JOBS = """
         intended_at, ended_at, input_file_id, error,
         (SELECT line FROM requests JOIN answers ON request = requests.id WHERE job = jobs.id LIMIT 1),
         counts.long_usages, coalesce(cut.answers, 0), coalesce(counts.tokens_written, 0),
-        coalesce(counts.tokens_reasoning, 0), jobs.prices, jobs.billed_usage, jobs.billed_model
+        coalesce(counts.tokens_reasoning, 0), jobs.prices, jobs.billed_usage, tiers.usages, jobs.billed_model
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
         SELECT job, sum(state = 'answered') AS answered, sum(state = 'failed') AS failed,
             sum(state = 'asked') AS pending, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out,
@@ -88,7 +90,19 @@ _JOBS = """
         SELECT job, count(*) AS answers FROM cut_answers JOIN requests ON requests.id = request GROUP BY job
     ) AS cut ON cut.job = jobs.id LEFT JOIN (
         SELECT job, max(completed) AS completed, max(failed) AS failed FROM looks GROUP BY job
-    ) AS polled ON polled.job = jobs.id AND jobs.state = 'created'
+    ) AS polled ON polled.job = jobs.id AND jobs.state = 'created' LEFT JOIN (
+        SELECT job, group_concat(usage, ';') AS usages FROM (
+            SELECT job, requests.tier || ' ' || coalesce(sum(tokens_in), 0) || ' ' || coalesce(sum(tokens_out), 0)
+                || ' ' || coalesce(sum(requests.tokens_cached), 0) || ' ' || coalesce(sum(requests.tokens_written), 0)
+                || ' ' || coalesce(sum(requests.tokens_reasoning), 0) || '|' || coalesce(group_concat(
+                    CASE WHEN tokens_in > :long_prompt THEN
+                        tokens_in || ' ' || coalesce(tokens_out, 0) || ' ' || coalesce(requests.tokens_cached, 0)
+                            || ' ' || coalesce(requests.tokens_written, 0)
+                            || ' ' || coalesce(requests.tokens_reasoning, 0)
+                    END), '') AS usage
+            FROM requests WHERE requests.tier IS NOT NULL GROUP BY job, requests.tier
+        ) GROUP BY job
+    ) AS tiers ON tiers.job = jobs.id
     ORDER BY jobs.id
 """
 
@@ -186,7 +200,7 @@ class LedgerReader:
             parameters |= _scope_columns(scope)
         for row in self._query(_JOBS_OF_SCOPE if scope else _JOBS, parameters):
             owner, pipeline, task, base_url, batch_id, state_name, status, *columns = row
-            *columns, line, long_usages, cut, written, reasoning, prices, billed_usage, billed_model = columns
+            *columns, line, long_usages, cut, written, reasoning, prices, billed_usage, tiers, billed_model = columns
             name, state = ScopeName(pipeline, task, base_url), JobState(state_name)
             if not batch_id and state in STATES_WITHOUT_BATCH:
                 if owner not in is_alive:
@@ -195,7 +209,8 @@ class LedgerReader:
             billed = Usage(**orjson.loads(billed_usage)) if billed_usage else None
             answered_by = _model(line) or billed_model or ""
             values = (*columns, answered_by, _usages(long_usages), cut, written, reasoning, prices, billed)
-            entries.append(JobEntry(name, batch_id, state, status, *values))
+            entry = JobEntry(name, batch_id, state, status, *values)
+            entries.append(replace(entry, usage_by_tier=_usages_by_tier(tiers)) if tiers else entry)
         return entries
 
     def timelines(self, scope: ScopeName | None = None) -> list[JobTimeline]:
@@ -353,6 +368,17 @@ def _usages(text: str | None) -> tuple[Usage, ...]:
         Usage(tokens_in, tokens_out, cached, written, reasoning)
         for tokens_in, tokens_out, cached, written, reasoning in counts
     )
+
+
+def _usages_by_tier(text: str | None) -> tuple[tuple[str, Usage], ...]:
+    """Return the tiers and usages in a list as `tier usage|long usages;tier usage|long usages`, see `_usages`."""
+    usages = []
+    for part in text.split(";") if text else ():
+        tier, _, counts = part.partition(" ")
+        total, _, long_usages = counts.partition("|")
+        [usage] = _usages(total)
+        usages.append((tier, replace(usage, long_prompts=_usages(long_usages))))
+    return tuple(usages)
 
 
 def _model(line: bytes | None) -> str:

@@ -9,6 +9,7 @@ import orjson
 
 from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome, batch_failure
+from distilabel_openai_batch.api.service_tiers import DEFAULT_TIER
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
@@ -61,13 +62,13 @@ _INSERT_ANSWER = "INSERT OR IGNORE INTO answers (request, line) VALUES (?, ?)"
 
 _MARK_ANSWERED = """
     UPDATE requests SET state = 'answered', tokens_in = ?, tokens_out = ?, tokens_cached = ?, tokens_written = ?,
-        tokens_reasoning = ?, status_code = 200, code = NULL, error = NULL
+        tokens_reasoning = ?, tier = ?, status_code = 200, code = NULL, error = NULL
     WHERE id = ? AND state != 'answered'
 """
 
 _MARK_FAILED = """
     UPDATE requests SET state = 'failed', status_code = ?, code = ?, error = ?, tokens_in = nullif(?, 0),
-        tokens_out = nullif(?, 0), tokens_cached = ?, tokens_written = ?, tokens_reasoning = ?
+        tokens_out = nullif(?, 0), tokens_cached = ?, tokens_written = ?, tokens_reasoning = ?, tier = ?
     WHERE id = ? AND state = 'asked'
 """
 
@@ -173,7 +174,10 @@ class RequestTable:
             database.executemany(_INSERT_ANSWER, ((row_ids[name], answer.line) for name, answer in answers.items()))
             database.executemany(
                 _MARK_ANSWERED,
-                ((*answer.tokens, *answer.token_details, row_ids[name]) for name, answer in answers.items()),
+                (
+                    (*answer.tokens, *answer.token_details, _priced_tier(answer), row_ids[name])
+                    for name, answer in answers.items()
+                ),
             )
             database.executemany(
                 _MARK_FAILED,
@@ -182,6 +186,7 @@ class RequestTable:
                         *(failure.status_code, failure.code, failure.message),
                         *failure.tokens,
                         *failure.token_details,
+                        _priced_tier(failure),
                         row_ids[name],
                     )
                     for name, failure in failures.items()
@@ -238,6 +243,11 @@ class RequestTable:
             deleted = database.execute("DELETE FROM requests WHERE id IN (SELECT id FROM forgotten)").rowcount
             database.execute("DROP TABLE forgotten")
         return deleted
+
+
+def _priced_tier(outcome: Outcome) -> str | None:
+    """Return the tier whose price counts for an outcome; `None` for the price of a batch and of the default tier."""
+    return None if outcome.tier == DEFAULT_TIER else outcome.tier
 
 
 def _outcome(

@@ -71,7 +71,7 @@ _INSERT_REUSED = """
 # The tokens stay empty: the source's job was billed for them.
 _MARK_ANSWERED = """
     UPDATE requests SET state = 'answered', status_code = 200, tokens_in = NULL, tokens_out = NULL,
-        tokens_cached = NULL, tokens_written = NULL, tokens_reasoning = NULL
+        tokens_cached = NULL, tokens_written = NULL, tokens_reasoning = NULL, tier = NULL
     WHERE scope = :scope AND custom_id = :custom_id
 """
 

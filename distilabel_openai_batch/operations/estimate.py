@@ -240,7 +240,7 @@ class _PipelineEstimator:
             requests=len(recorder.requests),
             known=len(known),
             usage=usage,
-            cost=_cost(rates, usage, is_synchronous=len(usages) < client.sync_below),
+            cost=_cost(rates, usage, is_synchronous=client.lane_settings(wait=True).may_cost_full_price(len(usages))),
             behind=self._depends_on(name),
             asks_in_rounds=recorder.in_rounds,
             is_parted=self._is_parted(name),

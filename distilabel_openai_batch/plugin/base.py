@@ -204,7 +204,7 @@ class BatchClient(BatchFields):
             reuse_answers=self.reuse_answers or self._run is not None,
             reuse_from=self.reuse_from,
             deadline=self._current_deadline(),
-            lanes=self._lane_settings(wait),
+            lanes=self.lane_settings(wait),
             preflight=self.preflight,
             run=self._run,
             retention=Retention(self.input_expires_after, self.output_expires_after),
@@ -268,8 +268,12 @@ class BatchClient(BatchFields):
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
         return self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)
 
-    def _lane_settings(self, wait: bool) -> LaneSettings:
-        """Return the settings of lanes; a submission that does not wait collects no answers, so it is a batch."""
+    def lane_settings(self, wait: bool) -> LaneSettings:
+        """Return the settings of lanes; a submission that does not wait collects no answers, so it is a batch.
+
+        Args:
+            wait: whether jobs are waited for.
+        """
         lane: Lane = "batch" if self._run and not wait else self.lane
         return LaneSettings(lane, self._sync_limit(wait), max_concurrency=self.max_concurrency)
 

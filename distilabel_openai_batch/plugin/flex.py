@@ -46,10 +46,10 @@ class FlexClient(BatchClient):
     def _refuse_missing_lane(cls, value: object) -> object:
         return cls._refuse_none(value)
 
-    def _lane_settings(self, wait: bool) -> LaneSettings:
+    def lane_settings(self, wait: bool) -> LaneSettings:
         """Return the settings of lanes, with the settings of flex."""
         return replace(
-            super()._lane_settings(wait),
+            super().lane_settings(wait),
             flex_below=self.flex_below,
             flex_fallback=self.flex_fallback,
             supports_flex=self.supports_flex,

@@ -153,7 +153,7 @@ class Budget(NoBudget):
         def deliver_and_settle(outcomes: Mapping[str, Outcome]) -> None:
             for custom_id, outcome in outcomes.items():
                 if (bound := self._release(custom_id)) and is_billed(outcome):
-                    billed = bound.rates.cost(usage_of(outcome), bound.is_sync).spent
+                    billed = bound.rates.cost(usage_of(outcome), bound.is_sync, outcome.tier).spent
                     # The server reports no usage → charge the upper bound.
                     self._spent += billed if any(outcome.tokens) else bound.dollars
             deliver(outcomes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distilabel_openai_batch.api.usage import NO_USAGE, Usage
 from distilabel_openai_batch.ledger.entries import JobEntry
@@ -24,7 +25,19 @@ def cost_of_job(job: JobEntry) -> Cost | None:
         return Cost()
     usage = billed_usage(job)
     rates = _price_book(job).find_rates(job.created_at, job.answered_by, job.model)
-    return rates.cost(usage, job.is_synchronous) if rates and usage.tokens_in + usage.tokens_out else None
+    if rates is None or not usage.tokens_in + usage.tokens_out:
+        return None
+    return sum((rates.cost(part, job.is_synchronous, tier) for tier, part in _split_by_tier(job, usage)), Cost())
+
+
+def _split_by_tier(job: JobEntry, usage: Usage) -> list[tuple[str | None, Usage]]:
+    """Return the parts of a job's tokens by the service tier that billed them; `None` for no such tier."""
+    if not job.usage_by_tier:
+        return [(None, usage)]
+    in_tiers = sum((part for _, part in job.usage_by_tier), NO_USAGE)
+    long_prompts = Counter(usage.long_prompts) - Counter(in_tiers.long_prompts)
+    rest = replace(usage.beyond(in_tiers), long_prompts=tuple(long_prompts.elements()))
+    return [*job.usage_by_tier, (None, rest)]
 
 
 def billed_usage(job: JobEntry) -> Usage:

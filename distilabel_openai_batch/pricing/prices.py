@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
+from distilabel_openai_batch.api.service_tiers import DEFAULT_TIER, FLEX
 from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 
 HOW_TO_INSTALL = "pip install 'distilabel-openai-batch[prices]'"
@@ -103,11 +104,13 @@ class Rates:
         sync: prices at the synchronous endpoint.
         batch: prices in a batch.
         above: prices of long prompts: pairs of a number of prompt tokens and the prices above that number, ascending.
+        tiers: prices of synchronous service tiers: pairs of a name and the prices.
     """
 
     sync: TokenPrices
     batch: TokenPrices
     above: tuple[tuple[int, Rates], ...] = ()
+    tiers: tuple[tuple[str, TokenPrices], ...] = ()
 
     def sync_dollars(self, usage: Usage) -> Decimal:
         """Return the dollars that the synchronous endpoint bills for tokens."""
@@ -117,6 +120,16 @@ class Rates:
         """Return the dollars that a batch bills for tokens."""
         return sum((rates.batch.dollars(part) for rates, part in self._split_by_prompt_length(usage)), Decimal(0))
 
+    def tier_dollars(self, usage: Usage, tier: str) -> Decimal:
+        """Return the dollars that a service tier bills for tokens; an unlisted tier has the synchronous price."""
+        return sum(
+            (rates._of_tier(tier).dollars(part) for rates, part in self._split_by_prompt_length(usage)), Decimal(0)
+        )
+
+    def _of_tier(self, tier: str) -> TokenPrices:
+        # Tokens of flex are priced like those of a batch: https://platform.openai.com/docs/guides/flex-processing
+        return dict(self.tiers).get(tier) or (self.batch if tier == FLEX else self.sync)
+
     def _split_by_prompt_length(self, usage: Usage) -> Iterator[tuple[Rates, Usage]]:
         """Yield the parts of the tokens, each with the prices of its prompts' length."""
         rest = usage
@@ -125,14 +138,17 @@ class Rates:
             yield [self, *(rates for start, rates in self.above if request.tokens_in > start)][-1], request
         yield self, rest
 
-    def cost(self, usage: Usage, is_sync: bool) -> Cost:
+    def cost(self, usage: Usage, is_sync: bool, tier: str | None = None) -> Cost:
         """Return the cost of tokens.
 
         Args:
             usage: the tokens.
             is_sync: whether the synchronous endpoint bills them, at full price.
+            tier: the service tier that answered, which decides the price; `None` if no answer names a tier.
         """
         full_price = self.sync_dollars(usage)
+        if tier:
+            return Cost(self.tier_dollars(usage, tier), full_price)
         return Cost(full_price if is_sync else self.batch_dollars(usage), full_price)
 
 
@@ -273,23 +289,32 @@ def _find_rates(model: str, provider: str, day: date) -> Rates | None:
         listed = price_list.calc_price(price_list.Usage(), model, provider_id=provider, genai_request_timestamp=moment)
     except (LookupError, ValueError):
         return None
-    sync_prices, batch_prices = listed.model_price, _batch_prices(listed.model, moment)
+    variants = _price_variants(listed.model, moment)
+    sync_prices, batch_prices = listed.model_price, variants.pop("batch", None)
     if batch_prices is None and provider not in _HALF_PRICE_PROVIDERS:
         return None
     # The ledger keeps single prompt lengths only above `LONG_PROMPT` → shorter prompts have the price at that length.
-    rates = _rates_at(LONG_PROMPT, sync_prices, batch_prices)
+    rates = _rates_at(LONG_PROMPT, sync_prices, batch_prices, variants)
     if rates is None:
         return None
-    starts = sorted(start for start in _tier_starts(sync_prices) | _tier_starts(batch_prices) if start >= LONG_PROMPT)
-    tiers = [(start, tier) for start in starts if (tier := _rates_at(start + 1, sync_prices, batch_prices))]
+    starts = set().union(*map(_tier_starts, (sync_prices, batch_prices, *variants.values())))
+    above = sorted(start for start in starts if start >= LONG_PROMPT)
+    tiers = [(start, tier) for start in above if (tier := _rates_at(start + 1, sync_prices, batch_prices, variants))]
     return replace(rates, above=tuple(tiers))
 
 
 _TOKEN_KINDS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")
 
 
-def _rates_at(prompt_tokens: int, sync_prices: Any, batch_prices: Any) -> Rates | None:
-    """Return the prices of a request with a prompt of `prompt_tokens` tokens."""
+def _rates_at(prompt_tokens: int, sync_prices: Any, batch_prices: Any, variants: Mapping[str, Any]) -> Rates | None:
+    """Return the prices of a request with a prompt of `prompt_tokens` tokens.
+
+    Args:
+        prompt_tokens: the tokens of the prompt.
+        sync_prices: the listed prices.
+        batch_prices: the listed prices in a batch; `None` without such prices.
+        variants: the listed prices of service tiers by the tier's name.
+    """
     listed_in, listed_out, listed_cached, listed_written = _prices_of_kinds(sync_prices, prompt_tokens)
     if listed_in is None:
         return None
@@ -300,22 +325,32 @@ def _rates_at(prompt_tokens: int, sync_prices: Any, batch_prices: Any) -> Rates 
         _default(listed_cached, listed_in),
         _default(listed_written, listed_in),
     )
+    tiers = tuple((tier, _complete(prices, sync, prompt_tokens)) for tier, prices in sorted(variants.items()))
     if batch_prices is None:
         half = sync.scaled(_BATCH_SHARE)
-        return Rates(sync, replace(half, tokens_cached=min(sync.tokens_cached, half.tokens_in)))
-    # A kind of tokens without a batch price has its synchronous price.
-    batch_in, batch_out, batch_cached, batch_written = _prices_of_kinds(batch_prices, prompt_tokens)
-    batch_in = _default(batch_in, listed_in)
+        return Rates(sync, replace(half, tokens_cached=min(sync.tokens_cached, half.tokens_in)), tiers=tiers)
+    return Rates(sync, _complete(batch_prices, sync, prompt_tokens), tiers=tiers)
+
+
+def _complete(listed: Any, sync: TokenPrices, prompt_tokens: int) -> TokenPrices:
+    """Return the prices of a batch or of a tier; a kind of tokens without such a price has its synchronous price.
+
+    Args:
+        listed: the listed prices.
+        sync: the synchronous prices.
+        prompt_tokens: the tokens of the prompt.
+    """
+    tokens_in, tokens_out, tokens_cached, tokens_written = _prices_of_kinds(listed, prompt_tokens)
+    tokens_in = _default(tokens_in, sync.tokens_in)
     # OpenAI: a written token costs 1.25 times the price of another token, in batches too.
     # https://platform.openai.com/docs/guides/prompt-caching
-    markup = sync.tokens_written / listed_in if listed_in else Decimal(1)
-    batch = TokenPrices(
-        batch_in,
-        _default(batch_out, sync.tokens_out),
-        _default(batch_cached, min(sync.tokens_cached, batch_in)),
-        _default(batch_written, batch_in * markup),
+    markup = sync.tokens_written / sync.tokens_in if sync.tokens_in else Decimal(1)
+    return TokenPrices(
+        tokens_in,
+        _default(tokens_out, sync.tokens_out),
+        _default(tokens_cached, min(sync.tokens_cached, tokens_in)),
+        _default(tokens_written, tokens_in * markup),
     )
-    return Rates(sync, batch)
 
 
 def _prices_of_kinds(listed: Any, prompt_tokens: int) -> list[Decimal | None]:
@@ -352,14 +387,18 @@ def _tier_starts(listed: Any) -> set[int]:
     return {tier.start for kind in _TOKEN_KINDS for tier in getattr(getattr(listed, kind, None), "tiers", ())}
 
 
-def _batch_prices(model: Any, moment: datetime) -> Any:
-    """Return the listed prices for batches; `None` in releases before 0.1.12, and for early days in later ones."""
+def _price_variants(model: Any, moment: datetime) -> dict[str, Any]:
+    """Return the listed prices for batches, under `batch`, and of service tiers, under the tier's name.
+
+    Releases before 0.1.12 list no such prices, and later ones none for early days.
+    """
+    variants: dict[str, Any] = {}
     for variant in getattr(model, "price_variants", None) or ():
-        if variant.when == {"processing": "batch"} and (
-            variant.constraint is None or variant.constraint.active(moment)
-        ):
-            return variant.prices
-    return None
+        name = "batch" if variant.when == {"processing": "batch"} else variant.when.get("service_tier")
+        if name and len(variant.when) == 1 and (variant.constraint is None or variant.constraint.active(moment)):
+            variants.setdefault(name, variant.prices)
+    variants.pop(DEFAULT_TIER, None)
+    return variants
 
 
 def _price(listed: Any, prompt_tokens: int) -> Decimal | None:

@@ -18,31 +18,32 @@ class RunCosts:
 
     def __init__(self, price_book: PriceBook) -> None:
         self._price_book = price_book
-        # By the model that answered, the requested model, and whether the requests were synchronous.
-        self._usages: dict[tuple[str, str, bool], Usage] = {}
+        # By the model that answered, the requested model, whether the full price counts, and the service tier.
+        self._usages: dict[tuple[str, str, bool, str | None], Usage] = {}
 
-    def add(self, answered_by: str, requested: str, usage: Usage, is_sync: bool) -> None:
+    def add(self, answered_by: str, requested: str, usage: Usage, is_sync: bool, tier: str | None = None) -> None:
         """Add billed tokens.
 
         Args:
             answered_by: the model that the answers name.
             requested: the model that the requests name.
             usage: the tokens.
-            is_sync: whether the requests were synchronous.
+            is_sync: whether the requests were synchronous, at full price.
+            tier: the service tier that answered; `None` in a batch.
         """
-        key = (answered_by, requested, is_sync)
+        key = (answered_by, requested, is_sync, tier)
         self._usages[key] = self._usages.get(key, Usage(0, 0)) + usage
 
     def tokens(self, is_sync: bool) -> Usage:
-        """Return the tokens billed for synchronous requests, or for requests in batches."""
-        return sum((usage for (*_, sync), usage in self._usages.items() if sync == is_sync), Usage(0, 0))
+        """Return the tokens billed for requests at full price, or for other requests."""
+        return sum((usage for (*_, sync, _), usage in self._usages.items() if sync == is_sync), Usage(0, 0))
 
     def total(self) -> Cost | None:
         """Return the cost of all tokens; `None` for no tokens, and if the cost of a part is unknown."""
         total, now = Cost(), time.time()
-        for (answered_by, requested, is_sync), usage in self._usages.items():
+        for (answered_by, requested, is_sync, tier), usage in self._usages.items():
             rates = self._price_book.find_rates(now, answered_by, requested)
             if rates is None or not usage.tokens_in + usage.tokens_out:
                 return None
-            total += rates.cost(usage, is_sync)
+            total += rates.cost(usage, is_sync, tier)
         return total if self._usages else None

@@ -264,7 +264,7 @@ def _job(number: int, history: JobHistory) -> dict[str, str]:
     job = history.job
     return {
         "number": f"{number:,}",
-        "batch": job.batch_id or ("synchronous" if job.is_synchronous else "no batch"),
+        "batch": job.batch_id or ("flex" if job.is_flex else "synchronous" if job.is_synchronous else "no batch"),
         "scope": job.scope.label,
         "server": urlsplit(job.scope.base_url).hostname or "",
         "state": history.end_state.value if history.end_state is not EndState.OPEN else job.status,

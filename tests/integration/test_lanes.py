@@ -120,7 +120,7 @@ def test_a_gateway_that_ignores_the_tier_is_reported(sandbox, caplog):
     counts = count_requests(sandbox)
     assert counts["default"] + counts["batch"] == 60
     assert counts["default"] <= 32
-    assert "The server answered a flex request of gpt-5-mini with its default tier" in caplog.text
+    assert "The server answered a flex request of gpt-5-mini with the tier `default`" in caplog.text
 
 
 def test_failures_are_those_of_a_batch(sandbox, tmp_path):

@@ -17,6 +17,7 @@ from distilabel.steps.tasks import TextGeneration, UltraFeedback
 from distilabel_openai_batch import LoadBatchResults, OpenAIBatchLLM, StreamBatchResults, SubmitBatch, failpoints
 from distilabel_openai_batch.hooks import step_process
 
+LLM_FIELDS = {"model": "gpt-4o-mini", "min_poll_interval": 0.05, "max_poll_interval": 0.3}
 ROWS = [{"instruction": f"Say number {i}."} for i in range(12)]
 
 
@@ -41,8 +42,7 @@ def build(shape: str, cache: Path, **fields) -> Pipeline:
     """Build the pipeline of a shape."""
 
     def llm(**more) -> OpenAIBatchLLM:
-        settings = {"model": "gpt-4o-mini", "min_poll_interval": 0.05, "max_poll_interval": 0.3}
-        return OpenAIBatchLLM(**{**settings, **fields, **more})
+        return OpenAIBatchLLM(**{**LLM_FIELDS, **fields, **more})
 
     def generation_task(name: str, in_small_jobs: bool = False, **more) -> TextGeneration:
         jobs = {"max_requests_per_job": 4, "max_jobs": 1} if in_small_jobs else {}

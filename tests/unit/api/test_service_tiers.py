@@ -60,15 +60,8 @@ def test_a_lack_of_capacity_is_told_from_a_rate_limit(status_code, code, message
 
 @pytest.mark.parametrize(
     ("tier", "read"),
-    [
-        ("flex", "flex"),
-        ("priority", "priority"),
-        ("default", None),
-        ("auto", None),
-        ("", None),
-        (None, None),
-        (3, None),
-    ],
+    [(tier, tier) for tier in ("flex", "priority", "fast", "default")]
+    + [(tier, "default") for tier in ("auto", "", None, 3, "flex;drop", ["flex"])],
 )
 def test_the_tier_of_an_answer_is_read(tier, read):
     body = {"service_tier": tier, "choices": [{"message": {"content": "Hi"}}]}

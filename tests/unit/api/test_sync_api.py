@@ -108,7 +108,7 @@ async def test_the_tier_is_sent_and_read(api, endpoint):
     assert request.extensions["timeout"]["read"] == 900
 
     endpoint.mock(return_value=reply({**COMPLETION, "service_tier": "default"}))
-    assert (await api.sync.send(CHAT, BODY)).outcome.tier is None
+    assert (await api.sync.send(CHAT, BODY)).outcome.tier == "default"
     request = endpoint.calls.last.request
     assert json.loads(request.content) == json.loads(BODY)
     assert request.extensions["timeout"]["read"] < 900

@@ -197,7 +197,7 @@ class FlexAPI(FakeSyncAPI):
 
 @pytest.mark.parametrize("refusal", [NO_CAPACITY, Failure("Unsupported service_tier: flex", 400)], ids=["429", "400"])
 def test_requests_without_flex_are_returned(ledger, look_up, jobs, monkeypatch, refusal):
-    """Their job is dropped, so that a batch may hold them; the answers so far are recorded and delivered."""
+    """A batch may hold the requests of the dropped job; the answers so far are recorded and delivered."""
     monkeypatch.setattr(sync_sender, "FLEX_WAIT_SECONDS", 0.0)
     shard, delivered = make_shard(40, "gpt-5-mini"), {}
     end = submit(make_runner(FlexAPI(7, refusal), ledger), shard, delivered.update, FLEX)

@@ -71,7 +71,7 @@ class Recorder(Observer):
     def on_flex_refused(self, model: str, reason: str) -> None:
         self.events.append(("refused", model))
 
-    def on_flex_ignored(self, model: str, tier: str | None) -> None:
+    def on_flex_ignored(self, model: str, tier: str) -> None:
         self.events.append(("ignored", tier))
 
     def on_flex_fallback(self, model: str, reason: str) -> None:
@@ -128,7 +128,7 @@ async def test_a_tier_without_capacity_is_waited_for(parts, route):
 async def test_the_default_tier_answers_if_the_route_falls_back(parts, route, deadline, waited):
     """Flex is waited for until the deadline; without one, for ten minutes."""
     parts.api.is_endless = True
-    assert (await parts.send(route, deadline, [NO_CAPACITY])).tier is None
+    assert (await parts.send(route, deadline, [NO_CAPACITY])).tier == "default"
     assert waited <= parts.clock.now - 100 < waited + 65
     assert parts.observer.events[-1] == ("fallback", "gpt-5-mini")
     assert parts.api.tiers[-1] is None
@@ -176,8 +176,8 @@ async def test_endless_rate_limits_end_the_run(parts):
 
 async def test_a_refused_tier_is_learned(parts, ledger):
     """Later requests, and later runs, do not try the tier."""
-    assert (await parts.send(SMALL_ROUND, refusals=[REFUSAL])).tier is None
-    assert (await parts.send(SMALL_ROUND)).tier is None
+    assert (await parts.send(SMALL_ROUND, refusals=[REFUSAL])).tier == "default"
+    assert (await parts.send(SMALL_ROUND)).tier == "default"
     assert parts.api.tiers == ["flex", None, None]
     assert parts.observer.events == [("refused", "gpt-5-mini")]
     assert not Parts(ledger.refused_parameters).flex.has_flex(CHAT, "gpt-5-mini")
@@ -199,10 +199,10 @@ async def test_another_refusal_is_the_outcome(parts):
 @pytest.mark.parametrize("tier", ["default", None, "priority"])
 async def test_an_ignored_tier_is_reported_once_and_not_requested_again(parts, tier):
     """A gateway may drop the parameter: each such answer is billed in full."""
-    assert (await parts.send(SMALL_ROUND, refusals=[answered_by(tier)])).tier == (tier if tier == "priority" else None)
+    assert (await parts.send(SMALL_ROUND, refusals=[answered_by(tier)])).tier == (tier or "default")
     await parts.send(SMALL_ROUND)
     assert parts.api.tiers == ["flex", None]
-    assert parts.observer.events == [("ignored", "priority" if tier == "priority" else None)]
+    assert parts.observer.events == [("ignored", tier or "default")]
 
 
 async def test_the_user_decides_about_a_tier_that_the_answers_do_not_show(ledger):
@@ -210,7 +210,7 @@ async def test_the_user_decides_about_a_tier_that_the_answers_do_not_show(ledger
     for _ in range(2):
         await parts.send(SMALL_ROUND, refusals=[answered_by(None)])
     assert parts.api.tiers == ["flex", "flex"]
-    assert parts.observer.events == [("ignored", None)]
+    assert parts.observer.events == [("ignored", "default")]
 
 
 async def test_a_stopped_request_is_not_sent(parts):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, read_answer
 from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 from distilabel_openai_batch.errors import LedgerError
 from distilabel_openai_batch.ledger import reader as reader_module
@@ -200,3 +200,23 @@ def test_a_ledger_that_is_changed_during_a_query_is_read_again(ledger, reader, m
     monkeypatch.setattr(LedgerReader, "_read", read_and_change)
     assert reader.jobs()[0].requests == 7
     assert options == ["mode=ro&immutable=1", "mode=ro"]
+
+
+def test_a_job_has_the_usage_of_each_priced_tier(ledger, reader):
+    """The default tier has the price of the job; an unusable answer is billed too."""
+    job, _ = ledger.jobs.plan(make_shard("a-0", "b-0", "c-0", "d-0"), JobState.SYNCHRONOUS)
+
+    def answer(prompt_tokens: int, tier: str | None) -> Answer:
+        body = {
+            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 1},
+            "service_tier": tier,
+            "choices": [{}],
+        }
+        return read_answer(body)
+
+    spent = Failure("Spent.", 200, "length_limit", (5, 6), tier="priority")
+    record(ledger, job, a=answer(2, "flex"), b=answer(LONG_PROMPT + 1, "flex"), c=answer(7, None), d=spent)
+    [entry] = reader.jobs()
+    flex = Usage(LONG_PROMPT + 3, 2, long_prompts=(Usage(LONG_PROMPT + 1, 1),))
+    assert dict(entry.usage_by_tier) == {"flex": flex, "priority": Usage(5, 6)}
+    assert (entry.tokens_in, entry.is_flex) == (LONG_PROMPT + 15, True)

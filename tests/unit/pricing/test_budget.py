@@ -130,3 +130,16 @@ async def test_without_a_budget_every_request_may_be_submitted():
     NO_BUDGET.release(requests)
     deliver = {}.update
     assert NO_BUDGET.settle_on_delivery(deliver) is deliver
+
+
+@pytest.mark.parametrize(("tier", "spent"), [("flex", "0.0030"), ("default", "0.0060"), (None, "0.0030")])
+async def test_the_tier_of_an_answer_decides_its_bill(tier, spent):
+    """The reservation of a flex request is the price of a batch; a server may bill another tier all the same."""
+    budget = Budget(0.0065, PRICES)
+    await budget.reserve(create_requests("a"), is_sync=False)
+    billed = answer(20_000, 5_000)
+    billed.tier = tier
+    budget.settle_on_delivery({}.update)({"a": billed})
+    with pytest.raises(BudgetError) as error:
+        await budget.reserve(create_requests("b", "c", "d"), is_sync=False)
+    assert f"With ${spent} spent" in str(error.value)

@@ -77,3 +77,17 @@ def test_costs_are_grouped_by_scope_and_model():
 def test_a_sum_skips_unknown_costs():
     assert sum_costs([PRICED, None, PRICED]) == PRICED + PRICED
     assert sum_costs([]) == Cost()
+
+
+def test_the_tiers_of_the_answers_decide_the_cost():
+    """Half of the tokens is billed by the flex tier, the rest at full price; long prompts count in their tier."""
+    long_prompt = Usage.of_request(200_000, 0)
+    job = replace(
+        JOB,
+        batch_id=None,
+        long_usages=(Usage(200_000, 0), Usage(200_000, 0)),
+        usage_by_tier=(("flex", long_prompt + Usage(300_000, 0)),),
+    )
+    half = Decimal("0.075")
+    assert cost_of_job(job) == Cost(half / 2 + half, 2 * half)
+    assert cost_of_job(replace(job, usage_by_tier=(("flex", job.usage),))) == Cost(half, 2 * half)

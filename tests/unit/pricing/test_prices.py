@@ -208,3 +208,26 @@ def test_the_provider_follows_from_the_host(base_url, provider):
 def test_the_list_says_of_some_models_that_they_reason(model, base_url, is_listed):
     """The description of GPT-4 praises its reasoning and does not call it a reasoning model."""
     assert prices.is_listed_as_reasoning(model, base_url) is is_listed
+
+
+def test_each_tier_has_its_listed_price():
+    """OpenAI bills flex like a batch, and `priority` above the synchronous price."""
+    rates = prices.find_rates("gpt-5-mini", OPENAI, NOVEMBER)
+    dollars = {tier: rates.cost(MILLIONS, is_sync=True, tier=tier).spent for tier in ("flex", "default", "priority")}
+    assert dollars["flex"] == rates.batch_dollars(MILLIONS)
+    assert dollars["flex"] < dollars["default"] < dollars["priority"]
+    assert dollars["default"] == rates.sync_dollars(MILLIONS)
+    assert rates.cost(MILLIONS, is_sync=True, tier="flex").full_price == dollars["default"]
+
+
+def test_an_unlisted_tier_costs_the_price_of_a_batch_or_the_synchronous_price():
+    rates = Rates(flat_prices(2), flat_prices(1))
+    usage = Usage(1_000_000, 0)
+    assert [rates.cost(usage, is_sync=False, tier=tier).spent for tier in ("flex", "priority", None)] == [1, 2, 1]
+
+
+def test_the_tier_of_a_long_prompt_has_the_price_of_its_length():
+    above = Rates(flat_prices(20), flat_prices(10), tiers=(("flex", flat_prices(7)),))
+    rates = Rates(flat_prices(2), flat_prices(1), above=((200_000, above),), tiers=(("flex", flat_prices(1)),))
+    usage = Usage.of_request(1_000_000, 0) + Usage(1_000_000, 0)
+    assert rates.cost(usage, is_sync=True, tier="flex").spent == 8

@@ -40,3 +40,12 @@ def test_the_total_is_unknown_if_a_part_is(model, usage):
     costs.add("gpt-4o-mini", "gpt-4o-mini", MILLION, is_sync=False)
     costs.add(model, model, usage, is_sync=False)
     assert costs.total() is None
+
+
+def test_the_tier_of_an_answer_decides_its_price():
+    pytest.importorskip("genai_prices")
+    costs = RunCosts(PRICES)
+    costs.add("gpt-4o-mini", "gpt-4o-mini", MILLION, is_sync=False, tier="flex")
+    costs.add("gpt-4o-mini", "gpt-4o-mini", MILLION, is_sync=True, tier="default")
+    assert costs.total() == Cost(Decimal("0.225"), Decimal("0.3"))
+    assert costs.tokens(is_sync=True) == MILLION
