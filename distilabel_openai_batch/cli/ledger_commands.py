@@ -189,7 +189,8 @@ def failures(
 ) -> None:
     """List the failed requests of each scope's last run by reason, the most frequent reason first.
 
-    A failed request of an earlier run is no part of the last run: the last run would have submitted it again.
+    The first requests of each reason are shown with the start of their prompt. A failed request of an earlier run is no
+    part of the last run: the last run would have submitted it again.
     """
     from distilabel_openai_batch.display.tables import reasons_table
 
@@ -202,6 +203,10 @@ def failures(
             print_json(fields, is_indented=False)
     elif by_reason := group_failures(entries):
         print_table(reasons_table, by_reason)
+        if not every:
+            runs = {failure.scope: failure.run_at for failure in entries}
+            for name, run_at in runs.items():
+                echo(f"The last run of {name.label} planned its first job at {local_time(run_at)}.", err=True)
     else:
         echo("No failed requests.")
     if earlier := len(failed) - len(entries):
@@ -326,21 +331,25 @@ def results(
             "--output", "-o", help="File to write: `.jsonl` or `.parquet`.", show_default="JSONL to the terminal"
         ),
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Write the answers that only earlier runs used too.")] = False,
     base_url: BaseUrlOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Write the answers of a scope: custom_id, batch, model, generations, tokens, and the whole API response.
+    """Write the answers of a scope's last run: custom_id, batch, model, generations, tokens, API response, and times.
 
     The ledger keeps answers but no prompts: a `custom_id` is a hash of its request.
     """
     from distilabel_openai_batch.operations import export
 
     reader = open_reader(ledger_dir)
-    answers = reader.answers(select_one_scope(reader, scope, base_url))
+    entry = select_one_scope(reader, scope, base_url)
+    answers = reader.answers(entry, of_last_run=not every)
     if output is None:
         if sys.stdout is None:
             raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")
-        export.write_jsonl(answers, JSONOutput())
+        count = export.write_jsonl(answers, JSONOutput())
     else:
         count = export.write(answers, output)
         echo(f"{plural(count, 'answer')} in {output}", err=True)
+    if (earlier := reader.count_answers(entry) - count) > 0:
+        echo(f"Earlier runs used {plural(earlier, 'answer')} more: `results --all` writes all.", err=True)

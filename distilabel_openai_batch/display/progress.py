@@ -523,12 +523,12 @@ class Progress(SyncLog):
         pending = f" {unanswered:,} pending," if unanswered else ""
         return (
             f"🏁 {answered:,} of {plural(self._requests, 'request')} answered"
-            f"{f' ({uncollected:,} not collected yet)' if uncollected else ''}"
-            f"{f' ({self._reused:,} by earlier runs)' if self._reused else ''},"
+            f"{f' ({uncollected:,} not collected yet)' if uncollected else ''},"
             f" {self._failed():,} failed,{pending} {self._retries:,} retried;"
             f" {usage.tokens_in:,} tokens in, {usage.tokens_out:,} out"
             f"{f' ({usage.tokens_reasoning:,} for reasoning)' if usage.tokens_reasoning else ''};"
-            f" {plural(self._jobs, 'job')}; {time.monotonic() - self._started:,.1f} s."
+            f" {plural(self._jobs, 'job')};{f' {self._reused:,} reused;' if self._reused else ''}"
+            f" {time.monotonic() - self._started:,.1f} s."
         )
 
     def _draw_batch(self, batch: Batch, requests: int | None = None, is_collected: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from rich.table import Table
 
@@ -26,6 +27,9 @@ from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 
 # Characters at the end of a batch id that tell the batches of a ledger apart.
 _ID_END = 8
+
+# Characters of a prompt beside its `custom_id`.
+_PROMPT_CHARACTERS = 40
 
 # Below this width a message beside a column of custom_ids would break into one line for each word.
 _STACKING_WIDTH = 124
@@ -197,15 +201,27 @@ def reasons_table(reasons: Iterable[FailureReason], width: int = UNLIMITED_WIDTH
         width: the number of terminal columns; in a narrow terminal the time stands below the code, and the `custom_id`s
             stand below the message.
     """
+    reasons = list(reasons)
     is_stacked = width < _STACKING_WIDTH
-    names = ("code", "last", "first message", "first custom_ids")
-    stacked_names = ("code\nlast", "first message\nfirst custom_ids")
+    custom_ids_name = "first custom_ids" + (", prompts" if any(any(reason.prompts) for reason in reasons) else "")
+    names = ("code", "last", "first message", custom_ids_name)
+    stacked_names = ("code\nlast", f"first message\n{custom_ids_name}")
     table = create_table(
         *number_columns("requests", "status"), *text_columns(*(stacked_names if is_stacked else names))
     )
     for reason in reasons:
         code, last = markup(reason.code or "–"), short_time(reason.last_at)
-        message, custom_ids = markup(reason.message), "\n".join(map(markup, reason.custom_ids))
+        message, custom_ids = markup(reason.message), "\n".join(map(markup, _name_requests(reason)))
         cells = [f"{code}\n{last}", f"{message}\n{custom_ids}"] if is_stacked else [code, last, message, custom_ids]
         table.add_row(f"{reason.count:,}", str(reason.status_code or "–"), *cells)
     return table
+
+
+def _name_requests(reason: FailureReason) -> list[str]:
+    """Return the first `custom_id`s of a reason, each with the start of its prompt."""
+    pairs = zip_longest(reason.custom_ids, reason.prompts, fillvalue="")
+    return [f"{custom_id} {_shorten(prompt)}".rstrip() for custom_id, prompt in pairs]
+
+
+def _shorten(prompt: str) -> str:
+    return prompt if len(prompt) <= _PROMPT_CHARACTERS else f"{prompt[: _PROMPT_CHARACTERS - 1]}…"

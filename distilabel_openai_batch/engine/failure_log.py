@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.api.prompts import prompt_start
+from distilabel_openai_batch.api.requests import EncodedBody, Request
 from distilabel_openai_batch.ledger.ledger import Ledger
 
 
@@ -26,10 +28,16 @@ class FailureLog:
         self._rejections: dict[str, Failure | None] = {}
         self._unsent: dict[str, Failure] = {}
         self._cut: set[str] = set()
+        self._bodies: dict[str, EncodedBody] = {}
 
-    def add_rejected(self, custom_id: str, failure: Failure) -> None:
+    def add_failed(self, request: Request) -> None:
+        """Add a request that failed, or whose answer lacks a generation: the start of its prompt is recorded."""
+        self._bodies[request.custom_id] = request.body
+
+    def add_rejected(self, request: Request, failure: Failure) -> None:
         """Add an answer that lacks a generation."""
-        self._rejections[custom_id] = failure
+        self._rejections[request.custom_id] = failure
+        self.add_failed(request)
 
     def add_accepted(self, custom_id: str) -> None:
         """Add an answer that lacks no generation any more, as after a repair."""
@@ -56,3 +64,6 @@ class FailureLog:
             ledger.row_failures.record_unsent(self._unsent)
         if self._cut:
             ledger.row_failures.record_cut(self._cut)
+        if self._bodies:
+            starts = {custom_id: prompt_start(bytes(body)) for custom_id, body in self._bodies.items()}
+            ledger.row_failures.record_prompt_starts(starts)

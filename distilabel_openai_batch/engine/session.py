@@ -171,11 +171,12 @@ class Session:
             request = submitted[index]
             if isinstance(outcome, Failure) and isinstance(request, Request):
                 outcomes[index] = replace(outcome, custom_id=request.custom_id)
+                self._failure_log.add_failed(request)
         logged = list(outcomes)
         for index, repair in repairs.by_index.items():
             request = submitted[index]
             assert isinstance(request, Request)
-            outcomes[index], logged[index] = self._end_repair(repair, request.custom_id)
+            outcomes[index], logged[index] = self._end_repair(repair, request)
         if read:
             self._read(outcomes, submitted, logged, read)
         if log := CallLog.active():
@@ -204,7 +205,7 @@ class Session:
                 failure = read(index, outcome, custom_id)
                 # The end of a repair has reported the choices that do not fit their schema.
                 if failure and custom_id and isinstance(outcome, Answer) and logged[index] is outcome:
-                    self._reject(custom_id, failure)
+                    self._reject(submitted[index], failure)
                     logged[index] = failure
                 elif rejected_before and not failure and custom_id and isinstance(outcome, Answer):
                     self._failure_log.add_accepted(custom_id)
@@ -258,7 +259,7 @@ class Session:
                 submitted[index], submitted[place] = submitted[place], submitted[index]
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Failure) and is_spent(outcome):
-                self._reject(str(submitted[index].custom_id), outcome)
+                self._reject(submitted[index], outcome)
 
     async def _affordable_retries(
         self, bodies: Mapping[int, Mapping[str, Any]], submitted: Sequence[Request | Failure]
@@ -292,17 +293,18 @@ class Session:
             self._observer.on_cut_retried(len(retries), max(read_limit(bodies[index]) or 0 for index in retries))
         return retries
 
-    def _reject(self, custom_id: str, failure: Failure) -> None:
-        self._observer.on_rejected(failure, custom_id)
-        self._failure_log.add_rejected(custom_id, failure)
+    def _reject(self, request: Request | Failure, failure: Failure) -> None:
+        assert isinstance(request, Request)
+        self._observer.on_rejected(failure, request.custom_id)
+        self._failure_log.add_rejected(request, failure)
 
-    def _end_repair(self, repair: Repair, custom_id: str) -> tuple[Outcome, Outcome]:
+    def _end_repair(self, repair: Repair, request: Request) -> tuple[Outcome, Outcome]:
         """Return the outcome of a call with a schema, and the outcome that the call's log shows."""
-        outcome, failure = repair.outcome, repair.failure
+        outcome, failure, custom_id = repair.outcome, repair.failure, request.custom_id
         if not failure:
             self._failure_log.add_accepted(custom_id)
             return outcome, outcome
-        self._reject(custom_id, failure)
+        self._reject(request, failure)
         failure = replace(failure, custom_id=custom_id)
         if isinstance(outcome, Failure):
             return failure, failure

@@ -143,7 +143,8 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
         # If a caller was cancelled we cannot tell which answers it consumed; mark none as delivered.
         if builder.buffer.error is None and not session.was_interrupted:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(ledger.requests.mark_delivered, builder.buffer.delivered)
+                began_at = builder.memory.began_at
+                await anyio.to_thread.run_sync(ledger.requests.mark_delivered, builder.buffer.delivered, began_at)
 
 
 @dataclass(slots=True)

@@ -241,6 +241,8 @@ class FailureEntry:
         attempts: the number of jobs that have held the request; 0 for a row that no request was sent for.
         failed_at: the moment at which the last of these jobs ended, in seconds since the epoch.
         is_of_last_run: whether the last run of the scope that had a job also had this job.
+        prompt: the start of the prompt; empty if the run died, or an earlier release recorded the failure.
+        run_at: the moment at which the run planned its first job, in seconds since the epoch.
     """
 
     scope: ScopeName
@@ -252,6 +254,8 @@ class FailureEntry:
     attempts: int
     failed_at: float = 0.0
     is_of_last_run: bool = True
+    prompt: str = ""
+    run_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -262,6 +266,7 @@ class FailureReason:
         status_code, code: the status code and error code of all failures of the group.
         message: the message of the first failure.
         custom_ids: the `custom_id`s of the first three failures.
+        prompts: the starts of their prompts; empty texts for unknown ones.
         count: the number of failures.
         last_at: the moment of the latest failure, in seconds since the epoch.
     """
@@ -272,6 +277,7 @@ class FailureReason:
     custom_ids: list[str] = field(default_factory=list)
     count: int = 0
     last_at: float = 0.0
+    prompts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,11 +288,15 @@ class AnswerEntry:
         custom_id: the request's id in the input file.
         batch_id: the batch that answered; `None` for an answer of the synchronous endpoint.
         answer: the answer.
+        answered_at: the moment at which a run saw the end of the answer's job, in seconds since the epoch.
+        run_at: the begin of the last run that used the answer, in seconds since the epoch; `None` if no run did.
     """
 
     custom_id: str
     batch_id: str | None
     answer: Answer
+    answered_at: float | None = None
+    run_at: float | None = None
 
 
 def group_failures(failures: Iterable[FailureEntry]) -> list[FailureReason]:
@@ -299,4 +309,5 @@ def group_failures(failures: Iterable[FailureEntry]) -> list[FailureReason]:
         reason.last_at = max(reason.last_at, failure.failed_at)
         if len(reason.custom_ids) < _CUSTOM_IDS_LISTED:
             reason.custom_ids.append(failure.custom_id)
+            reason.prompts.append(failure.prompt)
     return sorted(found.values(), key=lambda reason: -reason.count)

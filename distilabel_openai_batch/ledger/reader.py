@@ -41,11 +41,12 @@ _CHUNK = 2_000
 # Older schema versions lack these tables; a query of such a file reads empty ones.
 _EMPTY_TABLES = {
     "rejections": "rejections (request, code, error) AS (SELECT NULL, NULL, NULL LIMIT 0)",
+    "prompt_starts": "prompt_starts (request, text) AS (SELECT NULL, NULL LIMIT 0)",
     "cut_answers": "cut_answers (request) AS (SELECT NULL LIMIT 0)",
     "looks": "looks (job, completed, failed) AS (SELECT NULL, NULL, NULL LIMIT 0)",
 }
 
-_Parameters = Sequence[int | str] | Mapping[str, int | str]
+_Parameters = Sequence[int | float | str] | Mapping[str, int | str]
 
 # Older schema versions lack these columns; a query of such a file reads NULL in their place.
 _LATER_COLUMNS = (
@@ -53,6 +54,7 @@ _LATER_COLUMNS = (
     "requests.tokens_written",
     "requests.tokens_reasoning",
     "requests.tier",
+    "requests.used_at",
     "jobs.prices",
     "jobs.billed_usage",
     "jobs.billed_model",
@@ -138,8 +140,9 @@ _SCOPES = """
 _FAILURES = """
     SELECT requests.id, custom_id, batch_id, iif(rejections.request, NULL, status_code),
         iif(rejections.request, rejections.code, requests.code), coalesce(rejections.error, requests.error), attempts,
-        max(intended_at, coalesce(ended_at, 0)), owner
+        max(intended_at, coalesce(ended_at, 0)), owner, coalesce(text, '')
     FROM requests JOIN jobs ON jobs.id = job LEFT JOIN rejections ON rejections.request = requests.id
+        LEFT JOIN prompt_starts ON prompt_starts.request = requests.id
     WHERE requests.scope = ? AND requests.id > ? AND (requests.state = 'failed' OR rejections.request IS NOT NULL)
     ORDER BY requests.id LIMIT ?
 """
@@ -149,10 +152,26 @@ _LAST_RUN = """
     SELECT owner FROM jobs WHERE scope = ? ORDER BY max(intended_at, coalesce(ended_at, 0)) DESC, id DESC LIMIT 1
 """
 
+_RUNS = "SELECT owner, min(intended_at) FROM jobs WHERE scope = ? GROUP BY owner"
+
+# The last run that used answers, and whether its answers are those of the run that had the last job. If not, the run
+# with the last job was interrupted before it used its answers, unless it only came to its end earlier.
+_LAST_USE = "SELECT max(requests.used_at) FROM requests WHERE scope = ?"
+
+_OWNS_USED = """
+    SELECT count(*), sum(requests.used_at = ?), max(intended_at)
+    FROM requests JOIN jobs ON jobs.id = job WHERE requests.scope = ? AND owner = ? AND requests.state = 'answered'
+"""
+
 _ANSWERS = """
-    SELECT requests.id, custom_id, batch_id, tokens_in, tokens_out, line
+    SELECT requests.id, custom_id, batch_id, tokens_in, tokens_out, line, ended_at, requests.used_at, owner
     FROM requests JOIN jobs ON jobs.id = job JOIN answers ON request = requests.id
     WHERE requests.scope = ? AND requests.id > ? AND requests.state = 'answered' ORDER BY requests.id LIMIT ?
+"""
+
+_COUNT_ANSWERS = """
+    SELECT count(*) FROM requests JOIN answers ON request = requests.id
+    WHERE requests.scope = ? AND requests.state = 'answered'
 """
 
 _ADDRESSES = "SELECT base_url FROM scopes WHERE pipeline = ? AND task = ? ORDER BY id"
@@ -251,22 +270,57 @@ class LedgerReader:
         """
         for scope in scopes:
             last_run = self._query(_LAST_RUN, (scope.id,))
+            runs = dict(self._query(_RUNS, (scope.id,)))
             for row in self._query_in_parts(_FAILURES, scope):
-                custom_id, batch_id, status_code, code, message, attempts, failed_at, owner = row
-                message, is_latest = message or "no message", (owner,) in last_run
+                custom_id, batch_id, status_code, code, message, attempts, failed_at, owner, prompt = row
                 yield FailureEntry(
-                    scope.name, custom_id, batch_id, status_code, code, message, attempts, failed_at, is_latest
+                    scope.name,
+                    custom_id,
+                    batch_id,
+                    status_code,
+                    code,
+                    message or "no message",
+                    attempts,
+                    failed_at,
+                    (owner,) in last_run,
+                    prompt,
+                    runs.get(owner, 0.0),
                 )
 
-    def answers(self, scope: ScopeEntry) -> Iterator[AnswerEntry]:
+    def answers(self, scope: ScopeEntry, *, of_last_run: bool = False) -> Iterator[AnswerEntry]:
         """Yield the answers of a scope, in the order in which the requests were planned.
+
+        Args:
+            scope: the scope.
+            of_last_run: whether to yield only the answers that the last run used. If the last run was interrupted, the
+                answers that its jobs received are yielded.
 
         Raises:
             LedgerError: the file cannot be read.
         """
-        for custom_id, batch_id, tokens_in, tokens_out, line in self._query_in_parts(_ANSWERS, scope):
+        last_use, last_owner = self._last_run(scope) if of_last_run else (None, None)
+        for row in self._query_in_parts(_ANSWERS, scope):
+            custom_id, batch_id, tokens_in, tokens_out, line, answered_at, used_at, owner = row
+            if last_use is not None and used_at != last_use:
+                continue
+            if last_owner is not None and owner != last_owner:
+                continue
             answer = Answer.from_line(line) if tokens_in is None else Answer(line, (tokens_in, tokens_out or 0))
-            yield AnswerEntry(custom_id, batch_id, answer)
+            yield AnswerEntry(custom_id, batch_id, answer, answered_at, used_at)
+
+    def count_answers(self, scope: ScopeEntry) -> int:
+        """Return the number of answers that `answers` yields, of all runs."""
+        [(number,)] = self._query(_COUNT_ANSWERS, (scope.id,)) or [(0,)]
+        return int(number)
+
+    def _last_run(self, scope: ScopeEntry) -> tuple[float | None, str | None]:
+        """Return the begin of the last run, or the owner of its jobs if no run used their answers."""
+        [(last_use,)] = self._query(_LAST_USE, (scope.id,)) or [(None,)]
+        for (owner,) in self._query(_LAST_RUN, (scope.id,)):
+            [(answers, used, planned_at)] = self._query(_OWNS_USED, (last_use or 0.0, scope.id, owner))
+            if answers and not used and planned_at > (last_use or 0.0):
+                return None, owner
+        return last_use, None
 
     def addresses(self, scope: ScopeName) -> list[str]:
         """Return the servers' addresses with which the file has a pipeline and a Task, oldest first.

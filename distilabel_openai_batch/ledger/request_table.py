@@ -78,8 +78,8 @@ _NEXT_OCCURRENCE = """
 """
 
 _MARK_DELIVERED = """
-    UPDATE requests SET handed_over = 1
-    WHERE scope = ? AND custom_id IN (SELECT value FROM json_each(?)) AND state = 'answered' AND NOT handed_over
+    UPDATE requests SET handed_over = 1, used_at = ?
+    WHERE scope = ? AND custom_id IN (SELECT value FROM json_each(?)) AND state = 'answered'
 """
 
 _OPEN_JOBS = """
@@ -203,17 +203,18 @@ class RequestTable:
             [number] = database.execute(_NEXT_OCCURRENCE, parameters).fetchone()
         return int(number)
 
-    def mark_delivered(self, custom_ids: Sequence[str]) -> None:
+    def mark_delivered(self, custom_ids: Sequence[str], began_at: float) -> None:
         """Mark answers as delivered, at the end of a run that succeeded.
 
         Args:
             custom_ids: the answers that the run delivered. Another run may have recorded further answers, which its
                 callers still wait for.
+            began_at: the begin of the run, in seconds since the epoch.
         """
         with self._connection.transaction() as database:
             for start in range(0, len(custom_ids), _CHUNK):
                 chunk = orjson.dumps(custom_ids[start : start + _CHUNK]).decode()
-                database.execute(_MARK_DELIVERED, (self._scope.id, chunk))
+                database.execute(_MARK_DELIVERED, (began_at, self._scope.id, chunk))
 
     def forget(self) -> int:
         """Delete the scope's requests and answers, so that a later run submits the requests again.
@@ -238,6 +239,7 @@ class RequestTable:
             database.execute("DELETE FROM other_jobs WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM rejections WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM cut_answers WHERE request IN (SELECT id FROM forgotten)")
+            database.execute("DELETE FROM prompt_starts WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM reused_answers WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM answer_sources WHERE scope = ?", (self._scope.id,))
             deleted = database.execute("DELETE FROM requests WHERE id IN (SELECT id FROM forgotten)").rowcount

@@ -30,6 +30,10 @@ _INSERT_CUT = """
     SELECT id FROM requests WHERE scope = ? AND custom_id = ? AND state = 'answered'
 """
 
+_INSERT_PROMPT_START = """
+    INSERT OR REPLACE INTO prompt_starts (request, text) SELECT id, ? FROM requests WHERE scope = ? AND custom_id = ?
+"""
+
 _FIND_RECORDED = """
     SELECT custom_id FROM requests WHERE scope = ? AND custom_id IN (SELECT value FROM json_each(?))
 """
@@ -84,6 +88,13 @@ class RowFailures:
         """Record that the limit of tokens cut the answers of requests."""
         with self._connection.transaction() as database:
             database.executemany(_INSERT_CUT, ((self._scope.id, custom_id) for custom_id in custom_ids))
+
+    def record_prompt_starts(self, starts: Mapping[str, str]) -> None:
+        """Record the start of the prompt of failed requests, by `custom_id`."""
+        with self._connection.transaction() as database:
+            database.executemany(
+                _INSERT_PROMPT_START, ((text, self._scope.id, custom_id) for custom_id, text in starts.items())
+            )
 
     def record_unsent(self, failures: Mapping[str, Failure]) -> None:
         """Record rows that no request was sent for, as the failed requests of a job without a batch.

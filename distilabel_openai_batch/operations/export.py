@@ -20,7 +20,7 @@ _ROW_GROUP_SIZE = 5_000
 
 
 def record(entry: AnswerEntry) -> dict[str, Any]:
-    """Return the exported fields of an answer: its ids, model, texts, tokens, and the whole response."""
+    """Return the exported fields of an answer: its ids, model, texts, tokens, response, and times in seconds."""
     body = entry.answer.body
     tokens_in, tokens_out = entry.answer.tokens
     return {
@@ -31,6 +31,8 @@ def record(entry: AnswerEntry) -> dict[str, Any]:
         "tokens_in": tokens_in,
         "tokens_out": tokens_out,
         "response": entry.answer.received_body,
+        "answered_at": entry.answered_at,
+        "run_at": entry.run_at,
     }
 
 
@@ -78,6 +80,8 @@ def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
             "tokens_in": pyarrow.int64(),
             "tokens_out": pyarrow.int64(),
             "response": pyarrow.string(),
+            "answered_at": pyarrow.float64(),
+            "run_at": pyarrow.float64(),
         }
     )
     count, remaining = 0, iter(entries)

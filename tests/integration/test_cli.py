@@ -167,6 +167,7 @@ def test_failures_groups_requests_by_reason(directory):
     output = run_command("failures").stdout
     assert re.search(r"1 +400 +bad_prompt +\d\d-\d\d \d\d:\d\d +No threes, please\. +[0-9a-f]{32}-0", output)
     assert re.search(r"1 +422 .*No nines\.", output)
+    assert re.search(r"[0-9a-f]{32}-0 Say number 3\.", output)
 
 
 def test_failures_jsonl_has_a_line_per_request(directory):
@@ -175,6 +176,7 @@ def test_failures_jsonl_has_a_line_per_request(directory):
     batches = {job.batch_id for job in LedgerReader(directory).jobs()}
     assert {failure["batch_id"] for failure in failures} == batches
     assert {failure["attempts"] for failure in failures} == {1}
+    assert sorted(failure["prompt"] for failure in failures) == ["Say number 3.", "Say number 9."]
 
 
 def test_results_writes_the_responses_and_their_texts(directory):

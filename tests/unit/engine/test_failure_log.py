@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.ledger.reader import LedgerReader
-from tests.unit.ledger.samples import make_answer, plan_ended_job, record
+from tests.unit.ledger.samples import CHAT, make_answer, plan_ended_job, record
 
 
 def test_failures_are_recorded(ledger):
     record(ledger, plan_ended_job(ledger, "a-0", "b-0"), a=make_answer("a"), b=make_answer("b"))
     log = FailureLog()
-    log.add_rejected("a-0", Failure("The model refused: No.", code="refusal"))
+    body = b'{"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Insult me."}]}'
+    log.add_rejected(Request("a-0", CHAT, "m", body), Failure("The model refused: No.", code="refusal"))
     log.add_unsent("u-0", Failure("The input is no chat."))
     log.add_accepted("b-0")
 
     log.record(ledger)
 
     reader = LedgerReader(ledger.path.parent)
-    assert [(entry.custom_id, entry.message) for entry in reader.failures(reader.scopes())] == [
-        ("a-0", "The model refused: No."),
-        ("u-0", "The input is no chat."),
+    assert [(entry.custom_id, entry.message, entry.prompt) for entry in reader.failures(reader.scopes())] == [
+        ("a-0", "The model refused: No.", "Insult me."),
+        ("u-0", "The input is no chat.", ""),
     ]
 
 

@@ -238,7 +238,7 @@ async def test_without_reuse_the_numbers_begin_behind_the_last_delivered_answer(
     ledger.jobs.mark_collected(ledger.jobs.mark_ended(created, Batch("batch_0", "completed")), MISSING_RESULT)
 
     await make_session(buffer, reuse_answers=False).submit([make_call()])
-    ledger.requests.mark_delivered([request.custom_id])
+    ledger.requests.mark_delivered([request.custom_id], 1.0)
     await make_session(buffer, reuse_answers=False).submit([make_call()])
     assert [custom_id[-2:] for [custom_id] in custom_ids(buffer)] == ["-0", "-0", "-1"]
 

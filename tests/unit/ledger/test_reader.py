@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from dataclasses import replace
 
 import pytest
@@ -220,3 +221,39 @@ def test_a_job_has_the_usage_of_each_priced_tier(ledger, reader):
     flex = Usage(LONG_PROMPT + 3, 2, long_prompts=(Usage(LONG_PROMPT + 1, 1),))
     assert dict(entry.usage_by_tier) == {"flex": flex, "priority": Usage(5, 6)}
     assert (entry.tokens_in, entry.is_flex) == (LONG_PROMPT + 15, True)
+
+
+def answer_requests(ledger, *names: str) -> None:
+    """Record answers in one collected job, as the run that has the ledger open."""
+    results = [(f"{name}-0", make_answer(name)) for name in names]
+    ledger.adopted_jobs.add_ended(Batch(f"batch_{names}", "completed", created_at=time.time()), f"{names}", results)
+
+
+def names_of_last_run(ledger) -> list[str]:
+    reader = LedgerReader(ledger.path.parent)
+    return [entry.custom_id[0] for entry in reader.answers(reader.scopes()[0], of_last_run=True)]
+
+
+def test_the_last_run_has_the_answers_that_it_used(ledger, open_ledger):
+    """The second run reuses an answer, receives another one, and leaves the third one unused."""
+    answer_requests(ledger, "a", "b")
+    ledger.requests.mark_delivered(["a-0", "b-0"], time.time())
+    assert names_of_last_run(ledger) == ["a", "b"]
+    second = open_ledger()
+    answer_requests(second, "c")
+    second.requests.mark_delivered(["b-0", "c-0"], time.time() + 1)
+    assert names_of_last_run(ledger) == ["b", "c"]
+    third = open_ledger()
+    third.requests.mark_delivered(["a-0"], time.time() + 2)
+    assert names_of_last_run(ledger) == ["a"]
+    reader = LedgerReader(ledger.path.parent)
+    assert reader.count_answers(reader.scopes()[0]) == 3
+
+
+def test_an_interrupted_run_has_the_answers_of_its_jobs(ledger, open_ledger):
+    """No answer of the run was used."""
+    answer_requests(ledger, "a", "b")
+    assert names_of_last_run(ledger) == ["a", "b"]
+    ledger.requests.mark_delivered(["a-0", "b-0"], time.time() - 10)
+    answer_requests(open_ledger(), "c")
+    assert names_of_last_run(ledger) == ["c"]

@@ -123,7 +123,7 @@ def test_the_next_occurrence_follows_the_highest_delivered_one(ledger, answered)
     outcomes = {f"{digest}-{n}": make_answer("x") for n in answered}
     ledger.requests.record(ledger.requests.row_ids(job), outcomes)
     assert ledger.requests.next_occurrence(digest) == 0
-    ledger.requests.mark_delivered([f"{digest}-{n}" for n in range(12)])
+    ledger.requests.mark_delivered([f"{digest}-{n}" for n in range(12)], 1.0)
     assert ledger.requests.next_occurrence(digest) == answered[-1] + 1
     assert ledger.requests.next_occurrence("e" * 32) == 0
 
@@ -134,7 +134,7 @@ def test_only_the_given_answers_are_marked_as_delivered(ledger, monkeypatch):
     digests = [letter * 32 for letter in "abc"]
     job = plan_ended_job(ledger, *[f"{digest}-0" for digest in digests])
     ledger.requests.record(ledger.requests.row_ids(job), {f"{digest}-0": make_answer("x") for digest in digests})
-    ledger.requests.mark_delivered([f"{digest}-0" for digest in digests[:2]])
+    ledger.requests.mark_delivered([f"{digest}-0" for digest in digests[:2]], 1.0)
     assert [ledger.requests.next_occurrence(digest) for digest in digests] == [1, 1, 0]
 
 

@@ -22,7 +22,7 @@ CHAT = {
 
 
 def entry(body: dict) -> AnswerEntry:
-    return AnswerEntry("a-0", "batch_1", Answer.of(body))
+    return AnswerEntry("a-0", "batch_1", Answer.of(body), 60.0, 30.0)
 
 
 def test_record_has_ids_texts_tokens_and_the_response():
@@ -34,6 +34,8 @@ def test_record_has_ids_texts_tokens_and_the_response():
         "tokens_in": 7,
         "tokens_out": 3,
         "response": CHAT,
+        "answered_at": 60.0,
+        "run_at": 30.0,
     }
 
 
