@@ -52,11 +52,11 @@ class Answer:
             `tokens`.
         choice_failures: the failures of unusable and cut choices, by their index; `None` if nothing checked the
             choices.
-        may_be_cut: whether the token limit may have cut a choice; `False` is certain.
+        is_whole: `True` if the answer is known to have one choice, which the token limit did not cut.
         tier: the service tier that answered synchronously, and decides the price; `None` in a batch.
     """
 
-    __slots__ = ("choice_failures", "line", "may_be_cut", "tier", "token_details", "tokens")
+    __slots__ = ("choice_failures", "is_whole", "line", "tier", "token_details", "tokens")
 
     def __init__(
         self,
@@ -64,9 +64,11 @@ class Answer:
         tokens: tuple[int, int],
         token_details: TokenDetails = NO_DETAILS,
         choice_failures: Mapping[int, Failure] | None = None,
+        *,
+        is_whole: bool = False,
     ) -> None:
         self.line = line
-        self.may_be_cut = _LENGTH in line or _INCOMPLETE in line or _INCOMPLETE_IN_STRING in line
+        self.is_whole = is_whole
         self.tokens = tokens
         self.token_details = token_details
         self.choice_failures = choice_failures
@@ -81,6 +83,12 @@ class Answer:
     def from_line(cls, line: bytes) -> Answer:
         """Create an answer from its line of an output file, with the tokens that the line counts."""
         return cls(line, *read_tokens(cls(line, (0, 0)).body.get("usage")))
+
+    @property
+    def may_be_cut(self) -> bool:
+        """Return whether the token limit may have cut a choice; `False` is certain."""
+        line = self.line
+        return not self.is_whole and (_LENGTH in line or _INCOMPLETE in line or _INCOMPLETE_IN_STRING in line)
 
     @property
     def custom_id(self) -> str | None:
@@ -297,10 +305,10 @@ def _outcome(result: dict[str, Any], line: bytes) -> Outcome:
     # Nearly every answer has a first choice that ended by itself → look no further.
     choices = body.get("choices", True)
     first = choices[0] if choices and type(choices) is list else None
-    is_suspect = not choices or (type(first) is dict and first.get("finish_reason") == "length")
-    if is_suspect and (failure := find_failure(body, status_code)):
+    is_complete = type(first) is dict and first.get("finish_reason") != "length"
+    if not is_complete and (failure := find_failure(body, status_code)):
         return failure
-    return Answer(line, *read_tokens(body.get("usage")))
+    return Answer(line, *read_tokens(body.get("usage")), is_whole=is_complete and len(choices) == 1)
 
 
 def _failure(error: object, status_code: int | None, default_message: str) -> Failure:

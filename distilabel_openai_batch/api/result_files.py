@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from io import BufferedReader, BytesIO, RawIOBase
-from operator import add
 
 from distilabel_openai_batch.api.outcomes import (
     MISSING_RESULT,
@@ -18,8 +17,12 @@ from distilabel_openai_batch.api.outcomes import (
     Outcome,
     is_result_object,
     parse_result_line,
+    usage_of,
 )
-from distilabel_openai_batch.api.usage import LONG_PROMPT, NO_DETAILS, Usage
+from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
+
+# Kinds of a request's outcome: a failure, or none, is 0. A whole answer has one choice that no limit cut.
+_ANSWER, _WHOLE = 1, 2
 
 
 class JobResults:
@@ -46,23 +49,22 @@ class JobResults:
         self._files = files
         # 64 bytes per request: number of the file, start and length of the line, tokens in and out, and their details.
         self._lines = array("q", [-1, 0, 0, 0, 0, 0, 0, 0]) * len(custom_ids)
-        self._is_answer = bytearray(len(custom_ids))
+        self._kinds = bytearray(len(custom_ids))
         self.missing = MISSING_RESULT
         self.stray_lines = 0
         self.answers = self.reported = 0
-        self._tokens: list[int] = [0, 0, *NO_DETAILS]
-        self._long_prompts: list[Usage] = []
+        self._billed_failures: list[Usage] = []
         self.model = ""
         self._read_all()
-        tokens_in, tokens_out, cached, written, reasoning = self._tokens
-        self.usage = Usage(tokens_in, tokens_out, cached, written, reasoning, tuple(self._long_prompts))
+        self.usage = self._sum_usage()
 
     def __iter__(self) -> Iterator[tuple[str, Outcome]]:
         for place, custom_id in enumerate(self._custom_ids):
             number, start, length, *tokens = self._lines[8 * place : 8 * place + 8]
             line = self._line(number, start, length) if number >= 0 else b""
-            if self._is_answer[place]:
-                yield custom_id, Answer(line, (tokens[0], tokens[1]), (tokens[2], tokens[3], tokens[4]))
+            if kind := self._kinds[place]:
+                details = (tokens[2], tokens[3], tokens[4])
+                yield custom_id, Answer(line, (tokens[0], tokens[1]), details, is_whole=kind == _WHOLE)
             else:
                 result = parse_result_line(line)
                 yield custom_id, result[1] if result else self.missing
@@ -77,7 +79,7 @@ class JobResults:
         places = {custom_id: place for place, custom_id in enumerate(self._custom_ids)}
         for number, file in enumerate(self._files):
             for start, line in _lines(file):
-                if not line.strip():
+                if line.isspace():
                     continue
                 result = parse_result_line(line)
                 place = places.get(result[0]) if result else None
@@ -85,34 +87,40 @@ class JobResults:
                     self.stray_lines += 1
                     foreign_lines += not self.reported and is_result_object(line)
                     continue
-                self._note(place, result[1], (number, start, len(line)))
+                if not self._kinds[place]:
+                    self._note(place, result[1], number, start, len(line))
         # Another job would end the same way, and would be billed too → no transient failure.
         if not self.reported and foreign_lines >= len(self._custom_ids) > 0:
             self.missing = UNNAMED_RESULT
 
-    def _note(self, place: int, outcome: Outcome, line: tuple[int, int, int]) -> None:
+    def _note(self, place: int, outcome: Outcome, number: int, start: int, length: int) -> None:
         """Remember a request's line if it is the first, or the first answer after failures."""
-        if self._is_answer[place]:
-            return
-        start = 8 * place
-        self.reported += self._lines[start] < 0
+        slot = 8 * place
+        is_first = self._lines[slot] < 0
+        self.reported += is_first
         if isinstance(outcome, Answer):
-            self._is_answer[place] = True
+            self._kinds[place] = _WHOLE if outcome.is_whole else _ANSWER
             if not self.answers:
                 self.model = str(outcome.body.get("model") or "")
-            self._add_tokens(outcome)
-            self._lines[start : start + 8] = array("q", (*line, *outcome.tokens, *outcome.token_details))
-        elif self._lines[start] < 0:
-            self._lines[start : start + 3] = array("q", line)
+            self.answers += 1
+            values = (number, start, length, *outcome.tokens, *outcome.token_details)
+            self._lines[slot : slot + 8] = array("q", values)
+        elif is_first:
+            self._lines[slot : slot + 3] = array("q", (number, start, length))
             if outcome.is_billed:
-                self._add_tokens(outcome)
+                self.answers += 1
+                self._billed_failures.append(usage_of(outcome))
 
-    def _add_tokens(self, outcome: Outcome) -> None:
-        """Count a billed outcome and its tokens."""
-        self.answers += 1
-        self._tokens = list(map(add, self._tokens, (*outcome.tokens, *outcome.token_details)))
-        if outcome.tokens[0] > LONG_PROMPT:
-            self._long_prompts.append(Usage(*outcome.tokens, *outcome.token_details))
+    def _sum_usage(self) -> Usage:
+        """Return the tokens of all billed outcomes."""
+        tokens_in, tokens_out, cached, written, reasoning = (self._lines[3 + kind :: 8] for kind in range(5))
+        long_places = [place for place, tokens in enumerate(tokens_in) if tokens > LONG_PROMPT]
+        long_prompts = tuple(
+            Usage(tokens_in[place], tokens_out[place], cached[place], written[place], reasoning[place])
+            for place in long_places
+        )
+        usage = Usage(sum(tokens_in), sum(tokens_out), sum(cached), sum(written), sum(reasoning), long_prompts)
+        return sum(self._billed_failures, usage)
 
 
 def _lines(file: RawIOBase | BytesIO) -> Iterator[tuple[int, bytes]]:

@@ -99,7 +99,10 @@ class ResultCollector:
                 if refused and (is_last or not batch.completed):
                     return None
                 failpoints.reached(Failpoint.DOWNLOAD_TO_RECORD)
-                if recorded := await self._record(job, paths, deliver, None if is_last else batch):
+                # Each end of a pause lets the collector visit all new objects → one pause for all chunks.
+                with gc_paused():
+                    recorded = await self._record(job, paths, deliver, None if is_last else batch)
+                if recorded:
                     break
             await anyio.sleep(_DOWNLOAD_PAUSES.pause(download))
             batch = await self._api.retrieve(batch.id)
@@ -228,12 +231,11 @@ class ResultCollector:
 
     def _record_chunk(self, outcomes: Iterator[tuple[int, tuple[str, Outcome]]], size: int) -> dict[str, Outcome]:
         """Record the next `size` outcomes of a job; return them by `custom_id`."""
-        with gc_paused():
-            chunk = list(islice(outcomes, size))
-            by_custom_id = dict(outcome for _, outcome in chunk)
-            if chunk:
-                row_ids = {custom_id: row_id for row_id, (custom_id, _) in chunk}
-                self._ledger.requests.record(row_ids, by_custom_id)
+        chunk = list(islice(outcomes, size))
+        by_custom_id = dict(outcome for _, outcome in chunk)
+        if chunk:
+            row_ids = {custom_id: row_id for row_id, (custom_id, _) in chunk}
+            self._ledger.requests.record(row_ids, by_custom_id)
         return by_custom_id
 
 

@@ -7,6 +7,7 @@ import enum
 import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,11 +23,17 @@ from distilabel_openai_batch.engine.calls import APICall, CallLog
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
+from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.hooks import step_process
 from distilabel_openai_batch.hooks.failure_columns import AnnotatedOutput
 from distilabel_openai_batch.hooks.reasoning_columns import read_cells
 from distilabel_openai_batch.plugin.bounds import OFFLINE_FIELD, check_number
-from distilabel_openai_batch.plugin.call_capture import capture_calls, check_parameters, read_completion
+from distilabel_openai_batch.plugin.call_capture import (
+    capture_calls,
+    check_parameters,
+    read_completion,
+    read_plain_chat,
+)
 from distilabel_openai_batch.plugin.chat_client import ChatClient
 from distilabel_openai_batch.plugin.embeddings import embed
 from distilabel_openai_batch.plugin.outputs import (
@@ -264,9 +271,14 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
         # Each part releases its answers once its outputs are built → the memory of one part's answers at a time.
         parts = _split(inputs, _INPUTS_PER_PART)
         async with self.session():
-            logged = await asyncio.gather(
+            parted = asyncio.gather(
                 *[_with_own_log(partial(self._submit, part, num_generations, kwargs)) for part in parts]
             )
+            # The event loop's next turn builds the calls of all parts → one pause for all.
+            pause = ExitStack()
+            pause.enter_context(gc_paused())
+            asyncio.get_running_loop().call_soon(pause.close)
+            logged = await parted
         _log_outcomes([outcome for _, outcomes in logged for outcome in outcomes])
         return [output for outputs, _ in logged for output in outputs]
 
@@ -382,7 +394,7 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
             body = outcome.body
             # `view` changes the body.
             cells = read_cells(body) if self.keep_reasoning else None
-            output = read_completion(self, input, num_generations, kwargs, view(body))
+            output = read_plain_chat(self, body) or read_completion(self, input, num_generations, kwargs, view(body))
             generations = output["generations"]
             if len(generations) < num_generations or not all(generations) or outcome.choice_failures:
                 output = complete_output(output, outcome, num_generations, custom_id)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from distilabel_openai_batch import InvalidParametersError
+from distilabel_openai_batch import InvalidParametersError, OpenAIBatchLLM
 from distilabel_openai_batch.api.outcomes import Answer, Failure
-from distilabel_openai_batch.plugin.call_capture import capture_calls, check_parameters, read_completion
+from distilabel_openai_batch.plugin.call_capture import (
+    capture_calls,
+    check_parameters,
+    read_completion,
+    read_plain_chat,
+)
 from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, COMPLETIONS_ENDPOINT, view
 from tests.unit.plugin.stubs import MESSAGES, batch_llm, completion
 
@@ -105,6 +110,51 @@ def test_completion_is_read_for_chats_and_strings(llm):
     assert chat["generations"] == ["a", "b"]
     assert prompt["generations"] == [" a time"]
     assert chat["statistics"]["input_tokens"] == prompt["statistics"]["input_tokens"] == [3]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        completion("a", usage={"prompt_tokens": 3, "completion_tokens": 4}),
+        completion("a", "b", usage={"completion_tokens": None}),
+        completion("", usage={"prompt_tokens": 0}),
+        {"choices": [], "usage": {"completion_tokens": 1}},
+        {"choices": [{"message": {"content": "a"}, "finish_reason": "length", "logprobs": None}], "usage": {}},
+    ],
+    ids=["one text", "two texts", "empty text", "no choice", "cut text"],
+)
+def test_plain_chat_is_read_like_distilabel_reads_it(llm, body):
+    output = read_plain_chat(llm, body)
+
+    assert output is not None
+    assert output == read_completion(llm, MESSAGES, 1, {}, view(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        completion("a"),
+        completion(None, usage={"prompt_tokens": 1}),
+        completion([{"type": "text"}], usage={"prompt_tokens": 1}),
+        {"choices": [{"text": "a"}], "usage": {}},
+        {"choices": [{"message": {"content": "a"}, "logprobs": {"content": []}}], "usage": {}},
+        {"choices": None, "usage": {}},
+        {},
+    ],
+    ids=["no usage", "no text", "parts", "completion of a string", "log probabilities", "no choices", "empty"],
+)
+def test_other_completions_are_left_to_distilabel(llm, body):
+    assert read_plain_chat(llm, body) is None
+
+
+def test_subclass_reads_plain_chats_in_its_own_way():
+    class OwnReader(OpenAIBatchLLM):
+        def _generations_from_openai_completion(self, completion):
+            return {"generations": ["own"], "statistics": {}}
+
+    llm = OwnReader(model="gpt-4o-mini", api_key="sk-test")
+
+    assert read_plain_chat(llm, completion("a", usage={"prompt_tokens": 1})) is None
 
 
 def test_malformed_completion_is_an_error(llm):
