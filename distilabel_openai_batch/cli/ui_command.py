@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import secrets
 import socket
-import tempfile
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -52,6 +50,7 @@ def ui(
     try:
         import uvicorn
 
+        from distilabel_openai_batch.engine.scratch import scratch_directory
         from distilabel_openai_batch.ledger.row_pages import RowReader
         from distilabel_openai_batch.operations.input_files import InputFiles
         from distilabel_openai_batch.report import page
@@ -75,8 +74,8 @@ def ui(
         ) from None
     with (
         listener,
-        tempfile.TemporaryDirectory(prefix="distilabel-openai-batch-") as directory,
-        closing(InputFiles(Path(directory), LOGGER, read_headers(header))) as prompts,
+        scratch_directory() as directory,
+        closing(InputFiles(directory, LOGGER, read_headers(header))) as prompts,
     ):
         application = create_app(LivePage(reader, prompts, select), token)
         address = f"http://{_HOST}:{listener.getsockname()[1]}/{token}/"

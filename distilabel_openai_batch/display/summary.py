@@ -6,6 +6,7 @@ import io
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.table import Table
@@ -17,6 +18,9 @@ from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.text import duration, plural, printable
 
 _COMMAND = "distilabel-openai-batch"
+
+# Packages of the extra `ui`.
+_PACKAGES_OF_UI = ("jinja2", "starlette", "uvicorn", "vl_convert")
 
 # Reasons that the summary names for each Task; `failures` lists all.
 _REASONS_SHOWN = 3
@@ -78,7 +82,9 @@ def next_command(summary: RunSummary) -> tuple[str, str]:
     if failed:
         scope = f"{summary.pipeline}/{failed[0]}" if len(failed) == 1 else summary.pipeline
         return _command("failures", scope, summary), "lists the failed requests with reasons"
-    return _command("report", summary.pipeline, summary), "writes a page about jobs, answers and costs"
+    if all(map(find_spec, _PACKAGES_OF_UI)):
+        return _command("ui", summary.pipeline, summary), "shows jobs, rows and costs in a browser"
+    return _command("jobs", summary.pipeline, summary), "lists the jobs with their costs"
 
 
 def _command(name: str, scope: str, summary: RunSummary) -> str:

@@ -81,6 +81,9 @@ class StepReporter:
                 if is_last or numbers != self._sent:
                     self._queue.put(StepReport(self._step.name, counts))
                     self._sent = numbers
+        except RuntimeError:
+            # The event loop has changed a dictionary meanwhile → the next report has the numbers.
+            return
         except Exception:
             self._ended.set()
             _logger.debug("The numbers of a step cannot be reported any more.", exc_info=True)

@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 from rich.console import Console
 
+from distilabel_openai_batch.display import summary
 from distilabel_openai_batch.display.summary import (
     RunSummary,
     TaskSummary,
@@ -97,7 +98,7 @@ def test_the_log_gets_a_line_for_each_task():
     ("changes", "command"),
     [
         ({"rows_out": None}, "distilabel-openai-batch watch 'my prefs'"),
-        ({"tasks": TASKS[1:]}, "distilabel-openai-batch report 'my prefs'"),
+        ({"tasks": TASKS[1:]}, "distilabel-openai-batch jobs 'my prefs'"),
         (
             {"ledger_option": " --ledger-dir /mine"},
             "distilabel-openai-batch failures 'my prefs/generate' --ledger-dir /mine",
@@ -105,16 +106,22 @@ def test_the_log_gets_a_line_for_each_task():
         ({"tasks": [*TASKS, replace(TASKS[0], name="third")]}, "distilabel-openai-batch failures 'my prefs'"),
     ],
 )
-def test_the_next_command_fits_the_end_of_the_run(changes, command):
+def test_the_next_command_fits_the_end_of_the_run(monkeypatch, changes, command):
+    monkeypatch.setattr(summary, "find_spec", lambda name: None)
     assert next_command(replace(SUMMARY, **changes))[0] == command
 
 
+def test_the_next_command_is_the_live_page_if_the_extra_is_installed(monkeypatch):
+    monkeypatch.setattr(summary, "find_spec", lambda name: name)
+    command, _ = next_command(replace(SUMMARY, tasks=TASKS[1:]))
+    assert command == "distilabel-openai-batch ui 'my prefs'"
+
+
 def test_an_incomplete_dataset_is_called_so():
-    summary = replace(SUMMARY, rows_out=None, rows_in=None, dataset="")
-    assert summary_lines(summary)[0] == "📊 my prefs: the dataset is incomplete."
-    assert not any("Dataset:" in line for line in [*summary_lines(summary), *printed(summary, 80)])
+    incomplete = replace(SUMMARY, rows_out=None, rows_in=None, dataset="")
+    assert summary_lines(incomplete)[0] == "📊 my prefs: the dataset is incomplete."
+    assert not any("Dataset:" in line for line in [*summary_lines(incomplete), *printed(incomplete, 80)])
 
 
 def test_names_are_printed_as_they_are():
-    summary = replace(SUMMARY, pipeline="[red]\x1b[31m")
-    assert "[red]\\x1b[31m: 427 rows" in summary_text(summary)
+    assert "[red]\\x1b[31m: 427 rows" in summary_text(replace(SUMMARY, pipeline="[red]\x1b[31m"))

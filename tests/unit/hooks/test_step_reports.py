@@ -75,6 +75,23 @@ def test_unchanged_numbers_are_sent_once():
     assert [report.counts.answered for report in messages(queue)] == [1]
 
 
+def test_numbers_that_change_while_they_are_read_are_sent_by_the_next_report(monkeypatch):
+    queue = SimpleQueue()
+    reporter = StepReporter(STEP, queue)
+    followed = session(2)
+    reporter._sessions.append(followed)
+
+    def fail(self):
+        raise RuntimeError("dictionary changed size during iteration")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "counts", fail)
+        reporter.send()
+    assert messages(queue) == []
+    reporter.send()
+    assert [report.counts.requests for report in messages(queue)] == [2]
+
+
 def test_a_queue_whose_process_is_gone_ends_the_reports():
     class GoneQueue:
         puts = 0

@@ -7,6 +7,7 @@ import pytest
 from distilabel_openai_batch.api.outcomes import Answer, Failure, build_result_line
 from distilabel_openai_batch.ledger import row_pages
 from distilabel_openai_batch.ledger.row_pages import RowReader
+from tests.support.ledgers import write_old_ledger
 from tests.unit.ledger.samples import plan_created_job
 
 TEXTS = ["The sky is blue.", "100 % of “trees”", 'A "quoted"\nanswer', "Ärger", "no_underscore", "noXunderscore"]
@@ -111,3 +112,13 @@ def test_each_change_of_the_ledger_changes_its_mark(reader, ledger):
     assert reader.change_mark() == before
     plan_created_job(ledger, "another-0")
     assert reader.change_mark() != before
+
+
+def test_a_ledger_of_an_older_release_has_pages_too(tmp_path):
+    write_old_ledger(tmp_path / "ledger")
+    reader = RowReader(tmp_path / "ledger")
+    for scope in reader.scopes():
+        rows = reader.page(scope.id, limit=1_000).rows
+        assert len([row for row in rows if row.state == "answered"]) == scope.answered
+        assert len([row for row in rows if row.state == "failed"]) == scope.failed
+        assert reader.page(scope.id, state="cut").rows == []
