@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from sybil import Document
 from sybil.parsers.markdown import CodeBlockParser
 
 from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM, RunError
+from distilabel_openai_batch.ledger.owners import lock_path
 from distilabel_openai_batch.sandbox import Fault
 from tests.support.environment import ROOT
 
@@ -116,7 +118,9 @@ def test_dead_worker_ends_the_run_and_another_machine_continues(sandbox, tmp_pat
 
     def kill() -> None:
         wait_until(lambda: sandbox.books().batches)
-        [worker] = processes_with_open_file(ledger)
+        with closing(sqlite3.connect(ledger)) as database:
+            [(owner,)] = database.execute("SELECT owner FROM jobs")
+        [worker] = processes_with_open_file(lock_path(ledger.parent, owner))
         os.kill(worker, signal.SIGKILL)
 
     killing = threading.Thread(target=kill)
@@ -176,7 +180,8 @@ def test_interrupted_pipeline_stops_soon_and_continues_later(sandbox, cluster, t
     # A stop takes three seconds at most. A busy machine, and the end of the interpreter, take longer.
     assert time.monotonic() - interrupted_at < 10, log
     assert "Run the pipeline again to continue" in " ".join(log.split())
-    assert driver.returncode == -signal.SIGINT, log
+    # Python ends by SIGINT after a KeyboardInterrupt; in a driver of Ray the exit code is 1.
+    assert driver.returncode in (1, -signal.SIGINT), log
 
     assert not (tmp_path / "dataset.json").exists()
     sandbox.configure(in_progress_seconds=0.0)
