@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -26,12 +27,14 @@ from distilabel_openai_batch.cli.arguments import (
     is_selected,
     open_reader,
     poll,
+    read_headers,
     select_jobs,
     select_one_scope,
     select_scopes,
     unknown_batch,
 )
 from distilabel_openai_batch.cli.output import (
+    LOGGER,
     JSONOutput,
     console,
     echo,
@@ -50,7 +53,7 @@ from distilabel_openai_batch.text import duration, plural
 if TYPE_CHECKING:
     from distilabel_openai_batch.api.usage import Usage
     from distilabel_openai_batch.display.timings import Timing
-    from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
+    from distilabel_openai_batch.ledger.entries import AnswerEntry, JobEntry, ScopeEntry
     from distilabel_openai_batch.ledger.reader import LedgerReader
 
 _JOBS_SHOWN = 20
@@ -332,24 +335,44 @@ def results(
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Write the answers that only earlier runs used too.")] = False,
+    questions: Annotated[
+        bool, typer.Option("--questions", help="Add the prompt of each answer, from the input files at the server.")
+    ] = False,
+    header: HeaderOption = None,
     base_url: BaseUrlOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
     """Write the answers of a scope's last run: custom_id, batch, model, generations, tokens, API response, and times.
 
-    The ledger keeps answers but no prompts: a `custom_id` is a hash of its request.
+    The ledger keeps answers but no prompts: a `custom_id` is a hash of its request. With --questions the prompts come
+    from the input files, which the server may have deleted. Synchronous requests have none.
     """
     from distilabel_openai_batch.operations import export
 
     reader = open_reader(ledger_dir)
     entry = select_one_scope(reader, scope, base_url)
-    answers = reader.answers(entry, of_last_run=not every)
-    if output is None:
-        if sys.stdout is None:
-            raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")
-        count = export.write_jsonl(answers, JSONOutput())
-    else:
-        count = export.write(answers, output)
+    if output is None and sys.stdout is None:
+        raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")
+    with ExitStack() as stack:
+        answers = reader.answers(entry, of_last_run=not every)
+        if questions:
+            answers = stack.enter_context(_with_questions(reader, answers, entry, header))
+        count = export.write(answers, output) if output else export.write_jsonl(answers, JSONOutput())
+    if output:
         echo(f"{plural(count, 'answer')} in {output}", err=True)
     if (earlier := reader.count_answers(entry) - count) > 0:
         echo(f"Earlier runs used {plural(earlier, 'answer')} more: `results --all` writes all.", err=True)
+
+
+@contextmanager
+def _with_questions(
+    reader: LedgerReader, answers: Iterator[AnswerEntry], scope: ScopeEntry, header: list[str] | None
+) -> Iterator[Iterator[AnswerEntry]]:
+    """Yield the answers of a scope with the prompts of their requests."""
+    from distilabel_openai_batch.engine.scratch import scratch_directory
+    from distilabel_openai_batch.operations.input_files import InputFiles
+    from distilabel_openai_batch.operations.questions import add_questions
+
+    jobs = [job for job in reader.jobs() if job.scope == scope.name]
+    with scratch_directory() as directory, closing(InputFiles(directory, LOGGER, read_headers(header))) as files:
+        yield add_questions(answers, jobs, files, partial(echo, err=True))

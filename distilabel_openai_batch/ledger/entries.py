@@ -290,6 +290,7 @@ class AnswerEntry:
         answer: the answer.
         answered_at: the moment at which a run saw the end of the answer's job, in seconds since the epoch.
         run_at: the begin of the last run that used the answer, in seconds since the epoch; `None` if no run did.
+        question: the prompt of the request; `None` if the prompt is unknown.
     """
 
     custom_id: str
@@ -297,6 +298,7 @@ class AnswerEntry:
     answer: Answer
     answered_at: float | None = None
     run_at: float | None = None
+    question: str | None = None
 
 
 def group_failures(failures: Iterable[FailureEntry]) -> list[FailureReason]:

@@ -33,6 +33,7 @@ def record(entry: AnswerEntry) -> dict[str, Any]:
         "response": entry.answer.received_body,
         "answered_at": entry.answered_at,
         "run_at": entry.run_at,
+        "question": entry.question,
     }
 
 
@@ -82,6 +83,7 @@ def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
             "response": pyarrow.string(),
             "answered_at": pyarrow.float64(),
             "run_at": pyarrow.float64(),
+            "question": pyarrow.string(),
         }
     )
     count, remaining = 0, iter(entries)
@@ -90,6 +92,7 @@ def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
             for row in records:
                 row["response"] = _encode(row["response"]).decode()
                 row["model"] = escape_surrogates(row["model"])
+                row["question"] = row["question"] and escape_surrogates(row["question"])
                 row["generations"] = [text and escape_surrogates(text) for text in row["generations"]]
             writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
             count += len(records)

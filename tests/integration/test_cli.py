@@ -197,6 +197,20 @@ def test_results_writes_the_same_rows_to_jsonl_and_parquet(directory, tmp_path):
     assert sorted(tmp_path.iterdir()) == [lines, rows]
 
 
+def test_results_has_the_questions_on_request(sandbox, tmp_path):
+    """The server has them: a file that is gone costs the questions of its batch alone."""
+    generate(PROMPTS[:4], ledger_dir=str(tmp_path), max_requests_per_job=2)
+    first, _ = LedgerReader(tmp_path).jobs()
+    openai.OpenAI(max_retries=0).files.delete(first.input_file_id)
+    output = run_command("results", "--questions", "--ledger-dir", tmp_path)
+    records = [json.loads(line) for line in output.stdout.splitlines()]
+    questions = [None, None, *(prompt[-1]["content"] for prompt in PROMPTS[2:4])]
+    assert [record["question"] for record in records] == questions
+    assert [line.partition(" cannot")[0] for line in output.stderr.splitlines()] == [
+        f"Batch {first.batch_id}: The input file {first.input_file_id}"
+    ]
+
+
 def test_reading_commands_leave_a_read_only_ledger_unchanged(directory):
     before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
     directory.chmod(0o500)

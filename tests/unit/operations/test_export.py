@@ -36,6 +36,7 @@ def test_record_has_ids_texts_tokens_and_the_response():
         "response": CHAT,
         "answered_at": 60.0,
         "run_at": 30.0,
+        "question": None,
     }
 
 
