@@ -32,7 +32,7 @@ $(VENV)-matrix:
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet nox uv
 
-# Test other servers than the sandbox, each in its own virtual environment: a gigabyte, and some minutes the first time.
+# Test other servers than the sandbox, each in its own virtual environment: two gigabytes, and minutes the first time.
 interop: $(READY)
 	$(BIN)/python tests/interop/run.py
 

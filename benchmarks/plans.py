@@ -20,6 +20,7 @@ NAMES = {
     "curator": "bespokelabs-curator",
     "floor": "floor",
     "again": "`OpenAIBatchLLM`, run again",
+    "elsewhere": "`OpenAIBatchLLM`, run again with an empty ledger",
     "stream": "`StreamBatchResults`",
     "none": "the same steps, without an LLM",
 }
@@ -37,6 +38,8 @@ class Plan:
         cpu: number of requests whose CPU time is measured.
         memory: numbers of requests whose peak memory is measured.
         resume: number of answered requests that a second process finds in the ledger.
+        adopted: number of answered requests that a process without their ledger finds on the server.
+        others: number of other batches at that server.
         rows: rows of the distilabel Task whose jobs are counted.
         pipeline_rows: rows of the pipeline with UltraFeedback, and of the pipeline that is streamed.
         growth_rows: numbers of rows of the pipelines whose growth is measured, in ascending order.
@@ -59,6 +62,8 @@ class Plan:
     cpu: int
     memory: tuple[int, ...]
     resume: int
+    adopted: int
+    others: int
     rows: int
     pipeline_rows: int
     growth_rows: tuple[int, ...]
@@ -82,6 +87,8 @@ PLANS = {
         cpu=50_000,
         memory=(50_000, 1_000_000),
         resume=1_000_000,
+        adopted=50_000,
+        others=1_000,
         rows=10_000,
         pipeline_rows=5_000,
         growth_rows=(5_000, 10_000, 50_000, 200_000),
@@ -104,6 +111,8 @@ PLANS = {
         cpu=2_000,
         memory=(500, 2_000),
         resume=2_000,
+        adopted=500,
+        others=150,
         rows=200,
         pipeline_rows=500,
         growth_rows=(200,),

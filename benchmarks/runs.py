@@ -17,15 +17,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from openai import OpenAI
+
 from benchmarks.meter import Workload, contender_arguments
 from benchmarks.plans import PEERS, Plan
-from benchmarks.questions import ROOT
+from benchmarks.questions import MODEL, ROOT
 from distilabel_openai_batch.sandbox import Sandbox, Settings
 
 ENVIRONMENTS = ROOT / ".venv-bench"
 
 RESUMED = "again"
 """Name of the second run of `ours`, which finds every answer in the ledger."""
+
+ADOPTED = "elsewhere"
+"""Name of a run of `ours` with an empty ledger, which finds every answer on the server."""
 
 BATCH_CONTENDERS = ("ours", "offline", "inspect_ai", "autobatcher", "curator")
 
@@ -130,6 +135,26 @@ class Runs:
             self._by_size[RESUMED, requests] = [second]
         return _median(self._by_size["ours", requests]), self._by_size[RESUMED, requests][0]
 
+    def adopt(self, requests: int, others: int) -> tuple[Run, Run, Run, Run]:
+        """Run `ours` first, with that ledger, with an empty ledger, and with an empty ledger among other batches.
+
+        Args:
+            requests: number of requests.
+            others: number of the other batches, which are newer.
+        """
+        runs = []
+        with Sandbox() as sandbox, tempfile.TemporaryDirectory(prefix="bench-") as first_folder:
+            for name, batches in (("ours", 0), (RESUMED, 0), (ADOPTED, 0), (ADOPTED, others)):
+                if batches:
+                    create_batches(sandbox.base_url, batches)
+                if name == ADOPTED:
+                    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+                        runs.append(self._run_once(name, "ours", requests, folder, sandbox))
+                else:
+                    runs.append(self._run_once(name, "ours", requests, first_folder, sandbox))
+        first, resumed, adopted, found = self._record(runs)
+        return first, resumed, adopted, found
+
     def run(
         self,
         contender: str,
@@ -213,6 +238,16 @@ class Runs:
             calls=dict(calls),
             more=values.get("more", {}),
         )
+
+
+def create_batches(base_url: str, number: int) -> None:
+    """Create batches of one request each, as another user of the account would."""
+    client = OpenAI(base_url=base_url, api_key="sk-benchmark")
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+    line = {"custom_id": "0", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    file = client.files.create(file=("other.jsonl", json.dumps(line).encode()), purpose="batch")
+    for _ in range(number):
+        client.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
 
 
 def _median(runs: Sequence[Run]) -> Run:

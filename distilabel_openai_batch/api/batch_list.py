@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -12,6 +13,8 @@ from distilabel_openai_batch.api.transport import PATH_UNKNOWN, Transport
 
 # Maximum of seconds by which the clocks of client and server may disagree when batches are searched by age.
 _CLOCK_SKEW_SECONDS = 3_600.0
+# Seconds after which a list shows a new batch.
+_LISTED_SECONDS = 25.0
 
 
 class BatchList:
@@ -23,17 +26,25 @@ class BatchList:
     Attributes:
         is_supported: whether the server lists its batches, as far as is known: `False` after the first refusal.
         is_anonymous: whether a search met a recent batch without metadata and without its input file.
+        is_always_empty: whether a search met an empty list half a minute after the server had shown a batch.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self.is_supported = True
         self.is_anonymous = False
+        self.is_always_empty = False
+        self._first_shown_at: float | None = None
 
     @property
     def is_searchable(self) -> bool:
         """Return whether a search that finds no batch shows that there is none."""
-        return self.is_supported and not self.is_anonymous
+        return self.is_supported and not self.is_anonymous and not self.is_always_empty
+
+    def note_batch(self) -> None:
+        """Note that the server has shown a batch, which a list must contain from now on."""
+        if self._first_shown_at is None:
+            self._first_shown_at = time.monotonic()
 
     async def page(self, after: str | None = None) -> list[Batch]:
         """Return up to 100 batches by one call; none if the server does not list its batches.
@@ -62,16 +73,19 @@ class BatchList:
             self.is_supported = False
             return []
 
-    async def since(self, time: float) -> AsyncIterator[Batch]:
+    async def since(self, earliest: float) -> AsyncIterator[Batch]:
         """Yield the batches in the server's order; if that is newest first, stop at a time.
 
         Args:
-            time: seconds since the epoch.
+            earliest: the time, in seconds since the epoch.
         """
         after: str | None = None
         last_ids: set[str] = set()
         while self.is_supported:
             page = await self.page(after)
+            if not page and after is None and self._first_shown_at is not None:
+                # batchlane's gateway has no list, and answers with an empty one.
+                self.is_always_empty = time.monotonic() - self._first_shown_at > _LISTED_SECONDS
             for batch in page:
                 yield batch
             # A server that ignores `after` sends its first page forever → stop at a repeated page.
@@ -79,7 +93,7 @@ class BatchList:
                 return
             first, last = page[0].created_at or 0.0, page[-1].created_at or 0.0
             # A server that lists the oldest first has the newest batches on its last page → stop only if times fall.
-            if last <= first and last < time - _CLOCK_SKEW_SECONDS:
+            if last <= first and last < earliest - _CLOCK_SKEW_SECONDS:
                 return
             after = page[-1].id
             last_ids.add(after)

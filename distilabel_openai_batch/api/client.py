@@ -102,6 +102,7 @@ class BatchAPI:
         creation = Creation(self._transport, self._list, self.files, self._creation_limit, order)
         batch = await self._transport.retry("create a batch", creation.attempt)
         self._shown_batches.add(batch.id)
+        self._list.note_batch()
         if creation.may_be_duplicated:
             batch = await self._cancel_duplicates(batch, order, since=creation.started)
         if KEY_METADATA not in batch.metadata:
@@ -226,6 +227,7 @@ class BatchAPI:
                 batch_id=batch_id,
             ) from None
         self._shown_batches.add(batch_id)
+        self._list.note_batch()
         return batch
 
     async def wait_for_output_file(self, batch: Batch) -> Batch:

@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 MODEL = "gpt-4o-mini"
 
@@ -26,6 +27,11 @@ class Server:
         command: function that returns the command line from the `bin` of the server's virtual environment, a folder, a
             port, and the base URL of a server that answers synchronously.
         environment: function that returns the environment variables of the server from the folder.
+        query: query of the base URL.
+        options: arguments of the LLM.
+        forwards_batches: whether batches run at the server behind; else the server answers their requests itself.
+        lists_batches: whether a run without the ledger finds the batches.
+        keeps_expired_results: whether an expired batch shows the answers that it had.
     """
 
     name: str
@@ -36,6 +42,11 @@ class Server:
     echoes: bool
     command: Callable[[Path, Path, int, str], list[str]]
     environment: Callable[[Path], dict[str, str]] = lambda folder: {}
+    query: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    forwards_batches: bool = False
+    lists_batches: bool = True
+    keeps_expired_results: bool = True
 
 
 def _aibrix(bin: Path, folder: Path, port: int, upstream: str) -> list[str]:
@@ -81,6 +92,32 @@ server: {{host: 127.0.0.1}}
     return [str(bin / "llama"), "stack", "run", str(config), "--port", str(port)]
 
 
+def _litellm(bin: Path, folder: Path, port: int, upstream: str) -> list[str]:
+    config = folder / "config.yaml"
+    config.write_text(
+        f"""
+model_list:
+- model_name: {MODEL}
+  litellm_params: {{model: openai/{MODEL}, api_base: {upstream}, api_key: anything}}
+  model_info: {{mode: batch}}
+files_settings:
+- {{custom_llm_provider: openai, api_base: {upstream}, api_key: anything}}
+litellm_settings: {{telemetry: false}}
+"""
+    )
+    return [str(bin / "litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+
+
+def _batchlane(bin: Path, folder: Path, port: int, upstream: str) -> list[str]:
+    # The addresses of providers are constants of batchlane → replace OpenAI's before the gateway starts.
+    start = (
+        "from batchlane.adapters.openai_shaped import ROWS;"
+        f" object.__setattr__(ROWS['openai'], 'base_url', {upstream!r});"
+        f" from batchlane.cli import main; main(['serve', '--port', '{port}', '--storage', {str(folder)!r}])"
+    )
+    return [str(bin / "python"), "-c", start]
+
+
 SERVERS = [
     Server(
         name="aibrix",
@@ -101,6 +138,38 @@ SERVERS = [
         model=f"vllm/{MODEL}",
         echoes=False,
         command=_llama_stack,
+    ),
+    Server(
+        name="litellm",
+        version="1.108.7",
+        requirements=["litellm[proxy]"],
+        pythons=["3.12", "3.11", "3.13"],
+        model=MODEL,
+        echoes=False,
+        command=_litellm,
+        environment=lambda folder: {
+            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+            "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+        },
+        query="?custom_llm_provider=openai",
+        options={
+            "upload_extra": {"custom_llm_provider": "openai"},
+            "batch_extra": {"custom_llm_provider": "openai"},
+        },
+        forwards_batches=True,
+    ),
+    Server(
+        name="batchlane",
+        version="0.2.0",
+        requirements=["batchlane[serve]"],
+        pythons=["3.12", "3.11", "3.13"],
+        model=f"openai/{MODEL}",
+        echoes=False,
+        command=_batchlane,
+        environment=lambda folder: {"OPENAI_API_KEY": "anything", "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+        forwards_batches=True,
+        lists_batches=False,
+        keeps_expired_results=False,
     ),
 ]
 

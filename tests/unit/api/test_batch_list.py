@@ -72,6 +72,18 @@ async def test_a_server_without_a_list_is_asked_once(batch_list, pages, status_c
     assert pages.call_count == 1
 
 
+@pytest.mark.parametrize(("seconds", "is_searchable"), [(25.0, True), (-1.0, False)])
+async def test_a_list_that_stays_empty_is_not_searched(batch_list, pages, monkeypatch, seconds, is_searchable):
+    """A gateway without jobs of its own answers with an empty list; a new batch may be listed late."""
+    pages.mock(return_value=listing())
+    assert await batch_list.find("the-key", "file-1", NOW) is None
+    assert batch_list.is_searchable
+    batch_list.note_batch()
+    monkeypatch.setattr("distilabel_openai_batch.api.batch_list._LISTED_SECONDS", seconds)
+    assert await batch_list.find("the-key", "file-1", NOW) is None
+    assert batch_list.is_searchable is is_searchable
+
+
 @pytest.mark.parametrize(
     ("failure", "kind"),
     [(refusal(401), errors.AuthenticationError), (httpx.Response(503), TransientError), (reply({}), TransientError)],
