@@ -12,10 +12,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from distilabel_openai_batch.api.responses import names_responses
+
 TokenLimitParameter = Literal["max_tokens", "max_completion_tokens"]
 
-RefusedParameter = Literal["max_tokens", "max_completion_tokens", "tools", "temperature", "top_p"]
+RefusedParameter = Literal["max_tokens", "max_completion_tokens", "tools", "temperature", "top_p", "messages"]
 """Parameter whose refusal shows a trait of a model."""
+
+CHAT_PARAMETER: RefusedParameter = "messages"
+"""Parameter whose refusal shows that only the Responses API serves a model."""
 
 ROOM_FOR_REASONING = 25_000
 """Limit of an answer's tokens, reasoning included, for a model that reasons, if the user set no limit.
@@ -145,6 +150,8 @@ def find_refused_parameter(message: str, endpoint: str = "") -> RefusedParameter
     if endpoint.endswith("/responses"):
         match = _REFUSED_SAMPLING.search(message)
         return ("top_p" if match[1].lower() == "top_p" else "temperature") if match else None
+    if names_responses(message):
+        return CHAT_PARAMETER
     if match := _REFUSED_LIMIT.search(message):
         return "max_tokens" if match[1].lower() == "max_tokens" else "max_completion_tokens"
     return "tools" if _REFUSED_TOOLS.search(message) else None

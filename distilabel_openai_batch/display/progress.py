@@ -43,6 +43,7 @@ _REPLACEMENTS = {
     "max_tokens": "with `max_completion_tokens`, and with room for reasoning if `max_new_tokens` is not set",
     "max_completion_tokens": "with `max_tokens`",
     "tools": "with their schema as `response_format`",
+    "messages": "to `/v1/responses`, which alone serves the model",
     "temperature": "without the default of `temperature`, and with room for reasoning if `max_new_tokens` is not set",
     "top_p": "without the default of `top_p`, and with room for reasoning if `max_new_tokens` is not set",
 }

@@ -1,7 +1,7 @@
 """Traits of models that a server's refusals show: deployments on Azure and aliases of gateways hide the model.
 
 A refused request is not billed. It is submitted again under the same `custom_id` with the parameters that the model
-takes, and so are all later requests of the model.
+takes, at the endpoint that serves the model, and so are all later requests of the model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from distilabel_openai_batch.api.encoding import decode_json, encode_body
 from distilabel_openai_batch.api.model_traits import (
+    CHAT_PARAMETER,
     find_refused_parameter,
     fit_body,
     fit_response,
@@ -18,6 +19,7 @@ from distilabel_openai_batch.api.model_traits import (
 )
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT, UntranslatableError, translate_request
 from distilabel_openai_batch.api.service_tiers import TIER_PARAMETER
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import BodyStore
@@ -37,12 +39,20 @@ class LearnedTraits:
         refusals: the ledger's record of refusals.
         bodies: stores changed bodies.
         observer: receives each new refusal.
+        responses_endpoint: the server's path of the Responses API.
 
     Attributes:
         refused: refused parameters by the model's name.
     """
 
-    def __init__(self, refusals: RefusedParameters, bodies: BodyStore, observer: Observer) -> None:
+    def __init__(
+        self,
+        refusals: RefusedParameters,
+        bodies: BodyStore,
+        observer: Observer,
+        responses_endpoint: str = RESPONSES_ENDPOINT,
+    ) -> None:
+        self._responses_endpoint = responses_endpoint
         self._refusals = refusals
         self._bodies = bodies
         self._observer = observer
@@ -58,19 +68,20 @@ class LearnedTraits:
             The request with parameters that its model takes; `None` if the failure is no refusal of a parameter, or if
             no other parameter helps.
         """
-        if failure.status_code != 400 or not request.endpoint.endswith((_CHAT, _RESPONSES)):
+        if failure.status_code not in (400, 404) or not request.endpoint.endswith((_CHAT, _RESPONSES)):
             return None
         parameter = find_refused_parameter(failure.message, request.endpoint)
         if parameter is None:
             return None
         refused = self.refused.setdefault(request.model, set())
-        if parameter not in refused:
-            refused.add(parameter)
+        is_new = parameter not in refused
+        refused.add(parameter)
+        revised = self.fit(request)
+        if is_new and not (parameter == CHAT_PARAMETER and revised is request):
             self._observer.on_parameter_refused(request.model, parameter)
             # No run depends on this record: a later run learns again.
             with suppress(LedgerError):
                 self._refusals.record(request.model, parameter)
-        revised = self.fit(request)
         return None if revised is request else revised
 
     def fit(self, request: Request) -> Request:
@@ -78,25 +89,35 @@ class LearnedTraits:
         if request.model not in self.refused:
             return request
         body = bytes(request.body)
-        fitted = self.fit_body(request.model, request.endpoint, body, has_default_limit=request.has_default_limit)
-        return request if fitted is body else replace(request, body=self._bodies.add(fitted))
+        endpoint, fitted = self.fit_call(
+            request.model, request.endpoint, body, has_default_limit=request.has_default_limit
+        )
+        return request if fitted is body else replace(request, endpoint=endpoint, body=self._bodies.add(fitted))
 
-    def fit_body(self, model: str, endpoint: str, body: bytes, *, has_default_limit: bool) -> bytes:
-        """Return the JSON of a body with the parameters that its model takes; the given bytes if nothing changes.
+    def fit_call(self, model: str, endpoint: str, body: bytes, *, has_default_limit: bool) -> tuple[str, bytes]:
+        """Return the endpoint that serves a model, and the JSON of a body with the parameters that the model takes.
 
         Args:
             model: name of the model.
             endpoint: the server's path of the endpoint.
             body: the body as JSON.
             has_default_limit: see `Request`.
+
+        Returns:
+            The path and the JSON; the given path and bytes if nothing changes.
         """
         refused = self.refused.get(model)
         if not refused or not endpoint.endswith((_CHAT, _RESPONSES)):
-            return body
+            return endpoint, body
         decoded = decode_json(body)
+        if endpoint.endswith(_CHAT) and CHAT_PARAMETER in refused:
+            # A chat that the Responses API cannot express → the server refuses the chat.
+            with suppress(UntranslatableError):
+                translated = fit_response(translate_request(decoded), has_default_limit=has_default_limit)
+                return self._responses_endpoint, encode_body(translated)
         if endpoint.endswith(_CHAT):
             fitted = fit_body(decoded, traits_of_refusals(refused), has_default_limit=has_default_limit)
         else:
             is_reasoning = bool(refused & _REFUSED_BY_REASONING)
             fitted = fit_response(decoded, has_default_limit=has_default_limit) if is_reasoning else decoded
-        return body if fitted == decoded else encode_body(fitted)
+        return endpoint, body if fitted == decoded else encode_body(fitted)

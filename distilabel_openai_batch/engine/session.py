@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import orjson
 
@@ -216,15 +215,11 @@ class Session:
         if not cut or not isinstance(request, Request):
             return
         is_kept = self._settings.on_truncated != "fail"
-        limit = read_limit(self._sent_body(request))
+        limit = read_limit(decode_json(bytes(self._traits.fit(request).body)))
         mark_cut(answer, cut, limit, custom_id=request.custom_id, is_kept=is_kept)
         self._failure_log.add_cut(request.custom_id)
         if is_kept:
             self._observer.on_cut(limit, request.custom_id)
-
-    def _sent_body(self, request: Request) -> Any:
-        """Return the body with which a request was last submitted."""
-        return decode_json(bytes(self._traits.fit(request).body))
 
     async def _retry_cut(self, outcomes: list[Outcome], submitted: list[Request | Failure]) -> None:
         """Submit requests again whose answers were cut or empty, with twice the limit.
@@ -234,25 +229,27 @@ class Session:
             submitted: the first requests; a request whose outcome counts takes the place of the first one, which moves
                 to the end.
         """
-        bodies = {
-            index: self._sent_body(request)
+        calls = {
+            index: self._sent_call(request)
             for index, outcome in enumerate(outcomes)
             if is_limited(outcome) and isinstance(request := submitted[index], Request)
         }
         for _ in range(MAX_DOUBLINGS):
-            doubled = {index: body for index in bodies if (body := double_limit(bodies[index]))}
-            retries = await self._affordable_retries(doubled, submitted)
+            doubled = {
+                index: replace(call, body=body) for index, call in calls.items() if (body := double_limit(call.body))
+            }
+            retries = await self._affordable_retries(doubled)
             if not retries:
                 break
             start = len(submitted)
             submitted += retries.values()
             retried = await self._buffer.submit(list(retries.values()))
-            bodies = {}
+            calls = {}
             for place, (index, outcome) in enumerate(zip(retries, retried, strict=True), start):
                 if not is_improvement(outcome, outcomes[index]):
                     continue
                 if is_limited(outcome):
-                    bodies[index] = doubled[index]
+                    calls[index] = doubled[index]
                 if isinstance(outcomes[index], Answer):
                     self._failure_log.add_cut(str(submitted[index].custom_id))
                 outcomes[index] = outcome
@@ -261,22 +258,23 @@ class Session:
             if isinstance(outcome, Failure) and is_spent(outcome):
                 self._reject(submitted[index], outcome)
 
-    async def _affordable_retries(
-        self, bodies: Mapping[int, Mapping[str, Any]], submitted: Sequence[Request | Failure]
-    ) -> dict[int, Request]:
+    def _sent_call(self, request: Request) -> APICall:
+        """Return the endpoint and the body with which a request was last submitted."""
+        sent = self._traits.fit(request)
+        return APICall(sent.endpoint, decode_json(bytes(sent.body)))
+
+    async def _affordable_retries(self, calls: Mapping[int, APICall]) -> dict[int, Request]:
         """Build the retries of cut answers, as many as the budget allows.
 
         Args:
-            bodies: bodies by the index of the outcome.
-            submitted: the requests by the same index.
+            calls: the calls of the retries by the index of the outcome.
 
         Returns:
             The requests by the same index.
         """
         retries: dict[int, Request] = {}
-        for index, body in bodies.items():
-            first = submitted[index]
-            retry = self._build_request(APICall(first.endpoint, body)) if isinstance(first, Request) else first
+        for index, call in calls.items():
+            retry = self._build_request(call)
             if isinstance(retry, Request):
                 retries[index] = retry
         known = self._ledger.requests.look_up([retry.custom_id for retry in retries.values()])
@@ -290,7 +288,7 @@ class Session:
         for index in new[affordable:]:
             self._memory.release_custom_id(retries.pop(index).custom_id)
         if retries:
-            self._observer.on_cut_retried(len(retries), max(read_limit(bodies[index]) or 0 for index in retries))
+            self._observer.on_cut_retried(len(retries), max(read_limit(calls[index].body) or 0 for index in retries))
         return retries
 
     def _reject(self, request: Request | Failure, failure: Failure) -> None:
@@ -340,7 +338,7 @@ class Session:
         if self._reuse:
             self._reuse.add_digests(custom_id, call, body)
         if self._traits.refused:
-            body = self._traits.fit_body(model, endpoint, body, has_default_limit=call.has_default_limit)
+            endpoint, body = self._traits.fit_call(model, endpoint, body, has_default_limit=call.has_default_limit)
         # Bodies of one template have answers of one size.
         if call.template is None or call.template is not self._sized_template:
             self._sizes.add(call.body)

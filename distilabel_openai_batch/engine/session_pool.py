@@ -21,6 +21,7 @@ from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN_METADATA, SCOPE_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.requests import Request, cut_shards, digest_body
+from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import sdk_client
 from distilabel_openai_batch.engine.adoption import Adopter
@@ -166,10 +167,14 @@ class _Builder:
     adopter: Adopter = field(init=False)
     buffer: CallBuffer = field(init=False)
 
+    def _learned_traits(self) -> LearnedTraits:
+        endpoint = self.settings.endpoint(RESPONSES_ENDPOINT)
+        return LearnedTraits(self.ledger.refused_parameters, self.bodies, self.observer, endpoint)
+
     def session(self, task_group: TaskGroup) -> Session:
         """Return a session whose jobs run in the task group."""
         settings, run, base_url = self.settings, self.settings.run, self.scope.base_url
-        traits = LearnedTraits(self.ledger.refused_parameters, self.bodies, self.observer)
+        traits = self._learned_traits()
         scope_key = (SCOPE_METADATA, digest_body(base_url, "", orjson.dumps([self.scope.pipeline, self.scope.task])))
         metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
         if run:

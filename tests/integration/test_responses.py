@@ -84,6 +84,19 @@ def test_alias_of_a_reasoning_model_is_learned_from_the_refusal(sandbox):
     assert [batch["request_counts"]["total"] for batch in sandbox.books().batches] == [5]
 
 
+def test_alias_that_chat_completions_do_not_serve_is_learned_from_the_refusal(sandbox):
+    """No answer is billed twice, retries of cut answers go there too, and the next run sends no chat."""
+    sandbox.configure(aliases={"my-deployment": MODEL}, reasoning_tokens=100)
+    fields = {"model": "my-deployment", "on_truncated": "retry", "kwargs": {"max_new_tokens": 103}}
+    answers = generate(**fields)
+
+    assert all(len(text) > 100 for text in answers)
+    assert generate(**fields) == answers
+    assert [batch["endpoint"] for batch in sandbox.books().batches] == ["/v1/chat/completions"] + ["/v1/responses"] * 2
+    assert generate([*QUESTIONS, [{"role": "user", "content": "And one more?"}]], **fields)[:6] == answers
+    assert {batch["endpoint"] for batch in sandbox.books().batches[3:]} == {"/v1/responses"}
+
+
 def test_azure_serves_responses_below_its_versioned_address(sandbox):
     sandbox.configure(dialect={"azure": True, "azure_versioned": True})
     address = sandbox.base_url.replace("/v1", "/openai/v1/")

@@ -88,6 +88,32 @@ def test_refused_default_of_a_response_is_left_out(traits, recorder, has_default
     assert traits.revise(request, REFUSAL) is None
 
 
+ONLY_RESPONSES = Failure("This model is only supported in v1/responses and not in v1/chat/completions.", 404)
+
+
+def test_refused_chat_goes_to_the_responses_api(ledger, bodies, recorder):
+    """Azure's path may have no version in front."""
+    traits = LearnedTraits(ledger.refused_parameters, bodies, recorder, "/responses")
+    messages = [{"role": "user", "content": "Hello"}]
+
+    revised = traits.revise(make_request(messages=messages, n=1), ONLY_RESPONSES)
+
+    assert (revised.endpoint, revised.custom_id) == ("/responses", "id-0")
+    assert body_of(revised) == {
+        "model": "alias",
+        "input": messages,
+        "max_output_tokens": ROOM_FOR_REASONING,
+        "store": False,
+    }
+    assert traits.fit(revised) is revised
+    assert recorder.refused == [("alias", "messages")]
+
+
+def test_refused_chat_that_the_responses_api_cannot_express_fails(traits, recorder):
+    assert traits.revise(make_request(messages=[], n=2), ONLY_RESPONSES) is None
+    assert recorder.refused == []
+
+
 @pytest.mark.parametrize(
     ("request_", "failure"),
     [
