@@ -49,11 +49,12 @@ _REASONING = re.compile(r"(.*[:/])?(o[1-9]|gpt-(?!35\b)(?P<major>[5-9]|[1-9]\d)(
 # suffix may read like another model. https://platform.openai.com/docs/guides/model-optimization
 _FINE_TUNED = re.compile(r"(?:.*/)?ft:([^:]+)")
 
-# Names of models that only the Responses API serves, with a gateway's prefix: `pro` models, models for Codex and for
-# research, and models that use a computer. The SDK lists some of them for chats too, and the API refuses them there.
+# Names of models that only the Responses API serves: `pro` models, models for Codex and for research, and models that
+# use a computer. The SDK lists some of them for chats too, and the API refuses them there. Gateways write a prefix in
+# front of a name, and may serve such models by chat completions.
 # https://platform.openai.com/docs/models, https://github.com/openai/codex/issues/1306
 _RESPONSES_ONLY = re.compile(
-    r"(.*[:/])?((o[1-9]|gpt-(?![34])\d.*)-pro\b|(gpt-(?![34])\d.*-)?codex\b|o[1-9].*-deep-research\b"
+    r"((o[1-9]|gpt-(?![34])\d.*)-pro\b|(gpt-(?![34])\d.*-)?codex\b|o[1-9].*-deep-research\b"
     r"|computer-use-preview\b)"
 )
 

@@ -133,7 +133,8 @@ def test_tools_of_the_user_stay():
     ("model", "is_only"),
     [
         ("gpt-5-pro", True),
-        ("openai/gpt-5.2-pro-2025-12-11", True),
+        ("gpt-5.2-pro-2025-12-11", True),
+        ("openai/gpt-5.2-pro", False),
         ("o1-pro", True),
         ("gpt-5.1-codex-max", True),
         ("codex-mini-latest", True),

@@ -44,7 +44,8 @@ def sent(kwargs: dict | None = None, messages: object = MESSAGES, **fields) -> t
     ("fields", "endpoint"),
     [
         ({"model": PRO}, RESPONSES),
-        ({"model": "openai/gpt-5.3-codex"}, RESPONSES),
+        ({"model": "gpt-5.3-codex"}, RESPONSES),
+        ({"model": "openai/gpt-5.3-codex"}, "/v1/chat/completions"),
         ({"model": "gpt-6-luna"}, "/v1/chat/completions"),
         ({"model": "gpt-6-luna", "endpoint": "responses"}, RESPONSES),
         ({"model": PRO, "endpoint": "chat"}, "/v1/chat/completions"),
