@@ -40,6 +40,7 @@ from distilabel_openai_batch.cli.output import (
     echo,
     local_time,
     note_interrupted,
+    note_past_jobs,
     note_uncollected,
     note_unknown_costs,
     print_json,
@@ -94,6 +95,7 @@ def jobs(
         print_json([job_json(*row) for row in rows[-shown:]])
     elif rows:
         _print_jobs(rows, RequestTotals.of(select_scopes(reader, scope, base_url), entries), shown)
+        note_past_jobs(reader, entries)
         if not look and any(job.is_open and job.batch_id for job in entries):
             echo("Open jobs have the status that a run saw last; `jobs --look` polls the server.", err=True)
     else:

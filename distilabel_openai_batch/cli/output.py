@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from distilabel_openai_batch.ledger.entries import JobEntry
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import NOT_FOUND
 from distilabel_openai_batch.text import escape_log_lines, plural, printable, printable_json, shortlist
 
@@ -114,6 +115,16 @@ def note_interrupted(jobs: Sequence[JobEntry]) -> None:
             " batch: run the pipeline again to look for the batch and continue, or `forget` the scope.",
             err=True,
         )
+
+
+def note_past_jobs(reader: LedgerReader, jobs: Sequence[JobEntry]) -> None:
+    """Print the durations of the past jobs of the models that open jobs have."""
+    from distilabel_openai_batch.display.timings import describe_past_jobs
+
+    models = dict.fromkeys((job.scope.base_url, job.model) for job in jobs if job.is_open and job.batch_id)
+    for past in [reader.past_jobs(*model) for model in models]:
+        if past:
+            echo(describe_past_jobs(past), err=True)
 
 
 def note_lost(jobs: Sequence[JobEntry]) -> None:

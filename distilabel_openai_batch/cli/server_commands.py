@@ -29,7 +29,7 @@ from distilabel_openai_batch.cli.arguments import (
     select_jobs,
     select_one_scope,
 )
-from distilabel_openai_batch.cli.output import LOGGER, console, echo, note_interrupted, note_lost
+from distilabel_openai_batch.cli.output import LOGGER, console, echo, note_interrupted, note_lost, note_past_jobs
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -77,6 +77,7 @@ def watch(
         note_interrupted(select_jobs(reader, scope, base_url))
         return
     access = ServerAccess.from_environment(server, read_headers(header))
+    note_past_jobs(reader, open_jobs())
     with Bars(console()) as bars:
 
         async def run() -> list[JobEntry]:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from distilabel_openai_batch.display.advice import describe_small_limit
 from distilabel_openai_batch.display.layout import UNLIMITED_WIDTH, fit_table, markup
+from distilabel_openai_batch.display.timings import describe_past_jobs
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.pricing.step_estimate import StepEstimate
@@ -49,6 +50,9 @@ def estimate_notes(estimates: Sequence[StepEstimate]) -> Iterator[str]:
         yield "Known requests are answered or in progress in the ledger: a run does not submit them again."
     for estimate in estimates:
         yield from _step_notes(estimate)
+    for past in dict.fromkeys(estimate.past_jobs for estimate in estimates if estimate.requests > estimate.known):
+        if past:
+            yield describe_past_jobs(past)
     unpriced = [estimate for estimate in estimates if not estimate.depends_on and estimate.cost is None]
     yield from dict.fromkeys(f"? {_explain_unknown_cost(estimate)}" for estimate in unpriced)
 

@@ -26,6 +26,8 @@ from distilabel_openai_batch.display.pace import Pace
 from distilabel_openai_batch.display.run_bars import RunBars
 from distilabel_openai_batch.display.sync_log import SyncLog
 from distilabel_openai_batch.display.task_counts import TaskCounts
+from distilabel_openai_batch.display.timings import describe_past_jobs
+from distilabel_openai_batch.ledger.past_jobs import PastJobs
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.price_book import PriceBook
 from distilabel_openai_batch.pricing.prices import Cost, format_dollars
@@ -186,6 +188,10 @@ class Progress(SyncLog):
         )
         self._pace.start(time.monotonic(), self._done())
         self._draw_batch(batch, len(shard.requests))
+
+    def on_past_jobs(self, past: PastJobs) -> None:
+        """Log the durations of a model's past jobs."""
+        self._log.info("past_jobs", f"⏱️ {describe_past_jobs(past)}", jobs=past.jobs, seconds=past.median_seconds)
 
     def on_job_resumed(self, batch: Batch, requests: int) -> None:
         """Log that the run continues a job."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from distilabel_openai_batch.ledger.entries import JobEntry
+from distilabel_openai_batch.ledger.past_jobs import PastJobs
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from distilabel_openai_batch.text import duration
 
@@ -31,6 +32,11 @@ class Timing:
         return f"ETA {duration(self.eta)}" if self.eta is not None else duration(self.took)
 
 
+def describe_past_jobs(past: PastJobs) -> str:
+    """Return the sentence about the durations of a model's past jobs."""
+    return f"Half of the last {past.jobs} jobs with {past.model} took at most {duration(past.median_seconds)}."
+
+
 def short_time(seconds: float) -> str:
     """Return seconds since the epoch as local date and minute, without this year: `11-24 13:04`, else `2025-11-24`."""
     moment = datetime.fromtimestamp(seconds)
@@ -41,19 +47,26 @@ def job_timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:
     """Return the timing of each job, in the same order.
 
     Args:
-        jobs: all jobs of the ledger: the durations of a scope's ended jobs predict the durations of its open jobs.
+        jobs: all jobs of the ledger: the durations of a scope's ended jobs predict the durations of its open jobs; the
+            jobs of the model at the server do if the scope has no ended job.
         now: the current time, in seconds since the epoch.
     """
-    ended_durations: dict[ScopeName, list[float]] = {}
+    by_scope: dict[ScopeName, list[float]] = {}
+    by_model: dict[tuple[str, str], list[float]] = {}
     for job in jobs:
         if job.ended_at and not job.is_open and job.state is not JobState.DROPPED and not job.is_reused:
-            ended_durations.setdefault(job.scope, []).append(job.ended_at - job.created_at)
+            by_scope.setdefault(job.scope, []).append(job.ended_at - job.created_at)
+            if job.batch_id:
+                by_model.setdefault((job.scope.base_url, job.model), []).append(job.ended_at - job.created_at)
     return [
         Timing(
             max(0.0, now - job.created_at),
             max(0.0, job.ended_at - job.created_at) if job.ended_at else None,
             estimate_seconds_left(
-                now - job.created_at, job.answered + job.failed, job.requests, ended_durations.get(job.scope, ())
+                now - job.created_at,
+                job.answered + job.failed,
+                job.requests,
+                by_scope.get(job.scope, []) or by_model.get((job.scope.base_url, job.model), []),
             )
             if job.is_open and not job.has_ended
             else None,

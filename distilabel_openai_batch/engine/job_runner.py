@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -153,6 +154,7 @@ class JobRunner:
         self._observer = observer
         self._limit = limit
         self._running_jobs = running_jobs
+        self._reported_models: set[str] = set()
         self._storage = storage or FileStorage(settings, observer)
         self._watcher = JobWatcher(api, ledger, settings, directory, observer, sizes)
         self.collector = ResultCollector(api, ledger, settings, directory, observer, sizes)
@@ -310,7 +312,18 @@ class JobRunner:
                 raise
             return await self._wait_to_recreate(run, shard, error, is_over_limit=True)
         self._observer.on_job_created(run.batch, shard)
+        await self._report_past_jobs(shard.requests[0].model)
         return None
+
+    async def _report_past_jobs(self, model: str) -> None:
+        """Report the durations of a model's past jobs, once for each model."""
+        if model in self._reported_models:
+            return
+        self._reported_models.add(model)
+        # No run depends on this line.
+        with suppress(errors.LedgerError):
+            if past := await anyio.to_thread.run_sync(self._ledger.jobs.find_past, model):
+                self._observer.on_past_jobs(past)
 
     async def _create_batch(self, job: Job) -> tuple[Job, Batch]:
         assert job.input_file_id

@@ -11,6 +11,7 @@ from distilabel_openai_batch.api.outcomes import Failure, Outcome
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.ledger.past_jobs import PastJobs
 from distilabel_openai_batch.ledger.states import ScopeName
 
 
@@ -74,6 +75,9 @@ class Observer:
 
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
         """Receive a batch that was created for a shard."""
+
+    def on_past_jobs(self, past: PastJobs) -> None:
+        """Receive the durations of a model's past jobs, after the first job of the model was created."""
 
     def on_job_resumed(self, batch: Batch, requests: int) -> None:
         """Receive a batch that the run waits for, and that an earlier run, another process or another machine created.

@@ -16,6 +16,7 @@ from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.outlines import insert_outline
 from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.past_jobs import SELECT_DURATIONS, PastJobs
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import NOT_FOUND, OPEN_STATES, TRANSITIONS, Job, JobState
@@ -164,6 +165,12 @@ class JobTable:
         with self._connection.reading() as database:
             rows = database.execute(_KNOWN_KEYS, (orjson.dumps(list(keys)).decode(),))
             return {key for (key,) in rows}
+
+    def find_past(self, model: str) -> PastJobs | None:
+        """Return the durations of a model's past jobs at the server, in all scopes; `None` if there are too few."""
+        with self._connection.reading() as database:
+            rows = database.execute(SELECT_DURATIONS, (self._scope.name.base_url, model)).fetchall()
+        return PastJobs.of(model, [seconds for (seconds,) in rows])
 
     def find_sharing_limit(self, job_id: int) -> set[int]:
         """Return the ids of the jobs that share a job's enqueued-token limit.

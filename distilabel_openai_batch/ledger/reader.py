@@ -29,6 +29,7 @@ from distilabel_openai_batch.ledger.entries import (
 )
 from distilabel_openai_batch.ledger.files import FILE_NAME, sqlite_errors_translated
 from distilabel_openai_batch.ledger.owners import OWNERS_FOLDER, is_owner_alive, lock_path
+from distilabel_openai_batch.ledger.past_jobs import SELECT_DURATIONS, PastJobs
 from distilabel_openai_batch.ledger.schema import check_header
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 
@@ -253,6 +254,19 @@ class LedgerReader:
             in_progress_at, finalizing_at, cancelling_at, finished_at = rows[0][1:5]
             timelines.append(JobTimeline(in_progress_at, finalizing_at, cancelling_at, finished_at, polls))
         return timelines
+
+    def past_jobs(self, base_url: str, model: str) -> PastJobs | None:
+        """Return the durations of a model's past jobs at a server; `None` if there are too few, or no ledger.
+
+        Args:
+            base_url: the server's address, as the ledger spells it.
+            model: the model that the requests name.
+        """
+        try:
+            rows = self._query(SELECT_DURATIONS, (base_url, model)) if self._query(_HAS_TIMELINES) else []
+        except LedgerError:
+            return None
+        return PastJobs.of(model, [seconds for (seconds,) in rows])
 
     def scopes(self) -> list[ScopeEntry]:
         """Return all scopes, oldest first.

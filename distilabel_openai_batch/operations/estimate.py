@@ -244,6 +244,7 @@ class _PipelineEstimator:
             behind=self._depends_on(name),
             asks_in_rounds=recorder.in_rounds,
             is_parted=self._is_parted(name),
+            past_jobs=self._reader(client).past_jobs(recorder.base_url, estimate.model),
             unknown_price=None if rates else book.explain_unknown(estimate.model),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.ledger.past_jobs import PastJobs
 from distilabel_openai_batch.pricing.prices import Cost
 
 
@@ -28,6 +29,7 @@ class StepEstimate:
         is_parted: whether a routing function gives the step only a part of the rows, so that all numbers are bounds.
         unknown_price: the reason why the model has no price, as sentences; `None` for a known price.
         small_limit: the user's limit of an answer's tokens, if reasoning probably spends most of it; else `None`.
+        past_jobs: durations of the model's past jobs at the server; `None` if there are too few.
     """
 
     step: str
@@ -44,3 +46,4 @@ class StepEstimate:
     is_parted: bool = False
     unknown_price: str | None = None
     small_limit: int | None = None
+    past_jobs: PastJobs | None = None

@@ -133,3 +133,14 @@ def test_a_script_in_a_terminal_leaves_its_output_and_the_summary(sandbox, tmp_p
     assert "0 of 1 ended" in written
     assert screen(written)[-1].startswith("🏁 3 of 3 requests answered")
     assert API_KEY not in written
+
+
+def test_the_durations_of_past_jobs_are_logged_at_the_first_submission(sandbox, caplog):
+    """Two jobs say nothing yet; with four, a run has one such line."""
+    caplog.set_level("INFO")
+    for number in range(3):
+        caplog.clear()
+        generate(max_requests_per_job=3, reuse_answers=False)
+        lines = [message for message in caplog.messages if "Half of the last" in message]
+        assert len(lines) == (number >= 2)
+    assert "Half of the last 4 jobs with gpt-4o-mini took at most" in lines[0]

@@ -14,8 +14,10 @@ from rich.table import Table
 
 from distilabel_openai_batch.cli import output
 from distilabel_openai_batch.ledger.entries import JobEntry
+from distilabel_openai_batch.ledger.past_jobs import PastJobs
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import NOT_FOUND
+from tests.support.entries import COLLECTED_JOB, OPEN_JOB
 from tests.support.ledgers import LedgerWriter
 
 
@@ -96,3 +98,17 @@ def test_lost_jobs_are_noted_with_their_scopes(job, capsys):
     printed = capsys.readouterr().err
     assert printed.startswith("The server does not know batches of preferences/generate.")
     assert "`forget SCOPE --lost`" in printed
+
+
+def test_past_jobs_of_the_models_of_open_jobs_are_noted_once(capsys):
+    """Ended jobs, and models without a history, have no note."""
+    asked = []
+
+    class Reader:
+        def past_jobs(self, base_url: str, model: str) -> PastJobs | None:
+            asked.append(model)
+            return PastJobs(model, 20, 420.0) if model == "gpt-4o-mini" else None
+
+    output.note_past_jobs(Reader(), [OPEN_JOB, OPEN_JOB, COLLECTED_JOB, replace(OPEN_JOB, model="new")])
+    assert asked == ["gpt-4o-mini", "new"]
+    assert capsys.readouterr().err == "Half of the last 20 jobs with gpt-4o-mini took at most 7 min 00 s.\n"

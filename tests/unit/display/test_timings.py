@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from distilabel_openai_batch.display.timings import Timing, estimate_seconds_left, job_timings
+from distilabel_openai_batch.display.timings import Timing, describe_past_jobs, estimate_seconds_left, job_timings
+from distilabel_openai_batch.ledger.past_jobs import PastJobs
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 from tests.support.entries import COLLECTED_JOB, OPEN_JOB, SCOPE
 
@@ -28,9 +29,9 @@ def test_the_time_left_follows_the_pace_or_the_median_of_ended_jobs(age, done, t
 
 
 def test_only_a_job_in_progress_has_an_eta():
-    """Durations of another scope's jobs, and of dropped jobs, predict nothing."""
+    """Durations of another model's jobs, and of dropped jobs, predict nothing."""
     waiting = replace(OPEN_JOB, answered=0, failed=0)
-    elsewhere = replace(waiting, scope=ScopeName("other", "", SCOPE.base_url))
+    elsewhere = replace(waiting, scope=ScopeName("other", "", SCOPE.base_url), model="other")
     ended = replace(OPEN_JOB, status="completed")
     dropped = replace(COLLECTED_JOB, state=JobState.DROPPED, ended_at=90_000.0)
 
@@ -56,3 +57,16 @@ def test_only_a_job_in_progress_has_an_eta():
 )
 def test_the_label_is_the_time_left_or_the_time_taken(timing, label):
     assert timing.label == label
+
+
+def test_jobs_of_the_model_predict_the_end_in_a_new_scope():
+    """Jobs of the scope itself count first."""
+    new = replace(OPEN_JOB, answered=0, failed=0, scope=ScopeName("new", "", SCOPE.base_url))
+    longer = replace(COLLECTED_JOB, ended_at=1_900.0, scope=new.scope)
+    assert job_timings([COLLECTED_JOB, new], now=1_100.0)[1].eta == 500.0
+    assert job_timings([COLLECTED_JOB, longer, new], now=1_100.0)[2].eta == 800.0
+
+
+def test_past_jobs_are_described_in_a_sentence():
+    sentence = describe_past_jobs(PastJobs("gpt-6-luna", 20, 420.0))
+    assert sentence == "Half of the last 20 jobs with gpt-6-luna took at most 7 min 00 s."
