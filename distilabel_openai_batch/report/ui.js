@@ -127,18 +127,22 @@ async function fillDetail(details, id) {
   try {
     const row = await load("row", {id});
     const message = create("span", {className: "quiet", role: "status"});
-    const prompt = text("Prompt", row.prompt);
+    const actions = [
+      button("Copy request as JSON", message, async () => copy(await load("request", {id}), "The request")),
+      row.response && button("Copy response as JSON", message, () => copy(row.response, "The response")),
+      row.prompt === null && button("Load prompts", message, () => load("request", {id}).then(() => showRows())),
+    ];
+    const texts = [
+      text("Prompt", row.prompt),
+      text("Reason", row.reason && `${row.code} ${row.reason}`),
+      text("Answer", row.answer),
+    ];
+    const facts = row.facts.map(([name, value]) =>
+      create("div", {}, create("dt", {textContent: name}), create("dd", {textContent: value})));
     detail.append(
-      ...[prompt, text("Reason", row.reason && `${row.code} ${row.reason}`), text("Answer", row.answer)].filter(Boolean),
-      create("dl", {}, ...row.facts.map(([name, value]) =>
-        create("div", {}, create("dt", {textContent: name}), create("dd", {textContent: value})))),
-      create(
-        "div", {className: "actions"},
-        button("Copy request as JSON", message, async () => copy(await load("request", {id}), "The request")),
-        row.response && button("Copy response as JSON", message, () => copy(row.response, "The response")),
-        !prompt && button("Load prompts", message, async () => { await load("request", {id}); await showRows(); }),
-        message,
-      ),
+      ...texts.filter(Boolean),
+      create("dl", {}, ...facts),
+      create("div", {className: "actions"}, ...actions.filter(Boolean), message),
     );
   } catch (error) {
     detail.append(create("p", {textContent: error.message}));
