@@ -31,6 +31,7 @@ _TABLES = """
     FROM requests JOIN jobs ON jobs.id = job LEFT JOIN answers ON answers.request = requests.id
         LEFT JOIN rejections ON rejections.request = requests.id
         LEFT JOIN cut_answers ON cut_answers.request = requests.id
+        LEFT JOIN prompt_starts ON prompt_starts.request = requests.id
 """
 
 # The sign before `requests.scope` keeps SQLite from the index by scope, whose rows it would have to sort by id.
@@ -38,7 +39,7 @@ _FIND = "SELECT requests.id" + _TABLES + " WHERE +requests.scope = :scope AND re
 
 _MATCHES = """
     requests.custom_id LIKE :pattern ESCAPE '\\' OR coalesce(rejections.error, requests.error) LIKE :pattern ESCAPE '\\'
-    OR coalesce(rejections.code, requests.code) LIKE :pattern ESCAPE '\\'
+    OR coalesce(rejections.code, requests.code) LIKE :pattern ESCAPE '\\' OR text LIKE :pattern ESCAPE '\\'
     OR CAST(line AS TEXT) LIKE :in_json ESCAPE '\\' OR CAST(line AS TEXT) LIKE :in_ascii_json ESCAPE '\\'
 """
 
@@ -54,7 +55,7 @@ _READ = (
     SELECT requests.id, custom_id, jobs.id, batch_id, jobs.model, requests.state, attempts, tokens_in, tokens_out,
         requests.tokens_reasoning, status_code, coalesce(rejections.code, requests.code),
         coalesce(rejections.error, requests.error), rejections.request IS NOT NULL, cut_answers.request IS NOT NULL,
-        line
+        line, text
     """  # noqa: S608  # parts of this module alone
     + _TABLES
     + " WHERE requests.id IN (SELECT value FROM json_each(:ids)) ORDER BY requests.id"
@@ -87,6 +88,7 @@ class RowEntry:
         code, message: the API's error code and message; `None` for an answer that is usable.
         is_cut: whether the limit of tokens cut the answer.
         answer: the answer, usable or not; `None` without an answer.
+        prompt_start: the start of the prompt of a failed request; empty if the ledger does not have the start.
     """
 
     id: int
@@ -104,6 +106,7 @@ class RowEntry:
     message: str | None
     is_cut: bool
     answer: Answer | None
+    prompt_start: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,25 +218,24 @@ def _pattern(text: str) -> str:
 
 
 def _row_entry(*columns: Any) -> RowEntry:
-    *facts, is_rejected, is_cut, line = columns
-    id_, custom_id, job, batch_id, model, state, attempts, tokens_in, tokens_out, reasoning, status, code, message = (
-        facts
-    )
+    id_, custom_id, job, batch_id, model, state, attempts, tokens_in, tokens_out, tokens_reasoning, *outcome = columns
+    status, code, message, is_rejected, is_cut, line, start = outcome
     has_failed = state == "failed" or is_rejected
     return RowEntry(
-        id_,
-        custom_id,
-        job,
-        batch_id,
-        model,
-        "failed" if has_failed else "pending" if state == "asked" else "answered",
-        attempts,
-        tokens_in,
-        tokens_out,
-        reasoning,
-        status,
-        code if has_failed else None,
-        (message or "no message") if has_failed else None,
-        bool(is_cut),
-        Answer(line, (tokens_in or 0, tokens_out or 0)) if line else None,
+        id=id_,
+        custom_id=custom_id,
+        job=job,
+        batch_id=batch_id,
+        model=model,
+        state="failed" if has_failed else "pending" if state == "asked" else "answered",
+        attempts=attempts,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        tokens_reasoning=tokens_reasoning,
+        status_code=status,
+        code=code if has_failed else None,
+        message=(message or "no message") if has_failed else None,
+        is_cut=bool(is_cut),
+        answer=Answer(line, (tokens_in or 0, tokens_out or 0)) if line else None,
+        prompt_start=start or "",
     )

@@ -244,7 +244,7 @@ def _integer(request: Request, name: str) -> int:
 def _row_values(row: RowEntry, line: bytes | None, is_whole: bool = False) -> dict[str, Any]:
     """Return the facts about a row as JSON holds them, with excerpts or with the whole texts."""
     answer = answer_text(row.answer) if row.answer else ""
-    prompt = prompt_text(line) if line else None
+    prompt = prompt_text(line) if line else None if is_whole else row.prompt_start or None
     shorten = printable if is_whole else _excerpt
     values: dict[str, Any] = {
         "id": row.id,

@@ -33,6 +33,7 @@ def test_all_commands_are_registered():
         "results",
         "serve",
         "show",
+        "ui",
         "watch",
     ]
 

@@ -28,6 +28,7 @@ def reader(ledger):
     ledger.requests.record(ledger.requests.row_ids(job), outcomes)
     ledger.row_failures.record_rejections({names[0]: Failure("I cannot help.", code="refusal")})
     ledger.row_failures.record_cut([names[1]])
+    ledger.row_failures.record_prompt_starts({names[6]: "Which of the planets"})
     return RowReader(ledger.path.parent)
 
 
@@ -49,7 +50,7 @@ def test_a_row_has_its_outcome_and_its_numbers(reader):
     assert (refused.code, refused.message, refused.answer) == ("refusal", "I cannot help.", answer(TEXTS[0]))
     assert (cut.is_cut, cut.code, cut.message, cut.tokens_in, cut.tokens_out) == (True, None, None, 5, 3)
     assert (failed.status_code, failed.code, failed.message) == (400, "invalid_prompt", "Odd prompt.")
-    assert (failed.answer, failed.attempts) == (None, 1)
+    assert (failed.answer, failed.attempts, failed.prompt_start) == (None, 1, "Which of the planets")
     assert (pending.answer, pending.message, pending.tokens_in) == (None, None, None)
     assert reader.read_rows([failed.id, refused.id]) == [refused, failed]
     assert reader.find_input_file(failed)[1] is not None
@@ -89,6 +90,7 @@ def test_pages_follow_each_other_without_gaps_and_repetitions(reader, monkeypatc
         ("no_under", [4]),
         ("invalid_prompt", [6, 7]),
         ("Odd", [6, 7]),
+        ("which of the PLANETS", [6]),
         ("nowhere", []),
     ],
 )
