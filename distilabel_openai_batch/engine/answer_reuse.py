@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import anyio.to_thread
 
@@ -19,28 +19,45 @@ from distilabel_openai_batch.text import did_you_mean
 _AT = " at "
 
 
+# Requests whose digests at the addresses of all scopes are kept, to find scopes with the same requests.
+_SAMPLE = 50
+
+
 class AnswerReuse:
     """Other scopes of the ledger whose answers a session takes.
+
+    A request has another digest at each address. A digest is taken of the call, since the sent body may differ from the
+    body that identifies the request.
 
     Args:
         ledger: the ledger of the session.
         sources: the id and the name of each scope, the preferred scope first.
         observer: receives the numbers of answers.
+        addresses: the addresses of all scopes of the ledger.
 
     Attributes:
         source_ids: the ids of the scopes.
-        needs_digests: whether a scope has requests at another address, which have other digests there.
+        needs_digests: whether digests of further requests are kept.
+        sampled: digests of the first requests by address, for each request's `custom_id`.
     """
 
-    def __init__(self, ledger: Ledger, sources: Sequence[tuple[int, ScopeName]], observer: Observer) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        sources: Sequence[tuple[int, ScopeName]],
+        observer: Observer,
+        addresses: Collection[str] = (),
+    ) -> None:
         self._ledger = ledger
         self._sources = sources
         self._observer = observer
         self.source_ids = tuple(scope_id for scope_id, _ in sources)
-        addresses = {name.base_url for _, name in sources}
-        self._addresses = addresses - {ledger.scope.base_url}
-        self.needs_digests = bool(self._addresses)
+        own = {ledger.scope.base_url}
+        self._addresses = {name.base_url for _, name in sources} - own
+        self._sampled_addresses = set(addresses) - own
+        self.needs_digests = bool(self._addresses or self._sampled_addresses)
         self._digests: dict[str, dict[str, str]] = {}
+        self.sampled: dict[str, dict[str, str]] = {}
 
     def add_digests(self, custom_id: str, call: APICall, body: bytes) -> None:
         """Keep the digests that a request has at the other addresses.
@@ -50,9 +67,12 @@ class AnswerReuse:
             call: the call of the request.
             body: the encoded body of the call.
         """
-        self._digests[custom_id] = {
-            address: call.digest(address, _endpoint(call.endpoint, address), body) for address in self._addresses
-        }
+        if len(self.sampled) < _SAMPLE:
+            self.sampled[custom_id] = _digests(call, body, self._sampled_addresses)
+        else:
+            self.needs_digests = bool(self._addresses)
+        if self._addresses:
+            self._digests[custom_id] = _digests(call, body, self._addresses)
 
     async def take(self, requests: Sequence[Request]) -> bool:
         """Copy the answers to requests into the session's scope; return whether there are any.
@@ -89,6 +109,11 @@ class AnswerReuse:
         return {custom_id: self._digests[custom_id][base_url] for custom_id in custom_ids}
 
 
+def _digests(call: APICall, body: bytes, addresses: Iterable[str]) -> dict[str, str]:
+    """Return the digest of a call at each address."""
+    return {address: call.digest(address, _endpoint(call.endpoint, address), body) for address in addresses}
+
+
 def _endpoint(path: str, base_url: str) -> str:
     """Return the path of an endpoint at an address; Azure's paths have no version in front."""
     return path.removeprefix("/v1") if is_azure_address(base_url) else path
@@ -117,7 +142,7 @@ def open_reuse(ledger: Ledger, reuse_from: str | None, former_names: Sequence[st
     sources = [(scope_id, name) for scope_id, name in others if name == selected]
     sources += [source for scope_id in linked for source in others if source[0] == scope_id and source not in sources]
     sources += [source for source in others if source[1] in former and source not in sources]
-    return AnswerReuse(ledger, sources, observer)
+    return AnswerReuse(ledger, sources, observer, {name.base_url for _, name in others})
 
 
 def select_source(others: Sequence[ScopeName], name: str, own: ScopeName) -> ScopeName | None:

@@ -105,8 +105,7 @@ class Session:
         self._sizes = parts.sizes
         self._sized_template: BodyTemplate | None = None
         self._failure_log = parts.failure_log
-        # Requests at the session's own address have the same digests in the other scopes.
-        self._reuse = parts.reuse if parts.reuse and parts.reuse.needs_digests else None
+        self._reuse = parts.reuse
 
     def hold(self) -> None:
         """Submit full jobs alone until `release`: more calls are on their way."""
@@ -335,7 +334,7 @@ class Session:
         digest = call.digest(self.base_url, endpoint, body)
         custom_id = self._memory.acquire_custom_id(digest, lambda: self._first_number(digest))
         model = sys.intern(str(call.body["model"]))
-        if self._reuse:
+        if self._reuse and self._reuse.needs_digests:
             self._reuse.add_digests(custom_id, call, body)
         if self._traits.refused:
             endpoint, body = self._traits.fit_call(model, endpoint, body, has_default_limit=call.has_default_limit)

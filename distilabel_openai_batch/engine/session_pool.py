@@ -272,7 +272,7 @@ class _Builder:
 
     def _warnings(self, reuse: AnswerReuse) -> Callable[[Sequence[Request], int], Awaitable[None]]:
         """Return the function that warns of requests which are billed although earlier runs have answers."""
-        twins = TwinScopes(self.ledger, self.observer, reuse.source_ids, self.host.siblings)
+        twins = TwinScopes(self.ledger, self.observer, reuse, self.host.siblings)
         unmatched = UnmatchedAnswers(self.ledger, self.observer, self.process_memory)
 
         async def warn(requests: Sequence[Request], known: int) -> None:

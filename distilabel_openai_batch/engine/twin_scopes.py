@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import anyio.to_thread
-import orjson
 
-from distilabel_openai_batch.api.encoding import encode_json
-from distilabel_openai_batch.api.no_ops import restore_identity
-from distilabel_openai_batch.api.requests import Request, build_custom_id, digest_body
-from distilabel_openai_batch.engine.answer_reuse import name_source
+from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.engine.answer_reuse import AnswerReuse, name_source
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -25,7 +22,7 @@ class TwinScopes:
     Args:
         ledger: the ledger of the session.
         observer: receives each scope with answers to most of the sample.
-        sources: ids of scopes whose answers the session takes anyhow.
+        reuse: the scopes whose answers the session takes anyhow, and the digests of requests at other addresses.
         siblings: the other Tasks of the pipeline, which may make the same requests on purpose; `None` if any Task may
             be one.
     """
@@ -34,12 +31,12 @@ class TwinScopes:
         self,
         ledger: Ledger,
         observer: Observer,
-        sources: Collection[int] = (),
+        reuse: AnswerReuse,
         siblings: Collection[str] | None = None,
     ) -> None:
         self._ledger = ledger
         self._observer = observer
-        self._sources = sources
+        self._reuse = reuse
         self._siblings = siblings
         self._is_due = True
 
@@ -51,33 +48,34 @@ class TwinScopes:
         """
         if self._is_due and requests:
             self._is_due = False
-            sample = requests[:: max(1, len(requests) // _SAMPLE)][:_SAMPLE]
-            for scope, name, known in await anyio.to_thread.run_sync(self._count, sample):
-                self._observer.on_answers_elsewhere(scope, name, known, len(sample))
+            for twin in await anyio.to_thread.run_sync(self._find, requests):
+                self._observer.on_answers_elsewhere(*twin)
 
-    def _count(self, sample: Sequence[Request]) -> list[tuple[ScopeName, str, int]]:
-        """Return the scopes that know at least half of a sample, with their `reuse_from` and the number of requests."""
+    def _find(self, requests: Sequence[Request]) -> list[tuple[ScopeName, str, int, int]]:
+        """Return the scopes that know at least half of a sample, as arguments of `on_answers_elsewhere`."""
         found = []
-        custom_ids: dict[str, list[str]] = {}
+        samples: dict[str, dict[str, str]] = {}
         others = self._ledger.other_scopes.list_names()
         for scope_id, scope in others:
-            if scope_id in self._sources or self._is_sibling(scope):
+            if scope_id in self._reuse.source_ids or self._is_sibling(scope):
                 continue
-            if scope.base_url not in custom_ids:
-                custom_ids[scope.base_url] = [self._custom_id(request, scope.base_url) for request in sample]
-            known = self._ledger.other_scopes.count_known(scope_id, custom_ids[scope.base_url])
-            if 2 * known >= len(sample):
-                found.append((scope, name_source([name for _, name in others], scope), known))
+            if scope.base_url not in samples:
+                samples[scope.base_url] = self._sample(requests, scope.base_url)
+            sample = samples[scope.base_url]
+            known = self._ledger.reused_answers.count(scope_id, sample)
+            if sample and 2 * known >= len(sample):
+                found.append((scope, name_source([name for _, name in others], scope), known, len(sample)))
         return found
+
+    def _sample(self, requests: Sequence[Request], base_url: str) -> dict[str, str]:
+        """Return the digest that each request of a sample has at an address, by the request's `custom_id`."""
+        if base_url == self._ledger.scope.base_url:
+            sample = requests[:: max(1, len(requests) // _SAMPLE)][:_SAMPLE]
+            return {request.custom_id: request.custom_id.rpartition("-")[0] for request in sample}
+        custom_ids = {request.custom_id for request in requests}
+        return {name: digests[base_url] for name, digests in self._reuse.sampled.items() if name in custom_ids}
 
     def _is_sibling(self, scope: ScopeName) -> bool:
         own = self._ledger.scope
         is_in_pipeline = (scope.pipeline, scope.base_url) == (own.pipeline, own.base_url)
         return is_in_pipeline and (self._siblings is None or scope.task in self._siblings)
-
-    def _custom_id(self, request: Request, base_url: str) -> str:
-        """Return the `custom_id` of the first occurrence of a request at a server."""
-        if base_url == self._ledger.scope.base_url:
-            return build_custom_id(request.custom_id.partition("-")[0], 0)
-        body = encode_json(restore_identity(request.endpoint, orjson.loads(bytes(request.body))))
-        return build_custom_id(digest_body(base_url, request.endpoint, body), 0)

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import orjson
-
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import ScopeName
 
 _LIST = "SELECT id, pipeline, task, base_url FROM scopes WHERE id != ? ORDER BY id DESC"
-
-# The requests of a dropped job are free.
-_COUNT_KNOWN = """
-    SELECT count(*) FROM requests JOIN jobs ON jobs.id = job
-    WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))
-        AND (requests.state = 'answered' OR (requests.state = 'asked' AND jobs.state != 'dropped'))
-"""
 
 _LIST_SOURCES = "SELECT source FROM answer_sources WHERE scope = ? ORDER BY source DESC"
 
@@ -44,17 +33,6 @@ class OtherScopes:
         with self._connection.reading() as database:
             rows = database.execute(_LIST, (self._scope.id,)).fetchall()
         return [(scope_id, ScopeName(*name)) for scope_id, *name in rows]
-
-    def count_known(self, scope_id: int, custom_ids: Iterable[str]) -> int:
-        """Return the number of requests that have an answer in another scope, or are in a job in progress there.
-
-        Args:
-            scope_id: the id of the scope's row.
-            custom_ids: the requests.
-        """
-        with self._connection.reading() as database:
-            [number] = database.execute(_COUNT_KNOWN, (scope_id, orjson.dumps(list(custom_ids)).decode())).fetchone()
-        return int(number)
 
     def list_sources(self) -> list[int]:
         """Return the ids of the scopes whose answers `add_source` lets this scope take, the latest scope first."""

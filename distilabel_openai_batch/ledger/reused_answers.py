@@ -125,6 +125,18 @@ class ReusedAnswers:
                 taken += claimed
         return taken
 
+    def count(self, source_id: int, digests: Mapping[str, str]) -> int:
+        """Return the number of requests that another scope has an answer for, or a request in a job in progress.
+
+        Args:
+            source_id: the id of the other scope's row.
+            digests: as for `take`.
+        """
+        with self._connection.reading() as database:
+            answered = self._match(database, source_id, digests)
+        others = {custom_id: digest for custom_id, digest in digests.items() if custom_id not in answered}
+        return len(answered) + sum(map(len, self.find_pending(source_id, others).values()))
+
     def find_pending(self, source_id: int, digests: Mapping[str, str]) -> dict[int, list[str]]:
         """Return the jobs of another scope in which requests are pending.
 

@@ -10,6 +10,8 @@ import pytest
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.requests import Request, build_custom_id, digest_body
+from distilabel_openai_batch.engine.answer_reuse import AnswerReuse
+from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.twin_scopes import TwinScopes
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -45,6 +47,17 @@ def requests() -> list[Request]:
     return [Request(name, CHAT, "m", body) for name, body in zip(custom_ids(SCOPE.base_url), SENT, strict=True)]
 
 
+def make_reuse(ledger: Ledger, *sources: int) -> AnswerReuse:
+    """Return a reuse of other scopes' answers that has seen the requests of `SCOPE`."""
+    names = ledger.other_scopes.list_names()
+    chosen = [(scope_id, name) for scope_id, name in names if scope_id in sources]
+    reuse = AnswerReuse(ledger, chosen, Observer(), {name.base_url for _, name in names})
+    for request, body in zip(requests(), BUILT, strict=True):
+        call = APICall(CHAT, orjson.loads(request.body), identity=orjson.loads(body))
+        reuse.add_digests(request.custom_id, call, bytes(request.body))
+    return reuse
+
+
 def leave_answers(ledger: Ledger, scope: ScopeName, count: int = 4) -> None:
     """Record answers to the first requests in another scope, as an earlier run did."""
     other = Ledger(ledger.path.parent, scope)
@@ -66,7 +79,7 @@ def leave_answers(ledger: Ledger, scope: ScopeName, count: int = 4) -> None:
 async def test_a_scope_with_answers_to_the_same_requests_is_found(ledger, scope, answered):
     leave_answers(ledger, scope, answered)
     recorder = Recorder()
-    twins = TwinScopes(ledger, recorder)
+    twins = TwinScopes(ledger, recorder, make_reuse(ledger))
     await twins.search(requests())
     await twins.search(requests())
     assert recorder.found == [(scope, answered, 4)]
@@ -80,7 +93,7 @@ async def test_a_scope_with_answers_to_the_same_requests_is_found(ledger, scope,
 async def test_other_scopes_are_not_reported(ledger, scope, answered):
     leave_answers(ledger, scope, answered)
     recorder = Recorder()
-    await TwinScopes(ledger, recorder).search(requests())
+    await TwinScopes(ledger, recorder, make_reuse(ledger)).search(requests())
     assert recorder.found == []
 
 
@@ -90,11 +103,11 @@ async def test_a_scope_is_reported_unless_its_answers_are_taken_anyhow(ledger):
     leave_answers(ledger, replace(SCOPE, task="sibling"))
     others = ledger.other_scopes.list_names()
     recorder = Recorder()
-    await TwinScopes(ledger, recorder, siblings=("task", "sibling")).search(requests())
+    await TwinScopes(ledger, recorder, make_reuse(ledger), ("task", "sibling")).search(requests())
     assert recorder.names == ["pipeline/renamed"]
     recorder = Recorder()
     taken = [scope_id for scope_id, scope in others if scope.task == "renamed"]
-    await TwinScopes(ledger, recorder, taken, ("task", "sibling")).search(requests())
+    await TwinScopes(ledger, recorder, make_reuse(ledger, *taken), ("task", "sibling")).search(requests())
     assert recorder.found == []
 
 
@@ -103,6 +116,18 @@ async def test_new_requests_may_precede_the_others(ledger):
     leave_answers(ledger, replace(SCOPE, pipeline="renamed"))
     new = [Request(f"{number:032x}-0", CHAT, "m", b"{}") for number in range(100)]
     recorder = Recorder()
-    await TwinScopes(ledger, recorder).search([*new[:3], *requests()])
-    await TwinScopes(ledger, recorder).search([*new, *requests()])
+    await TwinScopes(ledger, recorder, make_reuse(ledger)).search([*new[:3], *requests()])
+    await TwinScopes(ledger, recorder, make_reuse(ledger)).search([*new, *requests()])
     assert [(answered, sampled) for _, answered, sampled in recorder.found] == [(4, 7)]
+
+
+async def test_an_answer_that_was_taken_before_is_not_offered_again(ledger):
+    """The scope has taken each answer once, and now makes the same requests a second time."""
+    old = replace(SCOPE, pipeline="renamed")
+    leave_answers(ledger, old)
+    [scope_id] = [scope_id for scope_id, name in ledger.other_scopes.list_names() if name == old]
+    ledger.reused_answers.take(scope_id, {each.custom_id: each.custom_id.rpartition("-")[0] for each in requests()})
+    recorder = Recorder()
+    again = [replace(request, custom_id=request.custom_id[:-1] + "1") for request in requests()]
+    await TwinScopes(ledger, recorder, make_reuse(ledger)).search(again)
+    assert recorder.found == []
