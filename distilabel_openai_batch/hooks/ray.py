@@ -33,6 +33,7 @@ from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch, patch_property, require
 from distilabel_openai_batch.hooks.run_report import shown
 from distilabel_openai_batch.hooks.stopping import LOAD_ERROR_SECONDS, run_loop
+from distilabel_openai_batch.pricing import price_book
 
 _NAMES_SECONDS = 5.0
 """Seconds to wait until Ray has released the names of ended actors."""
@@ -57,14 +58,22 @@ require(RayPipeline, "_create_vllm_placement_group", parameters=["self", "step"]
 
 
 def driver_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables of the driver that a step's calls need: organization, project, headers and proxies.
+    """Return the variables of the driver that a step needs: organization, project, headers, proxies and prices.
 
     Args:
         environment: the environment of the driver.
+
+    Raises:
+        InvalidSettingError: the variable of the prices names no provider and no file with prices.
     """
-    return {
+    variables = {
         name: value for name, value in environment.items() if name in _SDK_VARIABLES or name.lower() in _PROXY_VARIABLES
     }
+    if value := environment.get(price_book.VARIABLE):
+        own = price_book.load_own_prices(value, f"${price_book.VARIABLE}")
+        # A worker may lack the file → send its content.
+        variables[price_book.VARIABLE] = (own.models and own.text) or value
+    return variables
 
 
 def add_to_environment(variables: Mapping[str, str]) -> None:

@@ -98,7 +98,7 @@ class ServerAccess:
         if full_address == base_url and public_address(own_address).rstrip("/") == base_url.rstrip("/"):
             full_address = own_address
         is_azure = is_azure_address(base_url)
-        on_azure = is_azure or is_versioned_azure_address(base_url)
+        on_azure = is_azure or is_versioned_azure_address(base_url) or _is_azure_endpoint(base_url)
         variable = "AZURE_OPENAI_API_KEY" if on_azure else "OPENAI_API_KEY"
         version = os.getenv("OPENAI_API_VERSION") if is_azure else None
         key = clean_key(os.getenv(variable, ""), f"The environment variable {variable}")
@@ -130,6 +130,12 @@ class ServerAccess:
             token_provider=self.token_provider,
         ) as client:
             yield BatchAPI(client, patience, logger)
+
+
+def _is_azure_endpoint(base_url: str) -> bool:
+    """Return whether an address is that of `$AZURE_OPENAI_ENDPOINT`, which may be a gateway or the sandbox."""
+    endpoint = os.getenv("AZURE_OPENAI_ENDPOINT", "").strip()
+    return bool(endpoint) and server_key(public_address(read_azure_endpoint(endpoint).base_url)) == server_key(base_url)
 
 
 def single_server(jobs: Iterable[JobEntry]) -> str | None:

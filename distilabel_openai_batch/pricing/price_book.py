@@ -28,7 +28,7 @@ from distilabel_openai_batch.pricing.prices import Rates, TokenPrices
 from distilabel_openai_batch.text import did_you_mean
 
 VARIABLE = "DISTILABEL_OPENAI_BATCH_PRICES"
-"""Environment variable with a provider's name or the path of a file, for runs and commands without `prices`."""
+"""Environment variable for runs and commands without `prices`: a provider's name, the path of a file, or JSON."""
 
 ANY_MODEL = "*"
 """Name of a model that stands for each model without prices of its own."""
@@ -106,7 +106,8 @@ def load_own_prices(value: str | Mapping[str, Any] | None, name: str = "prices")
     """Return the prices that a setting states.
 
     Args:
-        value: prices by model, the name of a provider, or the path of a JSON file with prices by model.
+        value: prices by model, as a dictionary or as JSON; the name of a provider; or the path of a JSON file with
+            prices by model.
         name: the setting's name, for errors.
 
     Raises:
@@ -115,12 +116,14 @@ def load_own_prices(value: str | Mapping[str, Any] | None, name: str = "prices")
     if not value:
         return NO_OWN_PRICES
     if isinstance(value, str):
-        if not value.endswith(".json"):
+        is_json = value.lstrip().startswith("{")
+        if not is_json and not value.endswith(".json"):
             return _read_provider(value, name)
         try:
-            value = orjson.loads(Path(value).expanduser().read_bytes())
+            value = orjson.loads(value if is_json else Path(value).expanduser().read_bytes())
         except (OSError, ValueError) as error:
-            raise InvalidSettingError(f"The file {value} in `{name}` cannot be read as JSON: {error}") from None
+            what = "The text" if is_json else f"The file {value}"
+            raise InvalidSettingError(f"{what} in `{name}` cannot be read as JSON: {error}") from None
     if not isinstance(value, Mapping):
         raise InvalidSettingError(f"`{name}` holds no prices by model, but a {type(value).__name__}.")
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()

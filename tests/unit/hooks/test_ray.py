@@ -19,6 +19,7 @@ from distilabel.steps.tasks import TextGeneration
 
 from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM, RunError
 from distilabel_openai_batch.hooks import ray as ray_hooks
+from distilabel_openai_batch.pricing import price_book
 
 
 class Actor:
@@ -156,6 +157,16 @@ def test_an_actor_gets_the_variables_of_its_calls_and_keeps_its_own(ray, tmp_pat
     for name in driver:
         os.environ.pop(name, None)
     assert own == driver | {"HTTPS_PROXY": None, "https_proxy": "http://own-proxy:1"}
+
+
+def test_the_prices_of_the_environment_reach_workers_without_their_file(tmp_path):
+    path = tmp_path / "prices.json"
+    path.write_text('{"gpt-6-luna": {"input": 1, "output": 2}}')
+    sent = ray_hooks.driver_environment({price_book.VARIABLE: str(path), "HOME": "/root"})
+    path.unlink()
+    assert sent.keys() == {price_book.VARIABLE}
+    assert price_book.load_own_prices(sent[price_book.VARIABLE]).models.keys() == {"gpt-6-luna"}
+    assert ray_hooks.driver_environment({price_book.VARIABLE: "azure"}) == {price_book.VARIABLE: "azure"}
 
 
 def test_the_error_of_a_step_is_reported(ray, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 from distilabel_openai_batch.operations.server_access import (
     ServerAccess,
     cancel_jobs,
+    default_address,
     is_pollable,
     poll_jobs,
     retrieve_batches,
@@ -94,6 +95,17 @@ def test_an_address_that_ends_in_openai_is_azures_unless_a_version_precedes(monk
     assert ServerAccess.from_environment(address).key_variable == (
         "AZURE_OPENAI_API_KEY" if on_azure else "OPENAI_API_KEY"
     )
+
+
+@pytest.mark.parametrize("endpoint", ["http://gateway:1/openai/v1/", "http://gateway:1/openai/v1/chat/completions"])
+def test_the_address_of_azures_variable_has_azures_key(monkeypatch, endpoint):
+    """A gateway to Azure, and the sandbox, have hosts of their own."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", endpoint)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    assert ServerAccess.from_environment(default_address()).key == "azure-key"
+    assert ServerAccess.from_environment("http://gateway:1/v1").key == "sk-one"
 
 
 def test_access_requires_a_key_and_azures_api_version(monkeypatch):
