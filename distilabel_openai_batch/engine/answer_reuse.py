@@ -68,11 +68,11 @@ class AnswerReuse:
             body: the encoded body of the call.
         """
         if len(self.sampled) < _SAMPLE:
-            self.sampled[custom_id] = _digests(call, body, self._sampled_addresses)
+            self.sampled[custom_id] = digests_at(call, body, self._sampled_addresses)
         else:
             self.needs_digests = bool(self._addresses)
         if self._addresses:
-            self._digests[custom_id] = _digests(call, body, self._addresses)
+            self._digests[custom_id] = digests_at(call, body, self._addresses)
 
     async def take(self, requests: Sequence[Request]) -> bool:
         """Copy the answers to requests into the session's scope; return whether there are any.
@@ -109,7 +109,7 @@ class AnswerReuse:
         return {custom_id: self._digests[custom_id][base_url] for custom_id in custom_ids}
 
 
-def _digests(call: APICall, body: bytes, addresses: Iterable[str]) -> dict[str, str]:
+def digests_at(call: APICall, body: bytes, addresses: Iterable[str]) -> dict[str, str]:
     """Return the digest of a call at each address."""
     return {address: call.digest(address, _endpoint(call.endpoint, address), body) for address in addresses}
 

@@ -42,6 +42,7 @@ _CHUNK = 2_000
 # Older schema versions lack these tables; a query of such a file reads empty ones.
 _EMPTY_TABLES = {
     "rejections": "rejections (request, code, error) AS (SELECT NULL, NULL, NULL LIMIT 0)",
+    "answer_sources": "answer_sources (scope, source) AS (SELECT NULL, NULL LIMIT 0)",
     "prompt_starts": "prompt_starts (request, text) AS (SELECT NULL, NULL LIMIT 0)",
     "cut_answers": "cut_answers (request) AS (SELECT NULL LIMIT 0)",
     "looks": "looks (job, completed, failed) AS (SELECT NULL, NULL, NULL LIMIT 0)",
@@ -176,6 +177,12 @@ _COUNT_ANSWERS = """
 """
 
 _ADDRESSES = "SELECT base_url FROM scopes WHERE pipeline = ? AND task = ? ORDER BY id"
+
+_SOURCES = """
+    SELECT source.pipeline, source.task, source.base_url
+    FROM answer_sources JOIN scopes ON scopes.id = scope JOIN scopes AS source ON source.id = answer_sources.source
+    WHERE scopes.pipeline = ? AND scopes.task = ? AND scopes.base_url = ?
+"""
 
 _SUBMITTED = """
     SELECT custom_id
@@ -346,6 +353,14 @@ class LedgerReader:
             LedgerError: there is no ledger, or the file cannot be read.
         """
         return [address for (address,) in self._query(_ADDRESSES, (scope.pipeline, scope.task))]
+
+    def sources(self, scope: ScopeName) -> list[ScopeName]:
+        """Return the scopes whose answers a scope takes for equal requests (`adopt --from`).
+
+        Raises:
+            LedgerError: there is no ledger, or the file cannot be read.
+        """
+        return [ScopeName(*name) for name in self._query(_SOURCES, (scope.pipeline, scope.task, scope.base_url))]
 
     def find_submitted(self, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
         """Return the requests that have an answer or are pending in a job, and so will not be submitted again.

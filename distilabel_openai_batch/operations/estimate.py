@@ -28,6 +28,7 @@ from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.engine.answer_reuse import digests_at, select_source
 from distilabel_openai_batch.engine.calls import APICall, CallLog
 from distilabel_openai_batch.engine.session import ReadOutcome
 from distilabel_openai_batch.errors import OpenAIBatchError
@@ -62,15 +63,19 @@ class _RequestRecorder:
     Attributes:
         base_url: address of the server, as the ledger has it.
         settings: settings of the client's sessions.
+        sources: other scopes whose answers the run takes.
         answers_before: tokens of the answers of Tasks before that each prompt may contain; `None` without a bound.
         requests: `custom_id` and estimated tokens of each request.
+        source_ids: the `custom_id` of each request in each other scope.
         in_rounds: whether a request followed an answer in the same row group.
     """
 
     base_url: str
     settings: Any
+    sources: Sequence[ScopeName] = ()
     answers_before: int | None = 0
     requests: list[tuple[str, Usage | None]] = field(default_factory=list)
+    source_ids: dict[ScopeName, list[str]] = field(default_factory=dict)
     in_rounds: bool = False
     _occurrences: Counter[str] = field(default_factory=Counter)
 
@@ -108,7 +113,12 @@ class _RequestRecorder:
         if usage and self.answers_before != 0:
             before = self.answers_before
             usage = None if before is None else token_estimates.with_more_input(usage, before)
-        self.requests.append((build_custom_id(digest, self._occurrences[digest]), usage))
+        number = self._occurrences[digest]
+        self.requests.append((build_custom_id(digest, number), usage))
+        for source in self.sources:
+            is_own = source.base_url == self.base_url
+            [source_digest] = [digest] if is_own else digests_at(call, body, [source.base_url]).values()
+            self.source_ids.setdefault(source, []).append(build_custom_id(source_digest, number))
         self._occurrences[digest] += 1
         return _placeholder_answer(call.body)
 
@@ -228,8 +238,7 @@ class _PipelineEstimator:
         except _UnknownRowsError as error:
             return replace(estimate, depends_on=error.steps)
         recorder = run.recorder
-        custom_ids = [custom_id for custom_id, _ in recorder.requests]
-        known = self._known_requests(client, self._scope_of(name, step, recorder.base_url), custom_ids)
+        known = self._known_requests(client, self._scope_of(name, step, recorder.base_url), recorder)
         usages = [usage for custom_id, usage in recorder.requests if custom_id not in known]
         usage = sum((usage for usage in usages if usage), Usage(0, 0)) if all(usages) else None
         book = client.price_book(estimate.base_url)
@@ -330,7 +339,9 @@ class _PipelineEstimator:
         except Exception as error:
             raise OpenAIBatchError(f"The step '{name}' cannot be loaded: {error}") from error
         settings = client.session_settings()
-        recorder = _RequestRecorder(self._recorded_address(name, step, client), settings, self._answers_before(name))
+        base_url = self._recorded_address(name, step, client)
+        sources = self._sources(client, self._scope_of(name, step, base_url))
+        recorder = _RequestRecorder(base_url, settings, sources, self._answers_before(name))
         client.use_sessions(recorder)
         if task is step:
             groups: Iterable[tuple[_Rows, ...]] = row_groups.split_into_row_groups(step, tuple(inputs))
@@ -368,12 +379,30 @@ class _PipelineEstimator:
         addresses = reader.addresses(self._scope_of(name, step, base_url)) if reader.path.exists() else []
         return recorded_spelling(base_url, addresses)
 
-    def _known_requests(self, client: BatchClient, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
+    def _sources(self, client: BatchClient, scope: ScopeName) -> list[ScopeName]:
+        """Return the other scopes whose answers a run takes, by `reuse_from` and by `adopt --from`.
+
+        Raises:
+            InvalidSettingError: if the ledger has no scope of the name in `reuse_from`, or several.
+        """
+        reader = self._reader(client)
+        if not reader.path.exists() or not client.reuse_answers:
+            return []
+        others = [entry.name for entry in reader.scopes() if entry.name != scope]
+        selected = select_source(others, client.reuse_from, scope) if client.reuse_from else None
+        return list(dict.fromkeys([*([selected] if selected else []), *reader.sources(scope)]))
+
+    def _known_requests(self, client: BatchClient, scope: ScopeName, recorder: _RequestRecorder) -> set[str]:
         """Return the requests that the ledger has as answered or in progress, which a run does not submit again."""
         reader = self._reader(client)
         if not reader.path.exists() or not client.reuse_answers:
             return set()
-        return reader.find_submitted(scope, custom_ids)
+        custom_ids = [custom_id for custom_id, _ in recorder.requests]
+        known = reader.find_submitted(scope, custom_ids)
+        for source, source_ids in recorder.source_ids.items():
+            found = reader.find_submitted(source, source_ids)
+            known |= {own for own, other in zip(custom_ids, source_ids, strict=True) if other in found}
+        return known
 
 
 def _cost(rates: Rates | None, usage: Usage | None, is_synchronous: bool) -> Cost | None:

@@ -126,6 +126,12 @@ def test_requests_in_the_ledger_cost_nothing(rows, tmp_path, sandbox, monkeypatc
     [_, again] = estimate_pipeline(path, {"evolve": {"llm": {"generation_kwargs": {"max_new_tokens": 9}}}})
     assert (again.known, again.usage.tokens_out) == (0, 63)
 
+    path.write_text(path.read_text().replace("name: known", "name: renamed"))
+    reused = estimate_pipeline(path, {"generate": {"llm": {"reuse_from": "known"}}})
+    assert [estimated.known for estimated in reused] == [7, 0]
+    elsewhere = {"reuse_from": "known", "base_url": "http://elsewhere.example/v1"}
+    assert [estimated.known for estimated in estimate_pipeline(path, {"generate": {"llm": elsewhere}})] == [7, 0]
+
 
 def test_requests_of_later_rounds_are_counted(rows, tmp_path):
     """Later requests contain earlier answers, which may be long."""
