@@ -51,9 +51,11 @@ class OpenAIAdapter:
 
     Attributes:
         purpose: purpose of an input file.
+        max_bytes: maximum size of an input file, if the limit is lower than OpenAI's.
     """
 
     purpose = "batch"
+    max_bytes: int | None = None
 
     def input_line(self, request: Request) -> bytes:
         """Return a request's line of an input file, line feed included."""
@@ -122,6 +124,7 @@ class TogetherAdapter(OpenAIAdapter):
     """
 
     purpose = "batch-api"
+    max_bytes = 100_000_000
 
     def input_line(self, request: Request) -> bytes:
         """Return a line with the two fields that the documentation names."""

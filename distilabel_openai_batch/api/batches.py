@@ -275,9 +275,10 @@ _LATEST_SECONDS = 1e11
 
 
 def _seconds(value: object) -> float | None:
-    """Return a moment in seconds since the epoch, given as a number or in ISO 8601; `None` for any other value."""
+    """Return a moment in seconds since the epoch, given as a number, its text, or in ISO 8601; else `None`."""
     if isinstance(value, str):
-        value = _read_iso_time(value)
+        # Nine digits or more are seconds: a date of ISO 8601 without hyphens has eight.
+        value = int(value) if re.fullmatch(r"\d{9,12}", value.strip()) else _read_iso_time(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value < _LATEST_SECONDS else None

@@ -23,6 +23,7 @@ from pydantic import (
     SecretStr,
 )
 
+from distilabel_openai_batch.api.adapters import find_adapter
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.azure_addresses import check_azure_address, is_azure_host
 from distilabel_openai_batch.api.azure_tokens import PLACEHOLDER_KEY
@@ -181,6 +182,7 @@ class BatchClient(BatchFields):
         """
         wait, schedule = self._wait_and_schedule()
         wait = self._run.waits if self._run else wait
+        adapter = find_adapter(self.base_url or "", self.batch_api)
         return SessionSettings(
             base_url=self.base_url,
             api_key=clean_key(self._key(), f"The API key of {type(self).__name__}"),
@@ -188,7 +190,7 @@ class BatchClient(BatchFields):
             timeout=self.timeout,
             patience=Patience(retries=self.max_retries),
             max_requests=self.max_requests_per_job,
-            max_bytes=self.max_bytes_per_job,
+            max_bytes=min(self.max_bytes_per_job, adapter.max_bytes or self.max_bytes_per_job),
             max_attempts=self.max_attempts,
             max_jobs=self.max_jobs,
             jobs=JobSettings(

@@ -374,3 +374,17 @@ def test_interruption_is_reported_through_the_environment(monkeypatch):
     error = base._interruption(["batch_1"])
     assert isinstance(error, DistilabelOfflineBatchGenerationNotFinishedException)
     assert error.jobs_ids == ("batch_1",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "max_bytes"),
+    [
+        ({}, 200_000_000),
+        ({"base_url": "https://api.together.xyz/v1"}, 100_000_000),
+        ({"base_url": "https://api.together.xyz/v1", "max_bytes_per_job": 5_000_000}, 5_000_000),
+        ({"batch_api": "together"}, 100_000_000),
+    ],
+)
+def test_no_file_exceeds_the_limit_of_the_server(fields, max_bytes):
+    llm = OpenAIBatchLLM(**{"model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key": "any"} | fields)
+    assert llm.session_settings().max_bytes == max_bytes
