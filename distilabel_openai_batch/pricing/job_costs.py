@@ -25,7 +25,7 @@ def cost_of_job(job: JobEntry) -> Cost | None:
         return Cost()
     usage = billed_usage(job)
     rates = _price_book(job).find_rates(job.created_at, job.answered_by, job.model)
-    if rates is None or not usage.tokens_in + usage.tokens_out:
+    if rates is None or not (usage.tokens_in + usage.tokens_out or rates.is_free):
         return None
     return sum((rates.cost(part, job.is_synchronous, tier) for tier, part in _split_by_tier(job, usage)), Cost())
 

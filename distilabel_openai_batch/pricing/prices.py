@@ -38,6 +38,9 @@ _HALF_PRICE_PROVIDERS = frozenset({"openai", "azure"})
 
 _MILLION = Decimal(1_000_000)
 
+# Words by which the description of a model in the price list says that the model is free, as models for moderation are.
+_FREE = re.compile(r"\bfree of charge\b", re.IGNORECASE)
+
 # Words by which the description of a model in the price list says that the model reasons before each answer.
 _REASONING = re.compile(r"\breasoning model\b|\breasoning_effort\b|\bthink before they answer\b", re.IGNORECASE)
 
@@ -112,6 +115,11 @@ class Rates:
     above: tuple[tuple[int, Rates], ...] = ()
     tiers: tuple[tuple[str, TokenPrices], ...] = ()
 
+    @property
+    def is_free(self) -> bool:
+        """`True` if no request costs anything, whatever its tokens are."""
+        return self == _FREE_RATES
+
     def sync_dollars(self, usage: Usage) -> Decimal:
         """Return the dollars that the synchronous endpoint bills for tokens."""
         return sum((rates.sync.dollars(part) for rates, part in self._split_by_prompt_length(usage)), Decimal(0))
@@ -150,6 +158,10 @@ class Rates:
         if tier:
             return Cost(self.tier_dollars(usage, tier), full_price)
         return Cost(full_price if is_sync else self.batch_dollars(usage), full_price)
+
+
+_NOTHING = TokenPrices(Decimal(0), Decimal(0), Decimal(0), Decimal(0))
+_FREE_RATES = Rates(_NOTHING, _NOTHING)
 
 
 def format_dollars(amount: Decimal) -> str:
@@ -296,7 +308,7 @@ def _find_rates(model: str, provider: str, day: date) -> Rates | None:
     # The ledger keeps single prompt lengths only above `LONG_PROMPT` → shorter prompts have the price at that length.
     rates = _rates_at(LONG_PROMPT, sync_prices, batch_prices, variants)
     if rates is None:
-        return None
+        return _FREE_RATES if _FREE.search(listed.model.description or "") else None
     starts = set().union(*map(_tier_starts, (sync_prices, batch_prices, *variants.values())))
     above = sorted(start for start in starts if start >= LONG_PROMPT)
     tiers = [(start, tier) for start in above if (tier := _rates_at(start + 1, sync_prices, batch_prices, variants))]

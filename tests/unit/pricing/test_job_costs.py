@@ -46,6 +46,7 @@ def openai_prices(monkeypatch):
         pytest.param(replace(JOB, answered_by="gpt-4o-mini-of-mine"), PRICED, id="the requested model has a price"),
         pytest.param(replace(JOB, answered=0, tokens_in=0), Cost(), id="no answers"),
         pytest.param(replace(JOB, tokens_in=0), None, id="no tokens reported"),
+        pytest.param(replace(JOB, tokens_in=0, answered_by="omni-moderation-latest"), Cost(), id="free model"),
         pytest.param(UNPRICED_JOB, None, id="no price"),
     ],
 )

@@ -86,6 +86,13 @@ def test_tokens_cost_their_list_price(model, base_url, usage, synchronous, batch
     assert rates.batch_dollars(usage) == Decimal(batch)
 
 
+def test_moderation_is_free():
+    rates = prices.find_rates("omni-moderation-latest", OPENAI, NOVEMBER)
+    assert rates.is_free
+    assert rates.cost(MILLIONS, is_sync=False) == Cost()
+    assert not prices.find_rates("gpt-4o-mini", OPENAI, NOVEMBER).is_free
+
+
 def test_the_price_is_the_price_of_the_day():
     rates = prices.find_rates("gpt-4.1", OPENAI, LONG_AGO)
     assert (rates.sync.tokens_in, rates.batch.tokens_in, rates.batch.tokens_out) == (2, 1, 4)
