@@ -64,6 +64,14 @@ BatchOrScopeArgument = Annotated[
     ),
 ]
 
+ExecOption = Annotated[
+    str | None,
+    typer.Option(
+        "--exec",
+        help="Shell command to run at the event. The command reads JSON from its standard input.",
+        show_default=False,
+    ),
+]
 LedgerDirOption = Annotated[
     Path | None,
     typer.Option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence, Set
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from distilabel_openai_batch.api.addresses import is_same_server, public_address
 from distilabel_openai_batch.cli.application import app
 from distilabel_openai_batch.cli.arguments import (
     BaseUrlOption,
+    ExecOption,
     HeaderOption,
     LedgerDirOption,
     OptionalScopeArgument,
@@ -29,6 +31,7 @@ from distilabel_openai_batch.cli.arguments import (
     select_jobs,
     select_one_scope,
 )
+from distilabel_openai_batch.cli.notice_commands import run_after_watch
 from distilabel_openai_batch.cli.output import LOGGER, console, echo, note_interrupted, note_lost, note_past_jobs
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
@@ -55,6 +58,7 @@ def watch(
     base_url: BaseUrlOption = None,
     interval: Annotated[float, typer.Option(help="Seconds between two polls of the server, at least 0.05.")] = 5.0,
     header: HeaderOption = None,
+    command: ExecOption = None,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
     """Watch the open jobs of the ledger at the server until they end, including jobs that a run adds meanwhile.
@@ -75,6 +79,8 @@ def watch(
     if server is None:
         echo("No open jobs.")
         note_interrupted(select_jobs(reader, scope, base_url))
+        if command:
+            run_after_watch(command, [])
         return
     access = ServerAccess.from_environment(server, read_headers(header))
     note_past_jobs(reader, open_jobs())
@@ -91,9 +97,21 @@ def watch(
                 )
 
         watched = {job.batch_id: job for job in anyio.run(run)}
-    if failed := sum(job.failed for job in watched.values()):
+    _report_watched(list(watched.values()), {job.batch_id for job in open_jobs()})
+    if command:
+        run_after_watch(command, list(watched.values()))
+
+
+def _report_watched(watched: Sequence[JobEntry], open_ids: Set[str | None]) -> None:
+    """Print the failures of watched jobs, and the scopes whose jobs no run has collected yet.
+
+    Args:
+        watched: the jobs, which have ended at the server.
+        open_ids: ids of the batches that the ledger still has as open.
+    """
+    if failed := sum(job.failed for job in watched):
         echo(f"{plural(failed, 'request')} failed: `failures` lists them after a run has collected them.")
-    uncollected = [watched[job.batch_id] for job in open_jobs() if job.batch_id in watched]
+    uncollected = [job for job in watched if job.batch_id in open_ids]
     note_lost(uncollected)
     if scopes := sorted({job.scope.label for job in uncollected if job.status != NOT_FOUND}):
         echo(

@@ -32,6 +32,7 @@ from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import scratch_file
 from distilabel_openai_batch.engine.settings import JobSettings
+from distilabel_openai_batch.engine.wake import Wake
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState
@@ -130,6 +131,7 @@ class JobRunner:
         running_jobs: the jobs that tasks of this session run.
         sizes: the largest answer that the requests can have.
         storage: lets uploads wait while the server's file storage is full; `None` for a storage of this session alone.
+        wake: ends pauses between polls early; `None` if nothing does.
 
     Attributes:
         collector: collects the results of batches that ended.
@@ -146,6 +148,7 @@ class JobRunner:
         running_jobs: RunningJobs,
         sizes: AnswerSizes,
         storage: FileStorage | None = None,
+        wake: Wake | None = None,
     ) -> None:
         self._api = api
         self._ledger = ledger
@@ -156,7 +159,7 @@ class JobRunner:
         self._running_jobs = running_jobs
         self._reported_models: set[str] = set()
         self._storage = storage or FileStorage(settings, observer)
-        self._watcher = JobWatcher(api, ledger, settings, directory, observer, sizes)
+        self._watcher = JobWatcher(api, ledger, settings, directory, observer, sizes, wake)
         self.collector = ResultCollector(api, ledger, settings, directory, observer, sizes)
 
     @property

@@ -19,6 +19,7 @@ from distilabel_openai_batch.engine.enqueue_limit import Admission
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.scratch import scratch_file
 from distilabel_openai_batch.engine.settings import JobSettings
+from distilabel_openai_batch.engine.wake import Wake
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job
@@ -94,6 +95,7 @@ class JobWatcher:
         directory: the directory of scratch files.
         observer: receives the events of the run.
         sizes: the largest answer that the requests can have.
+        wake: ends pauses between polls early; `None` if nothing does.
     """
 
     def __init__(
@@ -104,8 +106,10 @@ class JobWatcher:
         directory: Path,
         observer: Observer,
         sizes: AnswerSizes,
+        wake: Wake | None = None,
     ) -> None:
         self._api = api
+        self._wake = wake or Wake(ledger.path.parent)
         self._ledger = ledger
         self._settings = settings
         self._directory = directory
@@ -205,7 +209,8 @@ class JobWatcher:
                 await self._api.cancel(batch.id)
                 is_cancelled, cancelled_at = True, polled_at
             due_in = polled_at + self._settings.schedule.interval(polled_at - created_at) - time.monotonic()
-            await anyio.sleep(max(0.0, due_in if is_cancelled else min(due_in, deadline - time.monotonic())))
+            due_in = due_in if is_cancelled else min(due_in, deadline - time.monotonic())
+            await self._wake.pause(max(0.0, due_in), anyio.sleep)
             batch, polled_at = await self._poll(batch, polled_at)
             if _has_progressed(recorded, batch, job.requests):
                 recorded = batch

@@ -46,6 +46,7 @@ from distilabel_openai_batch.engine.sync_runner import SyncRunner
 from distilabel_openai_batch.engine.sync_sender import SyncSender
 from distilabel_openai_batch.engine.twin_scopes import TwinScopes
 from distilabel_openai_batch.engine.unmatched_answers import UnmatchedAnswers
+from distilabel_openai_batch.engine.wake import Wake
 from distilabel_openai_batch.errors import LedgerError, RunError, as_run_error
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -66,6 +67,7 @@ class Host:
         not_finished: returns the error to raise for batches in progress that are not waited for, given their ids.
         execution: returns an object that stands for the running cell, statement or script; a new object begins a run.
             `None` goes on with the run.
+        on_end: receives the scope of a session that has ended, and the error of the run, in a thread that may block.
         siblings: the names of all steps of the pipeline that runs, which may make the same requests on purpose; `None`
             if the names are unknown.
         former_names: names that earlier releases gave to the scope's pipeline, whose answers are taken.
@@ -77,6 +79,7 @@ class Host:
     interruption: Callable[[Sequence[str]], Exception | None]
     not_finished: Callable[[Sequence[str]], Exception]
     execution: Callable[[], object] = lambda: None
+    on_end: Callable[[ScopeName, Exception | None], None] = lambda scope, error: None
     siblings: Collection[str] | None = None
     former_names: Sequence[str] = ()
 
@@ -137,9 +140,7 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
                 # With `reuse_answers=False` adoption is skipped, so do not mark this scope as searched.
                 if settings.reuse_answers and not builder.adopter.is_due:
                     process_memory.server_searched = True
-                with anyio.CancelScope(shield=True):
-                    await builder.record_failures()
-                observer.on_finished()
+                await builder.finish()
                 task_group.cancel_scope.cancel()
         # If a caller was cancelled we cannot tell which answers it consumed; mark none as delivered.
         if builder.buffer.error is None and not session.was_interrupted:
@@ -181,11 +182,8 @@ class _Builder:
             metadata[RUN_METADATA] = run.name[:METADATA_VALUE_CHARACTERS]
         job_settings = replace(settings.jobs, metadata=metadata)
         limit = self._enqueue_limit(job_settings)
-        running_jobs, sizes = RunningJobs(), AnswerSizes()
-        storage = FileStorage(job_settings, self.observer, self._find_jobs_of_others)
-        job_runner = JobRunner(
-            self.api, self.ledger, job_settings, self.directory, self.observer, limit, running_jobs, sizes, storage
-        )
+        running_jobs, sizes, wake = RunningJobs(), AnswerSizes(), Wake(self.ledger.path.parent)
+        job_runner = self._job_runner(job_settings, limit, running_jobs, sizes, wake)
         self.adopter = self._adopter(job_runner.collector, scope_key)
         flex = FlexSupport(settings.lanes, base_url, self.ledger.refused_parameters, self.observer)
         dispatcher = Dispatcher(
@@ -204,7 +202,7 @@ class _Builder:
             before_submission=self._warnings(self.reuse) if self.reuse else None,
         )
         self.buffer = self._buffer(dispatcher, limit, running_jobs, traits, task_group)
-        task_group.start_soon(self._watch_for_interruption, job_runner)
+        task_group.start_soon(self._watch_for_interruption, job_runner, wake)
         submission = Submission(
             self.api, self.ledger, self.adopter, self.directory, metadata, self.host.logger, run.name if run else ""
         )
@@ -222,6 +220,13 @@ class _Builder:
             self.reuse,
         )
         return Session(base_url, settings, parts)
+
+    def _job_runner(
+        self, jobs: JobSettings, limit: EnqueueLimit, running_jobs: RunningJobs, sizes: AnswerSizes, wake: Wake
+    ) -> JobRunner:
+        storage = FileStorage(jobs, self.observer, self._find_jobs_of_others)
+        parts = (self.api, self.ledger, jobs, self.directory, self.observer, limit, running_jobs, sizes, storage, wake)
+        return JobRunner(*parts)
 
     def _enqueue_limit(self, jobs: JobSettings) -> EnqueueLimit:
         settings = self.settings
@@ -281,6 +286,13 @@ class _Builder:
 
         return warn
 
+    async def finish(self) -> None:
+        """Record failures, and report the end of the session, also if the caller was cancelled."""
+        with anyio.CancelScope(shield=True):
+            await self.record_failures()
+            self.observer.on_finished()
+            await anyio.to_thread.run_sync(self.host.on_end, self.ledger.scope, self.buffer.error)
+
     async def record_failures(self) -> None:
         """Record the failures of rows; log an error, since no run depends on this record."""
         try:
@@ -294,9 +306,10 @@ class _Builder:
     async def _find_jobs_of_others(self) -> set[int]:
         return await anyio.to_thread.run_sync(self.ledger.jobs.find_others_in_progress)
 
-    async def _watch_for_interruption(self, job_runner: JobRunner) -> None:
+    async def _watch_for_interruption(self, job_runner: JobRunner, wake: Wake) -> None:
         while (error := self.host.interruption(job_runner.batches_in_progress)) is None:
             await anyio.sleep(_INTERRUPTION_CHECK_SECONDS)
+            wake.check()
         self.buffer.fail(error)
 
 

@@ -33,7 +33,9 @@ from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.secrets import clean_headers, clean_key, split_query
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.display.live import choose_display, print_notice
+from distilabel_openai_batch.display.notices import NoticeError, describe_end, send_notice
 from distilabel_openai_batch.display.progress import Progress
+from distilabel_openai_batch.display.task_counts import TaskCounts
 from distilabel_openai_batch.display.telemetry import telemetry_factories
 from distilabel_openai_batch.engine.deadlines import NO_DEADLINE, Deadline, parse_deadline
 from distilabel_openai_batch.engine.lanes import Lane, LaneSettings
@@ -66,6 +68,7 @@ class BatchClient(BatchFields):
     _sessions: SessionPool | None = PrivateAttr(None)
     _run: SubmissionRun | None = PrivateAttr(None)
     _observer_factories: tuple[ObserverFactory, ...] = PrivateAttr(())
+    _progress_of_session: Progress | None = PrivateAttr(None)
     _deadline_of_run: Deadline | None = PrivateAttr(None)
     _steps_of_run: tuple[str, ...] | None = PrivateAttr(None)
 
@@ -107,6 +110,7 @@ class BatchClient(BatchFields):
             execution=current_execution,
             siblings=self._steps_of_run,
             former_names=former_program_names(),
+            on_end=self._send_end_notice,
         )
         self.use_sessions(SessionPool(settings, host))
 
@@ -264,8 +268,19 @@ class BatchClient(BatchFields):
 
     def _session_observer(self, scope: ScopeName) -> Observer:
         progress = _progress(self._logger, self._run, scope, self.price_book(scope.base_url))
+        self._progress_of_session = progress
         follow_session(FollowedSession(progress, scope, files.ledger_directory(self.ledger_dir)))
         return with_observers(progress, (*self._observer_factories, *telemetry_factories()), scope, self._logger)
+
+    def _send_end_notice(self, scope: ScopeName, error: Exception | None) -> None:
+        """Send the notice of `on_end` at the end of a session with requests."""
+        counts = self._progress_of_session.counts() if self._progress_of_session else TaskCounts()
+        if not self.on_end or not (counts.requests or error):
+            return
+        try:
+            send_notice(self.on_end, describe_end(scope, str(self.model), counts, error))
+        except NoticeError as failure:
+            self._logger.warning(f"⚠️ {failure}")
 
     def _wait_and_schedule(self) -> tuple[bool, PollSchedule]:
         return self.wait, PollSchedule(self.min_poll_interval, self.max_poll_interval)

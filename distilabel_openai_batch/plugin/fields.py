@@ -22,6 +22,7 @@ from pydantic import (
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.extra_fields import public_fields
 from distilabel_openai_batch.api.secrets import public_headers
+from distilabel_openai_batch.display.notices import is_url
 from distilabel_openai_batch.plugin.bounds import BOUNDS, check_number, clean_deadline
 from distilabel_openai_batch.plugin.checked_arguments import CheckedArguments
 from distilabel_openai_batch.plugin.extra_fields import check_extra_fields
@@ -201,6 +202,15 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " dictionary with `message`, `status_code`, `code` and `custom_id`; `None` in rows with a whole answer."
         ),
     )
+    on_end: RuntimeParameter[str] | None = Field(
+        default=None,
+        description=(
+            "Command or URL that receives a notice when the requests of a step or script have ended, or its run has"
+            " failed: JSON with the scope, the numbers of requests, the cost and the error; never a key. A command runs"
+            " in the shell and reads the JSON from its standard input. A URL is not written into a dump of the"
+            " pipeline."
+        ),
+    )
     budget: RuntimeParameter[NonNegativeFloat] | None = Field(
         default=None,
         description=(
@@ -298,6 +308,11 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
         """Write the headers without the secret ones, as distilabel leaves out the API key."""
         return value and public_headers(value)
 
+    @field_serializer("on_end")
+    def _dump_on_end(self, value: str | None) -> str | None:
+        """Leave out a URL: its path is a secret at many services, and distilabel uploads the dump with a dataset."""
+        return None if value and is_url(value) else value
+
     @field_serializer("upload_extra", "batch_extra")
     def _dump_extra_fields(self, value: dict[str, Any] | None) -> Any:
         """Write the fields without the secret ones, at any depth."""
@@ -310,6 +325,8 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
                 value = public_address(value)
             elif name == "default_headers" and isinstance(value, dict):
                 value = public_headers(value)
+            elif name == "on_end" and isinstance(value, str) and is_url(value):
+                value = "***"
             elif name in ("upload_extra", "batch_extra"):
                 value = public_fields(value)
             yield name, value

@@ -9,7 +9,7 @@ The modules, each importing only modules below:
 - `server`, `app`, `middleware`: HTTP.
 - `organization`: the account that is served; `batch_worker`, `batch_store`, `file_store`: its threads and its stores.
 - `batches`, `files`, `results`, `validation`, `timeline`: one batch, one file, and their rules.
-- `sync_traffic`: tiers and rate limits of synchronous calls.
+- `sync_traffic`: tiers and rate limits of synchronous calls; `webhooks`: signed notices about batches.
 - `fault_schedule`, `faults`, `settings`, `dialect`, `records`, `errors`: inputs and outputs of a test.
 - `model/`: the answers.
 """

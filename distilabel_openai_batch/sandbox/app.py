@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import orjson
@@ -29,6 +30,7 @@ from .middleware import SandboxMiddleware
 from .organization import Organization
 from .same_site import SameSiteMiddleware
 from .settings import Settings
+from .webhooks import send_webhook
 
 _FAULT: TypeAdapter[AnyFault] = TypeAdapter(AnyFault)
 _Handler = Callable[[Request], Awaitable[Response]]
@@ -98,6 +100,7 @@ class SandboxHandlers:
             ("POST", "/sandbox/faults", self.add_fault),
             ("DELETE", "/sandbox/faults", self.clear_faults),
             ("POST", "/sandbox/settle", self.settle),
+            ("POST", "/sandbox/webhooks", self.send_webhook),
             ("GET", "/sandbox/calls", self.calls),
             ("GET", "/sandbox/books", self.books),
         ]
@@ -242,6 +245,12 @@ class SandboxHandlers:
         """Wait until the threads have finished all work, whatever the clock of the test says."""
         await asyncio.gather(*(asyncio.wrap_future(work) for work in self.organization.worker.pending_work()))
         return _json({})
+
+    async def send_webhook(self, request: Request) -> Response:
+        """Send a signed webhook about a batch; the body holds `url`, `secret`, `type` and `batch_id`."""
+        body = await _body(request)
+        send = partial(send_webhook, body["url"], body["secret"], body["type"], body["batch_id"])
+        return _json({"status": await run_in_threadpool(send)})
 
     async def calls(self, request: Request) -> Response:
         """List the calls of the API so far."""

@@ -176,6 +176,19 @@ class Sandbox:
         """Wait until every batch is validated and all answers are written, whatever status the batches show."""
         self._control("POST", "settle")
 
+    def send_webhook(self, url: str, secret: str, batch_id: str, type: str = "batch.completed") -> int:
+        """Send a signed webhook about a batch, and return the HTTP status of the reply.
+
+        Args:
+            url: address of the receiver.
+            secret: secret of the webhook, `whsec_…`.
+            batch_id: id of the batch.
+            type: type of the event.
+        """
+        body = {"url": url, "secret": secret, "type": type, "batch_id": batch_id}
+        status: int = self._control("POST", "webhooks", body)["status"]
+        return status
+
     def reset(self, settings: Settings | None = None) -> None:
         """Reset the sandbox to an empty state: no files, batches, calls or faults.
 

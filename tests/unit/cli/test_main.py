@@ -29,6 +29,7 @@ def test_all_commands_are_registered():
         "failures",
         "forget",
         "jobs",
+        "listen",
         "report",
         "results",
         "serve",
