@@ -6,8 +6,9 @@ Each chart is drawn for several widths of the page: an image for a desktop is il
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from distilabel_openai_batch.report import vega
@@ -24,7 +25,7 @@ from distilabel_openai_batch.report.local_time import local
 from distilabel_openai_batch.text import duration
 
 WIDTHS = (311, 440, 640, 960)
-"""Widths of the images of each chart, in pixels."""
+"""Widths of the images of each chart, in pixels; the style shows the image that fits the reader's window."""
 
 PHASE_COLOURS = {
     Phase.QUEUED: "queued",
@@ -79,22 +80,26 @@ class Chart:
     """Chart of the page.
 
     Attributes:
-        images: one SVG image for each of `WIDTHS`.
+        images: pairs of a width in pixels and an SVG image.
     """
 
-    images: tuple[str, ...]
+    images: tuple[tuple[int, str], ...]
 
 
-def draw_timeline(histories: Sequence[JobHistory]) -> Chart:
+def draw_timeline(histories: Sequence[JobHistory], widths: Sequence[int] = WIDTHS) -> Chart:
     """Draw the phases and ends of jobs: one line for each job, or stacked counts of many jobs."""
     if len(histories) <= MAX_JOB_LINES:
-        return Chart(tuple(vega.draw(_lines_spec(histories, width)) for width in WIDTHS))
-    return Chart(tuple(vega.draw(_bins_spec(bin_jobs(histories, width // _BIN_PIXELS), width)) for width in WIDTHS))
+        return _draw(partial(_lines_spec, histories), widths)
+    return _draw(lambda width: _bins_spec(bin_jobs(histories, width // _BIN_PIXELS), width), widths)
 
 
-def draw_answers(curves: Sequence[Curve]) -> Chart:
+def draw_answers(curves: Sequence[Curve], widths: Sequence[int] = WIDTHS) -> Chart:
     """Draw the number of answers over time for each scope, and the number of all failures."""
-    return Chart(tuple(vega.draw(_answers_spec(curves, width)) for width in WIDTHS))
+    return _draw(partial(_answers_spec, curves), widths)
+
+
+def _draw(spec: Callable[[int], dict[str, Any]], widths: Sequence[int]) -> Chart:
+    return Chart(tuple((width, vega.draw(spec(width))) for width in widths))
 
 
 def _lines_spec(histories: Sequence[JobHistory], width: int) -> dict[str, Any]:

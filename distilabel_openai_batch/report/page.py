@@ -131,8 +131,13 @@ def _mark_code(text: str) -> Any:
     return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  # escaped before
 
 
-def page_values(data: ReportData) -> dict[str, object]:
-    """Return the values of the template's variables."""
+def page_values(data: ReportData, widths: Sequence[int] = charts.WIDTHS) -> dict[str, object]:
+    """Return the values of the template's variables.
+
+    Args:
+        data: the content of the page.
+        widths: the widths of each chart's images, of `charts.WIDTHS`.
+    """
     jobs = [history.job for history in data.histories]
     zone = zone_name(data.now)
     models = job_costs.costs_by_model(jobs)
@@ -145,11 +150,13 @@ def page_values(data: ReportData) -> dict[str, object]:
         "zone": zone,
         "period": _format_period(data.histories),
         "cards": _cards(data, models),
-        "timeline": _images(charts.draw_timeline(data.histories)) if data.histories else None,
+        "timeline": _images(charts.draw_timeline(data.histories, widths)) if data.histories else None,
         "has_job_lines": len(data.histories) <= charts.MAX_JOB_LINES,
         "phases": _phases(data.histories),
         "ends": _ends(data.histories),
-        "answers": _images(charts.draw_answers(curves)) if any(curve.has_outcomes for curve in curves) else None,
+        "answers": _images(charts.draw_answers(curves, widths))
+        if any(curve.has_outcomes for curve in curves)
+        else None,
         "curves": [{"name": curve.name, "colour": curve.colour} for curve in curves],
         "has_failures": any(curve.counts[-1].failed for curve in curves),
         "reasons": [_reason(reason, data.reasons) for reason in data.reasons[:_REASONS_LISTED]],
@@ -210,7 +217,7 @@ def _images(chart: Chart) -> list[tuple[int, str]]:
     """Return the images as trusted markup: the drawing library escapes the texts of the ledger."""
     from markupsafe import Markup
 
-    return [(width, Markup(image)) for width, image in zip(charts.WIDTHS, chart.images, strict=True)]  # noqa: S704
+    return [(width, Markup(image)) for width, image in chart.images]  # noqa: S704
 
 
 def _phases(histories: Sequence[JobHistory]) -> list[dict[str, str]]:

@@ -4,8 +4,11 @@
 const REFRESH_MILLISECONDS = 2000;
 const COLOURS = {answered: "good", failed: "bad", pending: "working", cut: "late"};
 
+// The width of the charts' image for each width of the window, as in style.css.
+const chartWidth = () => [[1000, 960], [700, 640], [490, 440], [0, 311]].find(([from]) => window.innerWidth >= from)[1];
+
 const element = id => document.getElementById(id);
-const page = {scope: "0", seen: "", starts: [0], next: null, request: 0};
+const page = {scope: "0", seen: "", width: chartWidth(), starts: [0], next: null, request: 0};
 
 async function load(path, parameters) {
   const response = await fetch(`${path}?${new URLSearchParams(parameters)}`);
@@ -28,7 +31,7 @@ function create(name, properties = {}, ...children) {
 
 async function refresh() {
   try {
-    const reply = await load("sections", {scope: page.scope, seen: page.seen});
+    const reply = await load("sections", {scope: page.scope, seen: page.seen, width: page.width});
     if (reply) showSections(reply);
   } catch (error) {
     element("updated").textContent = `No update: ${error.message}`;
@@ -186,5 +189,10 @@ element("find").addEventListener("submit", event => {
 element("state").addEventListener("change", () => element("find").requestSubmit());
 element("next").addEventListener("click", () => turnPage(true));
 element("previous").addEventListener("click", () => turnPage(false));
+window.addEventListener("resize", () => {
+  if (page.width === chartWidth()) return;
+  Object.assign(page, {width: chartWidth(), seen: page.seen && "changed"});
+  refresh();
+});
 refresh();
 setInterval(() => document.hidden || refresh(), REFRESH_MILLISECONDS);

@@ -26,6 +26,7 @@ from starlette.routing import Route
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import ScopeEntry
 from distilabel_openai_batch.ledger.row_pages import STATES, RowEntry, RowReader
+from distilabel_openai_batch.report.charts import WIDTHS
 from distilabel_openai_batch.report.local_time import local, zone_name
 from distilabel_openai_batch.report.page import page_values, read_report, render_template
 from distilabel_openai_batch.report.row_texts import answer_text, finish_reasons, prompt_text
@@ -100,7 +101,7 @@ class LivePage:
         self._reader = reader
         self._prompts = prompts
         self._select = select
-        self._drawings: dict[int, _Drawing] = {}
+        self._drawings: dict[tuple[int, int], _Drawing] = {}
         self._limiter = anyio.CapacityLimiter(1)
 
     async def show(self, request: Request) -> Response:
@@ -114,8 +115,10 @@ class LivePage:
 
     async def sections(self, request: Request) -> Response:
         """Return the sections about a scope and the list of scopes, if they differ from those of the page."""
-        scope_id = _integer(request, "scope")
-        drawing = await anyio.to_thread.run_sync(self._draw, scope_id, limiter=self._limiter)
+        scope_id, width = _integer(request, "scope"), _integer(request, "width")
+        if width not in WIDTHS:
+            raise HTTPException(400, f"no chart is {width} pixels wide")
+        drawing = await anyio.to_thread.run_sync(self._draw, scope_id, width, limiter=self._limiter)
         seen = request.query_params.get("seen")
         if seen == f"{drawing.drawn_at}":
             return Response(status_code=204)
@@ -131,9 +134,9 @@ class LivePage:
         updated = f"{moment:%H:%M:%S} {zone_name(drawing.drawn_at)}"
         return JSONResponse({"seen": f"{drawing.drawn_at}", "html": drawing.html, "scopes": scopes, "updated": updated})
 
-    def _draw(self, scope_id: int) -> _Drawing:
+    def _draw(self, scope_id: int, width: int) -> _Drawing:
         """Return the sections about a scope, 0 for all scopes; read the ledger only if it has changed."""
-        now, last = time.time(), self._drawings.get(scope_id)
+        now, last = time.time(), self._drawings.get((scope_id, width))
         if last and now - last.drawn_at < max(1.0, _REST_FACTOR * last.seconds):
             return last
         mark = self._reader.change_mark()
@@ -144,10 +147,10 @@ class LivePage:
         shown = [entry for entry in scopes if scope_id in (0, entry.id)]
         title = shown[0].name.label if len(shown) == 1 else "All scopes"
         data = read_report(self._reader, shown, title, now) if shown else None
-        html = render_template("sections.html", page_values(data)) if data else ""
+        html = render_template("sections.html", page_values(data, [width])) if data else ""
         has_open_jobs = any(history.job.is_open for history in data.histories) if data else False
         drawing = _Drawing(mark, html, scopes, now, time.time() - now, has_open_jobs)
-        self._drawings[scope_id] = drawing
+        self._drawings[scope_id, width] = drawing
         return drawing
 
     async def rows(self, request: Request) -> Response:

@@ -15,7 +15,8 @@ from tests.support.browser import PAGE_FAULTS, started_browser
 
 pytest.importorskip("vl_convert", reason="the extra `ui` is not installed")
 
-WIDTHS = (1_280, 420)
+# Widths of the window, and of the charts in it.
+WIDTHS = {1_280: 960, 420: 311}
 START_UI = "from distilabel_openai_batch.cli import app; app()"
 
 
@@ -60,8 +61,9 @@ def find_faults(page) -> list[str]:
     page.locator(".row summary").first.click()
     page.locator(".detail dl").wait_for()
     faults = [text for text in page.locator(".actions").all_inner_texts() if "false" in text]
-    for width in WIDTHS:
+    for width, chart_width in WIDTHS.items():
         page.set_viewport_size({"width": width, "height": 900})
+        page.locator(f"#answers .w{chart_width}").wait_for()
         faults += [f"{width}: {fault}" for fault in page.evaluate(PAGE_FAULTS)]
     return faults
 

@@ -43,7 +43,7 @@ def test_a_line_has_a_bar_for_each_phase_and_a_mark_at_the_end():
     open_job = replace(JOB, state=JobState.CREATED, status="in_progress", ended_at=None, batch_id="batch_2")
     chart = charts.draw_timeline(build_histories([JOB, open_job], [TIMELINE, TIMELINE], NOW))
     assert len(chart.images) == len(charts.WIDTHS)
-    for image in chart.images:
+    for _, image in chart.images:
         assert sorted(titles(image)) == [
             "preferences/text_generation_0, batch_1: completed at 1 Jan 00:03:20; 8 of 10 answered",
             "preferences/text_generation_0, batch_1: in progress for 1 min 30 s, 1 Jan 00:01:50 to 1 Jan 00:03:20",
@@ -55,7 +55,7 @@ def test_a_line_has_a_bar_for_each_phase_and_a_mark_at_the_end():
 
 def test_names_stand_in_wide_charts_and_numbers_in_narrow_ones():
     long_name = replace(JOB, scope=ScopeName("a pipeline with a rather long name", "generate", SCOPE.base_url))
-    narrow, *_, wide = charts.draw_timeline(build_histories([JOB, long_name], [], NOW)).images
+    (_, narrow), *_, (_, wide) = charts.draw_timeline(build_histories([JOB, long_name], [], NOW)).images
     assert ">preferences/text_generation_0 1</text>" in wide
     assert ">a pipeline with a rather long… 2</text>" in wide
     assert ">2</text>" in narrow
@@ -65,7 +65,7 @@ def test_names_stand_in_wide_charts_and_numbers_in_narrow_ones():
 def test_many_jobs_are_stacked_counts():
     jobs = [replace(JOB, created_at=100.0 + 50 * number, ended_at=200.0 + 50 * number) for number in range(50)]
     chart = charts.draw_timeline(build_histories(jobs, [], NOW))
-    image = chart.images[-1]
+    image = chart.images[-1][1]
     assert ">Open jobs</text>" in image
     assert ">Ended jobs</text>" in image
     ended = [int(count) for title in titles(image) for count in re.findall(r": (\d+) completed", title)]
@@ -74,8 +74,9 @@ def test_many_jobs_are_stacked_counts():
 
 def test_failures_have_a_line_of_their_own():
     counts = [AnswerCounts(100.0 + number, number, 0) for number in range(20)]
-    without_failures = charts.draw_answers([Curve("answered", "good", counts)]).images[0]
-    with_failures = charts.draw_answers([Curve("answered", "good", [*counts, AnswerCounts(120.0, 20, 3)])]).images[0]
+    without_failures = charts.draw_answers([Curve("answered", "good", counts)]).images[0][1]
+    failing = Curve("answered", "good", [*counts, AnswerCounts(120.0, 20, 3)])
+    with_failures = charts.draw_answers([failing]).images[0][1]
     assert "var(--bad)" not in without_failures
     assert "var(--bad)" in with_failures
     assert "1 Jan 00:02:00: 20 answered, 3 failed" in titles(with_failures)
@@ -84,7 +85,7 @@ def test_failures_have_a_line_of_their_own():
 def test_each_scope_has_a_curve():
     counts = [AnswerCounts(100.0 + number, number, 1) for number in range(20)]
     curves = [Curve("preferences/generate", "good", counts), Curve("preferences/judge\x01", "working", counts)]
-    image = charts.draw_answers(curves).images[0]
+    image = charts.draw_answers(curves).images[0][1]
     assert "var(--good)" in image
     assert "var(--working)" in image
     assert "1 Jan 00:01:59: 19 preferences/generate, 19 preferences/judge, 2 failed" in titles(image)
@@ -94,4 +95,4 @@ def test_control_characters_are_left_out():
     """The drawing library ends the process at a character that XML lacks."""
     scope = ScopeName("a\x01b", "\x1b[31mred\x00\x9b\ufffe", SCOPE.base_url)
     chart = charts.draw_timeline(build_histories([replace(JOB, scope=scope)], [], NOW))
-    assert ">ab/[31mred 1</text>" in chart.images[-1]
+    assert ">ab/[31mred 1</text>" in chart.images[-1][1]

@@ -59,7 +59,7 @@ def test_an_empty_ledger_has_a_page():
     text = render_text(answered=0, failed=0)
     assert "Answered 0 no requests yet" in text
     assert "Jobs 0 none yet" in text
-    assert "No jobs yet The ledger has no requests." in text
+    assert "No jobs yet The ledger has no requests yet." in text
     assert "Tokens and costs" not in text
 
 

@@ -75,12 +75,12 @@ def test_the_page_loads_nothing_from_elsewhere(client):
 
 
 def test_sections_are_sent_when_they_have_changed(client):
-    first = get(client, "sections", scope=0).json()
+    first = get(client, "sections", scope=0, width=311).json()
     assert "Answers over time" in first["html"]
     labels = [scope["label"] for scope in first["scopes"]]
     assert "preferences/generate" in labels
-    assert get(client, "sections", scope=0, seen=first["seen"]).status_code == 204
-    one = get(client, "sections", scope=first["scopes"][0]["id"], seen=first["seen"]).json()
+    assert get(client, "sections", scope=0, width=311, seen=first["seen"]).status_code == 204
+    one = get(client, "sections", scope=first["scopes"][0]["id"], width=311, seen=first["seen"]).json()
     assert one["html"].count("preferences/judge") == 0
 
 
@@ -115,7 +115,12 @@ def test_an_error_is_sent_as_its_text(client, prompts, monkeypatch):
 
 @pytest.mark.parametrize(
     ("path", "parameters", "status"),
-    [("row", {"id": 10**9}, 404), ("rows", {"scope": "x"}, 400), ("rows", {"scope": 1, "state": "odd"}, 400)],
+    [
+        ("row", {"id": 10**9}, 404),
+        ("rows", {"scope": "x"}, 400),
+        ("rows", {"scope": 1, "state": "odd"}, 400),
+        ("sections", {"scope": 0, "width": 7}, 400),
+    ],
 )
 def test_a_wrong_argument_is_refused(client, path, parameters, status):
     assert get(client, path, **parameters).status_code == status
