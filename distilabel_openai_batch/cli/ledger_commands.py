@@ -211,7 +211,7 @@ def failures(
         if not every:
             runs = {failure.scope: failure.run_at for failure in entries}
             for name, run_at in runs.items():
-                echo(f"The last run of {name.label} planned its first job at {local_time(run_at)}.", err=True)
+                echo(f"The last run of {name.label} began at {local_time(run_at)}.", err=True)
     else:
         echo("No failed requests.")
     if earlier := len(failed) - len(entries):

@@ -294,9 +294,10 @@ class _Builder:
             await anyio.to_thread.run_sync(self.host.on_end, self.ledger.scope, self.buffer.error)
 
     async def record_failures(self) -> None:
-        """Record the failures of rows; log an error, since no run depends on this record."""
+        """Record the failures of rows, and their run; log an error, since no run depends on this record."""
         try:
             await anyio.to_thread.run_sync(self.failure_log.record, self.ledger)
+            await anyio.to_thread.run_sync(self.ledger.row_failures.record_run, self.memory.began_at)
         except LedgerError as error:
             self.host.logger.warning(f"⚠️ The failures of rows are missing in the ledger: {error}")
 

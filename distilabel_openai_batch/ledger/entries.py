@@ -242,7 +242,7 @@ class FailureEntry:
         failed_at: the moment at which the last of these jobs ended, in seconds since the epoch.
         is_of_last_run: whether the last run of the scope that had a job also had this job.
         prompt: the start of the prompt; empty if the run died, or an earlier release recorded the failure.
-        run_at: the moment at which the run planned its first job, in seconds since the epoch.
+        run_at: the begin of the run, in seconds since the epoch; the plan of its first job if the run died.
     """
 
     scope: ScopeName

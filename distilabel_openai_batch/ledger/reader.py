@@ -42,6 +42,7 @@ _CHUNK = 2_000
 # Older schema versions lack these tables; a query of such a file reads empty ones.
 _EMPTY_TABLES = {
     "rejections": "rejections (request, code, error) AS (SELECT NULL, NULL, NULL LIMIT 0)",
+    "run_owners": "run_owners (owner, began_at) AS (SELECT NULL, NULL LIMIT 0)",
     "answer_sources": "answer_sources (scope, source) AS (SELECT NULL, NULL LIMIT 0)",
     "prompt_starts": "prompt_starts (request, text) AS (SELECT NULL, NULL LIMIT 0)",
     "cut_answers": "cut_answers (request) AS (SELECT NULL LIMIT 0)",
@@ -154,7 +155,10 @@ _LAST_RUN = """
     SELECT owner FROM jobs WHERE scope = ? ORDER BY max(intended_at, coalesce(ended_at, 0)) DESC, id DESC LIMIT 1
 """
 
-_RUNS = "SELECT owner, min(intended_at) FROM jobs WHERE scope = ? GROUP BY owner"
+_RUNS = """
+    SELECT jobs.owner, coalesce(began_at, min(intended_at))
+    FROM jobs LEFT JOIN run_owners ON run_owners.owner = jobs.owner WHERE scope = ? GROUP BY jobs.owner
+"""
 
 # The last run that used answers, and whether its answers are those of the run that had the last job. If not, the run
 # with the last job was interrupted before it used its answers, unless it only came to its end earlier.
@@ -290,8 +294,8 @@ class LedgerReader:
             LedgerError: the file cannot be read.
         """
         for scope in scopes:
-            last_run = self._query(_LAST_RUN, (scope.id,))
             runs = dict(self._query(_RUNS, (scope.id,)))
+            last_run = [runs.get(owner) for (owner,) in self._query(_LAST_RUN, (scope.id,))]
             for row in self._query_in_parts(_FAILURES, scope):
                 custom_id, batch_id, status_code, code, message, attempts, failed_at, owner, prompt = row
                 yield FailureEntry(
@@ -303,7 +307,7 @@ class LedgerReader:
                     message or "no message",
                     attempts,
                     failed_at,
-                    (owner,) in last_run,
+                    runs.get(owner) in last_run,
                     prompt,
                     runs.get(owner, 0.0),
                 )

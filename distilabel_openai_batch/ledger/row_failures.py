@@ -34,6 +34,11 @@ _INSERT_PROMPT_START = """
     INSERT OR REPLACE INTO prompt_starts (request, text) SELECT id, ? FROM requests WHERE scope = ? AND custom_id = ?
 """
 
+_INSERT_RUN = """
+    INSERT OR REPLACE INTO run_owners (owner, began_at)
+    SELECT :owner, :began_at WHERE EXISTS (SELECT 1 FROM jobs WHERE owner = :owner)
+"""
+
 _FIND_RECORDED = """
     SELECT custom_id FROM requests WHERE scope = ? AND custom_id IN (SELECT value FROM json_each(?))
 """
@@ -88,6 +93,15 @@ class RowFailures:
         """Record that the limit of tokens cut the answers of requests."""
         with self._connection.transaction() as database:
             database.executemany(_INSERT_CUT, ((self._scope.id, custom_id) for custom_id in custom_ids))
+
+    def record_run(self, began_at: float) -> None:
+        """Record the begin of the run that the session belongs to, if the session has jobs.
+
+        Args:
+            began_at: the begin of the run, in seconds since the epoch; sessions of one run have one begin.
+        """
+        with self._connection.transaction() as database:
+            database.execute(_INSERT_RUN, {"owner": self._owners.own_id, "began_at": began_at})
 
     def record_prompt_starts(self, starts: Mapping[str, str]) -> None:
         """Record the start of the prompt of failed requests, by `custom_id`."""

@@ -27,8 +27,10 @@ from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.ledger.job_table import JobTable
 from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.sandbox import RequestFailure
 from tests.support.environment import API_KEY
 
 CHAT = "/v1/chat/completions"
@@ -394,3 +396,18 @@ async def test_failures_that_cannot_be_recorded_are_logged(make_pool, monkeypatc
     async with make_pool().use():
         pass
     assert "⚠️ The failures of rows are missing in the ledger: The disk is full." in caplog.messages
+
+
+async def test_the_failures_of_all_sessions_of_a_run_are_those_of_its_last_run(make_pool, sandbox, tmp_path):
+    """A script opens a session for each call of `generate`, and the last one has no failure."""
+    sandbox.configure(failures=[RequestFailure(contains="number 1")])
+    reader = LedgerReader(tmp_path / "ledger")
+
+    async def submit(pool: SessionPool, *requests: int) -> list[bool]:
+        for count in requests:
+            async with pool.use() as session:
+                await session.submit(make_calls(5)[count : count + 2])
+        return [failure.is_of_last_run for failure in reader.failures(reader.scopes())]
+
+    assert await submit(make_pool(), 0, 2) == [True]
+    assert await submit(make_pool(), 3) == [False]
