@@ -122,8 +122,8 @@ def load_own_prices(value: str | Mapping[str, Any] | None, name: str = "prices")
         try:
             value = orjson.loads(value if is_json else Path(value).expanduser().read_bytes())
         except (OSError, ValueError) as error:
-            what = "The text" if is_json else f"The file {value}"
-            raise InvalidSettingError(f"{what} in `{name}` cannot be read as JSON: {error}") from None
+            source = "The text" if is_json else f"The file {value}"
+            raise InvalidSettingError(f"{source} in `{name}` cannot be read as JSON: {error}") from None
     if not isinstance(value, Mapping):
         raise InvalidSettingError(f"`{name}` holds no prices by model, but a {type(value).__name__}.")
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
