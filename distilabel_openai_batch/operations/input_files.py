@@ -1,7 +1,7 @@
 """Requests as they were submitted, from the input files on the server.
 
-The ledger holds answers and no prompts. The prompts of a job are downloaded on request, and kept in a private file of
-the process until the process ends.
+The ledger holds answers, and only the start of a failed row's prompt. The prompts of a job are downloaded on request,
+and kept in a private file of the process until the process ends.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display import progress as progress_module
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.ledger.past_jobs import PastJobs
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import run_costs as run_costs_module
 from distilabel_openai_batch.pricing.price_book import PriceBook
@@ -487,6 +488,7 @@ def test_each_line_of_the_log_names_its_event_with_facts_that_json_holds(progres
         "outcome": Failure("Odd.", 400),
         "billed": Usage(10, 5),
         "collected": Usage(4, 5),
+        "past": PastJobs("gpt-4o-mini", 3, 60.0),
         "parameter": "max_tokens",
         "batch_ids": ["batch_1"],
         "seconds": 60.0,
