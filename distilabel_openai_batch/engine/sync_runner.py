@@ -8,6 +8,7 @@ request in flight is lost and submitted again, because the API has no means to f
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import anyio
@@ -56,6 +57,8 @@ class _SyncRun:
         done: `custom_id`s of the requests with an outcome.
         last_outcomes: outcomes that are delivered when the job ends.
         errors: errors that end the run.
+        unrecorded: outcomes that wait for the next record.
+        recording: held during a record.
     """
 
     shard: Shard
@@ -66,6 +69,8 @@ class _SyncRun:
     done: set[str] = field(default_factory=set)
     last_outcomes: dict[str, Outcome] = field(default_factory=dict)
     errors: list[Exception] = field(default_factory=list)
+    unrecorded: dict[str, Outcome] = field(default_factory=dict)
+    recording: anyio.Lock = field(default_factory=anyio.Lock)
 
     @property
     def is_stopped(self) -> bool:
@@ -151,13 +156,30 @@ class SyncRunner:
         failpoints.reached(Failpoint.ANSWER_TO_RECORD)
         result = {request.custom_id: outcome}
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._ledger.requests.record, run.row_ids, result)
+            await self._record(result, run)
         self._observer.on_sync_answered(request.model, outcome)
         run.done.add(request.custom_id)
         if len(run.done) < len(run.shard.requests) and isinstance(outcome, Answer):
             run.deliver(result)
         else:
             run.last_outcomes.update(result)
+
+    async def _record(self, result: Mapping[str, Outcome], run: _SyncRun) -> None:
+        """Record an outcome, together with the outcomes that arrived during the last record: each one is a disk access.
+
+        Raises:
+            LedgerError: the ledger cannot be written. The outcomes are left for the next record.
+        """
+        run.unrecorded.update(result)
+        async with run.recording:
+            if run.unrecorded.keys().isdisjoint(result):
+                return
+            outcomes, run.unrecorded = run.unrecorded, {}
+            try:
+                await anyio.to_thread.run_sync(self._ledger.requests.record, run.row_ids, outcomes)
+            except Exception:
+                run.unrecorded.update(outcomes)
+                raise
 
     async def _end(self, job: Job, run: _SyncRun, others: Shard | None) -> SyncEnd:
         """Close the job, and deliver the last outcomes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from functools import cached_property
 
@@ -9,7 +10,7 @@ import anyio
 import orjson
 import pytest
 
-from distilabel_openai_batch import RunError
+from distilabel_openai_batch import RunError, failpoints
 from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Failure, Outcome, read_answer
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.sync_api import NoSuchEndpointError, Reply, ThrottledError
@@ -36,7 +37,7 @@ class FakeSyncAPI:
         outcomes: other outcomes, or errors to raise, by the question's number.
     """
 
-    patience = Patience()
+    patience = Patience(first=0.001, longest=0.002)
 
     def __init__(self, outcomes: dict[int, Outcome | Exception] | None = None) -> None:
         self.outcomes = outcomes or {}
@@ -135,8 +136,8 @@ def test_the_first_sixteen_requests_are_in_flight_at_once(ledger):
     api = FakeSyncAPI()
     submit(make_runner(api, ledger), make_shard(16))
     assert (len(api.requested), api.most_at_once) == (16, 16)
-    submit(make_runner(api, ledger), make_shard(200))
-    assert len(api.requested) == 200
+    submit(make_runner(api, ledger), make_shard(80))
+    assert len(api.requested) == 80
     assert 16 < api.most_at_once <= 100
 
 
@@ -149,6 +150,28 @@ def test_an_error_ends_the_job_after_the_requests_in_flight(ledger, look_up, job
     assert sorted(api.requested) == list(range(16))
     assert look_up(make_shard(17))[1:] == [*(Answer.of({"question": i}) for i in range(1, 16)), None]
     assert jobs() is JobState.DROPPED
+
+
+def test_outcomes_that_arrive_together_are_recorded_together(ledger, look_up, monkeypatch):
+    """A record is a disk access: the answers that arrive during a record share the next one."""
+    records, record = [], ledger.requests.record
+    arrived, all_arrived = [], threading.Event()
+
+    def reached(failpoint):
+        arrived.append(failpoint)
+        if len(arrived) == 16:
+            all_arrived.set()
+
+    def count(row_ids, outcomes):
+        records.append(len(outcomes))
+        assert all_arrived.wait(60)
+        record(row_ids, outcomes)
+
+    monkeypatch.setattr(failpoints, "reached", reached)
+    monkeypatch.setattr(ledger.requests, "record", count)
+    submit(make_runner(FakeSyncAPI(), ledger), make_shard(16))
+    assert records == [1, 15]
+    assert None not in look_up(make_shard(16))
 
 
 def test_requests_of_another_process_are_returned(ledger):
