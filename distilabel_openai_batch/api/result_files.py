@@ -6,9 +6,10 @@ number; then in the order of the requests, so that the ledger stores neighbourin
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterator, Sequence
-from io import BufferedReader, BytesIO, RawIOBase
+from io import BufferedReader, BytesIO, FileIO, RawIOBase
 
 from distilabel_openai_batch.api.outcomes import (
     MISSING_RESULT,
@@ -23,6 +24,10 @@ from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 
 # Kinds of a request's outcome: a failure, or none, is 0. A whole answer has one choice that no limit cut.
 _ANSWER, _WHOLE = 1, 2
+
+
+# Bytes that the first reading takes from a file at once.
+_READ_BYTES = 262_144
 
 
 class JobResults:
@@ -71,6 +76,8 @@ class JobResults:
 
     def _line(self, number: int, start: int, length: int) -> bytes:
         file = self._files[number]
+        if isinstance(file, FileIO) and hasattr(os, "pread"):
+            return os.pread(file.fileno(), length, start)
         file.seek(start)
         return file.read(length) or b""
 
@@ -126,7 +133,7 @@ class JobResults:
 def _lines(file: RawIOBase | BytesIO) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a file with their start, in bytes."""
     start = 0
-    buffered = BufferedReader(file)
+    buffered = BufferedReader(file, _READ_BYTES)
     for line in buffered:
         yield start, line
         start += len(line)

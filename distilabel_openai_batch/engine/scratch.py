@@ -20,8 +20,9 @@ _NEW_LOCK = "owner.new"
 # The name contains the machine: on a network's file system, a lock of another machine may look free.
 _LOCK = f"owner-{platform.node()}.lock".replace("/", "_")
 
-# Most bodies are read in the order in which they were added → read ahead.
-_READ_AHEAD_BYTES = 65_536
+# Bodies are added one by one, and most are read in the order in which they were added → few large writes and reads.
+_WRITE_BYTES = 262_144
+_READ_AHEAD_BYTES = 262_144
 
 
 @contextmanager
@@ -122,7 +123,7 @@ class BodyStore:
     """
 
     def __init__(self, path: Path) -> None:
-        self._writer = path.open("wb")
+        self._writer = path.open("wb", buffering=_WRITE_BYTES)
         self._reader = path.open("rb", buffering=_READ_AHEAD_BYTES)
         self._end = 0
         self._is_flushed = True

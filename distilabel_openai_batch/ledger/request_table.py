@@ -39,7 +39,10 @@ _FIND_FREE = """
     WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))
 """
 
-_INSERT_CLAIMED = "INSERT INTO requests (scope, custom_id, job, state, attempts) VALUES (?, ?, ?, 'asked', 1)"
+_INSERT_CLAIMED = """
+    INSERT INTO requests (scope, custom_id, job, state, attempts)
+    SELECT ?, value, ?, 'asked', 1 FROM json_each(?)
+"""
 
 _UPDATE_CLAIMED = """
     UPDATE requests SET attempts = attempts + (state = 'failed'), job = ?, state = 'asked', status_code = NULL,
@@ -138,9 +141,8 @@ class RequestTable:
         for start in range(0, len(custom_ids), _CHUNK):
             chunk = custom_ids[start : start + _CHUNK]
             is_free = dict(database.execute(_FIND_FREE, (scope_id, orjson.dumps(chunk).decode())))
-            database.executemany(
-                _INSERT_CLAIMED, ((scope_id, custom_id, job_id) for custom_id in chunk if custom_id not in is_free)
-            )
+            new = [custom_id for custom_id in chunk if custom_id not in is_free]
+            database.execute(_INSERT_CLAIMED, (scope_id, job_id, orjson.dumps(new).decode()))
             database.executemany(
                 _UPDATE_CLAIMED, ((job_id, scope_id, custom_id) for custom_id, free in is_free.items() if free)
             )
