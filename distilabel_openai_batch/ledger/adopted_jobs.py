@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.ledger.connection import Connection
+from distilabel_openai_batch.ledger.job_counts import delete_counts, insert_counts
 from distilabel_openai_batch.ledger.job_table import billed_columns
 from distilabel_openai_batch.ledger.outlines import insert_outline
 from distilabel_openai_batch.ledger.owners import Owners
@@ -140,6 +141,7 @@ class AdoptedJobs:
             if job_id is None:
                 return False
             scope_id = self._scope.id
+            delete_counts(database, scope_id, [custom_id for custom_id, _ in results])
             database.executemany(
                 _INSERT_ANSWERED,
                 [(scope_id, custom_id, job_id, *answer.tokens, *answer.token_details) for custom_id, answer in answers],
@@ -161,6 +163,7 @@ class AdoptedJobs:
                 ({"job": job_id, "scope": scope_id, "custom_id": custom_id} for custom_id, _ in results),
             )
             database.execute(_SET_REQUESTS, (len(results), job_id))
+            insert_counts(database, job_id)
             if outline:
                 insert_outline(database, job_id, outline)
         return True

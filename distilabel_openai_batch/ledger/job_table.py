@@ -14,6 +14,7 @@ from distilabel_openai_batch.api.body_outline import outline_body
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.ledger.connection import Connection
+from distilabel_openai_batch.ledger.job_counts import insert_counts
 from distilabel_openai_batch.ledger.outlines import insert_outline
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.past_jobs import SELECT_DURATIONS, PastJobs
@@ -72,7 +73,7 @@ _FAIL_PENDING = "UPDATE requests SET state = 'failed', code = ?, error = ? WHERE
 _MARK_COLLECTED = """
     UPDATE jobs SET state = 'collected', ended_at = coalesce(ended_at, ?), failed = max(failed, left.requests),
         completed = min(completed, jobs.requests - left.requests)
-    FROM (SELECT count(*) AS requests FROM requests WHERE job = ? AND state = 'failed') AS left
+    FROM (SELECT failed AS requests FROM job_counts WHERE job = ?) AS left
     WHERE id = ?
 """
 
@@ -268,6 +269,7 @@ class JobTable:
         _check_transition(job, JobState.COLLECTED)
         with self._connection.transaction() as database:
             database.execute(_FAIL_PENDING, (missing.code, missing.message, job.id))
+            insert_counts(database, job.id)
             database.execute(_MARK_COLLECTED, (time.time(), job.id, job.id))
         return replace(job, state=JobState.COLLECTED)
 

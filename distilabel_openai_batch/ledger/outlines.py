@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from distilabel_openai_batch.api.body_outline import dump_outline, load_outline
 from distilabel_openai_batch.ledger.connection import Connection
+from distilabel_openai_batch.ledger.job_counts import counts_query
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 
 # Outlines that a run compares: enough for the rounds of a Task.
@@ -14,10 +15,11 @@ _OUTLINES = 20
 
 _INSERT = "INSERT OR REPLACE INTO outlines (job, outline) VALUES (?, ?)"
 
-_COUNT_ANSWERS = """
-    SELECT count(*) FROM requests JOIN jobs ON jobs.id = job
-    WHERE requests.scope = ? AND requests.state = 'answered' AND intended_at < ?
-"""
+_COUNT_ANSWERS = f"""
+    SELECT coalesce(sum(answered), 0)
+    FROM jobs JOIN ({counts_query("jobs.scope = :scope")}) AS counts ON counts.job = jobs.id
+    WHERE scope = :scope AND intended_at < :before
+"""  # noqa: S608  # parts of this package alone
 
 _LIST = """
     SELECT outline FROM outlines JOIN jobs ON jobs.id = job
@@ -46,7 +48,7 @@ class Outlines:
             before: a moment in seconds since the epoch, before which the jobs were planned.
         """
         with self._connection.reading() as database:
-            return int(database.execute(_COUNT_ANSWERS, (self._scope.id, before)).fetchone()[0])
+            return int(database.execute(_COUNT_ANSWERS, {"scope": self._scope.id, "before": before}).fetchone()[0])
 
     def list_outlines(self, before: float) -> list[dict[str, str]]:
         """Return the outlines of the latest jobs of earlier runs that have answers.

@@ -28,6 +28,7 @@ from distilabel_openai_batch.ledger.entries import (
     ScopeEntry,
 )
 from distilabel_openai_batch.ledger.files import FILE_NAME, sqlite_errors_translated
+from distilabel_openai_batch.ledger.job_counts import COLUMNS, counts_query
 from distilabel_openai_batch.ledger.owners import OWNERS_FOLDER, is_owner_alive, lock_path
 from distilabel_openai_batch.ledger.past_jobs import SELECT_DURATIONS, PastJobs
 from distilabel_openai_batch.ledger.schema import check_header
@@ -46,6 +47,7 @@ _EMPTY_TABLES = {
     "answer_sources": "answer_sources (scope, source) AS (SELECT NULL, NULL LIMIT 0)",
     "prompt_starts": "prompt_starts (request, text) AS (SELECT NULL, NULL LIMIT 0)",
     "cut_answers": "cut_answers (request) AS (SELECT NULL LIMIT 0)",
+    "job_counts": f"job_counts ({COLUMNS}) AS (SELECT {', '.join(['NULL'] * len(COLUMNS.split(', ')))} LIMIT 0)",
     "looks": "looks (job, completed, failed) AS (SELECT NULL, NULL, NULL LIMIT 0)",
 }
 
@@ -67,7 +69,7 @@ _COLUMNS = """
     UNION ALL SELECT 'jobs.' || name FROM pragma_table_info('jobs')
 """
 
-_JOBS = """
+_JOBS_TEMPLATE = """
     SELECT owner, pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model,
         requests,
         max(0, max(jobs.completed, coalesce(counts.answered, 0), coalesce(polled.completed, 0))
@@ -80,15 +82,7 @@ _JOBS = """
         counts.long_usages, coalesce(cut.answers, 0), coalesce(counts.tokens_written, 0),
         coalesce(counts.tokens_reasoning, 0), jobs.prices, jobs.billed_usage, tiers.usages, jobs.billed_model
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
-        SELECT job, sum(state = 'answered') AS answered, sum(state = 'failed') AS failed,
-            sum(state = 'asked') AS pending, sum(tokens_in) AS tokens_in, sum(tokens_out) AS tokens_out,
-            sum(requests.tokens_cached) AS tokens_cached, sum(requests.tokens_written) AS tokens_written,
-            sum(requests.tokens_reasoning) AS tokens_reasoning,
-            group_concat(CASE WHEN tokens_in > :long_prompt THEN
-                tokens_in || ' ' || coalesce(tokens_out, 0) || ' ' || coalesce(requests.tokens_cached, 0) || ' '
-                    || coalesce(requests.tokens_written, 0) || ' ' || coalesce(requests.tokens_reasoning, 0)
-            END) AS long_usages
-        FROM requests GROUP BY job
+        {counts}
     ) AS counts ON counts.job = jobs.id LEFT JOIN (
         SELECT job, count(*) AS answers FROM rejections JOIN requests ON requests.id = request GROUP BY job
     ) AS rejected ON rejected.job = jobs.id LEFT JOIN (
@@ -113,10 +107,11 @@ _JOBS = """
 
 _SCOPE_ID = "(SELECT id FROM scopes WHERE pipeline = :pipeline AND task = :task AND base_url = :base_url)"
 
-_JOBS_OF_SCOPE = _JOBS.replace(
-    "FROM requests GROUP BY job",
-    f"FROM requests WHERE job IN (SELECT id FROM jobs WHERE scope = {_SCOPE_ID}) GROUP BY job",  # noqa: S608
-).replace("ORDER BY jobs.id", f"WHERE jobs.scope = {_SCOPE_ID} ORDER BY jobs.id")
+_JOBS = _JOBS_TEMPLATE.replace("{counts}", counts_query("1"))
+
+_JOBS_OF_SCOPE = _JOBS_TEMPLATE.replace("{counts}", counts_query(f"jobs.scope = {_SCOPE_ID}")).replace(
+    "ORDER BY jobs.id", f"WHERE jobs.scope = {_SCOPE_ID} ORDER BY jobs.id"
+)
 
 _TIMELINES = """
     SELECT jobs.id, in_progress_at, finalizing_at, cancelling_at, finished_at, seen_at, looks.completed, looks.failed
@@ -129,16 +124,16 @@ _HAS_TIMELINES = "SELECT 1 FROM sqlite_master WHERE name = 'looks'"
 
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name = ?"
 
-_SCOPES = """
-    SELECT scopes.id, pipeline, task, base_url,
-        coalesce(sum(state = 'answered'), 0) - coalesce(rejected.answers, 0),
-        coalesce(sum(state = 'failed'), 0) + coalesce(rejected.answers, 0), coalesce(sum(state = 'asked'), 0),
-        coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0)
-    FROM scopes LEFT JOIN requests ON requests.scope = scopes.id LEFT JOIN (
+_SCOPES = f"""
+    SELECT scopes.id, pipeline, task, base_url, coalesce(sum(counts.answered), 0) - coalesce(rejected.answers, 0),
+        coalesce(sum(counts.failed), 0) + coalesce(rejected.answers, 0), coalesce(sum(counts.pending), 0),
+        coalesce(sum(counts.tokens_in), 0), coalesce(sum(counts.tokens_out), 0)
+    FROM scopes LEFT JOIN jobs ON jobs.scope = scopes.id LEFT JOIN ({counts_query("1")}) AS counts
+        ON counts.job = jobs.id LEFT JOIN (
         SELECT scope, count(*) AS answers FROM rejections JOIN requests ON requests.id = request GROUP BY scope
     ) AS rejected ON rejected.scope = scopes.id
     GROUP BY scopes.id ORDER BY scopes.id
-"""
+"""  # noqa: S608  # parts of this package alone
 
 _FAILURES = """
     SELECT requests.id, custom_id, batch_id, iif(rejections.request, NULL, status_code),
@@ -146,8 +141,14 @@ _FAILURES = """
         max(intended_at, coalesce(ended_at, 0)), owner, coalesce(text, '')
     FROM requests JOIN jobs ON jobs.id = job LEFT JOIN rejections ON rejections.request = requests.id
         LEFT JOIN prompt_starts ON prompt_starts.request = requests.id
-    WHERE requests.scope = ? AND requests.id > ? AND (requests.state = 'failed' OR rejections.request IS NOT NULL)
-    ORDER BY requests.id LIMIT ?
+    WHERE requests.id IN (
+        SELECT * FROM (
+            SELECT id FROM requests WHERE scope = :scope AND id > :last_id AND state = 'failed' ORDER BY id LIMIT :limit
+        ) UNION SELECT * FROM (
+            SELECT request FROM rejections JOIN requests ON requests.id = request
+            WHERE scope = :scope AND request > :last_id ORDER BY request LIMIT :limit
+        )
+    ) ORDER BY requests.id LIMIT :limit
 """
 
 # A run takes over the open jobs of a dead run → the moment of the end counts, not the order of the jobs.
@@ -172,7 +173,8 @@ _OWNS_USED = """
 _ANSWERS = """
     SELECT requests.id, custom_id, batch_id, tokens_in, tokens_out, line, ended_at, requests.used_at, owner
     FROM requests JOIN jobs ON jobs.id = job JOIN answers ON request = requests.id
-    WHERE requests.scope = ? AND requests.id > ? AND requests.state = 'answered' ORDER BY requests.id LIMIT ?
+    WHERE requests.scope = :scope AND requests.id > :last_id AND requests.state = 'answered'
+    ORDER BY requests.id LIMIT :limit
 """
 
 _COUNT_ANSWERS = """
@@ -386,7 +388,7 @@ class LedgerReader:
     def _query_in_parts(self, sql: str, scope: ScopeEntry) -> Iterator[Sequence[Any]]:
         """Yield the rows of a query by scope, last id and limit, without each row's id."""
         last_id = 0
-        while rows := self._query(sql, (scope.id, last_id, _CHUNK)):
+        while rows := self._query(sql, {"scope": scope.id, "last_id": last_id, "limit": _CHUNK}):
             for _, *row in rows:
                 yield row
             last_id = rows[-1][0]

@@ -11,6 +11,7 @@ from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome, batch_failure
 from distilabel_openai_batch.api.service_tiers import DEFAULT_TIER
 from distilabel_openai_batch.ledger.connection import Connection
+from distilabel_openai_batch.ledger.job_counts import delete_counts
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import FAILED, OPEN_STATES, PENDING, Job, KnownRequest
@@ -143,9 +144,9 @@ class RequestTable:
             is_free = dict(database.execute(_FIND_FREE, (scope_id, orjson.dumps(chunk).decode())))
             new = [custom_id for custom_id in chunk if custom_id not in is_free]
             database.execute(_INSERT_CLAIMED, (scope_id, job_id, orjson.dumps(new).decode()))
-            database.executemany(
-                _UPDATE_CLAIMED, ((job_id, scope_id, custom_id) for custom_id, free in is_free.items() if free)
-            )
+            if released := [custom_id for custom_id, free in is_free.items() if free]:
+                delete_counts(database, scope_id, released)
+                database.executemany(_UPDATE_CLAIMED, ((job_id, scope_id, custom_id) for custom_id in released))
             claimed += [custom_id for custom_id in chunk if is_free.get(custom_id, True)]
         return claimed
 
@@ -246,6 +247,7 @@ class RequestTable:
             database.execute("DELETE FROM answer_sources WHERE scope = ?", (self._scope.id,))
             deleted = database.execute("DELETE FROM requests WHERE id IN (SELECT id FROM forgotten)").rowcount
             database.execute("DROP TABLE forgotten")
+            delete_counts(database, self._scope.id)
         return deleted
 
 
