@@ -14,14 +14,14 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.figure import Figure
-from benchmarks.figures import adoption, cpu, jobs, memory, parts, pipeline, polling, resume, scale, wall
+from benchmarks.figures import adoption, cpu, jobs, ledger, memory, parts, pipeline, polling, resume, scale, short, wall
 from benchmarks.plans import PLANS
 from benchmarks.questions import ROOT
 from benchmarks.runs import Runs
 
 FIGURES: dict[str, Callable[[Runs], Figure]] = {
     module.__name__.rpartition(".")[2]: module.measure
-    for module in (cpu, parts, wall, memory, jobs, polling, pipeline, resume, adoption, scale)
+    for module in (cpu, short, parts, wall, memory, jobs, polling, pipeline, resume, adoption, ledger, scale)
 } | {"growth": pipeline.measure_growth}
 
 

@@ -38,6 +38,7 @@ class Plan:
         cpu: number of requests whose CPU time is measured.
         memory: numbers of requests whose peak memory is measured.
         resume: number of answered requests that a second process finds in the ledger.
+        ledger: number of requests in the ledger that commands read.
         adopted: number of answered requests that a process without their ledger finds on the server.
         others: number of other batches at that server.
         rows: rows of the distilabel Task whose jobs are counted.
@@ -62,6 +63,7 @@ class Plan:
     cpu: int
     memory: tuple[int, ...]
     resume: int
+    ledger: int
     adopted: int
     others: int
     rows: int
@@ -87,6 +89,7 @@ PLANS = {
         cpu=50_000,
         memory=(50_000, 1_000_000),
         resume=1_000_000,
+        ledger=10_000_000,
         adopted=50_000,
         others=1_000,
         rows=10_000,
@@ -111,6 +114,7 @@ PLANS = {
         cpu=2_000,
         memory=(500, 2_000),
         resume=2_000,
+        ledger=2_000,
         adopted=500,
         others=150,
         rows=200,

@@ -98,9 +98,9 @@ class Runs:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.all: list[Run] = []
-        self._by_size: dict[tuple[str, int], list[Run]] = {}
+        self._known: dict[tuple[str, int, int | None], list[Run]] = {}
 
-    def measure(self, contenders: Iterable[str], requests: int) -> dict[str, Run]:
+    def measure(self, contenders: Iterable[str], requests: int, *, characters: int | None = None) -> dict[str, Run]:
         """Run contenders, unless an earlier call did, and return the median of each by name.
 
         The runs alternate between the contenders, so that a slow minute of the machine affects all of them.
@@ -108,32 +108,34 @@ class Runs:
         Args:
             contenders: names of the contenders.
             requests: number of requests for each.
+            characters: length of each answer; `None` for the sandbox's own answers.
         """
         contenders = list(contenders)
-        if requests == self.plan.resume and "ours" in contenders:
+        if requests == self.plan.resume and "ours" in contenders and characters is None:
             # The figure `resume` needs the same run and resumes it → run both now.
             self.resume(requests)
-        todo = [name for name in contenders if (name, requests) not in self._by_size]
+        todo = [name for name in contenders if (name, requests, characters) not in self._known]
+        settings = Settings(answer_characters=characters)
         repetitions = self.plan.repetitions if requests <= self.plan.repeated_up_to else 1
         for _ in range(repetitions):
             for name in todo:
-                known = self._by_size.setdefault((name, requests), [])
+                known = self._known.setdefault((name, requests, characters), [])
                 if all(run.reason is None and run.wall < _REPEATED_SECONDS for run in known):
-                    known += self._record(self.run(name, requests))
-        return {name: _median(self._by_size[name, requests]) for name in contenders}
+                    known += self._record(self.run(name, requests, settings=settings))
+        return {name: _median(self._known[name, requests, characters]) for name in contenders}
 
     def resume(self, requests: int) -> tuple[Run, Run]:
         """Return a run of `ours`, and a second run that finds every answer in the ledger of the first."""
-        if (RESUMED, requests) not in self._by_size:
+        if (RESUMED, requests, None) not in self._known:
             with tempfile.TemporaryDirectory(prefix="bench-") as folder, Sandbox() as sandbox:
                 first, second = (
                     self._run_once(name, module, requests, folder, sandbox)
                     for name, module in (("ours", "ours"), (RESUMED, "ours"))
                 )
             self._record([first, second])
-            self._by_size.setdefault(("ours", requests), []).append(first)
-            self._by_size[RESUMED, requests] = [second]
-        return _median(self._by_size["ours", requests]), self._by_size[RESUMED, requests][0]
+            self._known.setdefault(("ours", requests, None), []).append(first)
+            self._known[RESUMED, requests, None] = [second]
+        return _median(self._known["ours", requests, None]), self._known[RESUMED, requests, None][0]
 
     def adopt(self, requests: int, others: int) -> tuple[Run, Run, Run, Run]:
         """Run `ours` first, with that ledger, with an empty ledger, and with an empty ledger among other batches.

@@ -27,6 +27,7 @@ from distilabel_openai_batch.engine.preflight import Preflight
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.settings import DispatchSettings
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
+from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import OPEN_STATES
 from distilabel_openai_batch.pricing.budget import NO_BUDGET, NoBudget
@@ -249,6 +250,11 @@ class Dispatcher:
 
     async def _look_up(self, requests: Sequence[Request], deliver: Deliver, is_first: bool) -> _LookUp:
         """Sort requests by their entries in the ledger, and deliver known outcomes in chunks."""
+        # The callers build outputs between two chunks → one pause for all, see `ResultCollector.collect`.
+        with gc_paused():
+            return await self._look_up_in_chunks(requests, deliver, is_first)
+
+    async def _look_up_in_chunks(self, requests: Sequence[Request], deliver: Deliver, is_first: bool) -> _LookUp:
         found = _LookUp()
         for start in range(0, len(requests), _LOOK_UP_CHUNK):
             chunk = requests[start : start + _LOOK_UP_CHUNK]

@@ -106,6 +106,9 @@ class Settings(BaseModel):
         description="Number of tokens that a reasoning model takes for reasoning at medium effort. They are billed and "
         "count against the limit, so that a small limit leaves no text.",
     )
+    answer_characters: int | None = Field(
+        default=None, ge=1, description="Maximum number of characters of a chat's text; `None` for whole sentences."
+    )
     flex_models: list[str] | None = Field(
         default=None,
         description="Names of the models with the flex tier; `None` for o3, o4-mini, and GPT from 5 on without chat "

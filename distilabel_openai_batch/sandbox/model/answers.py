@@ -16,7 +16,7 @@ from .moderations import moderation
 from .parameters import check_parameters
 from .responses import response
 
-_REASONING_ENDPOINTS: dict[str, Callable[[dict[str, Any], str, str, int], dict[str, Any]]] = {
+_CHAT_ENDPOINTS: dict[str, Callable[[dict[str, Any], str, str, int, int | None], dict[str, Any]]] = {
     "/v1/chat/completions": chat_completion,
     "/v1/responses": response,
 }
@@ -34,6 +34,10 @@ class Catalogue(Protocol):
     @property
     def reasoning_tokens(self) -> int:
         """Number of tokens that reasoning takes at medium effort."""
+
+    @property
+    def answer_characters(self) -> int | None:
+        """Maximum number of characters of a chat's text."""
 
     def has_model(self, model: str) -> bool:
         """Return `True` if a model of this name exists."""
@@ -76,8 +80,9 @@ def answer_request(
             message = f"The model `{body['model']}` does not exist or you do not have access to it."
             raise ApiError(404, message, code="model_not_found")
         digest = body_digest(canonical_json(body) if serialised is None else serialised)
-        if endpoint in _REASONING_ENDPOINTS:
-            return ModelAnswer(200, _REASONING_ENDPOINTS[endpoint](body, digest, model, catalogue.reasoning_tokens))
+        if endpoint in _CHAT_ENDPOINTS:
+            limits = catalogue.reasoning_tokens, catalogue.answer_characters
+            return ModelAnswer(200, _CHAT_ENDPOINTS[endpoint](body, digest, model, *limits))
         return ModelAnswer(200, _OTHER_ENDPOINTS[endpoint](body, digest))
     except ApiError as error:
         return ModelAnswer(error.status, error.body())

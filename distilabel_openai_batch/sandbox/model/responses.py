@@ -12,7 +12,9 @@ from .snapshots import snapshot_name
 from .tokens import count_prompt_tokens
 
 
-def response(body: dict[str, Any], digest: str, model: str, reasoning_tokens: int) -> dict[str, Any]:
+def response(
+    body: dict[str, Any], digest: str, model: str, reasoning_tokens: int, characters: int | None = None
+) -> dict[str, Any]:
     """Return the body of a response.
 
     Args:
@@ -20,6 +22,7 @@ def response(body: dict[str, Any], digest: str, model: str, reasoning_tokens: in
         digest: SHA-256 of the body, in hexadecimal.
         model: name of the model behind the name in the body.
         reasoning_tokens: tokens that reasoning takes at medium effort.
+        characters: maximum number of characters of a text; `None` for whole sentences.
 
     Raises:
         ApiError: if no value fits the JSON schema that the request names.
@@ -33,7 +36,7 @@ def response(body: dict[str, Any], digest: str, model: str, reasoning_tokens: in
     else:
         seed = text_seed(chat["messages"], None, body.get("temperature"))
         text_limit = None if limit is None else limit - reasoning
-        choice, tokens = make_choice(chat, last_user_text(chat["messages"]), seed, 0, text_limit)
+        choice, tokens = make_choice(chat, last_user_text(chat["messages"]), seed, 0, text_limit, characters)
         is_cut = choice["finish_reason"] == "length"
         tokens += reasoning
         output += _output_items(choice, digest, is_cut)

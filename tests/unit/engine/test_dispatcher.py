@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -287,6 +288,22 @@ async def test_requests_are_answered_from_the_ledger(parts):
     assert await parts.answer() == (answers(), [])
     assert parts.job_runner.submitted == [IDS[:3], IDS[3:]]
     assert parts.observer.events == [("reused", 3)]
+
+
+async def test_garbage_collector_pauses_until_all_known_outcomes_are_delivered(parts, monkeypatch):
+    """Each end of a pause would visit all new objects."""
+    monkeypatch.setattr(dispatcher, "_LOOK_UP_CHUNK", 1)
+    await parts.answer()
+    paused = []
+
+    def deliver(outcomes) -> None:
+        if outcomes:
+            paused.append(not gc.isenabled())
+
+    await parts.dispatcher().answer(REQUESTS, deliver, time.monotonic())
+
+    assert paused == [True] * len(REQUESTS)
+    assert gc.isenabled()
 
 
 async def test_a_failure_of_an_earlier_run_is_submitted_again(parts, ledger):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,18 +58,23 @@ def test_results_are_recorded_and_delivered(make_collector, leave_job, look_up, 
 
 
 def test_the_last_outcomes_are_delivered_after_the_job_is_collected(ledger, make_collector, leave_job):
-    """A caller that has all its outcomes may end the run, so the last outcomes come after the job's last record."""
+    """A caller that has all its outcomes may end the run, so the last outcomes come after the job's last record.
+
+    The garbage collector pauses until then, since each end of a pause visits all new objects.
+    """
     api = FakeBatchAPI(unanswered=1)
     job = leave_job(api, JobState.ENDED, make_shard(2_500))
-    states = []
+    states, is_paused = [], []
 
     def deliver(outcomes) -> None:
         states.append((len(outcomes), ledger.jobs.get(job.id).state))
+        is_paused.append(not gc.isenabled())
 
     batch = replace(COMPLETED, completed=2_499, total=2_500)
     anyio.run(make_collector(api).collect, job, batch, deliver)
     ended, collected = JobState.ENDED, JobState.COLLECTED
     assert states == [(0, ended), (1_000, ended), (1_000, ended), (500, collected)]
+    assert is_paused == [True, True, True, False]
 
 
 def test_a_job_killed_while_it_is_recorded_is_recorded_completely_by_the_next_run(

@@ -14,6 +14,7 @@ from .conftest import CHAT, chat_body
 
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+RESPONSES = "/v1/responses"
 WEATHER = {
     "type": "function",
     "function": {
@@ -51,6 +52,20 @@ def test_answer_restates_the_instruction():
     assert "Explain {a} photosynthesis to a child" in text
     assert "photosynthesis" in text.replace("Explain {a} photosynthesis", "")
     assert 25 < len(text.split()) < 100
+
+
+@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
+def test_text_has_at_most_the_set_number_of_characters(endpoint):
+    """Both endpoints for chats finish by themselves with the beginning of the whole text."""
+    body = {"model": "gpt-4o-mini", "messages" if endpoint == CHAT else "input": chat_body()["messages"]}
+    whole, short = (answer_request(endpoint, body, Settings(answer_characters=number)).body for number in (None, 20))
+
+    texts = [
+        reply["choices"][0]["message"]["content"] if endpoint == CHAT else reply["output"][0]["content"][0]["text"]
+        for reply in (whole, short)
+    ]
+    assert texts[1] == texts[0][:20]
+    assert short.get("status", short.get("choices", [{}])[0].get("finish_reason")) in ("completed", "stop")
 
 
 @pytest.mark.parametrize("text", ["", " ", "\x00\x07", "🎉" * 50_000, "\u2028{topic}", "短い質問"])
