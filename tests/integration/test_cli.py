@@ -315,6 +315,7 @@ def test_forget_lost_keeps_every_answer(sandbox):
         database.execute("UPDATE jobs SET batch_id = 'batch_gone', state = 'created' WHERE id = ?", (job_id,))
         database.execute("DELETE FROM answers WHERE request IN (SELECT id FROM requests WHERE job = ?)", (job_id,))
         database.execute("UPDATE requests SET state = 'asked' WHERE job = ?", (job_id,))
+        database.execute("DELETE FROM job_counts WHERE job = ?", (job_id,))
     result = run_command("forget", "asking.py", "--lost", "--yes")
     assert result.exit_code == 0
     assert "8 answers, which stay; 4 requests in progress" in result.stderr

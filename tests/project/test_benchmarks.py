@@ -33,7 +33,7 @@ REQUESTS = 2_000
 # when the work has become less; raise a bound only with a reason.
 HTTP_REQUESTS = 5
 COMMITS = 12
-STATEMENTS_A_REQUEST = 3.2
+STATEMENTS_A_REQUEST = 2.1
 PEAK_BYTES_A_REQUEST = 5_000
 ALLOCATIONS_KEPT_A_REQUEST = 15
 
