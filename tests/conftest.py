@@ -7,12 +7,32 @@ import json
 import logging
 from logging.handlers import QueueHandler
 
+import hypothesis
 import pytest
 
 from distilabel_openai_batch.api import client, creation, files, transport
 from distilabel_openai_batch.sandbox import Sandbox
 from tests.support.environment import API_KEY, ROOT
 from tests.support.fast_distilabel import speed_up_distilabel
+
+# No test fails for the time that an example takes.
+hypothesis.settings.register_profile("busy machine", deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+hypothesis.settings.load_profile("busy machine")
+
+_LONGEST_TEST = "test_benchmarks_write_their_results_as_markdown_and_json"
+
+
+def pytest_collection_modifyitems(items):
+    """Start the longest test first: it waits most of the time, and the other workers run the other tests meanwhile."""
+    items.sort(key=lambda item: item.name != _LONGEST_TEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ledger(tmp_path_factory):
+    """Keep the ledgers of tests out of the user's home directory."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path_factory.mktemp("ledger")))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

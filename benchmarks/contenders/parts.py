@@ -123,7 +123,7 @@ def _record_results(ledger: Ledger, job: Any, ended: Any, file: Any) -> list[tup
         ledger.requests.record(members, dict(group))
         recorded += group
     ledger.jobs.mark_collected(ended, MISSING_RESULT)
-    ledger.requests.mark_delivered(list(members))
+    ledger.requests.mark_delivered(list(members), began_at=job.intended_at)
     return recorded
 
 

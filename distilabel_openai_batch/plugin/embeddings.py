@@ -96,7 +96,7 @@ async def embed(client: BatchClient, texts: Sequence[str], dimensions: int | Non
     """
     # The SDK would ask for base64, which other servers do not support → ask for numbers.
     body = {"model": client.model, "encoding_format": "float"} | ({"dimensions": dimensions} if dimensions else {})
-    return await submit_items(client, ENDPOINT, body, "input", texts, _vector)
+    return await submit_items(client, ENDPOINT, body, "input", texts, _vector, "vector")
 
 
 def _vector(body: Mapping[str, Any]) -> list[float] | None:

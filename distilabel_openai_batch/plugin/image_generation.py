@@ -132,7 +132,7 @@ class OpenAIBatchImageGeneration(BatchClient, OpenAIImageGeneration):
             **({} if is_gpt_image else {"response_format": "b64_json"}),
             **{name: value for name, value in parameters.items() if value is not None and name != "response_format"},
         }
-        return await submit_items(self, _ENDPOINT, body, "prompt", prompts, _images)
+        return await submit_items(self, _ENDPOINT, body, "prompt", prompts, _images, "image")
 
 
 def _images(body: Mapping[str, Any]) -> list[str] | None:

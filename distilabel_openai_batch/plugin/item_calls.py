@@ -22,6 +22,7 @@ async def submit_items(
     field: str,
     items: Sequence[Any],
     parse: Callable[[Mapping[str, Any]], T | None],
+    result_name: str,
 ) -> list[T | None]:
     """Submit a request for each item, and read the answers.
 
@@ -32,6 +33,7 @@ async def submit_items(
         field: the name of the field that holds an item.
         items: the items.
         parse: returns the result of an answer's body; `None` for a body without a result.
+        result_name: the name of a result in the message of a failure (`"vector"`).
 
     Returns:
         The result of each item, in order; `None` where the request failed or the answer has no result.
@@ -45,7 +47,8 @@ async def submit_items(
     def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
         result = parse(outcome.body) if isinstance(outcome, Answer) else None
         results.append(result)
-        return None if result else Failure("The answer has no result.", code=MALFORMED_RESULT, custom_id=custom_id)
+        message = f"The answer has no {result_name}."
+        return None if result else Failure(message, code=MALFORMED_RESULT, custom_id=custom_id)
 
     session: Session
     async with client.session() as session:

@@ -62,7 +62,7 @@ class OpenAIBatchModeration(BatchClient, _Serializable):
             RunError: the run as a whole cannot go on.
         """
         return self.wait_for(
-            partial(submit_items, self, _ENDPOINT, {"model": self.model}, "input", inputs, _first_result)
+            partial(submit_items, self, _ENDPOINT, {"model": self.model}, "input", inputs, _first_result, "result")
         )
 
 

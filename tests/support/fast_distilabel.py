@@ -39,7 +39,16 @@ def _list_names_once() -> None:
 
     mixin.get_runtime_parameters_info = describe_with_names
     for owner in (mixin, runtime_parameters.RuntimeParametersModelMixin):
-        list_names = owner.runtime_parameters_names.fget
-        owner.runtime_parameters_names = property(
-            lambda self, list_names=list_names: listed[id(self)] if id(self) in listed else list_names(self)
-        )
+        owner.runtime_parameters_names = _remembering(owner.runtime_parameters_names.fget, listed)
+
+
+def _remembering(list_names, listed):
+    """Return a property that returns remembered names, unless a subclass adds to the property."""
+
+    def names(self):
+        if id(self) in listed and type(self).runtime_parameters_names is remembering:
+            return listed[id(self)]
+        return list_names(self)
+
+    remembering = property(names)
+    return remembering
