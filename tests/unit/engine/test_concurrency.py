@@ -18,7 +18,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def limit(clock) -> Concurrency:
+async def limit(clock) -> Concurrency:
+    # anyio 4.4 creates a capacity limiter in an event loop only.
     return Concurrency(100, Patience(first=1.0, longest=60.0), clock, clock.sleep)
 
 
