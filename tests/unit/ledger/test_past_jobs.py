@@ -33,7 +33,7 @@ def end_jobs(ledger):
         ([1, 2], None),
         ([60, 10, 30], PastJobs("gpt-4o-mini", 3, 30)),
         ([60, 10, 30, 50], PastJobs("gpt-4o-mini", 4, 40)),
-        ([9_999] * 5 + [20] * 20, PastJobs("gpt-4o-mini", 20, 20)),
+        ([9_999] + [20] * 20, PastJobs("gpt-4o-mini", 20, 20)),
     ],
 )
 def test_the_median_of_the_last_twenty_jobs_is_found(ledger, end_jobs, seconds, past):
