@@ -117,11 +117,12 @@ def _write_results(requests: Sequence[Request], completion: dict[str, Any], path
 def _record_results(ledger: Ledger, job: Any, ended: Any, file: Any) -> list[tuple[str, Outcome]]:
     """Record the results in `file` like the package does, and return them with their custom_ids."""
     recorded: list[tuple[str, Outcome]] = []
-    members = ledger.requests.row_ids(job)
-    results = iter(JobResults(list(members), [file]))
-    while group := list(islice(results, _RESULTS_PER_COMMIT)):
-        ledger.requests.record(members, dict(group))
-        recorded += group
+    with gc_paused():
+        members = ledger.requests.row_ids(job)
+        results = iter(JobResults(list(members), [file]))
+        while group := list(islice(results, _RESULTS_PER_COMMIT)):
+            ledger.requests.record(members, dict(group))
+            recorded += group
     ledger.jobs.mark_collected(ended, MISSING_RESULT)
     ledger.requests.mark_delivered(list(members), began_at=job.intended_at)
     return recorded
