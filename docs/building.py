@@ -1,7 +1,7 @@
-"""Build the generated parts of the documentation: the tables of fields, and the page of examples.
+"""Build the generated parts of the documentation: tables of fields, the install lines' address, the page of examples.
 
-Run `python docs/building.py` to rewrite the tables in `docs/configuration.md` from `Field(description=…)`; a test fails
-while they differ. `mkdocs build` loads this file as a hook and adds the page of examples.
+Run `python docs/building.py` to rewrite the tables from `Field(description=…)`, and the address from `pyproject.toml`.
+A test fails while they differ. `mkdocs build` loads this file as a hook and adds the page of examples.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 import distilabel_openai_batch
+from distilabel_openai_batch import sandbox
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION = ROOT / "docs" / "configuration.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BENCHMARKS = ROOT / "benchmarks"
 EXAMPLES = ROOT / "examples"
 PACKAGE = distilabel_openai_batch.__name__
@@ -34,6 +36,8 @@ _TABLE = re.compile(
     r"(?P<table>.*?)(?P<end><!-- end of fields -->)",
     re.DOTALL,
 )
+_HOMEPAGE = re.compile('^Homepage = "(.+)"$', re.MULTILINE)
+_INSTALL_ADDRESS = re.compile(r"git\+https://[^'\s]+")
 _EXAMPLE = re.compile(r"\| \[`(\w+)`\]")
 # Files outside `docs/` have another address on the site.
 _ADDRESSES = {
@@ -58,14 +62,15 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _TABLE.sub(lambda found: found["table"], markdown)
 
 
-def with_tables(markdown: str) -> str:
-    """Return a page with each table of fields as the classes define the fields now."""
+def with_generated_parts(markdown: str) -> str:
+    """Return a page with each table of fields as the classes define the fields now, and the repository's address."""
 
     def table(found: re.Match[str]) -> str:
         fields = fields_table(found["name"], found["besides"], inherited=bool(found["inherited"]))
         return f"{found['start']}\n{fields}\n\n{found['end']}"
 
-    return _TABLE.sub(table, markdown)
+    homepage = _HOMEPAGE.findall((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[0]
+    return _INSTALL_ADDRESS.sub(f"git+{homepage}", _TABLE.sub(table, markdown))
 
 
 def examples_page() -> str:
@@ -95,7 +100,7 @@ def fields_table(name: str, besides: str | None = None, *, inherited: bool = Fal
         inherited: Whether the table lists the fields that distilabel describes, instead of the package's own.
     """
     others = getattr(distilabel_openai_batch, besides).model_fields if besides else {}
-    model = getattr(distilabel_openai_batch, name)
+    model = getattr(distilabel_openai_batch if name in distilabel_openai_batch.__all__ else sandbox, name)
     rows = [
         f"| `{field_name}` | {shown_type(field.annotation, field.metadata)} | {_default(field)} | {field.description} |"
         for field_name, field in model.model_fields.items()
@@ -121,6 +126,8 @@ def _default(field: FieldInfo) -> str:
         return "`{}`" if field.default_factory is dict else "from the environment"
     if field.default is PydanticUndefined:
         return "required"
+    if isinstance(field.default, BaseModel):
+        return "`{}`"
     return f"`{field.default:_}`" if type(field.default) is int else f"`{_quoted(field.default)}`"
 
 
@@ -150,12 +157,13 @@ def shown_type(annotation: object, metadata: typing.Sequence[object] = ()) -> st
         for bound in metadata
         if isinstance(bound, annotated_types.Gt | annotated_types.Ge)
     )
-    return f"`{name.replace('typing.', '').replace('_Task', 'Task')}`{bounds}"
+    return f"`{re.sub(r'[a-z_.]+[.](?=[A-Z])', '', name).replace('_Task', 'Task')}`{bounds}"
 
 
 def main() -> None:
-    """Rewrite the tables in `docs/configuration.md`."""
-    CONFIGURATION.write_text(with_tables(CONFIGURATION.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite the generated parts of each page."""
+    for page in PAGES:
+        page.write_text(with_generated_parts(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

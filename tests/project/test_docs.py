@@ -53,11 +53,12 @@ EXTERNAL_RESOURCE = re.compile(r"""<(?:script|link|img|iframe)[^>]+(?:src|href)=
 SAVED_FILE = re.compile(r"[Ss]ave this as `([\w.]+)`")
 EXAMPLES = ROOT / "examples"
 INSTRUCTIONS = EXAMPLES / "instructions.jsonl"
+REPOSITORY = re.search('^Homepage = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)[1]
 
 # Lines that the tests skip, each with the reason.
 SKIPPED_LINES = {
-    "pip install .": "the package is installed",
-    "pip install '.[sandbox]'": "the package is installed",
+    f"pip install 'distilabel-openai-batch @ git+{REPOSITORY}'": "the package is installed",
+    f"pip install 'distilabel-openai-batch[sandbox] @ git+{REPOSITORY}'": "the package is installed",
     "pip install '.[ray]'": "`make test-ray` runs with Ray installed",
     "export OPENAI_API_KEY=…": "the fixture `sandbox` sets a key",
     "export OPENAI_API_KEY=sk-…": "the fixture `sandbox` sets a key",
@@ -66,7 +67,7 @@ SKIPPED_LINES = {
     """python -m distilabel_openai_batch.sandbox --settings '{"dialect": "azure"}'""": "the sandbox has this dialect",
     "make demo": "tests/project/test_examples.py runs the demo",
     "make test": "the command would run this test",
-    "distilabel pipeline run --config examples/pipeline.yaml": "tests/project/test_examples.py runs it",
+    "distilabel pipeline run --config pipeline.yaml": "tests/project/test_examples.py runs such a file",
     "distilabel pipeline run --config examples/preferences.yaml": "tests/project/test_examples.py runs it",
     "python examples/preferences.py": "tests/project/test_examples.py runs it",
 }
@@ -74,17 +75,19 @@ SKIPPED_LINES = {
 # Addresses of servers on the pages, which the sandbox's address replaces.
 SERVER_ADDRESSES = ("http://127.0.0.1:8000", "https://my-resource.openai.azure.com")
 
+# Pages whose code blocks read the project's examples, as the pages say.
+PAGES_IN_A_CLONE = (EXAMPLES / "README.md", ROOT / "docs" / "costs.md")
+
 # Page whose Python is only compiled here; `make test-ray` runs the code.
 RAY_PAGE = "ray.md"
 
 
 @pytest.fixture
 def working_directory(sandbox, tmp_path, monkeypatch) -> Path:
-    """Return a working directory with the project's examples, and replace the Hub by one dataset.
+    """Return a working directory outside a clone, and replace the Hub by one dataset.
 
     The dataset has the split and the columns of `HuggingFaceH4/instruction-dataset`.
     """
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
     (tmp_path / "instructions.jsonl").write_bytes(b"".join(INSTRUCTIONS.read_bytes().splitlines(keepends=True)[:5]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -223,6 +226,8 @@ def test_each_code_block_of_a_page_runs(page, sandbox, working_directory, monkey
     """No pipeline returns a `None` answer, and no request is billed twice."""
     if page.name == "servers.md":
         sandbox.reset(Settings(dialect="azure"))
+    if page in PAGES_IN_A_CLONE:
+        (working_directory / "examples").symlink_to(EXAMPLES)
     if page.name == "failures.md":
         filtered = RequestFailure(contains="bomb", message="The prompt was filtered.", code="content_filter")
         sandbox.configure(failures=[filtered])
@@ -266,12 +271,12 @@ def test_the_reference_lists_each_field_of_the_public_classes():
                 assert about.description, f"{name}.{field}"
 
 
-def test_the_reference_is_current():
-    """The tables of fields equal the output of `docs/building.py`."""
-    building = import_building()
-    page = building.CONFIGURATION.read_text(encoding="utf-8")
-    assert page.count("<!-- end of fields -->") == len(re.findall("<!-- (?:inherited )?fields of ", page))
-    assert building.with_tables(page) == page, "run `python docs/building.py`"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_generated_parts_of_a_page_are_current(page):
+    """The tables of fields and the address in install lines equal the output of `docs/building.py`."""
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<!-- end of fields -->") == len(re.findall("<!-- (?:inherited )?fields of ", text))
+    assert import_building().with_generated_parts(text) == text, "run `python docs/building.py`"
 
 
 def test_the_site_builds_and_loads_nothing_from_other_hosts(tmp_path):
