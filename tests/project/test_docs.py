@@ -299,6 +299,12 @@ def test_the_recording_loads_nothing_from_other_hosts():
     assert not re.search(r"href=|<script|<image", picture)
 
 
+@pytest.mark.parametrize("name", ["report", "ui"])
+def test_a_screenshot_is_small(name):
+    """A picture of `docs/screenshots.py` has less than 300 kB."""
+    assert 0 < (ROOT / "docs" / "assets" / f"{name}.png").stat().st_size < 300_000
+
+
 @pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_files_name_existing_files(page):
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
