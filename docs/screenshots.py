@@ -82,6 +82,8 @@ def photograph_pages(report: Path, ui_command: list[str | Path], environment: di
             page.goto(ui.stdout.readline().strip())
             page.locator(".row summary").first.click()
             page.locator(".detail dl").wait_for()
+            page.get_by_role("button", name="Load prompts").click()
+            page.locator(".row .prompt", has_text="Explain").first.wait_for(timeout=10_000)
             page.locator("#rows").evaluate("rows => rows.scrollIntoView()")
             photograph(page, "ui")
             browser.close()

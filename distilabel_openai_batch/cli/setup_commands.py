@@ -78,6 +78,7 @@ def doctor(
         raise typer.Exit(1)
 
 
+# long: each option of the command is a parameter
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -93,6 +94,16 @@ def serve(
         float, typer.Option(help="Share of requests that fail. The same requests fail each time.", min=0, max=1)
     ] = 0.0,
     fail_status: Annotated[int, typer.Option(help="HTTP status of failed requests.", min=400, max=599)] = 400,
+    answer_tokens: Annotated[
+        int, typer.Option(help="Least number of tokens of each text. A lower `max_new_tokens` cuts the text.", min=0)
+    ] = 0,
+    reasoning_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Tokens of reasoning at medium effort. A lower `max_new_tokens` leaves an empty answer.", min=0
+        ),
+    ] = 300,
+    log: Annotated[bool, typer.Option("--log", help="Print a line for each call of the API.")] = False,
     dialect: Annotated[
         str | None,
         typer.Option(
@@ -119,10 +130,12 @@ def serve(
             seconds_per_request=seconds_per_request,
             window_seconds=window_seconds,
             failures=failures,
+            answer_tokens=answer_tokens,
+            reasoning_tokens=reasoning_tokens,
             dialect=dialect or _default_dialect(),  # type: ignore[arg-type]
             prompt_cache=True,
         )
-        serve_sandbox(settings, host=host, port=port)
+        serve_sandbox(settings, host=host, port=port, log=log)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except OSError as error:

@@ -28,6 +28,7 @@ from .faults import AnyFault
 from .files import StoredFile
 from .middleware import SandboxMiddleware
 from .organization import Organization
+from .records import Call
 from .same_site import SameSiteMiddleware
 from .settings import Settings
 from .webhooks import send_webhook
@@ -36,19 +37,24 @@ _FAULT: TypeAdapter[AnyFault] = TypeAdapter(AnyFault)
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(settings: Settings | None = None, clock: Callable[[], float] = time.time) -> Starlette:
+def create_app(
+    settings: Settings | None = None,
+    clock: Callable[[], float] = time.time,
+    on_call: Callable[[Call], None] | None = None,
+) -> Starlette:
     """Return a sandbox as an ASGI application.
 
     Args:
         settings: settings of the sandbox; `None` for the defaults of `Settings`.
         clock: function that returns the time, in seconds since the epoch.
+        on_call: function that receives each call of the API after its reply; `None` for none.
     """
     handlers = SandboxHandlers(Settings() if settings is None else settings, clock)
     return Starlette(
         routes=handlers.routes(),
         middleware=[
             Middleware(SameSiteMiddleware),
-            Middleware(SandboxMiddleware, organization=lambda: handlers.organization),
+            Middleware(SandboxMiddleware, organization=lambda: handlers.organization, on_call=on_call),
         ],
         exception_handlers={
             ApiError: _reply_api_error,

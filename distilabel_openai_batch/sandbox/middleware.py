@@ -48,11 +48,15 @@ class SandboxMiddleware:
     Args:
         app: application.
         organization: function that returns the current organization.
+        on_call: function that receives each call after its reply; `None` for none.
     """
 
-    def __init__(self, app: ASGIApp, organization: Callable[[], Organization]) -> None:
+    def __init__(
+        self, app: ASGIApp, organization: Callable[[], Organization], on_call: Callable[[Call], None] | None = None
+    ) -> None:
         self._app = app
         self._organization = organization
+        self._on_call = on_call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -81,7 +85,10 @@ class SandboxMiddleware:
         finally:
             organization.worker.active_calls -= 1
             query = scope["query_string"].decode("latin-1")
-            organization.calls.append(Call(name, scope["method"], scope["path"], status, arrival, query))
+            call = Call(name, scope["method"], scope["path"], status, arrival, query)
+            organization.calls.append(call)
+            if self._on_call:
+                self._on_call(call)
 
     async def _apply(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request with a fault."""

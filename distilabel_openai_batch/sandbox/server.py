@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from .app import create_app
 from .dialect import Dialect
 from .middleware import ABORT, CLOSE
+from .records import Call
 from .settings import Settings
 
 _BACKLOG = 2_048
@@ -48,6 +49,7 @@ def serve(
     *,
     announce: bool = False,
     parent: int | None = None,
+    log: bool = False,
 ) -> None:
     """Serve a sandbox until the process is interrupted.
 
@@ -57,11 +59,12 @@ def serve(
         port: port to listen at; 0 for any free port.
         announce: print one line of JSON with the `base_url` instead of a text.
         parent: id of the parent process; the server stops when the parent is gone. `None` for no such check.
+        log: print a line for each call of the API.
 
     Raises:
         OSError: if the port is taken.
     """
-    app, app_dialect = create_app(settings), (settings or Settings()).dialect
+    app, app_dialect = create_app(settings, on_call=_print_call if log else None), (settings or Settings()).dialect
     with socket.create_server((host, port), backlog=_BACKLOG, family=_family(host)) as listener:
         address = f"[{host}]" if ":" in host else host
         base_url = f"http://{address}:{listener.getsockname()[1]}/v1"
@@ -80,6 +83,12 @@ def serve(
             threading.Thread(target=_stop_without_parent, args=(parent,), daemon=True).start()
         print(json.dumps({"base_url": base_url}) if announce else _greeting(base_url, app_dialect), flush=True)
         asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+
+
+def _print_call(call: Call) -> None:
+    moment = time.strftime("%H:%M:%S", time.localtime(call.time))
+    query = f"?{call.query}" if call.query else ""
+    print(f"{moment} {call.method} {call.path}{query} {call.status or 'no reply'}", flush=True)
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -109,6 +109,12 @@ class Settings(BaseModel):
     answer_characters: int | None = Field(
         default=None, ge=1, description="Maximum number of characters of a chat's text; `None` for whole sentences."
     )
+    answer_tokens: int = Field(
+        default=0,
+        ge=0,
+        description="Least number of tokens of a chat's plain text. A lower limit of the request cuts the text, so "
+        "that cut answers can be rehearsed.",
+    )
     flex_models: list[str] | None = Field(
         default=None,
         description="Names of the models with the flex tier; `None` for o3, o4-mini, and GPT from 5 on without chat "

@@ -15,8 +15,9 @@ from .images import image_list
 from .moderations import moderation
 from .parameters import check_parameters
 from .responses import response
+from .sampling import TextLength
 
-_CHAT_ENDPOINTS: dict[str, Callable[[dict[str, Any], str, str, int, int | None], dict[str, Any]]] = {
+_CHAT_ENDPOINTS: dict[str, Callable[[dict[str, Any], str, str, int, TextLength], dict[str, Any]]] = {
     "/v1/chat/completions": chat_completion,
     "/v1/responses": response,
 }
@@ -38,6 +39,10 @@ class Catalogue(Protocol):
     @property
     def answer_characters(self) -> int | None:
         """Maximum number of characters of a chat's text."""
+
+    @property
+    def answer_tokens(self) -> int:
+        """Least number of tokens of a chat's plain text."""
 
     def has_model(self, model: str) -> bool:
         """Return `True` if a model of this name exists."""
@@ -81,8 +86,8 @@ def answer_request(
             raise ApiError(404, message, code="model_not_found")
         digest = body_digest(canonical_json(body) if serialised is None else serialised)
         if endpoint in _CHAT_ENDPOINTS:
-            limits = catalogue.reasoning_tokens, catalogue.answer_characters
-            return ModelAnswer(200, _CHAT_ENDPOINTS[endpoint](body, digest, model, *limits))
+            length = TextLength(catalogue.answer_characters, catalogue.answer_tokens)
+            return ModelAnswer(200, _CHAT_ENDPOINTS[endpoint](body, digest, model, catalogue.reasoning_tokens, length))
         return ModelAnswer(200, _OTHER_ENDPOINTS[endpoint](body, digest))
     except ApiError as error:
         return ModelAnswer(error.status, error.body())

@@ -9,15 +9,17 @@ import orjson
 from .checks import get_parameter
 from .hashing import creation_time, text_seed
 from .reasoning import count_reasoning_tokens
-from .sampling import cut_text, rank_alternatives, usage
+from .sampling import TextLength, cut_text, rank_alternatives, usage
 from .schemas import SchemaSampler
 from .snapshots import snapshot_name
 from .task_formats import write_reply
 from .tokens import count_prompt_tokens, count_tokens, split_tokens
 
+_ANY_LENGTH = TextLength()
+
 
 def chat_completion(
-    body: dict[str, Any], digest: str, model: str, reasoning_tokens: int, characters: int | None = None
+    body: dict[str, Any], digest: str, model: str, reasoning_tokens: int, length: TextLength = _ANY_LENGTH
 ) -> dict[str, Any]:
     """Return the body of a chat completion.
 
@@ -26,7 +28,7 @@ def chat_completion(
         digest: SHA-256 of the body, in hexadecimal.
         model: name of the model behind the name in the body.
         reasoning_tokens: tokens that reasoning takes at medium effort.
-        characters: maximum number of characters of a text; `None` for whole sentences.
+        length: bounds of the length of a text.
 
     Raises:
         ApiError: if no value fits the JSON schema that the request names.
@@ -45,7 +47,7 @@ def chat_completion(
             spent_on_reasoning += token_limit
             continue
         text_limit = None if token_limit is None else token_limit - reasoning
-        choice, tokens = make_choice(body, prompt, seed, index, text_limit, characters)
+        choice, tokens = make_choice(body, prompt, seed, index, text_limit, length)
         choices.append(choice)
         completion_tokens += reasoning + tokens
         spent_on_reasoning += reasoning
@@ -87,9 +89,9 @@ def make_choice(
     seed: int,
     index: int,
     token_limit: int | None,
-    characters: int | None = None,
+    length: TextLength = _ANY_LENGTH,
 ) -> tuple[dict[str, Any], int]:
-    """Return one choice, whose text has at most a number of characters, and the number of its tokens."""
+    """Return one choice, whose plain text has a length within bounds, and the number of its tokens."""
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}
     call = _choose_function(body, seed + index)
     if call is not None:
@@ -102,7 +104,7 @@ def make_choice(
         message["tool_calls"] = [{"id": call_id, "type": "function", "function": called_function}]
         finish_reason = cut_reason if cut_reason == "length" else finish_reason
     else:
-        text, finish_reason = cut_text(_write_content(body, prompt, seed + index, characters), body, token_limit)
+        text, finish_reason = cut_text(_write_content(body, prompt, seed + index, length), body, token_limit)
         message["content"] = text
     logprobs = None
     if body.get("logprobs"):
@@ -124,12 +126,12 @@ def _choose_function(body: dict[str, Any], seed: int) -> tuple[dict[str, Any], s
     return tools[seed % len(tools)]["function"], "tool_calls"
 
 
-def _write_content(body: dict[str, Any], prompt: str, seed: int, characters: int | None) -> str:
+def _write_content(body: dict[str, Any], prompt: str, seed: int, length: TextLength) -> str:
     """Return the text of an answer in the requested `response_format`."""
     response_format = get_parameter(body, "response_format", {"type": "text"})
     if response_format["type"] == "json_schema":
         return orjson.dumps(SchemaSampler(response_format["json_schema"]["schema"], prompt, seed).sample()).decode()
-    text = write_reply(prompt, seed)[:characters]
+    text = length.fit(write_reply(prompt, seed))
     return orjson.dumps({"answer": text}).decode() if response_format["type"] == "json_object" else text
 
 

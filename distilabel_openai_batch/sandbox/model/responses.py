@@ -8,12 +8,15 @@ from .chat import last_user_text, make_choice
 from .checks import get_parameter
 from .hashing import creation_time, text_seed
 from .reasoning import count_reasoning_tokens
+from .sampling import TextLength
 from .snapshots import snapshot_name
 from .tokens import count_prompt_tokens
 
+_ANY_LENGTH = TextLength()
+
 
 def response(
-    body: dict[str, Any], digest: str, model: str, reasoning_tokens: int, characters: int | None = None
+    body: dict[str, Any], digest: str, model: str, reasoning_tokens: int, length: TextLength = _ANY_LENGTH
 ) -> dict[str, Any]:
     """Return the body of a response.
 
@@ -22,7 +25,7 @@ def response(
         digest: SHA-256 of the body, in hexadecimal.
         model: name of the model behind the name in the body.
         reasoning_tokens: tokens that reasoning takes at medium effort.
-        characters: maximum number of characters of a text; `None` for whole sentences.
+        length: bounds of the length of a text.
 
     Raises:
         ApiError: if no value fits the JSON schema that the request names.
@@ -36,7 +39,7 @@ def response(
     else:
         seed = text_seed(chat["messages"], None, body.get("temperature"))
         text_limit = None if limit is None else limit - reasoning
-        choice, tokens = make_choice(chat, last_user_text(chat["messages"]), seed, 0, text_limit, characters)
+        choice, tokens = make_choice(chat, last_user_text(chat["messages"]), seed, 0, text_limit, length)
         is_cut = choice["finish_reason"] == "length"
         tokens += reasoning
         output += _output_items(choice, digest, is_cut)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from .checks import get_parameter
@@ -28,6 +29,26 @@ def usage(prompt_tokens: int, completion_tokens: int, reasoning_tokens: int = 0)
             "rejected_prediction_tokens": 0,
         },
     }
+
+
+@dataclass(frozen=True)
+class TextLength:
+    """Bounds of the length of a chat's text.
+
+    Attributes:
+        characters: maximum number of characters; `None` for whole sentences.
+        tokens: least number of tokens.
+    """
+
+    characters: int | None = None
+    tokens: int = 0
+
+    def fit(self, text: str) -> str:
+        """Return a text within the bounds: repeated until the text is long enough, then cut."""
+        missing = self.tokens * CHARACTERS_PER_TOKEN - len(text)
+        if text and missing > 0:
+            text += f"\n\n{text}" * -(-missing // (len(text) + 2))
+        return text[: self.characters]
 
 
 def cut_text(text: str, body: dict[str, Any], token_limit: int | None) -> tuple[str, str]:

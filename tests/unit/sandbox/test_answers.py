@@ -68,6 +68,21 @@ def test_text_has_at_most_the_set_number_of_characters(endpoint):
     assert short.get("status", short.get("choices", [{}])[0].get("finish_reason")) in ("completed", "stop")
 
 
+@pytest.mark.parametrize("endpoint", [CHAT, RESPONSES])
+@pytest.mark.parametrize(("limit", "is_cut"), [(None, False), (2_000, False), (400, True)])
+def test_text_has_at_least_the_set_number_of_tokens(endpoint, limit, is_cut):
+    """A lower limit of the request cuts the text of both endpoints for chats."""
+    body = {"model": "gpt-4o-mini", "messages" if endpoint == CHAT else "input": chat_body()["messages"]}
+    if limit:
+        body["max_tokens" if endpoint == CHAT else "max_output_tokens"] = limit
+    reply = answer_request(endpoint, body, Settings(answer_tokens=900)).body
+    tokens = reply["usage"]["completion_tokens" if endpoint == CHAT else "output_tokens"]
+    assert tokens == 400 if is_cut else tokens >= 900
+    assert (reply.get("status") or reply["choices"][0]["finish_reason"]) in (
+        ("length", "incomplete") if is_cut else ("stop", "completed")
+    )
+
+
 @pytest.mark.parametrize("text", ["", " ", "\x00\x07", "🎉" * 50_000, "\u2028{topic}", "短い質問"])
 def test_every_text_is_answered(text):
     """Accept empty, huge and unusual texts."""
