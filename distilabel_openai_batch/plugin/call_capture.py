@@ -60,7 +60,12 @@ def check_parameters(
         if adapt:
             adapt(_run_until_call(llm, _EMPTY_CHAT, num_generations, kwargs))
     except ValidationError as error:
-        raise InvalidParametersError(f"`OpenAILLM` refuses the generation parameters: {error}") from None
+        unknown = [line["loc"][0] for line in error.errors() if line["type"] == "unexpected_keyword_argument"]
+        hint = "".join(
+            f'\nOther parameters of the API go into `generation_kwargs={{"extra_body": {{"{name}": …}}}}`.'
+            for name in unknown[:1]
+        )
+        raise InvalidParametersError(f"`OpenAILLM` refuses the generation parameters: {error}{hint}") from None
     except UntranslatableError as error:
         raise InvalidParametersError(f"The generation parameters cannot be sent: {error}.") from None
     # JSON has no such numbers, and would send `null`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 from distilabel_openai_batch.display.brief_errors import mark_brief
 from distilabel_openai_batch.errors import InvalidSettingError
 from distilabel_openai_batch.text import did_you_mean
+
+_GENERATION_HINT = '. `{name}` is a generation parameter: pass `generation_kwargs={{"{name}": …}}`.'
 
 
 class CheckedArguments(BaseModel):
@@ -28,7 +31,12 @@ class CheckedArguments(BaseModel):
             if not names:
                 raise mark_brief(error) from None
             fields = [field.alias or name for name, field in type(self).model_fields.items()]
+            # Clients of chats alone have the method and its parameters.
+            generate = getattr(type(self), "agenerate", None)
+            parameters = signature(generate).parameters if generate else {}
             sentences = [
-                f"{type(self).__name__} has no argument `{name}`{did_you_mean(name, fields)}" for name in names
+                f"{type(self).__name__} has no argument `{name}`"
+                + (_GENERATION_HINT.format(name=name) if name in parameters else did_you_mean(name, fields))
+                for name in names
             ]
             raise InvalidSettingError(" ".join(sentences)) from None

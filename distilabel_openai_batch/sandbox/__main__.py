@@ -20,7 +20,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m distilabel_openai_batch.sandbox",
         description="Serve a local OpenAI Batch API.",
-        epilog="\n\n".join(map(_describe_fields, (Settings, RequestFailure, Dialect))),
+        epilog="\n\n".join(_describe_fields(model) for model in (Settings, RequestFailure, Dialect)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at")

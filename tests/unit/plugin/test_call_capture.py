@@ -160,3 +160,9 @@ def test_subclass_reads_plain_chats_in_its_own_way():
 def test_malformed_completion_is_an_error(llm):
     with pytest.raises(TypeError):
         read_completion(llm, MESSAGES, 1, {}, view({"choices": None}))
+
+
+def test_unknown_parameter_is_reported_with_its_place(llm):
+    """Parameters of the API that `OpenAILLM` lacks belong into `extra_body`."""
+    with pytest.raises(InvalidParametersError, match=r'`generation_kwargs={"extra_body": {"seed": …}}`'):
+        check_parameters(llm, 1, {"seed": 1})

@@ -31,6 +31,13 @@ def test_misspelt_argument_of_a_client_is_reported_with_the_probable_name(client
     )
 
 
+@pytest.mark.parametrize("client_class", [OpenAIBatchLLM, AzureOpenAIBatchLLM])
+@pytest.mark.parametrize("name", ["extra_body", "temperature", "max_new_tokens"])
+def test_generation_parameter_as_an_argument_is_reported_with_its_place(client_class, name):
+    with pytest.raises(InvalidSettingError, match=f'`generation_kwargs={{"{name}": …}}`'):
+        client_class(model="a-model", **{name: 1})
+
+
 @pytest.mark.parametrize("step_class", [StreamBatchResults, SubmitBatch, LoadBatchResults])
 def test_misspelt_argument_of_a_step_is_reported_with_the_probable_name(step_class):
     task = TextGeneration(llm=OpenAIBatchLLM(model="a-model", api_key="sk-unused"))
