@@ -49,6 +49,15 @@ def server_key(base_url: str) -> str:
     return f"{scheme}://{host}{port_text}{path}{query}"
 
 
+def is_loopback(base_url: str) -> bool:
+    """Return whether an address names a server of this machine, such as the sandbox."""
+    try:
+        host = urlsplit(base_url.strip()).hostname or ""
+    except ValueError:
+        return False
+    return host.rstrip(".") in _LOOPBACK
+
+
 def is_same_server(base_url: str, other: str) -> bool:
     """Return whether two addresses surely name the same server."""
     return base_url == other or server_key(base_url) == server_key(other)

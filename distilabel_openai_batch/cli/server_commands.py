@@ -303,15 +303,19 @@ def _explain_mismatch(ledger: Ledger, external: ExternalBatch) -> str:
 
 
 def _scope_for_import(reader: LedgerReader, scope: str, base_url: str | None) -> ScopeName:
-    """Return the scope of the ledger with the given name and server, or a new one."""
+    """Return the scope of the ledger with the given name and server, or a new one.
+
+    Of several scopes with the name, the one at the server of the environment is meant.
+    """
     from distilabel_openai_batch.operations.server_access import DEFAULT_BASE_URL
 
-    names = [entry.name for entry in reader.scopes()] if reader.path.exists() else []
+    entries = reader.scopes() if reader.path.exists() else []
+    names = [entry.name for entry in entries if scope in (entry.name.label, entry.name.full_label)]
+    address = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
     for name in names:
-        if scope in (name.label, name.full_label) and is_selected(name, scope, base_url):
+        if is_selected(name, scope, address if len(names) > 1 else base_url):
             return name
     pipeline, _, task = scope.partition("//" if "//" in scope else "/")
-    address = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
     # A run has the scheme and the host in lower case.
     spelling = re.sub("^[^/]*//[^/]*", lambda match: match[0].lower(), public_address(address.strip()))
     return ScopeName(pipeline, task, f"{spelling.rstrip('/')}/")

@@ -365,15 +365,18 @@ class Progress(SyncLog):
             status=batch.status,
         )
 
-    def on_answers_elsewhere(self, scope: ScopeName, name: str, known: int, sampled: int) -> None:
+    def on_answers_elsewhere(
+        self, scope: ScopeName, name: str, known: int, sampled: int, own_address: str | None
+    ) -> None:
         """Log that another scope has answers to the requests, and the ways to use the answers."""
         place = f"'{scope.label}' at {scope.base_url}"
+        options = f" --base-url {shlex.quote(own_address)}" if own_address else ""
         self._log.warning(
             "answers_elsewhere",
             f"⚠️ Another scope of the ledger, {place}, has {known:,} of {sampled:,} sampled requests. A run uses the"
             " answers of its own scope only, so these requests are submitted and billed again. To use the answers,"
             f' stop, and set `reuse_from="{name}"`, or run `distilabel-openai-batch adopt {shlex.quote(self._scope)}'
-            f" --from {shlex.quote(name)}`.",
+            f" --from {shlex.quote(name)}{options}`.",
             other_scope=scope.label,
             other_name=name,
             known=known,

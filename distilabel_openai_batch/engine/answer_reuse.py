@@ -184,8 +184,14 @@ def select_source(others: Sequence[ScopeName], name: str, own: ScopeName) -> Sco
     )
 
 
-def name_source(others: Sequence[ScopeName], scope: ScopeName) -> str:
-    """Return a short name by which `select_source` selects a scope among others."""
+def name_source(others: Sequence[ScopeName], scope: ScopeName, own_address: str) -> str:
+    """Return a short name by which `select_source` selects a scope among others.
+
+    Args:
+        others: the scopes of the ledger besides the run's own scope.
+        scope: the scope.
+        own_address: the address of the run's own scope. A name without an address prefers scopes at this address.
+    """
     label = scope.label if sum(other.label == scope.label for other in others) == 1 else scope.full_label
     is_unique = sum(label in (other.label, other.full_label) for other in others) == 1
-    return label if is_unique else f"{label}{_AT}{scope.base_url}"
+    return label if is_unique and scope.base_url == own_address else f"{label}{_AT}{scope.base_url}"

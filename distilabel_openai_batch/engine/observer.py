@@ -157,7 +157,9 @@ class Observer:
             requests: number of missing answers, which may be billed again.
         """
 
-    def on_answers_elsewhere(self, scope: ScopeName, name: str, known: int, sampled: int) -> None:
+    def on_answers_elsewhere(
+        self, scope: ScopeName, name: str, known: int, sampled: int, own_address: str | None
+    ) -> None:
         """Receive another scope that has answers to requests which are about to be submitted.
 
         Args:
@@ -165,6 +167,7 @@ class Observer:
             name: the value of `reuse_from` that selects the scope.
             known: number of the sampled requests that have an answer there, or are in a job in progress there.
             sampled: number of the sampled requests.
+            own_address: the address of the run's server, if the other scope has another one.
         """
 
     def on_answers_unmatched(self, answers: int, difference: str, requests: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import anyio.to_thread
 
+from distilabel_openai_batch.api.addresses import is_loopback
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.answer_reuse import AnswerReuse, name_source
 from distilabel_openai_batch.engine.observer import Observer
@@ -51,20 +52,28 @@ class TwinScopes:
             for twin in await anyio.to_thread.run_sync(self._find, requests):
                 self._observer.on_answers_elsewhere(*twin)
 
-    def _find(self, requests: Sequence[Request]) -> list[tuple[ScopeName, str, int, int]]:
-        """Return the scopes that know at least half of a sample, as arguments of `on_answers_elsewhere`."""
+    def _find(self, requests: Sequence[Request]) -> list[tuple[ScopeName, str, int, int, str | None]]:
+        """Return the scopes that know at least half of a sample, as arguments of `on_answers_elsewhere`.
+
+        A server of this machine is a rehearsal: its answers are not offered to a run at another machine's server.
+        """
+        own_address = self._ledger.scope.base_url
         found = []
         samples: dict[str, dict[str, str]] = {}
         others = self._ledger.other_scopes.list_names()
         for scope_id, scope in others:
             if scope_id in self._reuse.source_ids or self._is_sibling(scope):
                 continue
+            if is_loopback(scope.base_url) and not is_loopback(own_address):
+                continue
             if scope.base_url not in samples:
                 samples[scope.base_url] = self._sample(requests, scope.base_url)
             sample = samples[scope.base_url]
             known = self._ledger.reused_answers.count(scope_id, sample)
             if sample and 2 * known >= len(sample):
-                found.append((scope, name_source([name for _, name in others], scope), known, len(sample)))
+                name = name_source([name for _, name in others], scope, own_address)
+                address = own_address if scope.base_url != own_address else None
+                found.append((scope, name, known, len(sample), address))
         return found
 
     def _sample(self, requests: Sequence[Request], base_url: str) -> dict[str, str]:

@@ -71,12 +71,13 @@ def test_a_job_in_progress_of_the_old_name_is_waited_for(sandbox, monkeypatch):
 def test_a_renamed_script_is_warned_before_it_submits(sandbox, monkeypatch, caplog, model, address):
     """The body that a reasoning model gets is not the body that identifies the request."""
     route_host(monkeypatch, "sandbox.test", sandbox.base_url)
-    generate(model=model)
+    generate(model=model, **({"base_url": address} if address else {}))
     monkeypatch.setattr(sys, "argv", ["new.py"])
     with caplog.at_level(logging.INFO):
-        generate(model=model, **({"base_url": address} if address else {}))
-    lines = [line for line in caplog.messages if 'reuse_from="old.py"' in line or "Submitted job" in line]
-    assert "adopt new.py --from old.py" in lines[0]
+        generate(model=model)
+    lines = [line for line in caplog.messages if 'reuse_from="old.py' in line or "Submitted job" in line]
+    source = f"'old.py at {address}/' --base-url {sandbox.base_url}/" if address else "old.py"
+    assert f"adopt new.py --from {source}`" in lines[0]
     assert len(lines) == 2
 
 

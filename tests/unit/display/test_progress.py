@@ -272,12 +272,13 @@ def test_more_than_twenty_kinds_of_failures_are_counted_in_one_line(progress, ca
 
 
 def test_answers_in_another_scope_are_logged_with_the_way_to_use_them(progress, caplog):
-    progress.on_answers_elsewhere(ScopeName("old", "generate", "http://one/v1/"), "old/generate at http://one", 40, 50)
+    scope = ScopeName("old", "generate", "http://one/v1/")
+    progress.on_answers_elsewhere(scope, "old/generate at http://one", 40, 50, "http://two/v1/")
     progress.on_taken_from(ScopeName("old", "generate", "http://one/v1/"), 40)
     warning, info = caplog.messages
     assert "scope of the ledger, 'old/generate' at http://one/v1/, has 40 of 50 sampled requests." in warning
     assert 'set `reuse_from="old/generate at http://one"`' in warning
-    assert "--from 'old/generate at http://one'`." in warning
+    assert "--from 'old/generate at http://one' --base-url http://two/v1/`." in warning
     assert info.startswith("♻️ 40 answers of scope 'old/generate' at http://one/v1/")
 
 
@@ -494,7 +495,7 @@ def test_each_line_of_the_log_names_its_event_with_facts_that_json_holds(progres
         "seconds": 60.0,
         "pause": 60.0,
     }
-    texts = ("custom_id", "reason", "file_id", "model", "name", "batch_id")
+    texts = ("custom_id", "reason", "file_id", "model", "name", "batch_id", "own_address")
     names = [name for name in dir(Observer) if name.startswith("on_")]
     for name in sorted(names, key=lambda name: name == "on_finished"):
         parameters = list(inspect.signature(getattr(Observer, name)).parameters)[1:]

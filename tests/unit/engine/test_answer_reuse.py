@@ -71,7 +71,7 @@ def test_a_name_of_no_scope_or_of_several_is_an_error(others, name, message):
 @pytest.mark.parametrize("others", [OTHERS, [OLD, SCRIPT], [OLD_AT_SANDBOX, replace(OLD, base_url="http://x/v1/")]])
 def test_each_scope_has_a_name_that_selects_it(others):
     for scope in others:
-        assert select_source(others, name_source(others, scope), OWN) == scope
+        assert select_source(others, name_source(others, scope, OWN.base_url), OWN) == scope
 
 
 def test_sources_are_the_field_then_the_command_then_former_names(tmp_path):

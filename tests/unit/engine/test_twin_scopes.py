@@ -33,7 +33,7 @@ class Recorder(Observer):
         self.found: list[tuple[ScopeName, int, int]] = []
         self.names: list[str] = []
 
-    def on_answers_elsewhere(self, scope: ScopeName, name: str, known: int, sampled: int) -> None:
+    def on_answers_elsewhere(self, scope, name, known, sampled, own_address) -> None:
         self.found.append((scope, known, sampled))
         self.names.append(name)
 
@@ -87,8 +87,12 @@ async def test_a_scope_with_answers_to_the_same_requests_is_found(ledger, scope,
 
 @pytest.mark.parametrize(
     ("scope", "answered"),
-    [(replace(SCOPE, task="sibling"), 4), (replace(SCOPE, pipeline="other"), 1)],
-    ids=["another Task of the pipeline", "few answers"],
+    [
+        (replace(SCOPE, task="sibling"), 4),
+        (replace(SCOPE, pipeline="other"), 1),
+        (replace(SCOPE, base_url="http://127.0.0.1:8471/v1/"), 4),
+    ],
+    ids=["another Task of the pipeline", "few answers", "a rehearsal at a server of this machine"],
 )
 async def test_other_scopes_are_not_reported(ledger, scope, answered):
     leave_answers(ledger, scope, answered)
