@@ -369,13 +369,20 @@ class JobRunner:
         return collected is not None
 
     async def _replace_refused(self, run: _Run) -> JobEnding | None:
-        """Prepare another batch in place of a refused batch."""
+        """Prepare another batch in place of a refused batch.
+
+        Raises:
+            RunError: the refusal, if no other batch helps.
+        """
         batch = run.batch
         assert batch
         self._observer.on_batch_refused(batch)
         if not run.shard:
             run.job = await self._drop(run.job)
             await self.collector.delete_files(batch, run.job.input_file_id)
+            # A run that does not wait never sees the end of its own batches → each run would submit the next one.
+            if not self._settings.wait and _is_refused_for_good(batch):
+                raise _failure(batch)
             return JobEnding.DROPPED
         ending = await self._wait_to_recreate(run, run.shard, _failure(batch), is_over_limit=_is_over_limit(batch))
         if ending is None:
@@ -490,6 +497,12 @@ def _input_file_name(key: str) -> str:
 
 def _is_over_limit(batch: Batch) -> bool:
     return any(errors.is_over_token_limit(error.code) for error in batch.errors)
+
+
+def _is_refused_for_good(batch: Batch) -> bool:
+    """Return whether the server refused a batch for a reason that neither time nor another file removes."""
+    is_about_file = is_input_file_refused(batch, batch.input_file_id or "")
+    return not (batch.has_transient_errors or _is_over_limit(batch) or is_about_file)
 
 
 def _failure(batch: Batch) -> errors.BatchFailedError:

@@ -73,6 +73,19 @@ def assert_billed_once(sandbox):
     assert set(sandbox.books().billed.values()) <= {1}
 
 
+def test_a_run_that_does_not_wait_raises_the_refusal_of_its_batch(sandbox):
+    """Otherwise each run would submit the next batch, without a word; the run after the error submits again."""
+    refusal = {"code": "model_not_found", "message": "The deployment is no batch deployment."}
+    sandbox.add_fault(BatchFault(kind="fail", value=refusal))
+    with pytest.raises(DistilabelOfflineBatchGenerationNotFinishedException):
+        generate(wait=False)
+    with pytest.raises(BatchFailedError, match="The deployment is no batch deployment"):
+        generate_in_next_run(wait=False)
+    assert len(sandbox.books().batches) == 1
+    assert all(generate_in_next_run())
+    assert_billed_once(sandbox)
+
+
 TRANSIENT_CALL_FAULTS = {
     "answers 500": {"kind": "status", "status": 500},
     "answers 502 with an HTML page": {"kind": "status", "status": 502, "body": "<html>Bad gateway</html>"},
