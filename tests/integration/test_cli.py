@@ -199,7 +199,7 @@ def test_results_writes_the_same_rows_to_jsonl_and_parquet(directory, tmp_path):
 
 def test_results_has_the_questions_on_request(sandbox, tmp_path):
     """The server has them: a file that is gone costs the questions of its batch alone."""
-    generate(PROMPTS[:4], ledger_dir=str(tmp_path), max_requests_per_job=2)
+    generate(PROMPTS[:4], ledger_dir=str(tmp_path), max_requests_per_job=2, max_jobs=1)
     first, _ = LedgerReader(tmp_path).jobs()
     openai.OpenAI(max_retries=0).files.delete(first.input_file_id)
     output = run_command("results", "--questions", "--ledger-dir", tmp_path)
