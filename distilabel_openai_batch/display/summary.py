@@ -77,6 +77,8 @@ class RunSummary:
 def next_command(summary: RunSummary) -> tuple[str, str]:
     """Return the next useful command, and its purpose."""
     failed = [task.name for task in summary.tasks if task.counts.failed]
+    if summary.rows_out is None and not any(task.counts.jobs for task in summary.tasks):
+        return f"{_COMMAND} jobs{summary.ledger_option}", "lists the jobs of earlier runs; this run submitted none"
     if summary.rows_out is None:
         return _command("watch", summary.pipeline, summary), "follows the jobs; the same script, run again, continues"
     if failed:

@@ -22,7 +22,7 @@ class TwinScopes:
 
     Args:
         ledger: the ledger of the session.
-        observer: receives each scope with answers to most of the sample.
+        observer: receives the scope with answers to most of the sample.
         reuse: the scopes whose answers the session takes anyhow, and the digests of requests at other addresses.
         siblings: the other Tasks of the pipeline, which may make the same requests on purpose; `None` if any Task may
             be one.
@@ -49,8 +49,10 @@ class TwinScopes:
         """
         if self._is_due and requests:
             self._is_due = False
-            for twin in await anyio.to_thread.run_sync(self._find, requests):
-                self._observer.on_answers_elsewhere(*twin)
+            twins = await anyio.to_thread.run_sync(self._find, requests)
+            if twins:
+                # Each name that a pipeline had before may know the same requests. Of equal scopes the newest is first.
+                self._observer.on_answers_elsewhere(*max(twins, key=lambda twin: twin[2]))
 
     def _find(self, requests: Sequence[Request]) -> list[tuple[ScopeName, str, int, int, str | None]]:
         """Return the scopes that know at least half of a sample, as arguments of `on_answers_elsewhere`.

@@ -14,6 +14,7 @@ from distilabel_openai_batch.hooks import (  # noqa: F401
     row_flow,
     row_storage,
     run_report,
+    saved_addresses,
     scheduling,
     step_loop,
     step_process,

@@ -94,10 +94,15 @@ def test_the_log_gets_a_line_for_each_task():
     assert len(lines) == 5
 
 
+IDLE = replace(TASKS[0], counts=replace(TASKS[0].counts, jobs=0))
+"""A Task whose run was refused before its first job."""
+
+
 @pytest.mark.parametrize(
     ("changes", "command"),
     [
         ({"rows_out": None}, "distilabel-openai-batch watch 'my prefs'"),
+        ({"rows_out": None, "tasks": [IDLE]}, "distilabel-openai-batch jobs"),
         ({"tasks": TASKS[1:]}, "distilabel-openai-batch jobs 'my prefs'"),
         (
             {"ledger_option": " --ledger-dir /mine"},

@@ -115,6 +115,14 @@ async def test_a_scope_is_reported_unless_its_answers_are_taken_anyhow(ledger):
     assert recorder.found == []
 
 
+async def test_the_scope_with_most_answers_is_reported_and_of_equal_ones_the_newest(ledger):
+    for name in ("oldest", "newest", "few"):
+        leave_answers(ledger, replace(SCOPE, pipeline=name), 2 if name == "few" else 4)
+    recorder = Recorder()
+    await TwinScopes(ledger, recorder, make_reuse(ledger)).search(requests())
+    assert recorder.names == ["newest/task"]
+
+
 async def test_new_requests_may_precede_the_others(ledger):
     """At least half of the requests have to be the same."""
     leave_answers(ledger, replace(SCOPE, pipeline="renamed"))
