@@ -51,11 +51,13 @@ def check_origin(distiset, batch_ids) -> None:
 def test_a_pipeline_in_a_terminal_shows_its_tasks_and_ends_with_a_summary(sandbox, tmp_path, monkeypatch, capfd):
     """The numbers come from the processes of the steps; afterwards another call of the process logs as before."""
     failure = RequestFailure(contains="Judge this", status=400, message="Odd.", code="invalid_prompt", times=1)
-    sandbox.configure(in_progress_seconds=2.5, failures=[failure])
+    sandbox.configure(in_progress_seconds=1.0, failures=[failure])
     for name in ("CI", PROGRESS_ENV_NAME):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
+    # Bars of another test on rich's common console would have the terminal.
+    monkeypatch.setattr("rich._console", None)
     terminal = Terminal()
     root = logging.getLogger()
     before = list(root.handlers), root.level
