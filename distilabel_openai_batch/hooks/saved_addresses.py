@@ -34,8 +34,8 @@ def _save(original: Any, self: Any, path: Any = None, format: Any = "json", dump
 def _remove_addresses(dump: Any, addresses: set[str | None]) -> None:
     """Remove some addresses from each model of a dump."""
     if isinstance(dump, dict):
-        if dump.get(_ADDRESS) in addresses and "type_info" in dump:
-            del dump[_ADDRESS]
+        if "type_info" in dump and dump.get(_ADDRESS) in addresses:
+            dump.pop(_ADDRESS, None)
         dump = list(dump.values())
     if isinstance(dump, list):
         for part in dump:

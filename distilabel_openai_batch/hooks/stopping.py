@@ -106,6 +106,8 @@ class PipelineStop:
 
     def _is_busy(self, name: str) -> bool:
         pipeline, manager = self._pipeline, self._pipeline._batch_manager
+        if manager is None:  # the run has ended
+            return False
         sent, received = manager._last_batch_sent.get(name), manager._last_batch_received.get(name)
         return (
             uses_batch_client(pipeline.dag.get_step(name)["step"])
@@ -141,7 +143,8 @@ class PipelineStop:
         with pipeline._steps_load_status_lock:
             for name in pipeline.dag:
                 pipeline._steps_load_status[name] = _STEP_UNLOADED_CODE
-        pipeline._output_queue.put(None)
+        with suppress(Exception):  # a run that has ended has closed its queues
+            pipeline._output_queue.put(None)
 
 
 @patch(Pipeline, "_stop", parameters=["self", "acquire_lock"])

@@ -8,7 +8,7 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps import LoadDataFromDicts
 from distilabel.steps.tasks import TextGeneration
 
-from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch import AzureOpenAIBatchLLM, OpenAIBatchLLM
 
 SANDBOX = "http://127.0.0.1:8000/v1"
 
@@ -28,6 +28,16 @@ def saved_address(path, **fields) -> str | None:
 def test_an_address_from_the_environment_is_not_saved(monkeypatch, tmp_path):
     monkeypatch.setenv("OPENAI_BASE_URL", SANDBOX)
     assert saved_address(tmp_path / "pipeline.yaml") is None
+
+
+def test_a_client_without_an_address_is_saved(monkeypatch, tmp_path):
+    """Azure's class has no address of its own."""
+    monkeypatch.delenv("AZURE_OPENAI_ENDPOINT", raising=False)
+    with Pipeline(name="saved") as pipeline:
+        load = LoadDataFromDicts(data=[{"instruction": "Say it."}])
+        load >> TextGeneration(name="generate", llm=AzureOpenAIBatchLLM(model="a-deployment"))
+    pipeline.save(tmp_path / "pipeline.yaml", format="yaml")
+    assert (tmp_path / "pipeline.yaml").exists()
 
 
 @pytest.mark.parametrize("environment", [SANDBOX, "http://other/v1"])

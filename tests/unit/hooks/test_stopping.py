@@ -93,6 +93,18 @@ def test_a_stop_waits_a_second_for_the_steps(tmp_path, monkeypatch):
     wait_until(lambda: not pipeline._output_queue.empty())
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_run_that_ends_during_a_stop_ends_the_stop_too(tmp_path, monkeypatch):
+    """The end of a run removes the batch manager and closes the queues."""
+    monkeypatch.setattr(stopping, "_STEPS_SECONDS", 60.0)
+    pipeline = pipeline_of(tmp_path)
+    pipeline._stop()
+    pipeline._output_queue = pipeline._load_queue = types.SimpleNamespace(put=None)
+    pipeline._batch_manager = None
+    pipeline._openai_batch_stop._thread.join(10.0)
+    assert not pipeline._openai_batch_stop._thread.is_alive()
+
+
 def test_a_pipeline_without_a_client_stops_as_distilabel_does(tmp_path):
     pipeline = pipeline_of(tmp_path, OpenAILLM)
     pipeline._stop_called, pipeline._stop_calls = True, 0
