@@ -18,9 +18,8 @@ from distilabel_openai_batch.text import did_you_mean
 
 _AT = " at "
 
-
-# Requests whose digests at the addresses of all scopes are kept, to find scopes with the same requests.
-_SAMPLE = 50
+SAMPLE = 50
+"""Requests that are compared with all scopes: enough to notice another name of the pipeline or of the server."""
 
 
 class AnswerReuse:
@@ -67,7 +66,7 @@ class AnswerReuse:
             call: the call of the request.
             body: the encoded body of the call.
         """
-        if len(self.sampled) < _SAMPLE:
+        if len(self.sampled) < SAMPLE:
             self.sampled[custom_id] = digests_at(call, body, self._sampled_addresses)
         else:
             self.needs_digests = bool(self._addresses)

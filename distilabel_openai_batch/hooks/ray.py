@@ -31,7 +31,7 @@ from distilabel.utils.logging import setup_logging, stop_logging
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch, patch_property, require
-from distilabel_openai_batch.hooks.run_report import shown
+from distilabel_openai_batch.hooks.run_report import RUN_PARAMETERS, shown
 from distilabel_openai_batch.hooks.stopping import LOAD_ERROR_SECONDS, run_loop
 from distilabel_openai_batch.pricing import price_book
 
@@ -235,21 +235,7 @@ def _actor_options(pipeline: Any, step: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-@patch(
-    RayPipeline,
-    "run",
-    parameters=[
-        "self",
-        "parameters",
-        "load_groups",
-        "use_cache",
-        "storage_parameters",
-        "use_fs_to_pass_data",
-        "dataset",
-        "dataset_batch_size",
-        "logging_handlers",
-    ],
-)
+@patch(RayPipeline, "run", parameters=RUN_PARAMETERS)
 def _run(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
     """End all actors and queues when a run ends, with or without an error.
 

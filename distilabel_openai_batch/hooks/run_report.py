@@ -132,21 +132,21 @@ def shown(pipeline: Any) -> Iterator[None]:
         report.close()
 
 
-@patch(
-    Pipeline,
-    "run",
-    parameters=[
-        "self",
-        "parameters",
-        "load_groups",
-        "use_cache",
-        "storage_parameters",
-        "use_fs_to_pass_data",
-        "dataset",
-        "dataset_batch_size",
-        "logging_handlers",
-    ],
+RUN_PARAMETERS = (
+    "self",
+    "parameters",
+    "load_groups",
+    "use_cache",
+    "storage_parameters",
+    "use_fs_to_pass_data",
+    "dataset",
+    "dataset_batch_size",
+    "logging_handlers",
 )
+"""Parameters of `Pipeline.run` and of `RayPipeline.run`."""
+
+
+@patch(Pipeline, "run", parameters=RUN_PARAMETERS)
 def _run(original: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
     """Show a run with a client, see `shown`; `ray` shows the run of a `RayPipeline`."""
     if not pipeline_uses_batch_client(self):

@@ -9,17 +9,15 @@ import orjson
 from .checks import get_parameter
 from .hashing import creation_time, text_seed
 from .reasoning import count_reasoning_tokens
-from .sampling import TextLength, cut_text, rank_alternatives, usage
+from .sampling import ANY_LENGTH, TextLength, cut_text, rank_alternatives, usage
 from .schemas import SchemaSampler
 from .snapshots import snapshot_name
 from .task_formats import write_reply
 from .tokens import count_prompt_tokens, count_tokens, split_tokens
 
-_ANY_LENGTH = TextLength()
-
 
 def chat_completion(
-    body: dict[str, Any], digest: str, model: str, reasoning_tokens: int, length: TextLength = _ANY_LENGTH
+    body: dict[str, Any], digest: str, model: str, reasoning_tokens: int, length: TextLength = ANY_LENGTH
 ) -> dict[str, Any]:
     """Return the body of a chat completion.
 
@@ -89,7 +87,7 @@ def make_choice(
     seed: int,
     index: int,
     token_limit: int | None,
-    length: TextLength = _ANY_LENGTH,
+    length: TextLength = ANY_LENGTH,
 ) -> tuple[dict[str, Any], int]:
     """Return one choice, whose plain text has a length within bounds, and the number of its tokens."""
     message: dict[str, Any] = {"role": "assistant", "content": None, "refusal": None, "annotations": []}

@@ -8,15 +8,13 @@ from .chat import last_user_text, make_choice
 from .checks import get_parameter
 from .hashing import creation_time, text_seed
 from .reasoning import count_reasoning_tokens
-from .sampling import TextLength
+from .sampling import ANY_LENGTH, TextLength
 from .snapshots import snapshot_name
 from .tokens import count_prompt_tokens
 
-_ANY_LENGTH = TextLength()
-
 
 def response(
-    body: dict[str, Any], digest: str, model: str, reasoning_tokens: int, length: TextLength = _ANY_LENGTH
+    body: dict[str, Any], digest: str, model: str, reasoning_tokens: int, length: TextLength = ANY_LENGTH
 ) -> dict[str, Any]:
     """Return the body of a response.
 

@@ -51,6 +51,10 @@ class TextLength:
         return text[: self.characters]
 
 
+ANY_LENGTH = TextLength()
+"""No bounds."""
+
+
 def cut_text(text: str, body: dict[str, Any], token_limit: int | None) -> tuple[str, str]:
     """Cut a text at the first stop sequence, then at the token limit.
 
