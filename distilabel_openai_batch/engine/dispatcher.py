@@ -56,7 +56,6 @@ class _LookUp:
         in_jobs: requests in jobs in progress, by the id of the job.
         in_other_scopes: requests in jobs in progress of other scopes, by the id of the job.
         answered: number of requests with an outcome.
-        answered_jobs: ids of the jobs that the outcomes come from.
     """
 
     to_submit: list[Request] = field(default_factory=list)
@@ -64,13 +63,11 @@ class _LookUp:
     in_jobs: dict[int, list[Request]] = field(default_factory=dict)
     in_other_scopes: dict[int, list[Request]] = field(default_factory=dict)
     answered: int = 0
-    answered_jobs: set[int] = field(default_factory=set)
 
     def merge(self, second: _LookUp) -> None:
         """Merge the second look-up of `to_submit`."""
         self.to_submit, self.failures = second.to_submit, second.failures
         self.answered += second.answered
-        self.answered_jobs |= second.answered_jobs
         for job_id, requests in second.in_jobs.items():
             self.in_jobs.setdefault(job_id, []).extend(requests)
 
@@ -190,9 +187,6 @@ class Dispatcher:
                 await self._take_from_other_scopes(self._reuse, found, deliver, is_first)
         if is_first and found.answered:
             self._observer.on_reused(found.answered)
-            self._observer.on_batches_reused(
-                await anyio.to_thread.run_sync(self._ledger.jobs.batch_ids, found.answered_jobs)
-            )
         to_submit = found.to_submit
         if not self._settings.submits:
             deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
@@ -256,12 +250,14 @@ class Dispatcher:
 
     async def _look_up_in_chunks(self, requests: Sequence[Request], deliver: Deliver, is_first: bool) -> _LookUp:
         found = _LookUp()
+        reported_jobs: set[int] = set()
         for start in range(0, len(requests), _LOOK_UP_CHUNK):
             chunk = requests[start : start + _LOOK_UP_CHUNK]
             known = await anyio.to_thread.run_sync(
                 self._ledger.requests.look_up, [request.custom_id for request in chunk]
             )
             outcomes: dict[str, Outcome] = {}
+            answered_jobs: set[int] = set()
             for request in chunk:
                 entry = known.get(request.custom_id)
                 if entry is None:
@@ -273,10 +269,18 @@ class Dispatcher:
                     found.failures[request.custom_id] = entry.outcome
                 else:
                     outcomes[request.custom_id] = entry.outcome
-                    found.answered_jobs.add(entry.job)
+                    answered_jobs.add(entry.job)
             found.answered += len(outcomes)
+            if is_first and not answered_jobs <= reported_jobs:
+                # The delivery of the last outcomes may end the run → report before.
+                await self._report_reused_batches(answered_jobs - reported_jobs)
+                reported_jobs |= answered_jobs
             deliver(outcomes)
         return found
+
+    async def _report_reused_batches(self, job_ids: Set[int]) -> None:
+        """Report the batches that outcomes of earlier runs come from."""
+        self._observer.on_batches_reused(await anyio.to_thread.run_sync(self._ledger.jobs.batch_ids, job_ids))
 
     def _is_final(self, failure: Failure) -> bool:
         """Return whether a failure of an earlier run is the outcome of its request."""
