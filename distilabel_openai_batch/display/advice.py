@@ -8,6 +8,9 @@ requests of all rows of the Task, including the answered ones.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from distilabel_openai_batch.api.failure_codes import (
     CONTENT_FILTER,
     INVALID_STRUCTURED_OUTPUT,
@@ -41,10 +44,71 @@ _PARAMETER_CODES = frozenset(
 )
 _TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens")
 
+
+@dataclass(frozen=True, slots=True)
+class RetryWay:
+    """Way to submit failed requests again, in the words of the advice.
+
+    Attributes:
+        clause: the way, without the end of its sentence.
+        unanswered: sentence on submitting requests without an answer again.
+        changed_rows: end of a sentence on submitting rows that were changed.
+        changed_task: end of a sentence on a changed parameter.
+        learned: the way to submit a request whose parameter the server refused; empty if the run itself has submitted
+            the request with the other parameter.
+    """
+
+    clause: str
+    unanswered: str
+    changed_rows: str
+    changed_task: str
+    learned: str = ""
+
+
 # Without `use_cache=False` a complete pipeline takes its rows from distilabel's cache and submits nothing.
-_RUN_AGAIN = "Run again (`use_cache=False`): only requests without an answer are submitted."
-_RUN_CHANGED_ROWS = "run again (`use_cache=False`): only changed and unanswered rows are submitted."
-_MAKES_NEW_REQUESTS = "which makes new requests of all rows of this Task."
+RUN_AGAIN = RetryWay(
+    clause="Run the same script again, a pipeline with `use_cache=False`,",
+    unanswered="Run again (`use_cache=False`): only requests without an answer are submitted.",
+    changed_rows="run again (`use_cache=False`): only changed and unanswered rows are submitted.",
+    changed_task="which makes new requests of all rows of this Task.",
+)
+"""Way of a script, and of a pipeline whose steps wait for their jobs."""
+
+SUBMIT_AGAIN = RetryWay(
+    clause="Submit again",
+    unanswered="Submit again (`use_cache=False`): only requests without an answer are submitted.",
+    changed_rows="submit again (`use_cache=False`): only changed and unanswered rows are submitted.",
+    changed_task="which makes new requests of all rows of this Task.",
+)
+"""Way of `SubmitBatch`."""
+
+LOAD_AGAIN = RetryWay(
+    clause="Load again with `resubmit=True`",
+    unanswered="Load again with `resubmit=True`: only requests without an answer are submitted.",
+    changed_rows="submit all rows again by `SubmitBatch`: only changed and unanswered rows are billed.",
+    changed_task="and load with `resubmit=True`, which makes new requests of all rows.",
+)
+"""Way of `LoadBatchResults` with `resubmit=True`."""
+
+LOAD_WITH_RESUBMIT = RetryWay(
+    clause="Load with `resubmit=True`",
+    unanswered="Load with `resubmit=True`: only requests without an answer are submitted.",
+    changed_rows=LOAD_AGAIN.changed_rows,
+    changed_task=LOAD_AGAIN.changed_task,
+    learned="Load with `resubmit=True`",
+)
+"""Way of `LoadBatchResults` without `resubmit`, which submits nothing."""
+
+
+REPLACEMENTS: Mapping[str, str] = {
+    "max_tokens": "with `max_completion_tokens`, and with room for reasoning if `max_new_tokens` is not set",
+    "max_completion_tokens": "with `max_tokens`",
+    "tools": "with their schema as `response_format`",
+    "messages": "to `/v1/responses`, which alone serves the model",
+    "temperature": "without the default of `temperature`, and with room for reasoning if `max_new_tokens` is not set",
+    "top_p": "without the default of `top_p`, and with room for reasoning if `max_new_tokens` is not set",
+}
+"""Parameters that a model refuses, and the way in which its requests are submitted afterwards."""
 
 
 def describe_small_limit(model: str, limit: int) -> str:
@@ -61,28 +125,29 @@ def describe_small_limit(model: str, limit: int) -> str:
     )
 
 
-def next_step(failure: Failure, custom_id: str | None) -> str:
+def next_step(failure: Failure, custom_id: str | None, way: RetryWay = RUN_AGAIN) -> str:
     """Return the advice on a failed request.
 
     Args:
         failure: the reason why the request has no answer.
         custom_id: the `custom_id` of the request; `None` for a row that could not be encoded as a request.
+        way: the way to submit the request again.
 
     Returns:
         One or two sentences.
     """
     code, message = failure.code, failure.message
     if code == "batch_expired":
-        return f"The completion window closed first. {_RUN_AGAIN}"
+        return f"The completion window closed first. {way.unanswered}"
     if failure.is_transient:
-        return f"The failure is transient. {_RUN_AGAIN}"
+        return f"The failure is transient. {way.unanswered}"
     if code in (MODEL_REFUSAL, *_POLICY_CODES):
         return "Submitting again rarely helps: reword these rows, or remove these rows."
     if code in (TRUNCATED_ANSWER, LENGTH_LIMIT):
-        return f"Raise `max_new_tokens` in `generation_kwargs`, {_MAKES_NEW_REQUESTS}"
+        return f"Raise `max_new_tokens` in `generation_kwargs`, {way.changed_task}"
     if code == MISSING_CHOICE:
         if failure.is_billed:
-            return f"The server answered without a generation. {_RUN_AGAIN}"
+            return f"The server answered without a generation. {way.unanswered}"
         return "The server may not support `n`: repeat the rows in place of `num_generations`."
     if code == INVALID_STRUCTURED_OUTPUT:
         return (
@@ -93,19 +158,21 @@ def next_step(failure: Failure, custom_id: str | None) -> str:
     if code == UNNAMED_RESULT_CODE:
         return "Use this provider without batches (`OpenAILLM`), or another server: this one drops `custom_id`."
     if custom_id is None:
-        return f"No request was sent for these rows. Fix the rows and {_RUN_CHANGED_ROWS}"
+        return f"No request was sent for these rows. Fix the rows and {way.changed_rows}"
     if code in _LENGTH_CODES or "context length" in message:
-        return f"Shorten these rows and {_RUN_CHANGED_ROWS}"
+        return f"Shorten these rows and {way.changed_rows}"
     refused = find_refused_parameter(message)
+    if refused and way.learned:
+        return f"The refusal is recorded. {way.learned}: these requests are submitted {REPLACEMENTS[refused]}."
     if refused in ("max_tokens", "max_completion_tokens"):
         accepted = "max_tokens" if refused == "max_completion_tokens" else "max_completion_tokens"
-        return f'Set `token_limit_parameter="{accepted}"`, {_MAKES_NEW_REQUESTS}'
+        return f'Set `token_limit_parameter="{accepted}"`, {way.changed_task}'
     if any(name in message for name in _TOKEN_LIMITS):
-        return f"Lower `max_new_tokens` in `generation_kwargs`, {_MAKES_NEW_REQUESTS}"
+        return f"Lower `max_new_tokens` in `generation_kwargs`, {way.changed_task}"
     if names_responses(message):
-        return f'Set `endpoint="responses"`, {_MAKES_NEW_REQUESTS}'
+        return f'Set `endpoint="responses"`, {way.changed_task}'
     if failure.status_code == 404 or code == "model_not_found":
-        return "Check `model` and `base_url`, and run again."
+        return f"Check `model` and `base_url`. {way.unanswered}"
     if code in _PARAMETER_CODES:
-        return "Check `generation_kwargs`. A changed parameter makes new requests of all rows of this Task."
-    return f"Fix these rows and {_RUN_CHANGED_ROWS}"
+        return f"Change `generation_kwargs`, {way.changed_task}"
+    return f"Fix these rows and {way.changed_rows}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from distilabel_openai_batch.api.outcomes import Failure
-from distilabel_openai_batch.display.advice import next_step
+from distilabel_openai_batch.display.advice import RetryWay, next_step
 from distilabel_openai_batch.text import plural
 
 # Kinds of failures with a line of their own: more kinds are messages that differ in each row.
@@ -68,17 +68,17 @@ class FailureKinds:
             reasons[_reason(kind.example)] += kind.count
         return dict(reasons.most_common())
 
-    def lines(self, scope: str, retry_advice: str) -> Iterator[str]:
+    def lines(self, scope: str, retry: RetryWay) -> Iterator[str]:
         """Yield a line for each kind with advice, most frequent first, and a line about all failures.
 
         Args:
             scope: the scope's name on the command line.
-            retry_advice: the way to submit the requests again, without a full stop: `Run again`.
+            retry: the way to submit the requests again.
         """
         kinds = sorted(self._kinds.values(), key=lambda kind: -kind.count)
         for kind in kinds[:_KINDS_LOGGED]:
             custom_ids = f" The first custom_ids: {', '.join(kind.custom_ids)}." if kind.custom_ids else ""
-            advice = next_step(kind.example, next(iter(kind.custom_ids), None))
+            advice = next_step(kind.example, next(iter(kind.custom_ids), None), retry)
             yield f"⚠️ {plural(kind.count, 'request')} failed: {str(kind.example).rstrip('.')}.{custom_ids} → {advice}"
         if others := kinds[_KINDS_LOGGED:]:
             requests = plural(sum(kind.count for kind in others), "more request")
@@ -86,7 +86,7 @@ class FailureKinds:
         if kinds:
             yield (
                 f"🔎 `distilabel-openai-batch failures {shlex.quote(scope)}` lists all failed requests;"
-                f" `add_failures=True` adds the reason to each row. {retry_advice} to submit these requests again."
+                f" `add_failures=True` adds the reason to each row. {retry.clause} to submit these requests again."
             )
 
 

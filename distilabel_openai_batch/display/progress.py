@@ -14,6 +14,7 @@ from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.service_tiers import FLEX
 from distilabel_openai_batch.api.usage import Usage
+from distilabel_openai_batch.display.advice import REPLACEMENTS, RUN_AGAIN, RetryWay
 from distilabel_openai_batch.display.bars import count_statuses
 from distilabel_openai_batch.display.cost_lines import (
     describe_cost,
@@ -40,16 +41,6 @@ _LONG_PAUSE_SECONDS = 10.0
 # A poll logs the progress if another tenth of the requests is answered, or after five minutes without a line.
 _SECONDS_BETWEEN_LINES = 300.0
 
-# Replacements of parameters that a model refuses.
-_REPLACEMENTS = {
-    "max_tokens": "with `max_completion_tokens`, and with room for reasoning if `max_new_tokens` is not set",
-    "max_completion_tokens": "with `max_tokens`",
-    "tools": "with their schema as `response_format`",
-    "messages": "to `/v1/responses`, which alone serves the model",
-    "temperature": "without the default of `temperature`, and with room for reasoning if `max_new_tokens` is not set",
-    "top_p": "without the default of `top_p`, and with room for reasoning if `max_new_tokens` is not set",
-}
-
 
 # long: a method for each event of a run
 class Progress(SyncLog):
@@ -63,7 +54,7 @@ class Progress(SyncLog):
         price_book: the prices at the server; `None` for no prices.
         display: shows bars; `None` for log lines only.
         scope: the scope's name on the command line, for the advice on failures.
-        retry_advice: the way to submit the requests without an answer again, without a full stop: `Run again`.
+        retry: the way to submit the requests without an answer again.
         notify: receives the line about reused answers, for a script whose user sees neither bars nor the log; `None`
             for no such script.
     """
@@ -74,7 +65,7 @@ class Progress(SyncLog):
         price_book: PriceBook | None = None,
         display: Display | None = None,
         scope: str = "",
-        retry_advice: str = "Run again",
+        retry: RetryWay = RUN_AGAIN,
         notify: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(EventLog(logger, scope))
@@ -83,7 +74,7 @@ class Progress(SyncLog):
         self._price_book = price_book or PriceBook("")
         self._costs = RunCosts(self._price_book)
         self._scope = scope
-        self._retry_advice = retry_advice
+        self._retry = retry
         self._notify = notify
         self._started = time.monotonic()
         self._finished: float | None = None
@@ -425,7 +416,7 @@ class Progress(SyncLog):
         """Log a parameter that a model refuses, and its replacement."""
         self._log.info(
             "parameter_refused",
-            f"🔧 {model} refuses `{parameter}`: its requests are submitted again {_REPLACEMENTS[parameter]}."
+            f"🔧 {model} refuses `{parameter}`: its requests are submitted again {REPLACEMENTS[parameter]}."
             " Refused requests are not billed.",
             model=model,
             parameter=parameter,
@@ -497,7 +488,7 @@ class Progress(SyncLog):
             )
             self._bars.close(f"{summary}{costs}")
         if self._requests:
-            for line in self._failures.lines(self._scope, self._retry_advice):
+            for line in self._failures.lines(self._scope, self._retry):
                 self._log.warning("failures", line)
             self._log_cut()
             self._log.info("finished", summary, **self.counts().facts())

@@ -31,6 +31,8 @@ _CHAT, _RESPONSES = "/chat/completions", "/responses"
 # Parameters that only models which reason refuse, at one of the endpoints.
 _REFUSED_BY_REASONING = frozenset({"max_tokens", "temperature", "top_p"})
 
+_NO_OBSERVER = Observer()
+
 
 class LearnedTraits:
     """Traits of one server's models, learned from refusals in this run and in earlier runs.
@@ -62,12 +64,19 @@ class LearnedTraits:
                 self.refused.setdefault(model, set()).add(parameter)
 
     def revise(self, request: Request, failure: Failure) -> Request | None:
-        """Learn from the failure of a request.
+        """Learn from the failure of a request, and report a new refusal.
 
         Returns:
             The request with parameters that its model takes; `None` if the failure is no refusal of a parameter, or if
             no other parameter helps.
         """
+        return self._revise(request, failure, self._observer)
+
+    def learn(self, request: Request, failure: Failure) -> None:
+        """Learn from the failure of a request in a run that submits nothing, for the next run that submits."""
+        self._revise(request, failure, _NO_OBSERVER)
+
+    def _revise(self, request: Request, failure: Failure, observer: Observer) -> Request | None:
         if failure.status_code not in (400, 404) or not request.endpoint.endswith((_CHAT, _RESPONSES)):
             return None
         parameter = find_refused_parameter(failure.message, request.endpoint)
@@ -78,7 +87,7 @@ class LearnedTraits:
         refused.add(parameter)
         revised = self.fit(request)
         if is_new and not (parameter == CHAT_PARAMETER and revised is request):
-            self._observer.on_parameter_refused(request.model, parameter)
+            observer.on_parameter_refused(request.model, parameter)
             # No run depends on this record: a later run learns again.
             with suppress(LedgerError):
                 self._refusals.record(request.model, parameter)

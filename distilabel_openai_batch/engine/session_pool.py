@@ -256,7 +256,7 @@ class _Builder:
             all_may_fail=settings.run is not None,
             is_crowded=lambda: limit.is_crowded,
             activity=running_jobs.activity,
-            revise=traits.revise if settings.submits else lambda request, failure: None,
+            revise=traits.revise if settings.submits else traits.learn,
             retries_spent=settings.retries_cut,
         )
 

@@ -32,6 +32,13 @@ from distilabel_openai_batch.api.extra_fields import ExtraFields
 from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.secrets import clean_headers, clean_key, split_query
 from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.display.advice import (
+    LOAD_AGAIN,
+    LOAD_WITH_RESUBMIT,
+    RUN_AGAIN,
+    SUBMIT_AGAIN,
+    RetryWay,
+)
 from distilabel_openai_batch.display.live import choose_display, print_notice
 from distilabel_openai_batch.display.notices import NoticeError, describe_end, send_notice
 from distilabel_openai_batch.display.progress import Progress
@@ -368,17 +375,16 @@ def _progress(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeNam
     is_script = not (scope.task or run)
     bars = choose_display(logger) if is_script else None
     notify = partial(print_notice, logger=logger) if is_script and bars is None else None
-    return Progress(logger, price_book, bars, scope.label, _retry_advice(run), notify)
+    return Progress(logger, price_book, bars, scope.label, _retry_way(run), notify)
 
 
-def _retry_advice(run: SubmissionRun | None) -> str:
-    """Return the advice on submitting requests without an answer again.
-
-    distilabel takes the rows of a complete pipeline from its cache, so a pipeline has to run without the cache.
-    """
+def _retry_way(run: SubmissionRun | None) -> RetryWay:
+    """Return the way to submit requests without an answer again."""
     if run is None:
-        return "Run the same script again, a pipeline with `use_cache=False`,"
-    return "Submit again" if not run.waits else "Load with `resubmit=True`"
+        return RUN_AGAIN
+    if not run.waits:
+        return SUBMIT_AGAIN
+    return LOAD_AGAIN if run.submits else LOAD_WITH_RESUBMIT
 
 
 def _not_finished(batch_ids: Sequence[str]) -> Exception:

@@ -525,6 +525,24 @@ def test_resubmit_repeats_the_requests_of_a_failed_job(sandbox, fault, reason):
     assert_submitted_once(sandbox, jobs=6)
 
 
+def test_refused_parameter_is_learned_while_loading(sandbox, caplog):
+    """The deployment's name hides its model: a load records the refusal, so that the resubmission needs one job."""
+    sandbox.configure(aliases={"my-deployment": "gpt-5-mini"})
+
+    def task() -> TextGeneration:
+        return generation_task(OpenAIBatchLLM(model="my-deployment", min_poll_interval=0.05))
+
+    submit_rows(task=task)
+
+    [reason] = {row["batch_failure"] for row in load_rows(task=task)}
+    assert "'max_tokens' is not supported" in reason
+    assert "Load with `resubmit=True`: these requests are submitted with `max_completion_tokens`" in caplog.text
+
+    rows = load_rows(task=task, run_name="numbers", resubmit=True)
+    assert all(row["generation"] for row in rows)
+    assert len(sandbox.books().batches) == 2
+
+
 def test_resubmit_with_batch_ids_repeats_their_requests_alone(sandbox, tmp_path, monkeypatch):
     """Later loads of the same ids find the new answers, here and on another machine."""
     for _ in range(2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from distilabel_openai_batch.api.outcomes import Failure
-from distilabel_openai_batch.display.advice import next_step
+from distilabel_openai_batch.display.advice import LOAD_AGAIN, LOAD_WITH_RESUBMIT, SUBMIT_AGAIN, next_step
 
 CASES = [
     (Failure("Too many requests.", 429, "rate_limit_exceeded"), "only requests without an answer are submitted."),
@@ -39,7 +39,7 @@ CASES = [
         Failure("This model is only supported in v1/responses and not in v1/chat/completions.", 404),
         'Set `endpoint="responses"`',
     ),
-    (Failure("No such parameter.", 400, "unsupported_parameter"), "Check `generation_kwargs`"),
+    (Failure("No such parameter.", 400, "unsupported_parameter"), "Change `generation_kwargs`"),
     (Failure("No result has a custom_id.", code="unnamed_result"), "drops `custom_id`"),
     (Failure("No job of this run asked it.", code="not_submitted"), "of the submission"),
     (Failure("Something else.", 400), "Fix these rows"),
@@ -57,3 +57,30 @@ def test_each_kind_of_failure_has_advice_of_one_line(failure, advice):
 
 def test_a_row_that_could_not_be_encoded_needs_a_fix():
     assert "No request was sent" in next_step(Failure("The input cannot be made into a request."), None)
+
+
+@pytest.mark.parametrize(
+    ("message", "replacement"),
+    [
+        ("Unsupported parameter: 'max_tokens' is not supported with this model.", "`max_completion_tokens`"),
+        ("Unrecognized request argument supplied: max_completion_tokens", "`max_tokens`"),
+        ("Function tools with reasoning_effort are not supported for alias.", "`response_format`"),
+        ("This model is only supported in v1/responses and not in v1/chat/completions.", "`/v1/responses`"),
+    ],
+)
+def test_loading_names_resubmit_for_a_refused_parameter(message, replacement):
+    """The refusal is recorded, so no parameter has to be set: a changed parameter would make new requests."""
+    text = next_step(Failure(message, 400), "a-0", LOAD_WITH_RESUBMIT)
+
+    assert "Load with `resubmit=True`" in text
+    assert replacement in text
+    assert "new requests" not in text
+
+
+@pytest.mark.parametrize("way", [LOAD_AGAIN, LOAD_WITH_RESUBMIT, SUBMIT_AGAIN])
+@pytest.mark.parametrize("failure", [failure for failure, _ in CASES], ids=lambda failure: failure.message)
+def test_advice_of_a_submission_names_no_run_of_a_script(failure, way):
+    text = next_step(failure, "a-0", way)
+
+    assert "run again" not in text.lower()
+    assert "use_cache" not in text or way is SUBMIT_AGAIN

@@ -192,7 +192,8 @@ def test_the_end_logs_failures_advice_and_a_summary(progress, clock, caplog):
         "⚠️ 2 requests failed: Bad prompt. (400, bad). The first custom_ids: a, b. → Fix these rows and run again"
         " (`use_cache=False`): only changed and unanswered rows are submitted.",
         "🔎 `distilabel-openai-batch failures 'my pipeline/generate'` lists all failed requests; `add_failures=True`"
-        " adds the reason to each row. Run again to submit these requests again.",
+        " adds the reason to each row. Run the same script again, a pipeline with `use_cache=False`, to submit these"
+        " requests again.",
         "🏁 10 of 12 requests answered, 2 failed, 2 retried; 10,000 tokens in, 100 out; 1 job; 90.0 s.",
     ]
 

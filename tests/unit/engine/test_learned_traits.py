@@ -69,6 +69,14 @@ def test_each_refusal_is_reported_once(traits, recorder):
     assert recorder.refused == [("alias", "max_tokens")]
 
 
+def test_run_that_submits_nothing_records_the_refusal_for_later_runs(traits, ledger, bodies, recorder):
+    """The run reports nothing: the report says that requests are submitted again."""
+    assert traits.learn(make_request(), REFUSAL) is None
+    assert recorder.refused == []
+    later = LearnedTraits(ledger.refused_parameters, bodies, recorder)
+    assert "max_completion_tokens" in body_of(later.fit(make_request()))
+
+
 def test_request_that_is_refused_under_both_names_fails(traits):
     revised = traits.revise(make_request(), REFUSAL)
 

@@ -9,6 +9,7 @@ import math
 import pickle
 import random
 import threading
+from dataclasses import replace
 
 import anyio
 import greenback
@@ -28,6 +29,7 @@ from distilabel_openai_batch import (
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.display import advice
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.engine.deadlines import Deadline
 from distilabel_openai_batch.engine.lanes import LaneSettings
@@ -221,10 +223,16 @@ def test_a_factory_takes_the_scope(factory, message):
 
 
 @pytest.mark.parametrize(
-    ("run", "advice"), [(None, "`use_cache=False`"), (SUBMITTING, "Submit again"), (LOADING, "`resubmit=True`")]
+    ("run", "way"),
+    [
+        (None, advice.RUN_AGAIN),
+        (SUBMITTING, advice.SUBMIT_AGAIN),
+        (LOADING, advice.LOAD_WITH_RESUBMIT),
+        (replace(LOADING, submits=True), advice.LOAD_AGAIN),
+    ],
 )
-def test_advice_on_a_retry_depends_on_the_submission(run, advice):
-    assert advice in base._retry_advice(run)
+def test_advice_on_a_retry_depends_on_the_submission(run, way):
+    assert base._retry_way(run) is way
 
 
 @pytest.mark.parametrize(
