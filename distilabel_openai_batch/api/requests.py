@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
@@ -175,6 +175,12 @@ class Shard:
         count = max(1, round(len(self.requests) / size))
         edges = [len(self.requests) * part // count for part in range(count + 1)]
         return [Shard.of(self.requests[start:end]) for start, end in pairwise(edges)]
+
+
+def sample_evenly(requests: Sequence[Request], size: int) -> Sequence[Request]:
+    """Return up to `size` requests, evenly spread over all requests, in their order."""
+    count = min(size, len(requests))
+    return [requests[index * len(requests) // count] for index in range(count)]
 
 
 def cut_shards(requests: Iterable[Request], max_requests: int, max_bytes: int) -> Iterator[Shard]:

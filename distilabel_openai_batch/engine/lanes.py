@@ -9,15 +9,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
 from distilabel_openai_batch.api.service_tiers import DEFAULT_TIER, FLEX, TIER_PARAMETER, is_flex_name, serves_flex
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.errors import LedgerError
-from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
+from distilabel_openai_batch.engine.refusals import RefusalStore
 from distilabel_openai_batch.pricing.prices import lists_flex
 
 Lane = Literal["batch", "flex", "auto", "sync"]
@@ -89,11 +87,11 @@ class FlexSupport:
     Args:
         settings: the settings of the choice.
         base_url: the server's address, which decides the price list.
-        refusals: the ledger's record of refusals.
+        refusals: the refusals of earlier runs; receives each new refusal.
         observer: receives each new refusal.
     """
 
-    def __init__(self, settings: LaneSettings, base_url: str, refusals: RefusedParameters, observer: Observer) -> None:
+    def __init__(self, settings: LaneSettings, base_url: str, refusals: RefusalStore, observer: Observer) -> None:
         self._setting = settings.supports_flex
         self._base_url = base_url
         self._refusals = refusals
@@ -120,9 +118,7 @@ class FlexSupport:
         if model not in self._models_without:
             self._models_without.add(model)
             self._observer.on_flex_refused(model, reason)
-            # No run depends on this record: a later run learns again.
-            with suppress(LedgerError):
-                self._refusals.record(model, TIER_PARAMETER)
+            self._refusals.record(model, TIER_PARAMETER)
 
     def note_answer(self, model: str, outcome: Outcome) -> None:
         """Compare the tier of an answer with flex, and use flex no more in this run if another tier answered."""

@@ -22,9 +22,8 @@ from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT, UntranslatableError, translate_request
 from distilabel_openai_batch.api.service_tiers import TIER_PARAMETER
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.refusals import RefusalStore
 from distilabel_openai_batch.engine.scratch import BodyStore
-from distilabel_openai_batch.errors import LedgerError
-from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
 
 _CHAT, _RESPONSES = "/chat/completions", "/responses"
 
@@ -38,7 +37,7 @@ class LearnedTraits:
     """Traits of one server's models, learned from refusals in this run and in earlier runs.
 
     Args:
-        refusals: the ledger's record of refusals.
+        refusals: the refusals of earlier runs; receives each new refusal.
         bodies: stores changed bodies.
         observer: receives each new refusal.
         responses_endpoint: the server's path of the Responses API.
@@ -49,7 +48,7 @@ class LearnedTraits:
 
     def __init__(
         self,
-        refusals: RefusedParameters,
+        refusals: RefusalStore,
         bodies: BodyStore,
         observer: Observer,
         responses_endpoint: str = RESPONSES_ENDPOINT,
@@ -88,9 +87,7 @@ class LearnedTraits:
         revised = self.fit(request)
         if is_new and not (parameter == CHAT_PARAMETER and revised is request):
             observer.on_parameter_refused(request.model, parameter)
-            # No run depends on this record: a later run learns again.
-            with suppress(LedgerError):
-                self._refusals.record(request.model, parameter)
+            self._refusals.record(request.model, parameter)
         return None if revised is request else revised
 
     def fit(self, request: Request) -> Request:

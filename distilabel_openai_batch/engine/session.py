@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import anyio.to_thread
 import orjson
 
 from distilabel_openai_batch.api.encoding import decode_json
@@ -276,7 +277,8 @@ class Session:
             retry = self._build_request(call)
             if isinstance(retry, Request):
                 retries[index] = retry
-        known = self._ledger.requests.look_up([retry.custom_id for retry in retries.values()])
+        custom_ids = [retry.custom_id for retry in retries.values()]
+        known = await anyio.to_thread.run_sync(self._ledger.requests.look_up, custom_ids)
         new = [index for index, retry in retries.items() if not _is_paid(known.get(retry.custom_id))]
         affordable = 0
         if self._settings.submits:

@@ -36,6 +36,7 @@ from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.lanes import FlexSupport, LaneChoice
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.refusals import BackgroundRefusals
 from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import BodyStore, scratch_directory
@@ -168,14 +169,11 @@ class _Builder:
     adopter: Adopter = field(init=False)
     buffer: CallBuffer = field(init=False)
 
-    def _learned_traits(self) -> LearnedTraits:
-        endpoint = self.settings.endpoint(RESPONSES_ENDPOINT)
-        return LearnedTraits(self.ledger.refused_parameters, self.bodies, self.observer, endpoint)
-
     def session(self, task_group: TaskGroup) -> Session:
         """Return a session whose jobs run in the task group."""
         settings, run, base_url = self.settings, self.settings.run, self.scope.base_url
-        traits = self._learned_traits()
+        refusals = BackgroundRefusals(self.ledger.refused_parameters, task_group)
+        traits = LearnedTraits(refusals, self.bodies, self.observer, settings.endpoint(RESPONSES_ENDPOINT))
         scope_key = (SCOPE_METADATA, digest_body(base_url, "", orjson.dumps([self.scope.pipeline, self.scope.task])))
         metadata = {**settings.jobs.metadata, scope_key[0]: scope_key[1]}
         if run:
@@ -185,7 +183,7 @@ class _Builder:
         running_jobs, sizes, wake = RunningJobs(), AnswerSizes(), Wake(self.ledger.path.parent)
         job_runner = self._job_runner(job_settings, limit, running_jobs, sizes, wake)
         self.adopter = self._adopter(job_runner.collector, scope_key)
-        flex = FlexSupport(settings.lanes, base_url, self.ledger.refused_parameters, self.observer)
+        flex = FlexSupport(settings.lanes, base_url, refusals, self.observer)
         dispatcher = Dispatcher(
             settings=settings.dispatch,
             ledger=self.ledger,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import anyio.to_thread
 
 from distilabel_openai_batch.api.addresses import is_loopback
-from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.api.requests import Request, sample_evenly
 from distilabel_openai_batch.engine.answer_reuse import SAMPLE, AnswerReuse, name_source
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -78,7 +78,7 @@ class TwinScopes:
     def _sample(self, requests: Sequence[Request], base_url: str) -> dict[str, str]:
         """Return the digest that each request of a sample has at an address, by the request's `custom_id`."""
         if base_url == self._ledger.scope.base_url:
-            sample = requests[:: max(1, len(requests) // SAMPLE)][:SAMPLE]
+            sample = sample_evenly(requests, SAMPLE)
             return {request.custom_id: request.custom_id.rpartition("-")[0] for request in sample}
         custom_ids = {request.custom_id for request in requests}
         return {name: digests[base_url] for name, digests in self._reuse.sampled.items() if name in custom_ids}

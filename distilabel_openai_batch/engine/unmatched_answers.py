@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import anyio.to_thread
 
 from distilabel_openai_batch.api.body_outline import describe_difference, outline_body
-from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.api.requests import Request, sample_evenly
 from distilabel_openai_batch.engine.calls import ScopeMemory
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -47,9 +47,8 @@ class UnmatchedAnswers:
     def _report(self, requests: Sequence[Request]) -> None:
         began_at = self._memory.began_at
         if answers := self._ledger.outlines.count_answers(began_at):
-            sample = requests[:: max(1, len(requests) // _SAMPLE)][:_SAMPLE]
             difference = describe_difference(
                 self._ledger.outlines.list_outlines(began_at),
-                [outline_body(bytes(request.body)) for request in sample],
+                [outline_body(bytes(request.body)) for request in sample_evenly(requests, _SAMPLE)],
             )
             self._observer.on_answers_unmatched(answers, difference, len(requests))

@@ -18,6 +18,7 @@ from distilabel_openai_batch.api.requests import (
     cut_shards,
     digest_body,
     is_custom_id,
+    sample_evenly,
 )
 from tests.support.sdk_bodies import SDK_BODIES, Prediction
 from tests.support.strategies import BODIES, JSON, TEXT
@@ -241,3 +242,12 @@ def test_a_shard_is_split_by_ids(custom_ids, expected):
 )
 def test_only_our_own_custom_ids_are_recognised(text, expected):
     assert is_custom_id(text) is expected
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "numbers"),
+    [(0, 3, []), (2, 3, [0, 1]), (3, 3, [0, 1, 2]), (5, 3, [0, 1, 3]), (9, 3, [0, 3, 6]), (100, 2, [0, 50])],
+)
+def test_a_sample_is_spread_over_all_requests(count, size, numbers):
+    requests = [request(number) for number in range(count)]
+    assert sample_evenly(requests, size) == [requests[number] for number in numbers]

@@ -10,7 +10,6 @@ from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.errors import LedgerError
 
 CHAT = "/v1/chat/completions"
 REFUSAL = Failure(
@@ -157,12 +156,3 @@ def test_next_run_knows_the_refusals(traits, ledger, bodies, recorder):
     again = LearnedTraits(ledger.refused_parameters, bodies, recorder)
 
     assert again.refused == {"alias": {"max_tokens"}}
-
-
-def test_ledger_that_cannot_be_written_does_not_end_the_run(traits, monkeypatch):
-    def refuse(model, parameter):
-        raise LedgerError("full")
-
-    monkeypatch.setattr(traits._refusals, "record", refuse)
-
-    assert traits.revise(make_request(), REFUSAL)
