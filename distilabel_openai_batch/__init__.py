@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         RequestsFailedError,
         RunError,
         StorageFullError,
+        UnmatchedAnswersError,
     )
     from distilabel_openai_batch.plugin.azure import AzureOpenAIBatchLLM
     from distilabel_openai_batch.plugin.embeddings import OpenAIBatchEmbeddings
@@ -60,6 +61,7 @@ __all__ = [
     "StorageFullError",
     "StreamBatchResults",
     "SubmitBatch",
+    "UnmatchedAnswersError",
 ]
 
 __version__ = "0.1.0"

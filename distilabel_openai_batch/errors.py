@@ -8,6 +8,7 @@ OpenAIBatchError
     ├── ConnectionFailedError     the server could not be reached, or failed for hours
     ├── BatchFailedError          a batch failed the server's validation
     ├── RequestsFailedError       every request failed in the same way
+    ├── UnmatchedAnswersError     earlier answers match no request, and `on_unmatched` is `fail`
     ├── BudgetError               the next requests may cost more than `budget` allows
     ├── MissingSettingError       the API key, or Azure's endpoint or version, is not set
     ├── InvalidSettingError       the API key, a header or the base URL cannot be sent; or a wrong number or argument
@@ -167,6 +168,10 @@ class BatchFailedError(RunError):
 
 class RequestsFailedError(RunError):
     """Failure of every request of the run in the same way, which a retry does not fix."""
+
+
+class UnmatchedAnswersError(RunError):
+    """Refusal to submit requests again whose earlier answers no longer match, or belong to another scope."""
 
 
 class BudgetError(RunError):

@@ -10,6 +10,10 @@ import orjson
 from distilabel_openai_batch.api.encoding import decode_json, encode_canonical_json
 
 _USER_PROMPT = "user_prompt"
+
+ONLY_PROMPTS_DIFFER = f"{_USER_PROMPT} differs"
+"""Difference of requests that differ in the prompts of their rows alone, as requests of new rows do."""
+
 # Fields besides `messages` that hold the texts of a row.
 _PROMPT_FIELDS = ("prompt", "input")
 # Longer values, such as schemas, are known by their digest.

@@ -17,10 +17,18 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from distilabel_openai_batch.display.bars import Bar, Bars, count_statuses
+from distilabel_openai_batch.errors import InvalidSettingError
 from distilabel_openai_batch.text import plural, printable
 
 PROGRESS_ENV_NAME = "DISTILABEL_OPENAI_BATCH_PROGRESS"
 """Environment variable whose value `0` turns off bars and notebook lines. The log's level controls log lines."""
+
+PAUSE_ENV_NAME = "DISTILABEL_OPENAI_BATCH_PAUSE"
+"""Environment variable with the seconds that a submission pauses after a warning; `0` for no pause."""
+
+# Seconds in which a user reads two lines of a warning and presses Ctrl+C.
+_DEFAULT_PAUSE_SECONDS = 10.0
+_LONGEST_PAUSE_SECONDS = 3_600.0
 
 # One run at a time draws in the terminal.
 _terminal_lock = threading.Lock()
@@ -61,6 +69,30 @@ def choose_display(logger: logging.Logger) -> Display | None:
         return None
     console = Console(stderr=True)
     return TerminalDisplay(console, logger) if console.is_terminal and not console.is_dumb_terminal else None
+
+
+def pause_seconds() -> float:
+    """Return the seconds that a submission pauses after a warning.
+
+    Returns:
+        The number in `DISTILABEL_OPENAI_BATCH_PAUSE`; else 10 in a terminal whose user can press Ctrl+C, and 0 in CI
+        and everywhere else.
+
+    Raises:
+        InvalidSettingError: the environment variable holds no number of seconds.
+    """
+    if (text := os.getenv(PAUSE_ENV_NAME)) is not None:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds <= _LONGEST_PAUSE_SECONDS:
+            raise InvalidSettingError(
+                f"{PAUSE_ENV_NAME} has to be a number of seconds from 0 to {_LONGEST_PAUSE_SECONDS:,.0f}, not {text!r}."
+            )
+        return seconds
+    is_terminal = all(stream and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    return _DEFAULT_PAUSE_SECONDS if is_terminal and not os.getenv("CI") else 0.0
 
 
 def print_notice(text: str, logger: logging.Logger) -> None:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from distilabel_openai_batch.api.batches import Batch
+from distilabel_openai_batch.api.body_outline import ONLY_PROMPTS_DIFFER
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome, is_billed, usage_of
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import JobResults
@@ -22,7 +23,7 @@ from distilabel_openai_batch.display.cost_lines import (
 )
 from distilabel_openai_batch.display.event_log import EventLog
 from distilabel_openai_batch.display.failure_kinds import FailureKinds
-from distilabel_openai_batch.display.live import Display
+from distilabel_openai_batch.display.live import PAUSE_ENV_NAME, Display
 from distilabel_openai_batch.display.pace import Pace
 from distilabel_openai_batch.display.run_bars import RunBars
 from distilabel_openai_batch.display.sync_log import SyncLog
@@ -161,6 +162,16 @@ class Progress(SyncLog):
             f"✂️ {plural(requests, 'answer')} cut or empty at the limit of tokens: not submitted again, since twice the"
             " limit may exceed the budget.",
             requests=requests,
+        )
+
+    def on_submission_paused(self, requests: int, seconds: float) -> None:
+        """Log the pause, and the way to stop the run."""
+        self._log.warning(
+            "submission_paused",
+            f"⏸️ {plural(requests, 'request')} will be submitted in {seconds:g} s: Ctrl+C stops the run before"
+            f" anything is submitted. `{PAUSE_ENV_NAME}=0` turns this pause off.",
+            requests=requests,
+            seconds=seconds,
         )
 
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
@@ -376,7 +387,7 @@ class Progress(SyncLog):
 
     def on_answers_unmatched(self, answers: int, difference: str, requests: int) -> None:
         """Log that earlier answers are not used, and why; new rows alone are no reason to warn."""
-        log = self._log.info if difference == "user_prompt differs" else self._log.warning
+        log = self._log.info if difference == ONLY_PROMPTS_DIFFER else self._log.warning
         log(
             "answers_unmatched",
             f"{plural(answers, 'earlier answer')} of this Task no longer match{'es' if answers == 1 else ''}"

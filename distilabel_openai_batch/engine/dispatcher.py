@@ -89,7 +89,7 @@ class Dispatcher:
         budget: the limit of spending.
         reuse: takes the answers of other scopes; `None` for no other scope.
         before_submission: receives the requests of each flush that are about to be submitted, and the number of its
-            requests that an earlier run has submitted; `None` to receive nothing.
+            requests that an earlier run has submitted, and may wait or raise; `None` to receive nothing.
     """
 
     def __init__(

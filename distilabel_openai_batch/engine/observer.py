@@ -73,6 +73,14 @@ class Observer:
     def on_cut_unaffordable(self, requests: int) -> None:
         """Receive the number of cut answers that are not requested again, because of the budget."""
 
+    def on_submission_paused(self, requests: int, seconds: float) -> None:
+        """Receive a pause after a warning, in which the run can be stopped before anything is submitted.
+
+        Args:
+            requests: number of requests that are submitted after the pause.
+            seconds: duration of the pause.
+        """
+
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
         """Receive a batch that was created for a shard."""
 

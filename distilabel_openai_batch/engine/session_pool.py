@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS, RUN_METADATA, SCOPE_METADATA
 from distilabel_openai_batch.api.client import BatchAPI
-from distilabel_openai_batch.api.requests import Request, cut_shards, digest_body
+from distilabel_openai_batch.api.requests import cut_shards, digest_body
 from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import sdk_client
@@ -43,6 +43,7 @@ from distilabel_openai_batch.engine.scratch import BodyStore, scratch_directory
 from distilabel_openai_batch.engine.session import Session, SessionParts
 from distilabel_openai_batch.engine.settings import JobSettings, SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
+from distilabel_openai_batch.engine.submission_checks import Check, SubmissionChecks
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
 from distilabel_openai_batch.engine.sync_sender import SyncSender
 from distilabel_openai_batch.engine.twin_scopes import TwinScopes
@@ -71,6 +72,9 @@ class Host:
         on_end: receives the scope of a session that has ended, and the error of the run, in a thread that may block.
         siblings: the names of all steps of the pipeline that runs, which may make the same requests on purpose; `None`
             if the names are unknown.
+        pause_seconds: seconds that a submission pauses after a warning about its cost.
+        check_rows: returns the reason of a warning about the rows whose requests are about to be submitted, or an empty
+            text; raises the error of a run that must not submit them.
         former_names: names that earlier releases gave to the scope's pipeline, whose answers are taken.
     """
 
@@ -83,6 +87,8 @@ class Host:
     on_end: Callable[[ScopeName, Exception | None], None] = lambda scope, error: None
     siblings: Collection[str] | None = None
     former_names: Sequence[str] = ()
+    pause_seconds: float = 0.0
+    check_rows: Callable[[], str] = lambda: ""
 
 
 def _client(settings: SessionSettings) -> openai.AsyncOpenAI:
@@ -197,7 +203,7 @@ class _Builder:
             traits=traits,
             lanes=LaneChoice(settings.lanes, flex.has_flex),
             reuse=self.reuse if self.reuse and self.reuse.source_ids else None,
-            before_submission=self._warnings(self.reuse) if self.reuse else None,
+            before_submission=self._submission_checks().run,
         )
         self.buffer = self._buffer(dispatcher, limit, running_jobs, traits, task_group)
         task_group.start_soon(self._watch_for_interruption, job_runner, wake)
@@ -273,16 +279,17 @@ class _Builder:
             lists_others=self.settings.submits or not (run and run.only_batches),
         )
 
-    def _warnings(self, reuse: AnswerReuse) -> Callable[[Sequence[Request], int], Awaitable[None]]:
-        """Return the function that warns of requests which are billed although earlier runs have answers."""
-        twins = TwinScopes(self.ledger, self.observer, reuse, self.host.siblings)
-        unmatched = UnmatchedAnswers(self.ledger, self.observer, self.process_memory)
-
-        async def warn(requests: Sequence[Request], known: int) -> None:
-            await unmatched.compare(requests, known)
-            await twins.search(requests)
-
-        return warn
+    def _submission_checks(self) -> SubmissionChecks:
+        """Return the checks of requests that are billed although earlier runs have answers, or without a use."""
+        checks: list[Check] = []
+        if self.reuse:
+            twins = TwinScopes(self.ledger, self.observer, self.reuse, self.host.siblings)
+            unmatched = UnmatchedAnswers(self.ledger, self.observer, self.process_memory)
+            checks = [unmatched.compare, lambda requests, known: twins.search(requests)]
+        settings, host = self.settings, self.host
+        return SubmissionChecks(
+            checks, self.observer, host.check_rows, host.pause_seconds, fails_unmatched=settings.fails_unmatched
+        )
 
     async def finish(self) -> None:
         """Record failures, and report the end of the session, also if the caller was cancelled."""

@@ -157,6 +157,8 @@ class SessionSettings:
         batch_api: the shape of the server's API, the name of an adapter; `None` for the shape of the host.
         endpoint_path: the server's paths of endpoints by OpenAI's paths, or one path for all endpoints.
         prices: the user's prices as a text, which each job records; `None` for list prices.
+        fails_unmatched: whether the run ends before requests are submitted again whose earlier answers no longer match,
+            or belong to another scope.
     """
 
     # distilabel's tracebacks show local variables → keep the secrets out of the `repr`.
@@ -184,7 +186,7 @@ class SessionSettings:
     on_truncated: OnTruncated | None = None
     prices: str | None = None
     reuse_from: str | None = None
-
+    fails_unmatched: bool = False
     batch_api: str | None = None
     endpoint_path: Mapping[str, str] | str | None = None
 

@@ -38,18 +38,28 @@ class TwinScopes:
         self._siblings = siblings
         self._is_due = True
 
-    async def search(self, requests: Sequence[Request]) -> None:
+    async def search(self, requests: Sequence[Request]) -> str:
         """Compare a sample of requests with the other scopes; only the first call does.
 
         Args:
             requests: the requests that are about to be submitted; without requests nothing is compared.
+
+        Returns:
+            The reason of a warning; empty if no other scope has the answers.
         """
-        if self._is_due and requests:
-            self._is_due = False
-            twins = await anyio.to_thread.run_sync(self._find, requests)
-            if twins:
-                # Each name that a pipeline had before may know the same requests. Of equal scopes the newest is first.
-                self._observer.on_answers_elsewhere(*max(twins, key=lambda twin: twin[2]))
+        if not self._is_due or not requests:
+            return ""
+        self._is_due = False
+        twins = await anyio.to_thread.run_sync(self._find, requests)
+        if not twins:
+            return ""
+        # Each name that a pipeline had before may know the same requests. Of equal scopes the newest is first.
+        scope, name, answers, sampled, own_address = max(twins, key=lambda twin: twin[2])
+        self._observer.on_answers_elsewhere(scope, name, answers, sampled, own_address)
+        return (
+            f"Scope '{scope.label}' has answers to {answers:,} of {sampled:,} sampled requests; set"
+            f' `reuse_from="{name}"` to use the answers.'
+        )
 
     def _find(self, requests: Sequence[Request]) -> list[tuple[ScopeName, str, int, int, str | None]]:
         """Return the scopes that know at least half of a sample, as arguments of `on_answers_elsewhere`.

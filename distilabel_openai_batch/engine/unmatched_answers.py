@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import anyio.to_thread
 
-from distilabel_openai_batch.api.body_outline import describe_difference, outline_body
+from distilabel_openai_batch.api.body_outline import ONLY_PROMPTS_DIFFER, describe_difference, outline_body
 from distilabel_openai_batch.api.requests import Request, sample_evenly
 from distilabel_openai_batch.engine.calls import ScopeMemory
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.text import plural
 
 # Requests that are compared with earlier requests: some of them may be rows of the earlier run.
 _SAMPLE = 20
@@ -30,25 +31,33 @@ class UnmatchedAnswers:
         self._observer = observer
         self._memory = memory
 
-    async def compare(self, requests: Sequence[Request], known: int) -> None:
+    async def compare(self, requests: Sequence[Request], known: int) -> str:
         """Compare the first requests of the process with the answers that the ledger had before.
 
         Args:
             requests: the requests that are about to be submitted.
             known: the number of requests of the same flush that an earlier run has submitted.
+
+        Returns:
+            The reason of a warning; empty if answers match, or if new rows may be the reason.
         """
         # The calls of a script need not be alike → compare a Task only.
         if self._memory.has_compared or not self._ledger.scope.task:
-            return
+            return ""
         self._memory.has_compared = True
-        if requests and not known:
-            await anyio.to_thread.run_sync(self._report, requests)
+        return await anyio.to_thread.run_sync(self._report, requests) if requests and not known else ""
 
-    def _report(self, requests: Sequence[Request]) -> None:
+    def _report(self, requests: Sequence[Request]) -> str:
         began_at = self._memory.began_at
-        if answers := self._ledger.outlines.count_answers(began_at):
-            difference = describe_difference(
-                self._ledger.outlines.list_outlines(began_at),
-                [outline_body(bytes(request.body)) for request in sample_evenly(requests, _SAMPLE)],
-            )
-            self._observer.on_answers_unmatched(answers, difference, len(requests))
+        answers = self._ledger.outlines.count_answers(began_at)
+        if not answers:
+            return ""
+        sample = sample_evenly(requests, _SAMPLE)
+        difference = describe_difference(
+            self._ledger.outlines.list_outlines(began_at), [outline_body(bytes(request.body)) for request in sample]
+        )
+        are_new_rows = difference == ONLY_PROMPTS_DIFFER
+        self._observer.on_answers_unmatched(answers, difference, len(requests))
+        if are_new_rows:
+            return ""
+        return f"{plural(answers, 'earlier answer')} of this Task match no request ({difference or 'reason unknown'})."

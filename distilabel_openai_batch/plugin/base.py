@@ -39,7 +39,7 @@ from distilabel_openai_batch.display.advice import (
     SUBMIT_AGAIN,
     RetryWay,
 )
-from distilabel_openai_batch.display.live import choose_display, print_notice
+from distilabel_openai_batch.display.live import choose_display, pause_seconds, print_notice
 from distilabel_openai_batch.display.notices import NoticeError, describe_end, send_notice
 from distilabel_openai_batch.display.progress import Progress
 from distilabel_openai_batch.display.task_counts import TaskCounts
@@ -78,6 +78,7 @@ class BatchClient(BatchFields):
     _progress_of_session: Progress | None = PrivateAttr(None)
     _deadline_of_run: Deadline | None = PrivateAttr(None)
     _steps_of_run: tuple[str, ...] | None = PrivateAttr(None)
+    _pause_of_run: float | None = PrivateAttr(None)
 
     def load(self) -> None:
         """Prepare the calls to the server; no call is made yet.
@@ -117,6 +118,7 @@ class BatchClient(BatchFields):
             execution=current_execution,
             siblings=self._steps_of_run,
             former_names=former_program_names(),
+            pause_seconds=pause_seconds() if self._pause_of_run is None else self._pause_of_run,
             on_end=self._send_end_notice,
         )
         self.use_sessions(SessionPool(settings, host))
@@ -216,6 +218,7 @@ class BatchClient(BatchFields):
             ledger_dir=files.ledger_directory(self.ledger_dir),
             reuse_answers=self.reuse_answers or self._run is not None,
             reuse_from=self.reuse_from,
+            fails_unmatched=self.on_unmatched == "fail",
             deadline=self._current_deadline(),
             lanes=self.lane_settings(wait),
             preflight=self.preflight,
@@ -242,15 +245,17 @@ class BatchClient(BatchFields):
         return load_own_prices(self.prices) if self.prices else default_own_prices()
 
     def begin_run(self, steps: Sequence[str] = ()) -> None:
-        """Fix the deadline of a pipeline's run and the names of its steps, in the pipeline's process.
+        """Fix the deadline of a pipeline's run, its pauses and the names of its steps, in the pipeline's process.
 
-        A step's process may begin hours later, on Ray on a machine with another time zone, and has no pipeline.
+        A step's process may begin hours later, on Ray on a machine with another time zone, and has no pipeline and no
+        terminal.
 
         Args:
             steps: the names of all steps of the pipeline.
         """
         self._deadline_of_run = self._read_field_deadline().begin()
         self._steps_of_run = tuple(steps)
+        self._pause_of_run = pause_seconds()
 
     def _current_deadline(self) -> Deadline:
         if running_step() and self._deadline_of_run:

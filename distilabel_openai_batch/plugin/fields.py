@@ -103,6 +103,15 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " if there is one. `None`: the answers of the run's own scope alone."
         ),
     )
+    on_unmatched: RuntimeParameter[Literal["warn", "fail"]] = Field(
+        default="warn",
+        description=(
+            "Treatment of requests that are about to be billed again: none of the Task's earlier answers matches after"
+            " a change of the model, prompt or parameters, or another scope has the answers after a renaming. `warn`"
+            " logs the reason, and pauses 10 seconds in a terminal, in which Ctrl+C stops the run before anything is"
+            " submitted. `fail` ends the run with an `UnmatchedAnswersError`, for scheduled runs."
+        ),
+    )
     delete_files: RuntimeParameter[bool] = Field(
         default=False, description="Delete a job's files from the server once the ledger holds their content."
     )
@@ -246,6 +255,7 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
         "max_poll_interval",
         "wait",
         "reuse_answers",
+        "on_unmatched",
         "delete_files",
         "sync_below",
         "lane",

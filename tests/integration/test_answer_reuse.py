@@ -8,7 +8,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch import OpenAIBatchLLM, UnmatchedAnswersError
 from distilabel_openai_batch.cli.main import app
 from distilabel_openai_batch.errors import InvalidSettingError
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -105,6 +105,26 @@ def test_a_changed_parameter_is_named_before_requests_are_submitted(sandbox, mon
     change = 'model differs: "gpt-4o-mini" → "gpt-4o"'
     assert lines[1] == f"5 earlier answers of this Task no longer match ({change}); 4 requests will be submitted."
     assert len(lines) == 3
+
+
+def test_a_run_without_a_user_ends_before_it_submits_again(sandbox, monkeypatch):
+    generate()
+    monkeypatch.setattr(sys, "argv", ["new.py"])
+    with pytest.raises(UnmatchedAnswersError, match=r'reuse_from="old\.py"'):
+        generate(on_unmatched="fail")
+    assert billed(sandbox) == 4
+    # The warned requests alone are refused: other scopes and other requests go on.
+    assert all(generate([[{"role": "user", "content": "New."}]], on_unmatched="fail"))
+
+
+def test_the_pause_comes_after_the_warning_and_before_the_submission(sandbox, monkeypatch, caplog):
+    generate()
+    monkeypatch.setattr(sys, "argv", ["new.py"])
+    monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_PAUSE", "0.01")
+    with caplog.at_level(logging.INFO):
+        generate()
+    names = ("Another scope", "Ctrl+C stops the run before anything is submitted", "Submitted job")
+    assert [name for line in caplog.messages for name in names if name in line] == list(names)
 
 
 def test_a_misspelt_name_is_an_error_before_anything_is_submitted(sandbox, monkeypatch):

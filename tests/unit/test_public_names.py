@@ -40,6 +40,7 @@ PUBLIC_NAMES = [
     "StorageFullError",
     "StreamBatchResults",
     "SubmitBatch",
+    "UnmatchedAnswersError",
 ]
 
 

@@ -9,7 +9,15 @@ import types
 import pytest
 
 from distilabel_openai_batch.display.bars import Bar
-from distilabel_openai_batch.display.live import PROGRESS_ENV_NAME, NotebookDisplay, choose_display, print_notice
+from distilabel_openai_batch.display.live import (
+    PAUSE_ENV_NAME,
+    PROGRESS_ENV_NAME,
+    NotebookDisplay,
+    choose_display,
+    pause_seconds,
+    print_notice,
+)
+from distilabel_openai_batch.errors import InvalidSettingError
 from tests.support.terminal import Terminal, screen
 
 LOGGER = logging.getLogger("test.display")
@@ -35,6 +43,32 @@ def attach(monkeypatch, caplog):
 
     yield attach_stderr
     terminal.close()
+
+
+@pytest.mark.parametrize(
+    ("variables", "has_keyboard", "seconds"),
+    [
+        ({}, True, 10.0),
+        ({}, False, 0.0),
+        ({"CI": "true"}, True, 0.0),
+        ({PAUSE_ENV_NAME: "0"}, True, 0.0),
+        ({PAUSE_ENV_NAME: "2.5"}, False, 2.5),
+    ],
+)
+def test_a_submission_pauses_where_a_user_can_stop_it(attach, monkeypatch, variables, has_keyboard, seconds):
+    terminal = attach()
+    monkeypatch.delenv(PAUSE_ENV_NAME, raising=False)
+    monkeypatch.setattr(sys, "stdin", terminal.file if has_keyboard else None)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert pause_seconds() == seconds
+
+
+@pytest.mark.parametrize("value", ["ten", "-1", "nan", "inf", "1e9", ""])
+def test_a_pause_that_is_no_number_of_seconds_is_an_error(monkeypatch, value):
+    monkeypatch.setenv(PAUSE_ENV_NAME, value)
+    with pytest.raises(InvalidSettingError, match=PAUSE_ENV_NAME):
+        pause_seconds()
 
 
 def test_one_run_at_a_time_draws_in_the_terminal(attach):
