@@ -17,12 +17,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.text import Text
+from sandbox_environment import sandbox_environment
 
-from distilabel_openai_batch.sandbox import Sandbox, Settings
+from distilabel_openai_batch.sandbox import Settings
 
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "assets" / "recording.svg"
@@ -139,16 +139,8 @@ def own_message(line: str) -> Text | None:
 def main() -> None:
     """Record the session, and write the picture."""
     program = Path(sys.executable)
-    with Sandbox(JOB_TIMES) as sandbox, TemporaryDirectory() as home:
-        environment = os.environ | {
-            "OPENAI_BASE_URL": sandbox.base_url,
-            "OPENAI_API_KEY": "the-sandbox-takes-any-key",
-            "HOME": home,
-            "DISTILABEL_OPENAI_BATCH_DIR": str(Path(home) / "ledger"),
-            "FORCE_COLOR": "1",
-            # The log must not wrap lines.
-            "COLUMNS": "500",
-        }
+    # The log must not wrap lines.
+    with sandbox_environment(JOB_TIMES, FORCE_COLOR="1", COLUMNS="500") as (_, environment):
         session = Session(environment)
         pipeline = (program, ROOT / "examples" / "pipeline.py")
         session.run("python examples/pipeline.py", *pipeline, is_log=True, interrupt=True)

@@ -7,17 +7,16 @@ The run is real: `examples/pipeline.py`, with some failed requests. Chromium has
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+from sandbox_environment import sandbox_environment
 
-from distilabel_openai_batch.sandbox import RequestFailure, Sandbox, Settings
+from distilabel_openai_batch.sandbox import RequestFailure, Settings
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / "docs" / "assets"
@@ -47,17 +46,10 @@ def photograph(page: Page, name: str) -> None:
 def main() -> None:
     """Run the example, and photograph its report and its live page."""
     command = Path(sys.executable).with_name("distilabel-openai-batch")
-    with Sandbox(SETTINGS) as sandbox, TemporaryDirectory() as home:
-        environment = os.environ | {
-            "OPENAI_BASE_URL": sandbox.base_url,
-            "OPENAI_API_KEY": "the-sandbox-takes-any-key",
-            "HOME": home,
-            "DISTILABEL_OPENAI_BATCH_DIR": str(Path(home) / "ledger"),
-            "DISTILABEL_OPENAI_BATCH_PRICES": "openai",
-        }
+    with sandbox_environment(SETTINGS, DISTILABEL_OPENAI_BATCH_PRICES="openai") as (home, environment):
         pipeline = ROOT / "examples" / "pipeline.py"
         subprocess.run([sys.executable, pipeline], env=environment, cwd=ROOT, check=True)
-        report = Path(home) / "report.html"
+        report = home / "report.html"
         subprocess.run([sys.executable, command, "report", "-o", report], env=environment, check=True)
         photograph_pages(report, [sys.executable, command, "ui", "batch-demo/generate"], environment)
 
