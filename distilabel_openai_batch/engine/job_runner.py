@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
-from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -22,16 +21,14 @@ from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, InputFileGoneError, is_input_file_refused
 from distilabel_openai_batch.api.outcomes import Deliver
 from distilabel_openai_batch.api.requests import Shard
-from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.enqueue_limit import Admission, EnqueueLimit
 from distilabel_openai_batch.engine.file_storage import FileStorage
+from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.job_watcher import JobWatcher
-from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import scratch_file
-from distilabel_openai_batch.engine.settings import JobSettings
 from distilabel_openai_batch.engine.wake import Wake
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -125,14 +122,9 @@ class JobRunner:
     """Run jobs.
 
     Args:
-        api: the server.
-        ledger: records each step.
-        settings: the settings of jobs.
-        directory: the directory of scratch files.
-        observer: receives the events of the run.
+        context: the server, the ledger and the other surroundings of the jobs.
         limit: admits jobs.
         running_jobs: the jobs that tasks of this session run.
-        sizes: the largest answer that the requests can have.
         storage: lets uploads wait while the server's file storage is full; `None` for a storage of this session alone.
         wake: ends pauses between polls early; `None` if nothing does.
 
@@ -142,28 +134,23 @@ class JobRunner:
 
     def __init__(
         self,
-        api: BatchAPI,
-        ledger: Ledger,
-        settings: JobSettings,
-        directory: Path,
-        observer: Observer,
+        context: JobContext,
         limit: EnqueueLimit,
         running_jobs: RunningJobs,
-        sizes: AnswerSizes,
         storage: FileStorage | None = None,
         wake: Wake | None = None,
     ) -> None:
-        self._api = api
-        self._ledger = ledger
-        self._settings = settings
-        self._directory = directory
-        self._observer = observer
+        self._api = context.api
+        self._ledger = context.ledger
+        self._settings = context.settings
+        self._directory = context.directory
+        self._observer = context.observer
         self._limit = limit
         self._running_jobs = running_jobs
         self._reported_models: set[str] = set()
-        self._storage = storage or FileStorage(settings, observer)
-        self._watcher = JobWatcher(api, ledger, settings, directory, observer, sizes, wake)
-        self.collector = ResultCollector(api, ledger, settings, directory, observer, sizes)
+        self._storage = storage or FileStorage(context.settings, context.observer)
+        self._watcher = JobWatcher(context, wake)
+        self.collector = ResultCollector(context)
 
     @property
     def waits(self) -> bool:

@@ -12,16 +12,12 @@ import anyio.to_thread
 
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch, EndDetector
-from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.outcomes import Answer, Deliver, Outcome, parse_result_line
-from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.engine.enqueue_limit import Admission
-from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.scratch import scratch_file
-from distilabel_openai_batch.engine.settings import JobSettings
 from distilabel_openai_batch.engine.wake import Wake
 from distilabel_openai_batch.failpoints import Failpoint
-from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job
 
 # A batch that is still in progress this long after its window closed, and has made no progress for a window and this
@@ -89,32 +85,18 @@ class JobWatcher:
     """Poll batches in progress; tasks that wait for different batches share a poll.
 
     Args:
-        api: the server.
-        ledger: receives the progress of jobs, and early answers.
-        settings: the settings of jobs.
-        directory: the directory of scratch files.
-        observer: receives the events of the run.
-        sizes: the largest answer that the requests can have.
+        context: the server, the ledger and the other surroundings of the jobs.
         wake: ends pauses between polls early; `None` if nothing does.
     """
 
-    def __init__(
-        self,
-        api: BatchAPI,
-        ledger: Ledger,
-        settings: JobSettings,
-        directory: Path,
-        observer: Observer,
-        sizes: AnswerSizes,
-        wake: Wake | None = None,
-    ) -> None:
-        self._api = api
-        self._wake = wake or Wake(ledger.path.parent)
-        self._ledger = ledger
-        self._settings = settings
-        self._directory = directory
-        self._observer = observer
-        self._sizes = sizes
+    def __init__(self, context: JobContext, wake: Wake | None = None) -> None:
+        self._api = context.api
+        self._wake = wake or Wake(context.ledger.path.parent)
+        self._ledger = context.ledger
+        self._settings = context.settings
+        self._directory = context.directory
+        self._observer = context.observer
+        self._sizes = context.sizes
         self._in_progress: set[str] = set()
         self._poll_lock = anyio.Lock()
         self._polled: dict[str, Batch] = {}

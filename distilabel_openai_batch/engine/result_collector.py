@@ -13,19 +13,16 @@ import anyio.to_thread
 
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.files import FILE_GONE
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Deliver, Outcome, is_billed, parse_result_line
 from distilabel_openai_batch.api.requests import is_custom_id
 from distilabel_openai_batch.api.result_files import JobResults
-from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
+from distilabel_openai_batch.api.size_limits import SizeLimit
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.scratch import scratch_file
-from distilabel_openai_batch.engine.settings import JobSettings
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.gc_pause import gc_paused
-from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job
 
 # The files have fewer answers than the server counts → poll and download again, since a proxy may have replied. After
@@ -46,29 +43,16 @@ class ResultCollector:
     """Download, record and deliver the results of batches that ended.
 
     Args:
-        api: the server.
-        ledger: receives the outcomes.
-        settings: the settings of jobs.
-        directory: the directory of scratch files.
-        observer: receives the events of the run.
-        sizes: the largest answer that the requests can have.
+        context: the server, the ledger and the other surroundings of the jobs.
     """
 
-    def __init__(
-        self,
-        api: BatchAPI,
-        ledger: Ledger,
-        settings: JobSettings,
-        directory: Path,
-        observer: Observer,
-        sizes: AnswerSizes,
-    ) -> None:
-        self._api = api
-        self._ledger = ledger
-        self._settings = settings
-        self._directory = directory
-        self._observer = observer
-        self._sizes = sizes
+    def __init__(self, context: JobContext) -> None:
+        self._api = context.api
+        self._ledger = context.ledger
+        self._settings = context.settings
+        self._directory = context.directory
+        self._observer = context.observer
+        self._sizes = context.sizes
         self._record_lock = anyio.Lock()
 
     async def collect(self, job: Job, batch: Batch, deliver: Deliver) -> Job | None:

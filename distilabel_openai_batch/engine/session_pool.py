@@ -32,6 +32,7 @@ from distilabel_openai_batch.engine.dispatcher import Dispatcher
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.file_storage import FileStorage
+from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.lanes import FlexSupport, LaneChoice
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
@@ -187,7 +188,9 @@ class _Builder:
         job_settings = replace(settings.jobs, metadata=metadata)
         limit = self._enqueue_limit(job_settings)
         running_jobs, sizes, wake = RunningJobs(), AnswerSizes(), Wake(self.ledger.path.parent)
-        job_runner = self._job_runner(job_settings, limit, running_jobs, sizes, wake)
+        context = JobContext(self.api, self.ledger, job_settings, self.directory, self.observer, sizes)
+        storage = FileStorage(job_settings, self.observer, self._find_jobs_of_others)
+        job_runner = JobRunner(context, limit, running_jobs, storage, wake)
         self.adopter = self._adopter(job_runner.collector, scope_key)
         flex = FlexSupport(settings.lanes, base_url, refusals, self.observer)
         dispatcher = Dispatcher(
@@ -224,13 +227,6 @@ class _Builder:
             self.reuse,
         )
         return Session(base_url, settings, parts)
-
-    def _job_runner(
-        self, jobs: JobSettings, limit: EnqueueLimit, running_jobs: RunningJobs, sizes: AnswerSizes, wake: Wake
-    ) -> JobRunner:
-        storage = FileStorage(jobs, self.observer, self._find_jobs_of_others)
-        parts = (self.api, self.ledger, jobs, self.directory, self.observer, limit, running_jobs, sizes, storage, wake)
-        return JobRunner(*parts)
 
     def _enqueue_limit(self, jobs: JobSettings) -> EnqueueLimit:
         settings = self.settings

@@ -28,6 +28,7 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
+from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
@@ -227,7 +228,7 @@ def test_job_longer_than_its_window_goes_on_with_azure_only(llm_class, tmp_path)
     job, _ = ledger.jobs.plan(Shard([Request(f"{0:032x}-0", "/chat/completions", "m", b"{}")], 9))
     job = ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-in"), Batch("batch_0", "validating"))
     limit = EnqueueLimit(settings.schedule, 50_000)
-    runner = JobRunner(server, ledger, settings, tmp_path, Observer(), limit, RunningJobs(), AnswerSizes())
+    runner = JobRunner(JobContext(server, ledger, settings, tmp_path, Observer(), AnswerSizes()), limit, RunningJobs())
 
     anyio.run(runner.resume, replace(job, intended_at=time.time() - 3 * DAY), lambda outcomes: None)
 

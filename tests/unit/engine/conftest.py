@@ -14,6 +14,7 @@ from distilabel_openai_batch.api.outcomes import Outcome
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
+from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
@@ -53,7 +54,9 @@ def make_runner(ledger, scratch_dir) -> Callable[..., JobRunner]:
     def make(api: FakeBatchAPI, observer: Observer | None = None, **settings) -> JobRunner:
         chosen = replace(FAST_SETTINGS, **settings)
         limit = EnqueueLimit(chosen.schedule, 50_000)
-        return JobRunner(api, ledger, chosen, scratch_dir, observer or Observer(), limit, RunningJobs(), AnswerSizes())
+        return JobRunner(
+            JobContext(api, ledger, chosen, scratch_dir, observer or Observer(), AnswerSizes()), limit, RunningJobs()
+        )
 
     return make
 

@@ -16,6 +16,7 @@ from distilabel_openai_batch.api.files import OversizedFileError
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.engine.adoption import Adopter
+from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.ledger.reader import LedgerReader
@@ -84,7 +85,7 @@ def recorder() -> Recorder:
 def make_adopter(ledger, scratch_dir, recorder):
     def make(api: ListingAPI, is_due: bool = True, delete_files: bool = False, **arguments) -> Adopter:
         settings = replace(FAST_SETTINGS, delete_files=delete_files)
-        collector = ResultCollector(api, ledger, settings, scratch_dir, recorder, AnswerSizes())
+        collector = ResultCollector(JobContext(api, ledger, settings, scratch_dir, recorder, AnswerSizes()))
         return Adopter(api, ledger, collector, SCOPE_KEY, scratch_dir, recorder, is_due, **arguments)
 
     return make

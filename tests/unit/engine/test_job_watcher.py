@@ -16,6 +16,7 @@ from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.engine import job_watcher
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
+from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.job_runner import JobEnding
 from distilabel_openai_batch.engine.job_watcher import JobWatcher
 from distilabel_openai_batch.engine.observer import Observer
@@ -34,7 +35,7 @@ HOURS = 3_600.0
 @pytest.fixture
 def make_watcher(ledger, scratch_dir):
     def make(api: FakeBatchAPI, observer: Observer | None = None) -> JobWatcher:
-        return JobWatcher(api, ledger, FAST_SETTINGS, scratch_dir, observer or Observer(), AnswerSizes())
+        return JobWatcher(JobContext(api, ledger, FAST_SETTINGS, scratch_dir, observer or Observer(), AnswerSizes()))
 
     return make
 
@@ -188,7 +189,7 @@ def clock(monkeypatch) -> Clock:
 def watch_slowly(clock, ledger, scratch_dir, leave_job, admission):
     """Return a function that watches the batch of a server by one watcher, and returns the last status."""
     settings = replace(FAST_SETTINGS, schedule=PollSchedule(60.0, 600.0))
-    watcher = JobWatcher(FakeBatchAPI(), ledger, settings, scratch_dir, Observer(), AnswerSizes())
+    watcher = JobWatcher(JobContext(FakeBatchAPI(), ledger, settings, scratch_dir, Observer(), AnswerSizes()))
 
     async def watch(api: SlowAPI, job: Job | None = None, deadline: float = float("inf")) -> str:
         job = job or leave_job(api, JobState.CREATED, make_shard(api.requests))

@@ -15,6 +15,7 @@ from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.size_limits import AnswerSizes, SizeLimit
 from distilabel_openai_batch.engine import result_collector
+from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.result_collector import ResultCollector, _chunk_size, count_answers
 from distilabel_openai_batch.failpoints import Failpoint
@@ -39,7 +40,7 @@ def no_pauses(monkeypatch):
 def make_collector(ledger, scratch_dir):
     def make(api: FakeBatchAPI, observer: Observer | None = None, delete_files: bool = False) -> ResultCollector:
         settings = replace(FAST_SETTINGS, delete_files=delete_files)
-        return ResultCollector(api, ledger, settings, scratch_dir, observer or Observer(), AnswerSizes())
+        return ResultCollector(JobContext(api, ledger, settings, scratch_dir, observer or Observer(), AnswerSizes()))
 
     return make
 
