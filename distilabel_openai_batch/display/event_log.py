@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+
+from distilabel_openai_batch.engine.observer import Observer
 
 
 class EventLog:
@@ -11,11 +14,17 @@ class EventLog:
     Args:
         logger: receives the records.
         scope: the scope's name on the command line.
+        notify: receives the lines of `notice`, for a script whose user sees neither bars nor the log; `None` for no
+            such script.
+
+    Attributes:
+        scope: the scope's name on the command line.
     """
 
-    def __init__(self, logger: logging.Logger, scope: str) -> None:
+    def __init__(self, logger: logging.Logger, scope: str, notify: Callable[[str], None] | None = None) -> None:
+        self.scope = scope
         self._logger = logger
-        self._scope = scope
+        self._notify = notify
 
     def info(self, event: str, text: str, **facts: object) -> None:
         """Log an event at the level `INFO`.
@@ -31,6 +40,23 @@ class EventLog:
         """Log an event at the level `WARNING`, see `info`."""
         self._log(logging.WARNING, event, text, facts)
 
+    def notice(self, event: str, text: str, **facts: object) -> None:
+        """Log an event at the level `INFO`, see `info`, and show the line to the user of a script."""
+        self._log(logging.INFO, event, text, facts)
+        if self._notify:
+            self._notify(text)
+
     def _log(self, level: int, event: str, text: str, facts: dict[str, object]) -> None:
         # Two more frames → the record names the place of the event.
-        self._logger.log(level, text, extra={"event": event, "scope": self._scope, **facts}, stacklevel=3)
+        self._logger.log(level, text, extra={"event": event, "scope": self.scope, **facts}, stacklevel=3)
+
+
+class LogObserver(Observer):
+    """Base class of observers that log the events of one topic; a run's observer joins the topics.
+
+    Args:
+        log: receives the log lines.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log

@@ -3,48 +3,38 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.body_outline import ONLY_PROMPTS_DIFFER
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome, is_billed, usage_of
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.api.service_tiers import FLEX
-from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.display.advice import REPLACEMENTS, RUN_AGAIN, RetryWay
+from distilabel_openai_batch.display.advice import RUN_AGAIN, RetryWay
 from distilabel_openai_batch.display.bars import count_statuses
-from distilabel_openai_batch.display.cost_lines import (
-    describe_cost,
-    describe_usage_difference,
-)
+from distilabel_openai_batch.display.cost_lines import describe_cost
 from distilabel_openai_batch.display.event_log import EventLog
 from distilabel_openai_batch.display.failure_kinds import FailureKinds
-from distilabel_openai_batch.display.live import PAUSE_ENV_NAME, Display
+from distilabel_openai_batch.display.job_log import JobLog
+from distilabel_openai_batch.display.live import Display
 from distilabel_openai_batch.display.pace import Pace
+from distilabel_openai_batch.display.parameter_log import ParameterLog
+from distilabel_openai_batch.display.reuse_log import ReuseLog
 from distilabel_openai_batch.display.run_bars import RunBars
 from distilabel_openai_batch.display.sync_log import SyncLog
 from distilabel_openai_batch.display.task_counts import TaskCounts
-from distilabel_openai_batch.display.timings import describe_past_jobs
-from distilabel_openai_batch.ledger.past_jobs import PastJobs
-from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.price_book import PriceBook
-from distilabel_openai_batch.pricing.prices import Cost, format_dollars
+from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.pricing.run_costs import RunCosts
 from distilabel_openai_batch.text import duration, message_kind, plural, size
-
-# Seconds without a poll that the log announces.
-_LONG_PAUSE_SECONDS = 10.0
 
 # A poll logs the progress if another tenth of the requests is answered, or after five minutes without a line.
 _SECONDS_BETWEEN_LINES = 300.0
 
 
-# long: a method for each event of a run
-class Progress(SyncLog):
+class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
     """Observer that logs the progress of a run, and draws bars on a display.
 
     Attributes:
@@ -69,33 +59,25 @@ class Progress(SyncLog):
         retry: RetryWay = RUN_AGAIN,
         notify: Callable[[str], None] | None = None,
     ) -> None:
-        super().__init__(EventLog(logger, scope))
+        super().__init__(EventLog(logger, scope, notify))
         self.batch_ids: dict[str, None] = {}
         self._bars = RunBars(display) if display else None
         self._price_book = price_book or PriceBook("")
         self._costs = RunCosts(self._price_book)
-        self._scope = scope
         self._retry = retry
-        self._notify = notify
         self._started = time.monotonic()
         self._finished: float | None = None
         self._requests = 0
         self._answers = 0
         self._retries = 0
         self._rejected = 0
-        self._reused = 0
-        self._first_reused = 0
         self._jobs = 0
         self._requested_models: dict[str, str] = {}
         self._open_batches: dict[str, Batch] = {}
         self._early_answers: Counter[str] = Counter()
-        self._batches_of_others: set[str | None] = set()
         self._failures = FailureKinds()
-        self._cut: Counter[int | None] = Counter()
-        self._was_storage_full = False
         self._pace = Pace()
         self._logged_tenth = 0
-        self._has_logged_pause = False
         self._logged_at = self._started
 
     def on_requested(self, requests: int) -> None:
@@ -108,14 +90,8 @@ class Progress(SyncLog):
         self._answers += requests
 
     def on_reused(self, requests: int) -> None:
-        """Log the first reused answers now; the sum of all reused answers is logged at the end."""
-        if requests and not self._reused:
-            self._first_reused = requests
-            text = f"♻️ An earlier run answered {plural(requests, 'request')}: the answers are reused, not billed again."
-            self._log.info("reused", text, requests=requests)
-            if self._notify:
-                self._notify(text)
-        self._reused += requests
+        """Log the first reused answers, and draw the bars."""
+        super().on_reused(requests)
         self._draw()
 
     def on_batches_reused(self, batch_ids: Sequence[str]) -> None:
@@ -141,39 +117,6 @@ class Progress(SyncLog):
         self._rejected += 1
         self._failures.add(failure, custom_id, failure.code)
 
-    def on_cut(self, limit: int | None, custom_id: str) -> None:
-        """Count a cut answer under its limit."""
-        self._cut[limit] += 1
-
-    def on_cut_retried(self, requests: int, limit: int) -> None:
-        """Log that cut and empty answers are requested again."""
-        self._log.info(
-            "cut_retried",
-            f"✂️ {plural(requests, 'answer')} cut or empty at the limit of tokens: submitted again with limits of up to"
-            f" {limit:,} tokens.",
-            requests=requests,
-            limit=limit,
-        )
-
-    def on_cut_unaffordable(self, requests: int) -> None:
-        """Log that the budget ends the retries of cut answers."""
-        self._log.warning(
-            "cut_unaffordable",
-            f"✂️ {plural(requests, 'answer')} cut or empty at the limit of tokens: not submitted again, since twice the"
-            " limit may exceed the budget.",
-            requests=requests,
-        )
-
-    def on_submission_paused(self, requests: int, seconds: float) -> None:
-        """Log the pause, and the way to stop the run."""
-        self._log.warning(
-            "submission_paused",
-            f"⏸️ {plural(requests, 'request')} will be submitted in {seconds:g} s: Ctrl+C stops the run before"
-            f" anything is submitted. `{PAUSE_ENV_NAME}=0` turns this pause off.",
-            requests=requests,
-            seconds=seconds,
-        )
-
     def on_job_created(self, batch: Batch, shard: Shard) -> None:
         """Log the submission of a job."""
         self._jobs += 1
@@ -191,10 +134,6 @@ class Progress(SyncLog):
         self._pace.start(time.monotonic(), self._done())
         self._draw_batch(batch, len(shard.requests))
 
-    def on_past_jobs(self, past: PastJobs) -> None:
-        """Log the durations of a model's past jobs."""
-        self._log.info("past_jobs", f"⏱️ {describe_past_jobs(past)}", jobs=past.jobs, seconds=past.median_seconds)
-
     def on_job_resumed(self, batch: Batch, requests: int) -> None:
         """Log that the run continues a job."""
         self._add_open_batch(batch)
@@ -211,28 +150,6 @@ class Progress(SyncLog):
     def _add_open_batch(self, batch: Batch) -> None:
         self._open_batches[batch.id] = batch
         self.batch_ids[batch.id] = None
-
-    def on_job_of_another_process(self, batch_id: str | None) -> None:
-        """Log once per batch that another process runs the job."""
-        if batch_id not in self._batches_of_others:
-            self._batches_of_others.add(batch_id)
-            self._log.info(
-                "job_of_another_process",
-                f"⏳ Another process runs batch {batch_id or '(not created yet)'}; waiting for its answers.",
-                batch_id=batch_id,
-            )
-
-    def on_poll_scheduled(self, batch: Batch, seconds: float) -> None:
-        """Log once when the next poll is due, if the log would be silent for long."""
-        if seconds >= _LONG_PAUSE_SECONDS and not self._has_logged_pause:
-            self._has_logged_pause = True
-            self._log.info(
-                "poll_scheduled",
-                f"⏱️ The server is polled every {duration(seconds)}: the next poll is due then.",
-                batch_id=batch.id,
-                status=batch.status,
-                seconds=seconds,
-            )
 
     def on_polled(self, batch: Batch) -> None:
         """Log the progress if another tenth of the requests is answered, or after five minutes without a line."""
@@ -299,114 +216,6 @@ class Progress(SyncLog):
         self._open_batches.pop(batch.id, None)
         self._draw_batch(batch)
 
-    def on_batch_retried(self, batch: Batch, pause: float) -> None:
-        """Log why a batch failed, and when another one is created."""
-        reasons = batch.reasons.rstrip(".")
-        self._log.warning(
-            "batch_retried",
-            f"⚠️ Batch {batch.id} failed: {reasons}. Another batch is created from its input file in {pause:.0f} s.",
-            batch_id=batch.id,
-            status=batch.status,
-            seconds=pause,
-        )
-
-    def on_storage_full(self, reason: str) -> None:
-        """Log the first refusal of an upload that waits for room on the server."""
-        if not self._was_storage_full:
-            self._was_storage_full = True
-            self._log.warning(
-                "storage_full", f"⏳ Uploads wait until jobs end and their files are deleted: {reason}", reason=reason
-            )
-
-    def on_batch_adopted(self, batch: Batch, requests: int) -> None:
-        """Log a batch that was found on the server."""
-        self._log.info(
-            "batch_adopted",
-            f"🔁 Found batch {batch.id} on the server: {plural(requests, 'request')}, which are not billed again.",
-            batch_id=batch.id,
-            status=batch.status,
-            requests=requests,
-        )
-
-    def on_batch_not_adoptable(self, batch: Batch, reason: str) -> None:
-        """Log a batch whose requests or results are unknown."""
-        self._log.warning(
-            "batch_not_adoptable",
-            f"⚠️ Batch {batch.id} of this task is {batch.status}, but {reason}: its requests may be submitted and billed"
-            " a second time.",
-            batch_id=batch.id,
-            status=batch.status,
-            reason=reason,
-        )
-
-    def on_result_file_missing(self, file_id: str) -> None:
-        """Log a missing result file."""
-        self._log.warning(
-            "result_file_missing",
-            f"⚠️ The server no longer has result file {file_id}; its requests are submitted again.",
-            file_id=file_id,
-        )
-
-    def on_results_missing(self, batch: Batch, requests: int) -> None:
-        """Log answers that the server counts and does not return."""
-        self._log.warning(
-            "results_missing",
-            f"⚠️ Batch {batch.id} counts {plural(requests, 'answer')} that its files do not contain. The requests are"
-            " submitted again, and may be billed twice.",
-            batch_id=batch.id,
-            status=batch.status,
-            requests=requests,
-        )
-
-    def on_usage_differs(self, batch: Batch, billed: Usage, collected: Usage) -> None:
-        """Log tokens that were billed and not collected, or collected and not billed."""
-        self._log.warning(
-            "usage_differs",
-            f"⚠️ Batch {batch.id} {describe_usage_difference(billed, collected)}",
-            batch_id=batch.id,
-            status=batch.status,
-        )
-
-    def on_answers_elsewhere(
-        self, scope: ScopeName, name: str, known: int, sampled: int, own_address: str | None
-    ) -> None:
-        """Log that another scope has answers to the requests, and the ways to use the answers."""
-        place = f"'{scope.label}' at {scope.base_url}"
-        options = f" --base-url {shlex.quote(own_address)}" if own_address else ""
-        self._log.warning(
-            "answers_elsewhere",
-            f"⚠️ Another scope of the ledger, {place}, has {known:,} of {sampled:,} sampled requests. A run uses the"
-            " answers of its own scope only, so these requests are submitted and billed again. To use the answers,"
-            f' stop, and set `reuse_from="{name}"`, or run `distilabel-openai-batch adopt {shlex.quote(self._scope)}'
-            f" --from {shlex.quote(name)}{options}`.",
-            other_scope=scope.label,
-            other_name=name,
-            known=known,
-            sampled=sampled,
-        )
-
-    def on_answers_unmatched(self, answers: int, difference: str, requests: int) -> None:
-        """Log that earlier answers are not used, and why; new rows alone are no reason to warn."""
-        log = self._log.info if difference == ONLY_PROMPTS_DIFFER else self._log.warning
-        log(
-            "answers_unmatched",
-            f"{plural(answers, 'earlier answer')} of this Task no longer match{'es' if answers == 1 else ''}"
-            f"{f' ({difference})' if difference else ''}; {plural(requests, 'request')} will be submitted.",
-            answers=answers,
-            difference=difference,
-            requests=requests,
-        )
-
-    def on_taken_from(self, scope: ScopeName, requests: int) -> None:
-        """Log that answers of another scope are used."""
-        self._log.info(
-            "taken_from",
-            f"♻️ {plural(requests, 'answer')} of scope '{scope.label}' at {scope.base_url}: taken for the same requests,"
-            " not billed again.",
-            other_scope=scope.label,
-            requests=requests,
-        )
-
     def on_sync_started(self, requests: int, is_flex: bool) -> None:
         """Log the synchronous requests of a large round, and begin to measure their pace."""
         super().on_sync_started(requests, is_flex)
@@ -422,49 +231,6 @@ class Progress(SyncLog):
             self._draw()
         if self.has_many_sync_requests:
             self._log_progress_if_due()
-
-    def on_parameter_refused(self, model: str, parameter: str) -> None:
-        """Log a parameter that a model refuses, and its replacement."""
-        self._log.info(
-            "parameter_refused",
-            f"🔧 {model} refuses `{parameter}`: its requests are submitted again {REPLACEMENTS[parameter]}."
-            " Refused requests are not billed.",
-            model=model,
-            parameter=parameter,
-        )
-
-    def on_limit_spent(self, model: str, limit: int, tokens: int, reasoning: int) -> None:
-        """Log that the preflight's answer shows a limit that is too small."""
-        share = f", {reasoning:,} of them for reasoning" if reasoning else ""
-        self._log.warning(
-            "limit_spent",
-            f"⚠️ The preflight's answer of {model} took {tokens:,} of {plural(limit, 'token')}{share}: other answers"
-            " will probably be cut or empty. Stop the run, and set a higher `max_new_tokens` or a lower"
-            " `reasoning_effort`.",
-            model=model,
-            limit=limit,
-            tokens=tokens,
-            reasoning_tokens=reasoning,
-        )
-
-    def on_preflight_skipped(self, reason: str) -> None:
-        """Log that the preflight is skipped."""
-        self._log.warning(
-            "preflight_skipped",
-            f"⚠️ The preflight is skipped, all requests are submitted untested: {reason}",
-            reason=reason,
-        )
-
-    def on_deadline_passed(self, requests: int, batch: Batch | None = None) -> None:
-        """Log that the deadline has passed."""
-        cancelled = f"; batch {batch.id} is cancelled, and its answers are kept" if batch else ""
-        self._log.warning(
-            "deadline_passed",
-            f"⏰ The deadline has passed{cancelled}. Up to {plural(requests, 'request')} go to the synchronous"
-            " endpoint, at full price.",
-            requests=requests,
-            batch_id=batch.id if batch else None,
-        )
 
     def counts(self) -> TaskCounts:
         """Return the numbers of the run so far; another thread may call the method during the run."""
@@ -499,33 +265,14 @@ class Progress(SyncLog):
             )
             self._bars.close(f"{summary}{costs}")
         if self._requests:
-            for line in self._failures.lines(self._scope, self._retry):
+            for line in self._failures.lines(self._log.scope, self._retry):
                 self._log.warning("failures", line)
-            self._log_cut()
+            self._log_cut(self._answers)
             self._log.info("finished", summary, **self.counts().facts())
-            self._log_costs(cost)
-
-    def _log_cut(self) -> None:
-        for limit, count in self._cut.most_common():
-            reason = f"max_new_tokens={limit}" if limit else "the model's limit"
-            self._log.warning(
-                "cut",
-                f"✂️ {count:,} of {plural(self._answers, 'answer')} were cut at {reason}; their text is kept. → Raise"
-                ' `max_new_tokens`, or set `on_truncated="retry"` to submit only cut answers again.',
-                answers=count,
-                limit=limit,
-            )
-
-    def _log_costs(self, cost: Cost | None) -> None:
-        if self._reused > self._first_reused:
-            self._log.info(
-                "reused",
-                f"♻️ Earlier runs answered {plural(self._reused, 'request')} in total: the answers were reused, not"
-                " billed again.",
-            )
-        self._log_sync_requests(self._costs.tokens(is_sync=True))
-        if cost:
-            self._log.info("cost", describe_cost(cost, self._price_book.source))
+            self._log_reused()
+            self._log_sync_requests(self._costs.tokens(is_sync=True))
+            if cost:
+                self._log.info("cost", describe_cost(cost, self._price_book.source))
 
     def _summary(self) -> str:
         usage = self._costs.tokens(is_sync=False)

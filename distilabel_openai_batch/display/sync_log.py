@@ -1,20 +1,20 @@
-"""Log lines about synchronous requests: their tier, their price, and refusals that pass."""
+"""Log lines about synchronous requests: their reason, their tier, their price, and refusals that pass."""
 
 from __future__ import annotations
 
+from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Outcome
 from distilabel_openai_batch.api.service_tiers import FLEX
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display.cost_lines import describe_sync_requests
-from distilabel_openai_batch.display.event_log import EventLog
-from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.display.event_log import EventLog, LogObserver
 from distilabel_openai_batch.text import plural
 
 # Number of synchronous requests in a run from which on the log reports their start and progress.
 _MANY = 100
 
 
-class SyncLog(Observer):
+class SyncLog(LogObserver):
     """Observer that logs the events of synchronous requests, and counts the requests by their price.
 
     Args:
@@ -22,7 +22,7 @@ class SyncLog(Observer):
     """
 
     def __init__(self, log: EventLog) -> None:
-        self._log = log
+        super().__init__(log)
         self._flex_requests = 0
         self._sync_requests = 0
         self._throttled = 0
@@ -93,6 +93,25 @@ class SyncLog(Observer):
         """Log that a batch replaces synchronous requests."""
         self._log.warning(
             "sync_unavailable", f"⚠️ Requests that should be synchronous go into a batch: {reason}", reason=reason
+        )
+
+    def on_preflight_skipped(self, reason: str) -> None:
+        """Log that the preflight is skipped."""
+        self._log.warning(
+            "preflight_skipped",
+            f"⚠️ The preflight is skipped, all requests are submitted untested: {reason}",
+            reason=reason,
+        )
+
+    def on_deadline_passed(self, requests: int, batch: Batch | None = None) -> None:
+        """Log that the deadline has passed."""
+        cancelled = f"; batch {batch.id} is cancelled, and its answers are kept" if batch else ""
+        self._log.warning(
+            "deadline_passed",
+            f"⏰ The deadline has passed{cancelled}. Up to {plural(requests, 'request')} go to the synchronous"
+            " endpoint, at full price.",
+            requests=requests,
+            batch_id=batch.id if batch else None,
         )
 
     def _log_sync_requests(self, usage: Usage) -> None:

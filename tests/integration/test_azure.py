@@ -345,7 +345,7 @@ def test_the_command_line_uses_a_token(azure, monkeypatch):
 
 
 def test_the_log_says_once_when_the_first_poll_is_due(azure, caplog, monkeypatch):
-    monkeypatch.setattr("distilabel_openai_batch.display.progress._LONG_PAUSE_SECONDS", 0.5)
+    monkeypatch.setattr("distilabel_openai_batch.display.job_log._LONG_PAUSE_SECONDS", 0.5)
     azure.configure(in_progress_seconds=3_600.0)
     caplog.set_level("INFO")
     with pytest.raises(Exception, match="batch_"):
