@@ -9,6 +9,7 @@ OpenAIBatchError
     ├── BatchFailedError          a batch failed the server's validation
     ├── RequestsFailedError       every request failed in the same way
     ├── UnmatchedAnswersError     earlier answers match no request, and `on_unmatched` is `fail`
+    ├── NoGenerationsError        no row of a Task has a generation, and another Task follows
     ├── BudgetError               the next requests may cost more than `budget` allows
     ├── MissingSettingError       the API key, or Azure's endpoint or version, is not set
     ├── InvalidSettingError       the API key, a header or the base URL cannot be sent; or a wrong number or argument
@@ -172,6 +173,10 @@ class RequestsFailedError(RunError):
 
 class UnmatchedAnswersError(RunError):
     """Refusal to submit requests again whose earlier answers no longer match, or belong to another scope."""
+
+
+class NoGenerationsError(RunError):
+    """Absence of every generation of a Task, before the next Task is billed for rows of `None`."""
 
 
 class BudgetError(RunError):

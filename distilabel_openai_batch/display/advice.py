@@ -24,6 +24,7 @@ from distilabel_openai_batch.api.failure_codes import (
 from distilabel_openai_batch.api.model_traits import ROOM_FOR_REASONING, find_refused_parameter
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.responses import names_responses
+from distilabel_openai_batch.engine.cut_answers import MAX_DOUBLINGS
 
 # https://platform.openai.com/docs/guides/error-codes and Azure's
 # https://learn.microsoft.com/azure/ai-services/openai/concepts/content-filter
@@ -125,6 +126,11 @@ def describe_small_limit(model: str, limit: int) -> str:
     )
 
 
+def is_limit_spent(failure: Failure) -> bool:
+    """Return whether the limit of tokens is the reason, so that the same request fails and is billed again."""
+    return failure.code in (TRUNCATED_ANSWER, LENGTH_LIMIT)
+
+
 def next_step(failure: Failure, custom_id: str | None, way: RetryWay = RUN_AGAIN) -> str:
     """Return the advice on a failed request.
 
@@ -143,8 +149,11 @@ def next_step(failure: Failure, custom_id: str | None, way: RetryWay = RUN_AGAIN
         return f"The failure is transient. {way.unanswered}"
     if code in (MODEL_REFUSAL, *_POLICY_CODES):
         return "Submitting again rarely helps: reword these rows, or remove these rows."
-    if code in (TRUNCATED_ANSWER, LENGTH_LIMIT):
-        return f"Raise `max_new_tokens` in `generation_kwargs`, {way.changed_task}"
+    if is_limit_spent(failure):
+        return (
+            f'Set `on_truncated="retry"`: these rows get up to {2**MAX_DOUBLINGS} times the limit. Or raise'
+            " `max_new_tokens`, for all rows."
+        )
     if code == MISSING_CHOICE:
         if failure.is_billed:
             return f"The server answered without a generation. {way.unanswered}"

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from distilabel_openai_batch.api.outcomes import Failure
-from distilabel_openai_batch.display.advice import RetryWay, next_step
+from distilabel_openai_batch.display.advice import RetryWay, is_limit_spent, next_step
 from distilabel_openai_batch.text import plural
 
 # Kinds of failures with a line of their own: more kinds are messages that differ in each row.
@@ -84,9 +84,15 @@ class FailureKinds:
             requests = plural(sum(kind.count for kind in others), "more request")
             yield f"⚠️ {requests} failed for {plural(len(others), 'other reason')}."
         if kinds:
+            spent = sum(kind.count for kind in kinds if is_limit_spent(kind.example))
+            warning = (
+                f" Change the limit of tokens first: without a change, {plural(spent, 'request')} would be billed again"
+                " for the same result."
+            )
             yield (
                 f"🔎 `distilabel-openai-batch failures {shlex.quote(scope)}` lists all failed requests;"
                 f" `add_failures=True` adds the reason to each row. {retry.clause} to submit these requests again."
+                f"{warning if spent else ''}"
             )
 
 

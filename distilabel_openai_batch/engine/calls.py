@@ -81,12 +81,14 @@ class CallLog:
 
     Attributes:
         calls: for each call of `Session.submit`, in order, its outcomes.
+        has_generation: whether any call of an LLM returned a generation; `None` if no LLM was called.
     """
 
-    __slots__ = ("calls",)
+    __slots__ = ("calls", "has_generation")
 
     def __init__(self) -> None:
         self.calls: list[Sequence[Outcome]] = []
+        self.has_generation: bool | None = None
 
     @contextmanager
     def activate(self) -> Iterator[CallLog]:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from distilabel.models.llms import MixtureOfAgentsLLM
@@ -18,8 +19,9 @@ def register_client_type(client_type: type) -> None:
 
     Args:
         client_type: the common base class of the plugin's LLMs and embeddings. An instance has the attributes
-            `add_failures` (`bool`), `session()` (an asynchronous context manager) and `begin_run(steps)`, and perhaps
-            `keep_reasoning` (`bool`).
+            `add_failures` (`bool`), `session()` (an asynchronous context manager), `begin_run(steps, tasks_after,
+            answer_columns)` and `check_rows_by(check)`, and perhaps `stop_without_answers` and `keep_reasoning`
+            (`bool`).
     """
     global _client_types
     if client_type not in _client_types:
@@ -63,6 +65,28 @@ def pipeline_uses_batch_client(pipeline: Any) -> bool:
 
 def begin_run(pipeline: Any) -> None:
     """Tell each client of a pipeline that a run begins now, before the steps are sent to their processes."""
-    for name in pipeline.dag:
-        for client in batch_clients(pipeline.dag.get_step(name)["step"]):
-            client.begin_run(tuple(pipeline.dag))
+    dag = pipeline.dag
+    steps = {name: dag.get_step(name)["step"] for name in dag}
+    for name, step in steps.items():
+        after, before = _reachable(dag.get_step_successors, name), _reachable(dag.get_step_predecessors, name)
+        tasks_after = tuple(other for other in steps if other in after and uses_batch_client(steps[other]))
+        answer_columns = frozenset(
+            column
+            for other in before
+            if uses_batch_client(steps[other])
+            or any(uses_batch_client(steps[first]) for first in _reachable(dag.get_step_predecessors, other))
+            for column in steps[other].get_outputs()
+        )
+        for client in batch_clients(step):
+            client.begin_run(tuple(steps), tasks_after, answer_columns)
+
+
+def _reachable(neighbours: Callable[[str], Iterable[str]], name: str) -> set[str]:
+    """Return the names of all steps that a step leads to, in the direction of `neighbours`."""
+    found: set[str] = set()
+    unvisited = [name]
+    while unvisited:
+        new = set(neighbours(unvisited.pop())) - found
+        found |= new
+        unvisited += new
+    return found

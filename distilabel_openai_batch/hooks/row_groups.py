@@ -15,6 +15,7 @@ from anyio.abc import TaskGroup
 from distilabel.steps import GlobalStep, Step
 
 from distilabel_openai_batch.engine.calls import CallLog
+from distilabel_openai_batch.hooks.empty_rows import AnswerGuard, MissingInputs
 from distilabel_openai_batch.hooks.registry import original_of
 from distilabel_openai_batch.hooks.row_columns import RowColumns, add_row_columns, formatted_outputs, row_columns
 from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, seed_random_numbers
@@ -34,6 +35,9 @@ class RowGroups:
         client: the step's client, see `clients.batch_client`.
         finished: called with a group's index and output rows as soon as the group is done.
         failure_column_name: the column for failures; by default the column of `add_failures`.
+
+    Attributes:
+        guard: the rows without a generation.
     """
 
     def __init__(
@@ -47,6 +51,9 @@ class RowGroups:
         self._client = client
         self._finished = finished
         self._columns = RowColumns.of(task.name, client, failure_column_name)
+        self._inputs = MissingInputs(task, client)
+        client.check_rows_by(self._inputs.check)
+        self.guard = AnswerGuard(task, client)
         self._process = original_of(Step, "process_applying_mappings")
         self._stopping_errors: list[Exception] = []
         self._task_group: TaskGroup
@@ -78,6 +85,7 @@ class RowGroups:
             index: the group's number, which seeds the group's random numbers.
             group: the arguments of `process`: the rows of each predecessor.
         """
+        self._inputs.add(group)
         self._task_group.start_soon(self._run_group, index, group)
 
     def _stop(self, error: Exception) -> None:
@@ -102,6 +110,7 @@ class RowGroups:
             task._logger.warning(f"⚠️ Row group {index} of step '{task.name}' failed and gets `None`s: {error!r}.")
             rows = task.impute_step_outputs(group[0])
             group_error = error
+        self.guard.add(log, max(map(len, group), default=0))
         if columns:
             rows = add_row_columns(task, columns, log, group[0], rows, group_error)
         self._finished(index, rows)

@@ -22,7 +22,7 @@ import anyio.to_thread
 from distilabel.constants import LAST_BATCH_SENT_FLAG
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 
-from distilabel_openai_batch.errors import as_run_error
+from distilabel_openai_batch.errors import RunError, as_run_error
 from distilabel_openai_batch.hooks.clients import batch_client
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_groups import RowGroups, Rows
@@ -155,11 +155,29 @@ class StepLoop:
 
     def _add_finished(self, index: int, rows: Rows) -> None:
         self._finished_rows[index] = rows
+        if not self._row_groups.guard.holds_rows or self._may_send_without_generations():
+            self._send_finished()
+        self._changed.set()
+
+    def _may_send_without_generations(self) -> bool:
+        """Return whether rows may be sent although no row has a generation so far; end the step if they must not be.
+
+        While a group is in progress, the rows of the others wait.
+        """
+        if len(self._finished_rows) < len(self._batches):
+            return False
+        try:
+            self._row_groups.guard.check()
+        except RunError as error:
+            self._fail(error)
+            return False
+        return True
+
+    def _send_finished(self) -> None:
         while self._batches and self._batches[0].seq_no in self._finished_rows:
             batch = self._batches.popleft()
             batch.set_data([self._finished_rows.pop(batch.seq_no)])
             self._outbox.send_nowait(batch)
-        self._changed.set()
 
     async def _send(self, outbox: Any) -> None:
         async for message in outbox:

@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -79,6 +79,9 @@ class BatchClient(BatchFields):
     _deadline_of_run: Deadline | None = PrivateAttr(None)
     _steps_of_run: tuple[str, ...] | None = PrivateAttr(None)
     _pause_of_run: float | None = PrivateAttr(None)
+    _tasks_after: tuple[str, ...] = PrivateAttr(())
+    _answer_columns: frozenset[str] = PrivateAttr(frozenset())
+    _check_rows: Callable[[], str] | None = PrivateAttr(None)
 
     def load(self) -> None:
         """Prepare the calls to the server; no call is made yet.
@@ -118,6 +121,7 @@ class BatchClient(BatchFields):
             execution=current_execution,
             siblings=self._steps_of_run,
             former_names=former_program_names(),
+            check_rows=self._check_rows_now,
             pause_seconds=pause_seconds() if self._pause_of_run is None else self._pause_of_run,
             on_end=self._send_end_notice,
         )
@@ -244,18 +248,43 @@ class BatchClient(BatchFields):
     def _own_prices(self) -> OwnPrices:
         return load_own_prices(self.prices) if self.prices else default_own_prices()
 
-    def begin_run(self, steps: Sequence[str] = ()) -> None:
-        """Fix the deadline of a pipeline's run, its pauses and the names of its steps, in the pipeline's process.
+    def begin_run(
+        self,
+        steps: Sequence[str] = (),
+        tasks_after: Sequence[str] = (),
+        answer_columns: Collection[str] = frozenset(),
+    ) -> None:
+        """Fix the deadline of a pipeline's run, its pauses and its steps, in the pipeline's process.
 
         A step's process may begin hours later, on Ray on a machine with another time zone, and has no pipeline and no
         terminal.
 
         Args:
             steps: the names of all steps of the pipeline.
+            tasks_after: the names of the steps with a client that follow the client's step.
+            answer_columns: the columns that earlier steps made of answers.
         """
         self._deadline_of_run = self._read_field_deadline().begin()
         self._steps_of_run = tuple(steps)
         self._pause_of_run = pause_seconds()
+        self._tasks_after, self._answer_columns = tuple(tasks_after), frozenset(answer_columns)
+
+    @property
+    def tasks_after(self) -> tuple[str, ...]:
+        """Names of the steps with a client that follow the client's step."""
+        return self._tasks_after
+
+    @property
+    def answer_columns(self) -> frozenset[str]:
+        """Columns that earlier steps of the pipeline made of answers: `None` in them is a failure."""
+        return self._answer_columns
+
+    def check_rows_by(self, check: Callable[[], str]) -> None:
+        """Call a function before each submission, see `Host.check_rows`."""
+        self._check_rows = check
+
+    def _check_rows_now(self) -> str:
+        return self._check_rows() if self._check_rows else ""
 
     def _current_deadline(self) -> Deadline:
         if running_step() and self._deadline_of_run:

@@ -211,6 +211,14 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " dictionary with `message`, `status_code`, `code` and `custom_id`; `None` in rows with a whole answer."
         ),
     )
+    stop_without_answers: RuntimeParameter[bool] = Field(
+        default=True,
+        description=(
+            "End the run with a `NoGenerationsError` before another Task is billed for rows of `None`: ten or more rows"
+            " of the Task have ended, and none of them has a generation; or ten or more rows arrive, and each lacks an"
+            " answer of an earlier step. With `False` a warning is logged."
+        ),
+    )
     on_end: RuntimeParameter[str] | None = Field(
         default=None,
         description=(
@@ -262,6 +270,7 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
         "max_concurrency",
         "preflight",
         "add_failures",
+        "stop_without_answers",
         mode="before",
     )
     @classmethod

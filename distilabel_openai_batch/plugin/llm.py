@@ -231,7 +231,10 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
             RunError: the run as a whole cannot go on: the key, the quota, a batch that the server did not accept, or
                 the same failure of every request.
         """
-        return self.wait_for(partial(self._agenerate, inputs, num_generations, **kwargs))
+        outputs = self.wait_for(partial(self._agenerate, inputs, num_generations, **kwargs))
+        if (log := CallLog.active()) and not log.has_generation:
+            log.has_generation = any(text is not None for output in outputs for text in output["generations"])
+        return outputs
 
     def generate_outputs(
         self, inputs: list[FormattedInput], num_generations: int = 1, **kwargs: Any

@@ -55,7 +55,7 @@ def test_answer_without_generation_is_a_failed_row(sandbox, caplog, fields, kind
     assert "5 of 6 requests answered, 1 failed, 0 retried" in caplog.text
     assert outputs[3]["statistics"]["input_tokens"][0] > 0
     if kind == "spend_limit":
-        assert "→ Raise `max_new_tokens`" in caplog.text
+        assert '→ Set `on_truncated="retry"`' in caplog.text
 
 
 @pytest.mark.parametrize("fields", WAYS.values(), ids=WAYS.keys())

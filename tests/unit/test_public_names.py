@@ -27,6 +27,7 @@ PUBLIC_NAMES = [
     "LoadBatchResults",
     "MissingSettingError",
     "ModerateTexts",
+    "NoGenerationsError",
     "Observer",
     "OpenAIBatchEmbeddings",
     "OpenAIBatchError",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from distilabel.models.llms import MixtureOfAgentsLLM, OpenAILLM
 from distilabel.pipeline import Pipeline
-from distilabel.steps import EmbeddingGeneration, KeepColumns, LoadDataFromDicts
-from distilabel.steps.tasks import TextGeneration
+from distilabel.steps import EmbeddingGeneration, GroupColumns, KeepColumns, LoadDataFromDicts
+from distilabel.steps.tasks import TextGeneration, UltraFeedback
 
 from distilabel_openai_batch import OpenAIBatchEmbeddings, OpenAIBatchLLM, SubmitBatch
 from distilabel_openai_batch.hooks import clients
@@ -57,7 +57,7 @@ def test_pipeline_uses_batch_client_looks_at_each_step(llm):
 def test_a_run_begins_for_each_client_of_a_pipeline(monkeypatch):
     """A mixture may have clients in both places. Each client receives the names of all steps."""
     begun: dict[str, tuple[str, ...]] = {}
-    monkeypatch.setattr(BatchClient, "begin_run", lambda self, steps: begun.update({self.model: steps}))
+    monkeypatch.setattr(BatchClient, "begin_run", lambda self, steps, *_: begun.update({self.model: steps}))
     aggregator, proposer, other, submitted = (
         OpenAIBatchLLM(model=name, api_key="sk-unused") for name in ("aggregator", "proposer", "other", "submitted")
     )
@@ -72,6 +72,21 @@ def test_a_run_begins_for_each_client_of_a_pipeline(monkeypatch):
     begin_run(pipeline)
     assert sorted(begun) == ["aggregator", "other", "proposer", "submitted"]
     assert set(begun.values()) == {tuple(pipeline.dag)}
+
+
+def test_a_client_knows_the_tasks_after_its_own_and_the_columns_of_answers():
+    """A step between two Tasks makes columns of answers; the columns of the data hold no answer."""
+    first, judge, last = (OpenAIBatchLLM(model=name, api_key="sk-unused") for name in ("first", "judge", "last"))
+    with Pipeline(name="pipeline") as pipeline:
+        load = LoadDataFromDicts(data=[{"instruction": "Say it."}])
+        group = GroupColumns(columns=["generation"], output_columns=["generations"])
+        ratings = UltraFeedback(name="rate", llm=judge)
+        load >> TextGeneration(name="write", llm=first) >> group >> ratings >> TextGeneration(name="end", llm=last)
+    begin_run(pipeline)
+    assert [client.tasks_after for client in (first, judge, last)] == [("rate", "end"), ("end",), ()]
+    assert first.answer_columns == frozenset()
+    assert {"generation", "generations"} <= judge.answer_columns
+    assert "instruction" not in last.answer_columns
 
 
 def test_a_type_is_registered_once(monkeypatch):

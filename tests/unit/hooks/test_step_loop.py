@@ -15,7 +15,8 @@ from distilabel.pipeline.batch import _Batch
 from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 from distilabel.steps.tasks import TextGeneration
 
-from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM, RunError
+from distilabel_openai_batch import AuthenticationError, NoGenerationsError, OpenAIBatchLLM, RunError
+from distilabel_openai_batch.engine.calls import CallLog
 from distilabel_openai_batch.hooks import step_loop, stopping
 from distilabel_openai_batch.hooks.step_loop import Release, StepWaits
 
@@ -51,6 +52,10 @@ class Waits(TextGeneration):
             raise error
         while row["id"] not in ANSWERED:
             greenback.await_(anyio.sleep(0.01))
+        if "has_generation" in row:
+            log = CallLog.active()
+            log.add([])
+            log.has_generation = row["has_generation"]
         yield [row | {"generation": "Yes.", "model_name": "model"}]
 
 
@@ -169,6 +174,29 @@ def test_batches_in_progress_are_ended_when_no_more_follow(loop, message):
     assert loop.next()[0] == 0
     loop.end()
     assert loop.error is None
+
+
+def test_rows_without_a_generation_wait_for_the_first_generation(loop):
+    """The next Task is billed for no row before the Task has one generation."""
+    loop.wrapper.step.llm.begin_run(("waits", "judge"), ("judge",))
+    loop.start(batch(0, has_generation=False), batch(1, has_generation=True), batch(2, last=True, has_generation=False))
+    assert loop.next() == StepWaits("waits", 3)
+    ANSWERED.update({0, 2})
+    assert loop.next() == StepWaits("waits", 3)
+    ANSWERED.add(1)
+    assert [loop.next()[0] for _ in range(3)] == [0, 1, 2]
+    loop.end()
+    assert loop.error is None
+
+
+def test_a_task_without_any_generation_ends_the_run_and_sends_no_rows(loop):
+    loop.wrapper.step.llm.begin_run(("waits", "judge"), ("judge",))
+    loop.start(*(batch(number, has_generation=False) for number in range(10)))
+    assert loop.next() == StepWaits("waits", 10)
+    ANSWERED.update(range(10))
+    loop.end()
+    assert isinstance(loop.error.subprocess_exception, NoGenerationsError)
+    assert loop.outputs.empty()
 
 
 @pytest.mark.parametrize(
