@@ -45,6 +45,12 @@ _UNEXPECTED_REPLY_SECONDS = 45.0
 # https://github.com/BerriAI/litellm/pull/37527
 _QUOTED_CODE = re.compile(r"Error code: \d{3} - .*'code': '(\w+)'")
 
+# https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
+_AZURE_ADVICE = (
+    ". Azure answers so if the endpoint is wrong, or if the `api_version` is unknown or older than batches. Write"
+    " `2024-10-21` ($OPENAI_API_VERSION), or the address with `/openai/v1/`, which needs no version."
+)
+
 # Ends of the base URLs of servers with OpenAI's API: `/v1`; DeepInfra's ends in `/v1/openai`.
 _VERSION_IN_PATH = re.compile(r"/v\d\w*(/openai)?$")
 
@@ -400,7 +406,9 @@ class Transport:
         text = f"{message} (HTTP {status_code}{f', {code}' if code else ''})"
         if status_code in PATH_UNKNOWN and _is_collection(error.request.method, error.request.url.path):
             text = f"{error.request.method} {public_address(str(error.request.url))} was answered: {text}"
-            if not (isinstance(self.client, openai.AsyncAzureOpenAI) or _VERSION_IN_PATH.search(self.address)):
+            if isinstance(self.client, openai.AsyncAzureOpenAI):
+                text += _AZURE_ADVICE
+            elif not _VERSION_IN_PATH.search(self.address):
                 text += ". Is the base URL right? The base URL of a server with OpenAI's API usually ends in /v1."
         kind = errors.RunError
         if errors.is_out_of_quota(code):

@@ -287,3 +287,18 @@ def parse_parameters(assignments: Sequence[str]) -> dict[str, Any]:
             owner = owner.setdefault(step, {})
         owner[parameter] = value
     return parameters
+
+
+def parse_aliases(aliases: Sequence[str]) -> dict[str, str]:
+    """Return `NAME=MODEL` texts as models by name.
+
+    Raises:
+        typer.BadParameter: if a text has no name, no model or no `=`.
+    """
+    models: dict[str, str] = {}
+    for alias in aliases:
+        name, _, model = alias.partition("=")
+        if not (name and model):
+            raise typer.BadParameter(f"{alias!r} is not `NAME=MODEL`.", param_hint="--alias")
+        models[name] = model
+    return models

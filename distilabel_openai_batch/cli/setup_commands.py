@@ -11,7 +11,13 @@ import anyio
 import typer
 
 from distilabel_openai_batch.cli.application import app
-from distilabel_openai_batch.cli.arguments import HeaderOption, LedgerDirOption, parse_parameters, read_headers
+from distilabel_openai_batch.cli.arguments import (
+    HeaderOption,
+    LedgerDirOption,
+    parse_aliases,
+    parse_parameters,
+    read_headers,
+)
 from distilabel_openai_batch.cli.output import echo, print_json, print_table
 
 
@@ -103,6 +109,14 @@ def serve(
             help="Tokens of reasoning at medium effort. A lower `max_new_tokens` leaves an empty answer.", min=0
         ),
     ] = 300,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=MODEL",
+            help="Name of a deployment or of a gateway, and the model behind it, which decides the accepted parameters;"
+            " may be repeated.",
+        ),
+    ] = None,
     log: Annotated[bool, typer.Option("--log", help="Print a line for each call of the API.")] = False,
     dialect: Annotated[
         str | None,
@@ -132,6 +146,7 @@ def serve(
             failures=failures,
             answer_tokens=answer_tokens,
             reasoning_tokens=reasoning_tokens,
+            aliases=parse_aliases(alias or ()),
             dialect=dialect or _default_dialect(),  # type: ignore[arg-type]
             prompt_cache=True,
         )

@@ -58,7 +58,7 @@ def create_app(
         ],
         exception_handlers={
             ApiError: _reply_api_error,
-            HTTPException: _reply_http_error,
+            HTTPException: handlers.reply_http_error,
             ClientDisconnect: _reply_to_disconnected,
         },
         lifespan=handlers.lifespan,
@@ -114,7 +114,10 @@ class SandboxHandlers:
 
     def _authenticate(self, request: Request) -> str:
         self.organization.check_headers(request.headers)
-        return self.organization.authenticate(request.headers.get("authorization"))
+        try:
+            return self.organization.authenticate(request.headers.get("authorization"))
+        except ApiError as refusal:
+            raise self._dialect.bad_key(refusal) from None
 
     @property
     def _dialect(self) -> Dialect:
@@ -122,6 +125,14 @@ class SandboxHandlers:
 
     def _reply(self, content: dict[str, Any]) -> Response:
         return _json(self._dialect.reply(content))
+
+    async def reply_http_error(self, request: Request, error: Exception) -> Response:
+        """Reply to a call without a route, or with a method that its path does not have."""
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        if status == 404:
+            return await _reply_api_error(request, self._dialect.no_such_path(request.method, request.url.path))
+        message = str(error.detail) if isinstance(error, HTTPException) else "The server had an error."
+        return _json(ApiError(status, message).body(), status)
 
     # /v1/files
 
@@ -321,15 +332,6 @@ async def _reply_api_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ApiError):
         raise error
     return _json(error.body(), error.status, error.headers)
-
-
-async def _reply_http_error(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    if status == 404:
-        message = f"Invalid URL ({request.method} {request.url.path})"
-    else:
-        message = str(error.detail) if isinstance(error, HTTPException) else "The server had an error."
-    return _json(ApiError(status, message).body(), status)
 
 
 async def _reply_to_disconnected(request: Request, error: Exception) -> Response:

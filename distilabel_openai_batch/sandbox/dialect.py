@@ -5,17 +5,16 @@ The sandbox itself speaks only as OpenAI does. A dialect translates requests on 
 
 from __future__ import annotations
 
-import re
 import secrets
 import uuid
 from datetime import datetime, timezone
 from typing import Any, Literal
-from urllib.parse import parse_qs
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import Scope
 
+from . import azure_calls
 from .errors import ApiError
 
 # OpenAI's error codes of validation, and Azure's codes for the same problems.
@@ -25,12 +24,8 @@ _AZURE_CODES = {
     "maximum_requests_exceeded": "too_many_tasks",
     "mismatched_model": "model_mismatch",
 }
-# Azure expects the name of the deployment in the path of a synchronous call, and in no other path.
-_DEPLOYMENT = re.compile(r"^/deployments/[^/]+(?=/(chat/completions|completions|embeddings)$)")
-# A token is a JSON Web Token.
-_TOKEN_OF_ENTRA_ID = b"Bearer eyJ"
-# Together's path of uploads, and the path that it answers with an upload to a storage.
-_TOGETHER_UPLOADS = {"/v1/files/upload": "/v1/files", "/v1/files": "/nowhere"}
+# Together's path of uploads, and OpenAI's path, which Together answers with an upload to a storage.
+_TOGETHER_UPLOAD, _OPENAI_UPLOAD = "/v1/files/upload", "/v1/files"
 # https://docs.together.ai/docs/inference/batch/manage: Together has six statuses.
 _TOGETHER_STATUSES = {"finalizing": "in_progress", "cancelling": "in_progress"}
 _FILE_IDS = ("output_file_id", "error_file_id")
@@ -45,13 +40,13 @@ class Dialect(BaseModel):
 
     azure: bool = Field(
         default=False,
-        description="Expect paths under `/openai` with an `api-version`, the key in `api-key` or a token of Entra ID, "
-        "and endpoints without `/v1`; report Azure's error codes.",
+        description="Expect paths under `/openai` with an `api-version` of Azure, or under `/openai/v1` without, the "
+        "key in `api-key` or a token in `Authorization`, and endpoints without `/v1`, except `/v1/responses`; report "
+        "Azure's errors.",
     )
     azure_versioned: bool = Field(
         default=False,
-        description="With `azure`: expect paths under `/openai/v1`, without an `api-version`; only the endpoint "
-        "`/v1/responses` has a version.",
+        description="With `azure`: announce the address with `/openai/v1/`, which needs no `api-version`.",
     )
     together: bool = Field(
         default=False,
@@ -120,28 +115,29 @@ class Dialect(BaseModel):
     )
 
     def translate_scope(self, scope: Scope) -> Scope:
-        """Return the ASGI scope of the request that OpenAI's server would have received."""
+        """Return the ASGI scope of the request that OpenAI's server would have received.
+
+        Raises:
+            ApiError: the server has no such path, or no such version of its API.
+        """
         path = scope.get("path", "")
         if not self.ranges and scope["type"] == "http":
             scope = {**scope, "headers": [header for header in scope["headers"] if header[0] != b"range"]}
         if self.together and scope["type"] == "http" and scope["method"] == "POST":
-            return {**scope, "path": _TOGETHER_UPLOADS.get(path, path)}
+            if path == _OPENAI_UPLOAD:
+                raise self.no_such_path("POST", path)
+            return {**scope, "path": _OPENAI_UPLOAD} if path == _TOGETHER_UPLOAD else scope
         if not self.azure or scope["type"] != "http" or path.startswith("/sandbox"):
             return scope
-        # https://learn.microsoft.com/azure/foundry/openai/latest: below `/openai/v1` no `api-version` is required.
-        prefix = "/openai/v1/" if self.azure_versioned else "/openai/"
-        has_version = self.azure_versioned or b"api-version" in parse_qs(scope["query_string"])
-        if not path.startswith(prefix) or not has_version:
-            return {**scope, "path": f"/nowhere{path}"}
-        openai_path = "/v1/" + path.removeprefix(prefix)
-        if not self.azure_versioned:
-            openai_path = "/v1" + _DEPLOYMENT.sub("", path.removeprefix("/openai"))
-        headers = [
-            (b"authorization", b"Bearer " + value) if name == b"api-key" else (name, value)
-            for name, value in scope["headers"]
-            if name != b"authorization" or self.azure_versioned or value.startswith(_TOKEN_OF_ENTRA_ID)
-        ]
-        return {**scope, "path": openai_path, "headers": headers}
+        return azure_calls.translate_call(scope)
+
+    def no_such_path(self, method: str, path: str) -> ApiError:
+        """Return the refusal of a call whose path the server does not have."""
+        return azure_calls.not_found() if self.azure else ApiError(404, f"Invalid URL ({method} {path})")
+
+    def bad_key(self, refusal: ApiError) -> ApiError:
+        """Return the refusal of a call with a bad key, given OpenAI's refusal."""
+        return azure_calls.denied() if self.azure else refusal
 
     def openai_purpose(self, purpose: str | None, has_file_name: bool = True) -> str | None:
         """Return OpenAI's name of the purpose of a file.
@@ -168,10 +164,8 @@ class Dialect(BaseModel):
         if self.endpoint_version != "/v1" and isinstance(endpoint, str):
             is_known = endpoint.startswith(f"{self.endpoint_version}/")
             return f"/v1{endpoint.removeprefix(self.endpoint_version)}" if is_known else f"unknown {endpoint}"
-        if self.azure_versioned and endpoint == "/v1/responses":
-            return endpoint
-        has_no_version = self.azure
-        return f"/v1{endpoint}" if has_no_version and isinstance(endpoint, str) else endpoint
+        has_version = not self.azure or endpoint == "/v1/responses"
+        return endpoint if has_version or not isinstance(endpoint, str) else f"/v1{endpoint}"
 
     def new_id(self, prefix: str) -> str:
         """Return a new, unique id."""

@@ -61,11 +61,16 @@ class SandboxMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         organization = self._organization()
-        scope = organization.state.settings.dialect.translate_scope(scope)
-        if scope["type"] != "http" or not scope["path"].startswith("/v1"):
+        original = scope
+        refusal: ApiError | None = None
+        try:
+            scope = organization.state.settings.dialect.translate_scope(scope)
+        except ApiError as error:
+            refusal = error
+        if scope["type"] != "http" or not (refusal or scope["path"].startswith("/v1")):
             await self._app(scope, receive, send)
             return
-        name = call_name(scope["method"], scope["path"])
+        name = "unknown" if refusal else call_name(scope["method"], scope["path"])
         arrival = organization.state.clock()
         status = 0
 
@@ -77,15 +82,17 @@ class SandboxMiddleware:
 
         organization.worker.active_calls += 1
         try:
-            fault = organization.state.schedule.take_call_fault(name)
-            if fault is None:
+            fault = None if refusal else organization.state.schedule.take_call_fault(name)
+            if refusal:
+                await _refuse(refusal, receive, send_noting_status)
+            elif fault is None:
                 await self._app(scope, receive, send_noting_status)
             else:
                 await self._apply(fault, scope, receive, send_noting_status)
         finally:
             organization.worker.active_calls -= 1
             query = scope["query_string"].decode("latin-1")
-            call = Call(name, scope["method"], scope["path"], status, arrival, query)
+            call = Call(name, scope["method"], original["path"], status, arrival, query)
             organization.calls.append(call)
             if self._on_call:
                 self._on_call(call)
@@ -93,10 +100,7 @@ class SandboxMiddleware:
     async def _apply(self, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request with a fault."""
         if fault.kind == "status":
-            # Read the request to the end: if a server replies and closes in the middle of an upload, the client sees a
-            # broken connection instead of the status.
-            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
-                pass
+            await _read_to_end(receive)
             await _send_reply(fault, send)
         elif fault.kind == "replace":
             await self._app(scope, receive, _discard)
@@ -131,6 +135,21 @@ class SandboxMiddleware:
         await _cut_connection(scope, receive, CLOSE)
 
 
+async def _read_to_end(receive: Receive) -> None:
+    """Read a request to its end.
+
+    If a server replies and closes in the middle of an upload, the client sees a broken connection instead of the
+    status.
+    """
+    while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+        pass
+
+
+async def _refuse(refusal: ApiError, receive: Receive, send: Send) -> None:
+    await _read_to_end(receive)
+    await _send(refusal.status, orjson.dumps(refusal.body()), [(b"content-type", b"application/json")], send)
+
+
 async def _send_reply(fault: Fault, send: Send) -> None:
     """Send the reply that a fault orders."""
     if isinstance(fault.body, str):
@@ -138,9 +157,13 @@ async def _send_reply(fault: Fault, send: Send) -> None:
     else:
         error = ApiError(fault.status, "The sandbox was told to fail this call.", type="server_error").body()
         body, content_type = orjson.dumps(error if fault.body is None else fault.body), b"application/json"
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
-    headers += [(key.lower().encode(), value.encode()) for key, value in fault.headers.items()]
-    await send({"type": "http.response.start", "status": fault.status, "headers": headers})
+    headers = [(key.lower().encode(), value.encode()) for key, value in fault.headers.items()]
+    await _send(fault.status, body, [(b"content-type", content_type), *headers], send)
+
+
+async def _send(status: int, body: bytes, headers: list[tuple[bytes, bytes]], send: Send) -> None:
+    headers = [*headers, (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

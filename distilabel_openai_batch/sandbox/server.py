@@ -96,16 +96,16 @@ def _family(host: str) -> socket.AddressFamily:
 
 
 def _greeting(base_url: str, dialect: Dialect) -> str:
-    root = base_url.removesuffix("/v1")
-    variables = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "anything"}
+    address, variables = base_url, {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "anything"}
     if dialect.azure:
-        endpoint = f"{root}/openai/v1/" if dialect.azure_versioned else root
-        variables = {"AZURE_OPENAI_ENDPOINT": endpoint, "AZURE_OPENAI_API_KEY": "anything"}
+        root = base_url.removesuffix("/v1")
+        address = f"{root}/openai/v1/" if dialect.azure_versioned else root
+        variables = {"AZURE_OPENAI_ENDPOINT": address, "AZURE_OPENAI_API_KEY": "anything"}
         variables |= {} if dialect.azure_versioned else {"OPENAI_API_VERSION": "2024-10-21"}
     prices = "azure" if dialect.azure else "openai"
     return "\n".join(
         (
-            f"The sandbox is listening at {base_url}. Answers cost nothing. To use the sandbox:",
+            f"The sandbox is listening at {address}. Answers cost nothing. To use the sandbox:",
             "",
             *(f"    export {name}={value}" for name, value in variables.items()),
             "",

@@ -501,7 +501,11 @@ def test_serve_imitates_the_server_of_the_environment(monkeypatch, variables, ar
     monkeypatch.setattr("distilabel_openai_batch.sandbox.serve", lambda settings, **_: served.append(settings))
     assert run_command("serve", *arguments).exit_code == 0
     assert served[0].dialect == DIALECTS[dialect]
-    assert line in server._greeting("http://127.0.0.1:8000/v1", served[0].dialect)
+    greeting = server._greeting("http://127.0.0.1:8000/v1", served[0].dialect)
+    assert line in greeting
+    assert ("OPENAI_BASE_URL" not in greeting) == dialect.startswith("azure")
+    assert re.match(r"The sandbox is listening at http://127\.0\.0\.1:8000(/openai)?(/v1)?/?\. ", greeting)
+    assert (":8000/v1" not in greeting) == dialect.startswith("azure")
 
 
 def test_serve_refuses_an_unknown_dialect():
@@ -718,13 +722,16 @@ def test_serve_passes_its_options_to_the_sandbox(monkeypatch):
     settings_used = {}
     monkeypatch.setattr(sandbox_package, "serve", lambda settings, **_: settings_used.update(settings.model_dump()))
     options = ["--in-progress-seconds", 3, "--window-seconds", 2, "--fail-share", 0.25, "--fail-status", 429]
+    options += ["--alias", "a=gpt-6-luna", "--alias", "b=gpt-4o-mini"]
     assert run_command("serve", *options).exit_code == 0
     assert (settings_used["in_progress_seconds"], settings_used["window_seconds"]) == (3.0, 2.0)
+    assert settings_used["aliases"] == {"a": "gpt-6-luna", "b": "gpt-4o-mini"}
     [failure] = settings_used["failures"]
     assert (failure["share"], failure["status"]) == (0.25, 429)
     assert run_command("serve").exit_code == 0
     assert Settings(**settings_used) == Settings(prompt_cache=True)
     assert run_command("serve", "--fail-share", 2).exit_code == 2
+    assert run_command("serve", "--alias", "gpt-6-luna").exit_code == 2
 
 
 def test_serve_without_the_extra_names_the_install_command(monkeypatch):

@@ -64,7 +64,7 @@ SKIPPED_LINES = {
     "export OPENAI_API_KEY=sk-…": "the fixture `sandbox` sets a key",
     "unset OPENAI_BASE_URL": "the script would call OpenAI",
     "distilabel-openai-batch serve": "the sandbox is running",
-    """python -m distilabel_openai_batch.sandbox --settings '{"dialect": "azure"}'""": "the sandbox has this dialect",
+    "distilabel-openai-batch serve --dialect azure": "the sandbox has this dialect",
     "make demo": "tests/project/test_examples.py runs the demo",
     "make test": "the command would run this test",
     "distilabel pipeline run --config pipeline.yaml": "tests/project/test_examples.py runs such a file",

@@ -11,6 +11,7 @@ import pytest
 import respx
 
 from distilabel_openai_batch import errors
+from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.transport import Patience, error_code, sdk_client
 from tests.support.batch_api import (
     API_KEY,
@@ -271,6 +272,18 @@ async def test_an_error_for_an_unknown_path_names_the_address(clock, input_file,
     assert text.startswith(f"POST {host}{call.path} was answered: ")
     assert f"(HTTP {status_code})" in text
     assert ("ends in /v1" in text) == (not host.startswith(BASE_URL))
+
+
+async def test_an_unknown_path_of_azure_may_be_an_unknown_version(clock, input_file):
+    """Azure answers 404 to a version that it does not know."""
+    address = "https://example.com/openai"
+    not_found = {"error": {"code": "404", "message": "Resource not found"}}
+    with respx.mock(base_url=address) as server:
+        server.post("/files").mock(return_value=httpx.Response(404, json=not_found))
+        async with sdk_client(address, API_KEY, timeout=1.0, azure_api_version="2023-01-01") as client:
+            api = BatchAPI(client, Patience(retries=0), LOGGER)
+            with pytest.raises(errors.RunError, match=r"Resource not found .*if the `api_version` is unknown"):
+                await CALLS["upload"].make(api, input_file)
 
 
 UNCLEAR = httpx.ReadTimeout("timed out")

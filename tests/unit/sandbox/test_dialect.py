@@ -2,7 +2,7 @@
 
 import pytest
 
-from distilabel_openai_batch.sandbox import Settings
+from distilabel_openai_batch.sandbox import Settings, azure_calls
 from distilabel_openai_batch.sandbox.dialect import DIALECTS, Dialect
 
 from .conftest import batch_line, jsonl
@@ -114,18 +114,42 @@ async def test_azure_refuses_openai_endpoints(api):
     assert batch["errors"]["data"][0]["code"] == "url_mismatch"
 
 
+NOT_FOUND = (404, {"code": "404", "message": "Resource not found"})
+DENIED = (401, {"code": "401", "message": azure_calls.denied().message})
+WITH_KEY = {"api-key": "key"}
+
+
+@pytest.mark.parametrize("dialect", ["azure", "azure-v1"])
 @pytest.mark.parametrize(
-    ("path", "headers", "status"),
+    ("path", "headers", "refusal"),
     [
-        (AZURE.format("batches"), {"api-key": "key"}, 200),
-        (AZURE.format("batches"), {"Authorization": "Bearer key"}, 401),
-        ("/openai/batches", {"api-key": "key"}, 404),
-        (AZURE.format("deployments/mine/batches"), {"api-key": "key"}, 404),
-        ("/v1/batches", {"Authorization": "Bearer key"}, 404),
+        (AZURE.format("batches"), WITH_KEY, None),
+        (AZURE.format("batches"), {"Authorization": "Bearer rehearsed-token"}, None),
+        (AZURE.format("batches"), {"Authorization": "rehearsed-token"}, DENIED),
+        (AZURE.format("batches"), {}, DENIED),
+        ("/openai/v1/batches", WITH_KEY, None),
+        ("/openai/v1/batches?api-version=preview", WITH_KEY, None),
+        (AZURE.format("v1/batches"), WITH_KEY, (400, {"code": "BadRequest", "message": "API version not supported"})),
+        ("/openai/batches", WITH_KEY, NOT_FOUND),
+        ("/openai/batches?api-version=2024-10-22", WITH_KEY, NOT_FOUND),
+        ("/openai/batches?api-version=2024-06-01", WITH_KEY, NOT_FOUND),
+        ("/openai/batches?api-version=preview", WITH_KEY, NOT_FOUND),
+        (AZURE.format("deployments/mine/batches"), WITH_KEY, NOT_FOUND),
+        (AZURE.format("nothing"), WITH_KEY, NOT_FOUND),
+        ("/v1/batches", {"Authorization": "Bearer key"}, NOT_FOUND),
     ],
 )
-async def test_azure_requires_path_version_and_header(api, path, headers, status):
-    """Refuse calls in the form that OpenAI accepts."""
-    await api.configure(dialect="azure")
+async def test_azure_requires_path_version_and_credential(api, dialect, path, headers, refusal):
+    """Refuse calls in the form that OpenAI accepts, and unknown versions, in Azure's words."""
+    await api.configure(dialect=dialect)
     api.http.headers = headers
-    assert (await api.http.get(path)).status_code == status
+    reply = await api.http.get(path)
+    assert reply.status_code == 200 if refusal is None else (reply.status_code, reply.json()["error"]) == refusal
+
+
+async def test_a_refused_call_is_recorded_with_its_own_path(api):
+    await api.configure(dialect="azure")
+    await api.http.post("/v1/files", content=b"x" * 100_000)
+    await api.http.get(AZURE.format("batches"), headers=WITH_KEY)
+    calls = (await api.http.get("/sandbox/calls")).json()
+    assert [(call["path"], call["status"]) for call in calls] == [("/v1/files", 404), ("/openai/batches", 200)]
