@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.addresses import is_same_server, public_address
 from distilabel_openai_batch.errors import InvalidSettingError
 
 # Azure, Azure Government and Azure in China. https://learn.microsoft.com/azure/ai-services/cognitive-services-custom-subdomains
@@ -81,6 +81,21 @@ def read_azure_endpoint(address: str) -> AzureEndpoint:
         path += "/openai"
     base_url = urlunsplit((parts.scheme, parts.netloc, path, urlencode(query), ""))
     return AzureEndpoint(base_url, api_version, deployment, versioned is not None)
+
+
+def names_server(address: str, base_url: str) -> bool:
+    """Return whether an address, as a user writes the address of any server or pastes that of Azure, names a server.
+
+    Args:
+        address: the address.
+        base_url: the base URL of the server.
+    """
+    if is_same_server(public_address(address), base_url):
+        return True
+    try:
+        return is_same_server(public_address(read_azure_endpoint(address).base_url), base_url)
+    except ValueError:
+        return False
 
 
 def check_azure_address(address: str | None) -> None:

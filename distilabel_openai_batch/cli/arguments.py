@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import anyio
 import typer
 
-from distilabel_openai_batch.api.addresses import is_same_server, public_address
+from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.azure_addresses import names_server
 from distilabel_openai_batch.cli.output import LOGGER
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
@@ -116,7 +117,7 @@ def open_reader(ledger_dir: Path | None) -> LedgerReader:
 
 def is_selected(name: ScopeName, scope: str | None, base_url: str | None) -> bool:
     """Return whether a scope has the given name (label, pipeline or full name) and server; `None` selects any."""
-    is_at_server = base_url is None or is_same_server(public_address(base_url), name.base_url)
+    is_at_server = base_url is None or names_server(base_url, name.base_url)
     return is_at_server and (scope is None or scope in (name.label, name.pipeline, name.full_label))
 
 

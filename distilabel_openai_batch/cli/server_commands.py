@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence, Set
 from contextlib import closing
@@ -307,11 +306,11 @@ def _scope_for_import(reader: LedgerReader, scope: str, base_url: str | None) ->
 
     Of several scopes with the name, the one at the server of the environment is meant.
     """
-    from distilabel_openai_batch.operations.server_access import DEFAULT_BASE_URL
+    from distilabel_openai_batch.operations.server_access import default_address
 
     entries = reader.scopes() if reader.path.exists() else []
     names = [entry.name for entry in entries if scope in (entry.name.label, entry.name.full_label)]
-    address = base_url or os.getenv("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+    address = base_url or default_address()
     for name in names:
         if is_selected(name, scope, address if len(names) > 1 else base_url):
             return name

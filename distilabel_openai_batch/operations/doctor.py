@@ -19,6 +19,7 @@ from distilabel_openai_batch.errors import (
     ConnectionFailedError,
     InvalidSettingError,
     LedgerError,
+    MissingSettingError,
     OpenAIBatchError,
     QuotaError,
     RunError,
@@ -26,7 +27,12 @@ from distilabel_openai_batch.errors import (
 from distilabel_openai_batch.ledger.connection import check_file_system
 from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.reader import LedgerReader
-from distilabel_openai_batch.operations.server_access import NO_HEADERS, SHORT_PATIENCE, ServerAccess
+from distilabel_openai_batch.operations.server_access import (
+    NO_HEADERS,
+    SHORT_PATIENCE,
+    ServerAccess,
+    find_azure_endpoint,
+)
 from distilabel_openai_batch.pricing import prices
 from distilabel_openai_batch.text import plural
 
@@ -50,6 +56,28 @@ EXTRAS = {
 _EXTRA_REQUIREMENT = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
 
 _KEY_FIX = "Set it to the key only, without quotes or spaces."
+
+# https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
+_VERSION_FIX = (
+    "export OPENAI_API_VERSION=2024-10-21, or use the address with `/openai/v1/`, which needs no version. Check that"
+    " the endpoint is that of the resource."
+)
+
+# https://learn.microsoft.com/azure/ai-services/openai/how-to/managed-identity
+_AZURE_KEY_FIX = (
+    "Copy a key of this resource from *Keys and Endpoint* in Azure's portal: export AZURE_OPENAI_API_KEY=… If the"
+    " resource takes no keys, use Microsoft Entra ID: pip install 'distilabel-openai-batch[azure]' and `az login`, or"
+    " export AZURE_OPENAI_AD_TOKEN=…"
+)
+# https://learn.microsoft.com/azure/ai-services/openai/how-to/role-based-access-control
+_AZURE_ROLE_FIX = (
+    "Grant the owner of the token a role at the resource that creates files and batches, such as *Cognitive Services"
+    " OpenAI Contributor*, and check that the resource accepts calls from this network."
+)
+_DEPLOYMENT_NOTE = (
+    "`model` has to be the name of a deployment of the type Global Batch or Data Zone Batch, which the list does not"
+    " show."
+)
 
 _LOCAL_HOST = re.compile(r"localhost|.*\.localhost|127\..*|::1|0\.0\.0\.0")
 
@@ -176,7 +204,8 @@ def check_base_url(address: str) -> Finding:
     if not is_valid:
         text = f"{public_address(address)} is no valid address."
         return Finding("base URL", text, "Use an address like https://api.openai.com/v1")
-    return Finding("base URL", public_address(address))
+    endpoint = find_azure_endpoint(address)
+    return Finding("base URL", public_address(endpoint.base_url if endpoint else address))
 
 
 def _has_no_version(address: str) -> bool:
@@ -197,6 +226,8 @@ def check_key(address: str, headers: Mapping[str, str] = NO_HEADERS) -> tuple[Fi
         access = ServerAccess.from_environment(address, headers)
     except InvalidSettingError as error:
         return Finding("key", str(error), _KEY_FIX), None
+    except MissingSettingError as error:
+        return Finding("API version", str(error), _VERSION_FIX), None
     except OpenAIBatchError as error:
         return Finding("key", str(error), _source_of_keys(address)), None
     if access.token_provider:
@@ -209,6 +240,10 @@ def check_key(address: str, headers: Mapping[str, str] = NO_HEADERS) -> tuple[Fi
 
 
 def _source_of_keys(address: str) -> str:
+    if find_azure_endpoint(address):
+        if _is_local(address):
+            return "The sandbox takes any key: export AZURE_OPENAI_API_KEY=anything"
+        return _AZURE_KEY_FIX
     if _is_local(address):
         return "A local server may ignore the key, but the SDK has to send one: export OPENAI_API_KEY=anything"
     if prices.find_provider(address) == "openai":
@@ -224,6 +259,8 @@ async def check_server(access: ServerAccess) -> list[Finding]:
         except RunError as error:
             return [Finding("batches", str(error), fix_of(error, access.base_url))]
         batches = Finding("batches", "The server lists its batches.")
+        if find_azure_endpoint(access.base_url):
+            batches = Finding("batches", f"The server lists its batches. {_DEPLOYMENT_NOTE}")
         if not lists_batches:
             batches = Finding(
                 "batches",
@@ -247,7 +284,14 @@ def fix_of(error: RunError, address: str) -> str:
         error: error of a call.
         address: address of the server.
     """
+    is_azure = find_azure_endpoint(address) is not None
     match error:
+        case RunError(status_code=400 | 404) if is_azure:
+            return _VERSION_FIX
+        case AuthenticationError(status_code=403) if is_azure:
+            return _AZURE_ROLE_FIX
+        case AuthenticationError() if is_azure:
+            return f"The resource rejects this key or token. {_AZURE_KEY_FIX}"
         case RunError(status_code=404) if _has_no_version(address):
             return f"The base URL lacks its version: set it to {address.rstrip('/')}/v1"
         case AuthenticationError(status_code=403):

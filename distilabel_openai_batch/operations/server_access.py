@@ -12,8 +12,9 @@ import anyio
 
 from distilabel_openai_batch.api.addresses import public_address, server_key
 from distilabel_openai_batch.api.azure_addresses import (
+    AzureEndpoint,
     is_azure_address,
-    is_versioned_azure_address,
+    is_azure_host,
     read_azure_endpoint,
 )
 from distilabel_openai_batch.api.azure_tokens import TokenProvider, environment_token_provider
@@ -21,7 +22,7 @@ from distilabel_openai_batch.api.batches import Batch, EndDetector
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.secrets import clean_key
 from distilabel_openai_batch.api.transport import Patience, sdk_client
-from distilabel_openai_batch.errors import AuthenticationError, OpenAIBatchError, RunError
+from distilabel_openai_batch.errors import AuthenticationError, MissingSettingError, OpenAIBatchError, RunError
 from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 
@@ -33,8 +34,8 @@ def default_address() -> str:
     """Return the address of the server in the environment: `$OPENAI_BASE_URL`, else Azure's endpoint, else OpenAI's."""
     if address := os.getenv("OPENAI_BASE_URL", "").strip():
         return address
-    endpoint = os.getenv("AZURE_OPENAI_ENDPOINT", "").strip()
-    return read_azure_endpoint(endpoint).base_url if endpoint else DEFAULT_BASE_URL
+    own = _own_endpoint()
+    return own.base_url if own else DEFAULT_BASE_URL
 
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -91,24 +92,27 @@ class ServerAccess:
         Raises:
             AuthenticationError: if the environment has no key for the server.
             InvalidSettingError: if the key contains characters that no key has.
-            OpenAIBatchError: if the server is Azure's and the environment has no API version.
+            MissingSettingError: if the server is Azure's, and neither environment nor address have an API version.
         """
+        endpoint = find_azure_endpoint(base_url)
+        base_url = endpoint.base_url if endpoint else base_url
         full_address, base_url = base_url, public_address(base_url)
         own_address = os.getenv("OPENAI_BASE_URL", "").strip()
         if full_address == base_url and public_address(own_address).rstrip("/") == base_url.rstrip("/"):
             full_address = own_address
-        is_azure = is_azure_address(base_url)
-        on_azure = is_azure or is_versioned_azure_address(base_url) or _is_azure_endpoint(base_url)
-        variable = "AZURE_OPENAI_API_KEY" if on_azure else "OPENAI_API_KEY"
-        version = os.getenv("OPENAI_API_VERSION") if is_azure else None
+        variable = "AZURE_OPENAI_API_KEY" if endpoint else "OPENAI_API_KEY"
         key = clean_key(os.getenv(variable, ""), f"The environment variable {variable}")
-        tokens = environment_token_provider() if on_azure and not key else None
+        tokens = environment_token_provider() if endpoint and not key else None
         if not (key or tokens):
             raise AuthenticationError(f"There is no key for {base_url}: set the environment variable {variable}.")
-        if is_azure and not version:
-            raise OpenAIBatchError(
-                f"{base_url} is an Azure server: set the environment variable OPENAI_API_VERSION, such as `2024-10-21`."
-            )
+        version = None
+        if endpoint and not endpoint.is_versioned:
+            version = os.getenv("OPENAI_API_VERSION", "").strip() or endpoint.api_version
+            if not version:
+                raise MissingSettingError(
+                    f"{base_url} is an Azure server: set the environment variable OPENAI_API_VERSION, such as"
+                    " `2024-10-21`."
+                )
         full_address = full_address if full_address != base_url else ""
         provider, source = tokens or (None, variable)
         return cls(base_url, source, key, version, full_address, headers, provider)
@@ -132,10 +136,39 @@ class ServerAccess:
             yield BatchAPI(client, patience, logger)
 
 
-def _is_azure_endpoint(base_url: str) -> bool:
-    """Return whether an address is that of `$AZURE_OPENAI_ENDPOINT`, which may be a gateway or the sandbox."""
-    endpoint = os.getenv("AZURE_OPENAI_ENDPOINT", "").strip()
-    return bool(endpoint) and server_key(public_address(read_azure_endpoint(endpoint).base_url)) == server_key(base_url)
+def find_azure_endpoint(address: str) -> AzureEndpoint | None:
+    """Return the endpoint of Azure that an address means, in any form that `AzureOpenAIBatchLLM` reads.
+
+    Besides the hosts of Azure, the address may be that of `$AZURE_OPENAI_ENDPOINT`, which may be a gateway or the
+    sandbox, a target URI, or an address that ends in `/openai`.
+
+    Returns:
+        The endpoint, with the version of `$AZURE_OPENAI_ENDPOINT` if the address names none; `None` for any other
+        server.
+    """
+    try:
+        endpoint, own = read_azure_endpoint(address), _own_endpoint()
+    except ValueError:
+        return None
+    is_own = own is not None and server_key(public_address(own.base_url)) in (
+        server_key(public_address(address)),
+        server_key(public_address(endpoint.base_url)),
+    )
+    if is_azure_host(address) or endpoint.deployment or (endpoint.is_versioned and is_own):
+        found = endpoint
+    elif is_azure_address(public_address(address)):
+        found = AzureEndpoint(address)
+    elif is_own:
+        found = endpoint
+    else:
+        return None
+    return replace(found, api_version=found.api_version or own.api_version) if own and is_own else found
+
+
+def _own_endpoint() -> AzureEndpoint | None:
+    """Return the endpoint in `$AZURE_OPENAI_ENDPOINT`; `None` if the variable is empty."""
+    address = os.getenv("AZURE_OPENAI_ENDPOINT", "").strip()
+    return read_azure_endpoint(address) if address else None
 
 
 def single_server(jobs: Iterable[JobEntry]) -> str | None:

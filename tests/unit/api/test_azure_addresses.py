@@ -9,6 +9,7 @@ from distilabel_openai_batch.api.azure_addresses import (
     AzureEndpoint,
     check_azure_address,
     is_azure_host,
+    names_server,
     read_azure_endpoint,
 )
 
@@ -86,3 +87,18 @@ def test_an_address_without_batches_below_is_an_error_that_says_the_right_addres
 )
 def test_other_addresses_are_no_error(address):
     check_azure_address(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "is_named"),
+    [
+        (HOST, True),
+        (f"{HOST}/openai/deployments/d/chat/completions?api-version={VERSION}", True),
+        (f"{HOST}/openai/", True),
+        (f"{HOST}/openai/v1/", False),
+        ("https://another.openai.azure.com", False),
+        ("http://[", False),
+    ],
+)
+def test_a_pasted_address_names_its_server(address, is_named):
+    assert names_server(address, f"{HOST}/openai/") is is_named

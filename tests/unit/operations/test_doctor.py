@@ -10,12 +10,13 @@ import sys
 import pytest
 
 from distilabel_openai_batch.errors import AuthenticationError, ConnectionFailedError, QuotaError, RunError
-from distilabel_openai_batch.operations import doctor
+from distilabel_openai_batch.operations import doctor, server_access
 from tests.support.commands import add_scope
 from tests.support.environment import ROOT
 from tests.support.limited_sqlite import UnsharedConnection, connect_with
 
 OPENAI = "https://api.openai.com/v1"
+AZURE = "https://a.openai.azure.com/openai"
 KEY = "sk-well-formed"
 
 
@@ -127,13 +128,28 @@ def test_a_key_with_other_characters_is_a_problem(key, monkeypatch):
         (OPENAI, "Create a key at"),
         ("http://127.0.0.1:8000/v1", "OPENAI_API_KEY=anything"),
         ("https://example.com/v1", "Ask the operator"),
+        ("https://a.openai.azure.com", "export AZURE_OPENAI_API_KEY="),
+        ("https://a.openai.azure.com/openai/v1/", "`az login`"),
+        ("https://a.openai.azure.com/openai/deployments/b/chat/completions", "export AZURE_OPENAI_AD_TOKEN="),
+        ("http://127.0.0.1:8000/openai", "export AZURE_OPENAI_API_KEY=anything"),
     ],
 )
 def test_a_missing_key_is_a_problem_whose_fix_depends_on_the_server(address, fix, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("AZURE_OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr(server_access, "environment_token_provider", lambda: None)
     finding, access = doctor.check_key(address)
     assert access is None
     assert fix in finding.fix
+    assert ("AZURE" in finding.text) == ("/v1" not in address or "azure" in address)
+
+
+def test_a_missing_version_of_azures_api_is_a_problem_of_its_own(monkeypatch):
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_API_VERSION", raising=False)
+    finding, access = doctor.check_key("https://a.openai.azure.com")
+    assert (finding.subject, access) == ("API version", None)
+    assert "export OPENAI_API_VERSION=2024-10-21" in finding.fix
 
 
 @pytest.mark.parametrize(
@@ -145,6 +161,11 @@ def test_a_missing_key_is_a_problem_whose_fix_depends_on_the_server(address, fix
         (AuthenticationError("no", status_code=401), OPENAI, "create a new key"),
         (QuotaError("no", status_code=429), OPENAI, "add credit"),
         (ConnectionFailedError("no"), OPENAI, "network or proxy"),
+        (RunError("no", status_code=404), AZURE, "export OPENAI_API_VERSION=2024-10-21"),
+        (RunError("no", status_code=400), AZURE, "export OPENAI_API_VERSION=2024-10-21"),
+        (AuthenticationError("no", status_code=401), AZURE, "Keys and Endpoint"),
+        (AuthenticationError("no", status_code=403), AZURE, "Cognitive Services OpenAI Contributor"),
+        (ConnectionFailedError("no"), AZURE, "network or proxy"),
     ],
 )
 def test_each_error_has_its_fix(error, address, fix):

@@ -108,6 +108,40 @@ def test_the_address_of_azures_variable_has_azures_key(monkeypatch, endpoint):
     assert ServerAccess.from_environment("http://gateway:1/v1").key == "sk-one"
 
 
+TARGET_URI = "https://mine.openai.azure.com/openai/deployments/a/chat/completions?api-version=2024-12-01-preview"
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint", "version", "base_url", "used"),
+    [
+        (TARGET_URI, "", "", AZURE, "2024-12-01-preview"),
+        (TARGET_URI, "", "2024-10-21", AZURE, "2024-10-21"),
+        (AZURE, TARGET_URI, "", AZURE, "2024-12-01-preview"),
+        ("https://mine.openai.azure.com", "", "2024-10-21", AZURE, "2024-10-21"),
+        ("https://mine.openai.azure.com/openai/v1/responses", "", "", f"{AZURE}v1/", None),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/", "2024-10-21", "http://127.0.0.1:8000/openai", "2024-10-21"),
+        ("http://127.0.0.1:8000/openai", "http://127.0.0.1:8000", "1", "http://127.0.0.1:8000/openai", "1"),
+        (
+            "http://127.0.0.1:8000/openai/v1",
+            "http://127.0.0.1:8000/openai/v1",
+            "",
+            "http://127.0.0.1:8000/openai/v1",
+            None,
+        ),
+        (None, TARGET_URI, "", AZURE, "2024-12-01-preview"),
+    ],
+)
+def test_each_form_of_azures_address_has_its_key_and_version(monkeypatch, address, endpoint, version, base_url, used):
+    """The version of a target URI counts, in the address and in the variable."""
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", endpoint)
+    monkeypatch.setenv("OPENAI_API_VERSION", version)
+    access = ServerAccess.from_environment(address or default_address())
+    assert (access.base_url.rstrip("/"), access.azure_api_version) == (base_url.rstrip("/"), used)
+    assert access.key == "azure-key"
+
+
 def test_access_requires_a_key_and_azures_api_version(monkeypatch):
     for name in ("OPENAI_API_KEY", "OPENAI_API_VERSION"):
         monkeypatch.delenv(name, raising=False)
