@@ -82,6 +82,12 @@ def _step_notes(estimate: StepEstimate) -> Iterator[str]:
             f"{estimate.step} submits requests in rounds that depend on its answers: the real number of requests may be"
             " higher or lower. Each later request is estimated with one answer of full length in its prompt."
         )
+    if estimate.cost_without_retries:
+        yield (
+            f'{estimate.step} submits cut and empty answers again (`on_truncated="retry"`): tokens and cost count each'
+            f" request with 1, 2, 4 and 8 times its limit. If no answer is cut, the cost is at most"
+            f" {format_dollars(estimate.cost_without_retries.spent)}. Known answers that were cut are not counted."
+        )
     if estimate.small_limit:
         yield f"⚠️ {estimate.step}: {describe_small_limit(estimate.model, estimate.small_limit)}"
     if estimate.is_parted:

@@ -30,6 +30,7 @@ from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.engine.answer_reuse import digests_at, select_source
 from distilabel_openai_batch.engine.calls import APICall, CallLog
+from distilabel_openai_batch.engine.cut_answers import MAX_DOUBLINGS
 from distilabel_openai_batch.engine.session import ReadOutcome
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.hooks import row_groups
@@ -199,7 +200,8 @@ class _TaskRun:
     def longest_answers(self) -> int | None:
         """The tokens of the longest answers to one request; `None` if a request sets no limit."""
         usages = [usage for _, usage in self.recorder.requests]
-        return max((usage.tokens_out for usage in usages if usage), default=0) if all(usages) else None
+        longest = max((usage.tokens_out for usage in usages if usage), default=0) if all(usages) else None
+        return longest << MAX_DOUBLINGS if longest and self.recorder.settings.retries_cut else longest
 
 
 class _PipelineEstimator:
@@ -243,13 +245,19 @@ class _PipelineEstimator:
         usage = sum((usage for usage in usages if usage), Usage(0, 0)) if all(usages) else None
         book = client.price_book(estimate.base_url)
         rates = book.find_rates(time.time(), estimate.model)
+        retries = recorder.settings.retries_cut
+        is_sync = client.lane_settings(wait=True).may_cost_full_price(len(usages))
+        first_cost = _cost(rates, usage, is_sync)
+        if usage and retries:
+            usage = _with_retries(usage)
         return replace(
             estimate,
             rows=sum(map(len, run.inputs[:1])),
             requests=len(recorder.requests),
             known=len(known),
             usage=usage,
-            cost=_cost(rates, usage, is_synchronous=client.lane_settings(wait=True).may_cost_full_price(len(usages))),
+            cost=_cost(rates, usage, is_sync),
+            cost_without_retries=first_cost if retries else None,
             behind=self._depends_on(name),
             asks_in_rounds=recorder.in_rounds,
             is_parted=self._is_parted(name),
@@ -410,6 +418,18 @@ def _cost(rates: Rates | None, usage: Usage | None, is_synchronous: bool) -> Cos
     if usage == Usage(0, 0):
         return Cost()
     return rates.cost(usage, is_synchronous) if rates and usage else None
+
+
+def _with_retries(usage: Usage) -> Usage:
+    """Return the tokens of requests whose answers are cut each time: one round for each limit, twice the one before."""
+    rounds = (_with_limit(usage, doublings) for doublings in range(MAX_DOUBLINGS + 1))
+    return sum(rounds, Usage(0, 0))
+
+
+def _with_limit(usage: Usage, doublings: int) -> Usage:
+    """Return the tokens of the same requests with answers up to a limit that was doubled some times."""
+    long_prompts = tuple(_with_limit(each, doublings) for each in usage.long_prompts)
+    return replace(usage, tokens_out=usage.tokens_out << doublings, long_prompts=long_prompts)
 
 
 def _small_limit(client: BatchClient) -> int | None:

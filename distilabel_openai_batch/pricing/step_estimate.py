@@ -25,6 +25,8 @@ class StepEstimate:
         usage: tokens of the other requests, an approximation of the input and an upper bound of the output; `None` if
             a request sets no limit for its answer.
         cost: upper bound of the other requests' cost; `None` if unknown.
+        cost_without_retries: upper bound of the cost if no answer is cut, for a step that submits cut answers again;
+            else `None`.
         asks_in_rounds: whether later requests depend on earlier answers, so that the number of requests may differ.
         is_parted: whether a routing function gives the step only a part of the rows, so that all numbers are bounds.
         unknown_price: the reason why the model has no price, as sentences; `None` for a known price.
@@ -42,6 +44,7 @@ class StepEstimate:
     known: int = 0
     usage: Usage | None = None
     cost: Cost | None = None
+    cost_without_retries: Cost | None = None
     asks_in_rounds: bool = False
     is_parted: bool = False
     unknown_price: str | None = None

@@ -226,12 +226,19 @@ def test_pipeline_that_cannot_be_estimated_is_an_error(rows, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "tokens_out", "is_warned"), [({}, ROWS * 25_000, False), ({"max_new_tokens": 128}, ROWS * 128, True)]
+    ("kwargs", "on_truncated", "tokens_out", "is_warned"),
+    [
+        ({}, "keep", ROWS * 25_000, False),
+        ({"max_new_tokens": 128}, "keep", ROWS * 128, True),
+        # The limit is doubled three times.
+        ({"max_new_tokens": 128}, "retry", ROWS * 128 * (1 + 2 + 4 + 8), True),
+    ],
 )
-def test_models_that_reason_are_estimated_with_their_limit(rows, tmp_path, kwargs, tokens_out, is_warned):
+def test_models_that_reason_are_estimated_with_their_limit(rows, tmp_path, kwargs, on_truncated, tokens_out, is_warned):
     """A limit that reasoning probably spends has a note, also in a Task behind another Task."""
     with Pipeline(name="estimate") as pipeline:
-        first = TextGeneration(name="first", llm=llm(model="gpt-6-luna", generation_kwargs=kwargs))
+        model = llm(model="gpt-6-luna", generation_kwargs=kwargs, on_truncated=on_truncated)
+        first = TextGeneration(name="first", llm=model)
         second = TextGeneration(name="second", llm=llm(model="gpt-6-luna", generation_kwargs=kwargs))
         load(rows) >> first >> KeepColumns(name="kept", columns=["instruction"]) >> second
     path = save_pipeline(pipeline, tmp_path)

@@ -68,6 +68,12 @@ def test_the_notes_say_which_numbers_are_bounds_or_missing():
     assert len(notes) == 7
 
 
+def test_the_retries_of_cut_answers_have_a_note():
+    first = replace(GENERATE, cost=Cost(Decimal(15), Decimal(30)), cost_without_retries=Cost(Decimal(1), Decimal(2)))
+    assert "cut, the cost is at most $1.00" in list(estimate_notes([first]))[2]
+    assert render(first)[1][-2:] == ["≤$15.00", "≤$30.00"]
+
+
 def test_requests_without_a_bound_have_a_note():
     *_, note = estimate_notes([replace(UNPRICED, unknown_price=None)])
     assert note.startswith("? Some requests of mine set no limit on the tokens of their answers, or contain images")
