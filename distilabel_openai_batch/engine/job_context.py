@@ -9,6 +9,7 @@ from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.settings import JobSettings
+from distilabel_openai_batch.engine.stop_gate import OPEN_GATE, StopGate
 from distilabel_openai_batch.ledger.ledger import Ledger
 
 
@@ -23,6 +24,7 @@ class JobContext:
         directory: the directory of scratch files.
         observer: receives the events of the run.
         sizes: the largest answer that the requests can have.
+        gate: closes when the run stops.
     """
 
     api: BatchAPI
@@ -31,3 +33,4 @@ class JobContext:
     directory: Path
     observer: Observer
     sizes: AnswerSizes
+    gate: StopGate = OPEN_GATE

@@ -145,6 +145,7 @@ class JobRunner:
         self._settings = context.settings
         self._directory = context.directory
         self._observer = context.observer
+        self._gate = context.gate
         self._limit = limit
         self._running_jobs = running_jobs
         self._reported_models: set[str] = set()
@@ -269,6 +270,7 @@ class JobRunner:
 
     async def _upload(self, run: _Run, shard: Shard) -> JobEnding | None:
         failpoints.reached(Failpoint.INTENT_TO_UPLOAD)
+        await self._gate.enter()
         try:
             upload = partial(self._upload_input, run.job, shard)
             file_id = await self._storage.upload(run.job.id, upload, run.deadline)
@@ -291,6 +293,7 @@ class JobRunner:
             return await self._api.files.upload(path, _input_file_name(job.key))
 
     async def _create(self, run: _Run, shard: Shard) -> JobEnding | None:
+        await self._gate.enter()
         run.admission.enqueue(run.job)
         try:
             run.job, run.batch = await self._create_batch(run.job)

@@ -43,6 +43,7 @@ from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import BodyStore, scratch_directory
 from distilabel_openai_batch.engine.session import Session, SessionParts
 from distilabel_openai_batch.engine.settings import JobSettings, SessionSettings
+from distilabel_openai_batch.engine.stop_gate import StopGate
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.engine.submission_checks import Check, SubmissionChecks
 from distilabel_openai_batch.engine.sync_runner import SyncRunner
@@ -54,7 +55,7 @@ from distilabel_openai_batch.errors import LedgerError, RunError, as_run_error
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
 
-_INTERRUPTION_CHECK_SECONDS = 0.25
+_INTERRUPTION_CHECK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ class _Builder:
         job_settings = replace(settings.jobs, metadata=metadata)
         limit = self._enqueue_limit(job_settings)
         running_jobs, sizes, wake = RunningJobs(), AnswerSizes(), Wake(self.ledger.path.parent)
-        context = JobContext(self.api, self.ledger, job_settings, self.directory, self.observer, sizes)
+        context = self._job_context(job_settings, sizes)
         storage = FileStorage(job_settings, self.observer, self._find_jobs_of_others)
         job_runner = JobRunner(context, limit, running_jobs, storage, wake)
         self.adopter = self._adopter(job_runner.collector, scope_key)
@@ -199,7 +200,7 @@ class _Builder:
             job_runner=job_runner,
             running_jobs=running_jobs,
             adopter=self.adopter,
-            sync_runner=self._sync_runner(flex, running_jobs),
+            sync_runner=self._sync_runner(flex, running_jobs, context.gate),
             cut=partial(cut_shards, max_requests=settings.max_requests, max_bytes=settings.max_bytes),
             observer=self.observer,
             budget=settings.budget,
@@ -232,9 +233,17 @@ class _Builder:
         settings = self.settings
         return EnqueueLimit(jobs.schedule, settings.max_requests, settings.max_jobs, self._find_jobs_sharing_limit)
 
-    def _sync_runner(self, flex: FlexSupport, running_jobs: RunningJobs) -> SyncRunner:
+    def _job_context(self, jobs: JobSettings, sizes: AnswerSizes) -> JobContext:
+        gate = StopGate(self._is_stopped)
+        return JobContext(self.api, self.ledger, jobs, self.directory, self.observer, sizes, gate)
+
+    def _is_stopped(self) -> bool:
+        """Return whether nothing may be submitted any more: the run has an error, or the process was asked to stop."""
+        return self.buffer.error is not None or self.host.interruption(()) is not None
+
+    def _sync_runner(self, flex: FlexSupport, running_jobs: RunningJobs, gate: StopGate) -> SyncRunner:
         sender = SyncSender(self.api.sync, flex, self.settings.lanes.max_concurrency, self.observer)
-        return SyncRunner(sender, self.ledger, running_jobs, self.observer)
+        return SyncRunner(sender, self.ledger, running_jobs, self.observer, gate)
 
     def _buffer(
         self,

@@ -20,6 +20,7 @@ from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.engine.lanes import Route
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
+from distilabel_openai_batch.engine.stop_gate import OPEN_GATE, StopGate
 from distilabel_openai_batch.engine.sync_sender import FlexUnavailableError, SyncSender
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -95,13 +96,22 @@ class SyncRunner:
         ledger: records each outcome.
         running_jobs: the jobs that tasks of this session run.
         observer: receives the events of the run.
+        gate: closes when the run stops.
     """
 
-    def __init__(self, sender: SyncSender, ledger: Ledger, running_jobs: RunningJobs, observer: Observer) -> None:
+    def __init__(
+        self,
+        sender: SyncSender,
+        ledger: Ledger,
+        running_jobs: RunningJobs,
+        observer: Observer,
+        gate: StopGate = OPEN_GATE,
+    ) -> None:
         self._sender = sender
         self._ledger = ledger
         self._running_jobs = running_jobs
         self._observer = observer
+        self._gate = gate
 
     async def submit(self, shard: Shard, deliver: Deliver, route: Route, deadline: float = float("inf")) -> SyncEnd:
         """Plan a synchronous job for a shard, and submit its requests, some at a time.
@@ -150,6 +160,7 @@ class SyncRunner:
 
     async def _send(self, request: Request, run: _SyncRun) -> None:
         """Send a request, and record and deliver its outcome."""
+        await self._gate.enter()
         outcome = await self._sender.send(request, run.route, run.deadline, lambda: run.is_stopped)
         if outcome is None:
             return

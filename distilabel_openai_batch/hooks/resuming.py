@@ -10,6 +10,8 @@ Replaced: `_load_batch_manager`, which reads the cached state; `_teardown`, whic
 
 from __future__ import annotations
 
+import atexit
+import gc
 import shutil
 import signal
 from pathlib import Path
@@ -59,6 +61,8 @@ def _teardown(original: Any, self: Any) -> None:
         if isinstance(self._exception, RuntimeError) and self._exception.__cause__ is None:
             self._exception = None
         if self._openai_batch_signal is not None:
+            # Python collects garbage among all objects of distilabel's modules when it exits, for a second or more.
+            atexit.register(gc.freeze)
             self._exception = interruption(self._openai_batch_signal)
     elif isinstance(self, Pipeline):
         end_pool(self)

@@ -43,6 +43,11 @@ class RunReport:
         self._display = RunDisplay(self._tasks, pipeline._logger)
         self._is_complete = False
 
+    @property
+    def open_jobs(self) -> int:
+        """Number of batches in progress, as the steps reported it last."""
+        return sum(sum(counts.statuses.values()) for counts in self._counts.values())
+
     def attach(self, listener: Any) -> None:
         """Choose the place of the display; `listener` is distilabel's listener of the log."""
         self._display.attach(listener)

@@ -32,6 +32,8 @@ from distilabel_openai_batch.display.brief_errors import mark_brief
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client, uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch
+from distilabel_openai_batch.hooks.run_report import report_of
+from distilabel_openai_batch.text import plural
 
 # Seconds to wait after a signal: for the steps to end, then for their processes, then for the log. The whole pipeline
 # is killed after `_WIND_UP_SECONDS`. A wait that is cut short loses no answer.
@@ -48,9 +50,7 @@ _SIGNAL_EXIT_CODES = 128
 LOAD_ERROR_SECONDS = 10.0
 """Seconds to wait for the error of a step that could not be loaded, after the step has reported the failed load."""
 
-_RUN_AGAIN = (
-    "Run the pipeline again to continue and to collect the answers of its jobs. Until then the dataset is incomplete."
-)
+_INCOMPLETE = "Until then the dataset is incomplete."
 
 _forking_process = 0
 """Id of the process that forked last; 0 before the first fork."""
@@ -73,7 +73,7 @@ def mark_child() -> None:
 
 
 class PipelineStop:
-    """A thread that ends one run of a pipeline.
+    """A thread that ends one run of a pipeline; the steps get a signal when the object is made.
 
     Attributes:
         reported: whether a log line has already said why the pipeline stops.
@@ -93,6 +93,11 @@ class PipelineStop:
         self.reported = False
         self.calls = 1
         self._thread = threading.Thread(target=self._run, name="distilabel-openai-batch-stop", daemon=True)
+        if not waits_for_submissions:
+            _signal_steps(pipeline, signal.SIGINT)
+
+    def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def hurry(self) -> None:
@@ -120,14 +125,12 @@ class PipelineStop:
 
     def _run(self) -> None:
         pipeline = self._pipeline
-        if not self._waits_for_submissions:
-            _signal_steps(pipeline, signal.SIGINT)
         while any(self._is_busy(name) for name in pipeline.dag) and (
             self._waits_for_submissions or time.monotonic() < self._deadline
         ):
             time.sleep(0.05)
         if not (self.reported or pipeline._exception):
-            pipeline._logger.info(f"⏹️ The pipeline stopped. {_RUN_AGAIN}")
+            pipeline._logger.info(f"⏹️ The pipeline stopped. {_describe_next_run(pipeline)}")
         self._end_loops()
 
     def _end_loops(self) -> None:
@@ -161,9 +164,11 @@ def _stop(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     stop: PipelineStop | None = getattr(self, "_openai_batch_stop", None)
     if stop is None:
         self._stop_called = True
-        self._logger.info("🛑 Stopping pipeline. Submitted batch jobs continue at the server.")
         waits_for_submissions = bool(getattr(self, "_openai_batch_waits_for_submissions", False))
+        # A step submits nothing after its signal → the signal comes before the line that promises so.
         self._openai_batch_stop = PipelineStop(self, waits_for_submissions)
+        self._logger.info(f"🛑 Stopping pipeline. {_describe_jobs(self, waits_for_submissions)}")
+        self._openai_batch_stop.start()
         return
     stop.calls += 1
     stop.hurry()
@@ -171,6 +176,25 @@ def _stop(original: Any, self: Any, *args: Any, **kwargs: Any) -> None:
         self._logger.warning("🛑 Press again to force the pipeline to stop.")
     else:
         _kill_pipeline(self)
+
+
+def _count_open_jobs(pipeline: Any) -> int:
+    """Return the number of batches in progress, as the steps reported it at most half a second ago."""
+    report = report_of(pipeline)
+    return report.open_jobs if report else 0
+
+
+def _describe_jobs(pipeline: Any, waits_for_submissions: bool) -> str:
+    if waits_for_submissions:
+        return "Submitted batch jobs continue at the server."
+    jobs = _count_open_jobs(pipeline)
+    continues = f"; {plural(jobs, 'batch job')} continue{'s' if jobs == 1 else ''} at the server" if jobs else ""
+    return f"Nothing more is submitted{continues}."
+
+
+def _describe_next_run(pipeline: Any) -> str:
+    collects = " and to collect the answers of its jobs" if _count_open_jobs(pipeline) else ""
+    return f"Run the pipeline again to continue{collects}. {_INCOMPLETE}"
 
 
 @patch(Pipeline, "_error_callback", parameters=["self", "e"])
@@ -202,7 +226,10 @@ def _error_callback(original: Any, self: Any, e: BaseException) -> None:
     name = e.step.name  # type: ignore[attr-defined]
     stop: PipelineStop | None = getattr(self, "_openai_batch_stop", None)
     if does_not_wait:
-        self._logger.info(f"⏹️ Step '{name}' stopped before its jobs ended, so the pipeline stops. {_RUN_AGAIN}")
+        self._logger.info(
+            f"⏹️ Step '{name}' stopped before its requests were answered, so the pipeline stops."
+            f" {_describe_next_run(self)}"
+        )
         self._openai_batch_waits_for_submissions = True
     else:
         self._logger.error(f"❌ Step '{name}' cannot continue: {error}")

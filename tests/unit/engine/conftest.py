@@ -20,6 +20,7 @@ from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
+from distilabel_openai_batch.engine.stop_gate import OPEN_GATE, StopGate
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState, ScopeName
 from tests.unit.engine.fake_batch_api import FakeBatchAPI
@@ -51,11 +52,13 @@ def scratch_dir(tmp_path) -> Path:
 def make_runner(ledger, scratch_dir) -> Callable[..., JobRunner]:
     """Return a function that creates the job runner of a server; keywords change the settings of jobs."""
 
-    def make(api: FakeBatchAPI, observer: Observer | None = None, **settings) -> JobRunner:
+    def make(api: FakeBatchAPI, observer: Observer | None = None, gate: StopGate = OPEN_GATE, **settings) -> JobRunner:
         chosen = replace(FAST_SETTINGS, **settings)
         limit = EnqueueLimit(chosen.schedule, 50_000)
         return JobRunner(
-            JobContext(api, ledger, chosen, scratch_dir, observer or Observer(), AnswerSizes()), limit, RunningJobs()
+            JobContext(api, ledger, chosen, scratch_dir, observer or Observer(), AnswerSizes(), gate),
+            limit,
+            RunningJobs(),
         )
 
     return make

@@ -20,6 +20,7 @@ from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.job_runner import JobEnd, JobEnding, JobRunner, ShardEnd
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.settings import PollSchedule
+from distilabel_openai_batch.engine.stop_gate import StopGate
 from distilabel_openai_batch.ledger.states import Job, JobState
 from tests.unit.engine.fake_batch_api import FakeBatchAPI, ignore, make_shard
 
@@ -67,6 +68,32 @@ def test_a_job_continues_from_its_state(ledger, make_runner, leave_job, look_up,
     assert end.ending is JobEnding.COLLECTED
     assert list(delivered.values()) == look_up(make_shard()) == ANSWERS
     assert ledger.jobs.get(job.id).state is JobState.COLLECTED
+
+
+@pytest.mark.parametrize(
+    ("stops_at", "calls"), [("start", []), ("upload", ["upload"]), ("create", ["upload", "create"])]
+)
+def test_no_upload_and_no_creation_begins_after_a_stop(ledger, make_runner, leave_job, stops_at, calls):
+    """The run stops during a call: the call that follows does not begin, although its task still runs."""
+    api = FakeBatchAPI("in_progress")
+    job = leave_job(api, JobState.PLANNED, make_shard())
+    gate = StopGate(lambda: stops_at == "start" or stops_at in api.calls)
+
+    async def run_until_blocked() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run_admitted)
+            while len(api.calls) < len(calls):
+                await anyio.lowlevel.checkpoint()
+            for _ in range(20):
+                await anyio.wait_all_tasks_blocked()
+            assert [call for call in api.calls if call in ("upload", "create")] == calls
+            tasks.cancel_scope.cancel()
+
+    async def run_admitted() -> None:
+        with EnqueueLimit(PollSchedule(0.001, 0.001), 50_000).admit_resumed() as admission:
+            await make_runner(api, gate=gate).run(job, ignore, admission, make_shard())
+
+    anyio.run(run_until_blocked)
 
 
 @pytest.mark.parametrize("state", [JobState.PLANNED, JobState.UPLOADED])

@@ -19,6 +19,7 @@ from distilabel_openai_batch.engine import sync_sender
 from distilabel_openai_batch.engine.lanes import DEFAULT_LANES, FlexSupport, Route
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
+from distilabel_openai_batch.engine.stop_gate import StopGate
 from distilabel_openai_batch.engine.sync_runner import SyncEnd, SyncRunner
 from distilabel_openai_batch.engine.sync_sender import SyncSender
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -242,3 +243,18 @@ def test_a_lane_ends_at_the_deadline(ledger, jobs):
     assert jobs() is JobState.DROPPED
     anyio.run(runner.submit, shard, delivered.update, replace(FLEX, falls_back=True, by_lane=False), float("-inf"))
     assert all(isinstance(outcome, Answer) for outcome in delivered.values())
+
+
+async def test_no_synchronous_request_begins_after_a_stop(ledger):
+    api = FakeSyncAPI()
+    sender = SyncSender(api, FlexSupport(DEFAULT_LANES, "", ledger.refused_parameters, Observer()), 1, Observer())
+    gate = StopGate(lambda: bool(api.requested))
+    runner = SyncRunner(sender, ledger, RunningJobs(), Observer(), gate)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(runner.submit, make_shard(), ignore, AT_FULL_PRICE)
+        while not api.requested:
+            await anyio.lowlevel.checkpoint()
+        for _ in range(20):
+            await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert len(api.requested) == 1

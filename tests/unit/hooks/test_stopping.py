@@ -25,7 +25,10 @@ from distilabel.steps.tasks import TextGeneration
 from distilabel.utils import logging
 
 from distilabel_openai_batch import AuthenticationError, OpenAIBatchLLM
+from distilabel_openai_batch.display.task_counts import TaskCounts
 from distilabel_openai_batch.hooks import stopping
+from distilabel_openai_batch.hooks.run_report import RunReport
+from distilabel_openai_batch.hooks.step_reports import StepReport
 
 NOT_FINISHED = DistilabelOfflineBatchGenerationNotFinishedException(jobs_ids=("batch_1",))
 
@@ -84,6 +87,31 @@ def test_a_stopped_pipeline_ends_its_loops(tmp_path, monkeypatch, killed):
     assert not killed
     pipeline._stop()
     assert killed == [pipeline]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "text"),
+    [
+        (None, "Nothing more is submitted."),
+        ({}, "Nothing more is submitted."),
+        ({"in_progress": 1}, "Nothing more is submitted; 1 batch job continues at the server."),
+        ({"in_progress": 2, "validating": 1}, "Nothing more is submitted; 3 batch jobs continue at the server."),
+    ],
+)
+def test_the_steps_have_their_signal_before_the_stop_is_announced(tmp_path, monkeypatch, statuses, text):
+    """No job begins after the announcement, which counts the jobs that continue."""
+    events: list[object] = []
+    monkeypatch.setattr(stopping, "_signal_steps", lambda pipeline, number: events.append(number))
+    pipeline = pipeline_of(tmp_path)
+    pipeline._logger = types.SimpleNamespace(info=events.append)
+    if statuses is not None:
+        pipeline._openai_batch_report = RunReport(pipeline)
+        pipeline._openai_batch_report.add(StepReport("one", TaskCounts(statuses=statuses)))
+    pipeline._stop()
+    assert events[:2] == [signal.SIGINT, f"🛑 Stopping pipeline. {text}"]
+    pipeline._openai_batch_stop.hurry()
+    pipeline._openai_batch_stop._thread.join(10.0)
+    assert ("collect the answers" in str(events[2])) is bool(statuses)
 
 
 def test_a_stop_waits_a_second_for_the_steps(tmp_path, monkeypatch):
