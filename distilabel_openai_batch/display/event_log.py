@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from distilabel_openai_batch.display.command_lines import command_line
 from distilabel_openai_batch.engine.observer import Observer
 
 
@@ -16,15 +17,27 @@ class EventLog:
         scope: the scope's name on the command line.
         notify: receives the lines of `notice`, for a script whose user sees neither bars nor the log; `None` for no
             such script.
+        ledger_dir: directory of the ledger that the user chose; `None` for the default directory.
 
     Attributes:
         scope: the scope's name on the command line.
     """
 
-    def __init__(self, logger: logging.Logger, scope: str, notify: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        scope: str,
+        notify: Callable[[str], None] | None = None,
+        ledger_dir: str | None = None,
+    ) -> None:
         self.scope = scope
+        self._ledger_dir = ledger_dir
         self._logger = logger
         self._notify = notify
+
+    def command_line(self, command: str, **options: str | None) -> str:
+        """Return the line that calls a command for the scope, see `command_lines.command_line`."""
+        return command_line(command, self.scope, self._ledger_dir, **options)
 
     def info(self, event: str, text: str, **facts: object) -> None:
         """Log an event at the level `INFO`.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -68,11 +67,11 @@ class FailureKinds:
             reasons[_reason(kind.example)] += kind.count
         return dict(reasons.most_common())
 
-    def lines(self, scope: str, retry: RetryWay) -> Iterator[str]:
+    def lines(self, command: str, retry: RetryWay) -> Iterator[str]:
         """Yield a line for each kind with advice, most frequent first, and a line about all failures.
 
         Args:
-            scope: the scope's name on the command line.
+            command: the command that lists the failed requests.
             retry: the way to submit the requests again.
         """
         kinds = sorted(self._kinds.values(), key=lambda kind: -kind.count)
@@ -90,7 +89,7 @@ class FailureKinds:
                 " for the same result."
             )
             yield (
-                f"🔎 `distilabel-openai-batch failures {shlex.quote(scope)}` lists all failed requests;"
+                f"🔎 `{command}` lists all failed requests;"
                 f" `add_failures=True` adds the reason to each row. {retry.clause} to submit these requests again."
                 f"{warning if spent else ''}"
             )

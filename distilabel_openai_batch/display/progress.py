@@ -48,6 +48,7 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
         retry: the way to submit the requests without an answer again.
         notify: receives the line about reused answers, for a script whose user sees neither bars nor the log; `None`
             for no such script.
+        ledger_dir: directory of the ledger that the user chose; `None` for the default directory.
     """
 
     def __init__(
@@ -58,8 +59,9 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
         scope: str = "",
         retry: RetryWay = RUN_AGAIN,
         notify: Callable[[str], None] | None = None,
+        ledger_dir: str | None = None,
     ) -> None:
-        super().__init__(EventLog(logger, scope, notify))
+        super().__init__(EventLog(logger, scope, notify, ledger_dir))
         self.batch_ids: dict[str, None] = {}
         self._bars = RunBars(display) if display else None
         self._price_book = price_book or PriceBook("")
@@ -265,7 +267,7 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
             )
             self._bars.close(f"{summary}{costs}")
         if self._requests:
-            for line in self._failures.lines(self._log.scope, self._retry):
+            for line in self._failures.lines(self._log.command_line("failures"), self._retry):
                 self._log.warning("failures", line)
             self._log_cut(self._answers)
             self._log.info("finished", summary, **self.counts().facts())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 from distilabel_openai_batch.api.body_outline import ONLY_PROMPTS_DIFFER
 from distilabel_openai_batch.display.event_log import EventLog, LogObserver
 from distilabel_openai_batch.display.live import PAUSE_ENV_NAME
@@ -36,13 +34,12 @@ class ReuseLog(LogObserver):
     ) -> None:
         """Log that another scope has answers to the requests, and the ways to use the answers."""
         place = f"'{scope.label}' at {scope.base_url}"
-        adopt = f"distilabel-openai-batch adopt {shlex.quote(self._log.scope)} --from {shlex.quote(name)}"
-        options = f" --base-url {shlex.quote(own_address)}" if own_address else ""
+        adopt = self._log.command_line("adopt", from_=name, base_url=own_address)
         self._log.warning(
             "answers_elsewhere",
             f"⚠️ Another scope of the ledger, {place}, has {known:,} of {sampled:,} sampled requests. A run uses the"
             " answers of its own scope only, so these requests are submitted and billed again. To use the answers,"
-            f' stop, and set `reuse_from="{name}"`, or run `{adopt}{options}`.',
+            f' stop, and set `reuse_from="{name}"`, or run `{adopt}`.',
             other_scope=scope.label,
             other_name=name,
             known=known,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,13 +10,12 @@ from importlib.util import find_spec
 from rich.console import Console
 from rich.table import Table
 
+from distilabel_openai_batch.display.command_lines import command_line
 from distilabel_openai_batch.display.layout import fit_lines, markup
 from distilabel_openai_batch.display.tables import format_cost
 from distilabel_openai_batch.display.task_counts import TaskCounts, sum_counts
 from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.text import duration, plural, printable
-
-_COMMAND = "distilabel-openai-batch"
 
 # Packages of the extra `ui`.
 _PACKAGES_OF_UI = ("jinja2", "starlette", "uvicorn", "vl_convert")
@@ -37,12 +35,14 @@ class TaskSummary:
         name: the Task's name.
         rows_in, rows_out: number of rows that the Task received and returned.
         counts: numbers of its requests.
+        scopes: names of its scopes on the command line.
     """
 
     name: str
     rows_in: int
     rows_out: int
     counts: TaskCounts
+    scopes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class RunSummary:
         rows_out: number of rows of the dataset; `None` if the run ended before the dataset was complete.
         tasks: the Tasks with a client of this package.
         dataset: the directory of the dataset's files; empty without a dataset.
-        ledger_option: the option by which the commands find the ledger; empty for the default directory.
+        ledger_dir: directory of the ledger that the user chose; `None` for the default directory.
     """
 
     pipeline: str
@@ -63,7 +63,7 @@ class RunSummary:
     rows_out: int | None
     tasks: Sequence[TaskSummary]
     dataset: str
-    ledger_option: str = ""
+    ledger_dir: str | None = None
 
     @property
     def rows(self) -> str:
@@ -76,21 +76,34 @@ class RunSummary:
 
 def next_command(summary: RunSummary) -> tuple[str, str]:
     """Return the next useful command, and its purpose."""
-    failed = [task.name for task in summary.tasks if task.counts.failed]
+    failed = [task for task in summary.tasks if task.counts.failed]
     if summary.rows_out is None and not any(task.counts.jobs for task in summary.tasks):
-        return f"{_COMMAND} jobs{summary.ledger_option}", "lists the jobs of earlier runs; this run submitted none"
+        jobs = command_line("jobs", ledger_dir=summary.ledger_dir)
+        return jobs, "lists the jobs of earlier runs; this run submitted none"
     if summary.rows_out is None:
-        return _command("watch", summary.pipeline, summary), "follows the jobs; the same script, run again, continues"
+        return _command("watch", summary), "follows the jobs; the same script, run again, continues"
     if failed:
-        scope = f"{summary.pipeline}/{failed[0]}" if len(failed) == 1 else summary.pipeline
-        return _command("failures", scope, summary), "lists the failed requests with reasons"
+        return _command("failures", summary, failed), "lists the failed requests with reasons"
+    if any(task.counts.pending for task in summary.tasks):
+        return _command("watch", summary), "follows the jobs until they have ended"
     if all(map(find_spec, _PACKAGES_OF_UI)):
-        return _command("ui", summary.pipeline, summary), "shows jobs, rows and costs in a browser"
-    return _command("jobs", summary.pipeline, summary), "lists the jobs with their costs"
+        return _command("ui", summary), "shows jobs, rows and costs in a browser"
+    return _command("jobs", summary), "lists the jobs with their costs"
 
 
-def _command(name: str, scope: str, summary: RunSummary) -> str:
-    return f"{_COMMAND} {name} {shlex.quote(scope)}{summary.ledger_option}"
+def _command(name: str, summary: RunSummary, tasks: Sequence[TaskSummary] = ()) -> str:
+    """Return the line of a command for the scopes of some Tasks, or of all Tasks; for all scopes if no name has them.
+
+    A submission has a scope with its own name, which the name of the pipeline does not select.
+    """
+    # A Task without requests has no scope in the ledger.
+    scopes = {scope for task in tasks or summary.tasks if task.counts.requests for scope in task.scopes}
+    has_tasks_alone = all(scope.startswith(f"{summary.pipeline}/") for scope in scopes)
+    if len(scopes) == 1 and (tasks or not has_tasks_alone):
+        [scope] = scopes
+    else:
+        scope = summary.pipeline if scopes and has_tasks_alone else ""
+    return command_line(name, scope, summary.ledger_dir)
 
 
 def summary_lines(summary: RunSummary) -> list[str]:

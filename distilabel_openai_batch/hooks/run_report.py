@@ -10,7 +10,6 @@ the terminal or the notebook that the display uses.
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from logging.handlers import QueueHandler
@@ -40,6 +39,7 @@ class RunReport:
         self._steps = {name: pipeline.dag.get_step(name)["step"] for name in pipeline.dag}
         self._tasks = [name for name, step in self._steps.items() if uses_batch_client(step)]
         self._counts: dict[str, TaskCounts] = {}
+        self._scopes: dict[str, tuple[str, ...]] = {}
         self._display = RunDisplay(self._tasks, pipeline._logger)
         self._is_complete = False
 
@@ -59,6 +59,7 @@ class RunReport:
     def add(self, report: StepReport) -> None:
         """Show the numbers of a step."""
         self._counts[report.step_name] = report.counts
+        self._scopes[report.step_name] = report.scopes
         self._display.update(report.step_name, report.counts)
 
     def end(self, is_complete: bool) -> None:
@@ -92,7 +93,7 @@ class RunReport:
         tasks = []
         for name, counts in self._counts.items():
             rows_in, rows_out = rows_of(name)
-            tasks.append(TaskSummary(name, rows_in, rows_out, counts))
+            tasks.append(TaskSummary(name, rows_in, rows_out, counts, self._scopes[name]))
         generators = [name for name, step in self._steps.items() if step.is_generator]
         return RunSummary(
             pipeline=pipeline.name,
@@ -100,13 +101,12 @@ class RunReport:
             rows_out=sum(rows_of(name)[1] for name in pipeline.dag.leaf_steps) if self._is_complete else None,
             tasks=tasks,
             dataset=str(pipeline._cache_location["data"]) if self._is_complete else "",
-            ledger_option=self._ledger_option(),
+            ledger_dir=self._ledger_dir(),
         )
 
-    def _ledger_option(self) -> str:
+    def _ledger_dir(self) -> str | None:
         clients = [client for name in self._tasks for client in batch_clients(self._steps[name])]
-        directory = next((client.ledger_dir for client in clients if client.ledger_dir), None)
-        return f" --ledger-dir {shlex.quote(directory)}" if directory else ""
+        return next((client.ledger_dir for client in clients if client.ledger_dir), None)
 
 
 _running_report: RunReport | None = None

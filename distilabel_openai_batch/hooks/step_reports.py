@@ -33,10 +33,12 @@ class StepReport:
     Attributes:
         step_name: the step's name.
         counts: the sum of the sessions' numbers.
+        scopes: names of the sessions' scopes on the command line.
     """
 
     step_name: str
     counts: TaskCounts
+    scopes: tuple[str, ...] = ()
 
     @property
     def seq_no(self) -> int:
@@ -76,10 +78,12 @@ class StepReporter:
         """
         try:
             with self._lock:
-                counts = sum_counts([session.progress.counts() for session in list(self._sessions)])
+                sessions = list(self._sessions)
+                counts = sum_counts([session.progress.counts() for session in sessions])
                 numbers = replace(counts, seconds=0.0, seconds_left=None)
                 if is_last or numbers != self._sent:
-                    self._queue.put(StepReport(self._step.name, counts))
+                    scopes = dict.fromkeys(session.scope.label for session in sessions if session.scope.pipeline)
+                    self._queue.put(StepReport(self._step.name, counts, tuple(scopes)))
                     self._sent = numbers
         except RuntimeError:
             # The event loop has changed a dictionary meanwhile → the next report has the numbers.

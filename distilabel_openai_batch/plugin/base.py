@@ -308,7 +308,8 @@ class BatchClient(BatchFields):
             self._logger.info(f"⏰ Deadline: {deadline.describe(now)}.")
 
     def _session_observer(self, scope: ScopeName) -> Observer:
-        progress = _progress(self._logger, self._run, scope, self.price_book(scope.base_url))
+        price_book = self.price_book(scope.base_url)
+        progress = _progress(self._logger, self._run, scope, price_book, self.ledger_dir)
         self._progress_of_session = progress
         follow_session(FollowedSession(progress, scope, files.ledger_directory(self.ledger_dir)))
         return with_observers(progress, (*self._observer_factories, *telemetry_factories()), scope, self._logger)
@@ -400,7 +401,13 @@ def _scope_name(run: SubmissionRun | None, base_url: str) -> ScopeName:
     return ScopeName(program_name(), "", base_url)
 
 
-def _progress(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeName, price_book: PriceBook) -> Progress:
+def _progress(
+    logger: logging.Logger,
+    run: SubmissionRun | None,
+    scope: ScopeName,
+    price_book: PriceBook,
+    ledger_dir: str | None = None,
+) -> Progress:
     """Return the observer that logs, and draws bars outside a pipeline.
 
     Within a pipeline, where the scope has a task or the session takes part in a submission, several processes share one
@@ -409,7 +416,7 @@ def _progress(logger: logging.Logger, run: SubmissionRun | None, scope: ScopeNam
     is_script = not (scope.task or run)
     bars = choose_display(logger) if is_script else None
     notify = partial(print_notice, logger=logger) if is_script and bars is None else None
-    return Progress(logger, price_book, bars, scope.label, _retry_way(run), notify)
+    return Progress(logger, price_book, bars, scope.label, _retry_way(run), notify, ledger_dir)
 
 
 def _retry_way(run: SubmissionRun | None) -> RetryWay:

@@ -33,8 +33,9 @@ from distilabel_openai_batch import (
 )
 from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.reader import LedgerReader
-from distilabel_openai_batch.plugin.steps.base import split_into_batches
+from distilabel_openai_batch.plugin.steps.base import TaskStep, split_into_batches
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
+from tests.support.commands import check_printed_commands
 from tests.support.environment import API_KEY
 from tests.support.hub import serve_dataset
 
@@ -54,7 +55,12 @@ def Clock(inputs: StepInput):
 
 
 def run(pipeline: Pipeline, use_cache=False) -> list[dict]:
-    return pipeline.run(use_cache=use_cache)["default"]["train"].to_list()
+    """Return the rows of a run; each command that the run prints finds its scope."""
+    rows = pipeline.run(use_cache=use_cache)["default"]["train"].to_list()
+    if any(isinstance(pipeline.dag.get_step(name)["step"], TaskStep) for name in pipeline.dag):
+        log = pipeline._cache_location["log_file"].read_text(encoding="utf-8")
+        assert check_printed_commands(log)
+    return rows
 
 
 def run_generator_step(first_step, tmp_path, name="steps", use_cache=False) -> list[dict]:

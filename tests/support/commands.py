@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from contextlib import closing
 from pathlib import Path
@@ -30,6 +32,19 @@ def run_command(*arguments: object, **options) -> Result:
     assert "Traceback" not in result.output
     assert API_KEY not in result.output
     return result
+
+
+def check_printed_commands(text: str) -> list[str]:
+    """Call each command that a log prints, and return the lines of the commands.
+
+    `jobs` takes the place of `ui` and `watch`, which go on: each of the three selects the same scopes.
+    """
+    lines = re.findall("`(distilabel-openai-batch [^`]+)`", text)
+    for line in lines:
+        _, name, *arguments = shlex.split(line)
+        result = run_command("jobs" if name in ("ui", "watch") else name, *arguments)
+        assert result.exit_code == 0, (line, result.output)
+    return lines
 
 
 def generate(prompts=PROMPTS, **fields) -> list[str | None]:

@@ -32,7 +32,10 @@ GENERATE = TaskCounts(
     seconds=240.0,
 )
 JUDGE = TaskCounts(412, 412, reused=400, jobs=1, tokens_in=1, cost=Cost(Decimal(1), Decimal(2)), seconds=250.0)
-TASKS = [TaskSummary("generate", 427, 427, GENERATE), TaskSummary("judge", 427, 427, JUDGE)]
+TASKS = [
+    TaskSummary("generate", 427, 427, GENERATE, ("my prefs/generate",)),
+    TaskSummary("judge", 427, 427, JUDGE, ("my prefs/judge",)),
+]
 SUMMARY = RunSummary("my prefs", 427, 427, TASKS, "/cache/my prefs/executions/0123456789abcdef/data")
 
 
@@ -94,6 +97,10 @@ def test_the_log_gets_a_line_for_each_task():
     assert len(lines) == 5
 
 
+def in_scopes(counts: TaskCounts, *scopes: str) -> TaskSummary:
+    return TaskSummary("step", 5, 5, counts, scopes)
+
+
 IDLE = replace(TASKS[0], counts=replace(TASKS[0].counts, jobs=0))
 """A Task whose run was refused before its first job."""
 
@@ -104,11 +111,19 @@ IDLE = replace(TASKS[0], counts=replace(TASKS[0].counts, jobs=0))
         ({"rows_out": None}, "distilabel-openai-batch watch 'my prefs'"),
         ({"rows_out": None, "tasks": [IDLE]}, "distilabel-openai-batch jobs"),
         ({"tasks": TASKS[1:]}, "distilabel-openai-batch jobs 'my prefs'"),
+        ({"tasks": [in_scopes(JUDGE, "sky")]}, "distilabel-openai-batch jobs sky"),
+        ({"tasks": [in_scopes(JUDGE, "sky"), TASKS[1]]}, "distilabel-openai-batch jobs"),
+        ({"tasks": [in_scopes(replace(JUDGE, requests=0), "sky")]}, "distilabel-openai-batch jobs"),
+        ({"tasks": [in_scopes(GENERATE, "my sky")]}, "distilabel-openai-batch failures 'my sky'"),
+        ({"tasks": [in_scopes(replace(JUDGE, answered=0), "sky")]}, "distilabel-openai-batch watch sky"),
         (
-            {"ledger_option": " --ledger-dir /mine"},
+            {"ledger_dir": "/mine"},
             "distilabel-openai-batch failures 'my prefs/generate' --ledger-dir /mine",
         ),
-        ({"tasks": [*TASKS, replace(TASKS[0], name="third")]}, "distilabel-openai-batch failures 'my prefs'"),
+        (
+            {"tasks": [*TASKS, replace(TASKS[0], name="third", scopes=("my prefs/third",))]},
+            "distilabel-openai-batch failures 'my prefs'",
+        ),
     ],
 )
 def test_the_next_command_fits_the_end_of_the_run(monkeypatch, changes, command):

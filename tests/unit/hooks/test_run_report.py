@@ -48,7 +48,7 @@ def test_the_end_reads_the_last_numbers_and_logs_the_summary(pipeline, log):
     report.start()
     report.add(StepReport("generate", TaskCounts(1)))
     # Messages of other kinds are left over when a run stops.
-    for message in (None, StepReport("generate", TaskCounts(7, 6, 1, {"500": 1})), "a batch"):
+    for message in (None, StepReport("generate", TaskCounts(7, 6, 1, {"500": 1}), ("shown/generate",)), "a batch"):
         pipeline._output_queue.put(message)
     report.end(is_complete=True)
     lines = log.messages
