@@ -7,6 +7,7 @@ import platform
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,12 @@ _NEW_LOCK = "owner.new"
 # The name contains the machine: on a network's file system, a lock of another machine may look free.
 _LOCK = f"owner-{platform.node()}.lock".replace("/", "_")
 
+# A directory without a lock file: its owner died, or is about to lock the directory. No owner takes this long.
+_LOCKING_SECONDS = 86_400.0
+
+# The scratch directories of this process and, after a fork, of its parent; each with the id of its process.
+_open_directories: dict[Path, int] = {}
+
 # Bodies are added one by one, and most are read in the order in which they were added → few large writes and reads.
 _WRITE_BYTES = 262_144
 _READ_AHEAD_BYTES = 262_144
@@ -29,7 +36,8 @@ _READ_AHEAD_BYTES = 262_144
 def scratch_directory() -> Iterator[Path]:
     """Yield a new directory for prompts and answers, readable by its user only, and delete it when the context ends.
 
-    A process that is killed leaves its directory; the next `scratch_directory` of any process deletes the leftovers.
+    A process that is killed leaves its directory; the next `scratch_directory` of any process deletes the leftovers. A
+    process that exits without the end of the context calls `delete_open_directories` before.
 
     Raises:
         OSError: the temporary directory of the system cannot be written.
@@ -43,15 +51,24 @@ def scratch_directory() -> Iterator[Path]:
         lock.acquire(blocking=False)
         try:
             (directory / _NEW_LOCK).rename(directory / _LOCK)
+            _open_directories[directory] = os.getpid()
             yield directory
         finally:
+            _open_directories.pop(directory, None)
             lock.release()
+
+
+def delete_open_directories() -> None:
+    """Delete the scratch directories of this process, which is about to exit without the end of their contexts."""
+    for directory, process_id in list(_open_directories.items()):
+        if process_id == os.getpid():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def remove_leftovers() -> int:
     """Delete the scratch directories of this user whose process died on this machine.
 
-    A directory without a lock file is kept: its owner may be about to lock the directory.
+    A directory without a lock file is kept for a day: its owner may be about to lock the directory.
 
     Returns:
         The number of deleted directories.
@@ -74,8 +91,13 @@ def _remove_leftover(directory: Path) -> bool:
     Raises:
         OSError: another process deletes the directory, or the directory has no lock.
     """
+    if not _is_own(directory, stat.S_ISDIR):
+        return False
+    if _was_never_locked(directory):
+        shutil.rmtree(directory, ignore_errors=True)
+        return not directory.exists()
     lock_path = directory / _LOCK
-    if not (_is_own(directory, stat.S_ISDIR) and _is_own(lock_path, stat.S_ISREG)):
+    if not _is_own(lock_path, stat.S_ISREG):
         return False
     lock = filelock.FileLock(lock_path, thread_local=False)
     try:
@@ -87,6 +109,12 @@ def _remove_leftover(directory: Path) -> bool:
     finally:
         lock.release()
     return not directory.exists()
+
+
+def _was_never_locked(directory: Path) -> bool:
+    """Return whether the owner of a scratch directory died before it locked the directory, and so wrote nothing."""
+    is_old = time.time() - directory.stat().st_mtime > _LOCKING_SECONDS
+    return is_old and {path.name for path in directory.iterdir()} <= {_NEW_LOCK}
 
 
 def _is_own(path: Path, has_type: Callable[[int], bool]) -> bool:

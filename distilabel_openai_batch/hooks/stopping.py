@@ -29,6 +29,7 @@ from distilabel.pipeline.step_wrapper import _StepWrapperException
 from distilabel.utils import logging
 
 from distilabel_openai_batch.display.brief_errors import mark_brief
+from distilabel_openai_batch.engine.scratch import delete_open_directories
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks.clients import pipeline_uses_batch_client, uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch
@@ -368,15 +369,23 @@ def exit_when_orphaned() -> None:
     mark_child()
     # A worker that is forked while the pipeline runs inherits the pipeline's handler. The pipeline stops by messages
     # through its queues → a SIGTERM to the whole process group must not end the queues' process.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if _is_queues_process() else signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if _is_queues_process() else _end_step)
     parent = _forking_process or os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_ORPHAN_CHECK_SECONDS)
+        delete_open_directories()
         os._exit(1)
 
     threading.Thread(target=watch, name="distilabel-openai-batch-orphan", daemon=True).start()
+
+
+def _end_step(number: int, frame: types.FrameType | None) -> None:
+    """End the process of a step on a signal as by default, without its prompts and answers on the disk."""
+    delete_open_directories()
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def _is_queues_process() -> bool:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,23 @@ def test_only_locked_directories_of_this_user_and_machine_are_deleted(temporary,
     assert without_lock.exists()
     assert of_other_machine.exists()
     assert (leftover_of_other_program / "bodies").exists()
+
+
+@pytest.mark.parametrize("name", ["owner.new", None])
+def test_a_directory_that_was_never_locked_is_deleted_after_a_day(temporary, name):
+    """A directory with any other file belongs to another program."""
+    directories = [temporary / f"distilabel-openai-batch-{kind}" for kind in ("old", "new", "other")]
+    for directory in directories:
+        directory.mkdir()
+        if name:
+            (directory / name).touch()
+    old, new, other = directories
+    (other / "notes").touch()
+    long_ago = time.time() - 90_000
+    for directory in (old, other):
+        os.utime(directory, (long_ago, long_ago))
+    assert remove_leftovers() == 1
+    assert set(temporary.iterdir()) == {new, other}
 
 
 def test_a_lock_that_is_a_link_is_kept(temporary):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import multiprocessing
 import os
 import signal
@@ -225,15 +226,43 @@ def test_both_signals_stop_a_running_pipeline(tmp_path, monkeypatch, killed, num
             signal.signal(each, handler)
 
 
-def test_a_forked_child_ends_with_its_parent():
-    """The parent forks a child while a pipeline runs, prints the child's id, and exits."""
-    program = (
-        "import os, time; from distilabel_openai_batch import OpenAIBatchLLM;"
-        " from distilabel_openai_batch.hooks import stopping; stopping.running_pipelines.append(object());"
-        " child = os.fork(); time.sleep(600) if not child else print(child, flush=True); os._exit(0)"
+# The process of a pipeline forks two steps, each of which opens a session's directory. It terminates the first step,
+# prints its exit code and the id of the second one, and exits.
+FORKING_PROGRAM = """
+import os, signal, time
+from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.engine.scratch import scratch_directory
+from distilabel_openai_batch.hooks import stopping
+
+def fork_step():
+    is_open, open_end = os.pipe()
+    if step := os.fork():
+        os.read(is_open, 1)
+        return step
+    with scratch_directory():
+        os.write(open_end, b"x")
+        time.sleep(600)
+
+stopping.running_pipelines.append(object())
+with scratch_directory() as directory:
+    terminated, orphan = fork_step(), fork_step()
+    os.kill(terminated, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(terminated, 0)[1]), orphan, directory.exists(), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_step_ends_with_its_parent_or_by_a_signal_and_deletes_its_directory(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKING_PROGRAM],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, stdout=subprocess.PIPE)
-    child = int(ran.stdout)
+    exit_code, child, parent_keeps_its_directory = map(ast.literal_eval, ran.stdout.split())
+    assert exit_code == -signal.SIGTERM
+    assert parent_keeps_its_directory
 
     def is_gone() -> bool:
         try:
@@ -244,6 +273,7 @@ def test_a_forked_child_ends_with_its_parent():
             return ") Z " in file.read()
 
     wait_until(is_gone)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_outside_a_pipeline_watches_no_parent():
