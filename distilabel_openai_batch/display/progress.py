@@ -72,6 +72,7 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
         self._requests = 0
         self._answers = 0
         self._retries = 0
+        self._failed_retries = 0
         self._rejected = 0
         self._jobs = 0
         self._requested_models: dict[str, str] = {}
@@ -103,6 +104,17 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
     def on_retried(self, requests: int) -> None:
         """Add to the number of retried requests."""
         self._retries += requests
+
+    def on_resubmitted(self, requests: int) -> None:
+        """Count retries of answered requests as retries: a request is counted once, and is pending meanwhile."""
+        self._requests -= requests
+        self._answers -= requests
+        self._retries += requests
+
+    def on_resubmission_failed(self, requests: int) -> None:
+        """Count requests whose retry failed as answered by their first answer."""
+        self._answers += requests
+        self._failed_retries += requests
 
     def on_failed(self, failure: Failure, custom_id: str | None = None) -> None:
         """Count a failed request under its status code, error code and kind of message.
@@ -303,7 +315,8 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
             self._bars.draw(min(self._requests, self._answered() + self._failed()), self._requests)
 
     def _failed(self) -> int:
-        return self._failures.count
+        """Return the number of failed requests; a failed retry leaves its request the first answer."""
+        return self._failures.count - self._failed_retries
 
     def _failed_so_far(self) -> int:
         """Return the number of failed requests, with the failures that open batches count."""
@@ -314,9 +327,11 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
 
     def _answered(self) -> int:
         """Return the number of answered requests; each open batch adds its own count without the early answers."""
-        return self._answers + sum(
+        answers = self._answers + sum(
             max(0, batch.completed - self._early_answers[batch.id]) for batch in list(self._open_batches.values())
         )
+        # Several choices of one answer may be retried at the same time.
+        return max(0, answers)
 
     def _tenths(self) -> int:
         return 10 * self._answered() // self._requests if self._requests else 0

@@ -14,12 +14,13 @@ class TaskCounts:
     """Numbers of the requests, jobs, tokens and dollars of a Task in one run.
 
     Attributes:
-        requests: number of requests so far; each round adds its own.
+        requests: number of requests so far; each round adds its own, and retries count once.
         answered: number of usable answers, with the answers that open batches count.
         failed: number of requests without a usable answer, with the failures that open batches count.
         reasons: number of failed requests by reason: status code and error code.
         cut: number of answers that the limit of tokens cut.
-        retried: number of requests that failed for now and were submitted again.
+        retried: number of retries: of requests that failed for now, of cut answers, and of answers that do not fit
+            their schema.
         reused: number of answers of earlier runs.
         jobs: number of jobs that the run created.
         statuses: number of batches in progress by status.

@@ -81,6 +81,10 @@ class OpenTelemetryObserver(Observer):
         """Count requests that are submitted again."""
         self._add("retries", requests)
 
+    def on_resubmitted(self, requests: int) -> None:
+        """Count answered requests that are submitted again."""
+        self._add("retries", requests)
+
     def on_failed(self, failure: Failure, custom_id: str | None = None) -> None:
         """Count a failed request by its codes."""
         self._add_failure(failure)

@@ -62,6 +62,16 @@ class Observer:
             custom_id: the `custom_id` of its request.
         """
 
+    def on_resubmitted(self, requests: int) -> None:
+        """Receive a number of answered requests that are submitted again in another form, so that they are pending.
+
+        These are cut answers with a higher limit, and answers that do not fit their schema. `on_requested` receives the
+        new requests too.
+        """
+
+    def on_resubmission_failed(self, requests: int) -> None:
+        """Receive a number of such requests that failed, so that the first answer stays; `on_failed` receives each."""
+
     def on_cut_retried(self, requests: int, limit: int) -> None:
         """Receive a number of requests whose answers were cut or empty, and which are submitted with twice the limit.
 

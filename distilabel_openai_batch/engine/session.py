@@ -160,7 +160,10 @@ class Session:
             repairs = Repairs(self._checks, with_schema)
             await repairs.start(outcomes)
             while retries := repairs.retries():
-                await repairs.add(retries, await self._submit_once([call for _, _, call in retries], submitted))
+                self._observer.on_resubmitted(len(retries))
+                repaired = await self._submit_once([call for _, _, call in retries], submitted)
+                self._report_failed_retries(repaired)
+                await repairs.add(retries, repaired)
         except BaseException:
             for request in reversed(submitted):
                 if request.custom_id:
@@ -243,7 +246,9 @@ class Session:
                 break
             start = len(submitted)
             submitted += retries.values()
+            self._observer.on_resubmitted(len(retries))
             retried = await self._buffer.submit(list(retries.values()))
+            self._report_failed_retries(retried)
             calls = {}
             for place, (index, outcome) in enumerate(zip(retries, retried, strict=True), start):
                 if not is_improvement(outcome, outcomes[index]):
@@ -257,6 +262,13 @@ class Session:
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Failure) and is_spent(outcome):
                 self._reject(submitted[index], outcome)
+
+    def _report_failed_retries(self, outcomes: Sequence[Outcome]) -> None:
+        # Where cut answers are retried, the buffer counts an answer without text as answered.
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        count = sum(not (self._settings.retries_cut and is_spent(failure)) for failure in failed)
+        if count:
+            self._observer.on_resubmission_failed(count)
 
     def _sent_call(self, request: Request) -> APICall:
         """Return the endpoint and the body with which a request was last submitted."""

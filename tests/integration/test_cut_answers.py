@@ -97,7 +97,7 @@ def test_cut_text_fails_on_request(sandbox, caplog, fields):
     assert texts(outputs) == [None] * 6
     assert cells(outputs) == [("truncated", "The answer was cut at max_new_tokens=3.")] * 6
     assert "0 of 6 requests answered, 6 failed" in caplog.text
-    assert "→ Raise `max_new_tokens`" in caplog.text
+    assert "these rows get up to 8 times the limit. Or raise `max_new_tokens`" in caplog.text
     assert "truncated" in run_command("failures").stdout
     assert texts(generate(**fields)) != [None] * 6
     books = sandbox.books()
@@ -117,6 +117,7 @@ def test_cut_answers_are_submitted_again_with_twice_the_limit(sandbox, caplog, f
     assert texts(outputs) == whole
     assert cells(outputs) == [None] * 6
     assert "submitted again with limits of up to" in caplog.text
+    assert "🏁 6 of 6 requests answered, 0 failed" in caplog.text
     books = sandbox.books()
     assert max([*books.billed_bodies.values(), *books.sync_bodies.values()]) == 1
 
@@ -154,13 +155,17 @@ def test_doublings_are_bounded(sandbox, caplog):
     assert totals(sandbox) == [2] * (MAX_DOUBLINGS + 1)
     assert [cell[0] for cell in cells(outputs)] == ["length", "length"]
     assert "2 requests failed: The token limit was spent" in caplog.text
+    assert f"🏁 0 of 2 requests answered, 2 failed, {2 * MAX_DOUBLINGS} retried" in caplog.text
 
 
-def test_refused_retry_keeps_the_cut_text(sandbox):
-    """The server refuses a limit above the model's own."""
+def test_refused_retry_keeps_the_cut_text(sandbox, caplog):
+    """The server refuses a limit above the model's own. Each request counts once, and as answered."""
     sandbox.configure(failures=[RequestFailure(contains='"max_tokens":6', message="max_tokens is too large: 6.")])
 
-    outputs = generate(on_truncated="retry")
+    with caplog.at_level(logging.INFO):
+        outputs = generate(on_truncated="retry")
+
+    assert "🏁 6 of 6 requests answered, 0 failed, 6 retried" in caplog.text
 
     assert all(texts(outputs))
     assert cells(outputs) == [("truncated", "The answer was cut at max_new_tokens=3.")] * 6

@@ -401,6 +401,21 @@ def test_cut_answers_are_counted_by_their_limit(progress, caplog):
     assert "✂️ 1 of 5,000 answers were cut at the model's limit" in caplog.text
 
 
+def test_retries_of_answered_requests_are_no_further_requests(progress):
+    """Of three cut answers, one gets a whole answer, one retry is refused, and one answer has no text at the end."""
+    progress.on_requested(10)
+    progress.on_answered(10)
+    progress.on_resubmitted(3)
+    progress.on_requested(3)
+    assert (progress.counts().requests, progress.counts().pending) == (10, 3)
+    progress.on_answered(2)
+    progress.on_failed(Failure("The limit is too large.", 400, "invalid_value"), "a-0")
+    progress.on_resubmission_failed(1)
+    progress.on_rejected(Failure("Spent.", 200, "length"), "b-0")
+    counts = progress.counts()
+    assert (counts.requests, counts.answered, counts.failed, counts.pending, counts.retried) == (10, 9, 1, 0, 3)
+
+
 def test_retries_of_cut_answers_are_logged(progress, caplog):
     progress.on_cut_retried(3, 256)
     progress.on_cut_unaffordable(1)
@@ -498,6 +513,8 @@ def test_each_line_of_the_log_names_its_event_with_facts_that_json_holds(progres
     }
     texts = ("custom_id", "reason", "file_id", "model", "name", "batch_id", "own_address")
     names = [name for name in dir(Observer) if name.startswith("on_")]
+    # The requests that `on_resubmitted` takes back.
+    progress.on_requested(3)
     for name in sorted(names, key=lambda name: name == "on_finished"):
         parameters = list(inspect.signature(getattr(Observer, name)).parameters)[1:]
         values = {each: arguments.get(each, "text" if each in texts else 3) for each in parameters}
