@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar, cast
 
 from rich.console import Console
@@ -41,6 +42,7 @@ def _never_raising(method: Method) -> Method:
         except Exception:
             self.is_broken = True
             self.logger.debug("The display of the run failed, and is turned off.", exc_info=True)
+            self.drop_bars()
 
     return cast(Method, call)
 
@@ -104,6 +106,13 @@ class RunDisplay:
         self._is_started = False
         if self._bars:
             self._bars.close()
+
+    def drop_bars(self) -> None:
+        """End the bars after an error, so that log handlers no longer write through the bars' console."""
+        bars, self._bars = self._bars, None
+        if bars:
+            with suppress(Exception):
+                bars.close()
 
     @_never_raising
     def log_summary(self, make_summary: Callable[[], RunSummary]) -> None:

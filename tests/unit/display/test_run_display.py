@@ -91,9 +91,17 @@ def test_an_error_of_the_display_is_logged_once_for_debugging_and_ends_no_run(li
         def write(self, text):
             raise OSError("the terminal is gone")
 
+        def isatty(self):
+            return True
+
+    attached = listener(BrokenFile(), is_terminal=True)
+    handler = logging.StreamHandler(BrokenFile())
+    stream = handler.stream
+    attached.handlers += (handler,)
     display = RunDisplay(["generate"], LOGGER)
-    display.attach(listener(BrokenFile(), is_terminal=True))
+    display.attach(attached)
     run_to_its_end(display)
+    assert handler.stream is stream
     assert [record.levelname for record in caplog.records] == ["DEBUG"]
     assert "turned off" in caplog.text
 
