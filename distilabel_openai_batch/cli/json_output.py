@@ -84,7 +84,7 @@ def _cost_json(cost: Cost | None) -> dict[str, float | None]:
 def _sum_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
     answers, unknown = sum(entry.answers for entry in entries), sum(entry.unknown for entry in entries)
     usage = sum((entry.usage for entry in entries), Usage(0, 0))
-    cost = job_costs.sum_costs(entry.cost for entry in entries) if answers > unknown or not answers else None
+    cost = job_costs.add_costs(*(entry.cost for entry in entries)) if entries else Cost()
     lost = sum((entry.unaccounted for entry in entries), Usage(0, 0))
     return {"answers": answers, "unknown": unknown} | usage.counts() | _lost_json(lost) | _cost_json(cost)
 

@@ -33,6 +33,12 @@ def describe_sync_requests(requests: int, usage: Usage) -> str:
     )
 
 
+def describe_rejected_requests(requests: int) -> str:
+    """Return the line about requests outside batches that the server rejected."""
+    verb = "was" if requests == 1 else "were"
+    return f"🚫 {plural(requests, 'request')} to the synchronous endpoint {verb} rejected, and not billed."
+
+
 def describe_usage_difference(billed: Usage, collected: Usage) -> str:
     """Return the end of a line about a batch whose bill differs from its result lines.
 

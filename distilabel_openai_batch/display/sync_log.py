@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import Outcome
+from distilabel_openai_batch.api.outcomes import Outcome, is_billed
 from distilabel_openai_batch.api.service_tiers import FLEX
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.display.cost_lines import describe_sync_requests
+from distilabel_openai_batch.display.cost_lines import describe_rejected_requests, describe_sync_requests
 from distilabel_openai_batch.display.event_log import EventLog, LogObserver
 from distilabel_openai_batch.text import plural
 
@@ -25,6 +25,7 @@ class SyncLog(LogObserver):
         super().__init__(log)
         self._flex_requests = 0
         self._sync_requests = 0
+        self._rejected_sync = 0
         self._throttled = 0
         self._fallbacks = 0
 
@@ -45,6 +46,7 @@ class SyncLog(LogObserver):
         is_flex = outcome.tier == FLEX
         self._flex_requests += is_flex
         self._sync_requests += not is_flex
+        self._rejected_sync += not is_flex and not is_billed(outcome)
 
     def on_throttled(self, model: str, reason: str, concurrency: int) -> None:
         """Log refusals 1, 2, 4, 8, … of synchronous requests."""
@@ -119,5 +121,7 @@ class SyncLog(LogObserver):
         if self._flex_requests:
             text = f"💵 The flex tier answered {plural(self._flex_requests, 'request')}, at the price of a batch."
             self._log.info("synchronous", text)
-        if self._sync_requests:
-            self._log.info("synchronous", describe_sync_requests(self._sync_requests, usage))
+        if billed := self._sync_requests - self._rejected_sync:
+            self._log.info("synchronous", describe_sync_requests(billed, usage))
+        if self._rejected_sync:
+            self._log.info("synchronous", describe_rejected_requests(self._rejected_sync))

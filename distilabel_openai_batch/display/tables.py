@@ -172,14 +172,13 @@ def _shown_kinds(entries: Sequence[CostEntry]) -> list[str]:
 
 
 def _cost_cells(entries: Sequence[CostEntry], kinds: Sequence[str]) -> list[str]:
-    answers, unknown = (sum(getattr(entry, name) for entry in entries) for name in ("answers", "unknown"))
+    answers = sum(entry.answers for entry in entries)
     usage = sum((entry.usage for entry in entries), Usage(0, 0))
-    cost = job_costs.sum_costs(entry.cost for entry in entries)
-    amounts = (cost.spent, cost.full_price, cost.saved)
+    cost = job_costs.add_costs(*(entry.cost for entry in entries))
     return [
         f"{answers:,}",
         *(f"{getattr(usage, kind):,}" for kind in kinds),
-        *(format_dollars(amount) if answers > unknown else "?" for amount in amounts),
+        *(map(format_dollars, (cost.spent, cost.full_price, cost.saved)) if cost is not None else "???"),
     ]
 
 

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 from distilabel.models.llms import OpenAILLM
@@ -24,6 +25,7 @@ from distilabel_openai_batch.errors import InvalidParametersError
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.plugin.bounds import find_not_finite
 from distilabel_openai_batch.plugin.sdk_stub import AnswerCall, CompletionView, calls_redirected
+from distilabel_openai_batch.text import did_you_mean
 
 # Validator of the inputs that `OpenAILLM.agenerate` validates one by one.
 _INPUTS: TypeAdapter[list[Any]] = TypeAdapter(list[FormattedInput])
@@ -60,17 +62,33 @@ def check_parameters(
         if adapt:
             adapt(_run_until_call(llm, _EMPTY_CHAT, num_generations, kwargs))
     except ValidationError as error:
-        unknown = [line["loc"][0] for line in error.errors() if line["type"] == "unexpected_keyword_argument"]
-        hint = "".join(
-            f'\nOther parameters of the API go into `generation_kwargs={{"extra_body": {{"{name}": …}}}}`.'
-            for name in unknown[:1]
-        )
-        raise InvalidParametersError(f"`OpenAILLM` refuses the generation parameters: {error}{hint}") from None
+        raise InvalidParametersError(describe_refusal(llm, error)) from None
     except UntranslatableError as error:
         raise InvalidParametersError(f"The generation parameters cannot be sent: {error}.") from None
     # JSON has no such numbers, and would send `null`.
     if isinstance(call, APICall) and (place := find_not_finite(call.body)):
         raise InvalidParametersError(f"The generation parameters must be finite numbers: {place}")
+
+
+def describe_refusal(llm: OpenAILLM, error: ValidationError) -> str:
+    """Return the message about generation parameters that an LLM refuses, with the probable name of a misspelt one.
+
+    Args:
+        llm: the LLM.
+        error: the refusal of `agenerate`.
+    """
+    lines = error.errors()
+    unknown = [str(line["loc"][0]) for line in lines if line["type"] == "unexpected_keyword_argument"]
+    names = [name for name in signature(llm.agenerate).parameters if name not in ("input", "num_generations")]
+    sentences = [f"`generation_kwargs` has no parameter `{name}`{did_you_mean(name, names)}" for name in unknown]
+    if any(sentence.endswith(".") for sentence in sentences):
+        sentences.append(
+            f'Other parameters of the API go into `extra_body`: `{{"extra_body": {{"{unknown[0]}": …}}}}`.'
+        )
+    # A value that may have several types has a line for each.
+    wrong = {str(line["loc"][0]): line["msg"] for line in reversed(lines) if str(line["loc"][0]) not in unknown}
+    sentences += [f"`{name}` in `generation_kwargs` has a wrong value: {reason}." for name, reason in wrong.items()]
+    return " ".join(sentences)
 
 
 def capture_calls(

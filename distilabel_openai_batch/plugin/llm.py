@@ -31,6 +31,7 @@ from distilabel_openai_batch.plugin.bounds import OFFLINE_FIELD, check_number
 from distilabel_openai_batch.plugin.call_capture import (
     capture_calls,
     check_parameters,
+    describe_refusal,
     read_completion,
     read_plain_chat,
 )
@@ -327,7 +328,7 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
         errors = [output for output, _ in logged if isinstance(output, Exception)]
         if errors and len(errors) == len(inputs):
             if isinstance(errors[0], ValidationError):
-                raise InvalidParametersError(f"The generation parameters are wrong: {errors[0]}") from None
+                raise InvalidParametersError(describe_refusal(self, errors[0])) from None
             raise errors[0]
         outputs: list[GenerateOutput] = []
         reasons: list[Outcome] = []

@@ -69,7 +69,7 @@ class CostEntry:
         model: the name of the model in the answers; the requested name if the answers name no model.
         answers: number of answers.
         usage: billed tokens.
-        cost: the known part of the cost.
+        cost: the known part of the cost; `None` if no part is known.
         unknown: number of answers whose cost is unknown.
         unaccounted: the part of `usage` that no answer in the ledger has.
     """
@@ -78,7 +78,7 @@ class CostEntry:
     model: str
     answers: int
     usage: Usage
-    cost: Cost
+    cost: Cost | None
     unknown: int
     unaccounted: Usage = NO_USAGE
 
@@ -90,17 +90,23 @@ def costs_by_model(jobs: Iterable[JobEntry]) -> list[CostEntry]:
         if not job.is_billed:
             continue
         key = (job.scope, job.answered_by or job.model)
-        entry = found.get(key, CostEntry(*key, 0, Usage(0, 0), Cost(), 0))
+        entry = found.get(key, CostEntry(*key, 0, Usage(0, 0), None, 0))
         cost = cost_of_job(job)
         found[key] = CostEntry(
             *key,
             entry.answers + job.answered,
             entry.usage + billed_usage(job),
-            entry.cost + (cost or Cost()),
+            add_costs(entry.cost, cost),
             entry.unknown + (0 if cost else job.answered),
             entry.unaccounted + job.unaccounted,
         )
     return list(found.values())
+
+
+def add_costs(*costs: Cost | None) -> Cost | None:
+    """Return the sum of the known costs; `None` if none is known. A billed job without any answer has a cost too."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known, Cost()) if known else None
 
 
 def sum_costs(costs: Iterable[Cost | None]) -> Cost:

@@ -252,7 +252,7 @@ def _reason(reason: FailureReason, reasons: Sequence[FailureReason]) -> dict[str
 
 def _model(entry: CostEntry, entries: Sequence[CostEntry]) -> dict[str, object]:
     largest = max((other.usage.tokens_in + other.usage.tokens_out for other in entries), default=0) or 1
-    cost = entry.cost if entry.answers > entry.unknown else None
+    cost = entry.cost
     return {
         "scope": entry.scope.label,
         "model": entry.model or "?",

@@ -33,7 +33,7 @@ def test_job_json_has_scope_times_and_cost(tmp_path):
 def test_costs_json_sums_known_costs():
     entries = [
         CostEntry(SCOPE, "known", 2, Usage(10, 5), COST, 0),
-        CostEntry(SCOPE, "unknown", 1, Usage(1, 1), Cost(), 1),
+        CostEntry(SCOPE, "unknown", 1, Usage(1, 1), None, 1),
     ]
     costs = costs_json(entries)
     assert [scope["cost"] for scope in costs["scopes"]] == [1.5, None]

@@ -401,6 +401,17 @@ def test_cut_answers_are_counted_by_their_limit(progress, caplog):
     assert "✂️ 1 of 5,000 answers were cut at the model's limit" in caplog.text
 
 
+def test_a_rejected_synchronous_request_is_not_reported_at_full_price(progress, caplog):
+    progress.on_requested(3)
+    for _ in range(2):
+        progress.on_sync_answered("gpt-4o-mini", Answer.of({"usage": {"prompt_tokens": 5, "completion_tokens": 7}}))
+    progress.on_sync_answered("gpt-4o-mini", Failure("The model does not exist.", 404, "model_not_found"))
+    caplog.set_level(logging.INFO)
+    progress.on_finished()
+    assert "💸 2 requests went to the synchronous endpoint, at full price" in caplog.text
+    assert "🚫 1 request to the synchronous endpoint was rejected, and not billed." in caplog.text
+
+
 def test_retries_of_answered_requests_are_no_further_requests(progress):
     """Of three cut answers, one gets a whole answer, one retry is refused, and one answer has no text at the end."""
     progress.on_requested(10)

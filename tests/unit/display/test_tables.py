@@ -110,7 +110,7 @@ def test_costs_have_a_row_for_each_model_and_a_sum():
     """A model without a price has a question mark, and the sum contains the known costs."""
     entries = [
         CostEntry(SCOPE, "gpt-4o-mini", 3, Usage(1_000, 20, 5), Cost(Decimal(1), Decimal(2)), 0),
-        CostEntry(SCOPE, "", 2, Usage(500, 10), Cost(), 2),
+        CostEntry(SCOPE, "", 2, Usage(500, 10), None, 2),
     ]
 
     header, known, unknown, total = render(costs_table(entries))
@@ -120,6 +120,11 @@ def test_costs_have_a_row_for_each_model_and_a_sum():
     assert unknown.split()[1:] == ["?", "2", "500", "0", "10", "?", "?", "?"]
     assert total.split() == ["total", "5", "1,500", "5", "30", "$1.00", "$2.00", "$1.00"]
     assert len(render(costs_table(entries[:1]))) == 2
+
+
+def test_a_task_of_empty_answers_has_its_cost_in_its_row():
+    empty = CostEntry(SCOPE, "gpt-6-luna", 0, Usage(10, 320), Cost(Decimal(1), Decimal(2)), 0)
+    assert render(costs_table([empty]))[1].split()[2:] == ["0", "10", "0", "320", "$1.00", "$2.00", "$1.00"]
 
 
 def test_costs_have_columns_for_written_and_reasoning_tokens_only_where_there_are_some():

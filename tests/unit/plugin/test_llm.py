@@ -265,14 +265,29 @@ def test_invalid_input_costs_its_own_row_only(input):
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{"temprature": 1.0}, {"max_new_tokens": -1}, {"temperature": "hot"}, {"stop": 3}], ids=str
+    ("kwargs", "message"),
+    [
+        ({"temprature": 1.0}, "has no parameter `temprature`. Did you mean `temperature`?"),
+        ({"max_tokens": 9}, "has no parameter `max_tokens`. Did you mean `max_new_tokens`?"),
+        ({"reasoning_efort": "low"}, "Did you mean `reasoning_effort`?"),
+        ({"min_p": 0.1}, "has no parameter `min_p`. Other parameters of the API go into `extra_body`"),
+        ({"max_new_tokens": -1}, "`max_new_tokens` in `generation_kwargs` has a wrong value: "),
+        ({"temperature": "hot"}, "`temperature` in `generation_kwargs` has a wrong value: "),
+        ({"stop": 3}, "`stop` in `generation_kwargs` has a wrong value: "),
+    ],
+    ids=str,
 )
-def test_wrong_generation_parameter_is_an_error_before_submission(kwargs):
-    """The error names the parameter."""
+@pytest.mark.parametrize("has_own_agenerate", [False, True])
+def test_wrong_generation_parameter_is_an_error_before_submission(monkeypatch, kwargs, message, has_own_agenerate):
+    """The error is one line that names the parameter, and the probable name of a misspelt parameter."""
     llm, sent = batch_llm(Answer.of(completion("fine")))
+    monkeypatch.setattr(OpenAIBatchLLM, "_has_standard_calls", not has_own_agenerate)
 
-    with pytest.raises(InvalidParametersError, match=next(iter(kwargs))):
+    with pytest.raises(InvalidParametersError) as raised:
         llm.generate([MESSAGES], **kwargs)
+
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
 
     assert sent == []
 

@@ -70,9 +70,18 @@ def test_costs_are_grouped_by_scope_and_model():
     ]
     assert costs_by_model(jobs) == [
         CostEntry(SCOPE, "gpt-4o-mini-2024-07-18", 4, Usage(2_000_000, 0), PRICED + PRICED, 0),
-        CostEntry(SCOPE, "mine", 3, Usage(1_000_000, 0), Cost(), 3),
+        CostEntry(SCOPE, "mine", 3, Usage(1_000_000, 0), None, 3),
         CostEntry(OTHER_SCOPE, "gpt-4o-mini", 2, Usage(1_000_000, 0), PRICED, 0),
     ]
+
+
+@pytest.mark.parametrize(("model", "cost"), [("gpt-4o-mini", PRICED), ("mine", None)])
+def test_answers_that_are_all_empty_have_the_cost_of_their_tokens(model, cost):
+    """No answer is usable, and all tokens are billed: the rows of `costs` add up to the total."""
+    job = replace(JOB, answered=0, failed=2, model=model, answered_by=model)
+    [entry] = costs_by_model([job])
+    assert (entry.answers, entry.cost) == (0, cost)
+    assert sum_costs([entry.cost]) == (cost or Cost())
 
 
 def test_a_sum_skips_unknown_costs():
