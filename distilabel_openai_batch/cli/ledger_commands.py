@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -53,9 +53,11 @@ from distilabel_openai_batch.text import duration, plural
 
 if TYPE_CHECKING:
     from distilabel_openai_batch.api.usage import Usage
+    from distilabel_openai_batch.display.tables import JobTotals
     from distilabel_openai_batch.display.timings import Timing
-    from distilabel_openai_batch.ledger.entries import AnswerEntry, JobEntry, ScopeEntry
+    from distilabel_openai_batch.ledger.entries import AnswerEntry, FailureEntry, FailureReason, JobEntry, ScopeEntry
     from distilabel_openai_batch.ledger.reader import LedgerReader
+    from distilabel_openai_batch.ledger.states import ScopeName
 
 _JOBS_SHOWN = 20
 """Number of jobs that `jobs` lists by default: one screen."""
@@ -206,7 +208,7 @@ def failures(
         for failure in entries:
             fields = asdict(failure) | {"scope": failure.scope.label, "base_url": failure.scope.base_url}
             print_json(fields, is_indented=False)
-    elif by_reason := group_failures(entries):
+    elif by_reason := _group_by_scope(entries):
         print_table(reasons_table, by_reason)
         if not every:
             runs = {failure.scope: failure.run_at for failure in entries}
@@ -218,6 +220,15 @@ def failures(
         echo(f"Earlier runs had {plural(earlier, 'failed request')} more: `failures --all` lists all.", err=True)
 
 
+def _group_by_scope(failures: Iterable[FailureEntry]) -> list[tuple[ScopeName, FailureReason]]:
+    """Group failures by scope and reason, the most frequent reason first."""
+    by_scope: dict[ScopeName, list[FailureEntry]] = {}
+    for failure in failures:
+        by_scope.setdefault(failure.scope, []).append(failure)
+    reasons = [(scope, reason) for scope, entries in by_scope.items() for reason in group_failures(entries)]
+    return sorted(reasons, key=lambda pair: -pair[1].count)
+
+
 @app.command()
 def show(
     name: BatchOrScopeArgument,
@@ -226,7 +237,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
     ledger_dir: LedgerDirOption = None,
 ) -> None:
-    """Show every field of one job in the ledger, or the sums of a scope."""
+    """Show every field of one job in the ledger, or the sums of a scope or of each scope of a pipeline."""
     from distilabel_openai_batch.cli.json_output import job_json
     from distilabel_openai_batch.display.tables import facts_table
     from distilabel_openai_batch.display.timings import job_timings
@@ -235,8 +246,8 @@ def show(
     entries = reader.jobs()
     found = find_batch(entries, name)
     if found is None:
-        scope, jobs = _find_scope(reader, entries, name)
-        _show_scope(scope, poll(jobs, header) if look else jobs, as_json)
+        found_scopes = _find_scopes(reader, entries, name)
+        _show_scopes([(scope, poll(jobs, header) if look else jobs) for scope, jobs in found_scopes], as_json)
         return
     place = entries.index(found)
     if look:
@@ -250,29 +261,45 @@ def show(
     note_unknown_costs([job])
 
 
-def _find_scope(reader: LedgerReader, entries: list[JobEntry], name: str) -> tuple[ScopeEntry, list[JobEntry]]:
-    """Return a scope by its name, and the scope's jobs.
+def _find_scopes(reader: LedgerReader, entries: list[JobEntry], name: str) -> list[tuple[ScopeEntry, list[JobEntry]]]:
+    """Return the scopes of a name, which may be a pipeline's, each with its jobs.
 
     Raises:
         OpenAIBatchError: if the ledger has no such scope.
     """
     if not any(is_selected(entry.name, name, None) for entry in reader.scopes()):
         raise unknown_batch(entries, name)
-    scope = select_one_scope(reader, name, None)
-    return scope, [job for job in entries if job.scope == scope.name]
+    selected = select_scopes(reader, name, None)
+    # A script may have the name of a pipeline → prefer the exact name.
+    scopes = [scope for scope in selected if scope.name.label == name] or selected
+    return [(scope, [job for job in entries if job.scope == scope.name]) for scope in scopes]
 
 
-def _show_scope(scope: ScopeEntry, jobs: list[JobEntry], as_json: bool) -> None:
-    """Print the sums of a scope."""
+def _show_scopes(scopes: Sequence[tuple[ScopeEntry, list[JobEntry]]], as_json: bool) -> None:
+    """Print the sums of each scope; several scopes are a list in JSON."""
     from distilabel_openai_batch.cli.json_output import scope_json
-    from distilabel_openai_batch.display.tables import JobTotals, facts_table, format_cost
+    from distilabel_openai_batch.display.tables import JobTotals, facts_table
 
-    totals = JobTotals.of(jobs, RequestTotals.of([scope], jobs))
+    sums = [(scope, jobs, JobTotals.of(jobs, RequestTotals.of([scope], jobs))) for scope, jobs in scopes]
     if as_json:
-        print_json(scope_json(scope, totals.requests, jobs, totals.cost if totals.has_cost else None))
+        objects = [
+            scope_json(scope, totals.requests, jobs, totals.cost if totals.has_cost else None)
+            for scope, jobs, totals in sums
+        ]
+        print_json(objects[0] if len(objects) == 1 else objects)
         return
+    for place, (scope, jobs, totals) in enumerate(sums):
+        if place:
+            echo("")
+        console().print(facts_table((fact, text) for fact, text in _scope_facts(scope, jobs, totals).items() if text))
+
+
+def _scope_facts(scope: ScopeEntry, jobs: Sequence[JobEntry], totals: JobTotals) -> dict[str, str]:
+    """Return the lines that `show` prints about a scope; a line without a value is empty."""
+    from distilabel_openai_batch.display.tables import format_cost
+
     numbers, (spent, saved) = totals.requests, format_cost(totals.cost)
-    facts = {
+    return {
         "scope": scope.name.label,
         "server": scope.name.base_url,
         "jobs": f"{len(jobs):,}; {sum(job.is_open for job in jobs):,} open",
@@ -283,7 +310,6 @@ def _show_scope(scope: ScopeEntry, jobs: list[JobEntry], as_json: bool) -> None:
         "first job": local_time(jobs[0].created_at) if jobs else "",
         "last job": local_time(jobs[-1].created_at) if jobs else "",
     }
-    console().print(facts_table((fact, value) for fact, value in facts.items() if value))
 
 
 def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:

@@ -21,6 +21,7 @@ from distilabel_openai_batch.display.layout import (
 )
 from distilabel_openai_batch.display.timings import Timing, short_time
 from distilabel_openai_batch.ledger.entries import FailureReason, JobEntry, RequestTotals
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
 from distilabel_openai_batch.pricing.prices import Cost, format_dollars
@@ -192,27 +193,32 @@ def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
-def reasons_table(reasons: Iterable[FailureReason], width: int = UNLIMITED_WIDTH) -> Table:
-    """Create a table with a row for each failure reason.
+def reasons_table(reasons: Iterable[tuple[ScopeName, FailureReason]], width: int = UNLIMITED_WIDTH) -> Table:
+    """Create a table with a row for each failure reason of each scope, and a column of scopes if there are several.
 
     Args:
-        reasons: the reasons in the order of the rows.
+        reasons: the scopes and their reasons in the order of the rows.
         width: the number of terminal columns; in a narrow terminal the time stands below the code, and the `custom_id`s
             stand below the message.
     """
     reasons = list(reasons)
     is_stacked = width < _STACKING_WIDTH
-    custom_ids_name = "first custom_ids" + (", prompts" if any(any(reason.prompts) for reason in reasons) else "")
+    has_scopes = len({scope for scope, _ in reasons}) > 1
+    has_prompts = any(any(reason.prompts) for _, reason in reasons)
+    custom_ids_name = "first custom_ids" + (", prompts" if has_prompts else "")
     names = ("code", "last", "first message", custom_ids_name)
     stacked_names = ("code\nlast", f"first message\n{custom_ids_name}")
     table = create_table(
-        *number_columns("requests", "status"), *text_columns(*(stacked_names if is_stacked else names))
+        *(text_columns("scope") if has_scopes else ()),
+        *number_columns("requests", "status"),
+        *text_columns(*(stacked_names if is_stacked else names)),
     )
-    for reason in reasons:
+    for scope, reason in reasons:
         code, last = markup(reason.code or "–"), short_time(reason.last_at)
         message, custom_ids = markup(reason.message), "\n".join(map(markup, _name_requests(reason)))
         cells = [f"{code}\n{last}", f"{message}\n{custom_ids}"] if is_stacked else [code, last, message, custom_ids]
-        table.add_row(f"{reason.count:,}", str(reason.status_code or "–"), *cells)
+        label = [markup(scope.label)] if has_scopes else []
+        table.add_row(*label, f"{reason.count:,}", str(reason.status_code or "–"), *cells)
     return table
 
 

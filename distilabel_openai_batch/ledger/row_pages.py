@@ -65,6 +65,13 @@ _LAST_ID = "SELECT coalesce(max(id), 0) FROM requests"
 
 _NTH = "SELECT id FROM requests WHERE +scope = ? ORDER BY id LIMIT 1 OFFSET ?"
 
+# Each request is counted once: the numbers are sums of the counts between two ids.
+_NUMBERS = """
+    SELECT sum((SELECT count(*) FROM requests WHERE scope = :scope AND id > previous AND id <= value))
+        OVER (ORDER BY value)
+    FROM (SELECT value, lag(value, 1, 0) OVER (ORDER BY value) AS previous FROM json_each(:ids))
+"""
+
 _INPUT_FILE = "SELECT base_url, input_file_id FROM jobs JOIN scopes ON scopes.id = jobs.scope WHERE jobs.id = ?"
 
 FindPrompts = Callable[[Sequence[str], str], set[str]]
@@ -195,6 +202,16 @@ class RowReader(LedgerReader):
         """Return the id of a scope's request by its number, from 1 in the order of the plan; `None` for no request."""
         rows = self._query(_NTH, (scope_id, number - 1))
         return rows[0][0] if rows else None
+
+    def number_rows(self, scope_id: int, rows: Sequence[RowEntry]) -> list[int]:
+        """Return the numbers of a page's rows within their scope, from 1 in the order of the plan.
+
+        Args:
+            scope_id: the id of the scope's row.
+            rows: rows of the scope in the order of their ids.
+        """
+        ids = orjson.dumps([row.id for row in rows]).decode()
+        return [number for (number,) in self._query(_NUMBERS, {"scope": scope_id, "ids": ids})]
 
     def find_input_file(self, row: RowEntry) -> tuple[str, str | None]:
         """Return the address of a row's server, and the server's id of the input file of the row's job, if any."""

@@ -115,7 +115,7 @@ function createRow(row) {
   const summary = create(
     "summary", {},
     create("span", {className: "state"}, dot, row.state),
-    create("span", {className: "prompt", textContent: row.prompt ?? `row ${row.id.toLocaleString("en")}`}),
+    create("span", {className: "prompt", textContent: row.prompt ?? `row ${row.number.toLocaleString("en")}`}),
     create("span", {textContent: row.reason ? `${row.code} ${row.reason}` : row.answer}),
   );
   const details = create("details", {className: "row"}, summary);

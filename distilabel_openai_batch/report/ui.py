@@ -170,7 +170,11 @@ class LivePage:
                 scope_id, start, _ROWS_PER_PAGE, state, query.get("text", "").strip(), self._prompts.find
             )
             lines = self._prompts.lines([row.custom_id for row in page.rows])
-            rows = [_row_values(row, lines.get(row.custom_id)) for row in page.rows]
+            numbers = self._reader.number_rows(scope_id, page.rows)
+            rows = [
+                _row_values(row, lines.get(row.custom_id)) | {"number": number}
+                for row, number in zip(page.rows, numbers, strict=True)
+            ]
             return {"rows": rows, "next": page.next_id, "start": start}
 
         return JSONResponse(await anyio.to_thread.run_sync(read))

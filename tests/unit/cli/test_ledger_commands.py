@@ -268,6 +268,37 @@ def test_end_of_a_batch_id_must_be_unambiguous(tmp_path):
 
 
 @pytest.fixture
+def two_tasks(tmp_path):
+    """Return the directory of a ledger with two failures of one Task, and one failure of another Task."""
+    with closing(LedgerWriter(tmp_path)) as writer:
+        for task, count in (("write", 1), ("judge", 2)):
+            scope = writer.scope("pipeline", task)
+            writer.job(scope, 0.0, requests=3, answered=3 - count, failures=[(400, "odd", "It is odd.")] * count)
+    return tmp_path
+
+
+def test_failures_of_several_scopes_have_a_line_for_each_scope(two_tasks):
+    lines = run_command("failures", "pipeline", "--ledger-dir", two_tasks).stdout.splitlines()
+    assert lines[0].split()[0] == "scope"
+    assert [line.split()[:4] for line in lines if line.startswith("pipeline/")] == [
+        ["pipeline/judge", "2", "400", "odd"],
+        ["pipeline/write", "1", "400", "odd"],
+    ]
+    header = run_command("failures", "pipeline/judge", "--ledger-dir", two_tasks).stdout.splitlines()[0]
+    assert header.split()[0] == "requests"
+
+
+def test_show_takes_the_name_of_a_pipeline_as_jobs_and_failures_do(two_tasks):
+    shown = run_command("show", "pipeline", "--ledger-dir", two_tasks)
+    assert [line.split()[1] for line in shown.stdout.splitlines() if line.startswith("scope")] == [
+        "pipeline/write",
+        "pipeline/judge",
+    ]
+    objects = json.loads(run_command("show", "pipeline", "--json", "--ledger-dir", two_tasks).stdout)
+    assert sorted(each["task"] for each in objects) == ["judge", "write"]
+
+
+@pytest.fixture
 def failures_of_two_runs(tmp_path):
     """Return the directory of a ledger with one failure of the last run, and two of the run before."""
     with closing(LedgerWriter(tmp_path)) as writer:

@@ -93,7 +93,7 @@ def test_a_custom_id_stays_in_one_piece_in_a_narrow_terminal(width):
     custom_id = "5acd45b53d64e0b5cc4b107d9758d5af-0"
     failure = FailureEntry(SCOPE, custom_id, "b", 400, "context_length_exceeded", "Too long, by far. " * 9, 1)
 
-    lines = render(reasons_table(group_failures([failure]), width), width)
+    lines = render(reasons_table([(SCOPE, reason) for reason in group_failures([failure])], width), width)
 
     assert any(custom_id in line for line in lines)
 

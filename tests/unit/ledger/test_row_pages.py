@@ -6,7 +6,9 @@ import pytest
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, build_result_line
 from distilabel_openai_batch.ledger import row_pages
+from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.row_pages import RowReader
+from distilabel_openai_batch.ledger.states import ScopeName
 from tests.support.ledgers import write_old_ledger
 from tests.unit.ledger.samples import plan_created_job
 
@@ -107,6 +109,21 @@ def test_a_text_is_found_in_known_prompts(reader):
 
 def test_a_row_is_found_by_its_number(reader):
     assert [reader.find_row(scope_id(reader), number) for number in (1, 9, 10)] == [1, 9, None]
+
+
+def test_rows_are_numbered_within_their_scope(reader, ledger):
+    """The requests of another Task lie between the rows of a Task, whose numbers begin with 1."""
+    other = Ledger(ledger.path.parent, ScopeName("pipeline", "judge", "https://api.example.com/v1/"))
+    for part in range(3):
+        plan_created_job(ledger, f"later-{part}")
+        plan_created_job(other, f"judged-{part}", f"also-judged-{part}")
+    other.close()
+    judge, first = sorted(reader.scopes(), key=lambda scope: scope.name.task)
+    for scope, count in ((judge, 6), (first, 12)):
+        rows = reader.page(scope.id).rows
+        assert reader.number_rows(scope.id, rows) == list(range(1, count + 1))
+        assert reader.number_rows(scope.id, rows[2::3]) == list(range(3, count + 1, 3))
+    assert reader.number_rows(judge.id, []) == []
 
 
 def test_each_change_of_the_ledger_changes_its_mark(reader, ledger):
