@@ -16,6 +16,7 @@ from distilabel_openai_batch.hooks import (  # noqa: F401
     run_report,
     saved_addresses,
     scheduling,
+    step_deaths,
     step_loop,
     step_process,
     step_reports,
