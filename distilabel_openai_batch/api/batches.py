@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -69,6 +69,9 @@ _FINAL_TIMES = {
 # Servers written in Go may show their zero time in place of a time that has not come.
 _ZERO_TIME = "0001-01-01"
 
+# Different messages of a validation that an error quotes.
+_MESSAGES_SHOWN = 3
+
 # A batch with a status that nobody knows has ended if it shows its end in this many successive polls.
 _POLLS_OF_END = 5
 
@@ -90,8 +93,12 @@ class BatchError:
     param: str | None = None
 
     def __str__(self) -> str:
-        text = f"{self.code}: {self.message}" if self.code else self.message
-        return f"{text} (line {self.line} of the input file)" if self.line is not None else text
+        return self.text if self.line is None else f"{self.text} (line {self.line} of the input file)"
+
+    @property
+    def text(self) -> str:
+        """Code and message."""
+        return f"{self.code}: {self.message}" if self.code else self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +190,23 @@ class Batch:
 
     @property
     def reasons(self) -> str:
-        """Return the first three errors as a text, and the number of the others."""
-        first = "; ".join(str(error) for error in self.errors[:3]) or "the server gave no reason"
-        return f"{first} (and {len(self.errors) - 3} more)" if len(self.errors) > 3 else first
+        """Return the first errors as a text, equal messages once with their number, and the number of the others."""
+        alike: dict[str, list[BatchError]] = {}
+        for error in self.errors:
+            alike.setdefault(error.text, []).append(error)
+        shown = list(alike.values())[:_MESSAGES_SHOWN]
+        more = len(self.errors) - sum(map(len, shown))
+        first = "; ".join(map(_describe_alike, shown)) or "the server gave no reason"
+        return f"{first} (and {more:,} more)" if more else first
+
+
+def _describe_alike(alike: Sequence[BatchError]) -> str:
+    """Return errors with one message as a text."""
+    first = alike[0]
+    if len(alike) == 1:
+        return str(first)
+    start = "" if first.line is None else f", the first in line {first.line} of the input file"
+    return f"{first.text} ({len(alike):,} times{start})"
 
 
 class EndDetector:

@@ -11,7 +11,7 @@ import anyio
 import openai
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.adapters import BatchOrder, find_adapter
+from distilabel_openai_batch.api.adapters import AzureAdapter, BatchOrder, find_adapter
 from distilabel_openai_batch.api.batch_list import BatchList
 from distilabel_openai_batch.api.batches import KEY_METADATA, Batch, read_batch
 from distilabel_openai_batch.api.creation import Creation, CreationLimit, unclear_creation
@@ -69,6 +69,7 @@ class BatchAPI:
     ) -> None:
         adapter = find_adapter(str(client.base_url), batch_api)
         self._transport = Transport(client, patience, logger, extra_fields.secrets, adapter)
+        self.is_azure = isinstance(client, openai.AsyncAzureOpenAI) or isinstance(adapter, AzureAdapter)
         self.input_line = adapter.input_line
         self._list = BatchList(self._transport)
         self._creation_limit = CreationLimit()

@@ -36,13 +36,13 @@ from distilabel_openai_batch.cli.arguments import (
 from distilabel_openai_batch.cli.output import (
     LOGGER,
     JSONOutput,
-    console,
     echo,
     local_time,
     note_interrupted,
     note_past_jobs,
     note_uncollected,
     note_unknown_costs,
+    print_facts,
     print_json,
     print_table,
 )
@@ -239,7 +239,6 @@ def show(
 ) -> None:
     """Show every field of one job in the ledger, or the sums of a scope or of each scope of a pipeline."""
     from distilabel_openai_batch.cli.json_output import job_json
-    from distilabel_openai_batch.display.tables import facts_table
     from distilabel_openai_batch.display.timings import job_timings
 
     reader = open_reader(ledger_dir)
@@ -257,7 +256,7 @@ def show(
     if as_json:
         print_json(job_json(job, timing))
         return
-    console().print(facts_table((fact, value) for fact, value in _job_facts(job, timing).items() if value))
+    print_facts(_job_facts(job, timing))
     note_unknown_costs([job])
 
 
@@ -278,7 +277,7 @@ def _find_scopes(reader: LedgerReader, entries: list[JobEntry], name: str) -> li
 def _show_scopes(scopes: Sequence[tuple[ScopeEntry, list[JobEntry]]], as_json: bool) -> None:
     """Print the sums of each scope; several scopes are a list in JSON."""
     from distilabel_openai_batch.cli.json_output import scope_json
-    from distilabel_openai_batch.display.tables import JobTotals, facts_table
+    from distilabel_openai_batch.display.tables import JobTotals
 
     sums = [(scope, jobs, JobTotals.of(jobs, RequestTotals.of([scope], jobs))) for scope, jobs in scopes]
     if as_json:
@@ -291,7 +290,7 @@ def _show_scopes(scopes: Sequence[tuple[ScopeEntry, list[JobEntry]]], as_json: b
     for place, (scope, jobs, totals) in enumerate(sums):
         if place:
             echo("")
-        console().print(facts_table((fact, text) for fact, text in _scope_facts(scope, jobs, totals).items() if text))
+        print_facts(_scope_facts(scope, jobs, totals))
 
 
 def _scope_facts(scope: ScopeEntry, jobs: Sequence[JobEntry], totals: JobTotals) -> dict[str, str]:

@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +49,24 @@ def print_table(table: Callable[[Sequence[Any], int], Table], rows: Sequence[Any
         rows: objects shown, one per line of the table.
     """
     stdout = console()
-    stdout.print(table(rows, stdout.width))
+    _print(stdout, table(rows, stdout.width))
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print a line for each name and value; a name with an empty value is left out."""
+    from distilabel_openai_batch.display.tables import facts_table
+
+    _print(console(), facts_table((name, value) for name, value in facts.items() if value))
+
+
+def _print(stdout: Console, table: Table) -> None:
+    """Print a table; without the spaces that fill its lines if stdout is no terminal."""
+    if stdout.is_terminal:
+        stdout.print(table)
+        return
+    with stdout.capture() as capture:
+        stdout.print(table)
+    stdout.file.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from distilabel_openai_batch.api.deployments import DEPLOYMENT_ADVICE, lacks_deployment
 from distilabel_openai_batch.api.failure_codes import (
     CONTENT_FILTER,
     INVALID_STRUCTURED_OUTPUT,
@@ -180,6 +181,8 @@ def next_step(failure: Failure, custom_id: str | None, way: RetryWay = RUN_AGAIN
         return f"Lower `max_new_tokens` in `generation_kwargs`, {way.changed_task}"
     if names_responses(message):
         return f'Set `endpoint="responses"`, {way.changed_task}'
+    if lacks_deployment(code, message):
+        return DEPLOYMENT_ADVICE
     if failure.status_code == 404 or code == "model_not_found":
         return f"Check `model` and `base_url`. {way.unanswered}"
     if code in _PARAMETER_CODES:

@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
+from distilabel_openai_batch.api.deployments import DEPLOYMENT_ADVICE, lacks_deployment
 from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
@@ -322,9 +323,10 @@ class CallBuffer:
         if permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
             if self._is_idle:
                 failure, count = self._failed[0][1], len(self._failed)
+                advice = f". {DEPLOYMENT_ADVICE}" if lacks_deployment(failure.code, failure.message) else ""
                 self.fail(
                     errors.RequestsFailedError(
-                        f"{f'All {count:,} requests' if count > 1 else 'The only request'} failed: {failure}",
+                        f"{f'All {count:,} requests' if count > 1 else 'The only request'} failed: {failure}{advice}",
                         status_code=failure.status_code,
                         code=failure.code,
                     )

@@ -18,6 +18,7 @@ import anyio.to_thread
 from distilabel_openai_batch import errors, failpoints
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
+from distilabel_openai_batch.api.deployments import DEPLOYMENT_ADVICE, may_lack_deployment
 from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, InputFileGoneError, is_input_file_refused
 from distilabel_openai_batch.api.outcomes import Deliver
 from distilabel_openai_batch.api.requests import Shard
@@ -358,6 +359,16 @@ class JobRunner:
             run.job = collected
         return collected is not None
 
+    def _failure(self, batch: Batch) -> errors.BatchFailedError:
+        """Return the error for a batch that the server's validation refused."""
+        names_model = any(may_lack_deployment(error.code, error.message) for error in batch.errors)
+        advice = f". {DEPLOYMENT_ADVICE}" if self._api.is_azure and names_model else ""
+        return errors.BatchFailedError(
+            f"The server did not accept batch {batch.id}: {batch.reasons}{advice}",
+            code=batch.errors[0].code if batch.errors else None,
+            batch_id=batch.id,
+        )
+
     async def _replace_refused(self, run: _Run) -> JobEnding | None:
         """Prepare another batch in place of a refused batch.
 
@@ -372,9 +383,9 @@ class JobRunner:
             await self.collector.delete_files(batch, run.job.input_file_id)
             # A run that does not wait never sees the end of its own batches → each run would submit the next one.
             if not self._settings.wait and _is_refused_for_good(batch):
-                raise _failure(batch)
+                raise self._failure(batch)
             return JobEnding.DROPPED
-        ending = await self._wait_to_recreate(run, run.shard, _failure(batch), is_over_limit=_is_over_limit(batch))
+        ending = await self._wait_to_recreate(run, run.shard, self._failure(batch), is_over_limit=_is_over_limit(batch))
         if ending is None:
             run.job = await anyio.to_thread.run_sync(self._ledger.jobs.return_to_uploaded, run.job)
         elif ending is not JobEnding.FILE_GONE:
@@ -493,11 +504,3 @@ def _is_refused_for_good(batch: Batch) -> bool:
     """Return whether the server refused a batch for a reason that neither time nor another file removes."""
     is_about_file = is_input_file_refused(batch, batch.input_file_id or "")
     return not (batch.has_transient_errors or _is_over_limit(batch) or is_about_file)
-
-
-def _failure(batch: Batch) -> errors.BatchFailedError:
-    return errors.BatchFailedError(
-        f"The server did not accept batch {batch.id}: {batch.reasons}",
-        code=batch.errors[0].code if batch.errors else None,
-        batch_id=batch.id,
-    )

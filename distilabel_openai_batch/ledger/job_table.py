@@ -244,7 +244,7 @@ class JobTable:
             failed=batch.failed,
             total=batch.total,
             ended_at=time.time(),
-            error="; ".join(map(str, batch.errors)) or None,
+            error=batch.reasons if batch.errors else None,
             **billed_columns(batch),
             **_timeline(batch),
         )

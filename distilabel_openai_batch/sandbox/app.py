@@ -223,7 +223,8 @@ class SandboxHandlers:
         """Answer a synchronous call, with the same answer as in a batch."""
         self._authenticate(request)
         answer = await self.organization.answer(request.url.path, await _body(request))
-        return _json(answer.body, answer.status, answer.headers)
+        body = self._dialect.sync_body(answer.status, answer.body)
+        return _json(body, answer.status, answer.headers)
 
     # /sandbox
 

@@ -77,6 +77,19 @@ def denied() -> AzureError:
     )
 
 
+def no_deployment() -> AzureError:
+    """Return the refusal of a synchronous call to an unknown deployment.
+
+    https://github.com/chatboxai/chatbox/issues/861
+    """
+    return AzureError(
+        404,
+        "The API deployment for this resource does not exist. If you created the deployment within the last 5 minutes,"
+        " please wait a moment and try again.",
+        code="DeploymentNotFound",
+    )
+
+
 def translate_call(scope: Scope) -> Scope:
     """Return the ASGI scope of the call of OpenAI's API that a call of Azure's API means.
 

@@ -139,6 +139,10 @@ class Dialect(BaseModel):
         """Return the refusal of a call with a bad key, given OpenAI's refusal."""
         return azure_calls.denied() if self.azure else refusal
 
+    def sync_body(self, status: int, body: dict[str, Any]) -> dict[str, Any]:
+        """Translate the body of a synchronous answer."""
+        return azure_calls.no_deployment().body() if self.azure and status == 404 else body
+
     def openai_purpose(self, purpose: str | None, has_file_name: bool = True) -> str | None:
         """Return OpenAI's name of the purpose of a file.
 

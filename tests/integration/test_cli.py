@@ -643,7 +643,11 @@ PROBLEMS = {
     "unclosed bracket": ({"OPENAI_BASE_URL": "http://[::1"}, "is no valid address", "Use an address like"),
     "invalid port": ({"OPENAI_BASE_URL": "http://127.0.0.1:v1"}, "is no valid address", "Use an address like"),
     "no server": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}, "Failed to list the batches", "Check the base URL"),
-    "no Azure key": ({"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"}, "AZURE_OPENAI_API_KEY", "has to send one"),
+    "no Azure key": (
+        {"OPENAI_BASE_URL": "http://127.0.0.1:9/openai"},
+        "AZURE_OPENAI_API_KEY",
+        "AZURE_OPENAI_API_KEY=anything",
+    ),
 }
 
 

@@ -176,6 +176,16 @@ def test_the_first_three_errors_are_the_reasons(count, text):
     assert Batch("b", "failed", errors=errors).reasons == text
 
 
+def test_equal_errors_are_shown_once_with_their_number():
+    """A rejected batch has an error for each line, up to 100."""
+    lines = [BatchError("No.", "model_not_found", line) for line in range(1, 98)]
+    others = [BatchError("Twice.") for _ in range(2)] + [BatchError(str(number)) for number in range(4)]
+    reasons = Batch("b", "failed", errors=(*lines, *others)).reasons
+    assert reasons == (
+        "model_not_found: No. (97 times, the first in line 1 of the input file); Twice. (2 times); 0 (and 3 more)"
+    )
+
+
 @pytest.mark.parametrize(
     ("word", "status"),
     [

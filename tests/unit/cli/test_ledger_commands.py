@@ -155,6 +155,18 @@ def test_jobs_reads_whole_transactions_while_a_run_writes(tmp_path):
     assert int(written) == len(json.loads(run_command("jobs", "--json", "--ledger-dir", tmp_path).stdout))
 
 
+@pytest.mark.parametrize("command", [["jobs"], ["show", "p/a"], ["show", f"batch_{1:024x}"], ["costs"], ["failures"]])
+def test_no_line_in_a_pipe_is_filled_with_spaces(tmp_path, command):
+    """A long text of one row would fill all lines of its table."""
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope("p", "a", "http://one/v1/")
+        writer.job(scope, 0.0, "completed", requests=4, failures=[(400, "bad", "No." * 40), (500, None, "No.")])
+        writer.job(writer.scope("a longer name", "b", "http://one/v1/"), 0.0, "failed", requests=40_000)
+    result = run_command(*command, "--ledger-dir", tmp_path)
+    assert result.stdout.strip() or result.stderr
+    assert not [line for line in result.stdout.splitlines() if line != line.rstrip()]
+
+
 def test_a_scope_is_selected_by_its_full_name_or_its_pipeline(tmp_path):
     for name in (("p", "a", "http://one/v1/"), ("p", "b", "http://one/v1/"), ("q", "a", "http://one/v1/")):
         add_scope(tmp_path, *name)

@@ -35,6 +35,7 @@ CASES = [
     (Failure("The answer has no choices.", 200, "missing_choice"), "only requests without an answer are submitted."),
     (Failure("Does not fit.", code="invalid_structured_output"), "Raise `max_retries`"),
     (Failure("No such model.", 404, "model_not_found"), "Check `model`"),
+    (Failure("The API deployment for this resource does not exist.", 404, "DeploymentNotFound"), "Global Batch"),
     (
         Failure("This model is only supported in v1/responses and not in v1/chat/completions.", 404),
         'Set `endpoint="responses"`',
@@ -52,7 +53,7 @@ def test_each_kind_of_failure_has_advice_of_one_line(failure, advice):
 
     assert advice in text
     assert "\n" not in text
-    assert len(text) < 125
+    assert len(text) < 135
 
 
 def test_a_row_that_could_not_be_encoded_needs_a_fix():

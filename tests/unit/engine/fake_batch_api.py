@@ -28,6 +28,7 @@ class FakeBatchAPI:
 
     Attributes:
         has_files: whether the server has the uploaded files.
+        is_azure: whether the server is Azure's.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class FakeBatchAPI:
         self.errors = errors
         self.unanswered = unanswered
         self.has_files = True
+        self.is_azure = False
         self.calls: list[str] = []
         self.uploaded: list[bytes] = []
         self.batches: dict[str, str] = {}

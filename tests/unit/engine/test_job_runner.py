@@ -221,6 +221,29 @@ def test_a_refused_batch_raises_the_server_errors_and_drops_the_job(
     assert ledger.requests.look_up([request.custom_id for request in make_shard(requests).requests]) == {}
 
 
+@pytest.mark.parametrize(
+    ("error", "is_azure", "is_advised"),
+    [
+        (BatchError("No.", "model_not_found"), True, True),
+        (BatchError("The deployment does not exist.", "invalid_request"), True, True),
+        (BatchError("No.", "model_not_found"), False, False),
+        (BatchError("Two models.", "model_mismatch"), True, False),
+        (BatchError("No.", "url_mismatch"), True, False),
+    ],
+)
+def test_azures_refusal_of_a_model_is_advised_to_name_a_batch_deployment(
+    make_runner, leave_job, error, is_azure, is_advised
+):
+    api = FakeBatchAPI("failed", errors=(error,))
+    api.is_azure = is_azure
+    job = leave_job(api, JobState.PLANNED, make_shard(1))
+
+    with pytest.raises(BatchFailedError) as caught:
+        run(make_runner(api), job, ignore, make_shard(1))
+
+    assert ("a deployment of the type Global Batch" in str(caught.value)) is is_advised
+
+
 def test_a_batch_whose_input_file_is_not_visible_yet_is_created_again(make_runner, leave_job):
     """Right after an upload a server may say that there is no such file."""
     api = FakeBatchAPI("failed", "completed", errors=(BatchError("Cannot find file file-in."),))
