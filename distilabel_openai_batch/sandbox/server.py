@@ -17,7 +17,6 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .app import create_app
-from .dialect import Dialect
 from .middleware import ABORT, CLOSE
 from .records import Call
 from .settings import Settings
@@ -64,7 +63,8 @@ def serve(
     Raises:
         OSError: if the port is taken.
     """
-    app, app_dialect = create_app(settings, on_call=_print_call if log else None), (settings or Settings()).dialect
+    settings = settings or Settings()
+    app = create_app(settings, on_call=_print_call if log else None)
     with socket.create_server((host, port), backlog=_BACKLOG, family=_family(host)) as listener:
         address = f"[{host}]" if ":" in host else host
         base_url = f"http://{address}:{listener.getsockname()[1]}/v1"
@@ -81,7 +81,7 @@ def serve(
         )
         if parent is not None:
             threading.Thread(target=_stop_without_parent, args=(parent,), daemon=True).start()
-        print(json.dumps({"base_url": base_url}) if announce else _greeting(base_url, app_dialect), flush=True)
+        print(json.dumps({"base_url": base_url}) if announce else _greeting(base_url, settings), flush=True)
         asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
 
 
@@ -95,13 +95,18 @@ def _family(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
-def _greeting(base_url: str, dialect: Dialect) -> str:
-    address, variables = base_url, {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "anything"}
+def _greeting(base_url: str, settings: Settings) -> str:
+    """Return the text that a user reads at the start; keys and values of headers stay out of the terminal."""
+    dialect = settings.dialect
+    key = "anything" if settings.api_keys is None else "…    # one of `api_keys`"
+    address, variables = base_url, {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": key}
     if dialect.azure:
         root = base_url.removesuffix("/v1")
         address = f"{root}/openai/v1/" if dialect.azure_versioned else root
-        variables = {"AZURE_OPENAI_ENDPOINT": address, "AZURE_OPENAI_API_KEY": "anything"}
+        variables = {"AZURE_OPENAI_ENDPOINT": address, "AZURE_OPENAI_API_KEY": key}
         variables |= {} if dialect.azure_versioned else {"OPENAI_API_VERSION": "2024-10-21"}
+    if settings.required_headers:
+        variables["OPENAI_CUSTOM_HEADERS"] = f"…    # with {', '.join(settings.required_headers)}"
     prices = "azure" if dialect.azure else "openai"
     return "\n".join(
         (

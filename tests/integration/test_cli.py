@@ -501,7 +501,7 @@ def test_serve_imitates_the_server_of_the_environment(monkeypatch, variables, ar
     monkeypatch.setattr("distilabel_openai_batch.sandbox.serve", lambda settings, **_: served.append(settings))
     assert run_command("serve", *arguments).exit_code == 0
     assert served[0].dialect == DIALECTS[dialect]
-    greeting = server._greeting("http://127.0.0.1:8000/v1", served[0].dialect)
+    greeting = server._greeting("http://127.0.0.1:8000/v1", served[0])
     assert line in greeting
     assert ("OPENAI_BASE_URL" not in greeting) == dialect.startswith("azure")
     assert re.match(r"The sandbox is listening at http://127\.0\.0\.1:8000(/openai)?(/v1)?/?\. ", greeting)

@@ -52,3 +52,14 @@ def test_log_has_a_line_for_each_call(capsys):
         client.get("/v1/batches/batch_1", headers={"Authorization": "Bearer key"})
     lines = [line.split(" ", 1)[1] for line in capsys.readouterr().out.splitlines()]
     assert lines == ["GET /v1/files?limit=2 200", "GET /v1/batches/batch_1 404"]
+
+
+@pytest.mark.parametrize("dialect", [Dialect(), Dialect(azure=True)])
+def test_the_greeting_advises_no_key_that_the_sandbox_refuses(dialect):
+    """The keys themselves and the values of headers stay out of the terminal."""
+    settings = Settings(api_keys=["sk-secret"], required_headers={"X-Team": "hidden"}, dialect=dialect)
+    greeting = server._greeting("http://127.0.0.1:8000/v1", settings)
+    assert "API_KEY=…    # one of `api_keys`" in greeting
+    assert "OPENAI_CUSTOM_HEADERS=…    # with X-Team" in greeting
+    assert not any(text in greeting for text in ("anything", "sk-secret", "hidden"))
+    assert "API_KEY=anything" in server._greeting("http://127.0.0.1:8000/v1", Settings(dialect=dialect))
