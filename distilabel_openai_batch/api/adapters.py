@@ -105,14 +105,14 @@ class AzureAdapter(OpenAIAdapter):
 
     def input_line(self, request: Request) -> bytes:
         """Return a line with Azure's name of the endpoint."""
-        return request.line(_azure_endpoint(request.endpoint))
+        return request.line(azure_endpoint(request.endpoint))
 
     async def create(self, client: openai.AsyncOpenAI, order: BatchOrder) -> Any:
         """Create a batch with Azure's name of the endpoint."""
-        return await super().create(client, replace(order, endpoint=_azure_endpoint(order.endpoint)))
+        return await super().create(client, replace(order, endpoint=azure_endpoint(order.endpoint)))
 
 
-def _azure_endpoint(endpoint: str) -> str:
+def azure_endpoint(endpoint: str) -> str:
     """Return Azure's name of an endpoint; `/v1/responses` keeps its version."""
     return endpoint if endpoint.endswith("/responses") else endpoint.removeprefix("/v1")
 

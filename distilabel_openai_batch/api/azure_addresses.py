@@ -14,6 +14,7 @@ _HOST = re.compile(r".+\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us
 
 _VERSIONED = re.compile(r"^(.*/openai/v1)(/.*)?$")
 _TARGET_URI = re.compile(r"^(.*/openai)/(?:deployments/([^/]+)(?:/.*)?|(?:batches|files|models|responses)(?:/.*)?)$")
+_RESPONSES = re.compile(r"/openai(/v1)?/responses$")
 # A project of Azure AI Foundry, and the API for models of other makers, which has no batches.
 _OTHER_API = re.compile(r"^/(api/projects|models)(/.*)?$")
 
@@ -27,12 +28,14 @@ class AzureEndpoint:
         api_version: version of the API that the address names; `None` if the address names none.
         deployment: deployment that the address names; `None` if the address names none.
         is_versioned: whether the address ends in `/openai/v1`, where the API is OpenAI's and needs no `api-version`.
+        is_responses: whether the address is a target URI of the Responses API.
     """
 
     base_url: str
     api_version: str | None = None
     deployment: str | None = None
     is_versioned: bool = False
+    is_responses: bool = False
 
 
 def is_azure_host(address: str | None) -> bool:
@@ -65,6 +68,7 @@ def read_azure_endpoint(address: str) -> AzureEndpoint:
     parts = urlsplit(address.strip())
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     path, api_version, deployment = parts.path.rstrip("/"), None, None
+    is_responses = _RESPONSES.search(path) is not None
     versioned = _VERSIONED.fullmatch(path)
     if versioned:
         path = versioned[1]
@@ -80,7 +84,7 @@ def read_azure_endpoint(address: str) -> AzureEndpoint:
     else:
         path += "/openai"
     base_url = urlunsplit((parts.scheme, parts.netloc, path, urlencode(query), ""))
-    return AzureEndpoint(base_url, api_version, deployment, versioned is not None)
+    return AzureEndpoint(base_url, api_version, deployment, versioned is not None, is_responses)
 
 
 def names_server(address: str, base_url: str) -> bool:

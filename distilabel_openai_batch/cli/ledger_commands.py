@@ -314,6 +314,7 @@ def _scope_facts(scope: ScopeEntry, jobs: Sequence[JobEntry], totals: JobTotals)
 def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
     """Return the lines that `show` prints about a job; a line without a value is empty."""
     from distilabel_openai_batch.display.tables import format_cost, has_no_cost_yet
+    from distilabel_openai_batch.operations.server_access import name_endpoint
     from distilabel_openai_batch.pricing.job_costs import cost_of_job
 
     lost = job.unaccounted
@@ -323,7 +324,7 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
         "scope": job.scope.label,
         "server": job.scope.base_url,
         "status": f"{job.status}; in the ledger: {job.state.value}",
-        "endpoint": job.endpoint,
+        "endpoint": name_endpoint(job),
         "model": job.model or job.answered_by,
         "answered by": job.answered_by if job.answered_by != job.model else "",
         "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed"

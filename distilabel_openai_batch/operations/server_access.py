@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
+from distilabel_openai_batch.api.adapters import azure_endpoint
 from distilabel_openai_batch.api.addresses import public_address, server_key
 from distilabel_openai_batch.api.azure_addresses import (
     AzureEndpoint,
@@ -163,6 +164,12 @@ def find_azure_endpoint(address: str) -> AzureEndpoint | None:
     else:
         return None
     return replace(found, api_version=found.api_version or own.api_version) if own and is_own else found
+
+
+def name_endpoint(job: JobEntry) -> str:
+    """Return the path of the endpoint that a job's requests name at the server; the ledger has OpenAI's path."""
+    endpoint = find_azure_endpoint(job.scope.base_url)
+    return azure_endpoint(job.endpoint) if endpoint and endpoint.is_versioned else job.endpoint
 
 
 def _own_endpoint() -> AzureEndpoint | None:

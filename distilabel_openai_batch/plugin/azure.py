@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from distilabel_openai_batch.api.retention import LONGEST_SECONDS
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.errors import InvalidSettingError, MissingSettingError
 from distilabel_openai_batch.plugin.llm import OpenAIBatchLLM
+from distilabel_openai_batch.plugin.model_parameters import Endpoint
 from distilabel_openai_batch.plugin.public_class import public_class
 
 _ENDPOINT = "AZURE_OPENAI_ENDPOINT"
@@ -27,6 +29,12 @@ _API_VERSION = "OPENAI_API_VERSION"
 # https://learn.microsoft.com/azure/ai-services/openai/how-to/batch: 14 to 30 days.
 AzureExpiry = Annotated[int, Field(ge=1_209_600, le=LONGEST_SECONDS)]
 """Seconds after which Azure deletes a file."""
+
+
+@functools.cache
+def _is_responses_address(address: str) -> bool:
+    """Return whether an address is a target URI of the Responses API; each request asks."""
+    return read_azure_endpoint(address).is_responses
 
 
 # distilabel 1.5.3's `AzureOpenAILLM.load` patches a missing module and fails → no subclass of it.
@@ -150,6 +158,12 @@ class AzureOpenAIBatchLLM(OpenAIBatchLLM):
                 f", or pass `api_key=…`. For Microsoft Entra ID install the extra `azure` and log in (`az login`), pass"
                 f" `azure_ad_token_provider=…`, or set {TOKEN_VARIABLE}."
             )
+
+    def _endpoint(self) -> Endpoint:
+        """Return the endpoint for chats: the user's choice, else that of the target URI, else that of the model."""
+        if self.endpoint is None and _is_responses_address(self.base_url or ""):
+            return "responses"
+        return super()._endpoint()
 
     def _missing(self, name: str, variable: str) -> MissingSettingError:
         return MissingSettingError(

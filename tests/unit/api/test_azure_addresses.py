@@ -30,10 +30,15 @@ VERSION = "2024-10-21"
             for rest in ("d", "d/", "d/chat/completions", "d/completions", "d/embeddings")
         ),
         (f"{HOST}/openai/batches?api-version={VERSION}", AzureEndpoint(f"{HOST}/openai", VERSION)),
-        (f"{HOST}/openai/responses?api-version={VERSION}", AzureEndpoint(f"{HOST}/openai", VERSION)),
+        (
+            f"{HOST}/openai/responses?api-version={VERSION}",
+            AzureEndpoint(f"{HOST}/openai", VERSION, is_responses=True),
+        ),
+        (f"{HOST}/openai/v1/responses", AzureEndpoint(f"{HOST}/openai/v1", is_versioned=True, is_responses=True)),
+        (f"{HOST}/openai/deployments/responses", AzureEndpoint(f"{HOST}/openai", deployment="responses")),
         *(
             (f"{HOST}/openai/v1{rest}", AzureEndpoint(f"{HOST}/openai/v1", is_versioned=True))
-            for rest in ("", "/", "/responses", "/chat/completions", "/?api-version=preview")
+            for rest in ("", "/", "/chat/completions", "/?api-version=preview")
         ),
         (
             "https://mine.services.ai.azure.com/api/projects/p",

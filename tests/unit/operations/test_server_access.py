@@ -18,6 +18,7 @@ from distilabel_openai_batch.operations.server_access import (
     cancel_jobs,
     default_address,
     is_pollable,
+    name_endpoint,
     poll_jobs,
     retrieve_batches,
     single_server,
@@ -140,6 +141,20 @@ def test_each_form_of_azures_address_has_its_key_and_version(monkeypatch, addres
     access = ServerAccess.from_environment(address or default_address())
     assert (access.base_url.rstrip("/"), access.azure_api_version) == (base_url.rstrip("/"), used)
     assert access.key == "azure-key"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "endpoint", "named"),
+    [
+        (f"{AZURE}v1/", "/v1/chat/completions", "/chat/completions"),
+        (f"{AZURE}v1/", "/v1/responses", "/v1/responses"),
+        (AZURE, "/chat/completions", "/chat/completions"),
+        ("https://api.groq.com/openai/v1/", "/v1/chat/completions", "/v1/chat/completions"),
+    ],
+)
+def test_the_endpoint_of_a_job_has_the_servers_name(jobs, base_url, endpoint, named):
+    job = replace(jobs[0], endpoint=endpoint, scope=replace(jobs[0].scope, base_url=base_url))
+    assert name_endpoint(job) == named
 
 
 def test_access_requires_a_key_and_azures_api_version(monkeypatch):

@@ -41,6 +41,20 @@ def test_responses_need_the_versioned_address(fields):
     AzureOpenAIBatchLLM(**fields | {"endpoint": "chat"}).check_access()
 
 
+def test_a_target_uri_of_the_responses_api_decides_the_endpoint():
+    """The older address of the Responses API has no batches, so the error says what to write."""
+    host = ENVIRONMENT["AZURE_OPENAI_ENDPOINT"]
+    llm = AzureOpenAIBatchLLM(model="a-deployment", base_url=f"{host}/openai/v1/responses")
+    llm.check_access()
+    assert llm._endpoint() == "responses"
+    assert llm.model_copy(update={"endpoint": "chat"})._endpoint() == "chat"
+    assert llm.model_copy(update={"base_url": f"{host}/openai/v1/chat/completions"})._endpoint() == "chat"
+
+    older = llm.model_copy(update={"base_url": f"{host}/openai/responses?api-version=2025-04-01-preview"})
+    with pytest.raises(InvalidSettingError, match="Write the address with `/openai/v1/`"):
+        older.check_access()
+
+
 def test_fields_include_those_of_azureopenaillm():
     """The defaults and the environment are the same, and a run can set each field."""
     ours, theirs = AzureOpenAIBatchLLM(model="a-deployment"), AzureOpenAILLM(model="a-deployment")
