@@ -64,7 +64,7 @@ class FailureKinds:
         """Return the number of failed requests by status code and error code, the most frequent reason first."""
         reasons: Counter[str] = Counter()
         for kind in list(self._kinds.values()):
-            reasons[_reason(kind.example)] += kind.count
+            reasons[describe_reason(kind.example.status_code, kind.example.code)] += kind.count
         return dict(reasons.most_common())
 
     def lines(self, command: str, retry: RetryWay) -> Iterator[str]:
@@ -95,7 +95,7 @@ class FailureKinds:
             )
 
 
-def _reason(failure: Failure) -> str:
+def describe_reason(status_code: int | None, code: str | None) -> str:
     """Return the status code of a refusal and the error code: `400 invalid_prompt`, `content_filter`."""
-    status = failure.status_code if failure.status_code and failure.status_code >= 300 else None
-    return " ".join(str(part) for part in (status, failure.code) if part) or "no code"
+    status = status_code if status_code and status_code >= 300 else None
+    return " ".join(str(part) for part in (status, code) if part) or "no code"

@@ -36,6 +36,8 @@ class TaskSummary:
         rows_in, rows_out: number of rows that the Task received and returned.
         counts: numbers of its requests.
         scopes: names of its scopes on the command line.
+        is_cached: whether the rows came from distilabel's cache; `counts` then has the failures of the run that made
+            the rows, and nothing else.
     """
 
     name: str
@@ -43,6 +45,7 @@ class TaskSummary:
     rows_out: int
     counts: TaskCounts
     scopes: tuple[str, ...] = ()
+    is_cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,10 @@ def _describe_task(task: TaskSummary) -> str:
     )
     reasons = f" ({_list_reasons(counts)})" if counts.reasons else ""
     cost = f"; {format_dollars(counts.cost.spent)}, {format_dollars(counts.cost.saved)} saved" if counts.cost else ""
+    if task.is_cached:
+        return (
+            f"{task.name}: {plural(task.rows_out, 'row')} from distilabel's cache, {counts.failed:,} failed{reasons}."
+        )
     requests = ", ".join([f"{counts.failed:,} failed{reasons}", *optional])
     return (
         f"{task.name}: {task.rows_in:,} rows in, {task.rows_out:,} out; {counts.answered:,} of"
@@ -169,12 +176,15 @@ def summary_text(summary: RunSummary) -> str:
 
 
 def _summary_table(summary: RunSummary, width: int) -> Table:
-    total = sum_counts(task.counts for task in summary.tasks)
+    total = sum_counts(task.counts for task in summary.tasks if not task.is_cached)
     optional = [name for name in ("cut", "retried", "reused", "synchronous", "pending") if getattr(total, name)]
     costs = ("cost", "saved") if any(task.counts.cost for task in summary.tasks) else ()
     names = ("Task", "rows", "answered", "failed", *optional, "jobs", "tokens", *costs, "time")
+    blanks = [""] * (len(names) - 4)
     rows = [
         (markup(task.name), f"{task.rows_in:,} → {task.rows_out:,}", *_number_cells(task.counts, optional, bool(costs)))
+        if not task.is_cached
+        else (markup(task.name), f"{task.rows_out:,}", "cached", _failed_cell(task.counts), *blanks)
         for task in summary.tasks
     ]
     if len(rows) > 1:
@@ -184,12 +194,16 @@ def _summary_table(summary: RunSummary, width: int) -> Table:
     return fit_lines(names, rows, rows, width, number_names=names[1:], droppable=droppable)
 
 
+def _failed_cell(counts: TaskCounts) -> str:
+    return f"[red]{counts.failed:,}[/]" if counts.failed else "0"
+
+
 def _number_cells(counts: TaskCounts, optional: Sequence[str], has_costs: bool) -> list[str]:
     cost = counts.cost
     tokens = f"{counts.tokens_in:,} in, {counts.tokens_out:,} out"
     return [
         f"{counts.answered:,}/{counts.requests:,}",
-        f"[red]{counts.failed:,}[/]" if counts.failed else "0",
+        _failed_cell(counts),
         *(f"{getattr(counts, name):,}" for name in optional),
         f"{counts.jobs:,}",
         tokens,

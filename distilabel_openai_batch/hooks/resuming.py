@@ -23,6 +23,7 @@ from distilabel.pipeline.batch_manager import _BatchManager, _BatchManagerStep
 from distilabel.pipeline.local import Pipeline
 from distilabel.pipeline.ray import RayPipeline
 
+from distilabel_openai_batch.hooks.cached_tasks import count_rows
 from distilabel_openai_batch.hooks.clients import begin_run, pipeline_uses_batch_client
 from distilabel_openai_batch.hooks.dataset_files import rewrite_dataset
 from distilabel_openai_batch.hooks.registry import patch
@@ -89,6 +90,7 @@ def _load_batch_manager(original: Any, self: Any, use_cache: bool = True) -> Non
     """
     complete = _execution_directory(self) / _COMPLETE
     self._openai_batch_flow = None
+    self._openai_batch_cached_rows = {}
     if not pipeline_uses_batch_client(self):
         original(self, use_cache)
         return
@@ -131,6 +133,7 @@ def _rebuild_batch_manager(pipeline: Any) -> None:
     unfinished_stages = [stage for stage, steps in enumerate(stages) if any(name not in stored for name in steps)]
     pipeline._current_stage = unfinished_stages[0] if unfinished_stages else len(stages) - 1
     pipeline._stages_last_batch = [sorted(name for name in steps if name in stored) for steps in last_steps]
+    pipeline._openai_batch_cached_rows = {name: count_rows(batches) for name, batches in stored.items()}
     rewrite_dataset(pipeline, stored)
     if stored:
         pipeline._logger.info(f"💾 Continuing from the cached outputs of: {', '.join(stored)}.")

@@ -22,9 +22,11 @@ from distilabel.utils import logging as distilabel_logging
 from distilabel_openai_batch.display.run_display import RunDisplay
 from distilabel_openai_batch.display.summary import RunSummary, TaskSummary
 from distilabel_openai_batch.display.task_counts import TaskCounts
+from distilabel_openai_batch.hooks.cached_tasks import summarize_cached_task
 from distilabel_openai_batch.hooks.clients import batch_clients, pipeline_uses_batch_client, uses_batch_client
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.step_reports import StepReport
+from distilabel_openai_batch.ledger.files import ledger_directory
 
 
 class RunReport:
@@ -90,7 +92,7 @@ class RunReport:
     def _summary(self) -> RunSummary:
         pipeline = self._pipeline
         rows_of = pipeline._openai_batch_flow.rows_of
-        tasks = []
+        tasks = self._cached_tasks()
         for name, counts in self._counts.items():
             rows_in, rows_out = rows_of(name)
             tasks.append(TaskSummary(name, rows_in, rows_out, counts, self._scopes[name]))
@@ -103,6 +105,16 @@ class RunReport:
             dataset=str(pipeline._cache_location["data"]) if self._is_complete else "",
             ledger_dir=self._ledger_dir(),
         )
+
+    def _cached_tasks(self) -> list[TaskSummary]:
+        """Return the Tasks whose rows came from distilabel's cache, after an interrupted run."""
+        pipeline, directory = self._pipeline, ledger_directory(self._ledger_dir())
+        cached: dict[str, int] = getattr(pipeline, "_openai_batch_cached_rows", {})
+        return [
+            summarize_cached_task(pipeline.name, name, cached[name], directory)
+            for name in self._tasks
+            if name in cached
+        ]
 
     def _ledger_dir(self) -> str | None:
         clients = [client for name in self._tasks for client in batch_clients(self._steps[name])]

@@ -131,6 +131,19 @@ def test_the_next_command_fits_the_end_of_the_run(monkeypatch, changes, command)
     assert next_command(replace(SUMMARY, **changes))[0] == command
 
 
+CACHED = TaskSummary("write", 427, 427, TaskCounts(2, failed=2, reasons={"length": 2}), is_cached=True)
+
+
+def test_a_task_of_distilabels_cache_has_its_rows_and_the_failures_of_its_run():
+    """The other numbers, and the sums, are those of this run."""
+    summary = replace(SUMMARY, tasks=[CACHED, TASKS[1]])
+    assert summary_lines(summary)[1] == "📊 write: 427 rows from distilabel's cache, 2 failed (2 × length)."
+    lines = printed(summary, 140)
+    assert lines[3].split() == ["write", "427", "cached", "2"]
+    assert lines[5].split()[:3] == ["all", "412/412", "0"]
+    assert "Failed in write: 2 × length" in lines
+
+
 def test_the_next_command_is_the_live_page_if_the_extra_is_installed(monkeypatch):
     monkeypatch.setattr(summary, "find_spec", lambda name: name)
     command, _ = next_command(replace(SUMMARY, tasks=TASKS[1:]))
