@@ -29,6 +29,7 @@ from sybil.parsers.markdown import CodeBlockParser
 
 import distilabel_openai_batch
 from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.reader import LedgerReader
@@ -386,6 +387,23 @@ def prepare(command: str, sandbox: Sandbox) -> None:
         submit_only(MORE_PROMPTS, max_requests_per_job=10, model=MODEL)
     elif command.startswith("doctor"):
         sandbox.configure(api_keys=["another"])
+
+
+def test_the_page_of_the_command_line_lists_each_command_and_has_its_section():
+    commands = {command.callback.__name__ for command in app.registered_commands}
+    page = CLI_PAGE.read_text(encoding="utf-8")
+    table = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", page.partition("\n- ")[0], re.MULTILINE)
+    sections = re.findall("^## (.+)$", page, re.MULTILINE)
+    assert sorted(re.findall(r"\w+", " ".join(table))) == sorted(commands)
+    assert set(re.findall("`([a-z]+)`", " ".join(sections))) == commands
+
+
+def test_the_readme_names_each_extra():
+    paragraph = re.search(
+        r"^Extras: .+?\n\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )[0]
+    named = {name for names in re.findall(r"`\[?([a-z,]+)\]?`", paragraph) for name in names.split(",")}
+    assert named == set(doctor.EXTRAS)
 
 
 def test_the_command_line_prints_the_output_on_its_page(sandbox, working_directory, monkeypatch):
