@@ -115,7 +115,7 @@ def _report_watched(watched: Sequence[JobEntry], open_ids: Set[str | None]) -> N
     if scopes := sorted({job.scope.label for job in uncollected if job.status != NOT_FOUND}):
         echo(
             f"Ended but not collected yet: {', '.join(scopes)}. A running pipeline collects these jobs now; otherwise"
-            " run the pipeline again."
+            " run the pipeline again; `LoadBatchResults` collects a submission."
         )
 
 
