@@ -61,6 +61,7 @@ def estimates_json(estimates: Sequence[StepEstimate]) -> dict[str, Any]:
         | {"to_buy": estimate.requests - estimate.known}
         | ({"usage": estimate.usage.counts()} if estimate.usage else {})
         | _cost_json(estimate.cost)
+        | {"cost_without_retries": _dollars_spent(estimate.cost_without_retries)}
         for estimate in estimates
     ]
     has_cost = any(estimate.cost for estimate in independent)
@@ -73,6 +74,10 @@ def estimates_json(estimates: Sequence[StepEstimate]) -> dict[str, Any]:
 
 def _scope_json(scope: ScopeName) -> dict[str, str]:
     return {"scope": scope.label, "pipeline": scope.pipeline, "task": scope.task, "base_url": scope.base_url}
+
+
+def _dollars_spent(cost: Cost | None) -> float | None:
+    return None if cost is None else float(cost.spent)
 
 
 def _cost_json(cost: Cost | None) -> dict[str, float | None]:

@@ -18,6 +18,9 @@ from distilabel_openai_batch.text import plural
 MIN_ROWS = 10
 """Number of rows without any generation from which on a run ends; fewer rows may be a trial, and cost little."""
 
+_MIN_PAUSE_SHARE = 0.1
+"""Share of rows without an input from which on a submission pauses: a few failed rows are no reason to stop a run."""
+
 _GO_ON = "`stop_without_answers=False` goes on."
 
 
@@ -97,6 +100,7 @@ class MissingInputs:
         self._missing: Counter[str] = Counter()
         self._rows_missing = 0
         self._rows_reported = 0
+        self._has_paused = False
 
     def add(self, group: tuple[list[dict[str, Any]], ...]) -> None:
         """Count the rows of a row group.
@@ -124,7 +128,8 @@ class MissingInputs:
         """Warn of the rows that lack an input, before their requests are submitted.
 
         Returns:
-            The reason of a warning about failures of an earlier step; empty without such a failure.
+            The reason of a pause, if failures of earlier steps left a tenth of the rows without an input; else, and
+            at each further call, an empty text.
 
         Raises:
             NoGenerationsError: each of ten or more rows lacks an answer of an earlier step.
@@ -142,7 +147,11 @@ class MissingInputs:
             f"⚠️ {text}: their requests are submitted and billed with `None` in the prompt. To leave such rows out, drop"
             " them in a step before."
         )
-        return text if self._answer_columns and self._answer_columns & self._missing.keys() else ""
+        is_many = self._rows_missing >= _MIN_PAUSE_SHARE * self._rows
+        if self._has_paused or not is_many or self._missing.keys().isdisjoint(self._answer_columns):
+            return ""
+        self._has_paused = True
+        return text
 
 
 def _has_none(value: object) -> bool:

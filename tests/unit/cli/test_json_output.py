@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from decimal import Decimal
 
+import orjson
+
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.cli.json_output import costs_json, estimates_json, job_json
 from distilabel_openai_batch.display.timings import Timing
@@ -56,6 +58,12 @@ def test_costs_json_sums_known_costs():
 
 def test_costs_json_of_nothing_is_zero():
     assert costs_json([])["total"]["cost"] == 0.0
+
+
+def test_the_cost_without_retries_is_a_number_in_json():
+    estimate = StepEstimate("a", "m", SCOPE.base_url, cost=COST, cost_without_retries=COST)
+    [step] = orjson.loads(orjson.dumps(estimates_json([estimate])))["steps"]
+    assert step["cost_without_retries"] == step["cost"] == 1.5
 
 
 def test_estimates_json_is_complete_only_if_every_step_has_a_cost():

@@ -116,6 +116,20 @@ def test_rows_without_an_answer_are_counted_before_they_are_billed(llm, caplog, 
     assert reason in line
 
 
+def test_a_few_rows_without_an_answer_are_no_reason_to_pause(llm, caplog):
+    """The warning comes before each submission with further such rows, and the pause once."""
+    complete, missing = {"generations": ["Yes."]}, {"generations": [None]}
+    inputs = rated(llm, [missing, *[complete] * 19])
+    assert inputs.check() == ""
+    inputs.add(([missing | {"instruction": "Say it."}],))
+    assert inputs.check() == ""
+    assert len(warnings(caplog)) == 2
+    inputs.add(([missing | {"instruction": "Say it."}] * 2,))
+    assert inputs.check()
+    inputs.add(([missing | {"instruction": "Say it."}],))
+    assert inputs.check() == ""
+
+
 def test_none_in_a_column_of_the_data_is_a_value(llm, caplog):
     """The template of a Task may leave a value out: a warning tells so, and nothing pauses or ends."""
     inputs = rated(llm, [{"instruction": None, "generations": ["Yes."]}] * MIN_ROWS)
