@@ -9,6 +9,8 @@ from typing import Any, cast
 import datasets
 from distilabel.errors import DistilabelUserError
 
+from distilabel_openai_batch.display.brief_errors import mark_brief
+
 # Loaders of `datasets` by the suffix of a file's name.
 _LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -32,13 +34,14 @@ def load_rows(data: object, config: str | None = None, split: str = "train") -> 
         suffix = Path(data).suffix.lower()
         if suffix in _LOADERS:
             if not Path(data).exists():
-                raise DistilabelUserError(f"`data` names the file '{data}', and there is no such file.")
+                raise mark_brief(DistilabelUserError(f"`data` names the file '{data}', and there is no such file."))
             data = datasets.load_dataset(_LOADERS[suffix], data_files=str(data), split="train")
         else:
             data = datasets.load_dataset(str(data), config, split=split)
     rows = cast("Sequence[dict[str, Any]]", data)
     if not len(rows):
-        raise DistilabelUserError("`data` has no rows. Pass a list of dictionaries, a dataset, a path or a Hub id.")
+        message = "`data` has no rows. Pass a list of dictionaries, a dataset, a path or a Hub id."
+        raise mark_brief(DistilabelUserError(message))
     return rows
 
 

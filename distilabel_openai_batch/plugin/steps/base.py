@@ -16,6 +16,7 @@ from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 from pydantic import Field, field_validator
 
+from distilabel_openai_batch.display.brief_errors import mark_brief
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.hooks.row_groups import RowGroups
@@ -68,9 +69,11 @@ def check_columns(name: str, task: _Task, columns: Sequence[str]) -> None:
     required = [column for column, is_required in task.get_inputs().items() if is_required]
     if missing := [column for column in required if column not in columns]:
         task_name = type(task).__name__
-        raise DistilabelUserError(
-            f"'{name}' runs a {task_name}, which needs the columns {required}; the rows have {list(columns)}. Map them:"
-            f" {task_name}(…, input_mappings={dict.fromkeys(missing, columns[0])})."
+        raise mark_brief(
+            DistilabelUserError(
+                f"'{name}' runs a {task_name}, which needs the columns {required}; the rows have {list(columns)}. Map"
+                f" them: {task_name}(…, input_mappings={dict.fromkeys(missing, columns[0])})."
+            )
         )
 
 

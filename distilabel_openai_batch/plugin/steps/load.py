@@ -13,6 +13,7 @@ from pydantic import Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH
+from distilabel_openai_batch.display.brief_errors import mark_brief
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.hooks import failure_columns
@@ -157,9 +158,11 @@ class LoadBatchResults(TaskStep, GeneratorStep):
         """Return `run_name`, or the name of the submission that the first of `batch_ids` belongs to."""
         if self._submission_name is None:
             if not (self.run_name or self.batch_ids):
-                raise DistilabelUserError(
-                    f"'{self.name}' has neither `run_name` nor `batch_ids`. Pass `run_name=…` as in SubmitBatch, or"
-                    " `batch_ids=[…]` that SubmitBatch yielded."
+                raise mark_brief(
+                    DistilabelUserError(
+                        f"'{self.name}' has neither `run_name` nor `batch_ids`. Pass `run_name=…` as in SubmitBatch, or"
+                        " `batch_ids=[…]` that SubmitBatch yielded."
+                    )
                 )
             ids = self.batch_ids or []
             self._submission_name = self.run_name or str(

@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 from distilabel.errors import DistilabelUserError
 
+from distilabel_openai_batch.display.brief_errors import is_brief
 from distilabel_openai_batch.plugin.row_sources import column_names, first_rows, load_rows, split_into_groups
 
 ROWS = [{"instruction": f"Say number {i}.", "id": i} for i in range(5)]
@@ -57,8 +58,9 @@ def test_other_text_is_the_id_of_a_dataset_on_the_hub(monkeypatch):
 
 @pytest.mark.parametrize(("data", "message"), [([], "has no rows"), ("missing.jsonl", "no such file")])
 def test_missing_rows_are_an_error(data, message):
-    with pytest.raises(DistilabelUserError, match=message):
+    with pytest.raises(DistilabelUserError, match=message) as raised:
         load_rows(data)
+    assert is_brief(raised.value)
 
 
 @pytest.mark.parametrize("rows", [ROWS, Dataset.from_list(ROWS)], ids=["list", "dataset"])

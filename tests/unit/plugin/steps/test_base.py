@@ -11,6 +11,7 @@ from distilabel.pipeline import Pipeline
 from distilabel.steps.tasks import EmbeddingTaskGenerator, TextGeneration
 
 from distilabel_openai_batch import OpenAIBatchLLM, RunError
+from distilabel_openai_batch.display.brief_errors import is_brief
 from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.plugin.steps import base
 from distilabel_openai_batch.plugin.steps.base import (
@@ -89,8 +90,9 @@ def test_step_removes_and_loads_its_task(monkeypatch):
 def test_missing_column_is_an_error_that_suggests_a_mapping():
     check_columns("step", generation(), ["instruction", "id"])
 
-    with pytest.raises(DistilabelUserError, match=r"'step' .*input_mappings={'instruction': 'question'}"):
+    with pytest.raises(DistilabelUserError, match=r"'step' .*input_mappings={'instruction': 'question'}") as raised:
         check_columns("step", generation(), ["question"])
+    assert is_brief(raised.value)
 
 
 class GroupsOf:

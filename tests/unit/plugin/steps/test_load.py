@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from distilabel_openai_batch import LoadBatchResults, OpenAIBatchLLM
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH
+from distilabel_openai_batch.display.brief_errors import is_brief
 from distilabel_openai_batch.engine.settings import SubmissionRun
 from tests.unit.plugin.stubs import CONNECTION
 
@@ -31,8 +32,9 @@ def test_contradicting_selection_is_refused(fields, message):
 
 def test_missing_selection_is_an_error():
     """A runtime parameter may still name the submission, so the error comes when the name is needed."""
-    with pytest.raises(DistilabelUserError, match="'load' has neither `run_name` nor `batch_ids`"):
+    with pytest.raises(DistilabelUserError, match="'load' has neither `run_name` nor `batch_ids`") as raised:
         load().outputs  # noqa: B018
+    assert is_brief(raised.value)
 
 
 @pytest.mark.parametrize("resubmit", [True, False])
