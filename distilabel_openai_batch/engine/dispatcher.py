@@ -122,6 +122,7 @@ class Dispatcher:
         self._before_submission = before_submission
         self._preflight = Preflight(sync_runner, lanes, traits, budget, observer)
         self._look_up_lock = anyio.Lock()
+        self._submission_lock = anyio.Lock()
 
     async def answer(self, requests: Sequence[Request], deliver: Deliver, since: float | None) -> list[str]:
         """Answer requests from the ledger or by the server.
@@ -191,10 +192,12 @@ class Dispatcher:
         if not self._settings.submits:
             deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
             to_submit = []
-        if self._before_submission and is_first:
-            await self._before_submission(to_submit, found.answered + sum(map(len, found.in_jobs.values())))
-        routes = self._choose_routes(to_submit, deadline)
-        prepared = await self._prepare(to_submit, routes, deliver)
+        # A later flush waits for the checks and the preflight of an earlier flush → jobs keep the order of requests.
+        async with self._submission_lock:
+            if self._before_submission and is_first:
+                await self._before_submission(to_submit, found.answered + sum(map(len, found.in_jobs.values())))
+            routes = self._choose_routes(to_submit, deadline)
+            prepared = await self._prepare(to_submit, routes, deliver)
         waits = [
             partial(self._wait_for_job, job, members, deliver, deadline, is_own=jobs is found.in_jobs)
             for jobs in (found.in_jobs, found.in_other_scopes)

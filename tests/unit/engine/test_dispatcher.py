@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from types import SimpleNamespace
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from distilabel_openai_batch import RequestsFailedError, RunError
@@ -129,6 +131,7 @@ class FakeSyncRunner:
     Attributes:
         unsent: number of the last requests that flex cannot answer.
         routes: the way of each shard.
+        pause: waits before each shard is answered.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -137,11 +140,13 @@ class FakeSyncRunner:
         self.error: Exception | None = None
         self.unsent = 0
         self.routes: list[Route] = []
+        self.pause: Callable[[], Awaitable[None]] = anyio.lowlevel.checkpoint
         self._ledger = ledger
 
     async def submit(self, shard: Shard, deliver, route: Route, deadline: float = float("inf")) -> SyncEnd:
         self.routes.append(route)
         self.submitted.append([request.custom_id for request in shard.requests])
+        await self.pause()
         if self.error:
             raise self.error
         deliver(
@@ -227,6 +232,7 @@ class Parts:
         max_requests: int = 1_000,
         has_flex: bool | Callable[[str], bool] = False,
         lanes: LaneSettings = DEFAULT_LANES,
+        before_submission: Callable[[Sequence[Request], int], Awaitable[None]] | None = None,
         **settings,
     ) -> Dispatcher:
         if "sync_below" in settings:
@@ -243,6 +249,7 @@ class Parts:
             LearnedTraits(self._ledger.refused_parameters, self.bodies, self.observer),
             LaneChoice(lanes, lambda endpoint, model: has_flex(model) if callable(has_flex) else has_flex),
             self.budget,
+            before_submission=before_submission,
         )
 
     async def answer(
@@ -546,6 +553,39 @@ async def test_the_preflight_submits_one_request_of_each_model(parts):
 
     await dispatcher.answer([with_another_id(REQUESTS[0])], delivered.update, time.monotonic())
     assert len(parts.sync_runner.submitted) == 2
+
+
+@pytest.mark.parametrize("step", ["check", "preflight"])
+async def test_a_flush_waits_for_the_checks_and_the_preflight_of_the_flush_before(parts, step):
+    """Jobs are created in the order of their requests."""
+
+    looked_up = anyio.Semaphore(0)
+
+    async def adopt(needed: Sequence[str]) -> bool:
+        looked_up.release()
+        return False
+
+    async def pause() -> None:
+        # Both flushes have looked their requests up.
+        await looked_up.acquire()
+        await looked_up.acquire()
+        await anyio.wait_all_tasks_blocked()
+        assert not parts.job_runner.submitted
+
+    async def check(requests: Sequence[Request], known: int) -> None:
+        if requests == REQUESTS[:2]:
+            await pause()
+
+    parts.adopter.adopt = adopt
+    if step == "preflight":
+        parts.sync_runner.pause = pause
+    dispatcher = parts.dispatcher(preflight=step == "preflight", before_submission=check if step == "check" else None)
+    async with anyio.create_task_group() as flushes:
+        for requests in (REQUESTS[:2], REQUESTS[2:]):
+            flushes.start_soon(dispatcher.answer, requests, ignore, time.monotonic())
+
+    tried = set(chain.from_iterable(parts.sync_runner.submitted))
+    assert parts.job_runner.submitted == [[name for name in part if name not in tried] for part in (IDS[:2], IDS[2:])]
 
 
 async def test_a_preflight_that_is_refused_three_times_ends_the_run(parts):
