@@ -149,10 +149,11 @@ def test_a_refusal_that_passes_is_sent_again_synchronously(sandbox):
 
 def test_a_creation_waits_until_the_server_sees_the_input_file(sandbox):
     """The server refuses the creation meanwhile; the file is uploaded once."""
-    sandbox.reset(Settings(upload_visible_after_seconds=0.08, dialect=Dialect(refuses_missing_file=True)))
+    missing = {"error": {"message": "No such File object: file-0", "type": "invalid_request_error", "param": "id"}}
+    sandbox.add_fault(Fault(call="batches.create", kind="status", status=400, body=missing, times=7))
     assert generate() == answers()
     assert len(sandbox.calls("files.create")) == 1
-    assert {call.status for call in sandbox.calls("batches.create")} == {400, 200}
+    assert [call.status for call in sandbox.calls("batches.create")] == [*[400] * 7, 200]
     assert_billed_once(sandbox)
 
 
