@@ -55,7 +55,9 @@ from distilabel_openai_batch.errors import LedgerError, RunError, as_run_error
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
 
-_INTERRUPTION_CHECK_SECONDS = 0.1
+# `anyio.wait_all_tasks_blocked`, by which requests are flushed, looks at all tasks every 0.1 s. A check in the same
+# rhythm is due at each of these looks → the session never counts as blocked.
+_INTERRUPTION_CHECK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
