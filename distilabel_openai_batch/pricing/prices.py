@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timezone
@@ -20,6 +21,9 @@ from distilabel_openai_batch.api.usage import LONG_PROMPT, Usage
 
 HOW_TO_INSTALL = "pip install 'distilabel-openai-batch[prices]'"
 """Command that installs the price list."""
+
+# Releases from 0.2 on need Python 3.11: https://pypi.org/project/genai-prices/
+_NEWER_LIST = "A newer genai-prices" if sys.version_info >= (3, 11) else "genai-prices 0.2, which needs Python 3.11,"
 
 # Host names of servers whose batches cost half, and the provider in the price list. Gateways and self-hosted servers
 # set their own prices, and OpenAI's regional hosts (`eu.api.openai.com`) bill some models above the list price.
@@ -263,8 +267,8 @@ def explain_unknown_price(model: str, base_url: str, provider: str | None = None
     if not is_installed():
         return f"No price is known, because the price list is not installed. Install it: {HOW_TO_INSTALL}"
     return (
-        f"The price of {model} is not known: the price list lacks this model, or its price in a batch. A newer"
-        " genai-prices may list the model; `prices` takes your own price."
+        f"The price of {model} is not known: the price list lacks this model, or its price in a batch."
+        f" {_NEWER_LIST} may list the model; `prices` takes your own price."
     )
 
 

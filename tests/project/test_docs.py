@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -46,6 +47,10 @@ for extra in ("genai_prices", "vl_convert"):
 
 # Usage of an answer as large as thousands of answers, so that the prices on the page are not zero.
 LARGE_USAGE = {"prompt_tokens": 1_680_000, "completion_tokens": 920_000}
+
+# The last release of genai-prices for Python 3.10 is older than some models in the documentation.
+LACKS_MODELS = importlib.metadata.version("genai-prices").startswith("0.1.")
+OWN_PRICES = {"gpt-6.1-terra": {"input": 0.5, "output": 2.5}}
 
 CLI_PAGE = ROOT / "docs" / "cli.md"
 PAGES = [ROOT / "README.md", ROOT / "examples" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -237,6 +242,8 @@ def test_each_code_block_of_a_page_runs(page, sandbox, working_directory, monkey
     if page.name == "costs.md":
         # `estimate` sends nothing, so OpenAI's address is safe.
         monkeypatch.delenv("OPENAI_BASE_URL")
+        if LACKS_MODELS:
+            monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_PRICES", json.dumps(OWN_PRICES))
         for task, model in (("generate", "gpt-6-luna"), ("judge", "gpt-6.1-terra")):
             scope = ScopeName("preferences", task, "https://api.openai.com/v1/")
             adopt_answer(ledger_directory(None), scope, model, LARGE_USAGE, f"batch_{task}")
@@ -324,7 +331,10 @@ DEPRECATED_MODELS = re.compile(r"gpt-[34]|gpt-5-")
 def test_models_that_newcomers_copy_are_current_and_have_a_price(path):
     names = {name for name in MODEL_NAME.findall(path.read_text(encoding="utf-8")) if not name.endswith("-batch")}
     assert not [name for name in names if DEPRECATED_MODELS.match(name)]
-    assert not [name for name in names if not prices.find_rates(name, "https://api.openai.com/v1/", time.time())]
+    without_price = [name for name in names if not prices.find_rates(name, "https://api.openai.com/v1/", time.time())]
+    if without_price and LACKS_MODELS:
+        pytest.skip(f"the price list for Python 3.10 ends with genai-prices 0.1.13, without {without_price}")
+    assert not without_price
 
 
 def test_each_skipped_line_is_on_a_page():

@@ -123,6 +123,13 @@ def test_an_unlisted_model_or_server_has_no_price(model, base_url):
     assert f"The price of {model} is not known" in reason or f"The prices of {base_url} are not known" in reason
 
 
+def test_the_reason_names_no_release_that_the_python_cannot_install():
+    """Releases of the price list from 0.2 on need Python 3.11."""
+    reason = prices.explain_unknown_price("gpt-unlisted", OPENAI)
+    assert ("genai-prices 0.2, which needs Python 3.11, may list the model" in reason) == (sys.version_info < (3, 11))
+    assert "`prices` takes your own price" in reason
+
+
 def test_without_the_price_list_the_reason_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "genai_prices", None)
     assert not prices.is_installed()
