@@ -128,8 +128,8 @@ PLANS = {
         repetitions=1,
         repeated_up_to=0,
         peers=False,
-        seconds=60.0,
-        peer_seconds=60.0,
+        seconds=900.0,
+        peer_seconds=300.0,
     ),
 }
 """Plans by name: `full` for `make bench`; `quick` for the shape of the results, too small for meaningful times."""

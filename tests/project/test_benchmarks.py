@@ -129,9 +129,9 @@ def test_memory_of_a_run_stays_within_bounds(sandbox):
 
 
 def test_benchmarks_write_their_results_as_markdown_and_json(tmp_path):
-    """The plan `quick` is too small for meaningful times, so only the format is checked."""
+    """The plan `quick` is too small for meaningful times: only the format is checked. Each run has its own timeout."""
     command = [sys.executable, "-m", "benchmarks", "--plan", "quick", "--output", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=500)
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert results["schema"] == 1
