@@ -101,6 +101,18 @@ LOAD_WITH_RESUBMIT = RetryWay(
 )
 """Way of `LoadBatchResults` without `resubmit`, which submits nothing."""
 
+ANY_WAY = RetryWay(
+    clause="Run again, or load a submission with `resubmit=True`,",
+    unanswered=(
+        "Run again (`use_cache=False`), or load a submission with `resubmit=True`: only requests without an answer are"
+        " submitted."
+    ),
+    changed_rows=RUN_AGAIN.changed_rows,
+    changed_task=RUN_AGAIN.changed_task,
+    learned="Run again (`use_cache=False`), or load a submission with `resubmit=True`",
+)
+"""Ways of failures in the ledger, where a script, a pipeline or a submission may have left them."""
+
 
 REPLACEMENTS: Mapping[str, str] = {
     "max_tokens": "with `max_completion_tokens`, and with room for reasoning if `max_new_tokens` is not set",

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.display.advice import next_step
+from distilabel_openai_batch.display.advice import ANY_WAY, next_step
 from distilabel_openai_batch.ledger.entries import FailureReason, ScopeEntry, group_failures
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.pricing import job_costs
@@ -246,7 +246,7 @@ def _reason(reason: FailureReason, reasons: Sequence[FailureReason]) -> dict[str
         "share": f"{100 * reason.count / reasons[0].count:.2f}%",
         "labels": [str(label) for label in (reason.status_code, reason.code) if label],
         "message": _redact(reason.message),
-        "advice": next_step(failure, reason.custom_ids[0]),
+        "advice": next_step(failure, reason.custom_ids[0], ANY_WAY),
     }
 
 

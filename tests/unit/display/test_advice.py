@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from distilabel_openai_batch.api.outcomes import Failure
-from distilabel_openai_batch.display.advice import LOAD_AGAIN, LOAD_WITH_RESUBMIT, SUBMIT_AGAIN, next_step
+from distilabel_openai_batch.display.advice import ANY_WAY, LOAD_AGAIN, LOAD_WITH_RESUBMIT, SUBMIT_AGAIN, next_step
 
 CASES = [
     (Failure("Too many requests.", 429, "rate_limit_exceeded"), "only requests without an answer are submitted."),
@@ -69,11 +71,12 @@ def test_a_row_that_could_not_be_encoded_needs_a_fix():
         ("This model is only supported in v1/responses and not in v1/chat/completions.", "`/v1/responses`"),
     ],
 )
-def test_loading_names_resubmit_for_a_refused_parameter(message, replacement):
+@pytest.mark.parametrize("way", [LOAD_WITH_RESUBMIT, ANY_WAY])
+def test_loading_names_resubmit_for_a_refused_parameter(message, replacement, way):
     """The refusal is recorded, so no parameter has to be set: a changed parameter would make new requests."""
-    text = next_step(Failure(message, 400), "a-0", LOAD_WITH_RESUBMIT)
+    text = next_step(Failure(message, 400), "a-0", way)
 
-    assert "Load with `resubmit=True`" in text
+    assert re.search("[Ll]oad (a submission )?with `resubmit=True`", text)
     assert replacement in text
     assert "new requests" not in text
 
