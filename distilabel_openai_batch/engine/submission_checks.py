@@ -22,7 +22,7 @@ class SubmissionChecks:
     """Checks of the requests that are about to be submitted.
 
     After a warning the submission pauses, so that a user can stop the run before anything is billed. Other submissions
-    of the session wait for the end of the pause too. Without a warning nothing pauses.
+    of the session wait too, since the dispatcher checks one flush at a time. Without a warning nothing pauses.
 
     Args:
         checks: the checks, in their order.
@@ -49,7 +49,6 @@ class SubmissionChecks:
         self._check_rows = check_rows
         self._fails_unmatched = fails_unmatched
         self._sleep = sleep
-        self._lock = anyio.Lock()
 
     async def run(self, requests: Sequence[Request], known: int) -> None:
         """Run each check, and pause after a warning.
@@ -62,14 +61,10 @@ class SubmissionChecks:
             UnmatchedAnswersError: a check warned, and such a warning ends the run.
             RunError: the error of `check_rows`.
         """
-        # A full job is flushed while the first flush pauses → the job waits for the same pause.
-        async with self._lock:
-            reasons = [reason for check in self._checks if (reason := await check(requests, known))]
-            if reasons and self._fails_unmatched:
-                raise UnmatchedAnswersError(
-                    f'{" ".join(reasons)} Nothing was submitted, because of `on_unmatched="fail"`.'
-                )
-            is_suspect = bool(requests and self._check_rows()) or bool(reasons)
-            if is_suspect and self._pause_seconds:
-                self._observer.on_submission_paused(len(requests), self._pause_seconds)
-                await self._sleep(self._pause_seconds)
+        reasons = [reason for check in self._checks if (reason := await check(requests, known))]
+        if reasons and self._fails_unmatched:
+            raise UnmatchedAnswersError(f'{" ".join(reasons)} Nothing was submitted, because of `on_unmatched="fail"`.')
+        is_suspect = bool(requests and self._check_rows()) or bool(reasons)
+        if is_suspect and self._pause_seconds:
+            self._observer.on_submission_paused(len(requests), self._pause_seconds)
+            await self._sleep(self._pause_seconds)

@@ -58,28 +58,6 @@ async def test_rows_without_new_requests_are_not_checked():
     assert pauses.events == []
 
 
-async def test_a_full_job_waits_for_the_pause_of_the_first_submission():
-    """The pause is one for all, although only the first submission is compared."""
-    pauses, warnings = Pauses(), ["Earlier answers match no request."]
-
-    async def warn_once(requests, known) -> str:
-        return warnings.pop() if warnings else ""
-
-    checks = SubmissionChecks([warn_once], pauses, pause_seconds=10.0, sleep=pauses.sleep)
-
-    async def submit(name: str) -> None:
-        await checks.run(REQUESTS, 0)
-        pauses.events.append(name)
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(submit, "first")
-        tasks.start_soon(submit, "full job")
-        await anyio.wait_all_tasks_blocked()
-        assert pauses.events == [(1, 10.0)]
-        pauses.ended.set()
-    assert pauses.events == [(1, 10.0), "first", "full job"]
-
-
 async def test_a_warning_ends_a_run_that_must_not_submit_again():
     """No pause comes first: a scheduled run has no user."""
     pauses = Pauses()
