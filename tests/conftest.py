@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from distilabel_openai_batch.api import client, creation, files, transport
+from distilabel_openai_batch.ledger import pack_table
 from distilabel_openai_batch.sandbox import Sandbox
 from tests.support.environment import API_KEY, ROOT
 from tests.support.fast_distilabel import speed_up_distilabel
@@ -79,6 +80,12 @@ def quick_retries(monkeypatch):
     monkeypatch.setattr(files, "RESULTS_VISIBLE_SECONDS", 0.1)
     monkeypatch.setattr(client, "FILE_IDS_SECONDS", 0.2)
     monkeypatch.setattr(client, "BATCH_VISIBLE_SECONDS", 0.2)
+
+
+@pytest.fixture
+def small_packs(monkeypatch):
+    """Let the ledger put batches of any size into packs, as it does with batches of 100 requests and more."""
+    monkeypatch.setattr(pack_table, "MIN_PACK", 1)
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ def _record_results(ledger: Ledger, job: Any, ended: Any, file: Any) -> list[tup
     """Record the results in `file` like the package does, and return them with their custom_ids."""
     recorded: list[tuple[str, Outcome]] = []
     with gc_paused():
-        members = ledger.requests.row_ids(job)
+        members = ledger.requests.request_ids(job)
         results = iter(JobResults(list(members), [file]))
         while group := list(islice(results, _RESULTS_PER_COMMIT)):
             ledger.requests.record(members, dict(group))

@@ -241,17 +241,17 @@ class JobWatcher:
         lines = output.read_new_lines()
         if not lines:
             return {}
-        row_ids = self._ledger.requests.row_ids(job)
+        request_ids = self._ledger.requests.request_ids(job)
         parsed = [
             result
             for line in lines
-            if (result := parse_result_line(line)) and result[0] in row_ids and isinstance(result[1], Answer)
+            if (result := parse_result_line(line)) and result[0] in request_ids and isinstance(result[1], Answer)
         ]
         # Keep the last answer back, so that a caller waits for the end of the job.
-        parsed = parsed[: max(0, len(row_ids) - 1 - output.answers)]
+        parsed = parsed[: max(0, len(request_ids) - 1 - output.answers)]
         output.answers += len(parsed)
         answers = dict(parsed)
-        self._ledger.requests.record(row_ids, answers)
+        self._ledger.requests.record(request_ids, answers)
         return answers
 
 

@@ -23,6 +23,7 @@ from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.scratch import scratch_file
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.gc_pause import gc_paused
+from distilabel_openai_batch.ledger.packs import PACK_SIZE, chunk_lengths
 from distilabel_openai_batch.ledger.states import Job
 
 # The files have fewer answers than the server counts → poll and download again, since a proxy may have replied. After
@@ -33,9 +34,8 @@ _MAX_DOWNLOADS = 3
 _MAX_DOWNLOADS_WITHOUT_ERROR_FILE = 6
 _DOWNLOAD_PAUSES = Patience(first=2.0)
 
-# Outcomes that are recorded in one transaction, at most, and the bytes of their lines, about: an answer with images has
-# some megabytes, and the outcomes of two transactions are in memory.
-_RECORD_CHUNK = 1_000
+# Bytes of the lines that are recorded in one transaction, about: an answer with images has some megabytes, and the
+# outcomes of two transactions are in memory.
 _CHUNK_BYTES = 64 * 2**20
 
 
@@ -165,9 +165,9 @@ class ResultCollector:
 
     def _has_results(self, job: Job, batch: Batch, paths: Sequence[Path]) -> bool:
         """Return whether the files of a failed batch have answers; failures count if the batch itself has no errors."""
-        row_ids = self._ledger.requests.row_ids(job)
+        request_ids = self._ledger.requests.request_ids(job)
         return any(
-            result[0] in row_ids and (is_billed(result[1]) or not batch.errors)
+            result[0] in request_ids and (is_billed(result[1]) or not batch.errors)
             for line in _read_lines(paths)
             if (result := parse_result_line(line))
         )
@@ -195,13 +195,13 @@ class ResultCollector:
         async with self._record_lock:
             with ExitStack() as stack:
                 files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
-                custom_ids, row_ids = await anyio.to_thread.run_sync(self._list_requests, job)
+                custom_ids, request_ids = await anyio.to_thread.run_sync(self._list_requests, job)
                 results = await anyio.to_thread.run_sync(JobResults, custom_ids, files)
                 if expected and not _is_complete(results, expected, len(custom_ids)):
                     return None
-                outcomes = zip(row_ids, results, strict=True)
-                size = _chunk_size(paths, len(custom_ids))
-                while chunk := await anyio.to_thread.run_sync(self._record_chunk, outcomes, size):
+                outcomes = zip(request_ids, results, strict=True)
+                for size in chunk_lengths(request_ids, _chunk_size(paths, len(custom_ids))):
+                    chunk = await anyio.to_thread.run_sync(self._record_chunk, outcomes, size)
                     deliver(answers)
                     answers = {name: outcome for name, outcome in chunk.items() if isinstance(outcome, Answer)}
                     failures |= {name: chunk[name] for name in chunk.keys() - answers.keys()}
@@ -209,17 +209,16 @@ class ResultCollector:
         return results, answers | failures
 
     def _list_requests(self, job: Job) -> tuple[list[str], array[int]]:
-        """Return the `custom_id`s and the row ids of a job's requests, in as little memory as possible."""
-        row_ids = self._ledger.requests.row_ids(job)
-        return list(row_ids), array("q", row_ids.values())
+        """Return the `custom_id`s and the ids of a job's requests, in as little memory as possible."""
+        request_ids = self._ledger.requests.request_ids(job)
+        return list(request_ids), array("q", request_ids.values())
 
     def _record_chunk(self, outcomes: Iterator[tuple[int, tuple[str, Outcome]]], size: int) -> dict[str, Outcome]:
         """Record the next `size` outcomes of a job; return them by `custom_id`."""
         chunk = list(islice(outcomes, size))
         by_custom_id = dict(outcome for _, outcome in chunk)
-        if chunk:
-            row_ids = {custom_id: row_id for row_id, (custom_id, _) in chunk}
-            self._ledger.requests.record(row_ids, by_custom_id)
+        request_ids = {custom_id: request_id for request_id, (custom_id, _) in chunk}
+        self._ledger.requests.record(request_ids, by_custom_id)
         return by_custom_id
 
 
@@ -231,7 +230,7 @@ def count_answers(results: Sequence[tuple[str, Outcome]]) -> int:
 def _chunk_size(paths: Sequence[Path], requests: int) -> int:
     """Return the number of outcomes that are recorded in one transaction, by the mean size of a line."""
     line_bytes = sum(path.stat().st_size for path in paths) // max(1, requests)
-    return max(1, min(_RECORD_CHUNK, _CHUNK_BYTES // max(1, line_bytes)))
+    return max(1, min(PACK_SIZE, _CHUNK_BYTES // max(1, line_bytes)))
 
 
 def _read_lines(paths: Sequence[Path]) -> Iterator[bytes]:

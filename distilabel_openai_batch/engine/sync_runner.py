@@ -54,7 +54,7 @@ class _SyncRun:
         route: their way.
         deadline: the time after which no request is sent, in seconds of the monotonic clock.
         deliver: receives the outcomes.
-        row_ids: ids of the ledger's rows by `custom_id`.
+        request_ids: ids of the requests in the ledger, by `custom_id`.
         done: `custom_id`s of the requests with an outcome.
         last_outcomes: outcomes that are delivered when the job ends.
         errors: errors that end the run.
@@ -66,7 +66,7 @@ class _SyncRun:
     route: Route
     deadline: float
     deliver: Deliver
-    row_ids: dict[str, int]
+    request_ids: dict[str, int]
     done: set[str] = field(default_factory=set)
     last_outcomes: dict[str, Outcome] = field(default_factory=dict)
     errors: list[Exception] = field(default_factory=list)
@@ -134,8 +134,8 @@ class SyncRunner:
             await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, job)
             return SyncEnd(others)
         with self._running_jobs.running(job.id), self._running_jobs.activity.busy():
-            row_ids = await anyio.to_thread.run_sync(self._ledger.requests.row_ids, job)
-            run = _SyncRun(claimed, route, deadline, deliver, row_ids)
+            request_ids = await anyio.to_thread.run_sync(self._ledger.requests.request_ids, job)
+            run = _SyncRun(claimed, route, deadline, deliver, request_ids)
             self._observer.on_sync_started(len(claimed.requests), route.tries_flex)
             await self._send_all(run)
             return await self._end(job, run, others)
@@ -187,7 +187,7 @@ class SyncRunner:
                 return
             outcomes, run.unrecorded = run.unrecorded, {}
             try:
-                await anyio.to_thread.run_sync(self._ledger.requests.record, run.row_ids, outcomes)
+                await anyio.to_thread.run_sync(self._ledger.requests.record, run.request_ids, outcomes)
             except Exception:
                 run.unrecorded.update(outcomes)
                 raise

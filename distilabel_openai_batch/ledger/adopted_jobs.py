@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
@@ -13,6 +14,7 @@ from distilabel_openai_batch.ledger.job_counts import delete_counts, insert_coun
 from distilabel_openai_batch.ledger.job_table import billed_columns
 from distilabel_openai_batch.ledger.outlines import insert_outline
 from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.pack_table import next_request_id
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import JobState
@@ -31,10 +33,10 @@ _INSERT_JOB = """
 # If a request is pending in a job in progress, that job keeps the request: the job records outcomes by row id.
 _INSERT_ANSWERED = """
     INSERT INTO requests (
-        scope, custom_id, job, state, attempts, status_code, tokens_in, tokens_out, tokens_cached, tokens_written,
+        id, scope, custom_id, job, state, attempts, status_code, tokens_in, tokens_out, tokens_cached, tokens_written,
         tokens_reasoning
     )
-    VALUES (?, ?, ?, 'answered', 1, 200, ?, ?, ?, ?, ?)
+    VALUES (?, ?, ?, ?, 'answered', 1, 200, ?, ?, ?, ?, ?)
     ON CONFLICT (scope, custom_id) DO UPDATE SET
         state = 'answered', status_code = 200, code = NULL, error = NULL, tokens_in = excluded.tokens_in,
         tokens_out = excluded.tokens_out, tokens_cached = excluded.tokens_cached,
@@ -49,10 +51,10 @@ _INSERT_ANSWER = """
 
 _INSERT_FAILED = """
     INSERT OR IGNORE INTO requests (
-        scope, custom_id, job, state, attempts, status_code, code, error, tokens_in, tokens_out, tokens_cached,
+        id, scope, custom_id, job, state, attempts, status_code, code, error, tokens_in, tokens_out, tokens_cached,
         tokens_written, tokens_reasoning
     )
-    VALUES (?, ?, ?, 'failed', 1, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?)
+    VALUES (?, ?, ?, ?, 'failed', 1, ?, ?, ?, nullif(?, 0), nullif(?, 0), ?, ?, ?)
 """
 
 # If another job has the request's row, `other_jobs` ties the request to the adopted job.
@@ -141,17 +143,24 @@ class AdoptedJobs:
             if job_id is None:
                 return False
             scope_id = self._scope.id
-            delete_counts(database, scope_id, [custom_id for custom_id, _ in results])
+            custom_ids = [custom_id for custom_id, _ in results]
+            self._requests.release(database, custom_ids)
+            delete_counts(database, scope_id, custom_ids)
+            request_ids = count(next_request_id(database))
             database.executemany(
                 _INSERT_ANSWERED,
-                [(scope_id, custom_id, job_id, *answer.tokens, *answer.token_details) for custom_id, answer in answers],
+                [
+                    (next(request_ids), scope_id, custom_id, job_id, *answer.tokens, *answer.token_details)
+                    for custom_id, answer in answers
+                ],
             )
             database.executemany(_INSERT_ANSWER, [(answer.line, scope_id, custom_id) for custom_id, answer in answers])
             database.executemany(
                 _INSERT_FAILED,
                 [
                     (
-                        *(scope_id, custom_id, job_id, failure.status_code, failure.code, failure.message),
+                        *(next(request_ids), scope_id, custom_id, job_id),
+                        *(failure.status_code, failure.code, failure.message),
                         *failure.tokens,
                         *failure.token_details,
                     )

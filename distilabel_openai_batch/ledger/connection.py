@@ -86,6 +86,17 @@ class Connection:
                     self.database.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Yield SQLite's connection for several statements that read the file in one state."""
+        with self._lock, sqlite_errors_translated(self.path):
+            self.database.execute("BEGIN")
+            try:
+                yield self.database
+            finally:
+                if self.database.in_transaction:
+                    self.database.execute("ROLLBACK")
+
     def close(self) -> None:
         """Close the file."""
         with self._lock, suppress(sqlite3.Error):

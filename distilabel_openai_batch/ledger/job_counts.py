@@ -32,7 +32,24 @@ COLUMNS = (
 """The columns of the table `job_counts`. `long_usages` lists the requests with long prompts, as the report reads them:
 `in out cached written reasoning,in out cached written reasoning`."""
 
-_INSERT = f"INSERT OR REPLACE INTO job_counts ({COLUMNS}) SELECT ?, {_SUMS} FROM requests WHERE job = ?"  # noqa: S608
+# The same sums, of the requests in packs.
+_PACK_SUMS = """
+    coalesce(sum(size * answered), 0) AS answered, 0 AS failed, coalesce(sum(size * (1 - answered)), 0) AS pending,
+    coalesce(sum(tokens_in), 0) AS tokens_in, coalesce(sum(tokens_out), 0) AS tokens_out,
+    coalesce(sum(tokens_cached), 0) AS tokens_cached, coalesce(sum(tokens_written), 0) AS tokens_written,
+    coalesce(sum(tokens_reasoning), 0) AS tokens_reasoning, group_concat(long_usages) AS long_usages
+"""
+
+_TOTALS = """
+    sum(answered), sum(failed), sum(pending), sum(tokens_in), sum(tokens_out), sum(tokens_cached),
+    sum(tokens_written), sum(tokens_reasoning), group_concat(long_usages)
+"""
+
+_INSERT = f"""
+    INSERT OR REPLACE INTO job_counts ({COLUMNS}) SELECT :job, {_TOTALS} FROM (
+        SELECT {_SUMS} FROM requests WHERE job = :job UNION ALL SELECT {_PACK_SUMS} FROM packs WHERE job = :job
+    )
+"""  # noqa: S608  # parts of this module alone
 
 _DELETE_OF_REQUESTS = """
     DELETE FROM job_counts WHERE job IN (
@@ -51,8 +68,12 @@ def counts_query(condition: str) -> str:
     """
     return f"""
         SELECT {COLUMNS} FROM job_counts
-        UNION ALL SELECT jobs.id, {_SUMS} FROM jobs JOIN requests ON requests.job = jobs.id
-        WHERE jobs.id NOT IN (SELECT job FROM job_counts) AND {condition} GROUP BY jobs.id
+        UNION ALL SELECT job, {_TOTALS} FROM (
+            SELECT jobs.id AS job, {_SUMS} FROM jobs JOIN requests ON requests.job = jobs.id
+            WHERE jobs.id NOT IN (SELECT job FROM job_counts) AND {condition} GROUP BY jobs.id
+            UNION ALL SELECT jobs.id AS job, {_PACK_SUMS} FROM jobs JOIN packs ON packs.job = jobs.id
+            WHERE jobs.id NOT IN (SELECT job FROM job_counts) AND {condition} GROUP BY jobs.id
+        ) GROUP BY job
     """  # noqa: S608  # the callers pass constants
 
 
@@ -63,7 +84,7 @@ def insert_counts(database: sqlite3.Connection, job_id: int) -> None:
         database: SQLite's connection, in a transaction.
         job_id: the job's id.
     """
-    database.execute(_INSERT, (job_id, job_id))
+    database.execute(_INSERT, {"job": job_id})
 
 
 def delete_counts(database: sqlite3.Connection, scope_id: int, custom_ids: Sequence[str] | None = None) -> None:

@@ -17,6 +17,7 @@ from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.job_counts import insert_counts
 from distilabel_openai_batch.ledger.outlines import insert_outline
 from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.pack_table import PackTable
 from distilabel_openai_batch.ledger.past_jobs import SELECT_DURATIONS, PastJobs
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
@@ -89,6 +90,7 @@ class JobTable:
         scope: the scope's row.
         owners: the sessions that have the ledger open.
         requests: the scope's requests.
+        packs: the packs of requests.
         prices: the user's prices as a text, which each job records; `None` for list prices.
     """
 
@@ -98,12 +100,14 @@ class JobTable:
         scope: ScopeRow,
         owners: Owners,
         requests: RequestTable,
+        packs: PackTable,
         prices: str | None = None,
     ) -> None:
         self._connection = connection
         self._scope = scope
         self._owners = owners
         self._requests = requests
+        self._packs = packs
         self._prices = prices
 
     def plan(self, shard: Shard, state: JobState = JobState.PLANNED) -> tuple[Job, list[str]]:
@@ -133,7 +137,8 @@ class JobTable:
             )
             job_id = database.execute(_INSERT_PLANNED, columns).lastrowid
             assert job_id is not None
-            claimed = self._requests.claim(database, job_id, [request.custom_id for request in shard.requests])
+            custom_ids = [request.custom_id for request in shard.requests]
+            claimed = self._requests.claim(database, job_id, custom_ids, is_packed=state is JobState.PLANNED)
             database.execute("UPDATE jobs SET requests = ? WHERE id = ?", (len(claimed), job_id))
             insert_outline(database, job_id, outline_body(bytes(shard.requests[0].body)))
         return Job(job_id, key, owner, state, shard.endpoint, len(claimed), now), claimed
@@ -268,6 +273,7 @@ class JobTable:
         """
         _check_transition(job, JobState.COLLECTED)
         with self._connection.transaction() as database:
+            self._packs.release_pending(database, job.id)
             database.execute(_FAIL_PENDING, (missing.code, missing.message, job.id))
             insert_counts(database, job.id)
             database.execute(_MARK_COLLECTED, (time.time(), job.id, job.id))

@@ -17,6 +17,7 @@ from distilabel_openai_batch.ledger.job_table import JobTable
 from distilabel_openai_batch.ledger.other_scopes import OtherScopes
 from distilabel_openai_batch.ledger.outlines import Outlines
 from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.pack_table import PackTable
 from distilabel_openai_batch.ledger.refused_parameters import RefusedParameters
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.reused_answers import ReusedAnswers
@@ -50,13 +51,16 @@ class Ledger:
         scope: the scope of all requests.
         prices: the user's prices, as a text that `pricing.own_prices` reads; each job records them. `None` for list
             prices.
+        is_compressed: whether to compress the result lines of new answers.
 
     Raises:
         LedgerError: the file cannot be read or written, is damaged, is another program's, or a newer release wrote it;
             or its file system lacks shared memory or locks.
     """
 
-    def __init__(self, directory: Path, scope: ScopeName, prices: str | None = None) -> None:
+    def __init__(
+        self, directory: Path, scope: ScopeName, prices: str | None = None, *, is_compressed: bool = False
+    ) -> None:
         self.path = directory / FILE_NAME
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,15 +78,16 @@ class Ledger:
         self.scope = scope_row.name
         self._owners = owners
         self.owner = owners.own_id
-        self.requests = RequestTable(self.connection, scope_row, owners)
-        self.jobs = JobTable(self.connection, scope_row, owners, self.requests, prices)
+        packs = PackTable(is_compressed=is_compressed)
+        self.requests = RequestTable(self.connection, scope_row, owners, packs)
+        self.jobs = JobTable(self.connection, scope_row, owners, self.requests, packs, prices)
         self.adopted_jobs = AdoptedJobs(self.connection, scope_row, owners, self.requests, prices)
         self.submissions = Submissions(self.connection, scope_row)
         self.refused_parameters = RefusedParameters(self.connection, self.scope.base_url)
         self.other_scopes = OtherScopes(self.connection, scope_row)
         self.outlines = Outlines(self.connection, scope_row)
-        self.reused_answers = ReusedAnswers(self.connection, scope_row, owners, self.requests)
-        self.row_failures = RowFailures(self.connection, scope_row, owners)
+        self.reused_answers = ReusedAnswers(self.connection, scope_row, owners, self.requests, packs)
+        self.row_failures = RowFailures(self.connection, scope_row, owners, self.requests)
 
     def close(self) -> None:
         """Close the file, then unregister the session as an owner of jobs."""

@@ -24,7 +24,10 @@ _COUNT_ANSWERS = f"""
 _LIST = """
     SELECT outline FROM outlines JOIN jobs ON jobs.id = job
     WHERE scope = ? AND intended_at < ?
-        AND EXISTS (SELECT 1 FROM requests WHERE job = jobs.id AND requests.state = 'answered')
+        AND (
+            EXISTS (SELECT 1 FROM requests WHERE job = jobs.id AND requests.state = 'answered')
+            OR EXISTS (SELECT 1 FROM packs WHERE job = jobs.id AND answered)
+        )
     ORDER BY job DESC LIMIT ?
 """
 

@@ -9,7 +9,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from heapq import merge
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from distilabel_openai_batch.ledger.entries import (
 from distilabel_openai_batch.ledger.files import FILE_NAME, sqlite_errors_translated
 from distilabel_openai_batch.ledger.job_counts import COLUMNS, counts_query
 from distilabel_openai_batch.ledger.owners import OWNERS_FOLDER, is_owner_alive, lock_path
+from distilabel_openai_batch.ledger.pack_reader import PackReader
+from distilabel_openai_batch.ledger.packs import PACK_COLUMNS
 from distilabel_openai_batch.ledger.past_jobs import SELECT_DURATIONS, PastJobs
 from distilabel_openai_batch.ledger.schema import check_header
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
@@ -48,10 +52,11 @@ _EMPTY_TABLES = {
     "prompt_starts": "prompt_starts (request, text) AS (SELECT NULL, NULL LIMIT 0)",
     "cut_answers": "cut_answers (request) AS (SELECT NULL LIMIT 0)",
     "job_counts": f"job_counts ({COLUMNS}) AS (SELECT {', '.join(['NULL'] * len(COLUMNS.split(', ')))} LIMIT 0)",
+    "packs": f"packs ({PACK_COLUMNS}) AS (SELECT {', '.join(['NULL'] * len(PACK_COLUMNS.split(', ')))} LIMIT 0)",
     "looks": "looks (job, completed, failed) AS (SELECT NULL, NULL, NULL LIMIT 0)",
 }
 
-_Parameters = Sequence[int | float | str] | Mapping[str, int | str]
+_Parameters = Sequence[int | float | str] | Mapping[str, int | float | str]
 
 # Older schema versions lack these columns; a query of such a file reads NULL in their place.
 _LATER_COLUMNS = (
@@ -79,6 +84,7 @@ _JOBS_TEMPLATE = """
         coalesce(counts.tokens_in, 0), coalesce(counts.tokens_out, 0), coalesce(counts.tokens_cached, 0), bytes,
         intended_at, ended_at, input_file_id, error,
         (SELECT line FROM requests JOIN answers ON request = requests.id WHERE job = jobs.id LIMIT 1),
+        (SELECT packs.model FROM packs WHERE packs.job = jobs.id AND packs.model IS NOT NULL LIMIT 1),
         counts.long_usages, coalesce(cut.answers, 0), coalesce(counts.tokens_written, 0),
         coalesce(counts.tokens_reasoning, 0), jobs.prices, jobs.billed_usage, tiers.usages, jobs.billed_model
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
@@ -105,12 +111,12 @@ _JOBS_TEMPLATE = """
     ORDER BY jobs.id
 """
 
-_SCOPE_ID = "(SELECT id FROM scopes WHERE pipeline = :pipeline AND task = :task AND base_url = :base_url)"
+_SCOPE_ID = "SELECT id FROM scopes WHERE pipeline = :pipeline AND task = :task AND base_url = :base_url"
 
 _JOBS = _JOBS_TEMPLATE.replace("{counts}", counts_query("1"))
 
-_JOBS_OF_SCOPE = _JOBS_TEMPLATE.replace("{counts}", counts_query(f"jobs.scope = {_SCOPE_ID}")).replace(
-    "ORDER BY jobs.id", f"WHERE jobs.scope = {_SCOPE_ID} ORDER BY jobs.id"
+_JOBS_OF_SCOPE = _JOBS_TEMPLATE.replace("{counts}", counts_query(f"jobs.scope = ({_SCOPE_ID})")).replace(
+    "ORDER BY jobs.id", f"WHERE jobs.scope = ({_SCOPE_ID}) ORDER BY jobs.id"
 )
 
 _TIMELINES = """
@@ -118,7 +124,7 @@ _TIMELINES = """
     FROM jobs LEFT JOIN looks ON looks.job = jobs.id ORDER BY jobs.id, seen_at
 """
 
-_TIMELINES_OF_SCOPE = _TIMELINES.replace("ORDER BY", f"WHERE jobs.scope = {_SCOPE_ID} ORDER BY", 1)
+_TIMELINES_OF_SCOPE = _TIMELINES.replace("ORDER BY", f"WHERE jobs.scope = ({_SCOPE_ID}) ORDER BY", 1)
 
 _HAS_TIMELINES = "SELECT 1 FROM sqlite_master WHERE name = 'looks'"
 
@@ -163,11 +169,21 @@ _RUNS = """
 
 # The last run that used answers, and whether its answers are those of the run that had the last job. If not, the run
 # with the last job was interrupted before it used its answers, unless it only came to its end earlier.
-_LAST_USE = "SELECT max(requests.used_at) FROM requests WHERE scope = ?"
+_LAST_USE = """
+    SELECT max(used_at) FROM (
+        SELECT max(requests.used_at) AS used_at FROM requests WHERE scope = :scope
+        UNION ALL SELECT max(used_at) FROM packs WHERE scope = :scope
+    )
+"""
 
 _OWNS_USED = """
-    SELECT count(*), sum(requests.used_at = ?), max(intended_at)
-    FROM requests JOIN jobs ON jobs.id = job WHERE requests.scope = ? AND owner = ? AND requests.state = 'answered'
+    SELECT sum(answers), sum(used), max(planned_at) FROM (
+        SELECT count(*) AS answers, sum(requests.used_at = :last_use) AS used, max(intended_at) AS planned_at
+        FROM requests JOIN jobs ON jobs.id = job
+        WHERE requests.scope = :scope AND owner = :owner AND requests.state = 'answered'
+        UNION ALL SELECT sum(size), sum(size * (used_at IS :last_use)), max(intended_at)
+        FROM packs JOIN jobs ON jobs.id = packs.job WHERE packs.scope = :scope AND owner = :owner AND packs.answered
+    )
 """
 
 _ANSWERS = """
@@ -178,9 +194,13 @@ _ANSWERS = """
 """
 
 _COUNT_ANSWERS = """
-    SELECT count(*) FROM requests JOIN answers ON request = requests.id
-    WHERE requests.scope = ? AND requests.state = 'answered'
+    SELECT (
+        SELECT count(*) FROM requests JOIN answers ON request = requests.id
+        WHERE requests.scope = :scope AND requests.state = 'answered'
+    ) + (SELECT coalesce(sum(size), 0) FROM packs WHERE scope = :scope AND packs.answered)
 """
+
+_JOBS_OF_PACKS = "SELECT id, batch_id, ended_at, owner FROM jobs WHERE scope = ?"
 
 _ADDRESSES = "SELECT base_url FROM scopes WHERE pipeline = ? AND task = ? ORDER BY id"
 
@@ -205,6 +225,7 @@ class LedgerReader:
 
     Attributes:
         path: the ledger file.
+        packs: the packs of requests.
 
     Args:
         directory: the directory of the ledger file.
@@ -212,6 +233,7 @@ class LedgerReader:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / FILE_NAME
+        self.packs = PackReader(self._query)
 
     def is_in_use(self) -> bool:
         """Return `True` if a run has the ledger open. Each run holds a lock as long as the run lives."""
@@ -233,14 +255,14 @@ class LedgerReader:
             parameters |= _scope_columns(scope)
         for row in self._query(_JOBS_OF_SCOPE if scope else _JOBS, parameters):
             owner, pipeline, task, base_url, batch_id, state_name, status, *columns = row
-            *columns, line, long_usages, cut, written, reasoning, prices, billed_usage, tiers, billed_model = columns
+            *columns, line, model, long_usages, cut, written, reasoning, prices, usage, tiers, billed_model = columns
             name, state = ScopeName(pipeline, task, base_url), JobState(state_name)
             if not batch_id and state in STATES_WITHOUT_BATCH:
                 if owner not in is_alive:
                     is_alive[owner] = is_owner_alive(lock_path(self.path.parent, owner))
                 status = status if is_alive[owner] else INTERRUPTED
-            billed = Usage(**orjson.loads(billed_usage)) if billed_usage else None
-            answered_by = _model(line) or billed_model or ""
+            billed = Usage(**orjson.loads(usage)) if usage else None
+            answered_by = model or _model(line) or billed_model or ""
             values = (*columns, answered_by, _usages(long_usages), cut, written, reasoning, prices, billed)
             entry = JobEntry(name, batch_id, state, status, *values)
             entries.append(replace(entry, usage_by_tier=_usages_by_tier(tiers)) if tiers else entry)
@@ -299,7 +321,7 @@ class LedgerReader:
             runs = dict(self._query(_RUNS, (scope.id,)))
             last_run = [runs.get(owner) for (owner,) in self._query(_LAST_RUN, (scope.id,))]
             for row in self._query_in_parts(_FAILURES, scope):
-                custom_id, batch_id, status_code, code, message, attempts, failed_at, owner, prompt = row
+                _, custom_id, batch_id, status_code, code, message, attempts, failed_at, owner, prompt = row
                 yield FailureEntry(
                     scope.name,
                     custom_id,
@@ -326,25 +348,37 @@ class LedgerReader:
             LedgerError: the file cannot be read.
         """
         last_use, last_owner = self._last_run(scope) if of_last_run else (None, None)
+        for _, owner, entry in merge(self._answers_in_rows(scope), self._answers_in_packs(scope), key=itemgetter(0)):
+            if last_use in (None, entry.run_at) and last_owner in (None, owner):
+                yield entry
+
+    def _answers_in_rows(self, scope: ScopeEntry) -> Iterator[tuple[int, str, AnswerEntry]]:
+        """Yield the id of each answered request that has a row, the owner of its job, and its answer."""
         for row in self._query_in_parts(_ANSWERS, scope):
-            custom_id, batch_id, tokens_in, tokens_out, line, answered_at, used_at, owner = row
-            if last_use is not None and used_at != last_use:
-                continue
-            if last_owner is not None and owner != last_owner:
-                continue
+            id_, custom_id, batch_id, tokens_in, tokens_out, line, answered_at, used_at, owner = row
             answer = Answer.from_line(line) if tokens_in is None else Answer(line, (tokens_in, tokens_out or 0))
-            yield AnswerEntry(custom_id, batch_id, answer, answered_at, used_at)
+            yield id_, owner, AnswerEntry(custom_id, batch_id, answer, answered_at, used_at)
+
+    def _answers_in_packs(self, scope: ScopeEntry) -> Iterator[tuple[int, str, AnswerEntry]]:
+        """Yield the id of each answered request in a pack, the owner of its job, and its answer."""
+        jobs = {job_id: columns for job_id, *columns in self._query(_JOBS_OF_PACKS, (scope.id,))}
+        for request_id, pack, index, line in self.packs.answers(scope.id):
+            batch_id, ended_at, owner = jobs[pack.job]
+            answer = Answer(line, pack.tokens(index)[:2])
+            yield request_id, owner, AnswerEntry(pack.custom_id(index), batch_id, answer, ended_at, pack.used_at)
 
     def count_answers(self, scope: ScopeEntry) -> int:
         """Return the number of answers that `answers` yields, of all runs."""
-        [(number,)] = self._query(_COUNT_ANSWERS, (scope.id,)) or [(0,)]
+        [(number,)] = self._query(_COUNT_ANSWERS, {"scope": scope.id}) or [(0,)]
         return int(number)
 
     def _last_run(self, scope: ScopeEntry) -> tuple[float | None, str | None]:
         """Return the begin of the last run, or the owner of its jobs if no run used their answers."""
-        [(last_use,)] = self._query(_LAST_USE, (scope.id,)) or [(None,)]
+        [(last_use,)] = self._query(_LAST_USE, {"scope": scope.id}) or [(None,)]
         for (owner,) in self._query(_LAST_RUN, (scope.id,)):
-            [(answers, used, planned_at)] = self._query(_OWNS_USED, (last_use or 0.0, scope.id, owner))
+            [(answers, used, planned_at)] = self._query(
+                _OWNS_USED, {"last_use": last_use or 0.0, "scope": scope.id, "owner": owner}
+            )
             if answers and not used and planned_at > (last_use or 0.0):
                 return None, owner
         return last_use, None
@@ -383,14 +417,15 @@ class LedgerReader:
             chunk = orjson.dumps(custom_ids[start : start + _CHUNK]).decode()
             rows = self._query(_SUBMITTED, (scope.pipeline, scope.task, scope.base_url, chunk))
             found.update(custom_id for (custom_id,) in rows)
+        for (scope_id,) in self._query(_SCOPE_ID, _scope_columns(scope)):
+            found |= self.packs.find_submitted(scope_id, custom_ids)
         return found
 
     def _query_in_parts(self, sql: str, scope: ScopeEntry) -> Iterator[Sequence[Any]]:
-        """Yield the rows of a query by scope, last id and limit, without each row's id."""
+        """Yield the rows of a query by scope, last id and limit. The id is the first column."""
         last_id = 0
         while rows := self._query(sql, {"scope": scope.id, "last_id": last_id, "limit": _CHUNK}):
-            for _, *row in rows:
-                yield row
+            yield from rows
             last_id = rows[-1][0]
 
     def _query(self, sql: str, parameters: _Parameters = ()) -> list[tuple[Any, ...]]:

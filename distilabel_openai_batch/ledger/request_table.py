@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
 
 import orjson
 
 from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome, batch_failure
 from distilabel_openai_batch.api.service_tiers import DEFAULT_TIER
+from distilabel_openai_batch.ledger.answer_parts import read_lines
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.job_counts import delete_counts
 from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.pack_index import PackHits
+from distilabel_openai_batch.ledger.pack_table import PackTable, next_request_id
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import FAILED, OPEN_STATES, PENDING, Job, KnownRequest
 
@@ -26,6 +31,8 @@ _LOOK_UP = """
     WHERE requests.scope = ? AND custom_id IN (SELECT value FROM json_each(?))
         AND (requests.state != 'asked' OR jobs.state != 'dropped')
 """
+
+_HAS_ROWS = "SELECT 1 FROM requests WHERE scope = ? LIMIT 1"
 
 _FIND_DROPPED = """
     SELECT custom_id, batch_id, coalesce(jobs.error, 'it was never created')
@@ -41,8 +48,13 @@ _FIND_FREE = """
 """
 
 _INSERT_CLAIMED = """
-    INSERT INTO requests (scope, custom_id, job, state, attempts)
-    SELECT ?, value, ?, 'asked', 1 FROM json_each(?)
+    INSERT INTO requests (id, scope, custom_id, job, state, attempts)
+    SELECT ? + key, ?, value, ?, 'asked', 1 FROM json_each(?)
+"""
+
+_BATCH_OF_JOBS = """
+    SELECT id, batch_id, coalesce(error, 'it was never created') FROM jobs
+    WHERE id IN (SELECT value FROM json_each(?))
 """
 
 _UPDATE_CLAIMED = """
@@ -88,6 +100,7 @@ _MARK_DELIVERED = """
 
 _OPEN_JOBS = """
     SELECT id, owner, EXISTS (SELECT 1 FROM requests WHERE job = jobs.id AND state = 'asked')
+        OR EXISTS (SELECT 1 FROM packs WHERE job = jobs.id AND NOT answered)
     FROM jobs WHERE scope = ? AND state IN (SELECT value FROM json_each(?))
 """
 
@@ -99,6 +112,9 @@ _SELECT_FORGOTTEN = """
 """
 
 
+_NO_LINE = Failure("The ledger has no result line of this answered request.", code=MISSING_RESULT_CODE)
+
+
 class RequestTable:
     """The requests of the session's scope.
 
@@ -106,33 +122,59 @@ class RequestTable:
         connection: the ledger file.
         scope: the scope's row.
         owners: the sessions that have the ledger open.
+        packs: the packs of requests.
     """
 
-    def __init__(self, connection: Connection, scope: ScopeRow, owners: Owners) -> None:
+    def __init__(self, connection: Connection, scope: ScopeRow, owners: Owners, packs: PackTable) -> None:
         self._connection = connection
         self._scope = scope
         self._owners = owners
+        self._packs = packs
 
     def look_up(self, custom_ids: Sequence[str]) -> dict[str, KnownRequest]:
         """Return the state of requests by `custom_id`, without unknown requests and requests of dropped jobs."""
-        with self._connection.reading() as database:
-            rows = database.execute(_LOOK_UP, (self._scope.id, orjson.dumps(custom_ids).decode())).fetchall()
-        return {custom_id: KnownRequest(job, _outcome(state, *columns)) for custom_id, job, state, *columns in rows}
+        with self._connection.snapshot() as database:
+            hits = list(self._packs.find(database, self._scope.id, custom_ids))
+            dropped = self._packs.list_dropped(database, (found.pack for found in hits))
+            known: dict[str, KnownRequest] = {}
+            for found in hits:
+                known.update(_known_requests(database, found))
+            others = [custom_id for custom_id in custom_ids if custom_id not in known] if known else custom_ids
+            rows = self._query_rows(database, _LOOK_UP, others)
+        if dropped:
+            known = {name: request for name, request in known.items() if request.outcome or request.job not in dropped}
+        return known | {
+            custom_id: KnownRequest(job, _outcome(state, *columns)) for custom_id, job, state, *columns in rows
+        }
 
     def find_dropped(self, custom_ids: Iterable[str]) -> dict[str, Failure]:
         """Return the pending requests whose job was dropped, each with the reason of the drop as its failure."""
-        with self._connection.reading() as database:
-            parameters = (self._scope.id, orjson.dumps(list(custom_ids)).decode())
-            rows = database.execute(_FIND_DROPPED, parameters).fetchall()
+        names = list(custom_ids)
+        with self._connection.snapshot() as database:
+            rows = database.execute(_FIND_DROPPED, (self._scope.id, orjson.dumps(names).decode())).fetchall()
+            hits = list(self._packs.find(database, self._scope.id, names))
+            dropped = self._packs.list_dropped(database, (found.pack for found in hits))
+            job_ids = orjson.dumps(list(dropped)).decode()
+            jobs = {job_id: columns for job_id, *columns in database.execute(_BATCH_OF_JOBS, (job_ids,))}
+        rows += [
+            (name, *jobs[found.pack.job])
+            for found in hits
+            if not found.pack.is_answered and found.pack.job in jobs
+            for name in found.custom_ids
+        ]
         return {custom_id: batch_failure(batch_id, error) for custom_id, batch_id, error in rows}
 
-    def claim(self, database: sqlite3.Connection, job_id: int, custom_ids: Sequence[str]) -> list[str]:
+    def claim(
+        self, database: sqlite3.Connection, job_id: int, custom_ids: Sequence[str], *, is_packed: bool = False
+    ) -> list[str]:
         """Put requests into a job, except requests that have an answer or are pending in another job.
 
         Args:
             database: SQLite's connection, in a transaction.
             job_id: the job's id.
             custom_ids: the requests.
+            is_packed: whether requests that the ledger does not know yet are put into packs. The results of a job with
+                packs should be recorded together.
 
         Returns:
             The `custom_id`s that the job now holds.
@@ -141,46 +183,86 @@ class RequestTable:
         scope_id = self._scope.id
         for start in range(0, len(custom_ids), _CHUNK):
             chunk = custom_ids[start : start + _CHUNK]
-            is_free = dict(database.execute(_FIND_FREE, (scope_id, orjson.dumps(chunk).decode())))
-            new = [custom_id for custom_id in chunk if custom_id not in is_free]
-            database.execute(_INSERT_CLAIMED, (scope_id, job_id, orjson.dumps(new).decode()))
+            held = self._release_dropped(database, chunk)
+            chunk = [custom_id for custom_id in chunk if custom_id not in held]
+            is_free = dict(self._query_rows(database, _FIND_FREE, chunk))
+            new: Sequence[str] = [custom_id for custom_id in chunk if custom_id not in is_free]
+            if is_packed:
+                new = self._packs.insert(database, scope_id, job_id, new)
+            first_id = next_request_id(database)
+            database.execute(_INSERT_CLAIMED, (first_id, scope_id, job_id, orjson.dumps(new).decode()))
             if released := [custom_id for custom_id, free in is_free.items() if free]:
                 delete_counts(database, scope_id, released)
                 database.executemany(_UPDATE_CLAIMED, ((job_id, scope_id, custom_id) for custom_id in released))
             claimed += [custom_id for custom_id in chunk if is_free.get(custom_id, True)]
         return claimed
 
-    def row_ids(self, job: Job) -> dict[str, int]:
-        """Return the row ids of a job's requests by `custom_id`, in the order of the plan."""
-        with self._connection.reading() as database:
-            return dict(database.execute(_ROW_IDS, (job.id,)))
+    def _query_rows(self, database: sqlite3.Connection, sql: str, custom_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Run a query by scope and `custom_id`s; in most scopes all requests are in packs, so there are no rows."""
+        if not database.execute(_HAS_ROWS, (self._scope.id,)).fetchone():
+            return []
+        return database.execute(sql, (self._scope.id, orjson.dumps(custom_ids).decode())).fetchall()
+
+    def _release_dropped(self, database: sqlite3.Connection, custom_ids: Sequence[str]) -> Collection[str]:
+        """Give pending requests of dropped jobs rows of their own, and return the requests that stay in packs."""
+        hits = list(self._packs.find(database, self._scope.id, custom_ids))
+        dropped = self._packs.list_dropped(database, (found.pack for found in hits))
+        free = [found for found in hits if not found.pack.is_answered and found.pack.job in dropped]
+        self._packs.release(database, free)
+        return {name for found in hits if found not in free for name in found.custom_ids}
+
+    def release(self, database: sqlite3.Connection, custom_ids: Sequence[str]) -> None:
+        """Give requests that are in packs rows of their own, so that statements by `custom_id` find them.
+
+        Args:
+            database: SQLite's connection, in a transaction.
+            custom_ids: requests of any kind.
+        """
+        self._packs.release(database, self._packs.find(database, self._scope.id, custom_ids))
+
+    def request_ids(self, job: Job) -> dict[str, int]:
+        """Return the ids of a job's requests by `custom_id`, in the order of the plan."""
+        with self._connection.snapshot() as database:
+            rows = database.execute(_ROW_IDS, (job.id,)).fetchall()
+            packs = self._packs.list_of_job(database, job.id)
+        ids = dict(rows)
+        for pack in packs:
+            ids.update(zip(pack.custom_ids(), pack.request_ids, strict=True))
+        return dict(sorted(ids.items(), key=itemgetter(1))) if rows and packs else ids
 
     def batch_ids(self, custom_ids: Iterable[str]) -> dict[str, set[str]]:
         """Return the ids of all batches that hold or held each request; leave out requests without a batch."""
         found: dict[str, set[str]] = {}
-        with self._connection.reading() as database:
-            parameters = (self._scope.id, orjson.dumps(list(custom_ids)).decode())
-            for custom_id, batch_id in database.execute(_BATCH_IDS, parameters):
+        names = list(custom_ids)
+        with self._connection.snapshot() as database:
+            for custom_id, batch_id in database.execute(_BATCH_IDS, (self._scope.id, orjson.dumps(names).decode())):
                 found.setdefault(custom_id, set()).add(batch_id)
+            hits = list(self._packs.find(database, self._scope.id, names))
+            job_ids = orjson.dumps(list({hit.pack.job for hit in hits})).decode()
+            batch_ids = {job_id: batch_id for job_id, batch_id, _ in database.execute(_BATCH_OF_JOBS, (job_ids,))}
+        for hit in hits:
+            if batch_id := batch_ids[hit.pack.job]:
+                for custom_id in hit.custom_ids:
+                    found.setdefault(custom_id, set()).add(batch_id)
         return found
 
-    def record(self, row_ids: Mapping[str, int], outcomes: Mapping[str, Outcome]) -> None:
+    def record(self, request_ids: Mapping[str, int], outcomes: Mapping[str, Outcome]) -> None:
         """Record outcomes of a job's requests in one transaction. A recorded answer is final.
 
         Args:
-            row_ids: the job's `row_ids`.
-            outcomes: outcomes by `custom_id`, of requests in `row_ids`.
+            request_ids: the ids of the requests by `custom_id`, as the method `request_ids` returns them.
+            outcomes: outcomes by `custom_id`. A pack whose requests all have outcomes keeps its answers.
         """
-        answers = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Answer)}
-        failures = {name: outcome for name, outcome in outcomes.items() if isinstance(outcome, Failure)}
+        by_id = {request_ids[name]: outcome for name, outcome in outcomes.items()}
         with self._connection.transaction() as database:
-            database.executemany(_INSERT_ANSWER, ((row_ids[name], answer.line) for name, answer in answers.items()))
+            recorded = self._packs.record(database, by_id)
+            rows = {id_: outcome for id_, outcome in by_id.items() if id_ not in recorded} if recorded else by_id
+            answers = {id_: outcome for id_, outcome in rows.items() if isinstance(outcome, Answer)}
+            failures = {id_: outcome for id_, outcome in rows.items() if isinstance(outcome, Failure)}
+            database.executemany(_INSERT_ANSWER, ((id_, answer.line) for id_, answer in answers.items()))
             database.executemany(
                 _MARK_ANSWERED,
-                (
-                    (*answer.tokens, *answer.token_details, _priced_tier(answer), row_ids[name])
-                    for name, answer in answers.items()
-                ),
+                ((*answer.tokens, *answer.token_details, _priced_tier(answer), id_) for id_, answer in answers.items()),
             )
             database.executemany(
                 _MARK_FAILED,
@@ -190,9 +272,9 @@ class RequestTable:
                         *failure.tokens,
                         *failure.token_details,
                         _priced_tier(failure),
-                        row_ids[name],
+                        id_,
                     )
-                    for name, failure in failures.items()
+                    for id_, failure in failures.items()
                 ),
             )
 
@@ -202,9 +284,9 @@ class RequestTable:
         Lower occurrences may have failed, so a count of answers could lead to an occurrence that was delivered before.
         """
         parameters = (len(digest) + 2, self._scope.id, f"{digest}-", f"{digest}.")
-        with self._connection.reading() as database:
+        with self._connection.snapshot() as database:
             [number] = database.execute(_NEXT_OCCURRENCE, parameters).fetchone()
-        return int(number)
+            return max(int(number), 1 + self._packs.last_delivered(database, self._scope.id, digest))
 
     def mark_delivered(self, custom_ids: Sequence[str], began_at: float) -> None:
         """Mark answers as delivered, at the end of a run that succeeded.
@@ -215,8 +297,9 @@ class RequestTable:
             began_at: the begin of the run, in seconds since the epoch.
         """
         with self._connection.transaction() as database:
-            for start in range(0, len(custom_ids), _CHUNK):
-                chunk = orjson.dumps(custom_ids[start : start + _CHUNK]).decode()
+            others = self._packs.mark_delivered(database, self._scope.id, custom_ids, began_at)
+            for start in range(0, len(others), _CHUNK):
+                chunk = orjson.dumps(others[start : start + _CHUNK]).decode()
                 database.execute(_MARK_DELIVERED, (began_at, self._scope.id, chunk))
 
     def forget(self) -> int:
@@ -247,8 +330,22 @@ class RequestTable:
             database.execute("DELETE FROM answer_sources WHERE scope = ?", (self._scope.id,))
             deleted = database.execute("DELETE FROM requests WHERE id IN (SELECT id FROM forgotten)").rowcount
             database.execute("DROP TABLE forgotten")
+            deleted += self._packs.delete(database, self._scope.id, in_progress)
             delete_counts(database, self._scope.id)
         return deleted
+
+
+def _known_requests(database: sqlite3.Connection, found: PackHits) -> Iterator[tuple[str, KnownRequest]]:
+    """Yield the `custom_id` and the state of requests in a pack."""
+    pack = found.pack
+    if not pack.is_answered:
+        yield from ((name, KnownRequest(pack.job, None)) for name in found.custom_ids)
+        return
+    request_ids, tokens = pack.request_ids, pack.token_pairs()
+    lines = read_lines(database.execute, [request_ids[index] for index in found.indexes])
+    for name, index in zip(found.custom_ids, found.indexes, strict=True):
+        line = lines.get(request_ids[index])
+        yield name, KnownRequest(pack.job, Answer(line, tokens[index]) if line else _NO_LINE)
 
 
 def _priced_tier(outcome: Outcome) -> str | None:
@@ -271,6 +368,6 @@ def _outcome(
     if state == FAILED:
         return Failure(error or "no message", status_code, code, (tokens_in or 0, tokens_out or 0))
     if line is None:
-        return Failure("The ledger has no result line of this answered request.", code=MISSING_RESULT_CODE)
+        return _NO_LINE
     # A copy of another scope's answer has no tokens in the ledger, as its job was not billed.
     return Answer.from_line(line) if tokens_in is None else Answer(line, (tokens_in, tokens_out or 0))

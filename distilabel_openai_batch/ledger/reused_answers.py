@@ -6,13 +6,16 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from uuid import uuid4
 
 import orjson
 
+from distilabel_openai_batch.ledger.answer_parts import read_lines
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.pack_table import PackTable
 from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import REUSED
@@ -20,26 +23,25 @@ from distilabel_openai_batch.ledger.states import REUSED
 # Requests per transaction: far above the fixed cost of a transaction, far below a second.
 _CHUNK = 5_000
 
-# Each occurrence of a digest, in the order of the occurrence numbers. A copy is known by the request that was billed.
+# Each occurrence of a digest. A copy is known by the request that was billed.
 _FIND_ANSWERED = """
-    SELECT digests.value, requests.id, coalesce(source_scope, requests.scope), coalesce(source, custom_id)
+    SELECT digests.value, CAST(substr(custom_id, length(digests.value) + 2) AS INTEGER), requests.id,
+        coalesce(source_scope, requests.scope), coalesce(source, custom_id)
     FROM json_each(:digests) AS digests
         CROSS JOIN requests ON requests.scope = :scope
             AND custom_id > digests.value || '-' AND custom_id < digests.value || '.'
         JOIN answers ON answers.request = requests.id
         LEFT JOIN reused_answers ON reused_answers.request = requests.id
     WHERE requests.state = 'answered'
-    ORDER BY CAST(substr(custom_id, length(digests.value) + 2) AS INTEGER)
 """
 
 _FIND_PENDING = """
-    SELECT digests.value, requests.job
+    SELECT digests.value, CAST(substr(custom_id, length(digests.value) + 2) AS INTEGER), requests.job
     FROM json_each(:digests) AS digests
         CROSS JOIN requests ON requests.scope = :scope
             AND custom_id > digests.value || '-' AND custom_id < digests.value || '.'
         JOIN jobs ON jobs.id = requests.job
     WHERE requests.state = 'asked' AND jobs.state != 'dropped'
-    ORDER BY CAST(substr(custom_id, length(digests.value) + 2) AS INTEGER)
 """
 
 _FIND_TAKEN = """
@@ -59,9 +61,10 @@ _ADD_REQUESTS = "UPDATE jobs SET requests = requests + ? WHERE id = ?"
 
 _COPY_ANSWER = """
     INSERT OR REPLACE INTO answers (request, line)
-    SELECT own.id, answers.line FROM requests AS own, answers
-    WHERE own.scope = :scope AND own.custom_id = :custom_id AND answers.request = :request
+    SELECT own.id, coalesce(:line, (SELECT line FROM answers WHERE request = :request)) FROM requests AS own
+    WHERE own.scope = :scope AND own.custom_id = :custom_id
 """
+
 
 _INSERT_REUSED = """
     INSERT OR REPLACE INTO reused_answers (request, source_scope, source)
@@ -76,6 +79,24 @@ _MARK_ANSWERED = """
 """
 
 
+@dataclass(frozen=True, order=True, slots=True)
+class _Source:
+    """An answer of another scope.
+
+    Attributes:
+        digest, occurrence: the digest of the request in the other scope, and its occurrence number.
+        request_id: the request's id in the ledger.
+        scope: the scope that was billed for the answer; for a copy, the scope that the copy was taken from.
+        custom_id: the request in that scope.
+    """
+
+    digest: str
+    occurrence: int
+    request_id: int
+    scope: int
+    custom_id: str
+
+
 class ReusedAnswers:
     """Copies of other scopes' answers in the session's scope.
 
@@ -87,13 +108,17 @@ class ReusedAnswers:
         scope: the scope's row.
         owners: the sessions that have the ledger open.
         requests: the scope's requests.
+        packs: the packs of requests, of all scopes.
     """
 
-    def __init__(self, connection: Connection, scope: ScopeRow, owners: Owners, requests: RequestTable) -> None:
+    def __init__(
+        self, connection: Connection, scope: ScopeRow, owners: Owners, requests: RequestTable, packs: PackTable
+    ) -> None:
         self._connection = connection
         self._scope = scope
         self._owners = owners
         self._requests = requests
+        self._packs = packs
 
     def take(self, source_id: int, digests: Mapping[str, str]) -> list[str]:
         """Copy answers of another scope, as one collected job without a batch.
@@ -118,7 +143,18 @@ class ReusedAnswers:
                     continue
                 job_id = job_id or self._insert_job(database)
                 claimed = self._requests.claim(database, job_id, list(answers))
-                rows = [{"scope": self._scope.id, "custom_id": name, **answers[name]} for name in claimed]
+                lines = read_lines(database.execute, [answers[name].request_id for name in claimed])
+                rows = [
+                    {
+                        "scope": self._scope.id,
+                        "custom_id": name,
+                        "request": answers[name].request_id,
+                        "line": lines.get(answers[name].request_id),
+                        "source_scope": answers[name].scope,
+                        "source": answers[name].custom_id,
+                    }
+                    for name in claimed
+                ]
                 for statement in (_COPY_ANSWER, _INSERT_REUSED, _MARK_ANSWERED):
                     database.executemany(statement, rows)
                 database.execute(_ADD_REQUESTS, (len(claimed), job_id))
@@ -132,7 +168,7 @@ class ReusedAnswers:
             source_id: the id of the other scope's row.
             digests: as for `take`.
         """
-        with self._connection.reading() as database:
+        with self._connection.snapshot() as database:
             answered = self._match(database, source_id, digests)
         others = {custom_id: digest for custom_id, digest in digests.items() if custom_id not in answered}
         return len(answered) + sum(map(len, self.find_pending(source_id, others).values()))
@@ -147,29 +183,44 @@ class ReusedAnswers:
         Returns:
             The `custom_id`s in this scope by the id of the job.
         """
-        parameters = {"scope": source_id, "digests": _json(set(digests.values()))}
+        wanted = set(digests.values())
+        with self._connection.snapshot() as database:
+            pending = database.execute(_FIND_PENDING, {"scope": source_id, "digests": _json(wanted)}).fetchall()
+            members = list(self._packs.find_digests(database, source_id, wanted))
+            dropped = self._packs.list_dropped(database, (pack for _, (pack, _) in members))
+        pending += [
+            (digest, pack.occurrence(index), pack.job)
+            for digest, (pack, index) in members
+            if not pack.is_answered and pack.job not in dropped
+        ]
         jobs: defaultdict[str, list[int]] = defaultdict(list)
-        with self._connection.reading() as database:
-            for digest, job_id in database.execute(_FIND_PENDING, parameters):
-                jobs[digest].append(job_id)
+        for digest, _, job_id in sorted(pending):
+            jobs[digest].append(job_id)
         found: dict[int, list[str]] = {}
         for custom_id in sorted(digests, key=_occurrence):
             if jobs[digests[custom_id]]:
                 found.setdefault(jobs[digests[custom_id]].pop(0), []).append(custom_id)
         return found
 
-    def _match(
-        self, database: sqlite3.Connection, source_id: int, digests: Mapping[str, str]
-    ) -> dict[str, dict[str, int | str]]:
-        """Return the answer that each request takes, as parameters of the statements."""
+    def _match(self, database: sqlite3.Connection, source_id: int, digests: Mapping[str, str]) -> dict[str, _Source]:
+        """Return the answer that each request takes."""
         own_digests = {custom_id.rpartition("-")[0] for custom_id in digests}
         own_id = self._scope.id
         taken = set(database.execute(_FIND_TAKEN, {"scope": own_id, "digests": _json(own_digests)}))
-        free: defaultdict[str, list[dict[str, int | str]]] = defaultdict(list)
-        parameters = {"scope": source_id, "digests": _json(set(digests.values()))}
-        for digest, request, source_scope, source in database.execute(_FIND_ANSWERED, parameters):
-            if source_scope != own_id and (source_scope, source) not in taken:
-                free[digest].append({"request": request, "source_scope": source_scope, "source": source})
+        wanted = set(digests.values())
+        answered = [
+            _Source(*columns)
+            for columns in database.execute(_FIND_ANSWERED, {"scope": source_id, "digests": _json(wanted)})
+        ]
+        answered += [
+            _Source(digest, pack.occurrence(index), pack.request_ids[index], source_id, pack.custom_id(index))
+            for digest, (pack, index) in self._packs.find_digests(database, source_id, wanted)
+            if pack.is_answered
+        ]
+        free: defaultdict[str, list[_Source]] = defaultdict(list)
+        for source in sorted(answered):
+            if source.scope != own_id and (source.scope, source.custom_id) not in taken:
+                free[source.digest].append(source)
         return {custom_id: free[digest].pop(0) for custom_id, digest in digests.items() if free[digest]}
 
     def _insert_job(self, database: sqlite3.Connection) -> int:

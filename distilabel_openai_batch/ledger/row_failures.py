@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
+from itertools import count
 
 import orjson
 
 from distilabel_openai_batch.api.outcomes import Failure
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.owners import Owners
+from distilabel_openai_batch.ledger.pack_table import next_request_id
+from distilabel_openai_batch.ledger.request_table import RequestTable
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import NOT_SENT
 from distilabel_openai_batch.text import escape_surrogates
@@ -49,8 +52,8 @@ _INSERT_UNSENT_JOB = """
 """
 
 _INSERT_UNSENT = """
-    INSERT INTO requests (scope, custom_id, job, state, attempts, status_code, code, error)
-    VALUES (?, ?, ?, 'failed', 0, ?, ?, ?)
+    INSERT INTO requests (id, scope, custom_id, job, state, attempts, status_code, code, error)
+    VALUES (?, ?, ?, ?, 'failed', 0, ?, ?, ?)
 """
 
 
@@ -61,12 +64,14 @@ class RowFailures:
         connection: the ledger file.
         scope: the scope's row.
         owners: the sessions that have the ledger open.
+        requests: the scope's requests.
     """
 
-    def __init__(self, connection: Connection, scope: ScopeRow, owners: Owners) -> None:
+    def __init__(self, connection: Connection, scope: ScopeRow, owners: Owners, requests: RequestTable) -> None:
         self._connection = connection
         self._scope = scope
         self._owners = owners
+        self._requests = requests
 
     def list_rejected(self) -> set[str]:
         """Return the `custom_id`s of the answers that lacked a generation when a run last read the answers."""
@@ -77,6 +82,7 @@ class RowFailures:
         """Record why answers lack a generation, by `custom_id`; `None` deletes the rejection of an answer."""
         with self._connection.transaction() as database:
             scope_id = self._scope.id
+            self._requests.release(database, [custom_id for custom_id, failure in rejections.items() if failure])
             database.executemany(
                 _INSERT_REJECTION,
                 (
@@ -91,8 +97,10 @@ class RowFailures:
 
     def record_cut(self, custom_ids: Iterable[str]) -> None:
         """Record that the limit of tokens cut the answers of requests."""
+        names = list(custom_ids)
         with self._connection.transaction() as database:
-            database.executemany(_INSERT_CUT, ((self._scope.id, custom_id) for custom_id in custom_ids))
+            self._requests.release(database, names)
+            database.executemany(_INSERT_CUT, ((self._scope.id, custom_id) for custom_id in names))
 
     def record_run(self, began_at: float) -> None:
         """Record the begin of the run that the session belongs to, if the session has jobs.
@@ -106,6 +114,7 @@ class RowFailures:
     def record_prompt_starts(self, starts: Mapping[str, str]) -> None:
         """Record the start of the prompt of failed requests, by `custom_id`."""
         with self._connection.transaction() as database:
+            self._requests.release(database, list(starts))
             database.executemany(
                 _INSERT_PROMPT_START, ((text, self._scope.id, custom_id) for custom_id, text in starts.items())
             )
@@ -120,6 +129,7 @@ class RowFailures:
         with self._connection.transaction() as database:
             scope_id = self._scope.id
             parameters = (scope_id, orjson.dumps(list(failures)).decode())
+            self._requests.release(database, list(failures))
             recorded = {custom_id for (custom_id,) in database.execute(_FIND_RECORDED, parameters)}
             rows = [(custom_id, failure) for custom_id, failure in failures.items() if custom_id not in recorded]
             if not rows:
@@ -133,10 +143,14 @@ class RowFailures:
                 "now": time.time(),
             }
             job_id = database.execute(_INSERT_UNSENT_JOB, job).lastrowid
+            request_ids = count(next_request_id(database))
             database.executemany(
                 _INSERT_UNSENT,
                 (
-                    (scope_id, custom_id, job_id, failure.status_code, failure.code, escape_surrogates(failure.message))
+                    (
+                        *(next(request_ids), scope_id, custom_id, job_id),
+                        *(failure.status_code, failure.code, escape_surrogates(failure.message)),
+                    )
                     for custom_id, failure in rows
                 ),
             )

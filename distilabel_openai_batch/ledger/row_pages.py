@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 
 from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.ledger.answer_parts import read_lines
+from distilabel_openai_batch.ledger.packs import PACK_SIZE, Pack
 from distilabel_openai_batch.ledger.reader import LedgerReader
 
 # Requests whose answers one query searches: far below a second.
@@ -71,6 +73,15 @@ _NUMBERS = """
         OVER (ORDER BY value)
     FROM (SELECT value, lag(value, 1, 0) OVER (ORDER BY value) AS previous FROM json_each(:ids))
 """
+
+_COUNT_BY_PACK = f"SELECT id - id % {PACK_SIZE}, count(*) FROM requests WHERE +scope = ? GROUP BY 1"  # noqa: S608
+
+_IN_PACK = f"SELECT id FROM requests WHERE +scope = ? AND id BETWEEN ? AND ? + {PACK_SIZE - 1}"  # noqa: S608
+
+_JOBS = "SELECT id, batch_id, model FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+
+# States of packs: whether their requests are answered, or any. All packed requests are answered or pending.
+_PACK_STATES: dict[str, bool | None] = {"all": None, "answered": True, "pending": False}
 
 _INPUT_FILE = "SELECT base_url, input_file_id FROM jobs JOIN scopes ON scopes.id = jobs.scope WHERE jobs.id = ?"
 
@@ -154,12 +165,16 @@ class RowReader(LedgerReader):
             seconds: the time after which a search returns the requests found so far.
         """
         [(last_id,)] = self._query(_LAST_ID) or [(0,)]
+        last_id = max(last_id, self.packs.last_id())
         if text:
             ids, reached = self._search(scope_id, after, last_id, limit, state, text, find_prompts, seconds)
         else:
             sql = f"{_FIND}{_STATES[state]} ORDER BY requests.id LIMIT :limit"
             rows = self._query(sql, {"scope": scope_id, "after": after, "limit": limit + 1})
             ids, reached = [id_ for (id_,) in rows], last_id
+            if state in _PACK_STATES:
+                ids += self.packs.find_ids(scope_id, after, limit + 1, answered=_PACK_STATES[state])
+                ids = sorted(ids)[: limit + 1]
         shown = ids[:limit]
         next_id = shown[-1] if len(ids) > limit else reached
         return RowPage(self.read_rows(shown), next_id if next_id < last_id else None)
@@ -188,20 +203,44 @@ class RowReader(LedgerReader):
             until = min(last_id, reached + _SEARCH_CHUNK)
             span = {**parameters, "after": reached, "until": until}
             rows = self._query(f"{_SEARCH}{_STATES[state]} ORDER BY requests.id", span)
+            if state in _PACK_STATES:
+                rows += self.packs.search(scope_id, reached, until, text, answered=_PACK_STATES[state])
             in_prompts = find_prompts([custom_id for _, custom_id, _ in rows], text) if find_prompts else set()
-            ids += [id_ for id_, custom_id, matches in rows if matches or custom_id in in_prompts]
+            ids += sorted(id_ for id_, custom_id, matches in rows if matches or custom_id in in_prompts)
             reached = until
         return ids, reached
 
     def read_rows(self, ids: Iterable[int]) -> list[RowEntry]:
         """Return requests by their ids, in the order of the ids."""
-        rows = self._query(_READ, {"ids": orjson.dumps(list(ids)).decode()})
-        return [_row_entry(*row) for row in rows]
+        wanted = list(ids)
+        rows = self._query(_READ, {"ids": orjson.dumps(wanted).decode()})
+        entries = [_row_entry(*row) for row in rows] + self._read_packed(wanted)
+        return sorted(entries, key=lambda entry: entry.id)
+
+    def _read_packed(self, ids: Sequence[int]) -> list[RowEntry]:
+        members = self.packs.find(ids)
+        lines = read_lines(self._query, list(members))
+        job_ids = orjson.dumps(list({pack.job for pack, _ in members.values()})).decode()
+        jobs = {row[0]: row for row in self._query(_JOBS, (job_ids,))}
+        return [
+            _packed_entry(request_id, pack, index, jobs[pack.job], lines.get(request_id))
+            for request_id, (pack, index) in members.items()
+        ]
 
     def find_row(self, scope_id: int, number: int) -> int | None:
         """Return the id of a scope's request by its number, from 1 in the order of the plan; `None` for no request."""
-        rows = self._query(_NTH, (scope_id, number - 1))
-        return rows[0][0] if rows else None
+        counts = self.packs.count_by_pack(scope_id)
+        if not counts:
+            rows = self._query(_NTH, (scope_id, number - 1))
+            return rows[0][0] if rows else None
+        counts.update(dict(self._query(_COUNT_BY_PACK, (scope_id,))))
+        for pack_id in sorted(counts):
+            if number <= counts[pack_id]:
+                ids = [id_ for (id_,) in self._query(_IN_PACK, (scope_id, pack_id, pack_id))]
+                ids += self.packs.find_ids(scope_id, pack_id - 1, PACK_SIZE)
+                return int(sorted(ids)[number - 1])
+            number -= counts[pack_id]
+        return None
 
     def number_rows(self, scope_id: int, rows: Sequence[RowEntry]) -> list[int]:
         """Return the numbers of a page's rows within their scope, from 1 in the order of the plan.
@@ -211,7 +250,9 @@ class RowReader(LedgerReader):
             rows: rows of the scope in the order of their ids.
         """
         ids = orjson.dumps([row.id for row in rows]).decode()
-        return [number for (number,) in self._query(_NUMBERS, {"scope": scope_id, "ids": ids})]
+        in_rows = (number for (number,) in self._query(_NUMBERS, {"scope": scope_id, "ids": ids}))
+        in_packs = self.packs.count_until(scope_id, [row.id for row in rows])
+        return list(map(sum, zip(in_rows, in_packs, strict=True)))
 
     def find_input_file(self, row: RowEntry) -> tuple[str, str | None]:
         """Return the address of a row's server, and the server's id of the input file of the row's job, if any."""
@@ -232,6 +273,30 @@ def _pattern(text: str) -> str:
     for character in "\\%_":
         text = text.replace(character, f"\\{character}")
     return f"%{text}%"
+
+
+def _packed_entry(request_id: int, pack: Pack, index: int, job: Sequence[Any], line: bytes | None) -> RowEntry:
+    _, batch_id, model = job
+    tokens = pack.tokens(index)
+    tokens_in, tokens_out, tokens_reasoning = (tokens[0], tokens[1], tokens[4]) if pack.is_answered else (None,) * 3
+    return RowEntry(
+        id=request_id,
+        custom_id=pack.custom_id(index),
+        job=pack.job,
+        batch_id=batch_id,
+        model=model,
+        state="answered" if pack.is_answered else "pending",
+        attempts=1,
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        tokens_reasoning=tokens_reasoning,
+        status_code=200 if pack.is_answered else None,
+        code=None,
+        message=None,
+        is_cut=False,
+        answer=Answer(line, tokens[:2]) if line else None,
+        prompt_start="",
+    )
 
 
 def _row_entry(*columns: Any) -> RowEntry:

@@ -16,7 +16,7 @@ from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
 from tests.support.environment import API_KEY, load_as_new_process
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(6)]
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = pytest.mark.usefixtures("quick_retries", "small_packs")
 
 
 def generate(questions=QUESTIONS, **fields):

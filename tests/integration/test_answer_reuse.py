@@ -15,6 +15,8 @@ from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.plugin import base
 from tests.support.environment import load_as_new_process, route_host
 
+pytestmark = pytest.mark.usefixtures("small_packs")
+
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in (0, 1, 2, 1)]
 """Four requests, two of which are equal."""
 

@@ -19,6 +19,8 @@ from distilabel_openai_batch.sandbox import RequestFailure
 from tests.support.commands import run_command
 from tests.support.environment import load_as_new_process
 
+pytestmark = pytest.mark.usefixtures("small_packs")
+
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(6)]
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
 WAYS = {"in a batch": {}, "synchronously": {"sync_below": 100}}

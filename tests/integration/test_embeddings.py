@@ -11,6 +11,8 @@ from distilabel_openai_batch import OpenAIBatchEmbeddings, OpenAIBatchLLM
 from distilabel_openai_batch.sandbox import RequestFailure
 from tests.support.environment import API_KEY, load_as_new_process
 
+pytestmark = pytest.mark.usefixtures("small_packs")
+
 MODEL = "text-embedding-3-small"
 TEXTS = [f"Number {i}." for i in range(7)]
 ROWS = [{"text": text} for text in TEXTS]

@@ -31,22 +31,22 @@ from distilabel_openai_batch.engine import job_runner, job_watcher
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 from tests.support.environment import API_KEY, load_as_new_process
+from tests.support.ledgers import list_requests
 
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(12)]
 CALLS = ["files.create", "batches.create", "batches.retrieve", "files.content"]
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = pytest.mark.usefixtures("quick_retries", "small_packs")
 
 
 @pytest.fixture(autouse=True)
 def check_books_and_ledger(request, sandbox):
     """Assert after each test that the ledger has an answer to each billed request, and no open job."""
     yield
-    ledger = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3"
-    with sqlite3.connect(ledger) as database:
-        answered = {row[0] for row in database.execute("SELECT custom_id FROM requests WHERE state = 'answered'")}
+    directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
+    with sqlite3.connect(directory / "ledger.sqlite3") as database:
         open_jobs = database.execute("SELECT count(*) FROM jobs WHERE state IN ('created', 'ended')").fetchone()[0]
     if not request.node.get_closest_marker("stops"):
-        assert answered == set(sandbox.books().billed)
+        assert list_requests(directory, "answered") == set(sandbox.books().billed)
         assert not open_jobs
 
 
@@ -502,10 +502,7 @@ async def test_an_interrupted_run_without_reuse_is_continued(sandbox):
 
 def count_answered() -> int:
     """Return the number of requests that have an answer in the ledger."""
-    with sqlite3.connect(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]) / "ledger.sqlite3") as database:
-        if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            return 0
-        return database.execute("SELECT count(*) FROM requests WHERE state = 'answered'").fetchone()[0]
+    return len(list_requests(Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"]), "answered"))
 
 
 @pytest.mark.parametrize("limit", [{"max_files": 3}, {"max_storage_bytes": 1_500}])
@@ -636,7 +633,7 @@ def test_a_password_in_the_address_is_in_no_file_and_no_request(sandbox):
     assert not any(b"s3cret" in path.read_bytes() for path in ledger.parent.glob("ledger*"))
     with sqlite3.connect(ledger) as database:
         scopes = database.execute("SELECT base_url FROM scopes").fetchall()
-        custom_ids = {row[0] for row in database.execute("SELECT custom_id FROM requests")}
+    custom_ids = list_requests(ledger.parent)
     assert scopes == [(f"{sandbox.base_url}/",)]
     generate()
     assert custom_ids == set(sandbox.books().billed)

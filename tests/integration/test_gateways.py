@@ -14,7 +14,7 @@ TOKEN = "gateway-token-that-must-not-leak"
 HEADERS = {"X-Gateway-Token": TOKEN, "X-Provider": "one"}
 OPTIONS = [option for name, value in HEADERS.items() for option in ("--header", f"{name}: {value}")]
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = pytest.mark.usefixtures("quick_retries", "small_packs")
 
 
 def lines(headers: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure
 from tests.support.environment import load_as_new_process
 
-pytestmark = pytest.mark.usefixtures("quick_retries")
+pytestmark = pytest.mark.usefixtures("quick_retries", "small_packs")
 
 INPUTS = [[{"role": "user", "content": f"Say number {number}."}] for number in range(60)]
 

@@ -12,6 +12,8 @@ from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.sandbox import ResultFault
 from tests.support.environment import load_as_new_process
 
+pytestmark = pytest.mark.usefixtures("small_packs")
+
 QUESTIONS = [[{"role": "user", "content": f"Say number {i}."}] for i in range(6)]
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
 MODEL = "gpt-5-pro"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import sqlite3
 import sys
 from collections import Counter
 
@@ -30,6 +29,9 @@ from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.sandbox import BatchFault, Fault, ResultFault
 from tests.support.environment import API_KEY
+from tests.support.ledgers import list_requests
+
+pytestmark = pytest.mark.usefixtures("small_packs")
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
@@ -185,7 +187,5 @@ def test_the_promises_hold(sandbox, tmp_path, seed):
     billed = sandbox.books().billed
     assert set(billed.values()) == {1}
     assert Counter(custom_id.partition("-")[0] for custom_id in billed).total() == len(life.questions)
-    with sqlite3.connect(life.folder / FILE_NAME) as database:
-        answered = {row[0] for row in database.execute("SELECT custom_id FROM requests WHERE state = 'answered'")}
-    assert answered == set(billed)
+    assert list_requests(life.folder, "answered") == set(billed)
     assert life.steps > 5

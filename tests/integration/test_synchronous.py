@@ -263,7 +263,7 @@ def test_reasoning_models_accept_the_requests(sandbox, sync_below):
 def test_ledger_that_cannot_be_written_ends_the_run(sandbox, monkeypatch):
     """Without the ledger no further answer could be kept, so this is no failure of a row."""
 
-    def full(self, row_ids, outcomes):
+    def full(self, request_ids, outcomes):
         with self._connection.reading():
             raise sqlite3.OperationalError("database or disk is full")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from distilabel_openai_batch.api.outcomes import build_result_line
 from distilabel_openai_batch.ledger.files import FILE_NAME
 from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.row_pages import RowReader
 from distilabel_openai_batch.ledger.states import ScopeName
 from tests.support.environment import ROOT
 
@@ -30,6 +31,13 @@ OLD_LEDGER = ROOT / "tests/unit/ledger/data/ledger_149ce07.sql"
 
 OLD_OPEN_JOB = OLD_LEDGER.with_name("open_job_149ce07.jsonl")
 """Input file of the open job in `OLD_LEDGER`."""
+
+
+def list_requests(directory: Path, state: str = "all") -> set[str]:
+    """Return the `custom_id`s of the requests of all scopes in a state, one of `row_pages.STATES`."""
+    reader = RowReader(directory)
+    scopes = reader.scopes() if reader.path.exists() else []
+    return {row.custom_id for scope in scopes for row in reader.page(scope.id, limit=10**6, state=state).rows}
 
 
 def write_old_ledger(directory: Path) -> None:

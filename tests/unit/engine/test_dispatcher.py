@@ -56,9 +56,9 @@ def with_another_id(request: Request) -> Request:
 
 def collect(ledger: Ledger, job: Job, outcomes: dict[str, Outcome] | None = None) -> dict[str, Outcome]:
     """Record outcomes of a job, answers by default, and mark the job as collected."""
-    row_ids = ledger.requests.row_ids(job)
-    outcomes = {custom_id: answer(custom_id) for custom_id in row_ids} if outcomes is None else outcomes
-    ledger.requests.record(row_ids, outcomes)
+    request_ids = ledger.requests.request_ids(job)
+    outcomes = {custom_id: answer(custom_id) for custom_id in request_ids} if outcomes is None else outcomes
+    ledger.requests.record(request_ids, outcomes)
     if job.state is not JobState.CREATED:
         job = create(ledger, job)
     ledger.jobs.mark_collected(ledger.jobs.mark_ended(job, Batch("batch_1", "completed")), MISSING_RESULT)

@@ -233,7 +233,7 @@ async def test_without_reuse_the_numbers_begin_behind_the_last_delivered_answer(
     await make_session(buffer).submit([make_call()])
     [request] = buffer.flushes[0]
     job, _ = ledger.jobs.plan(Shard.of([request]))
-    ledger.requests.record(ledger.requests.row_ids(job), {request.custom_id: completion("a")})
+    ledger.requests.record(ledger.requests.request_ids(job), {request.custom_id: completion("a")})
     created = ledger.jobs.mark_created(ledger.jobs.mark_uploaded(job, "file-in"), Batch("batch_0", "completed"))
     ledger.jobs.mark_collected(ledger.jobs.mark_ended(created, Batch("batch_0", "completed")), MISSING_RESULT)
 

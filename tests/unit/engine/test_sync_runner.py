@@ -163,10 +163,10 @@ def test_outcomes_that_arrive_together_are_recorded_together(ledger, look_up, mo
         if len(arrived) == 16:
             all_arrived.set()
 
-    def count(row_ids, outcomes):
+    def count(request_ids, outcomes):
         records.append(len(outcomes))
         assert all_arrived.wait(60)
-        record(row_ids, outcomes)
+        record(request_ids, outcomes)
 
     monkeypatch.setattr(failpoints, "reached", reached)
     monkeypatch.setattr(ledger.requests, "record", count)

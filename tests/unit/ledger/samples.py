@@ -36,4 +36,6 @@ def plan_ended_job(ledger: Ledger, *custom_ids: str) -> Job:
 
 def record(ledger: Ledger, job: Job, **outcomes) -> None:
     """Record outcomes of a job's requests; the keyword `a` means the request `a-0`."""
-    ledger.requests.record(ledger.requests.row_ids(job), {f"{name}-0": outcome for name, outcome in outcomes.items()})
+    ledger.requests.record(
+        ledger.requests.request_ids(job), {f"{name}-0": outcome for name, outcome in outcomes.items()}
+    )

@@ -25,9 +25,9 @@ def test_a_batch_in_progress_claims_free_requests_only(ledger):
     planned, _ = ledger.jobs.plan(make_shard("a-0"))
     ledger.adopted_jobs.add_in_progress(Batch("batch_9", "in_progress"), "key", ["a-0", "b-0"])
     adopted = ledger.jobs.list_open()[-1]
-    assert list(ledger.requests.row_ids(adopted)) == ["b-0"]
+    assert list(ledger.requests.request_ids(adopted)) == ["b-0"]
     assert adopted.requests == 1
-    assert list(ledger.requests.row_ids(planned)) == ["a-0"]
+    assert list(ledger.requests.request_ids(planned)) == ["a-0"]
 
 
 def test_an_answer_of_an_adopted_job_precedes_all_but_an_answer(ledger):
@@ -48,7 +48,7 @@ def test_an_answer_of_an_adopted_job_precedes_all_but_an_answer(ledger):
     for name in ("pending-0", "failed-0", "unknown-0"):
         assert known[name].outcome == make_answer(name)
     assert known["expired-0"].outcome == Failure("Too late.")
-    assert list(ledger.requests.row_ids(job)) == ["pending-0"]
+    assert list(ledger.requests.request_ids(job)) == ["pending-0"]
     assert ledger.jobs.get(known["unknown-0"].job).state is JobState.COLLECTED
 
 

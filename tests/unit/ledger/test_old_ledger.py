@@ -120,7 +120,7 @@ def test_a_session_takes_over_the_open_job(open_ledger):
     taken = ledger.jobs.take_over(job)
 
     assert taken.owner == ledger.owner
-    assert list(ledger.requests.row_ids(taken)) == PENDING
+    assert list(ledger.requests.request_ids(taken)) == PENDING
 
 
 def test_a_session_resubmits_the_requests_of_a_dropped_job(open_ledger):

@@ -32,7 +32,7 @@ def test_a_request_is_pending_in_one_job_only(ledger):
     assert claimed == ["a-0", "b-0"]
     second, claimed = ledger.jobs.plan(make_shard("b-0", "c-0"))
     assert claimed == ["c-0"]
-    assert list(ledger.requests.row_ids(second)) == ["c-0"]
+    assert list(ledger.requests.request_ids(second)) == ["c-0"]
 
     ledger.jobs.mark_dropped(first)
     assert ledger.requests.look_up(["a-0", "b-0"]) == {}
@@ -46,7 +46,7 @@ def test_requests_are_claimed_in_chunks(ledger, monkeypatch):
     ledger.jobs.plan(make_shard("3-0"))
     job, claimed = ledger.jobs.plan(make_shard(*custom_ids))
     assert claimed == ["0-0", "1-0", "2-0", "4-0"]
-    assert list(ledger.requests.row_ids(job)) == claimed
+    assert list(ledger.requests.request_ids(job)) == claimed
     assert ledger.requests.look_up(custom_ids).keys() == set(custom_ids)
 
 
@@ -121,7 +121,7 @@ def test_the_next_occurrence_follows_the_highest_delivered_one(ledger, answered)
     digest = "d" * 32
     job = plan_ended_job(ledger, *[f"{digest}-{n}" for n in range(12)], f"{'e' * 32}-0")
     outcomes = {f"{digest}-{n}": make_answer("x") for n in answered}
-    ledger.requests.record(ledger.requests.row_ids(job), outcomes)
+    ledger.requests.record(ledger.requests.request_ids(job), outcomes)
     assert ledger.requests.next_occurrence(digest) == 0
     ledger.requests.mark_delivered([f"{digest}-{n}" for n in range(12)], 1.0)
     assert ledger.requests.next_occurrence(digest) == answered[-1] + 1
@@ -133,7 +133,7 @@ def test_only_the_given_answers_are_marked_as_delivered(ledger, monkeypatch):
     monkeypatch.setattr(request_table, "_CHUNK", 1)
     digests = [letter * 32 for letter in "abc"]
     job = plan_ended_job(ledger, *[f"{digest}-0" for digest in digests])
-    ledger.requests.record(ledger.requests.row_ids(job), {f"{digest}-0": make_answer("x") for digest in digests})
+    ledger.requests.record(ledger.requests.request_ids(job), {f"{digest}-0": make_answer("x") for digest in digests})
     ledger.requests.mark_delivered([f"{digest}-0" for digest in digests[:2]], 1.0)
     assert [ledger.requests.next_occurrence(digest) for digest in digests] == [1, 1, 0]
 

@@ -27,7 +27,7 @@ def reader(ledger):
     job = plan_created_job(ledger, *names)
     outcomes = {name: answer(text) for name, text in zip(names, TEXTS, strict=False)}
     outcomes |= {name: Failure("Odd prompt.", 400, "invalid_prompt") for name in names[6:8]}
-    ledger.requests.record(ledger.requests.row_ids(job), outcomes)
+    ledger.requests.record(ledger.requests.request_ids(job), outcomes)
     ledger.row_failures.record_rejections({names[0]: Failure("I cannot help.", code="refusal")})
     ledger.row_failures.record_cut([names[1]])
     ledger.row_failures.record_prompt_starts({names[6]: "Which of the planets"})

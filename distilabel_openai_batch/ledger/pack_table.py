@@ -1,0 +1,304 @@
+"""Packs of the ledger, for sessions: insertion, search, record of answers, and the way of requests out of packs."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeGuard
+
+import orjson
+
+from distilabel_openai_batch.api.outcomes import Answer, Outcome
+from distilabel_openai_batch.ledger.answer_parts import delete_lines, insert_lines, read_lines
+from distilabel_openai_batch.ledger.pack_index import PackHits, PackIndex
+from distilabel_openai_batch.ledger.packs import (
+    DIGEST_BYTES,
+    MAX_TOKENS,
+    MIN_PACK,
+    PACK_SIZE,
+    SELECT_PACKS,
+    SELECT_PACKS_OF_JOB,
+    Pack,
+    PackedNames,
+    first_id,
+    pack_numbers,
+    parse_digest,
+)
+
+# Ids of requests in rows and in packs never meet.
+_NEXT_REQUEST = f"""
+    SELECT 1 + max(
+        (SELECT coalesce(max(id), 0) FROM requests),
+        (SELECT coalesce(max(seq) + {PACK_SIZE - 1}, 0) FROM sqlite_sequence WHERE name = 'packs')
+    )
+"""  # noqa: S608  # a constant of this package
+
+_INSERT = "INSERT INTO packs (id, scope, job, size, digests, occurrences) VALUES (?, ?, ?, ?, ?, ?)"
+
+_DELETE = "DELETE FROM packs WHERE id = ?"
+
+_SELECT_OTHERS = "SELECT id, size FROM packs WHERE scope = ? AND job NOT IN (SELECT value FROM json_each(?))"
+
+_NO_TOKENS = (None,) * 5
+
+_INSERT_ROW = """
+    INSERT INTO requests (
+        id, scope, custom_id, job, state, attempts, handed_over, used_at, status_code, tokens_in, tokens_out,
+        tokens_cached, tokens_written, tokens_reasoning
+    )
+    SELECT ?, scope, ?, job, iif(answered, 'answered', 'asked'), 1, handed_over, used_at, iif(answered, 200, NULL),
+        ?, ?, ?, ?, ?
+    FROM packs WHERE id = ?
+"""
+
+_INSERT_LINE = "INSERT INTO answers (request, line) VALUES (?, ?)"
+
+_MARK_DELIVERED = """
+    UPDATE packs SET handed_over = 1, used_at = ? WHERE id IN (SELECT value FROM json_each(?)) AND answered
+"""
+
+_LIST_DROPPED = "SELECT id FROM jobs WHERE state = 'dropped' AND id IN (SELECT value FROM json_each(?))"
+
+# `custom_id`s per search: as many packs as they may belong to are in memory at once.
+_CHUNK = 5_000
+
+Member = tuple[Pack, int]
+"""A request in a pack, by its index."""
+
+
+def next_request_id(database: sqlite3.Connection) -> int:
+    """Return an id that no request has, in a row or in a pack, nor has any higher id."""
+    [request_id] = database.execute(_NEXT_REQUEST).fetchone()
+    return int(request_id)
+
+
+class PackTable:
+    """The table `packs`, with an index of each scope in use. All methods need a lock on the connection.
+
+    Args:
+        is_compressed: whether to compress the result lines of new answers.
+    """
+
+    def __init__(self, *, is_compressed: bool = False) -> None:
+        self._is_compressed = is_compressed
+        self._indexes: dict[int, PackIndex] = {}
+
+    def insert(
+        self, database: sqlite3.Connection, scope_id: int, job_id: int, custom_ids: Sequence[str]
+    ) -> Sequence[str]:
+        """Put pending requests into packs.
+
+        Args:
+            database: SQLite's connection, in a transaction.
+            scope_id: the id of the scope's row.
+            job_id: the job that holds the requests.
+            custom_ids: requests that the scope does not have yet.
+
+        Returns:
+            The requests that need rows, since there are too few, or their `custom_id`s have another form.
+        """
+        names = PackedNames.of(custom_ids)
+        pack_id = -(-next_request_id(database) // PACK_SIZE) * PACK_SIZE
+        packed = 0
+        for digests, occurrences in names.cut(PACK_SIZE):
+            size = len(digests) // DIGEST_BYTES
+            if size < MIN_PACK:
+                break
+            database.execute(_INSERT, (pack_id, scope_id, job_id, size, digests, pack_numbers(occurrences)))
+            pack_id += PACK_SIZE
+            packed += size
+        if not packed:
+            return custom_ids
+        inserted = set(names.custom_ids[:packed])
+        return [custom_id for custom_id in custom_ids if custom_id not in inserted]
+
+    def find(self, database: sqlite3.Connection, scope_id: int, custom_ids: Sequence[str]) -> Iterator[PackHits]:
+        """Yield the requests that are in packs, pack by pack."""
+        index = self._indexes.setdefault(scope_id, PackIndex(scope_id))
+        index.refresh(database.execute)
+        for start in range(0, 0 if index.is_empty else len(custom_ids), _CHUNK):
+            yield from index.find(PackedNames.of(custom_ids[start : start + _CHUNK]), partial(self._load, database))
+
+    def find_digests(
+        self, database: sqlite3.Connection, scope_id: int, digests: Iterable[str]
+    ) -> Iterator[tuple[str, Member]]:
+        """Yield the requests in packs that have given digests, with their digest."""
+        index = self._indexes.setdefault(scope_id, PackIndex(scope_id))
+        index.refresh(database.execute)
+        packs: dict[int, Pack] = {}
+        for digest in digests:
+            wanted = parse_digest(digest)
+            request_ids = list(index.find_digest(wanted)) if wanted else []
+            packs |= self._load(database, set(map(first_id, request_ids)) - packs.keys())
+            for request_id in request_ids:
+                if wanted and (member := _member(packs, request_id, wanted)):
+                    yield digest, member
+
+    def last_delivered(self, database: sqlite3.Connection, scope_id: int, digest: str) -> int:
+        """Return the highest occurrence number of a digest that a run has delivered; -1 if there is none."""
+        found = [member for _, member in self.find_digests(database, scope_id, [digest]) if member[0].handed_over]
+        return max((pack.occurrence(index) for pack, index in found), default=-1)
+
+    def list_of_job(self, database: sqlite3.Connection, job_id: int) -> list[Pack]:
+        """Return the packs of a job, in the order of the plan."""
+        return [Pack.of_row(row) for row in database.execute(SELECT_PACKS_OF_JOB, (job_id,))]
+
+    def list_dropped(self, database: sqlite3.Connection, packs: Iterable[Pack]) -> set[int]:
+        """Return the ids of the dropped jobs that hold pending requests of packs."""
+        job_ids = {pack.job for pack in packs if not pack.is_answered}
+        if not job_ids:
+            return set()
+        return {job_id for (job_id,) in database.execute(_LIST_DROPPED, (_json(job_ids),))}
+
+    def record(self, database: sqlite3.Connection, outcomes: Mapping[int, Outcome]) -> set[int]:
+        """Record the answers to the requests of packs. Requests with other outcomes leave their packs.
+
+        Args:
+            database: SQLite's connection, in a transaction.
+            outcomes: outcomes by the ids of requests, in packs or in rows. A pack of which requests have no outcome is
+                given up: all its requests leave.
+
+        Returns:
+            The ids of the requests whose answers the packs have now, or had before.
+        """
+        recorded: set[int] = set()
+        for pack in self._load(database, set(map(first_id, outcomes))).values():
+            request_ids = pack.request_ids
+            if pack.is_answered:
+                recorded.update(request_ids)
+                continue
+            found = [outcomes.get(request_id) for request_id in request_ids]
+            answers = {index: outcome for index, outcome in enumerate(found) if _is_plain(outcome)}
+            if len(answers) < MIN_PACK or not outcomes.keys() >= {*request_ids}:
+                answers = {}
+            if len(answers) < len(pack):
+                self._release(database, pack, sorted({*range(len(pack))} - answers.keys()))
+            if answers:
+                rest = pack.select(answers) if len(answers) < len(pack) else pack
+                self._record(database, rest, list(answers.values()))
+                recorded.update(rest.request_ids)
+        return recorded
+
+    def mark_delivered(
+        self, database: sqlite3.Connection, scope_id: int, custom_ids: Sequence[str], began_at: float
+    ) -> list[str]:
+        """Mark answers in packs as delivered. If a run delivered a part of a pack, the smaller part leaves the pack.
+
+        Args:
+            database: SQLite's connection, in a transaction.
+            scope_id: the id of the scope's row.
+            custom_ids: the requests that the run delivered.
+            began_at: the begin of the run, in seconds since the epoch.
+
+        Returns:
+            The requests that are in rows.
+        """
+        found: set[str] = set()
+        delivered: defaultdict[int, set[int]] = defaultdict(set)
+        sizes: dict[int, int] = {}
+        for hits in self.find(database, scope_id, custom_ids):
+            delivered[hits.pack.id].update(hits.indexes)
+            sizes[hits.pack.id] = len(hits.pack)
+            found.update(hits.custom_ids)
+        others = [custom_id for custom_id in custom_ids if custom_id not in found]
+        divided = {pack_id for pack_id, indexes in delivered.items() if len(indexes) < sizes[pack_id]}
+        for pack in self._load(database, divided).values():
+            leaving = delivered[pack.id]
+            if 2 * len(leaving) < len(pack):
+                del delivered[pack.id]
+                others += map(pack.custom_id, leaving)
+            else:
+                leaving = {*range(len(pack))} - leaving
+            self._release(database, pack, sorted(leaving))
+        database.execute(_MARK_DELIVERED, (began_at, _json(delivered)))
+        return others
+
+    def release(self, database: sqlite3.Connection, hits: Iterable[PackHits]) -> None:
+        """Give requests rows of their own, in the state that they have in their packs.
+
+        Args:
+            database: SQLite's connection, in a transaction.
+            hits: the requests.
+        """
+        packs: dict[int, Pack] = {}
+        indexes: defaultdict[int, set[int]] = defaultdict(set)
+        for found in hits:
+            packs[found.pack.id] = found.pack
+            indexes[found.pack.id].update(found.indexes)
+        for pack_id, pack in packs.items():
+            self._release(database, pack, sorted(indexes[pack_id]))
+
+    def release_pending(self, database: sqlite3.Connection, job_id: int) -> None:
+        """Give the pending requests of a job rows of their own."""
+        for pack in self.list_of_job(database, job_id):
+            if not pack.is_answered:
+                self._release(database, pack, range(len(pack)))
+
+    def delete(self, database: sqlite3.Connection, scope_id: int, kept_jobs: Collection[int]) -> int:
+        """Delete the packs of a scope, except the packs of some jobs; return the number of their requests."""
+        rows = database.execute(_SELECT_OTHERS, (scope_id, _json(kept_jobs))).fetchall()
+        for pack_id, _ in rows:
+            self._delete(database, pack_id)
+        return sum(size for _, size in rows)
+
+    def _load(self, database: sqlite3.Connection, pack_ids: Collection[int]) -> dict[int, Pack]:
+        if not pack_ids:
+            return {}
+        packs = map(Pack.of_row, database.execute(SELECT_PACKS, (_json(pack_ids),)))
+        return {pack.id: pack for pack in packs}
+
+    def _record(self, database: sqlite3.Connection, pack: Pack, answers: Sequence[Answer]) -> None:
+        """Record the answers to all requests of a pack."""
+        lines = [answer.line for answer in answers]
+        insert_lines(database, pack.request_ids, lines, is_compressed=self._is_compressed)
+        answered = pack.with_usage([(*answer.tokens, *answer.token_details) for answer in answers])
+        _update(database, answered, {"model": _model(lines[0])})
+
+    def _release(self, database: sqlite3.Connection, pack: Pack, indexes: Sequence[int]) -> None:
+        request_ids = [pack.request_ids[index] for index in indexes]
+        lines = read_lines(database.execute, request_ids) if pack.is_answered else {}
+        database.executemany(
+            _INSERT_ROW,
+            (
+                (request_id, pack.custom_id(index), *(pack.tokens(index) if pack.is_answered else _NO_TOKENS), pack.id)
+                for request_id, index in zip(request_ids, indexes, strict=True)
+            ),
+        )
+        database.executemany(_INSERT_LINE, lines.items())
+        if rest := sorted({*range(len(pack))} - {*indexes}):
+            _update(database, pack.select(rest))
+        else:
+            self._delete(database, pack.id)
+
+    def _delete(self, database: sqlite3.Connection, pack_id: int) -> None:
+        database.execute(_DELETE, (pack_id,))
+        delete_lines(database, pack_id)
+
+
+def _update(database: sqlite3.Connection, pack: Pack, further: Mapping[str, Any] | None = None) -> None:
+    columns = {**pack.columns(), **(further or {})}
+    assignments = ", ".join(f"{name} = :{name}" for name in columns)
+    statement = f"UPDATE packs SET {assignments} WHERE id = :id"  # noqa: S608  # the names are constants of this package
+    database.execute(statement, {**columns, "id": pack.id})
+
+
+def _member(packs: Mapping[int, Pack], request_id: int, digest: bytes) -> Member | None:
+    """Return a candidate of the index if a pack has the request."""
+    pack = packs.get(first_id(request_id))
+    index = pack.index_of(request_id) if pack else None
+    return (pack, index) if pack and index is not None and pack.digest(index) == digest else None
+
+
+def _is_plain(outcome: Outcome | None) -> TypeGuard[Answer]:
+    """Return whether an outcome is an answer at the price of a batch, which a pack can hold."""
+    return isinstance(outcome, Answer) and outcome.tier is None and max(outcome.tokens) <= MAX_TOKENS
+
+
+def _model(line: bytes) -> str | None:
+    return str(Answer(line, (0, 0)).body.get("model") or "") or None
+
+
+def _json(values: Iterable[int]) -> str:
+    return orjson.dumps(list(values)).decode()

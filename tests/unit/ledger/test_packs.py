@@ -1,0 +1,276 @@
+"""Packs: their form, their index, and the way of requests into packs and out of them."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from hashlib import md5
+
+import pytest
+
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, build_result_line
+from distilabel_openai_batch.api.requests import build_custom_id
+from distilabel_openai_batch.ledger import packs
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.pack_index import PackIndex
+from distilabel_openai_batch.ledger.packs import MIN_PACK, PACK_SIZE, Pack, PackedNames, chunk_lengths, find_members
+from distilabel_openai_batch.ledger.row_pages import RowReader
+from tests.unit.ledger.samples import SCOPE, plan_created_job, plan_ended_job
+
+
+def make_names(count: int, number: int = 0, start: int = 0) -> list[str]:
+    return [build_custom_id(md5(str(place).encode()).hexdigest(), number) for place in range(start, start + count)]
+
+
+def answer(text: str, tokens: tuple[int, int] = (5, 3)) -> Answer:
+    return Answer(build_result_line("", {"model": "m", "choices": [{"message": {"content": text}}]}), tokens)
+
+
+def answers(names: list[str]) -> dict[str, Answer]:
+    return {name: answer(f"Answer {place}.", (place, 2)) for place, name in enumerate(names)}
+
+
+def record(ledger: Ledger, job, outcomes) -> None:
+    ledger.requests.record(ledger.requests.request_ids(job), outcomes)
+
+
+def count_rows(ledger: Ledger, table: str = "requests") -> int:
+    with ledger.connection.reading() as database:
+        return database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+
+@pytest.mark.parametrize("name", make_names(3) + make_names(2, 17) + make_names(1, packs.MAX_OCCURRENCE))
+def test_names_of_requests_survive_a_pack(name):
+    names = PackedNames.of([name, "a-0"])
+    [(digests, occurrences)] = names.cut(PACK_SIZE)
+    pack = Pack(1_000, 1, False, False, None, digests, occurrences, None, None)
+    assert names.custom_ids == pack.custom_ids() == [name]
+    assert pack.custom_id(0) == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a-0",
+        "",
+        *(f"{'a' * 32}{end}" for end in ("", "-", "-00", "-01", "-1 ", "-+1", "-1048576", "-1_0", "-٣", "-0-0")),
+        f"{'A' * 32}-0",
+        f"{'a ' * 16}-0",
+        f"{'é' * 32}-0",
+        f"{'a' * 31}g-0",
+    ],
+)
+def test_other_names_enter_no_pack(name):
+    """Two names of one digest would otherwise share the answer of one of them."""
+    assert PackedNames.of([name]).custom_ids == []
+
+
+def test_a_selection_keeps_ids_names_and_tokens():
+    names = [*make_names(5), *make_names(5, 1)]
+    [(digests, occurrences)] = PackedNames.of(names).cut(PACK_SIZE)
+    usages = [(place, 2 * place, 0, place % 2, 0) for place in range(10)]
+    pack = Pack(3_000, 1, False, False, None, digests, occurrences, None, None).with_usage(usages)
+    part = pack.select([1, 4, 8]).select([1, 2])
+    assert part.request_ids == [3_004, 3_008]
+    assert part.custom_ids() == [names[4], names[8]]
+    assert [part.tokens(index) for index in range(2)] == [usages[4], usages[8]]
+    assert part.token_pairs() == [(4, 8), (8, 16)]
+    assert [part.index_of(request_id) for request_id in (3_003, 3_004, 3_008, 3_009)] == [None, 0, 1, None]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1_000])
+def test_chunks_separate_no_pack(limit):
+    ids = [*range(3, 8), *range(1_000, 1_020), *range(2_990, 3_020)]
+    lengths = list(chunk_lengths(ids, limit))
+    assert sum(lengths) == len(ids)
+    assert max(lengths) <= limit
+    if limit == 1_000:
+        assert lengths == [5, 20, 10, 20]
+
+
+def test_two_digests_with_one_key_are_told_apart(monkeypatch):
+    """Digests may begin alike: the key has 44 bits of a digest."""
+    digests = [f"{'0' * 11}{place:021x}" for place in range(50)]
+    names = [f"{digest}-0" for digest in digests]
+    rows = []
+    for pack_id, part in ((1_000, names[:30]), (2_000, names[20:50])):
+        [(blob, occurrences)] = PackedNames.of(part).cut(PACK_SIZE)
+        rows.append(Pack(pack_id, 1, True, False, None, blob, occurrences, None, None))
+    index = PackIndex(1)
+    index.refresh(lambda sql, parameters: [(pack.id, pack.digests, None, None) for pack in rows])
+    hits = list(index.find(PackedNames.of(names), lambda ids: {pack.id: pack for pack in rows if pack.id in ids}))
+    found = {
+        name: hit.pack.custom_id(place) for hit in hits for name, place in zip(hit.custom_ids, hit.indexes, strict=True)
+    }
+    assert found == {name: name for name in names}
+    assert sum(len(hit.indexes) for hit in hits) == len(names)
+    # The latest pack counts: an earlier one may be a deleted pack's.
+    assert {hit.pack.id for hit in hits if names[25] in hit.custom_ids} == {2_000}
+
+
+def test_a_deleted_pack_is_not_found():
+    [(blob, _)] = PackedNames.of(make_names(3)).cut(PACK_SIZE)
+    index = PackIndex(1)
+    index.refresh(lambda sql, parameters: [(1_000, blob, None, None)])
+    assert list(index.find(PackedNames.of(make_names(3)), lambda ids: {})) == []
+
+
+def test_an_index_finds_each_of_many_packs():
+    names = make_names(500)
+    random.Random(1).shuffle(names)
+    table = {}
+    index = PackIndex(1)
+    for place, start in enumerate(range(0, 500, 20)):
+        [(blob, _)] = PackedNames.of(names[start : start + 20]).cut(PACK_SIZE)
+        pack_id = PACK_SIZE * (place + 1)
+        table[pack_id] = Pack(pack_id, 1, True, False, None, blob, None, None, None)
+        index.refresh(lambda sql, parameters, row=(pack_id, blob, None, None): [row])
+    hits = list(
+        index.find(PackedNames.of([*make_names(500), *make_names(9, 1)]), lambda ids: {i: table[i] for i in ids})
+    )
+    assert sorted(name for hit in hits for name in hit.custom_ids) == sorted(names)
+    # Runs are merged, so a search visits few of them.
+    assert len(index._runs) < 6
+
+
+def test_members_are_found_without_an_index():
+    [(blob, numbers)] = PackedNames.of([*make_names(4), *make_names(2, 3)]).cut(PACK_SIZE)
+    pack = Pack(1_000, 1, True, False, None, blob, numbers, None, None)
+    wanted = [make_names(4)[2], make_names(1, 3)[0], make_names(4, 1)[0], "a-0"]
+    assert {name: index for name, _, index in find_members([pack], wanted)} == {wanted[0]: 2, wanted[1]: 4}
+
+
+def test_a_large_job_is_kept_in_packs(ledger):
+    names = make_names(2_150)
+    job = plan_ended_job(ledger, *names)
+    assert (count_rows(ledger), count_rows(ledger, "packs")) == (0, 3)
+    assert list(ledger.requests.request_ids(job)) == names
+    outcomes = answers(names)
+    record(ledger, job, outcomes)
+    ledger.jobs.mark_collected(job, MISSING_RESULT)
+    assert count_rows(ledger) == 0
+    known = ledger.requests.look_up(names)
+    assert {name: request.outcome for name, request in known.items()} == outcomes
+    assert [known[name].outcome.tokens for name in names] == [(place, 2) for place in range(2_150)]
+    reader = RowReader(ledger.path.parent)
+    [scope] = reader.scopes()
+    assert (scope.answered, scope.tokens_in) == (2_150, sum(range(2_150)))
+    assert [entry.custom_id for entry in reader.answers(scope)] == names
+    assert [reader.find_row(scope.id, number) for number in (1, 1_001, 2_150, 2_151)] == [1_000, 2_000, 3_149, None]
+
+
+@pytest.mark.parametrize("count", [MIN_PACK - 1, PACK_SIZE + MIN_PACK - 1])
+def test_few_requests_are_rows(ledger, count):
+    plan_created_job(ledger, *make_names(count))
+    assert count_rows(ledger) == MIN_PACK - 1
+
+
+def test_requests_that_fail_leave_their_pack(ledger):
+    names = make_names(300)
+    job = plan_created_job(ledger, *names)
+    record(ledger, job, {**answers(names), names[7]: Failure("Filtered.", 400, "content_filter")})
+    assert count_rows(ledger) == 1
+    assert isinstance(ledger.requests.look_up(names)[names[7]].outcome, Failure)
+    ids = list(ledger.requests.request_ids(job))
+    assert ids == names
+
+
+def test_a_part_of_the_outcomes_gives_up_the_pack(ledger):
+    """Some servers write the output file while the batch is in progress."""
+    names = make_names(300)
+    job = plan_created_job(ledger, *names)
+    outcomes = answers(names)
+    record(ledger, job, {name: outcomes[name] for name in names[:100]})
+    record(ledger, job, outcomes)
+    assert (count_rows(ledger), count_rows(ledger, "packs")) == (300, 0)
+    assert {name: request.outcome for name, request in ledger.requests.look_up(names).items()} == outcomes
+
+
+def test_a_recorded_answer_of_a_pack_is_final(ledger):
+    names = make_names(200)
+    job = plan_created_job(ledger, *names)
+    outcomes = answers(names)
+    record(ledger, job, outcomes)
+    record(ledger, job, {name: answer("Another answer.") for name in names})
+    assert {name: request.outcome for name, request in ledger.requests.look_up(names).items()} == outcomes
+
+
+def test_a_request_of_a_dropped_job_is_free(ledger):
+    names = make_names(200)
+    ledger.jobs.mark_dropped(plan_created_job(ledger, *names), "lost")
+    assert ledger.requests.look_up(names) == {}
+    assert len(ledger.requests.find_dropped(names)) == 200
+    job = plan_created_job(ledger, *names[:150])
+    assert sorted(ledger.requests.request_ids(job)) == sorted(names[:150])
+
+
+@pytest.mark.parametrize("delivered", [3, 199])
+def test_a_part_of_a_pack_may_be_delivered(ledger, delivered):
+    names = make_names(200)
+    job = plan_created_job(ledger, *names)
+    record(ledger, job, answers(names))
+    ledger.requests.mark_delivered(names[:delivered], 1.0)
+    assert [ledger.requests.next_occurrence(name[:32]) for name in (names[0], names[-1])] == [1, 0]
+    assert count_rows(ledger) == min(delivered, 200 - delivered)
+    assert len(ledger.requests.look_up(names)) == 200
+
+
+def test_another_session_sees_new_packs(ledger, open_ledger):
+    other = open_ledger()
+    names = make_names(400)
+    assert other.requests.look_up(names[:200]) == {}
+    record(ledger, job := plan_ended_job(ledger, *names[:200]), answers(names[:200]))
+    ledger.jobs.mark_collected(job, MISSING_RESULT)
+    assert len(other.requests.look_up(names)) == 200
+    ledger.requests.forget()
+    assert other.requests.look_up(names) == {}
+
+
+def test_forgotten_packs_free_their_bytes(ledger):
+    names = make_names(300)
+    record(ledger, job := plan_ended_job(ledger, *names), answers(names))
+    ledger.jobs.mark_collected(job, MISSING_RESULT)
+    open_names = make_names(200, start=1_000)
+    plan_created_job(ledger, *open_names)
+    assert ledger.requests.forget() == 300
+    assert count_rows(ledger, "answer_parts") == 0
+    assert ledger.requests.look_up(names) == {}
+    assert len(ledger.requests.look_up(open_names)) == 200
+    assert plan_created_job(ledger, *names)
+    assert len(ledger.requests.look_up(names)) == 300
+
+
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_lines_of_any_length_are_read_again(tmp_path, is_compressed):
+    names = make_names(150)
+    texts = ["x" * length for length in [0, 1, 70_000, 5] * 37 + [0, 200_000]]
+    outcomes = {name: answer(text) for name, text in zip(names, texts, strict=True)}
+    ledger = Ledger(tmp_path, SCOPE, is_compressed=is_compressed)
+    record(ledger, plan_created_job(ledger, *names), outcomes)
+    ledger.close()
+    ledger = Ledger(tmp_path, SCOPE)
+    known = ledger.requests.look_up(random.Random(2).sample(names, 150))
+    ledger.close()
+    assert {name: request.outcome.line for name, request in known.items()} == {
+        name: outcome.line for name, outcome in outcomes.items()
+    }
+    assert ((tmp_path / "ledger.sqlite3").stat().st_size < 1_000_000) == is_compressed
+
+
+def test_a_lost_part_is_a_failure_and_no_crash(ledger):
+    names = make_names(200)
+    record(ledger, plan_created_job(ledger, *names), answers(names))
+    with ledger.connection.transaction() as database:
+        database.execute("DELETE FROM answer_parts")
+    assert all(isinstance(request.outcome, Failure) for request in ledger.requests.look_up(names).values())
+    reader = RowReader(ledger.path.parent)
+    assert list(reader.answers(reader.scopes()[0])) == []
+    assert reader.page(1).rows[0].answer is None
+
+
+def test_numbers_are_little_endian_on_any_machine(monkeypatch):
+    assert packs.pack_numbers(array("I", [1, 256])) == b"\1\0\0\0\0\1\0\0"
+    other = {"little": "big", "big": "little"}[packs.sys.byteorder]
+    monkeypatch.setattr(packs.sys, "byteorder", other)
+    blob = packs.pack_numbers(array("I", [1, 256]))
+    assert list(packs.unpack_numbers("I", blob)) == [1, 256]
