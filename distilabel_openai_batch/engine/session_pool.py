@@ -116,7 +116,8 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
     client = _client(settings)
     # A password or a query does not identify a server, and is written to no file.
     scope = host.scope_name(public_address(str(client.base_url)))
-    ledger = await anyio.to_thread.run_sync(Ledger, settings.ledger_dir, scope, settings.prices)
+    open_ledger = partial(Ledger, settings.ledger_dir, scope, settings.prices, is_compressed=settings.compress_ledger)
+    ledger = await anyio.to_thread.run_sync(open_ledger)
     observer = host.observer(ledger.scope)
     # A loader submits the requests of its submitter again, in the same process too, so it counts from 0.
     process_memory = ScopeMemory() if settings.run else scope_memories[settings.ledger_dir, ledger.scope]

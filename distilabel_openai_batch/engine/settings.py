@@ -142,6 +142,7 @@ class SessionSettings:
         max_jobs: jobs in progress at once, at most.
         jobs: settings of jobs.
         ledger_dir: the directory of the ledger.
+        compress_ledger: whether the ledger compresses new answers of batches.
         reuse_answers: whether a run takes answers that earlier runs received.
         reuse_from: the name of another scope whose answers a run takes; `None` for the run's own scope alone.
         deadline: moment after which no batch is waited for.
@@ -186,6 +187,7 @@ class SessionSettings:
     on_truncated: OnTruncated | None = None
     prices: str | None = None
     reuse_from: str | None = None
+    compress_ledger: bool = False
     fails_unmatched: bool = False
     batch_api: str | None = None
     endpoint_path: Mapping[str, str] | str | None = None

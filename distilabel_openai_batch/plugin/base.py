@@ -220,6 +220,7 @@ class BatchClient(BatchFields):
                 window_binds=not is_azure_host(self.base_url),
             ),
             ledger_dir=files.ledger_directory(self.ledger_dir),
+            compress_ledger=self.compress_ledger,
             reuse_answers=self.reuse_answers or self._run is not None,
             reuse_from=self.reuse_from,
             fails_unmatched=self.on_unmatched == "fail",

@@ -252,6 +252,13 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " else `~/.cache/distilabel/openai_batch`."
         ),
     )
+    compress_ledger: RuntimeParameter[bool] = Field(
+        default=False,
+        description=(
+            "Whether the ledger compresses new answers of batches, which takes some microseconds per answer. Runs and"
+            " commands read both kinds of answers."
+        ),
+    )
 
     @field_validator(
         "completion_window",
@@ -265,6 +272,7 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
         "reuse_answers",
         "on_unmatched",
         "delete_files",
+        "compress_ledger",
         "sync_below",
         "lane",
         "max_concurrency",
