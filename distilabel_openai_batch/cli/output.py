@@ -67,6 +67,8 @@ def _print(stdout: Console, table: Table) -> None:
     with stdout.capture() as capture:
         stdout.print(table)
     stdout.file.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+    # Later lines on stderr must not come first.
+    stdout.file.flush()
 
 
 def echo(text: str, *, err: bool = False, nl: bool = True, fg: str | None = None) -> None:

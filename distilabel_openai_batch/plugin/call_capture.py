@@ -83,7 +83,7 @@ def describe_refusal(llm: OpenAILLM, error: ValidationError) -> str:
     sentences = [f"`generation_kwargs` has no parameter `{name}`{did_you_mean(name, names)}" for name in unknown]
     if any(sentence.endswith(".") for sentence in sentences):
         sentences.append(
-            f'Other parameters of the API go into `extra_body`: `{{"extra_body": {{"{unknown[0]}": …}}}}`.'
+            f'Other parameters of the API go into `generation_kwargs={{"extra_body": {{"{unknown[0]}": …}}}}`.'
         )
     # A value that may have several types has a line for each.
     wrong = {str(line["loc"][0]): line["msg"] for line in reversed(lines) if str(line["loc"][0]) not in unknown}

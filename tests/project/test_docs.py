@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import json
+import logging
 import os
 import re
 import subprocess
@@ -86,6 +87,15 @@ PAGES_IN_A_CLONE = (EXAMPLES / "README.md", ROOT / "docs" / "costs.md")
 
 # Page whose Python is only compiled here; `make test-ray` runs the code.
 RAY_PAGE = "ray.md"
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+    """Restore the level that a page's code gives to distilabel's logger."""
+    logger = logging.getLogger("distilabel")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture

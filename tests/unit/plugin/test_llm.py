@@ -270,7 +270,7 @@ def test_invalid_input_costs_its_own_row_only(input):
         ({"temprature": 1.0}, "has no parameter `temprature`. Did you mean `temperature`?"),
         ({"max_tokens": 9}, "has no parameter `max_tokens`. Did you mean `max_new_tokens`?"),
         ({"reasoning_efort": "low"}, "Did you mean `reasoning_effort`?"),
-        ({"min_p": 0.1}, "has no parameter `min_p`. Other parameters of the API go into `extra_body`"),
+        ({"min_p": 0.1}, "has no parameter `min_p`. Other parameters of the API go into `generation_kwargs="),
         ({"max_new_tokens": -1}, "`max_new_tokens` in `generation_kwargs` has a wrong value: "),
         ({"temperature": "hot"}, "`temperature` in `generation_kwargs` has a wrong value: "),
         ({"stop": 3}, "`stop` in `generation_kwargs` has a wrong value: "),
