@@ -41,7 +41,8 @@ class Connection:
 
     Attributes:
         path: the ledger file.
-        database: SQLite's connection. Only `reading()` and `transaction()` make a use safe.
+        database: SQLite's connection. Only `reading()`, `snapshot()` and `transaction()` make a use safe.
+        rollbacks: the number of transactions that were rolled back.
 
     Args:
         path: the ledger file, which exists; an empty file becomes a ledger.
@@ -53,6 +54,7 @@ class Connection:
 
     def __init__(self, path: Path, opening_lock: Path) -> None:
         self.path = path
+        self.rollbacks = 0
         self._lock = threading.Lock()
         try:
             # SQLite reports an error, without waiting, if two processes change a new file's journal mode.
@@ -82,6 +84,7 @@ class Connection:
                 yield self.database
                 self.database.execute("COMMIT")
             except BaseException:
+                self.rollbacks += 1
                 if self.database.in_transaction:
                     self.database.execute("ROLLBACK")
                 raise

@@ -78,7 +78,7 @@ class Ledger:
         self.scope = scope_row.name
         self._owners = owners
         self.owner = owners.own_id
-        packs = PackTable(is_compressed=is_compressed)
+        packs = PackTable(self.connection, is_compressed=is_compressed)
         self.requests = RequestTable(self.connection, scope_row, owners, packs)
         self.jobs = JobTable(self.connection, scope_row, owners, self.requests, packs, prices)
         self.adopted_jobs = AdoptedJobs(self.connection, scope_row, owners, self.requests, prices)

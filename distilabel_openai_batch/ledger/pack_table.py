@@ -12,6 +12,7 @@ import orjson
 
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
 from distilabel_openai_batch.ledger.answer_parts import delete_lines, insert_lines, read_lines
+from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.pack_index import PackHits, PackIndex
 from distilabel_openai_batch.ledger.packs import (
     DIGEST_BYTES,
@@ -78,12 +79,15 @@ class PackTable:
     """The table `packs`, with an index of each scope in use. All methods need a lock on the connection.
 
     Args:
+        connection: the ledger file.
         is_compressed: whether to compress the result lines of new answers.
     """
 
-    def __init__(self, *, is_compressed: bool = False) -> None:
+    def __init__(self, connection: Connection, *, is_compressed: bool = False) -> None:
+        self._connection = connection
         self._is_compressed = is_compressed
         self._indexes: dict[int, PackIndex] = {}
+        self._rollbacks = connection.rollbacks
 
     def insert(
         self, database: sqlite3.Connection, scope_id: int, job_id: int, custom_ids: Sequence[str]
@@ -116,8 +120,7 @@ class PackTable:
 
     def find(self, database: sqlite3.Connection, scope_id: int, custom_ids: Sequence[str]) -> Iterator[PackHits]:
         """Yield the requests that are in packs, pack by pack."""
-        index = self._indexes.setdefault(scope_id, PackIndex(scope_id))
-        index.refresh(database.execute)
+        index = self._refreshed_index(database, scope_id)
         for start in range(0, 0 if index.is_empty else len(custom_ids), _CHUNK):
             yield from index.find(PackedNames.of(custom_ids[start : start + _CHUNK]), partial(self._load, database))
 
@@ -125,8 +128,7 @@ class PackTable:
         self, database: sqlite3.Connection, scope_id: int, digests: Iterable[str]
     ) -> Iterator[tuple[str, Member]]:
         """Yield the requests in packs that have given digests, with their digest."""
-        index = self._indexes.setdefault(scope_id, PackIndex(scope_id))
-        index.refresh(database.execute)
+        index = self._refreshed_index(database, scope_id)
         packs: dict[int, Pack] = {}
         for digest in digests:
             wanted = parse_digest(digest)
@@ -242,6 +244,16 @@ class PackTable:
         for pack_id, _ in rows:
             self._delete(database, pack_id)
         return sum(size for _, size in rows)
+
+    def _refreshed_index(self, database: sqlite3.Connection, scope_id: int) -> PackIndex:
+        """Return the index of a scope with all packs that the file has now."""
+        # A transaction that was rolled back may have shown its packs, whose ids belong to other packs later.
+        if self._rollbacks != self._connection.rollbacks:
+            self._rollbacks = self._connection.rollbacks
+            self._indexes.clear()
+        index = self._indexes.setdefault(scope_id, PackIndex(scope_id))
+        index.refresh(database.execute)
+        return index
 
     def _load(self, database: sqlite3.Connection, pack_ids: Collection[int]) -> dict[int, Pack]:
         if not pack_ids:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from array import array
 from hashlib import md5
+from unittest.mock import Mock
 
 import pytest
 
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, build_result_line
 from distilabel_openai_batch.api.requests import build_custom_id
-from distilabel_openai_batch.ledger import packs
+from distilabel_openai_batch.ledger import job_table, packs
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.pack_index import PackIndex
 from distilabel_openai_batch.ledger.packs import MIN_PACK, PACK_SIZE, Pack, PackedNames, chunk_lengths, find_members
@@ -224,6 +225,22 @@ def test_another_session_sees_new_packs(ledger, open_ledger):
     assert len(other.requests.look_up(names)) == 200
     ledger.requests.forget()
     assert other.requests.look_up(names) == {}
+
+
+def test_a_plan_that_was_rolled_back_leaves_no_trace(ledger, monkeypatch):
+    """The next plan gets the same ids for its packs: packs that are not found would be submitted twice."""
+    names = make_names(6_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(job_table, "insert_outline", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            plan_created_job(ledger, *names)
+    assert ledger.requests.look_up(names) == {}
+    others = make_names(300, start=6_000)
+    plan_created_job(ledger, *others)
+    assert ledger.requests.look_up([*names, *others]).keys() == {*others}
+    plan_created_job(ledger, *names, *others)
+    assert len(ledger.requests.look_up([*names, *others])) == 6_300
+    assert count_rows(ledger, "packs") == 7
 
 
 def test_forgotten_packs_free_their_bytes(ledger):
