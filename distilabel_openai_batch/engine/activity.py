@@ -17,8 +17,8 @@ class Activity:
 
     def __init__(self) -> None:
         self._running = 0
+        # Only awaited while work is in progress. `set` would need an event loop in anyio 4.4.
         self._idle = anyio.Event()
-        self._idle.set()
         self._callbacks: list[Callable[[], None]] = []
 
     @property

@@ -133,6 +133,7 @@ def test_progress_of_a_continued_job_counts_its_earlier_answers(progress, clock,
 
 
 def test_progress_logs_the_cost_of_ended_jobs(clock, caplog):
+    pytest.importorskip("genai_prices")
     caplog.set_level(logging.INFO)
     progress = Progress(logging.getLogger("test.progress"), OPENAI, scope="a")
     progress.on_requested(2_000)

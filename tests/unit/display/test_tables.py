@@ -47,7 +47,8 @@ TOTALS = JobTotals.of(JOB_ENTRIES, RequestTotals(99_000, 62_000, 500))
         (130, "cost saved planned took", "preferences/text_generation_0", "…c6e7f809"),
         (110, "cost planned took", "preferences/text_generation_0", "…c6e7f809"),
         (100, "planned", "preferences/text_generation_0", "…c6e7f809"),
-        (80, "planned", "preferences/text_gen…", "…c6e7f809"),
+        # rich 13.5 leaves the scope one more character than newer releases.
+        (80, "planned", "preferences/text_gen", "…c6e7f809"),
     ],
 )
 def test_each_job_has_one_line_in_any_terminal(width, columns, scope, batch):

@@ -7,6 +7,10 @@ import anyio
 from distilabel_openai_batch.engine.activity import Activity
 
 
+def test_an_activity_is_created_without_an_event_loop():
+    assert not Activity().is_busy
+
+
 async def test_waiters_go_on_when_the_last_work_ends():
     activity, events = Activity(), []
     activity.call_when_idle(lambda: events.append("idle"))
