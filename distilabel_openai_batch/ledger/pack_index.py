@@ -66,7 +66,7 @@ class PackIndex:
             offsets = np.asarray(unpack_numbers("H", places), dtype=np.int64) if places else np.arange(len(keys[-1]))
             ids.append(pack_id + offsets)
         if keys:
-            self._add(np.concatenate(keys), np.concatenate(ids))
+            self._add(np.concatenate(keys[::-1]), np.concatenate(ids[::-1]))
 
     def find(self, names: PackedNames, load: Callable[[set[int]], Mapping[int, Pack]]) -> Iterator[PackHits]:
         """Yield the requests that are in packs, pack by pack.
@@ -118,9 +118,9 @@ class PackIndex:
         """Add a run, and merge runs of about the same length, so that there are few."""
         while self._runs and len(self._runs[-1][0]) < 2 * len(keys):
             other_keys, other_ids = self._runs.pop()
-            keys, ids = np.concatenate((other_keys, keys)), np.concatenate((other_ids, ids))
-        # Equal keys are found in their order → the latest first.
-        order = np.lexsort((-ids, keys))
+            keys, ids = np.concatenate((keys, other_keys)), np.concatenate((ids, other_ids))
+        # Equal keys are found in this order → the latest first.
+        order = np.argsort(keys, kind="stable")
         self._runs.append((keys[order], ids[order]))
 
 
