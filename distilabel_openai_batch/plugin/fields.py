@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Dict, Literal  # noqa: UP035
 
 from distilabel.mixins.runtime_parameters import RuntimeParameter
 from distilabel.models.base_clients.openai import OpenAIBaseClient
@@ -30,6 +30,10 @@ from distilabel_openai_batch.pricing.price_book import load_own_prices
 from distilabel_openai_batch.text import did_you_mean, escape_log_lines
 
 _logger = escape_log_lines(logging.getLogger("distilabel.openai_batch"))
+
+# On Python 3.10 `inspect.isclass(dict[str, str])` is true, and distilabel then cannot read a pipeline from its cache.
+_Texts = Dict[str, str]  # noqa: UP006
+_Values = Dict[str, Any]  # noqa: UP006
 
 
 class BatchFields(CheckedArguments, OpenAIBaseClient):
@@ -130,21 +134,21 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " OpenAI."
         ),
     )
-    batch_metadata: RuntimeParameter[dict[str, str]] | None = Field(
+    batch_metadata: RuntimeParameter[_Texts] | None = Field(
         default=None,
         description=(
             "Metadata of each batch, beside this package's own: up to 10 texts by name, for example a team or a ticket."
             " A `description` replaces the description `distilabel`."
         ),
     )
-    upload_extra: RuntimeParameter[dict[str, Any]] | None = Field(
+    upload_extra: RuntimeParameter[_Values] | None = Field(
         default=None,
         description=(
             "Further fields of each upload, for gateways: for example `target_model_names` or `custom_llm_provider` of"
             " LiteLLM's proxy."
         ),
     )
-    batch_extra: RuntimeParameter[dict[str, Any]] | None = Field(
+    batch_extra: RuntimeParameter[_Values] | None = Field(
         default=None,
         description=(
             "Further fields of each creation of a batch, for gateways: for example `custom_llm_provider` of LiteLLM's"
@@ -158,7 +162,7 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " `together` for Together's uploads and creations. `None`: the shape of the host."
         ),
     )
-    endpoint_path: RuntimeParameter[str | dict[str, str]] | None = Field(
+    endpoint_path: RuntimeParameter[str | _Texts] | None = Field(
         default=None,
         description=(
             "Path that the requests name in input files, for servers with other paths than OpenAI's: for example"
@@ -236,7 +240,7 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
             " submitted, and a `BudgetError` ends the run. `None`: no limit. Needs the extra `prices`, or `prices=`."
         ),
     )
-    prices: RuntimeParameter[dict[str, Any] | str] | None = Field(
+    prices: RuntimeParameter[_Values | str] | None = Field(
         default=None,
         description=(
             "Your own prices, for `budget`, `estimate` and `costs`: a dictionary by model, in US dollars for a million"

@@ -10,12 +10,14 @@ import pickle
 import random
 import threading
 from dataclasses import replace
+from types import GenericAlias
 
 import anyio
 import greenback
 import pytest
 from distilabel.constants import PIPELINE_NAME_ENV_NAME, SIGINT_HANDLER_CALLED_ENV_NAME
 from distilabel.exceptions import DistilabelOfflineBatchGenerationNotFinishedException
+from distilabel.utils.typing_ import extract_annotation_inner_type
 from pydantic import ValidationError
 
 from distilabel_openai_batch import (
@@ -396,3 +398,10 @@ def test_interruption_is_reported_through_the_environment(monkeypatch):
 def test_no_file_exceeds_the_limit_of_the_server(fields, max_bytes):
     llm = OpenAIBatchLLM(**{"model": "m", "base_url": "http://127.0.0.1:9/v1", "api_key": "any"} | fields)
     assert llm.session_settings().max_bytes == max_bytes
+
+
+@pytest.mark.parametrize("model", [OpenAIBatchLLM, AzureOpenAIBatchLLM, OpenAIBatchEmbeddings])
+def test_distilabel_takes_no_type_of_a_field_for_a_class(model):
+    """distilabel asks for the bases of a cached field's type; on Python 3.10 `dict[str, str]` counts as a class."""
+    types = {name: extract_annotation_inner_type(field.annotation) for name, field in model.model_fields.items()}
+    assert not [name for name, type_ in types.items() if isinstance(type_, GenericAlias)]
