@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from rich.console import Console
 from rich.table import Table
 
+from distilabel_openai_batch.api.failure_codes import LENGTH_LIMIT, TRUNCATED_ANSWER
 from distilabel_openai_batch.display.command_lines import command_line
 from distilabel_openai_batch.display.layout import fit_lines, markup
 from distilabel_openai_batch.display.tables import format_cost
@@ -80,18 +81,29 @@ class RunSummary:
 def next_command(summary: RunSummary) -> tuple[str, str]:
     """Return the next useful command, and its purpose."""
     failed = [task for task in summary.tasks if task.counts.failed]
-    if summary.rows_out is None and not any(task.counts.jobs for task in summary.tasks):
+    has_open_jobs = any(task.counts.statuses for task in summary.tasks)
+    if summary.rows_out is None and has_open_jobs:
+        return _command("watch", summary), "follows the jobs; the same script, run again, continues"
+    if summary.rows_out is None and not any(task.counts.jobs + task.counts.synchronous for task in summary.tasks):
         jobs = command_line("jobs", ledger_dir=summary.ledger_dir)
         return jobs, "lists the jobs of earlier runs; this run submitted none"
-    if summary.rows_out is None:
-        return _command("watch", summary), "follows the jobs; the same script, run again, continues"
     if failed:
-        return _command("failures", summary, failed), "lists the failed requests with reasons"
-    if any(task.counts.pending for task in summary.tasks):
+        purpose = "lists the failed requests with reasons"
+        return _command("failures", summary, failed), purpose + (_warn(failed) if summary.rows_out is None else "")
+    if has_open_jobs:
         return _command("watch", summary), "follows the jobs until they have ended"
+    if summary.rows_out is None:
+        return _command("jobs", summary), "lists the jobs; the same script, run again, uses their answers"
     if all(map(find_spec, _PACKAGES_OF_UI)):
         return _command("ui", summary), "shows jobs, rows and costs in a browser"
     return _command("jobs", summary), "lists the jobs with their costs"
+
+
+def _warn(failed: Sequence[TaskSummary]) -> str:
+    """Return the end of a sentence that warns of the bill of failed requests that are submitted again."""
+    is_spent = any(code in task.counts.reasons for task in failed for code in (LENGTH_LIMIT, TRUNCATED_ANSWER))
+    change = ": raise `max_new_tokens` first" if is_spent else ""
+    return f"; the same script, run again, submits the failed requests again{change}"
 
 
 def _command(name: str, summary: RunSummary, tasks: Sequence[TaskSummary] = ()) -> str:

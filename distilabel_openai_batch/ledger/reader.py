@@ -77,8 +77,10 @@ _COLUMNS = """
 _JOBS_TEMPLATE = """
     SELECT owner, pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model,
         requests,
-        max(0, max(jobs.completed, coalesce(counts.answered, 0), coalesce(polled.completed, 0))
-            - coalesce(rejected.answers, 0)),
+        max(0, min(
+            max(jobs.completed, coalesce(counts.answered, 0), coalesce(polled.completed, 0)),
+            requests - coalesce(counts.failed, 0)
+        ) - coalesce(rejected.answers, 0)),
         max(jobs.failed, coalesce(counts.failed, 0), coalesce(polled.failed, 0)) + coalesce(rejected.answers, 0),
         coalesce(counts.pending, 0),
         coalesce(counts.tokens_in, 0), coalesce(counts.tokens_out, 0), coalesce(counts.tokens_cached, 0), bytes,

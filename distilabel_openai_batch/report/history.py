@@ -161,9 +161,13 @@ def _spans(job: JobEntry, timeline: JobTimeline, end_state: EndState, end: float
 
 
 def _gains(job: JobEntry, timeline: JobTimeline, end: float) -> Iterable[tuple[float, int, int]]:
-    """Yield the gains between polls, and at the end the rest of the job's counts."""
+    """Yield the gains between polls, and at the end the rest of the job's counts.
+
+    A server counts an answer without text as completed, the ledger counts the request as failed → the ledger decides.
+    """
     answered = failed = 0
-    for seen_at, total_answered, total_failed in (*timeline.polls, (end, job.answered, job.failed)):
+    for seen_at, polled_answers, polled_failures in (*timeline.polls, (end, job.answered, job.failed)):
+        total_answered, total_failed = min(polled_answers, job.answered), min(polled_failures, job.failed)
         new_answers, new_failures = max(0, total_answered - answered), max(0, total_failed - failed)
         if new_answers or new_failures:
             yield min(seen_at, end), new_answers, new_failures

@@ -104,18 +104,26 @@ def in_scopes(counts: TaskCounts, *scopes: str) -> TaskSummary:
 IDLE = replace(TASKS[0], counts=replace(TASKS[0].counts, jobs=0))
 """A Task whose run was refused before its first job."""
 
+OPEN = replace(TASKS[0], counts=replace(TASKS[0].counts, statuses={"in_progress": 1}))
+"""A Task whose run was interrupted while a job was in progress."""
+
 
 @pytest.mark.parametrize(
     ("changes", "command"),
     [
-        ({"rows_out": None}, "distilabel-openai-batch watch 'my prefs'"),
+        ({"rows_out": None, "tasks": [OPEN, TASKS[1]]}, "distilabel-openai-batch watch 'my prefs'"),
+        ({"rows_out": None}, "distilabel-openai-batch failures 'my prefs/generate'"),
+        ({"rows_out": None, "tasks": TASKS[1:]}, "distilabel-openai-batch jobs 'my prefs'"),
         ({"rows_out": None, "tasks": [IDLE]}, "distilabel-openai-batch jobs"),
         ({"tasks": TASKS[1:]}, "distilabel-openai-batch jobs 'my prefs'"),
         ({"tasks": [in_scopes(JUDGE, "sky")]}, "distilabel-openai-batch jobs sky"),
         ({"tasks": [in_scopes(JUDGE, "sky"), TASKS[1]]}, "distilabel-openai-batch jobs"),
         ({"tasks": [in_scopes(replace(JUDGE, requests=0), "sky")]}, "distilabel-openai-batch jobs"),
         ({"tasks": [in_scopes(GENERATE, "my sky")]}, "distilabel-openai-batch failures 'my sky'"),
-        ({"tasks": [in_scopes(replace(JUDGE, answered=0), "sky")]}, "distilabel-openai-batch watch sky"),
+        (
+            {"tasks": [in_scopes(replace(JUDGE, statuses={"in_progress": 1}), "sky")]},
+            "distilabel-openai-batch watch sky",
+        ),
         (
             {"ledger_dir": "/mine"},
             "distilabel-openai-batch failures 'my prefs/generate' --ledger-dir /mine",
@@ -129,6 +137,21 @@ IDLE = replace(TASKS[0], counts=replace(TASKS[0].counts, jobs=0))
 def test_the_next_command_fits_the_end_of_the_run(monkeypatch, changes, command):
     monkeypatch.setattr(summary, "find_spec", lambda name: None)
     assert next_command(replace(SUMMARY, **changes))[0] == command
+
+
+@pytest.mark.parametrize(
+    ("reason", "purpose"),
+    [
+        ("length", "again: raise `max_new_tokens` first"),
+        ("truncated", "again: raise `max_new_tokens` first"),
+        ("500", "submits the failed requests again"),
+    ],
+)
+def test_the_next_command_of_a_run_without_an_open_job_warns_of_the_bill(reason, purpose):
+    task = in_scopes(replace(GENERATE, reasons={reason: 15}), "sky")
+    command, text = next_command(replace(SUMMARY, rows_out=None, tasks=[task]))
+    assert command == "distilabel-openai-batch failures sky"
+    assert text.endswith(purpose)
 
 
 CACHED = TaskSummary("write", 427, 427, TaskCounts(2, failed=2, reasons={"length": 2}), is_cached=True)

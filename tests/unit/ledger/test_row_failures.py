@@ -104,6 +104,8 @@ def test_batch_that_counts_an_unusable_answer_as_completed_has_a_failed_request(
         database.execute("UPDATE jobs SET completed = 2, total = 2")
     spent = Failure("Spent.", 200, "length", tokens=(3, 8))
     record(ledger, job, a=make_answer("a-0"), b=spent)
+    [ended] = reader.jobs()
+    assert (ended.answered, ended.failed) == (1, 1)
 
     ledger.jobs.mark_collected(job, MISSING_RESULT)
 

@@ -119,6 +119,15 @@ def test_a_poll_with_smaller_counts_takes_nothing_back():
     assert build_history(JOB, timeline).gains == ((120.0, 5, 2), (200.0, 1, 0), (200.0, 2, 0))
 
 
+@pytest.mark.parametrize("state", [JobState.ENDED, JobState.COLLECTED])
+def test_the_counts_of_an_ended_job_are_those_of_the_ledger(state):
+    """The server counted answers without text as completed, and the ledger counts failed requests."""
+    timeline = JobTimeline(110.0, None, None, 200.0, polls=((120.0, 3, 0), (140.0, 8, 0)))
+    history = build_history(replace(JOB, state=state, answered=0, failed=10), timeline)
+    assert history.answered == 0
+    assert history.gains == ((200.0, 0, 10),)
+
+
 def test_bins_contain_each_second_of_a_job_and_each_end_once():
     histories = build_histories(
         [replace(JOB, created_at=100.0 + 7 * number, ended_at=150.0 + 9 * number) for number in range(50)],
