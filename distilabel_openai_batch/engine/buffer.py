@@ -17,13 +17,14 @@ from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.deployments import DEPLOYMENT_ADVICE, lacks_deployment
-from distilabel_openai_batch.api.failure_codes import NOT_SUBMITTED
-from distilabel_openai_batch.api.outcomes import OVERDUE, Answer, Deliver, Failure, Outcome
+from distilabel_openai_batch.api.failure_codes import BATCH_FAILED, NOT_SUBMITTED
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Answer, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.cut_answers import is_spent
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.gc_pause import gc_paused
+from distilabel_openai_batch.text import plural
 
 
 @dataclass(slots=True, eq=False)
@@ -309,28 +310,23 @@ class CallBuffer:
     def _settle_failed(self) -> None:
         """Deliver failures to their callers, unless all outcomes so far are permanent failures of one kind.
 
-        If all outcomes are permanent failures of one kind after the last flush too, the run fails. A batch in progress
-        that is not waited for may yet have answers, so such a batch keeps the run from failing.
+        If all outcomes are permanent failures of one kind after the last flush too, the run fails, and so does a load
+        whose batches the server all rejected. A batch in progress that is not waited for may yet have answers, so such
+        a batch keeps the run from failing.
         """
         self._failed = [(pending, failure) for pending, failure in self._failed if self._has_waiting_caller(pending)]
-        kinds = {(failure.status_code, failure.code) for _, failure in self._failed}
-        # An answer without text was billed → its row fails, and not the run.
-        is_billed = any(failure.is_billed for _, failure in self._failed)
+        kinds = {(failure.status_code, failure.code) for _, failure in self._failed if failure != OTHER_BATCH}
         only_failures = not self._answers and not self._batches_in_progress and len(kinds) == 1
-        permanent = only_failures and not is_billed and not any(failure.is_transient for _, failure in self._failed)
+        # An answer without text was billed → its row fails, and not the run.
+        is_permanent = not any(failure.is_billed or failure.is_transient for _, failure in self._failed)
         # `LoadBatchResults` with another Task finds no request. Raise the error; otherwise the log would advise to
         # submit, and so bill, every request again.
-        if permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)}):
+        ends_run = is_permanent and (not self._all_may_fail or kinds == {(None, NOT_SUBMITTED)})
+        is_rejected = self._all_may_fail and kinds == {(None, BATCH_FAILED)}
+        if only_failures and (ends_run or is_rejected):
             if self._is_idle:
-                failure, count = self._failed[0][1], len(self._failed)
-                advice = f". {DEPLOYMENT_ADVICE}" if lacks_deployment(failure.code, failure.message) else ""
-                self.fail(
-                    errors.RequestsFailedError(
-                        f"{f'All {count:,} requests' if count > 1 else 'The only request'} failed: {failure}{advice}",
-                        status_code=failure.status_code,
-                        code=failure.code,
-                    )
-                )
+                failures = [failure for _, failure in self._failed if failure != OTHER_BATCH]
+                self.fail(_rejection(failures) if is_rejected else _common_failure(failures))
             return
         failed, self._failed = self._failed, []
         for pending, failure in failed:
@@ -349,3 +345,27 @@ class CallBuffer:
         del self._waiting[pending.request.custom_id]
         if not caller.open_requests:
             caller.done.set()
+
+
+def _common_failure(failures: Sequence[Failure]) -> errors.RunError:
+    """Return the error of a run whose requests all failed alike."""
+    failure = failures[0]
+    advice = f". {DEPLOYMENT_ADVICE}" if lacks_deployment(failure.code, failure.message) else ""
+    return errors.RequestsFailedError(
+        f"{_name_all(failures)} failed: {failure}{advice}", status_code=failure.status_code, code=failure.code
+    )
+
+
+def _rejection(failures: Sequence[Failure]) -> errors.RunError:
+    """Return the error of a load whose batches the server all rejected."""
+    first, *others = dict.fromkeys(failure.message for failure in failures)
+    more = f" {plural(len(others), 'other job')} failed too." if others else ""
+    return errors.BatchFailedError(
+        f"{_name_all(failures)} failed, because the server accepted no batch. {first.rstrip('.')}.{more} When the cause"
+        " is removed, load with `resubmit=True`.",
+        code=BATCH_FAILED,
+    )
+
+
+def _name_all(failures: Sequence[Failure]) -> str:
+    return f"All {len(failures):,} requests" if len(failures) > 1 else "The only request"

@@ -290,9 +290,13 @@ class Dispatcher:
         return self._settings.keeps_spent and is_spent(failure)
 
     def _explain(self, requests: Sequence[Request], failures: Mapping[str, Failure]) -> dict[str, Outcome]:
-        """Return the reason why each request has no answer, for a run that submits nothing."""
+        """Return the reason why each request has no answer, and record the reasons of dropped jobs as failures.
+
+        Only a run that submits nothing needs the reasons: any other run puts the requests into a further job.
+        """
         custom_ids = [request.custom_id for request in requests]
-        dropped = self._ledger.requests.find_dropped(custom_ids)
+        if dropped := self._ledger.requests.find_dropped(custom_ids):
+            self._ledger.requests.fail_dropped(dropped)
         return {
             custom_id: failures.get(custom_id) or dropped.get(custom_id, _NOT_SUBMITTED) for custom_id in custom_ids
         }

@@ -361,13 +361,17 @@ class JobRunner:
 
     def _failure(self, batch: Batch) -> errors.BatchFailedError:
         """Return the error for a batch that the server's validation refused."""
-        names_model = any(may_lack_deployment(error.code, error.message) for error in batch.errors)
-        advice = f". {DEPLOYMENT_ADVICE}" if self._api.is_azure and names_model else ""
         return errors.BatchFailedError(
-            f"The server did not accept batch {batch.id}: {batch.reasons}{advice}",
+            f"The server did not accept batch {batch.id}: {self._explain(batch)}",
             code=batch.errors[0].code if batch.errors else None,
             batch_id=batch.id,
         )
+
+    def _explain(self, batch: Batch) -> str:
+        """Return the reasons for which the server refused a batch, with advice."""
+        names_model = any(may_lack_deployment(error.code, error.message) for error in batch.errors)
+        advice = f". {DEPLOYMENT_ADVICE}" if self._api.is_azure and names_model else ""
+        return f"{batch.reasons}{advice}"
 
     async def _replace_refused(self, run: _Run) -> JobEnding | None:
         """Prepare another batch in place of a refused batch.
@@ -379,7 +383,7 @@ class JobRunner:
         assert batch
         self._observer.on_batch_refused(batch)
         if not run.shard:
-            run.job = await self._drop(run.job)
+            run.job = await anyio.to_thread.run_sync(self._ledger.jobs.mark_dropped, run.job, self._explain(batch))
             await self.collector.delete_files(batch, run.job.input_file_id)
             # A run that does not wait never sees the end of its own batches → each run would submit the next one.
             if not self._settings.wait and _is_refused_for_good(batch):

@@ -41,6 +41,11 @@ _FIND_DROPPED = """
         AND requests.state = 'asked' AND jobs.state = 'dropped'
 """
 
+_MARK_DROPPED_FAILED = """
+    UPDATE requests SET state = 'failed', code = ?, error = ?
+    WHERE scope = ? AND custom_id = ? AND state = 'asked' AND job IN (SELECT id FROM jobs WHERE state = 'dropped')
+"""
+
 _FIND_FREE = """
     SELECT custom_id, requests.state = 'failed' OR (requests.state = 'asked' AND jobs.state = 'dropped')
     FROM requests JOIN jobs ON jobs.id = job
@@ -163,6 +168,20 @@ class RequestTable:
             for name in found.custom_ids
         ]
         return {custom_id: batch_failure(batch_id, error) for custom_id, batch_id, error in rows}
+
+    def fail_dropped(self, failures: Mapping[str, Failure]) -> None:
+        """Record the failures of pending requests whose job was dropped, so that commands show the failures.
+
+        Args:
+            failures: the failures by `custom_id`, as the method `find_dropped` returns them. A request that another
+                job holds meanwhile stays pending.
+        """
+        with self._connection.transaction() as database:
+            self.release(database, list(failures))
+            database.executemany(
+                _MARK_DROPPED_FAILED,
+                ((failure.code, failure.message, self._scope.id, custom_id) for custom_id, failure in failures.items()),
+            )
 
     def claim(
         self, database: sqlite3.Connection, job_id: int, custom_ids: Sequence[str], *, is_packed: bool = False

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from distilabel_openai_batch import (
     AuthenticationError,
+    BatchFailedError,
     LedgerError,
     LoadBatchResults,
     OpenAIBatchLLM,
@@ -35,7 +36,7 @@ from distilabel_openai_batch.ledger.files import ledger_directory
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.plugin.steps.base import TaskStep, split_into_batches
 from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, ResultFault, Sandbox
-from tests.support.commands import check_printed_commands
+from tests.support.commands import check_printed_commands, run_command
 from tests.support.environment import API_KEY
 from tests.support.hub import serve_dataset
 
@@ -529,6 +530,18 @@ def test_resubmit_repeats_the_requests_of_a_failed_job(sandbox, fault, reason):
     assert [row["id"] for row in rows] == IDS
     assert all(row["generation"] for row in rows)
     assert_submitted_once(sandbox, jobs=6)
+
+
+def test_load_of_a_rejected_submission_raises_the_reason(sandbox):
+    """Each further load raises the same error, and the commands show the reason."""
+    sandbox.add_fault(BatchFault(kind="fail", times=-1))
+    submit_rows()
+    for _ in range(2):
+        with pytest.raises(BatchFailedError, match=r"All 23 requests .*The sandbox was told to fail this batch\."):
+            load_rows()
+
+    assert "The sandbox was told to fail this batch." in run_command("failures", "numbers").stdout
+    assert sum(job.failed for job in LedgerReader(ledger_directory(None)).jobs()) == len(ROWS)
 
 
 def test_refused_parameter_is_learned_while_loading(sandbox, caplog):

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome, batch_failure
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.errors import InternalError, QuotaError, RequestsFailedError
+from distilabel_openai_batch.errors import BatchFailedError, InternalError, QuotaError, RequestsFailedError
 
 CHAT = "/v1/chat/completions"
 TRANSIENT = Failure("Try again.", 503)
@@ -537,6 +537,27 @@ async def test_equal_failures_end_the_run_when_no_call_is_on_its_way():
         buffer.hold()
         [first, second] = await submit_all(buffer, [["a"], ["b"]])
     assert (first, second) == ([PERMANENT], [answer("b")])
+
+
+REJECTED = batch_failure("batch_1", "no_model: No such model.")
+
+
+@pytest.mark.parametrize(
+    "others", [{}, {"b": OTHER_BATCH}, {"b": batch_failure("batch_2", "no_model: No such model.")}]
+)
+async def test_a_load_fails_if_the_server_rejected_all_its_batches(others):
+    """Requests of batches that the load does not select say nothing about the selected ones."""
+    server = Server(lambda custom_id, time: others.get(custom_id, REJECTED))
+    async with buffering(server, max_requests=1, max_attempts=1, all_may_fail=True) as buffer:
+        errors = await submit_all(buffer, [["a"], ["b"]])
+    assert all(isinstance(error, BatchFailedError) and "no_model: No such model." in str(error) for error in errors)
+
+
+@pytest.mark.parametrize("other", [answer("b"), PERMANENT, Failure("No answer.", None, "batch_expired")])
+async def test_a_load_with_other_outcomes_returns_the_reason_of_a_rejected_batch(other):
+    server = Server(lambda custom_id, time: REJECTED if custom_id == "a" else other)
+    async with buffering(server, max_requests=1, max_attempts=1, all_may_fail=True) as buffer:
+        assert await submit_all(buffer, [["a"], ["b"]]) == [[REJECTED], [other]]
 
 
 async def test_refused_request_is_submitted_again_with_other_parameters():

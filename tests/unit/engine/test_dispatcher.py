@@ -629,6 +629,7 @@ async def test_a_run_that_submits_nothing_explains_each_missing_answer(parts, le
     assert failed == BAD
     assert isinstance(of_dropped, Failure)
     assert "The server refused." in of_dropped.message
+    assert ledger.requests.look_up(IDS[1:2])[IDS[1]].outcome == of_dropped
     assert [failure.code for failure in unknown] == [NOT_SUBMITTED] * 2
     assert in_progress == parts.job_runner.submitted == parts.sync_runner.submitted == []
 

@@ -205,6 +205,20 @@ def test_a_request_of_a_dropped_job_is_free(ledger):
     assert sorted(ledger.requests.request_ids(job)) == sorted(names[:150])
 
 
+def test_recorded_failures_of_a_dropped_job_keep_its_requests_free(ledger):
+    """A request that another job holds meanwhile stays pending."""
+    names = make_names(200)
+    ledger.jobs.mark_dropped(plan_created_job(ledger, *names), "lost")
+    failures = ledger.requests.find_dropped(names)
+    held = ledger.requests.request_ids(plan_created_job(ledger, *names[:50]))
+    ledger.requests.fail_dropped(failures)
+    outcomes = {name: request.outcome for name, request in ledger.requests.look_up(names).items()}
+    assert outcomes == {name: None if name in held else failures[name] for name in names}
+    assert ledger.requests.find_dropped(names) == {}
+    later = ledger.requests.request_ids(plan_created_job(ledger, *names))
+    assert sorted([*held, *later]) == sorted(names)
+
+
 @pytest.mark.parametrize("delivered", [3, 199])
 def test_a_part_of_a_pack_may_be_delivered(ledger, delivered):
     names = make_names(200)
