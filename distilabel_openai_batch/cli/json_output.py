@@ -58,7 +58,7 @@ def estimates_json(estimates: Sequence[StepEstimate]) -> dict[str, Any]:
     independent = [estimate for estimate in estimates if not estimate.depends_on]
     steps = [
         asdict(estimate)
-        | {"to_buy": estimate.requests - estimate.known}
+        | {"to_buy": estimate.to_submit}
         | ({"usage": estimate.usage.counts()} if estimate.usage else {})
         | _cost_json(estimate.cost)
         | {"cost_without_retries": _dollars_spent(estimate.cost_without_retries)}

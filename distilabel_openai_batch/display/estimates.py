@@ -13,6 +13,7 @@ from distilabel_openai_batch.display.timings import describe_past_jobs
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.prices import format_dollars
 from distilabel_openai_batch.pricing.step_estimate import StepEstimate
+from distilabel_openai_batch.text import plural
 
 
 def estimates_table(estimates: Sequence[StepEstimate], width: int = UNLIMITED_WIDTH) -> Table:
@@ -47,10 +48,13 @@ def estimate_notes(estimates: Sequence[StepEstimate]) -> Iterator[str]:
         " answers as long as their requests allow: most answers are shorter."
     )
     if any(estimate.known for estimate in estimates):
-        yield "Known requests are answered or in progress in the ledger: a run does not submit them again."
+        yield (
+            "Known requests are answered or in progress in the ledger: a run does not submit them again"
+            f"{', except for those with cut answers' if any(each.resubmitted for each in estimates) else ''}."
+        )
     for estimate in estimates:
         yield from _step_notes(estimate)
-    for past in dict.fromkeys(estimate.past_jobs for estimate in estimates if estimate.requests > estimate.known):
+    for past in dict.fromkeys(estimate.past_jobs for estimate in estimates if estimate.to_submit):
         if past:
             yield describe_past_jobs(past)
     unpriced = [estimate for estimate in estimates if not estimate.depends_on and estimate.cost is None]
@@ -85,8 +89,13 @@ def _step_notes(estimate: StepEstimate) -> Iterator[str]:
     if estimate.cost_without_retries:
         yield (
             f'{estimate.step} submits cut and empty answers again (`on_truncated="retry"`): tokens and cost count each'
-            f" request with 1, 2, 4 and 8 times its limit. If no answer is cut, the cost is at most"
-            f" {format_dollars(estimate.cost_without_retries.spent)}. Known answers that were cut are not counted."
+            f" request with 1, 2, 4 and 8 times its limit. If no new answer is cut, the cost is at most"
+            f" {format_dollars(estimate.cost_without_retries.spent)}."
+        )
+    if estimate.resubmitted:
+        yield (
+            f"The token limit cut {plural(estimate.resubmitted, 'known answer')} of {estimate.step}: the requests are"
+            " submitted again with higher limits, and are counted in the cost."
         )
     if estimate.small_limit:
         yield f"⚠️ {estimate.step}: {describe_small_limit(estimate.model, estimate.small_limit)}"
@@ -97,7 +106,7 @@ def _step_notes(estimate: StepEstimate) -> Iterator[str]:
 def _estimate_cells(estimate: StepEstimate) -> list[str]:
     if estimate.depends_on:
         return ["?"] * 8
-    counts = (estimate.rows, estimate.requests, estimate.known, estimate.requests - estimate.known)
+    counts = (estimate.rows, estimate.requests, estimate.known, estimate.to_submit)
     usage, cost = estimate.usage, estimate.cost
     return [
         *(f"{count:,}" for count in counts),

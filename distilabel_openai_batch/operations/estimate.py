@@ -39,6 +39,8 @@ from distilabel_openai_batch.ledger import files
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.scope_row import recorded_spelling
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.operations import cut_retries
+from distilabel_openai_batch.operations.cut_retries import CutRetries, RecordedAnswers
 from distilabel_openai_batch.operations.pipeline_source import load_pipeline
 from distilabel_openai_batch.plugin import row_sources
 from distilabel_openai_batch.plugin.base import BatchClient
@@ -68,6 +70,8 @@ class _RequestRecorder:
         answers_before: tokens of the answers of Tasks before that each prompt may contain; `None` without a bound.
         requests: `custom_id` and estimated tokens of each request.
         source_ids: the `custom_id` of each request in each other scope.
+        retry_digests: the digests of each request's retries, for a step that submits cut answers again.
+        occurrences: the number of requests by digest.
         in_rounds: whether a request followed an answer in the same row group.
     """
 
@@ -77,8 +81,9 @@ class _RequestRecorder:
     answers_before: int | None = 0
     requests: list[tuple[str, Usage | None]] = field(default_factory=list)
     source_ids: dict[ScopeName, list[str]] = field(default_factory=dict)
+    retry_digests: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    occurrences: Counter[str] = field(default_factory=Counter)
     in_rounds: bool = False
-    _occurrences: Counter[str] = field(default_factory=Counter)
 
     @asynccontextmanager
     async def use(self) -> AsyncIterator[_RequestRecorder]:
@@ -114,13 +119,16 @@ class _RequestRecorder:
         if usage and self.answers_before != 0:
             before = self.answers_before
             usage = None if before is None else token_estimates.with_more_input(usage, before)
-        number = self._occurrences[digest]
-        self.requests.append((build_custom_id(digest, number), usage))
+        number = self.occurrences[digest]
+        custom_id = build_custom_id(digest, number)
+        self.requests.append((custom_id, usage))
+        if self.settings.retries_cut:
+            self.retry_digests[custom_id] = cut_retries.retry_digests(call, self.base_url, endpoint)
         for source in self.sources:
             is_own = source.base_url == self.base_url
             [source_digest] = [digest] if is_own else digests_at(call, body, [source.base_url]).values()
             self.source_ids.setdefault(source, []).append(build_custom_id(source_digest, number))
-        self._occurrences[digest] += 1
+        self.occurrences[digest] += 1
         return _placeholder_answer(call.body)
 
 
@@ -240,24 +248,25 @@ class _PipelineEstimator:
         except _UnknownRowsError as error:
             return replace(estimate, depends_on=error.steps)
         recorder = run.recorder
-        known = self._known_requests(client, self._scope_of(name, step, recorder.base_url), recorder)
-        usages = [usage for custom_id, usage in recorder.requests if custom_id not in known]
-        usage = sum((usage for usage in usages if usage), Usage(0, 0)) if all(usages) else None
+        known, retries = self._known_requests(client, self._scope_of(name, step, recorder.base_url), recorder)
+        to_submit = [usage for custom_id, usage in recorder.requests if custom_id not in known]
+        first = [*to_submit, *retries.first]
+        later = [*retries.later, *(cut_retries.all_retries(to_submit) if recorder.settings.retries_cut else ())]
         book = client.price_book(estimate.base_url)
         rates = book.find_rates(time.time(), estimate.model)
-        retries = recorder.settings.retries_cut
-        is_sync = client.lane_settings(wait=True).may_cost_full_price(len(usages))
-        first_cost = _cost(rates, usage, is_sync)
-        if usage and retries:
-            usage = _with_retries(usage)
+        lanes = client.lane_settings(wait=True)
+        first_cost = _cost(rates, _sum(first), lanes.may_cost_full_price(len(first)))
+        # Each later round may be small → a round may go to the synchronous endpoint.
+        later_cost = _cost(rates, _sum(later), lanes.may_cost_full_price(1))
         return replace(
             estimate,
             rows=sum(map(len, run.inputs[:1])),
             requests=len(recorder.requests),
             known=len(known),
-            usage=usage,
-            cost=_cost(rates, usage, is_sync),
-            cost_without_retries=first_cost if retries else None,
+            resubmitted=len(retries.first),
+            usage=_sum([*first, *later]),
+            cost=first_cost + later_cost if first_cost and later_cost else None,
+            cost_without_retries=first_cost if recorder.settings.retries_cut else None,
             behind=self._depends_on(name),
             asks_in_rounds=recorder.in_rounds,
             is_parted=self._is_parted(name),
@@ -400,17 +409,39 @@ class _PipelineEstimator:
         selected = select_source(others, client.reuse_from, scope) if client.reuse_from else None
         return list(dict.fromkeys([*([selected] if selected else []), *reader.sources(scope)]))
 
-    def _known_requests(self, client: BatchClient, scope: ScopeName, recorder: _RequestRecorder) -> set[str]:
-        """Return the requests that the ledger has as answered or in progress, which a run does not submit again."""
+    def _known_requests(
+        self, client: BatchClient, scope: ScopeName, recorder: _RequestRecorder
+    ) -> tuple[set[str], CutRetries]:
+        """Return the requests that the ledger has as answered or in progress, and the retries of those that were cut.
+
+        A run does not submit a known request again, except with a higher limit if the answer was cut.
+        """
         reader = self._reader(client)
         if not reader.path.exists() or not client.reuse_answers:
-            return set()
+            return set(), CutRetries()
         custom_ids = [custom_id for custom_id, _ in recorder.requests]
-        known = reader.find_submitted(scope, custom_ids)
+        retries_cut = recorder.settings.retries_cut
+        recorded = RecordedAnswers.read(reader, scope) if retries_cut else RecordedAnswers()
+        known = reader.find_submitted(scope, custom_ids) | recorded.answered.intersection(custom_ids)
         for source, source_ids in recorder.source_ids.items():
             found = reader.find_submitted(source, source_ids)
-            known |= {own for own, other in zip(custom_ids, source_ids, strict=True) if other in found}
-        return known
+            taken = {
+                other: own
+                for own, other in zip(custom_ids, source_ids, strict=True)
+                if other in found and own not in known
+            }
+            known.update(taken.values())
+            if taken and retries_cut:
+                recorded.add_copies(RecordedAnswers.read(reader, source), taken)
+        if not retries_cut:
+            return known, CutRetries()
+        pairs = [pair for pair in recorder.requests if pair[0] in known]
+        return known, cut_retries.find_retries(pairs, recorder.retry_digests, recorded, recorder.occurrences)
+
+
+def _sum(usages: Sequence[Usage | None]) -> Usage | None:
+    """Return the tokens of all requests; `None` if a request sets no limit for its answer."""
+    return sum((usage for usage in usages if usage), Usage(0, 0)) if all(usages) else None
 
 
 def _cost(rates: Rates | None, usage: Usage | None, is_synchronous: bool) -> Cost | None:
@@ -418,18 +449,6 @@ def _cost(rates: Rates | None, usage: Usage | None, is_synchronous: bool) -> Cos
     if usage == Usage(0, 0):
         return Cost()
     return rates.cost(usage, is_synchronous) if rates and usage else None
-
-
-def _with_retries(usage: Usage) -> Usage:
-    """Return the tokens of requests whose answers are cut each time: one round for each limit, twice the one before."""
-    rounds = (_with_limit(usage, doublings) for doublings in range(MAX_DOUBLINGS + 1))
-    return sum(rounds, Usage(0, 0))
-
-
-def _with_limit(usage: Usage, doublings: int) -> Usage:
-    """Return the tokens of the same requests with answers up to a limit that was doubled some times."""
-    long_prompts = tuple(_with_limit(each, doublings) for each in usage.long_prompts)
-    return replace(usage, tokens_out=usage.tokens_out << doublings, long_prompts=long_prompts)
 
 
 def _small_limit(client: BatchClient) -> int | None:

@@ -22,11 +22,12 @@ class StepEstimate:
         rows: number of rows that the step receives.
         requests: number of requests that the step submits.
         known: number of requests that the ledger has as answered or in progress, which a run does not submit again.
-        usage: tokens of the other requests, an approximation of the input and an upper bound of the output; `None` if
-            a request sets no limit for its answer.
-        cost: upper bound of the other requests' cost; `None` if unknown.
-        cost_without_retries: upper bound of the cost if no answer is cut, for a step that submits cut answers again;
-            else `None`.
+        resubmitted: number of known requests that the run submits again with higher limits, since answers were cut.
+        usage: tokens of the requests to submit, an approximation of the input and an upper bound of the output;
+            `None` if a request sets no limit for its answer.
+        cost: upper bound of the cost of the requests to submit; `None` if unknown.
+        cost_without_retries: upper bound of the cost if no new answer is cut, for a step that submits cut answers
+            again; else `None`.
         asks_in_rounds: whether later requests depend on earlier answers, so that the number of requests may differ.
         is_parted: whether a routing function gives the step only a part of the rows, so that all numbers are bounds.
         unknown_price: the reason why the model has no price, as sentences; `None` for a known price.
@@ -42,6 +43,7 @@ class StepEstimate:
     rows: int = 0
     requests: int = 0
     known: int = 0
+    resubmitted: int = 0
     usage: Usage | None = None
     cost: Cost | None = None
     cost_without_retries: Cost | None = None
@@ -50,3 +52,8 @@ class StepEstimate:
     unknown_price: str | None = None
     small_limit: int | None = None
     past_jobs: PastJobs | None = None
+
+    @property
+    def to_submit(self) -> int:
+        """The number of requests that the run submits first, requests with cut answers included."""
+        return self.requests - self.known + self.resubmitted

@@ -74,6 +74,15 @@ def test_the_retries_of_cut_answers_have_a_note():
     assert render(first)[1][-2:] == ["≤$15.00", "≤$30.00"]
 
 
+def test_known_requests_with_cut_answers_are_counted_and_have_a_note():
+    cut = replace(GENERATE, resubmitted=3, cost_without_retries=Cost(Decimal(1), Decimal(2)))
+    notes = list(estimate_notes([cut]))
+    assert notes[1].endswith("a run does not submit them again, except for those with cut answers.")
+    assert notes[2].endswith("If no new answer is cut, the cost is at most $1.00.")
+    assert notes[3].startswith("The token limit cut 3 known answers of generate: the requests are submitted again")
+    assert render(cut)[1][3:6] == ["10", "4", "9"]
+
+
 def test_requests_without_a_bound_have_a_note():
     *_, note = estimate_notes([replace(UNPRICED, unknown_price=None)])
     assert note.startswith("? Some requests of mine set no limit on the tokens of their answers, or contain images")
