@@ -58,6 +58,7 @@ class RetryWay:
         changed_task: end of a sentence on a changed parameter.
         learned: the way to submit a request whose parameter the server refused; empty if the run itself has submitted
             the request with the other parameter.
+        retries_cut: whether cut and empty answers are submitted again with higher limits; `None` if unknown.
     """
 
     clause: str
@@ -65,6 +66,7 @@ class RetryWay:
     changed_rows: str
     changed_task: str
     learned: str = ""
+    retries_cut: bool | None = False
 
 
 # Without `use_cache=False` a complete pipeline takes its rows from distilabel's cache and submits nothing.
@@ -110,6 +112,7 @@ ANY_WAY = RetryWay(
     changed_rows=RUN_AGAIN.changed_rows,
     changed_task=RUN_AGAIN.changed_task,
     learned="Run again (`use_cache=False`), or load a submission with `resubmit=True`",
+    retries_cut=None,
 )
 """Ways of failures in the ledger, where a script, a pipeline or a submission may have left them."""
 
@@ -163,10 +166,7 @@ def next_step(failure: Failure, custom_id: str | None, way: RetryWay = RUN_AGAIN
     if code in (MODEL_REFUSAL, *_POLICY_CODES):
         return "Submitting again rarely helps: reword these rows, or remove these rows."
     if is_limit_spent(failure):
-        return (
-            f'Set `on_truncated="retry"`: these rows get up to {2**MAX_DOUBLINGS} times the limit. Or raise'
-            " `max_new_tokens`, for all rows."
-        )
+        return _limit_advice(way)
     if code == MISSING_CHOICE:
         if failure.is_billed:
             return f"The server answered without a generation. {way.unanswered}"
@@ -200,3 +200,18 @@ def next_step(failure: Failure, custom_id: str | None, way: RetryWay = RUN_AGAIN
     if code in _PARAMETER_CODES:
         return f"Change `generation_kwargs`, {way.changed_task}"
     return f"Fix these rows and {way.changed_rows}"
+
+
+def _limit_advice(way: RetryWay) -> str:
+    """Return the advice on answers that the limit of tokens cut or left empty."""
+    if way.retries_cut:
+        return f"Even {2**MAX_DOUBLINGS} times the limit may be too small: raise `max_new_tokens`, for all rows."
+    if way.retries_cut is None:
+        return (
+            'Set `on_truncated="retry"`. If it is set, and rows of the dataset lack a generation: raise'
+            " `max_new_tokens`, for all rows."
+        )
+    return (
+        f'Set `on_truncated="retry"`: these rows get up to {2**MAX_DOUBLINGS} times the limit. Or raise'
+        " `max_new_tokens`, for all rows."
+    )

@@ -261,7 +261,7 @@ class Observer:
         Args:
             model: the requested model.
             limit: the limit of the answer's tokens.
-            tokens: billed tokens of the answer.
+            tokens: billed tokens of the answer, for each of its generations on average.
             reasoning: the part of the tokens that reasoning took; all tokens of an answer without text.
         """
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 from distilabel_openai_batch import errors
-from distilabel_openai_batch.api.encoding import decode_json
+from distilabel_openai_batch.api.encoding import decode_json, read_count
 from distilabel_openai_batch.api.failure_codes import LENGTH_LIMIT
 from distilabel_openai_batch.api.model_traits import read_limit
 from distilabel_openai_batch.api.outcomes import Deliver, Failure, Outcome, is_billed
@@ -76,9 +77,11 @@ class Preflight:
                 return
             refusals.append(outcome)
         if len(refusals) == _TRIALS and len({(refusal.status_code, refusal.code) for refusal in refusals}) == 1:
+            has_bill = any(map(is_billed, refusals))
+            end = "Only the preflight's requests were billed." if has_bill else "Nothing was submitted."
             raise errors.RequestsFailedError(
                 f"The preflight tried the first {_TRIALS} of {len(requests):,} requests, and all failed: {refusals[0]}"
-                " Nothing was submitted.",
+                f" {end}",
                 status_code=refusals[0].status_code,
                 code=refusals[0].code,
             )
@@ -119,10 +122,12 @@ class Preflight:
         """Report a trial whose answer was cut, or spent more than half of its limit on reasoning."""
         if outcome is None or not is_billed(outcome):
             return
-        limit = read_limit(decode_json(bytes(request.body)))
+        body = decode_json(bytes(request.body))
+        limit, generations = read_limit(body), max(1, read_count(body.get("n")))
         if isinstance(outcome, Failure):
             reasoning, is_cut = outcome.tokens[1], outcome.code == LENGTH_LIMIT
         else:
             reasoning, is_cut = count_reasoning_tokens(outcome), bool(find_cut_choices(outcome))
+        reasoning = ceil(reasoning / generations)
         if limit and (is_cut or reasoning > limit / 2):
-            self._observer.on_limit_spent(request.model, limit, outcome.tokens[1], reasoning)
+            self._observer.on_limit_spent(request.model, limit, ceil(outcome.tokens[1] / generations), reasoning)

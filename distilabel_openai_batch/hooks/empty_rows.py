@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure
-from distilabel_openai_batch.display.advice import next_step
+from distilabel_openai_batch.display.advice import RUN_AGAIN, next_step
 from distilabel_openai_batch.engine.calls import CallLog
 from distilabel_openai_batch.errors import NoGenerationsError
 from distilabel_openai_batch.text import plural
@@ -36,6 +37,7 @@ class AnswerGuard:
         self._step = step
         self._tasks_after: Sequence[str] = getattr(client, "tasks_after", ())
         self._ends_run: bool = getattr(client, "stop_without_answers", False)
+        self._retry = replace(RUN_AGAIN, retries_cut=getattr(client, "on_truncated", None) == "retry")
         self._has_generation = not self._tasks_after
         self._rows = self._rows_warned = 0
         self._first_failure: Failure | None = None
@@ -74,7 +76,9 @@ class AnswerGuard:
             return
         self._rows_warned = self._rows
         failure, after = self._first_failure, self._tasks_after[0]
-        reason = f" {str(failure).rstrip('.')}. → {next_step(failure, failure.custom_id)}" if failure else ""
+        reason = (
+            f" {str(failure).rstrip('.')}. → {next_step(failure, failure.custom_id, self._retry)}" if failure else ""
+        )
         text = f"None of {plural(self._rows, 'row')} of step '{self._step.name}' has a generation.{reason}"
         if self._ends_run and self._rows >= MIN_ROWS:
             raise NoGenerationsError(f"{text} Step '{after}' was not started: its rows would be `None`. {_GO_ON}")

@@ -310,7 +310,8 @@ class BatchClient(BatchFields):
 
     def _session_observer(self, scope: ScopeName) -> Observer:
         price_book = self.price_book(scope.base_url)
-        progress = _progress(self._logger, self._run, scope, price_book, self.ledger_dir)
+        retry = replace(_retry_way(self._run), retries_cut=getattr(self, "on_truncated", None) == "retry")
+        progress = _progress(self._logger, self._run, scope, price_book, retry, self.ledger_dir)
         self._progress_of_session = progress
         follow_session(FollowedSession(progress, scope, files.ledger_directory(self.ledger_dir)))
         return with_observers(progress, (*self._observer_factories, *telemetry_factories()), scope, self._logger)
@@ -407,6 +408,7 @@ def _progress(
     run: SubmissionRun | None,
     scope: ScopeName,
     price_book: PriceBook,
+    retry: RetryWay,
     ledger_dir: str | None = None,
 ) -> Progress:
     """Return the observer that logs, and draws bars outside a pipeline.
@@ -417,7 +419,7 @@ def _progress(
     is_script = not (scope.task or run)
     bars = choose_display(logger) if is_script else None
     notify = partial(print_notice, logger=logger) if is_script and bars is None else None
-    return Progress(logger, price_book, bars, scope.label, _retry_way(run), notify, ledger_dir)
+    return Progress(logger, price_book, bars, scope.label, retry, notify, ledger_dir)
 
 
 def _retry_way(run: SubmissionRun | None) -> RetryWay:

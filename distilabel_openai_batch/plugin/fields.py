@@ -259,8 +259,8 @@ class BatchFields(CheckedArguments, OpenAIBaseClient):
     compress_ledger: RuntimeParameter[bool] = Field(
         default=False,
         description=(
-            "Whether the ledger compresses new answers of batches, which takes some microseconds per answer. Runs and"
-            " commands read both kinds of answers."
+            "Whether the ledger compresses new answers of batches, which takes some microseconds per answer. Answers"
+            " of a batch with fewer than 100 requests are not compressed. Runs and commands read both kinds of answers."
         ),
     )
 

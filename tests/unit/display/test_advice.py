@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from distilabel_openai_batch.api.outcomes import Failure
-from distilabel_openai_batch.display.advice import ANY_WAY, LOAD_AGAIN, LOAD_WITH_RESUBMIT, SUBMIT_AGAIN, next_step
+from distilabel_openai_batch.display.advice import (
+    ANY_WAY,
+    LOAD_AGAIN,
+    LOAD_WITH_RESUBMIT,
+    RUN_AGAIN,
+    SUBMIT_AGAIN,
+    next_step,
+)
 
 CASES = [
     (Failure("Too many requests.", 429, "rate_limit_exceeded"), "only requests without an answer are submitted."),
@@ -79,6 +87,18 @@ def test_loading_names_resubmit_for_a_refused_parameter(message, replacement, wa
     assert re.search("[Ll]oad (a submission )?with `resubmit=True`", text)
     assert replacement in text
     assert "new requests" not in text
+
+
+@pytest.mark.parametrize("code", ["truncated", "length"])
+@pytest.mark.parametrize(
+    ("way", "advice"),
+    [
+        (replace(RUN_AGAIN, retries_cut=True), "Even 8 times the limit may be too small: raise `max_new_tokens`"),
+        (ANY_WAY, "If it is set, and rows of the dataset lack a generation: raise `max_new_tokens`"),
+    ],
+)
+def test_advice_on_a_spent_limit_knows_that_a_retry_may_be_set_already(code, way, advice):
+    assert advice in next_step(Failure("Cut.", code=code), "a-0", way)
 
 
 @pytest.mark.parametrize("way", [LOAD_AGAIN, LOAD_WITH_RESUBMIT, SUBMIT_AGAIN])

@@ -210,6 +210,9 @@ class Recorder(Observer):
     def on_preflight_skipped(self, reason: str) -> None:
         self.events.append(("preflight skipped", reason))
 
+    def on_limit_spent(self, model: str, limit: int, tokens: int, reasoning: int) -> None:
+        self.events.append(("limit spent", (limit, tokens, reasoning)))
+
     def on_deadline_passed(self, requests: int, batch: Batch | None = None) -> None:
         self.events.append(("deadline", requests))
 
@@ -586,6 +589,17 @@ async def test_a_flush_waits_for_the_checks_and_the_preflight_of_the_flush_befor
 
     tried = set(chain.from_iterable(parts.sync_runner.submitted))
     assert parts.job_runner.submitted == [[name for name in part if name not in tried] for part in (IDS[:2], IDS[2:])]
+
+
+async def test_a_preflight_of_empty_answers_names_its_bill_and_the_tokens_of_each_generation(parts):
+    body = b'{"max_tokens": 200, "n": 2}'
+    requests = [Request(f"{number:032x}-0", REQUESTS[0].endpoint, "gpt-4o", body) for number in range(4)]
+    spent = Failure("Spent.", 200, "length", tokens=(3, 400))
+    parts.sync_runner.outcomes = {request.custom_id: spent for request in requests}
+    with pytest.raises(RequestsFailedError, match="Only the preflight's requests were billed") as caught:
+        await parts.answer(requests, preflight=True)
+    assert "Nothing was submitted" not in str(caught.value)
+    assert parts.observer.events == [("limit spent", (200, 200, 200))] * 3
 
 
 async def test_a_preflight_that_is_refused_three_times_ends_the_run(parts):

@@ -53,6 +53,14 @@ def test_ten_rows_without_any_generation_end_the_run_with_the_advice(llm):
         assert part in str(raised.value)
 
 
+def test_the_advice_after_retries_of_cut_answers_is_a_higher_limit(llm):
+    watched = guard(llm, on_truncated="retry")
+    watched.add(calls(SPENT, has_generation=False), MIN_ROWS)
+    with pytest.raises(NoGenerationsError, match="raise `max_new_tokens`") as raised:
+        watched.check()
+    assert "on_truncated" not in str(raised.value)
+
+
 @pytest.mark.parametrize(("rows", "stops"), [(MIN_ROWS - 1, True), (MIN_ROWS, False)])
 def test_a_few_rows_or_the_setting_leave_a_warning(llm, caplog, rows, stops):
     watched = guard(llm, stop_without_answers=stops)
