@@ -96,17 +96,22 @@ def watch(
                 )
 
         watched = {job.batch_id: job for job in anyio.run(run)}
-    _report_watched(list(watched.values()), {job.batch_id for job in open_jobs()})
+    has_rejected = _report_watched(list(watched.values()), {job.batch_id for job in open_jobs()})
     if command:
         run_after_watch(command, list(watched.values()))
+    if has_rejected:
+        raise typer.Exit(1)
 
 
-def _report_watched(watched: Sequence[JobEntry], open_ids: Set[str | None]) -> None:
+def _report_watched(watched: Sequence[JobEntry], open_ids: Set[str | None]) -> bool:
     """Print the failures of watched jobs, and the scopes whose jobs no run has collected yet.
 
     Args:
         watched: the jobs, which have ended at the server.
         open_ids: ids of the batches that the ledger still has as open.
+
+    Returns:
+        Whether the server rejected a batch that no run has replaced.
     """
     if failed := sum(job.failed for job in watched):
         echo(f"{plural(failed, 'request')} failed: `failures` lists them after a run has collected them.")
@@ -117,6 +122,10 @@ def _report_watched(watched: Sequence[JobEntry], open_ids: Set[str | None]) -> N
             f"Ended but not collected yet: {', '.join(scopes)}. A running pipeline collects these jobs now; otherwise"
             " run the pipeline again; `LoadBatchResults` collects a submission."
         )
+    rejected = [job for job in uncollected if job.status == "failed" and not job.answered]
+    for job in rejected:
+        echo(f"The server rejected batch {job.batch_id}: {job.error or 'it gave no reason.'}", err=True)
+    return bool(rejected)
 
 
 @app.command()

@@ -31,7 +31,7 @@ from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import Job, ScopeName
 from distilabel_openai_batch.operations import doctor
 from distilabel_openai_batch.report.history import EndState, build_histories
-from distilabel_openai_batch.sandbox import RequestFailure, Settings, server
+from distilabel_openai_batch.sandbox import BatchFault, RequestFailure, Settings, server
 from distilabel_openai_batch.sandbox.dialect import DIALECTS
 from tests.support.commands import PROMPTS, add_scope, generate, run_command, submit_only
 from tests.support.environment import API_KEY
@@ -550,6 +550,15 @@ def test_watch_ends_and_reports_jobs_that_the_server_does_not_know(sandbox):
     result = run_command("watch", "--interval", "0.05")
     assert result.exit_code == 0
     assert "2 not found" in result.stdout
+
+
+def test_watch_reports_the_reason_of_a_rejected_batch(sandbox):
+    sandbox.add_fault(BatchFault(kind="fail", value={"code": "model_not_found", "message": "There is no such model."}))
+    submit_only(max_requests_per_job=6)
+    result = run_command("watch", "--interval", "0.05")
+    assert result.exit_code == 1
+    [reason] = re.findall(r"The server rejected batch batch_\w+: (.*)", result.stderr)
+    assert "There is no such model." in reason
 
 
 def test_a_wrong_key_is_reported_with_the_api_message(sandbox):
