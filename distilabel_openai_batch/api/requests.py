@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import orjson
 
 from distilabel_openai_batch.api.encoding import encode_body, encode_canonical_json, encode_json
+
+_T = TypeVar("_T")
 
 _LINE = b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n'
 _LINE_BYTES = len(_LINE % (b"", b"", b""))
@@ -177,8 +179,8 @@ class Shard:
         return [Shard.of(self.requests[start:end]) for start, end in pairwise(edges)]
 
 
-def sample_evenly(requests: Sequence[Request], size: int) -> Sequence[Request]:
-    """Return up to `size` requests, evenly spread over all requests, in their order."""
+def sample_evenly(requests: Sequence[_T], size: int) -> list[_T]:
+    """Return up to `size` requests or `custom_id`s, evenly spread over all of them, in their order."""
     count = min(size, len(requests))
     return [requests[index * len(requests) // count] for index in range(count)]
 

@@ -35,7 +35,8 @@ def estimate(
 
     The steps run on this machine, with placeholder answers behind a Task. A Python file is imported, and stops where it
     calls `pipeline.run`. Requests that the ledger has as answered or in progress are counted as known: a run does not
-    submit them again.
+    submit them again. A Task whose prompts contain answers of an earlier Task has no known requests here, also if the
+    ledger has its answers.
     """
     # distilabel and its dependencies warn about each other → the user cannot fix these warnings.
     warnings.simplefilter("ignore")

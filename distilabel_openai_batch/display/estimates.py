@@ -81,6 +81,18 @@ def _step_notes(estimate: StepEstimate) -> Iterator[str]:
             f"{estimate.step} is behind {', '.join(estimate.behind)}: each of its prompts is counted with all answers"
             " before at full length, and with the rows that placeholder answers leave."
         )
+    if estimate.behind and estimate.earlier_answers and estimate.to_submit:
+        yield (
+            f"The requests of {estimate.step} depend on the answers of {', '.join(estimate.behind)}; the ledger has"
+            f" {plural(estimate.earlier_answers, 'answer')} of {estimate.step} from earlier runs, which a run uses for"
+            " equal requests."
+        )
+    if elsewhere := estimate.answers_elsewhere:
+        yield (
+            f"⚠️ Another scope of the ledger, '{elsewhere.name}', has {elsewhere.known:,} of {elsewhere.sampled:,}"
+            f" sampled requests of {estimate.step}. To use the answers instead of a new bill, set"
+            f' `reuse_from="{elsewhere.name}"` on the LLM.'
+        )
     if estimate.asks_in_rounds:
         yield (
             f"{estimate.step} submits requests in rounds that depend on its answers: the real number of requests may be"

@@ -41,6 +41,7 @@ from distilabel_openai_batch.ledger.scope_row import recorded_spelling
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations import cut_retries
 from distilabel_openai_batch.operations.cut_retries import CutRetries, RecordedAnswers
+from distilabel_openai_batch.operations.earlier_answers import count_earlier_answers, find_elsewhere
 from distilabel_openai_batch.operations.pipeline_source import load_pipeline
 from distilabel_openai_batch.plugin import row_sources
 from distilabel_openai_batch.plugin.base import BatchClient
@@ -248,13 +249,16 @@ class _PipelineEstimator:
         except _UnknownRowsError as error:
             return replace(estimate, depends_on=error.steps)
         recorder = run.recorder
-        known, retries = self._known_requests(client, self._scope_of(name, step, recorder.base_url), recorder)
+        scope, reader = self._scope_of(name, step, recorder.base_url), self._reader(client)
+        known, retries = self._known_requests(client, scope, recorder)
         to_submit = [usage for custom_id, usage in recorder.requests if custom_id not in known]
         first = [*to_submit, *retries.first]
         later = [*retries.later, *(cut_retries.all_retries(to_submit) if recorder.settings.retries_cut else ())]
         book = client.price_book(estimate.base_url)
         rates = book.find_rates(time.time(), estimate.model)
         lanes = client.lane_settings(wait=True)
+        behind = self._depends_on(name)
+        unknown = [custom_id for custom_id, _ in recorder.requests if custom_id not in known]
         first_cost = _cost(rates, _sum(first), lanes.may_cost_full_price(len(first)))
         # Each later round may be small → a round may go to the synchronous endpoint.
         later_cost = _cost(rates, _sum(later), lanes.may_cost_full_price(1))
@@ -267,10 +271,12 @@ class _PipelineEstimator:
             usage=_sum([*first, *later]),
             cost=first_cost + later_cost if first_cost and later_cost else None,
             cost_without_retries=first_cost if recorder.settings.retries_cut else None,
-            behind=self._depends_on(name),
+            behind=behind,
             asks_in_rounds=recorder.in_rounds,
             is_parted=self._is_parted(name),
-            past_jobs=self._reader(client).past_jobs(recorder.base_url, estimate.model),
+            past_jobs=reader.past_jobs(recorder.base_url, estimate.model),
+            earlier_answers=count_earlier_answers(reader, scope) if behind and client.reuse_answers else 0,
+            answers_elsewhere=find_elsewhere(reader, scope, self._steps, unknown) if client.reuse_answers else None,
             unknown_price=None if rates else book.explain_unknown(estimate.model),
         )
 

@@ -10,6 +10,21 @@ from distilabel_openai_batch.pricing.prices import Cost
 
 
 @dataclass(frozen=True, slots=True)
+class AnswersElsewhere:
+    """Another scope of the ledger that knows the same requests, as of a step that was renamed.
+
+    Attributes:
+        name: name of the scope, as `reuse_from` takes the name.
+        known: number of requests that the scope has as answered or in progress, out of a sample.
+        sampled: number of requests in the sample.
+    """
+
+    name: str
+    known: int
+    sampled: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepEstimate:
     """Estimated requests, tokens and cost of one step.
 
@@ -32,6 +47,8 @@ class StepEstimate:
         is_parted: whether a routing function gives the step only a part of the rows, so that all numbers are bounds.
         unknown_price: the reason why the model has no price, as sentences; `None` for a known price.
         small_limit: the user's limit of an answer's tokens, if reasoning probably spends most of it; else `None`.
+        earlier_answers: number of the step's answers in the ledger, for a step behind others.
+        answers_elsewhere: another scope that knows the requests to submit; `None` if there is none.
         past_jobs: durations of the model's past jobs at the server; `None` if there are too few.
     """
 
@@ -52,6 +69,8 @@ class StepEstimate:
     unknown_price: str | None = None
     small_limit: int | None = None
     past_jobs: PastJobs | None = None
+    earlier_answers: int = 0
+    answers_elsewhere: AnswersElsewhere | None = None
 
     @property
     def to_submit(self) -> int:

@@ -127,6 +127,7 @@ def test_requests_in_the_ledger_cost_nothing(rows, tmp_path, sandbox, monkeypatc
     assert (again.known, again.usage.tokens_out) == (0, 63)
 
     path.write_text(path.read_text().replace("name: known", "name: renamed"))
+    assert [each.answers_elsewhere.name for each in estimate_pipeline(path, {})] == ["known/generate", "known/evolve"]
     reused = estimate_pipeline(path, {"generate": {"llm": {"reuse_from": "known"}}})
     assert [estimated.known for estimated in reused] == [7, 0]
     elsewhere = {"reuse_from": "known", "base_url": "http://elsewhere.example/v1"}

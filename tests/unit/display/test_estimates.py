@@ -11,7 +11,7 @@ from rich.console import Console
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.display.estimates import estimate_notes, estimates_table
 from distilabel_openai_batch.pricing.prices import Cost
-from distilabel_openai_batch.pricing.step_estimate import StepEstimate
+from distilabel_openai_batch.pricing.step_estimate import AnswersElsewhere, StepEstimate
 
 SERVER = "https://gateway.example/v1/"
 GENERATE = StepEstimate(
@@ -81,6 +81,20 @@ def test_known_requests_with_cut_answers_are_counted_and_have_a_note():
     assert notes[2].endswith("If no new answer is cut, the cost is at most $1.00.")
     assert notes[3].startswith("The token limit cut 3 known answers of generate: the requests are submitted again")
     assert render(cut)[1][3:6] == ["10", "4", "9"]
+
+
+def test_answers_that_are_not_counted_have_a_note():
+    judge = replace(GENERATE, step="judge", known=0, behind=("generate",), earlier_answers=100)
+    note = (
+        "The requests of judge depend on the answers of generate; the ledger has 100 answers of judge from earlier"
+        " runs, which a run uses for equal requests."
+    )
+    assert note in list(estimate_notes([judge]))
+    assert note not in list(estimate_notes([replace(judge, known=judge.requests)]))
+    renamed = replace(GENERATE, answers_elsewhere=AnswersElsewhere("old/generate", 48, 50))
+    [hint] = [each for each in estimate_notes([renamed]) if each.startswith("⚠️")]
+    assert "'old/generate', has 48 of 50 sampled requests of generate" in hint
+    assert 'set `reuse_from="old/generate"` on the LLM' in hint
 
 
 def test_requests_without_a_bound_have_a_note():
