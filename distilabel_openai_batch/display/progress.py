@@ -258,6 +258,7 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
             cut=sum(self._cut.values()),
             retried=self._retries,
             reused=self._reused,
+            not_submitted=0 if self._open_batches else max(0, self._requests - answered - failed),
             jobs=self._jobs,
             statuses=Counter(batch.status for batch in list(self._open_batches.values())),
             synchronous=self._sync_requests,
@@ -293,7 +294,7 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
         answered = self._answered() - self._rejected
         uncollected = self._answered() - self._answers
         unanswered = self._requests - answered - self._failed()
-        pending = f" {unanswered:,} pending," if unanswered else ""
+        pending = f" {unanswered:,} {'pending' if self._open_batches else 'not submitted'}," if unanswered else ""
         return (
             f"🏁 {answered:,} of {plural(self._requests, 'request')} answered"
             f"{f' ({uncollected:,} not collected yet)' if uncollected else ''},"

@@ -29,6 +29,15 @@ class ReuseLog(LogObserver):
             self._log.notice("reused", text, requests=requests)
         self._reused += requests
 
+    def on_empty_reused(self, requests: int) -> None:
+        """Log the answers of earlier runs that lack a generation."""
+        self._log.info(
+            "empty_reused",
+            f"♻️ {plural(requests, 'earlier answer')} lack{'s' if requests == 1 else ''} a generation: the same requests"
+            ' with a higher limit follow (`on_truncated="retry"`).',
+            requests=requests,
+        )
+
     def on_answers_elsewhere(
         self, scope: ScopeName, name: str, known: int, sampled: int, own_address: str | None
     ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -15,7 +15,7 @@ from distilabel_openai_batch.display.command_lines import command_line
 from distilabel_openai_batch.display.layout import fit_lines, markup
 from distilabel_openai_batch.display.tables import format_cost
 from distilabel_openai_batch.display.task_counts import TaskCounts, sum_counts
-from distilabel_openai_batch.pricing.prices import format_dollars
+from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.text import duration, plural, printable
 
 # Packages of the extra `ui`.
@@ -23,6 +23,16 @@ _PACKAGES_OF_UI = ("jinja2", "starlette", "uvicorn", "vl_convert")
 
 # Reasons that the summary names for each Task; `failures` lists all.
 _REASONS_SHOWN = 3
+
+# Columns that the summary has if any Task has such requests, with their headers.
+_OPTIONAL_COLUMNS = {
+    "cut": "cut",
+    "retried": "retried",
+    "reused": "reused",
+    "synchronous": "synchronous",
+    "in_jobs": "pending",
+    "not_submitted": "not submitted",
+}
 
 # Width of the table outside a terminal, in characters.
 _PLAIN_WIDTH = 120
@@ -141,7 +151,8 @@ def _describe_task(task: TaskSummary) -> str:
             ("retried", counts.retried),
             ("reused", counts.reused),
             ("synchronous", counts.synchronous),
-            ("pending", counts.pending),
+            ("pending", counts.in_jobs),
+            ("not submitted", counts.not_submitted),
         )
         if number
     )
@@ -189,9 +200,9 @@ def summary_text(summary: RunSummary) -> str:
 
 def _summary_table(summary: RunSummary, width: int) -> Table:
     total = sum_counts(task.counts for task in summary.tasks if not task.is_cached)
-    optional = [name for name in ("cut", "retried", "reused", "synchronous", "pending") if getattr(total, name)]
+    optional = {name: header for name, header in _OPTIONAL_COLUMNS.items() if getattr(total, name)}
     costs = ("cost", "saved") if any(task.counts.cost for task in summary.tasks) else ()
-    names = ("Task", "rows", "answered", "failed", *optional, "jobs", "tokens", *costs, "time")
+    names = ("Task", "rows", "answered", "failed", *optional.values(), "jobs", "tokens", *costs, "time")
     blanks = [""] * (len(names) - 4)
     rows = [
         (markup(task.name), f"{task.rows_in:,} → {task.rows_out:,}", *_number_cells(task.counts, optional, bool(costs)))
@@ -210,8 +221,7 @@ def _failed_cell(counts: TaskCounts) -> str:
     return f"[red]{counts.failed:,}[/]" if counts.failed else "0"
 
 
-def _number_cells(counts: TaskCounts, optional: Sequence[str], has_costs: bool) -> list[str]:
-    cost = counts.cost
+def _number_cells(counts: TaskCounts, optional: Iterable[str], has_costs: bool) -> list[str]:
     tokens = f"{counts.tokens_in:,} in, {counts.tokens_out:,} out"
     return [
         f"{counts.answered:,}/{counts.requests:,}",
@@ -219,6 +229,6 @@ def _number_cells(counts: TaskCounts, optional: Sequence[str], has_costs: bool) 
         *(f"{getattr(counts, name):,}" for name in optional),
         f"{counts.jobs:,}",
         tokens,
-        *(format_cost(cost) if has_costs else ()),
+        *(format_cost(Cost() if counts.is_unbilled else counts.cost) if has_costs else ()),
         duration(counts.seconds),
     ]

@@ -22,6 +22,7 @@ class TaskCounts:
         retried: number of retries: of requests that failed for now, of cut answers, and of answers that do not fit
             their schema.
         reused: number of answers of earlier runs.
+        not_submitted: number of requests without an outcome, while no batch is in progress.
         jobs: number of jobs that the run created.
         statuses: number of batches in progress by status.
         synchronous: number of synchronous requests.
@@ -38,6 +39,7 @@ class TaskCounts:
     cut: int = 0
     retried: int = 0
     reused: int = 0
+    not_submitted: int = 0
     jobs: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
     synchronous: int = 0
@@ -56,6 +58,16 @@ class TaskCounts:
     def pending(self) -> int:
         """Number of requests without an outcome."""
         return max(0, self.requests - self.answered - self.failed)
+
+    @property
+    def in_jobs(self) -> int:
+        """Number of requests without an outcome, while a batch is in progress."""
+        return max(0, self.pending - self.not_submitted)
+
+    @property
+    def is_unbilled(self) -> bool:
+        """`True` if the run was billed nothing: no tokens, and no answer beside the reused answers."""
+        return not self.cost and not self.tokens_in + self.tokens_out and self.answered <= self.reused
 
     def facts(self) -> dict[str, object]:
         """Return the final numbers by name, as JSON holds them."""
@@ -80,7 +92,7 @@ def sum_counts(counts: Iterable[TaskCounts]) -> TaskCounts:
     for part in parts:
         reasons.update(part.reasons)
         statuses.update(part.statuses)
-    numbers = ("requests", "answered", "failed", "cut", "retried", "reused", "jobs", "synchronous")
+    numbers = ("requests", "answered", "failed", "cut", "retried", "reused", "not_submitted", "jobs", "synchronous")
     costs = [part.cost for part in parts if part.cost or part.tokens_in + part.tokens_out]
     return TaskCounts(
         **{name: sum(getattr(part, name) for part in parts) for name in (*numbers, "tokens_in", "tokens_out")},

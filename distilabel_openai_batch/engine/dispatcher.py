@@ -56,6 +56,7 @@ class _LookUp:
         in_jobs: requests in jobs in progress, by the id of the job.
         in_other_scopes: requests in jobs in progress of other scopes, by the id of the job.
         answered: number of requests with an outcome.
+        empty: the part of `answered` whose outcome is an answer without text.
     """
 
     to_submit: list[Request] = field(default_factory=list)
@@ -63,11 +64,13 @@ class _LookUp:
     in_jobs: dict[int, list[Request]] = field(default_factory=dict)
     in_other_scopes: dict[int, list[Request]] = field(default_factory=dict)
     answered: int = 0
+    empty: int = 0
 
     def merge(self, second: _LookUp) -> None:
         """Merge the second look-up of `to_submit`."""
         self.to_submit, self.failures = second.to_submit, second.failures
         self.answered += second.answered
+        self.empty += second.empty
         for job_id, requests in second.in_jobs.items():
             self.in_jobs.setdefault(job_id, []).extend(requests)
 
@@ -186,8 +189,10 @@ class Dispatcher:
                 found.merge(await self._look_up(found.to_submit, deliver, is_first))
             if self._reuse and found.to_submit:
                 await self._take_from_other_scopes(self._reuse, found, deliver, is_first)
-        if is_first and found.answered:
-            self._observer.on_reused(found.answered)
+        if is_first and found.answered > found.empty:
+            self._observer.on_reused(found.answered - found.empty)
+        if is_first and found.empty:
+            self._observer.on_empty_reused(found.empty)
         to_submit = found.to_submit
         if not self._settings.submits:
             deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
@@ -274,6 +279,8 @@ class Dispatcher:
                     outcomes[request.custom_id] = entry.outcome
                     answered_jobs.add(entry.job)
             found.answered += len(outcomes)
+            if self._settings.keeps_spent:
+                found.empty += sum(isinstance(outcome, Failure) for outcome in outcomes.values())
             if is_first and not answered_jobs <= reported_jobs:
                 # The delivery of the last outcomes may end the run → report before.
                 await self._report_reused_batches(answered_jobs - reported_jobs)

@@ -32,6 +32,9 @@ class Observer:
     def on_reused(self, requests: int) -> None:
         """Receive the number of requests that were answered by an earlier run; `on_answered` receives them too."""
 
+    def on_empty_reused(self, requests: int) -> None:
+        """Receive the number of answers of an earlier run without text, which are requested again with more tokens."""
+
     def on_batches_reused(self, batch_ids: Sequence[str]) -> None:
         """Receive the ids of the batches, of earlier runs, that the reused answers come from."""
 

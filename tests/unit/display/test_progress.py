@@ -338,6 +338,24 @@ def test_answers_reused_in_several_flushes_are_logged_first_and_in_total(progres
     ]
 
 
+def test_earlier_answers_without_text_are_no_reused_answers(progress, caplog):
+    progress.on_empty_reused(55)
+    assert caplog.messages == [
+        '♻️ 55 earlier answers lack a generation: the same requests with a higher limit follow (`on_truncated="retry"`).'
+    ]
+    assert progress.counts().reused == 0
+
+
+def test_requests_are_pending_only_while_a_batch_is_in_progress(progress, caplog):
+    progress.on_requested(20)
+    assert (progress.counts().not_submitted, progress.counts().in_jobs) == (20, 0)
+    progress.on_job_created(running(0), shard(20))
+    assert (progress.counts().not_submitted, progress.counts().in_jobs) == (0, 20)
+    progress.on_batch_refused(running(0))
+    progress.on_finished()
+    assert "0 of 20 requests answered, 0 failed, 20 not submitted," in caplog.text
+
+
 def test_early_answers_are_counted_once(progress, clock, caplog):
     """The batch's own count contains the early answers too."""
     batch = Batch("batch_1", "in_progress", completed=2, total=4)

@@ -154,6 +154,32 @@ def test_the_next_command_of_a_run_without_an_open_job_warns_of_the_bill(reason,
     assert text.endswith(purpose)
 
 
+@pytest.mark.parametrize(
+    ("counts", "cost"),
+    [
+        (TaskCounts(requests=55, answered=55, reused=55), "$0.00"),
+        (TaskCounts(), "$0.00"),
+        (TaskCounts(requests=5, answered=5, tokens_in=9), "?"),
+        (TaskCounts(requests=5, answered=5), "?"),
+    ],
+    ids=["all answers are reused", "never started", "no price", "no usage"],
+)
+def test_a_question_mark_is_an_unknown_price_alone(counts, cost):
+    [line] = [
+        line for line in printed(replace(SUMMARY, tasks=[TASKS[0], in_scopes(counts, "sky")]), 160) if "step" in line
+    ]
+    assert line.split().count(cost) == 2
+
+
+def test_requests_in_no_job_are_not_submitted():
+    waiting = in_scopes(TaskCounts(requests=20, not_submitted=20), "sky")
+    summary = replace(SUMMARY, rows_out=None, tasks=[OPEN, waiting])
+    assert "0 of 20 requests answered, 0 failed, 20 not submitted; 0 jobs" in summary_lines(summary)[2]
+    header = next(line for line in printed(summary, 160) if "answered" in line)
+    assert "not submitted" in header
+    assert "pending" not in header
+
+
 CACHED = TaskSummary("write", 427, 427, TaskCounts(2, failed=2, reasons={"length": 2}), is_cached=True)
 
 

@@ -201,6 +201,9 @@ class Recorder(Observer):
     def on_reused(self, requests: int) -> None:
         self.events.append(("reused", requests))
 
+    def on_empty_reused(self, requests: int) -> None:
+        self.events.append(("empty", requests))
+
     def on_job_of_another_process(self, batch_id: str | None) -> None:
         self.events.append(("another process", batch_id))
 
@@ -323,6 +326,15 @@ async def test_a_failure_of_an_earlier_run_is_submitted_again(parts, ledger):
     parts.job_runner.outcomes = {}
     assert await parts.answer() == (answers(), [])
     assert parts.job_runner.submitted == [IDS, IDS[:1]]
+
+
+async def test_empty_answers_of_an_earlier_run_are_reported_apart(parts):
+    spent = Failure("Spent.", 200, "length", tokens=(3, 8))
+    parts.job_runner.outcomes = dict.fromkeys(IDS[:3], spent)
+    await parts.answer()
+    delivered, _ = await parts.answer(keeps_spent=True)
+    assert [delivered[custom_id].code for custom_id in IDS[:3]] == ["length"] * 3
+    assert parts.observer.events == [("reused", 1), ("empty", 3)]
 
 
 async def test_adopted_answers_are_not_submitted(parts, other):
