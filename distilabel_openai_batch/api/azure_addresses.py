@@ -76,7 +76,7 @@ def read_azure_endpoint(address: str) -> AzureEndpoint:
     elif target := _TARGET_URI.fullmatch(path):
         path, deployment = target[1], target[2]
         api_version = query.pop("api-version", None)
-    elif is_azure_host(address) and path.endswith("/openai"):
+    elif is_azure_address(path):
         api_version = query.pop("api-version", None)
     elif is_azure_host(address) and _OTHER_API.fullmatch(path):
         path = "/openai"

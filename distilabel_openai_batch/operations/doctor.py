@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.addresses import is_loopback, public_address
 from distilabel_openai_batch.engine.scratch import remove_leftovers
 from distilabel_openai_batch.errors import (
     AuthenticationError,
@@ -195,17 +195,23 @@ def check_scratch_directories() -> Finding:
 
 def check_base_url(address: str) -> Finding:
     """Check that an address is an HTTP URL with a host."""
-    try:
-        parts = urlsplit(address)
-        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        # A bracket is not closed, or the port is no number → the address is invalid.
-        is_valid = False
-    if not is_valid:
+    if not _is_http_url(address):
         text = f"{public_address(address)} is no valid address."
-        return Finding("base URL", text, "Use an address like https://api.openai.com/v1")
+        with_scheme = f"{'http' if is_loopback(f'http://{address}') else 'https'}://{address}"
+        is_complete = "//" not in address and _is_http_url(with_scheme)
+        example = public_address(with_scheme) if is_complete else "https://api.openai.com/v1"
+        return Finding("base URL", text, f"Use an address like {example}")
     endpoint = find_azure_endpoint(address)
     return Finding("base URL", public_address(endpoint.base_url if endpoint else address))
+
+
+def _is_http_url(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        # A bracket is not closed, or the port is no number → the address is invalid.
+        return False
 
 
 def _has_no_version(address: str) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from distilabel_openai_batch.api.adapters import azure_endpoint
-from distilabel_openai_batch.api.addresses import public_address, server_key
+from distilabel_openai_batch.api.addresses import is_loopback, public_address, server_key
 from distilabel_openai_batch.api.azure_addresses import (
     AzureEndpoint,
     is_azure_address,
@@ -141,7 +141,8 @@ def find_azure_endpoint(address: str) -> AzureEndpoint | None:
     """Return the endpoint of Azure that an address means, in any form that `AzureOpenAIBatchLLM` reads.
 
     Besides the hosts of Azure, the address may be that of `$AZURE_OPENAI_ENDPOINT`, which may be a gateway or the
-    sandbox, a target URI, or an address that ends in `/openai`.
+    sandbox, a target URI, or an address that ends in `/openai`. An address of this machine that ends in `/openai/v1` is
+    the sandbox's, if Azure's key is the only key in the environment; other servers, such as Groq, have such addresses.
 
     Returns:
         The endpoint, with the version of `$AZURE_OPENAI_ENDPOINT` if the address names none; `None` for any other
@@ -155,7 +156,11 @@ def find_azure_endpoint(address: str) -> AzureEndpoint | None:
         server_key(public_address(address)),
         server_key(public_address(endpoint.base_url)),
     )
-    if is_azure_host(address) or endpoint.deployment or (endpoint.is_versioned and is_own):
+    if (
+        is_azure_host(address)
+        or endpoint.deployment
+        or (endpoint.is_versioned and (is_own or _is_local_azure(address)))
+    ):
         found = endpoint
     elif is_azure_address(public_address(address)):
         found = AzureEndpoint(address)
@@ -164,6 +169,12 @@ def find_azure_endpoint(address: str) -> AzureEndpoint | None:
     else:
         return None
     return replace(found, api_version=found.api_version or own.api_version) if own and is_own else found
+
+
+def _is_local_azure(address: str) -> bool:
+    """Return whether an address is on this machine, and the environment has Azure's key alone."""
+    has_only_azures_key = bool(os.getenv("AZURE_OPENAI_API_KEY")) and not os.getenv("OPENAI_API_KEY")
+    return has_only_azures_key and is_loopback(address)
 
 
 def name_endpoint(job: JobEntry) -> str:

@@ -49,7 +49,10 @@ VERSION = "2024-10-21"
             AzureEndpoint("https://mine.services.ai.azure.com/openai"),
         ),
         ("https://gateway.example.com/team", AzureEndpoint("https://gateway.example.com/team/openai")),
-        ("https://gateway.example.com/openai", AzureEndpoint("https://gateway.example.com/openai/openai")),
+        ("https://gateway.example.com/openai", AzureEndpoint("https://gateway.example.com/openai")),
+        ("http://127.0.0.1:8000/openai/", AzureEndpoint("http://127.0.0.1:8000/openai")),
+        ("https://gateway.example.com/openai/openai", AzureEndpoint("https://gateway.example.com/openai/openai")),
+        ("https://gateway.example.com/v1/openai", AzureEndpoint("https://gateway.example.com/v1/openai/openai")),
         (
             "https://gateway.example.com/team/openai/v1",
             AzureEndpoint("https://gateway.example.com/team/openai/v1", is_versioned=True),

@@ -106,6 +106,21 @@ def test_another_text_is_no_valid_address(address):
     assert doctor.check_base_url(address).text == f"{address} is no valid address."
 
 
+@pytest.mark.parametrize(
+    ("address", "example"),
+    [
+        ("mine.openai.azure.com/openai", "https://mine.openai.azure.com/openai"),
+        ("api.openai.com:443/v1", "https://api.openai.com:443/v1"),
+        ("127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("me:secret@host/v1", "https://host/v1"),
+        ("ftp://a", OPENAI),
+        ("127.0.0.1:v1", OPENAI),
+    ],
+)
+def test_the_advice_for_an_address_without_a_scheme_has_its_host(address, example):
+    assert doctor.check_base_url(address).fix == f"Use an address like {example.rstrip('/')}"
+
+
 def test_a_well_formed_key_is_found_and_not_shown(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     finding, access = doctor.check_key(OPENAI)

@@ -109,6 +109,27 @@ def test_the_address_of_azures_variable_has_azures_key(monkeypatch, endpoint):
     assert ServerAccess.from_environment("http://gateway:1/v1").key == "sk-one"
 
 
+@pytest.mark.parametrize(
+    ("address", "openai_key", "variable"),
+    [
+        ("http://127.0.0.1:8000/openai/v1/", "", "AZURE_OPENAI_API_KEY"),
+        ("http://127.0.0.1:8000/openai/v1/", "sk-one", "OPENAI_API_KEY"),
+        ("http://127.0.0.1:8000/v1/", "", None),
+        ("https://api.groq.com/openai/v1/", "", None),
+    ],
+)
+def test_azures_key_alone_serves_the_local_sandbox(monkeypatch, address, openai_key, variable):
+    """Other providers have such addresses too: they never receive Azure's key."""
+    monkeypatch.setenv("OPENAI_API_KEY", openai_key)
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "azure-key")
+    monkeypatch.delenv("AZURE_OPENAI_ENDPOINT", raising=False)
+    if variable is None:
+        with pytest.raises(AuthenticationError, match="OPENAI_API_KEY"):
+            ServerAccess.from_environment(address)
+    else:
+        assert ServerAccess.from_environment(address).key_variable == variable
+
+
 TARGET_URI = "https://mine.openai.azure.com/openai/deployments/a/chat/completions?api-version=2024-12-01-preview"
 
 
