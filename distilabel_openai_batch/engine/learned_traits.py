@@ -6,6 +6,7 @@ takes, at the endpoint that serves the model, and so are all later requests of t
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -57,10 +58,7 @@ class LearnedTraits:
         self._refusals = refusals
         self._bodies = bodies
         self._observer = observer
-        self.refused: dict[str, set[str]] = {}
-        for model, parameter in refusals.load():
-            if parameter != TIER_PARAMETER:
-                self.refused.setdefault(model, set()).add(parameter)
+        self.refused = group_refusals(refusals.load())
 
     def revise(self, request: Request, failure: Failure) -> Request | None:
         """Learn from the failure of a request, and report a new refusal.
@@ -105,25 +103,55 @@ class LearnedTraits:
 
         Args:
             model: name of the model.
-            endpoint: the server's path of the endpoint.
+            endpoint: see the function `fit_call`, as the other arguments and the result.
             body: the body as JSON.
             has_default_limit: see `Request`.
-
-        Returns:
-            The path and the JSON; the given path and bytes if nothing changes.
         """
         refused = self.refused.get(model)
-        if not refused or not endpoint.endswith((_CHAT, _RESPONSES)):
+        if not refused:
             return endpoint, body
-        decoded = decode_json(body)
-        if endpoint.endswith(_CHAT) and CHAT_PARAMETER in refused:
-            # A chat that the Responses API cannot express → the server refuses the chat.
-            with suppress(UntranslatableError):
-                translated = fit_response(translate_request(decoded), has_default_limit=has_default_limit)
-                return self._responses_endpoint, encode_body(translated)
-        if endpoint.endswith(_CHAT):
-            fitted = fit_body(decoded, traits_of_refusals(refused), has_default_limit=has_default_limit)
-        else:
-            is_reasoning = bool(refused & _REFUSED_BY_REASONING)
-            fitted = fit_response(decoded, has_default_limit=has_default_limit) if is_reasoning else decoded
-        return endpoint, body if fitted == decoded else encode_body(fitted)
+        return fit_call(refused, endpoint, body, self._responses_endpoint, has_default_limit=has_default_limit)
+
+
+def group_refusals(refusals: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Return the refused parameters that show a trait of a model, by the model's name.
+
+    Args:
+        refusals: pairs of a model's name and a refused parameter, as the ledger has the pairs.
+    """
+    refused: dict[str, set[str]] = {}
+    for model, parameter in refusals:
+        if parameter != TIER_PARAMETER:
+            refused.setdefault(model, set()).add(parameter)
+    return refused
+
+
+def fit_call(
+    refused: Collection[str], endpoint: str, body: bytes, responses_endpoint: str, *, has_default_limit: bool
+) -> tuple[str, bytes]:
+    """Return the endpoint that serves a model, and the JSON of a body with the parameters that the model takes.
+
+    Args:
+        refused: the parameters that the server refused for the model.
+        endpoint: the server's path of the endpoint.
+        body: the body as JSON.
+        responses_endpoint: the server's path of the Responses API.
+        has_default_limit: see `Request`.
+
+    Returns:
+        The path and the JSON; the given path and bytes if nothing changes.
+    """
+    if not endpoint.endswith((_CHAT, _RESPONSES)):
+        return endpoint, body
+    decoded = decode_json(body)
+    if endpoint.endswith(_CHAT) and CHAT_PARAMETER in refused:
+        # A chat that the Responses API cannot express → the server refuses the chat.
+        with suppress(UntranslatableError):
+            translated = fit_response(translate_request(decoded), has_default_limit=has_default_limit)
+            return responses_endpoint, encode_body(translated)
+    if endpoint.endswith(_CHAT):
+        fitted = fit_body(decoded, traits_of_refusals(refused), has_default_limit=has_default_limit)
+    else:
+        is_reasoning = bool(_REFUSED_BY_REASONING.intersection(refused))
+        fitted = fit_response(decoded, has_default_limit=has_default_limit) if is_reasoning else decoded
+    return endpoint, body if fitted == decoded else encode_body(fitted)

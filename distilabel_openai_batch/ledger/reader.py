@@ -35,6 +35,7 @@ from distilabel_openai_batch.ledger.owners import OWNERS_FOLDER, is_owner_alive,
 from distilabel_openai_batch.ledger.pack_reader import PackReader
 from distilabel_openai_batch.ledger.packs import PACK_COLUMNS
 from distilabel_openai_batch.ledger.past_jobs import SELECT_DURATIONS, PastJobs
+from distilabel_openai_batch.ledger.refused_parameters import LIST_REFUSED
 from distilabel_openai_batch.ledger.schema import check_header
 from distilabel_openai_batch.ledger.states import JobState, ScopeName
 
@@ -53,6 +54,7 @@ _EMPTY_TABLES = {
     "cut_answers": "cut_answers (request) AS (SELECT NULL LIMIT 0)",
     "job_counts": f"job_counts ({COLUMNS}) AS (SELECT {', '.join(['NULL'] * len(COLUMNS.split(', ')))} LIMIT 0)",
     "packs": f"packs ({PACK_COLUMNS}) AS (SELECT {', '.join(['NULL'] * len(PACK_COLUMNS.split(', ')))} LIMIT 0)",
+    "refused_parameters": "refused_parameters (base_url, model, parameter) AS (SELECT NULL, NULL, NULL LIMIT 0)",
     "looks": "looks (job, completed, failed) AS (SELECT NULL, NULL, NULL LIMIT 0)",
 }
 
@@ -403,6 +405,17 @@ class LedgerReader:
             LedgerError: there is no ledger, or the file cannot be read.
         """
         return [ScopeName(*name) for name in self._query(_SOURCES, (scope.pipeline, scope.task, scope.base_url))]
+
+    def refused_parameters(self, base_url: str) -> list[tuple[str, str]]:
+        """Return pairs of a model's name and a parameter that a server refused for the model.
+
+        Args:
+            base_url: address of the server, as the file has the address.
+
+        Raises:
+            LedgerError: there is no ledger, or the file cannot be read.
+        """
+        return [(model, parameter) for model, parameter in self._query(LIST_REFUSED, (base_url,))]
 
     def find_submitted(self, scope: ScopeName, custom_ids: Sequence[str]) -> set[str]:
         """Return the requests that have an answer or are pending in a job, and so will not be submitted again.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from distilabel_openai_batch.ledger.connection import Connection
 
-_LIST = "SELECT model, parameter FROM refused_parameters WHERE base_url = ?"
+LIST_REFUSED = "SELECT model, parameter FROM refused_parameters WHERE base_url = ?"
+"""Query of the models and refused parameters of a server."""
 
 _INSERT = "INSERT OR IGNORE INTO refused_parameters (base_url, model, parameter) VALUES (?, ?, ?)"
 
@@ -24,7 +25,7 @@ class RefusedParameters:
     def load(self) -> list[tuple[str, str]]:
         """Return pairs of a model's name and a parameter that the server refused for the model."""
         with self._connection.reading() as database:
-            return database.execute(_LIST, (self._base_url,)).fetchall()
+            return database.execute(LIST_REFUSED, (self._base_url,)).fetchall()
 
     def record(self, model: str, parameter: str) -> None:
         """Record a parameter that the server refused for a model.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,12 +25,15 @@ from distilabel.steps.tasks.base import _Task
 from pydantic import SecretStr
 
 from distilabel_openai_batch.api.addresses import public_address
+from distilabel_openai_batch.api.encoding import decode_json
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import build_custom_id
+from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.engine.answer_reuse import digests_at, select_source
 from distilabel_openai_batch.engine.calls import APICall, CallLog
 from distilabel_openai_batch.engine.cut_answers import MAX_DOUBLINGS
+from distilabel_openai_batch.engine.learned_traits import fit_call, group_refusals
 from distilabel_openai_batch.engine.session import ReadOutcome
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.hooks import row_groups
@@ -68,6 +71,7 @@ class _RequestRecorder:
         base_url: address of the server, as the ledger has it.
         settings: settings of the client's sessions.
         sources: other scopes whose answers the run takes.
+        refused: parameters that the server refused in earlier runs, by the model's name.
         answers_before: tokens of the answers of Tasks before that each prompt may contain; `None` without a bound.
         requests: `custom_id` and estimated tokens of each request.
         source_ids: the `custom_id` of each request in each other scope.
@@ -79,6 +83,7 @@ class _RequestRecorder:
     base_url: str
     settings: Any
     sources: Sequence[ScopeName] = ()
+    refused: Mapping[str, Collection[str]] = field(default_factory=dict)
     answers_before: int | None = 0
     requests: list[tuple[str, Usage | None]] = field(default_factory=list)
     source_ids: dict[ScopeName, list[str]] = field(default_factory=dict)
@@ -113,7 +118,7 @@ class _RequestRecorder:
         except ValueError as error:
             return Failure(str(error))
         digest = call.digest(self.base_url, endpoint, body)
-        usage = token_estimates.estimate_usage(endpoint, call.body)
+        usage = token_estimates.estimate_usage(*self._fit(call, endpoint, body))
         if usage and is_later_round:
             # A later request may contain an earlier answer → add the tokens of one answer of full length.
             usage = token_estimates.with_more_input(usage, usage.tokens_out // _choice_count(call.body))
@@ -131,6 +136,15 @@ class _RequestRecorder:
             self.source_ids.setdefault(source, []).append(build_custom_id(source_digest, number))
         self.occurrences[digest] += 1
         return _placeholder_answer(call.body)
+
+    def _fit(self, call: APICall, endpoint: str, body: bytes) -> tuple[str, Mapping[str, Any]]:
+        """Return the endpoint and the body that a run sends, with the parameters that the model is known to take."""
+        refused = self.refused.get(str(call.body["model"]))
+        if not refused:
+            return endpoint, call.body
+        responses_endpoint = self.settings.endpoint(RESPONSES_ENDPOINT)
+        path, fitted = fit_call(refused, endpoint, body, responses_endpoint, has_default_limit=call.has_default_limit)
+        return path, decode_json(fitted)
 
 
 def _placeholder_answer(body: Mapping[str, Any]) -> Answer:
@@ -364,7 +378,9 @@ class _PipelineEstimator:
         settings = client.session_settings()
         base_url = self._recorded_address(name, step, client)
         sources = self._sources(client, self._scope_of(name, step, base_url))
-        recorder = _RequestRecorder(base_url, settings, sources, self._answers_before(name))
+        reader = self._reader(client)
+        refused = group_refusals(reader.refused_parameters(base_url) if reader.path.exists() else ())
+        recorder = _RequestRecorder(base_url, settings, sources, refused, self._answers_before(name))
         client.use_sessions(recorder)
         if task is step:
             groups: Iterable[tuple[_Rows, ...]] = row_groups.split_into_row_groups(step, tuple(inputs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ from distilabel_openai_batch import (
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.cli import app
 from distilabel_openai_batch.errors import OpenAIBatchError
+from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.operations.estimate import estimate_pipeline
 
 ROWS = 7
@@ -249,6 +252,20 @@ def test_models_that_reason_are_estimated_with_their_limit(rows, tmp_path, kwarg
     printed = " ".join(estimate(path).stdout.split())
     for step in ("first", "second"):
         assert (f"⚠️ {step}: `max_new_tokens=128` is probably too small for gpt-6-luna" in printed) is is_warned
+
+
+def test_an_alias_that_is_known_to_reason_is_estimated_with_the_limit_of_a_run(rows, tmp_path):
+    """A user's limit counts as set. Another scope of the server learned of the refusal."""
+    with Pipeline(name="estimate") as pipeline:
+        start = load(rows)
+        for name, kwargs in (("default", {}), ("limited", {"max_new_tokens": 300})):
+            start >> TextGeneration(name=name, llm=llm(model="alias", generation_kwargs=kwargs))
+    path = save_pipeline(pipeline, tmp_path)
+    assert [step.usage.tokens_out for step in estimate_pipeline(path, {})] == [ROWS * 128, ROWS * 300]
+
+    with closing(Ledger(tmp_path / "ledger", ScopeName("other", "task", "http://127.0.0.1:9/v1/"))) as ledger:
+        ledger.refused_parameters.record("alias", "max_tokens")
+    assert [step.usage.tokens_out for step in estimate_pipeline(path, {})] == [ROWS * 25_000, ROWS * 300]
 
 
 def test_a_task_behind_a_step_that_placeholder_answers_break_has_no_estimate(rows, tmp_path, monkeypatch):
