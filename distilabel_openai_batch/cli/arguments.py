@@ -150,6 +150,19 @@ def select_scopes(reader: LedgerReader, scope: str | None, base_url: str | None)
     return [entry for entry in selected if entry.name.base_url.rstrip("/") == given] or selected
 
 
+def select_answers(reader: LedgerReader, scope: str | None, base_url: str | None) -> list[ScopeEntry]:
+    """Return the one selected scope, or the scopes of a pipeline: its Tasks at one server.
+
+    Raises:
+        OpenAIBatchError: if no scope is selected, or several that are no pipeline's, or at several servers.
+    """
+    selected = select_scopes(reader, scope, base_url)
+    is_pipeline = all(entry.name.pipeline == scope and entry.name.task for entry in selected)
+    if len(selected) > 1 and is_pipeline and len({entry.name.base_url for entry in selected}) == 1:
+        return selected
+    return [select_one_scope(reader, scope, base_url)]
+
+
 def select_one_scope(reader: LedgerReader, scope: str | None, base_url: str | None) -> ScopeEntry:
     """Return the one selected scope. A scope with exactly the given name is preferred to the Tasks of that pipeline.
 

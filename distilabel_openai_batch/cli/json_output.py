@@ -39,6 +39,7 @@ def scope_json(scope: ScopeEntry, totals: RequestTotals, jobs: Sequence[JobEntry
         | asdict(totals)
         | {"jobs": len(jobs), "open_jobs": sum(job.is_open for job in jobs)}
         | {"tokens_in": scope.tokens_in, "tokens_out": scope.tokens_out}
+        | {"tokens_reasoning": sum(job.tokens_reasoning for job in jobs)}
         | _cost_json(cost)
     )
 

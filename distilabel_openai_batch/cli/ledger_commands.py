@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +29,8 @@ from distilabel_openai_batch.cli.arguments import (
     open_reader,
     poll,
     read_headers,
+    select_answers,
     select_jobs,
-    select_one_scope,
     select_scopes,
     unknown_batch,
 )
@@ -295,16 +296,18 @@ def _show_scopes(scopes: Sequence[tuple[ScopeEntry, list[JobEntry]]], as_json: b
 
 def _scope_facts(scope: ScopeEntry, jobs: Sequence[JobEntry], totals: JobTotals) -> dict[str, str]:
     """Return the lines that `show` prints about a scope; a line without a value is empty."""
+    from distilabel_openai_batch.api.usage import NO_USAGE
     from distilabel_openai_batch.display.tables import format_cost
 
     numbers, (spent, saved) = totals.requests, format_cost(totals.cost)
+    usage = sum((job.usage for job in jobs), NO_USAGE)
     return {
         "scope": scope.name.label,
         "server": scope.name.base_url,
         "jobs": f"{len(jobs):,}; {sum(job.is_open for job in jobs):,} open",
         "requests": f"{numbers.requests:,}; {numbers.answered:,} answered, {numbers.failed:,} failed"
         + (f", {totals.cut:,} cut at the limit of tokens" if totals.cut else ""),
-        "tokens": f"{scope.tokens_in:,} in, {scope.tokens_out:,} out" if scope.tokens_in + scope.tokens_out else "",
+        "tokens": _describe_tokens(usage) if any(usage.totals()) else "",
         "cost": f"{spent}; saved {saved}" if totals.has_cost else "",
         "first job": local_time(jobs[0].created_at) if jobs else "",
         "last job": local_time(jobs[-1].created_at) if jobs else "",
@@ -372,23 +375,26 @@ def results(
 ) -> None:
     """Write the answers of a scope's last run: custom_id, batch, model, generations, tokens, API response, and times.
 
+    The name of a pipeline selects the last run of each of its Tasks; the field `scope` names the Task.
     The ledger keeps answers but no prompts: a `custom_id` is a hash of its request. With --questions the prompts come
     from the input files, which the server may have deleted. Synchronous requests have none.
     """
     from distilabel_openai_batch.operations import export
 
     reader = open_reader(ledger_dir)
-    entry = select_one_scope(reader, scope, base_url)
+    entries = select_answers(reader, scope, base_url)
     if output is None and sys.stdout is None:
         raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")
     with ExitStack() as stack:
-        answers = reader.answers(entry, of_last_run=not every)
-        if questions:
-            answers = stack.enter_context(_with_questions(reader, answers, entry, header))
+        parts = []
+        for entry in entries:
+            part = reader.answers(entry, of_last_run=not every)
+            parts.append(stack.enter_context(_with_questions(reader, part, entry, header)) if questions else part)
+        answers = chain.from_iterable(parts)
         count = export.write(answers, output) if output else export.write_jsonl(answers, JSONOutput())
     if output:
         echo(f"{plural(count, 'answer')} in {output}", err=True)
-    if (earlier := reader.count_answers(entry) - count) > 0:
+    if (earlier := sum(map(reader.count_answers, entries)) - count) > 0:
         echo(f"Earlier runs used {plural(earlier, 'answer')} more: `results --all` writes all.", err=True)
 
 

@@ -291,6 +291,7 @@ class AnswerEntry:
         answered_at: the moment at which a run saw the end of the answer's job, in seconds since the epoch.
         run_at: the begin of the last run that used the answer, in seconds since the epoch; `None` if no run did.
         question: the prompt of the request; `None` if the prompt is unknown.
+        scope: the label of the request's scope.
     """
 
     custom_id: str
@@ -299,6 +300,7 @@ class AnswerEntry:
     answered_at: float | None = None
     run_at: float | None = None
     question: str | None = None
+    scope: str = ""
 
 
 def group_failures(failures: Iterable[FailureEntry]) -> list[FailureReason]:

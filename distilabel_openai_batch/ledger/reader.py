@@ -358,18 +358,21 @@ class LedgerReader:
 
     def _answers_in_rows(self, scope: ScopeEntry) -> Iterator[tuple[int, str, AnswerEntry]]:
         """Yield the id of each answered request that has a row, the owner of its job, and its answer."""
+        label = scope.name.label
         for row in self._query_in_parts(_ANSWERS, scope):
             id_, custom_id, batch_id, tokens_in, tokens_out, line, answered_at, used_at, owner = row
             answer = Answer.from_line(line) if tokens_in is None else Answer(line, (tokens_in, tokens_out or 0))
-            yield id_, owner, AnswerEntry(custom_id, batch_id, answer, answered_at, used_at)
+            yield id_, owner, AnswerEntry(custom_id, batch_id, answer, answered_at, used_at, scope=label)
 
     def _answers_in_packs(self, scope: ScopeEntry) -> Iterator[tuple[int, str, AnswerEntry]]:
         """Yield the id of each answered request in a pack, the owner of its job, and its answer."""
+        label = scope.name.label
         jobs = {job_id: columns for job_id, *columns in self._query(_JOBS_OF_PACKS, (scope.id,))}
         for request_id, pack, index, line in self.packs.answers(scope.id):
             batch_id, ended_at, owner = jobs[pack.job]
             answer = Answer(line, pack.tokens(index)[:2])
-            yield request_id, owner, AnswerEntry(pack.custom_id(index), batch_id, answer, ended_at, pack.used_at)
+            entry = AnswerEntry(pack.custom_id(index), batch_id, answer, ended_at, pack.used_at, scope=label)
+            yield request_id, owner, entry
 
     def count_answers(self, scope: ScopeEntry) -> int:
         """Return the number of answers that `answers` yields, of all runs."""

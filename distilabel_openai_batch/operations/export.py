@@ -34,6 +34,7 @@ def record(entry: AnswerEntry) -> dict[str, Any]:
         "answered_at": entry.answered_at,
         "run_at": entry.run_at,
         "question": entry.question,
+        "scope": entry.scope,
     }
 
 
@@ -84,6 +85,7 @@ def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
             "answered_at": pyarrow.float64(),
             "run_at": pyarrow.float64(),
             "question": pyarrow.string(),
+            "scope": pyarrow.string(),
         }
     )
     count, remaining = 0, iter(entries)
@@ -92,6 +94,7 @@ def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
             for row in records:
                 row["response"] = _encode(row["response"]).decode()
                 row["model"] = escape_surrogates(row["model"])
+                row["scope"] = escape_surrogates(row["scope"])
                 row["question"] = row["question"] and escape_surrogates(row["question"])
                 row["generations"] = [text and escape_surrogates(text) for text in row["generations"]]
             writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))

@@ -14,6 +14,7 @@ from distilabel_openai_batch.cli.arguments import (
     open_reader,
     parse_parameters,
     poll,
+    select_answers,
     select_batches,
     select_jobs,
     select_one_scope,
@@ -72,6 +73,16 @@ def test_select_one_scope_requires_a_single_match(reader):
         select_one_scope(reader, "preferences", None)
     with pytest.raises(OpenAIBatchError, match=r"^The ledger has no scope at http://three/v1\.$"):
         select_one_scope(reader, None, "http://three/v1")
+
+
+def test_select_answers_returns_all_tasks_of_a_pipeline_at_one_server(reader):
+    assert [entry.name.label for entry in select_answers(reader, "preferences/generate", None)] == [
+        "preferences/generate"
+    ]
+    labels = [entry.name.label for entry in select_answers(reader, "preferences", ONE)]
+    assert sorted(labels) == ["preferences/generate", "preferences/judge"]
+    with pytest.raises(OpenAIBatchError, match="Several scopes match"):
+        select_answers(reader, None, None)
 
 
 def test_select_one_scope_prefers_a_script_to_the_pipeline_of_the_same_name(reader):

@@ -10,9 +10,13 @@ from contextlib import closing
 
 import pytest
 
+from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import LedgerReader
+from distilabel_openai_batch.ledger.states import ScopeName
 from tests.support.commands import add_scope, run_command
 from tests.support.ledgers import LedgerWriter
+from tests.unit.ledger.samples import make_answer, plan_ended_job, record
 
 READING_COMMANDS = [
     ["jobs"],
@@ -171,15 +175,32 @@ def test_a_scope_is_selected_by_its_full_name_or_its_pipeline(tmp_path):
     for name in (("p", "a", "http://one/v1/"), ("p", "b", "http://one/v1/"), ("q", "a", "http://one/v1/")):
         add_scope(tmp_path, *name)
     add_scope(tmp_path, "q", "a", "http://two/v1/")
-    exit_codes = {"p/a": 0, "p": 1, "q/a": 1, "unknown": 1}
+    exit_codes = {"p/a": 0, "p": 0, "q/a": 1, "q": 1, "unknown": 1}
     for scope, exit_code in exit_codes.items():
         assert run_command("results", scope, "--ledger-dir", tmp_path).exit_code == exit_code
-    assert "p/a --base-url http://one/v1/" in run_command("results", "p", "--ledger-dir", tmp_path).stderr
+    assert "q/a --base-url http://one/v1/" in run_command("results", "q", "--ledger-dir", tmp_path).stderr
     for command in (["jobs"], ["watch"], ["costs"], ["report"], ["failures"], ["results"], ["forget"]):
         result = run_command(*command, "unknown", "--ledger-dir", tmp_path)
         assert result.exit_code == 1
         assert "has no scope unknown. Its scopes: q/a, p/b, p/a" in result.stderr
     assert run_command("results", "q", "--base-url", "http://two/v1", "--ledger-dir", tmp_path).exit_code == 0
+
+
+def test_the_answers_of_a_pipeline_name_their_scopes(tmp_path):
+    for task in ("a", "b"):
+        with closing(Ledger(tmp_path, ScopeName("p", task, "http://one/v1/"))) as ledger:
+            record(ledger, plan_ended_job(ledger, "x-0"), x=make_answer("x"))
+    lines = run_command("results", "p", "--all", "--ledger-dir", tmp_path).stdout.splitlines()
+    assert [json.loads(line)["scope"] for line in lines] == ["p/a", "p/b"]
+
+
+def test_a_scope_has_its_tokens_of_reasoning(tmp_path):
+    usage = {"prompt_tokens": 3, "completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 4}}
+    with closing(Ledger(tmp_path, ScopeName("p", "a", "http://one/v1/"))) as ledger:
+        record(ledger, plan_ended_job(ledger, "x-0"), x=Answer.of({"model": "m", "usage": usage}))
+    assert "3 in, 5 out (4 of them for reasoning)" in run_command("show", "p/a", "--ledger-dir", tmp_path).stdout
+    shown = json.loads(run_command("show", "p/a", "--json", "--ledger-dir", tmp_path).stdout)
+    assert (shown["tokens_out"], shown["tokens_reasoning"]) == (5, 4)
 
 
 def test_two_scopes_with_one_label_are_selected_by_their_full_names(tmp_path):

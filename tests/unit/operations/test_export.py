@@ -22,7 +22,7 @@ CHAT = {
 
 
 def entry(body: dict) -> AnswerEntry:
-    return AnswerEntry("a-0", "batch_1", Answer.of(body), 60.0, 30.0)
+    return AnswerEntry("a-0", "batch_1", Answer.of(body), 60.0, 30.0, scope="p/generate")
 
 
 def test_record_has_ids_texts_tokens_and_the_response():
@@ -37,6 +37,7 @@ def test_record_has_ids_texts_tokens_and_the_response():
         "answered_at": 60.0,
         "run_at": 30.0,
         "question": None,
+        "scope": "p/generate",
     }
 
 
