@@ -118,7 +118,8 @@ class _RequestRecorder:
         except ValueError as error:
             return Failure(str(error))
         digest = call.digest(self.base_url, endpoint, body)
-        usage = token_estimates.estimate_usage(*self._fit(call, endpoint, body))
+        sent_to, sent = self._fit(call, endpoint, body)
+        usage = token_estimates.estimate_usage(sent_to, sent)
         if usage and is_later_round:
             # A later request may contain an earlier answer → add the tokens of one answer of full length.
             usage = token_estimates.with_more_input(usage, usage.tokens_out // _choice_count(call.body))
@@ -129,7 +130,7 @@ class _RequestRecorder:
         custom_id = build_custom_id(digest, number)
         self.requests.append((custom_id, usage))
         if self.settings.retries_cut:
-            self.retry_digests[custom_id] = cut_retries.retry_digests(call, self.base_url, endpoint)
+            self.retry_digests[custom_id] = cut_retries.retry_digests(APICall(sent_to, sent), self.base_url, sent_to)
         for source in self.sources:
             is_own = source.base_url == self.base_url
             [source_digest] = [digest] if is_own else digests_at(call, body, [source.base_url]).values()

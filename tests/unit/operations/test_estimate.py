@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 
+import anyio
 import datasets
 import pytest
 
+from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.errors import OpenAIBatchError
-from distilabel_openai_batch.operations.estimate import estimate_pipeline
+from distilabel_openai_batch.operations.cut_retries import retry_digests
+from distilabel_openai_batch.operations.estimate import _RequestRecorder, estimate_pipeline
+from tests.unit.ledger.samples import CHAT, SCOPE
 
 
 @pytest.mark.parametrize("content", [None, "a: 1", "pipeline: [", '{"pipeline": {}}'])
@@ -26,3 +31,22 @@ def test_logging_and_progress_bars_are_as_before_an_estimate(tmp_path):
     with pytest.raises(OpenAIBatchError):
         estimate_pipeline(tmp_path / "none.yaml", {})
     assert (logging.root.manager.disable, datasets.are_progress_bars_disabled()) == before
+
+
+@pytest.mark.parametrize(
+    ("refused", "sent"),
+    [({}, {"max_tokens": 128}), ({"alias": {"max_tokens"}}, {"max_completion_tokens": 25_000})],
+)
+def test_the_retries_of_an_estimate_are_those_of_the_request_that_a_run_sends(refused, sent):
+    """The identity of the first request stays the same: its answer is paid for."""
+    settings = OpenAIBatchLLM(model="alias", api_key="sk-one", on_truncated="retry").session_settings()
+    recorder = _RequestRecorder(SCOPE.base_url, settings, refused=refused)
+    chat = {"model": "alias", "messages": [{"role": "user", "content": "Hi"}]}
+    call = APICall(CHAT, {**chat, "max_tokens": 128}, has_default_limit=True)
+
+    anyio.run(recorder.submit, [call])
+
+    [(custom_id, usage)] = recorder.requests
+    assert custom_id == f"{call.digest(SCOPE.base_url, CHAT, call.encode())}-0"
+    assert usage.tokens_out == next(iter(sent.values()))
+    assert recorder.retry_digests[custom_id] == retry_digests(APICall(CHAT, {**chat, **sent}), SCOPE.base_url, CHAT)
