@@ -370,8 +370,9 @@ class JobRunner:
     def _explain(self, batch: Batch) -> str:
         """Return the reasons for which the server refused a batch, with advice."""
         names_model = any(may_lack_deployment(error.code, error.message) for error in batch.errors)
-        advice = f". {DEPLOYMENT_ADVICE}" if self._api.is_azure and names_model else ""
-        return f"{batch.reasons}{advice}"
+        if not (self._api.is_azure and names_model):
+            return batch.reasons
+        return f"{batch.reasons.rstrip('.')}. {DEPLOYMENT_ADVICE}"
 
     async def _replace_refused(self, run: _Run) -> JobEnding | None:
         """Prepare another batch in place of a refused batch.
