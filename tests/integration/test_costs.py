@@ -227,7 +227,8 @@ def test_a_ledger_without_the_column_for_cached_tokens_is_read_unchanged(directo
     shutil.copy(directory / "ledger.sqlite3", tmp_path)
     with sqlite3.connect(tmp_path / "ledger.sqlite3") as database:
         database.execute("ALTER TABLE requests DROP COLUMN tokens_cached")
-        database.execute("DROP TABLE job_counts")
+        for table in ("job_counts", "packs", "answer_parts"):
+            database.execute(f"DROP TABLE {table}")
         database.execute("PRAGMA user_version = 3")
     database.close()
     monkeypatch.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path))

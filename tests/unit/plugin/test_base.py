@@ -157,7 +157,7 @@ def test_bars_are_drawn_outside_a_pipeline_only(monkeypatch, run, task, has_bars
     displays = []
     monkeypatch.setattr(base, "choose_display", lambda logger: displays.append(logger))
 
-    base._progress(logging.getLogger("test"), run, ScopeName("name", task, "url"), PriceBook("url"))
+    base._progress(logging.getLogger("test"), run, ScopeName("name", task, "url"), PriceBook("url"), advice.RUN_AGAIN)
 
     assert bool(displays) is has_bars
 
