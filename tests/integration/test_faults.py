@@ -29,6 +29,7 @@ from distilabel_openai_batch import (
 )
 from distilabel_openai_batch.engine import job_runner, job_watcher
 from distilabel_openai_batch.failpoints import Failpoint
+from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.sandbox import BatchFault, Fault, RequestFailure, ResultFault
 from tests.support.environment import API_KEY, load_as_new_process
 from tests.support.ledgers import list_requests
@@ -43,11 +44,9 @@ def check_books_and_ledger(request, sandbox):
     """Assert after each test that the ledger has an answer to each billed request, and no open job."""
     yield
     directory = Path(os.environ["DISTILABEL_OPENAI_BATCH_DIR"])
-    with sqlite3.connect(directory / "ledger.sqlite3") as database:
-        open_jobs = database.execute("SELECT count(*) FROM jobs WHERE state IN ('created', 'ended')").fetchone()[0]
     if not request.node.get_closest_marker("stops"):
         assert list_requests(directory, "answered") == set(sandbox.books().billed)
-        assert not open_jobs
+        assert not [job for job in LedgerReader(directory).jobs() if job.is_open]
 
 
 def generate(questions=QUESTIONS, **fields):

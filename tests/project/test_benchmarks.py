@@ -129,14 +129,18 @@ def test_memory_of_a_run_stays_within_bounds(sandbox):
 
 
 def test_benchmarks_write_their_results_as_markdown_and_json(tmp_path):
-    """The plan `quick` is too small for meaningful times: only the format is checked. Each run has its own timeout."""
-    command = [sys.executable, "-m", "benchmarks", "--plan", "quick", "--output", str(tmp_path)]
+    """The plan `quick` is too small for meaningful times: only the format is checked. Each run has its own timeout.
+
+    The figures of whole pipelines take a third of the time, and have the same format: `make bench-quick` measures them.
+    """
+    figures = [name for name in FIGURES if name not in ("pipeline", "growth")]
+    command = [sys.executable, "-m", "benchmarks", "--plan", "quick", "--only", *figures, "--output", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
 
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert results["schema"] == 1
     assert results["failed"] == {}
-    assert list(results["figures"]) == list(FIGURES)
+    assert list(results["figures"]) == figures
     assert results["machine"].keys() >= {"python", "cores", "packages", "peers"}
     for figure in results["figures"].values():
         assert figure["rows"]
