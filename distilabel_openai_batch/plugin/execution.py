@@ -40,9 +40,11 @@ def _top_level_code(frame: FrameType | None) -> object:
     """Return the code of the innermost frame at the top level of the main module; `None` without such a frame."""
     names = vars(sys.modules["__main__"])
     while frame:
-        # A class body at the top level has the same global names → its local names tell it apart.
         is_function = frame.f_code.co_flags & inspect.CO_OPTIMIZED
-        if not is_function and frame.f_globals is names and frame.f_locals is names:
+        # A class body at the top level has the same global names, and the name of its class. The locals tell nothing:
+        # Python 3.12 shows others while a comprehension runs.
+        is_class = frame.f_code.co_name.isidentifier()
+        if not is_function and not is_class and frame.f_globals is names:
             return frame.f_code
         frame = frame.f_back
     return None
