@@ -116,11 +116,8 @@ class MissingInputs:
         for rows in group:
             self._rows += len(rows)
             for row in rows:
-                for column in columns:
-                    value = row.get(column, "")
-                    if value is None or (type(value) is list and any(item is None for item in value)):
-                        self._add_missing(row)
-                        break
+                if any(_has_none(row.get(column, "")) for column in columns):
+                    self._add_missing(row)
 
     def _add_missing(self, row: dict[str, Any]) -> None:
         self._rows_missing += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,9 +37,9 @@ class PackHits:
 class PackIndex:
     """The requests of a scope's packs, by `custom_id`.
 
-    The index only grows: requests that left their packs, and packs that were deleted, stay. So a found id is a
-    candidate, which the caller compares with the pack in the ledger. Two digests with the same first 44 bits give two
-    candidates.
+    The index only grows: requests that left their packs, and packs that were deleted, stay, and two digests may have
+    the same first 44 bits. So a found id is a candidate: `find` compares the candidate with its pack in the ledger, and
+    the caller of `find_digest` has to.
 
     Args:
         scope_id: the id of the scope's row.
@@ -62,7 +62,7 @@ class PackIndex:
         ids: list[_Ids] = []
         for pack_id, digests, occurrences, places in query(_SELECT_NAMES, (self._scope_id, self._last_id)):
             self._last_id = pack_id
-            keys.append(_keys(digests, np.asarray(unpack_numbers("I", occurrences or b""), dtype=np.uint64)))
+            keys.append(_keys(digests, unpack_numbers("I", occurrences)))
             offsets = np.asarray(unpack_numbers("H", places), dtype=np.int64) if places else np.arange(len(keys[-1]))
             ids.append(pack_id + offsets)
         if keys:
@@ -78,7 +78,7 @@ class PackIndex:
         digests = _halves(names.digests)
         is_found = np.zeros(len(names.custom_ids), dtype=bool)
         packs: dict[int, Pack] = {}
-        for indexes, ids in self._find_candidates(_keys(names.digests, np.asarray(names.occurrences, dtype=np.uint64))):
+        for indexes, ids in self._find_candidates(_keys(names.digests, names.occurrences)):
             pack_ids = ids - ids % PACK_SIZE
             packs |= load({*np.unique(pack_ids).tolist()} - packs.keys())
             order = np.argsort(pack_ids, kind="stable")
@@ -108,7 +108,7 @@ class PackIndex:
 
     def find_digest(self, digest: bytes) -> Iterator[int]:
         """Yield the ids of candidates with a digest and any occurrence number."""
-        [start] = _keys(digest, np.zeros(0, dtype=np.uint64))
+        [start] = _keys(digest)
         for keys, ids in reversed(self._runs):
             first = np.searchsorted(keys, start)
             end = np.searchsorted(keys, start | ~_DIGEST_MASK, side="right")
@@ -124,11 +124,11 @@ class PackIndex:
         self._runs.append((keys[order], ids[order]))
 
 
-def _keys(digests: bytes, occurrences: _Keys) -> _Keys:
-    """Return a key for each digest and occurrence number; no numbers stand for zeros."""
+def _keys(digests: bytes, occurrences: Sequence[int] | None = None) -> _Keys:
+    """Return a key for each digest and occurrence number; `None` stands for zeros."""
     keys: _Keys = np.frombuffer(digests, dtype=">u8")[::2].astype(np.uint64) & _DIGEST_MASK
-    if len(occurrences):
-        keys |= occurrences
+    if occurrences is not None:
+        keys |= np.asarray(occurrences, dtype=np.uint64)
     return keys
 
 

@@ -16,6 +16,7 @@ from distilabel_openai_batch.ledger.packs import (
     SELECT_PACKS_AFTER,
     Pack,
     Query,
+    find_member,
     find_members,
     first_id,
 )
@@ -66,13 +67,8 @@ class PackReader:
     def find(self, request_ids: Sequence[int]) -> dict[int, tuple[Pack, int]]:
         """Return the pack and the index of requests by their ids; leave out requests that are in no pack."""
         packs = {pack.id: pack for pack in self._load(set(map(first_id, request_ids)))}
-        found = {}
-        for request_id in request_ids:
-            pack = packs.get(first_id(request_id))
-            index = pack.index_of(request_id) if pack else None
-            if pack and index is not None:
-                found[request_id] = pack, index
-        return found
+        members = ((request_id, find_member(packs, request_id)) for request_id in request_ids)
+        return {request_id: member for request_id, member in members if member}
 
     def find_ids(self, scope_id: int, after: int, limit: int, *, answered: bool | None = None) -> list[int]:
         """Return the ids of the next requests in packs.

@@ -23,6 +23,7 @@ from distilabel_openai_batch.ledger.packs import (
     SELECT_PACKS_OF_JOB,
     Pack,
     PackedNames,
+    find_member,
     first_id,
     pack_numbers,
     parse_digest,
@@ -137,6 +138,10 @@ class PackTable:
             for request_id in request_ids:
                 if wanted and (member := _member(packs, request_id, wanted)):
                     yield digest, member
+
+    def drop_index(self, scope_id: int) -> None:
+        """Free the memory of a scope's index; the next search reads the packs again."""
+        self._indexes.pop(scope_id, None)
 
     def last_delivered(self, database: sqlite3.Connection, scope_id: int, digest: str) -> int:
         """Return the highest occurrence number of a digest that a run has delivered; -1 if there is none."""
@@ -298,14 +303,18 @@ def _update(database: sqlite3.Connection, pack: Pack, further: Mapping[str, Any]
 
 def _member(packs: Mapping[int, Pack], request_id: int, digest: bytes) -> Member | None:
     """Return a candidate of the index if a pack has the request."""
-    pack = packs.get(first_id(request_id))
-    index = pack.index_of(request_id) if pack else None
-    return (pack, index) if pack and index is not None and pack.digest(index) == digest else None
+    member = find_member(packs, request_id)
+    return member if member and member[0].digest(member[1]) == digest else None
 
 
 def _is_plain(outcome: Outcome | None) -> TypeGuard[Answer]:
     """Return whether an outcome is an answer at the price of a batch, which a pack can hold."""
-    return isinstance(outcome, Answer) and outcome.tier is None and max(outcome.tokens) <= MAX_TOKENS
+    return (
+        isinstance(outcome, Answer)
+        and outcome.tier is None
+        and max(outcome.tokens) <= MAX_TOKENS
+        and max(outcome.token_details) <= MAX_TOKENS
+    )
 
 
 def _model(line: bytes) -> str | None:

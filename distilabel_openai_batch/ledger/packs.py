@@ -11,9 +11,9 @@ import re
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.usage import LONG_PROMPT
@@ -93,9 +93,9 @@ class Pack:
             bool(handed_over),
             used_at,
             digests,
-            occurrences and unpack_numbers("I", occurrences),
-            places and unpack_numbers("H", places),
-            usage and unpack_numbers("i", usage),
+            unpack_numbers("I", occurrences),
+            unpack_numbers("H", places),
+            unpack_numbers("i", usage),
         )
 
     def __len__(self) -> int:
@@ -233,6 +233,18 @@ def first_id(request_id: int) -> int:
     return request_id - request_id % PACK_SIZE
 
 
+def find_member(packs: Mapping[int, Pack], request_id: int) -> tuple[Pack, int] | None:
+    """Return the pack that has a request, and the request's index; `None` if no pack has the request.
+
+    Args:
+        packs: packs by their ids.
+        request_id: the id of the request.
+    """
+    pack = packs.get(first_id(request_id))
+    index = pack.index_of(request_id) if pack else None
+    return (pack, index) if pack and index is not None else None
+
+
 def chunk_lengths(request_ids: Sequence[int], limit: int) -> Iterator[int]:
     """Yield the lengths of chunks of requests which separate no requests of a pack, unless the limit does.
 
@@ -274,13 +286,23 @@ def pack_numbers(numbers: Sequence[int] | None) -> bytes | None:
     return numbers.tobytes()
 
 
-def unpack_numbers(kind: str, blob: bytes) -> Sequence[int]:
-    """Return the numbers of a blob.
+@overload
+def unpack_numbers(kind: str, blob: bytes) -> Sequence[int]: ...
+
+
+@overload
+def unpack_numbers(kind: str, blob: None) -> None: ...
+
+
+def unpack_numbers(kind: str, blob: bytes | None) -> Sequence[int] | None:
+    """Return the numbers of a blob, which may have none; `None` for `None`.
 
     Args:
         kind: the array's type code: `"H"` for 16 bits, `"I"` and `"i"` for 32 bits.
         blob: the blob.
     """
+    if blob is None:
+        return None
     numbers: array[int] = array(kind)
     numbers.frombytes(blob)
     if sys.byteorder == "big":

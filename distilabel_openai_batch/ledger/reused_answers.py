@@ -171,7 +171,10 @@ class ReusedAnswers:
         with self._connection.snapshot() as database:
             answered = self._match(database, source_id, digests)
         others = {custom_id: digest for custom_id, digest in digests.items() if custom_id not in answered}
-        return len(answered) + sum(map(len, self.find_pending(source_id, others).values()))
+        pending = self.find_pending(source_id, others)
+        # Each other scope of the ledger is counted once, and most have no answers for this scope → keep no index.
+        self._packs.drop_index(source_id)
+        return len(answered) + sum(map(len, pending.values()))
 
     def find_pending(self, source_id: int, digests: Mapping[str, str]) -> dict[int, list[str]]:
         """Return the jobs of another scope in which requests are pending.

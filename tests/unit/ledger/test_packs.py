@@ -176,6 +176,25 @@ def test_requests_that_fail_leave_their_pack(ledger):
     assert ids == names
 
 
+def test_answers_of_a_server_that_counts_no_tokens_leave_their_pack(ledger):
+    names = make_names(200)
+    outcomes = {name: answer("No usage.", (0, 0)) for name in names}
+    record(ledger, plan_created_job(ledger, *names), outcomes)
+    ledger.row_failures.record_cut(names[:3])
+    assert count_rows(ledger) == 3
+    assert {name: request.outcome for name, request in ledger.requests.look_up(names).items()} == outcomes
+
+
+@pytest.mark.parametrize("details", [(2**31, 0, 0), (0, 0, 2**40)])
+def test_an_answer_with_senseless_token_counts_is_a_row(ledger, details):
+    names = make_names(200)
+    outcomes = answers(names)
+    outcomes[names[4]].token_details = details
+    record(ledger, plan_created_job(ledger, *names), outcomes)
+    assert count_rows(ledger) == 1
+    assert {name: request.outcome for name, request in ledger.requests.look_up(names).items()} == outcomes
+
+
 def test_a_part_of_the_outcomes_gives_up_the_pack(ledger):
     """Some servers write the output file while the batch is in progress."""
     names = make_names(300)
