@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Fields of `JobEntry` whose name in the output differs. Scripts read the output, so its names stay.
 _JOB_FIELDS = {"pending": "asked"}
-_LEFT_OUT = ("long_usages", "prices", "usage_by_tier")
+_LEFT_OUT = ("long_usages", "prices", "usage_by_tier", "replaced_failures")
 
 
 def job_json(job: JobEntry, timing: Timing) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
@@ -190,7 +191,9 @@ def report(
 @app.command()
 def failures(
     scope: OptionalScopeArgument = None,
-    every: Annotated[bool, typer.Option("--all", help="List the failures of earlier runs too.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="List the failures of earlier runs, and those that retries replaced, too.")
+    ] = False,
     as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a line of JSON for each failed request.")] = False,
     base_url: BaseUrlOption = None,
     ledger_dir: LedgerDirOption = None,
@@ -198,13 +201,14 @@ def failures(
     """List the failed requests of each scope's last run by reason, the most frequent reason first.
 
     The first requests of each reason are shown with the start of their prompt. A failed request of an earlier run is no
-    part of the last run: the last run would have submitted it again.
+    part of the last run: the last run would have submitted it again. Failures that retries with a higher limit replaced
+    are listed with --all alone.
     """
     from distilabel_openai_batch.display.tables import reasons_table
 
     reader = open_reader(ledger_dir)
     failed = list(reader.failures(select_scopes(reader, scope, base_url)))
-    entries = [failure for failure in failed if every or failure.is_of_last_run]
+    entries = [failure for failure in failed if every or (failure.is_of_last_run and not failure.is_replaced)]
     if as_jsonl:
         for failure in entries:
             fields = asdict(failure) | {"scope": failure.scope.label, "base_url": failure.scope.base_url}
@@ -217,8 +221,13 @@ def failures(
                 echo(f"The last run of {name.label} began at {local_time(run_at)}.", err=True)
     else:
         echo("No failed requests.")
-    if earlier := len(failed) - len(entries):
+    if every:
+        return
+    replaced = sum(failure.is_replaced for failure in failed)
+    if earlier := len(failed) - len(entries) - replaced:
         echo(f"Earlier runs had {plural(earlier, 'failed request')} more: `failures --all` lists all.", err=True)
+    if replaced:
+        echo(f"Retries replaced {plural(replaced, 'failed request')} more: `failures --all` lists all.", err=True)
 
 
 def _group_by_scope(failures: Iterable[FailureEntry]) -> list[tuple[ScopeName, FailureReason]]:
@@ -306,7 +315,8 @@ def _scope_facts(scope: ScopeEntry, jobs: Sequence[JobEntry], totals: JobTotals)
         "server": scope.name.base_url,
         "jobs": f"{len(jobs):,}; {sum(job.is_open for job in jobs):,} open",
         "requests": f"{numbers.requests:,}; {numbers.answered:,} answered, {numbers.failed:,} failed"
-        + (f", {totals.cut:,} cut at the limit of tokens" if totals.cut else ""),
+        + _describe_rare(totals.cut, 0),
+        "retried": f"{plural(numbers.replaced, 'other request')}, replaced by retries" if numbers.replaced else "",
         "tokens": _describe_tokens(usage) if any(usage.totals()) else "",
         "cost": f"{spent}; saved {saved}" if totals.has_cost else "",
         "first job": local_time(jobs[0].created_at) if jobs else "",
@@ -331,7 +341,7 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
         "model": job.model or job.answered_by,
         "answered by": job.answered_by if job.answered_by != job.model else "",
         "requests": f"{job.requests:,}; {job.answered:,} answered, {job.failed:,} failed"
-        + (f", {job.cut:,} cut at the limit of tokens" if job.cut else ""),
+        + _describe_rare(job.cut, job.replaced),
         "tokens": "" if has_no_cost_yet(job) else _describe_tokens(job.usage),
         "not collected": f"{_describe_tokens(lost)}; billed, but in no answer of the ledger"
         if any(lost.totals())
@@ -343,6 +353,12 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
         "ETA": duration(timing.eta) if timing.eta is not None else "",
         "error": job.error or "",
     }
+
+
+def _describe_rare(cut: int, replaced: int) -> str:
+    """Return the end of a line of numbers: cut answers, and requests that retries replaced, if there are any."""
+    parts = [(cut, "cut at the limit of tokens"), (replaced, "replaced by retries")]
+    return "".join(f", {number:,} {text}" for number, text in parts if number)
 
 
 def _describe_tokens(usage: Usage) -> str:
@@ -365,7 +381,9 @@ def results(
             "--output", "-o", help="File to write: `.jsonl` or `.parquet`.", show_default="JSONL to the terminal"
         ),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Write the answers that only earlier runs used too.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Write the answers of earlier runs, and those that retries replaced, too.")
+    ] = False,
     questions: Annotated[
         bool, typer.Option("--questions", help="Add the prompt of each answer, from the input files at the server.")
     ] = False,
@@ -375,7 +393,8 @@ def results(
 ) -> None:
     """Write the answers of a scope's last run: custom_id, batch, model, generations, tokens, API response, and times.
 
-    The name of a pipeline selects the last run of each of its Tasks; the field `scope` names the Task.
+    The name of a pipeline selects the last run of each of its Tasks; the field `scope` names the Task. An answer that a
+    retry replaced, since it was cut or did not fit its schema, is written with --all alone, with `replaced` set.
     The ledger keeps answers but no prompts: a `custom_id` is a hash of its request. With --questions the prompts come
     from the input files, which the server may have deleted. Synchronous requests have none.
     """
@@ -385,17 +404,29 @@ def results(
     entries = select_answers(reader, scope, base_url)
     if output is None and sys.stdout is None:
         raise OpenAIBatchError("There is no stdout to write to: name a file with --output.")
+    skipped: Counter[bool] = Counter()
     with ExitStack() as stack:
         parts = []
         for entry in entries:
             part = reader.answers(entry, of_last_run=not every)
+            part = part if every else _without_replaced(part, skipped)
             parts.append(stack.enter_context(_with_questions(reader, part, entry, header)) if questions else part)
         answers = chain.from_iterable(parts)
         count = export.write(answers, output) if output else export.write_jsonl(answers, JSONOutput())
     if output:
         echo(f"{plural(count, 'answer')} in {output}", err=True)
-    if (earlier := sum(map(reader.count_answers, entries)) - count) > 0:
+    if replaced := skipped[True]:
+        echo(f"Retries replaced {plural(replaced, 'answer')} more: `results --all` writes all.", err=True)
+    if (earlier := sum(map(reader.count_answers, entries)) - count - replaced) > 0:
         echo(f"Earlier runs used {plural(earlier, 'answer')} more: `results --all` writes all.", err=True)
+
+
+def _without_replaced(answers: Iterable[AnswerEntry], skipped: Counter[bool]) -> Iterator[AnswerEntry]:
+    """Yield the answers that no retry replaced, and count the others as `skipped[True]`."""
+    for answer in answers:
+        skipped[answer.is_replaced] += 1
+        if not answer.is_replaced:
+            yield answer
 
 
 @contextmanager

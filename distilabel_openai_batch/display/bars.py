@@ -97,7 +97,7 @@ class Bars:
             Bar(
                 str(job.batch_id),
                 job.scope.label,
-                min(job.requests, job.answered + job.failed),
+                job.done,
                 job.requests,
                 job.status,
                 job.has_ended,

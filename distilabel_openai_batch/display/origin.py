@@ -70,6 +70,7 @@ def list_batches(jobs: Sequence[JobEntry]) -> list[dict[str, Any]]:
             "answered": job.answered,
             "failed": job.failed,
             "cut": job.cut,
+            "replaced": job.replaced,
             **billed_usage(job).counts(),
             "dollars": float(cost.spent) if (cost := cost_of_job(job)) else None,
             "planned_at": _iso(job.created_at),

@@ -52,7 +52,7 @@ class JobTotals:
 
     Attributes:
         requests: numbers of requests.
-        cut: number of cut answers.
+        cut: number of cut answers, except replaced ones.
         cost: cost of all jobs; `None` if no cost is known.
         has_cost: whether any job has a cost yet.
     """
@@ -86,12 +86,11 @@ def jobs_table(
         width: the number of terminal columns.
         totals: the totals; `None` for no such line.
     """
-    # Few runs have cut answers → the column is shown only if there are some.
-    has_cut = any(job.cut for job, _ in jobs)
-    rows = [_job_cells(job, timing, has_cut) for job, timing in jobs]
-    sums = [_total_cells(totals, has_cut)] if totals else []
-    cut_names = ("cut",) if has_cut else ()
-    names = ("scope", "batch", "status", "answered", "failed", *cut_names, "cost", "saved", "planned", "took")
+    # Few runs have cut answers, or retries with other requests → a column is shown only if there are some.
+    rare = [name for name in ("cut", "replaced") if any(getattr(job, name) for job, _ in jobs)]
+    rows = [_job_cells(job, timing, rare) for job, timing in jobs]
+    sums = [_total_cells(totals, rare)] if totals else []
+    names = ("scope", "batch", "status", "answered", "failed", *rare, "cost", "saved", "planned", "took")
     short_rows = [(scope, _short_id(job), *others) for (job, _), (scope, _, *others) in zip(jobs, rows, strict=True)]
     return fit_lines(
         names,
@@ -99,29 +98,30 @@ def jobs_table(
         short_rows + sums,
         width,
         number_names=names[3:],
-        droppable=("saved", "cost", "took"),
+        droppable=("replaced", "saved", "cost", "took"),
     )
 
 
-def _job_cells(job: JobEntry, timing: Timing, has_cut: bool) -> tuple[str, ...]:
+def _job_cells(job: JobEntry, timing: Timing, rare: Sequence[str]) -> tuple[str, ...]:
     return (
         markup(job.scope.label),
         markup(job.batch_id or _name_way(job)),
         coloured_status(job.status),
         f"{job.answered:,}/{job.requests:,}",
         f"[red]{job.failed:,}[/]" if job.failed else "0",
-        *([f"[yellow]{job.cut:,}[/]" if job.cut else "0"] if has_cut else []),
+        *(f"[yellow]{number:,}[/]" if (number := getattr(job, name)) else "0" for name in rare),
         *(("–", "–") if has_no_cost_yet(job) else format_cost(job_costs.cost_of_job(job))),
         short_time(job.created_at),
         timing.label,
     )
 
 
-def _total_cells(totals: JobTotals, has_cut: bool) -> tuple[str, ...]:
+def _total_cells(totals: JobTotals, rare: Sequence[str]) -> tuple[str, ...]:
     requests = totals.requests
+    sums = {"cut": totals.cut, "replaced": requests.replaced}
     cells = (
         *("total", "", "", f"{requests.answered:,}/{requests.requests:,}", f"{requests.failed:,}"),
-        *([f"{totals.cut:,}"] if has_cut else []),
+        *(f"{sums[name]:,}" for name in rare),
         *(format_cost(totals.cost) if totals.has_cost else ("–", "–")),
         *("", ""),
     )
@@ -214,7 +214,8 @@ def reasons_table(reasons: Iterable[tuple[ScopeName, FailureReason]], width: int
         *text_columns(*(stacked_names if is_stacked else names)),
     )
     for scope, reason in reasons:
-        code, last = markup(reason.code or "–"), short_time(reason.last_at)
+        code = markup(reason.code or "–") + (" (replaced)" if reason.is_replaced else "")
+        last = short_time(reason.last_at)
         message, custom_ids = markup(reason.message), "\n".join(map(markup, _name_requests(reason)))
         cells = [f"{code}\n{last}", f"{message}\n{custom_ids}"] if is_stacked else [code, last, message, custom_ids]
         label = [markup(scope.label)] if has_scopes else []

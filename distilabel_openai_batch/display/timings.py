@@ -64,7 +64,7 @@ def job_timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:
             max(0.0, job.ended_at - job.created_at) if job.ended_at else None,
             estimate_seconds_left(
                 now - job.created_at,
-                job.answered + job.failed,
+                job.done,
                 job.requests,
                 by_scope.get(job.scope, []) or by_model.get((job.scope.base_url, job.model), []),
             )

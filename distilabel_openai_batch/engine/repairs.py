@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import anyio
 import anyio.to_thread
 
-from distilabel_openai_batch.api.outcomes import Answer, Outcome
+from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.structured_output.repair import Repair
@@ -61,6 +63,8 @@ class Repairs:
         self._checks = checks
         self._calls = calls
         self.by_index: dict[int, Repair] = {}
+        # The `custom_id`s of the retries so far, by the index of the call and of the choice.
+        self._retries: defaultdict[tuple[int, int], list[str | None]] = defaultdict(list)
 
     async def start(self, outcomes: Sequence[Outcome]) -> None:
         """Check the answers to the calls.
@@ -85,15 +89,41 @@ class Repairs:
             for choice, body in repair.retries()
         ]
 
-    async def add(self, retries: Sequence[tuple[int, int, APICall]], outcomes: Sequence[Outcome]) -> None:
+    async def add(
+        self,
+        retries: Sequence[tuple[int, int, APICall]],
+        outcomes: Sequence[Outcome],
+        requests: Sequence[Request | Failure],
+    ) -> None:
         """Check the outcomes of retries.
 
         Args:
             retries: the calls that `retries` returned.
             outcomes: the outcome of each of these calls.
+            requests: the request of each of these calls; a failure for a call that was not sent.
         """
+        for (index, choice, _), request in zip(retries, requests, strict=True):
+            self._retries[index, choice].append(request.custom_id)
         await self._checks.run(
             (schema, partial(self.by_index[index].add_outcome, choice, outcome))
             for (index, choice, _), outcome in zip(retries, outcomes, strict=True)
             if (schema := self._calls[index].schema)
         )
+
+    def replaced(self, requests: Sequence[Request | Failure]) -> Iterator[str]:
+        """Yield the requests of which no choice is part of the row's answer.
+
+        A first request is replaced if retries repaired all its choices. A retry is replaced if a later retry follows,
+        or if no retry repaired the choice: then the failure of the first request counts.
+
+        Args:
+            requests: the first request of each call.
+        """
+        repaired: Counter[int] = Counter()
+        for (index, choice), retries in self._retries.items():
+            is_fit = self.by_index[index].is_fit(choice)
+            repaired[index] += is_fit
+            yield from filter(None, retries[:-1] if is_fit else retries)
+        for index, number in repaired.items():
+            if number == self.by_index[index].choices and (custom_id := requests[index].custom_id):
+                yield custom_id

@@ -161,9 +161,10 @@ class Session:
             await repairs.start(outcomes)
             while retries := repairs.retries():
                 self._observer.on_resubmitted(len(retries))
+                start = len(submitted)
                 repaired = await self._submit_once([call for _, _, call in retries], submitted)
                 self._report_failed_retries(repaired)
-                await repairs.add(retries, repaired)
+                await repairs.add(retries, repaired, submitted[start:])
         except BaseException:
             for request in reversed(submitted):
                 if request.custom_id:
@@ -174,7 +175,12 @@ class Session:
             if isinstance(outcome, Failure) and isinstance(request, Request):
                 outcomes[index] = replace(outcome, custom_id=request.custom_id)
                 self._failure_log.add_failed(request)
+        if self._failure_log.replaced_before:
+            for request in submitted[: len(outcomes)]:
+                self._failure_log.add_counted(str(request.custom_id))
         logged = list(outcomes)
+        for custom_id in repairs.replaced(submitted):
+            self._failure_log.add_replaced(custom_id)
         for index, repair in repairs.by_index.items():
             request = submitted[index]
             assert isinstance(request, Request)
@@ -251,14 +257,14 @@ class Session:
             self._report_failed_retries(retried)
             calls = {}
             for place, (index, outcome) in enumerate(zip(retries, retried, strict=True), start):
-                if not is_improvement(outcome, outcomes[index]):
-                    continue
-                if is_limited(outcome):
-                    calls[index] = doubled[index]
-                if isinstance(outcomes[index], Answer):
-                    self._failure_log.add_cut(str(submitted[index].custom_id))
-                outcomes[index] = outcome
-                submitted[index], submitted[place] = submitted[place], submitted[index]
+                if is_improvement(outcome, outcomes[index]):
+                    if is_limited(outcome):
+                        calls[index] = doubled[index]
+                    if isinstance(outcomes[index], Answer):
+                        self._failure_log.add_cut(str(submitted[index].custom_id))
+                    outcomes[index] = outcome
+                    submitted[index], submitted[place] = submitted[place], submitted[index]
+                self._failure_log.add_replaced(str(submitted[place].custom_id))
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, Failure) and is_spent(outcome):
                 self._reject(submitted[index], outcome)

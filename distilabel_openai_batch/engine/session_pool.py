@@ -142,7 +142,7 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
                 process_memory=process_memory,
                 bodies=bodies,
                 directory=temporary,
-                failure_log=FailureLog(await anyio.to_thread.run_sync(ledger.row_failures.list_rejected)),
+                failure_log=await anyio.to_thread.run_sync(FailureLog.of, ledger),
                 reuse=reuse,
             )
             session = builder.session(task_group)

@@ -34,7 +34,7 @@ class JobEntry:
         model: the model that the requests name; empty for a job that another machine planned.
         requests: the number of requests.
         answered: the number of requests with an answer that lacks no generation.
-        failed: the number of requests that this job leaves without such an answer.
+        failed: the number of requests that this job leaves without such an answer, except replaced ones.
         pending: the number of requests without an outcome in the ledger.
         tokens_in, tokens_out: tokens billed for the answers in the ledger.
         tokens_cached: the part of `tokens_in` that was billed at the cached price.
@@ -45,12 +45,14 @@ class JobEntry:
         error: the server's reason to reject the batch, or the reason of the drop.
         answered_by: the model that an answer names; empty without an answer.
         long_usages: the usage of each request whose prompt exceeds `LONG_PROMPT`, which some models bill higher.
-        cut: the number of answers that the limit of tokens cut.
+        cut: the number of answers that the limit of tokens cut, except replaced ones.
         tokens_written: the part of `tokens_in` that the server wrote to its cache.
         tokens_reasoning: the part of `tokens_out` that was spent on reasoning.
         prices: the user's prices of the run that planned the job, as a text; `None` for list prices.
         billed: the usage that the server's batch object shows; `None` if it shows none.
         usage_by_tier: service tiers with a price of their own, and the part of the tokens that each tier billed.
+        replaced: the number of requests whose row got the outcome of a retry, which is another request.
+        replaced_failures: the number of requests among them without an answer, or with one that lacks a generation.
     """
 
     scope: ScopeName
@@ -79,6 +81,13 @@ class JobEntry:
     prices: str | None = None
     billed: Usage | None = None
     usage_by_tier: tuple[tuple[str, Usage], ...] = ()
+    replaced: int = 0
+    replaced_failures: int = 0
+
+    @property
+    def done(self) -> int:
+        """The number of requests with an outcome, in the ledger or at the server."""
+        return min(self.requests, self.answered + self.failed + self.replaced_failures)
 
     @property
     def usage(self) -> Usage:
@@ -112,7 +121,7 @@ class JobEntry:
         """`True` if the job has billed answers, usable or not, in the ledger or not."""
         unaccounted = self.unaccounted
         has_tokens = (
-            self.failed and self.tokens_in + self.tokens_out
+            self.failed + self.replaced_failures and self.tokens_in + self.tokens_out
         ) or unaccounted.tokens_in + unaccounted.tokens_out
         return not self.is_reused and bool(self.answered or has_tokens)
 
@@ -148,7 +157,7 @@ class JobEntry:
     @property
     def uncollected_failures(self) -> int:
         """The number of failures that the server counts and the ledger does not have yet."""
-        return max(0, min(self.pending, self.answered + self.failed - self._recorded) - self.uncollected)
+        return max(0, min(self.pending, self.done - self._recorded) - self.uncollected)
 
     @property
     def _recorded(self) -> int:
@@ -182,6 +191,7 @@ class ScopeEntry:
         name: the scope's name.
         answered, failed, pending: the number of requests in each state; an answer that lacks a generation has failed.
         tokens_in, tokens_out: tokens billed for the answers.
+        replaced: the number of requests with an outcome that a retry replaced; they count in no state.
     """
 
     id: int
@@ -191,21 +201,26 @@ class ScopeEntry:
     pending: int
     tokens_in: int
     tokens_out: int
+    replaced: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTotals:
     """Numbers of requests of several scopes. A request that several jobs have held counts once.
 
+    A request that a retry replaced counts in `replaced` alone, since its row has the outcome of the retry.
+
     Attributes:
         requests: the number of requests.
         answered: the number of answered requests, with the answers that the server counts in open jobs.
         failed: the number of requests whose last outcome is a failure, with the failures that the server counts.
+        replaced: the number of requests that a retry replaced.
     """
 
     requests: int
     answered: int
     failed: int
+    replaced: int = 0
 
     @classmethod
     def of(cls, scopes: Iterable[ScopeEntry], jobs: Iterable[JobEntry]) -> RequestTotals:
@@ -224,6 +239,7 @@ class RequestTotals:
             answered + failed + pending,
             answered + sum(job.uncollected for job in open_jobs),
             failed + sum(job.uncollected_failures for job in open_jobs),
+            sum(entry.replaced for entry in entries),
         )
 
 
@@ -243,6 +259,7 @@ class FailureEntry:
         is_of_last_run: whether the last run of the scope that had a job also had this job.
         prompt: the start of the prompt; empty if the run died, or an earlier release recorded the failure.
         run_at: the begin of the run, in seconds since the epoch; the plan of its first job if the run died.
+        is_replaced: whether the row got the outcome of a retry, which is another request.
     """
 
     scope: ScopeName
@@ -256,11 +273,12 @@ class FailureEntry:
     is_of_last_run: bool = True
     prompt: str = ""
     run_at: float = 0.0
+    is_replaced: bool = False
 
 
 @dataclass(slots=True)
 class FailureReason:
-    """Failures with the same status code and error code.
+    """Failures with the same status code and error code, all replaced by retries or none of them.
 
     Attributes:
         status_code, code: the status code and error code of all failures of the group.
@@ -269,6 +287,7 @@ class FailureReason:
         prompts: the starts of their prompts; empty texts for unknown ones.
         count: the number of failures.
         last_at: the moment of the latest failure, in seconds since the epoch.
+        is_replaced: whether the rows got the outcomes of retries.
     """
 
     status_code: int | None
@@ -278,6 +297,7 @@ class FailureReason:
     count: int = 0
     last_at: float = 0.0
     prompts: list[str] = field(default_factory=list)
+    is_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +312,7 @@ class AnswerEntry:
         run_at: the begin of the last run that used the answer, in seconds since the epoch; `None` if no run did.
         question: the prompt of the request; `None` if the prompt is unknown.
         scope: the label of the request's scope.
+        is_replaced: whether the row got the answer of a retry, which is another request.
     """
 
     custom_id: str
@@ -301,14 +322,16 @@ class AnswerEntry:
     run_at: float | None = None
     question: str | None = None
     scope: str = ""
+    is_replaced: bool = False
 
 
 def group_failures(failures: Iterable[FailureEntry]) -> list[FailureReason]:
-    """Group failures by status code and error code, the most frequent reason first."""
-    found: dict[tuple[int | None, str | None], FailureReason] = {}
+    """Group failures by status code and error code, and replaced ones apart, the most frequent reason first."""
+    found: dict[tuple[int | None, str | None, bool], FailureReason] = {}
     for failure in failures:
-        codes = (failure.status_code, failure.code)
-        reason = found.setdefault(codes, FailureReason(*codes, failure.message))
+        kind = (failure.status_code, failure.code, failure.is_replaced)
+        reason = FailureReason(failure.status_code, failure.code, failure.message, is_replaced=failure.is_replaced)
+        reason = found.setdefault(kind, reason)
         reason.count += 1
         reason.last_at = max(reason.last_at, failure.failed_at)
         if len(reason.custom_ids) < _CUSTOM_IDS_LISTED:

@@ -5,10 +5,10 @@ Each query is one short statement on a connection of its own. Long tables are re
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
@@ -51,6 +51,7 @@ _EMPTY_TABLES = {
     "run_owners": "run_owners (owner, began_at) AS (SELECT NULL, NULL LIMIT 0)",
     "answer_sources": "answer_sources (scope, source) AS (SELECT NULL, NULL LIMIT 0)",
     "prompt_starts": "prompt_starts (request, text) AS (SELECT NULL, NULL LIMIT 0)",
+    "replaced_requests": "replaced_requests (request) AS (SELECT NULL LIMIT 0)",
     "cut_answers": "cut_answers (request) AS (SELECT NULL LIMIT 0)",
     "job_counts": f"job_counts ({COLUMNS}) AS (SELECT {', '.join(['NULL'] * len(COLUMNS.split(', ')))} LIMIT 0)",
     "packs": f"packs ({PACK_COLUMNS}) AS (SELECT {', '.join(['NULL'] * len(PACK_COLUMNS.split(', ')))} LIMIT 0)",
@@ -76,6 +77,14 @@ _COLUMNS = """
     UNION ALL SELECT 'jobs.' || name FROM pragma_table_info('jobs')
 """
 
+# Requests with an outcome that a retry replaced.
+_REPLACED = """
+    SELECT job, requests.scope, requests.state = 'failed' OR rejections.request IS NOT NULL AS failed
+    FROM replaced_requests JOIN requests ON requests.id = replaced_requests.request
+        LEFT JOIN rejections ON rejections.request = requests.id
+    WHERE requests.state != 'asked'
+"""
+
 _JOBS_TEMPLATE = """
     SELECT owner, pipeline, task, base_url, batch_id, jobs.state, coalesce(status, jobs.state), endpoint, model,
         requests,
@@ -83,21 +92,27 @@ _JOBS_TEMPLATE = """
             max(jobs.completed, coalesce(counts.answered, 0), coalesce(polled.completed, 0)),
             requests - coalesce(counts.failed, 0)
         ) - coalesce(rejected.answers, 0)),
-        max(jobs.failed, coalesce(counts.failed, 0), coalesce(polled.failed, 0)) + coalesce(rejected.answers, 0),
+        max(jobs.failed, coalesce(counts.failed, 0), coalesce(polled.failed, 0)) + coalesce(rejected.answers, 0)
+            - coalesce(replaced.failures, 0),
         coalesce(counts.pending, 0),
         coalesce(counts.tokens_in, 0), coalesce(counts.tokens_out, 0), coalesce(counts.tokens_cached, 0), bytes,
         intended_at, ended_at, input_file_id, error,
         (SELECT line FROM requests JOIN answers ON request = requests.id WHERE job = jobs.id LIMIT 1),
         (SELECT packs.model FROM packs WHERE packs.job = jobs.id AND packs.model IS NOT NULL LIMIT 1),
         counts.long_usages, coalesce(cut.answers, 0), coalesce(counts.tokens_written, 0),
-        coalesce(counts.tokens_reasoning, 0), jobs.prices, jobs.billed_usage, tiers.usages, jobs.billed_model
+        coalesce(counts.tokens_reasoning, 0), jobs.prices, jobs.billed_usage,
+        coalesce(replaced.number, 0), coalesce(replaced.failures, 0), tiers.usages,
+        jobs.billed_model
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
         {counts}
     ) AS counts ON counts.job = jobs.id LEFT JOIN (
         SELECT job, count(*) AS answers FROM rejections JOIN requests ON requests.id = request GROUP BY job
     ) AS rejected ON rejected.job = jobs.id LEFT JOIN (
-        SELECT job, count(*) AS answers FROM cut_answers JOIN requests ON requests.id = request GROUP BY job
+        SELECT job, count(*) AS answers FROM cut_answers JOIN requests ON requests.id = request
+        WHERE request NOT IN (SELECT request FROM replaced_requests) GROUP BY job
     ) AS cut ON cut.job = jobs.id LEFT JOIN (
+        SELECT job, count(*) AS number, sum(failed) AS failures FROM ({REPLACED}) GROUP BY job
+    ) AS replaced ON replaced.job = jobs.id LEFT JOIN (
         SELECT job, max(completed) AS completed, max(failed) AS failed FROM looks GROUP BY job
     ) AS polled ON polled.job = jobs.id AND jobs.state = 'created' LEFT JOIN (
         SELECT job, group_concat(usage, ';') AS usages FROM (
@@ -113,7 +128,7 @@ _JOBS_TEMPLATE = """
         ) GROUP BY job
     ) AS tiers ON tiers.job = jobs.id
     ORDER BY jobs.id
-"""
+""".replace("{REPLACED}", _REPLACED)
 
 _SCOPE_ID = "SELECT id FROM scopes WHERE pipeline = :pipeline AND task = :task AND base_url = :base_url"
 
@@ -135,21 +150,27 @@ _HAS_TIMELINES = "SELECT 1 FROM sqlite_master WHERE name = 'looks'"
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name = ?"
 
 _SCOPES = f"""
-    SELECT scopes.id, pipeline, task, base_url, coalesce(sum(counts.answered), 0) - coalesce(rejected.answers, 0),
-        coalesce(sum(counts.failed), 0) + coalesce(rejected.answers, 0), coalesce(sum(counts.pending), 0),
-        coalesce(sum(counts.tokens_in), 0), coalesce(sum(counts.tokens_out), 0)
+    SELECT scopes.id, pipeline, task, base_url,
+        coalesce(sum(counts.answered), 0) - coalesce(rejected.answers, 0)
+            - coalesce(replaced.number - replaced.failures, 0),
+        coalesce(sum(counts.failed), 0) + coalesce(rejected.answers, 0) - coalesce(replaced.failures, 0),
+        coalesce(sum(counts.pending), 0), coalesce(sum(counts.tokens_in), 0), coalesce(sum(counts.tokens_out), 0),
+        coalesce(replaced.number, 0)
     FROM scopes LEFT JOIN jobs ON jobs.scope = scopes.id LEFT JOIN ({counts_query("1")}) AS counts
         ON counts.job = jobs.id LEFT JOIN (
         SELECT scope, count(*) AS answers FROM rejections JOIN requests ON requests.id = request GROUP BY scope
-    ) AS rejected ON rejected.scope = scopes.id
+    ) AS rejected ON rejected.scope = scopes.id LEFT JOIN (
+        SELECT scope, count(*) AS number, sum(failed) AS failures FROM ({_REPLACED}) GROUP BY scope
+    ) AS replaced ON replaced.scope = scopes.id
     GROUP BY scopes.id ORDER BY scopes.id
 """  # noqa: S608  # parts of this package alone
 
 _FAILURES = """
     SELECT requests.id, custom_id, batch_id, iif(rejections.request, NULL, status_code),
         iif(rejections.request, rejections.code, requests.code), coalesce(rejections.error, requests.error), attempts,
-        max(intended_at, coalesce(ended_at, 0)), owner, coalesce(text, '')
+        max(intended_at, coalesce(ended_at, 0)), owner, coalesce(text, ''), replaced_requests.request IS NOT NULL
     FROM requests JOIN jobs ON jobs.id = job LEFT JOIN rejections ON rejections.request = requests.id
+        LEFT JOIN replaced_requests ON replaced_requests.request = requests.id
         LEFT JOIN prompt_starts ON prompt_starts.request = requests.id
     WHERE requests.id IN (
         SELECT * FROM (
@@ -191,8 +212,10 @@ _OWNS_USED = """
 """
 
 _ANSWERS = """
-    SELECT requests.id, custom_id, batch_id, tokens_in, tokens_out, line, ended_at, requests.used_at, owner
-    FROM requests JOIN jobs ON jobs.id = job JOIN answers ON request = requests.id
+    SELECT requests.id, custom_id, batch_id, tokens_in, tokens_out, line, ended_at, requests.used_at, owner,
+        replaced_requests.request IS NOT NULL
+    FROM requests JOIN jobs ON jobs.id = job JOIN answers ON answers.request = requests.id
+        LEFT JOIN replaced_requests ON replaced_requests.request = requests.id
     WHERE requests.scope = :scope AND requests.id > :last_id AND requests.state = 'answered'
     ORDER BY requests.id LIMIT :limit
 """
@@ -259,7 +282,8 @@ class LedgerReader:
             parameters |= _scope_columns(scope)
         for row in self._query(_JOBS_OF_SCOPE if scope else _JOBS, parameters):
             owner, pipeline, task, base_url, batch_id, state_name, status, *columns = row
-            *columns, line, model, long_usages, cut, written, reasoning, prices, usage, tiers, billed_model = columns
+            *columns, replaced, replaced_failures, tiers, billed_model = columns
+            *columns, line, model, long_usages, cut, written, reasoning, prices, usage = columns
             name, state = ScopeName(pipeline, task, base_url), JobState(state_name)
             if not batch_id and state in STATES_WITHOUT_BATCH:
                 if owner not in is_alive:
@@ -269,7 +293,10 @@ class LedgerReader:
             answered_by = model or _model(line) or billed_model or ""
             values = (*columns, answered_by, _usages(long_usages), cut, written, reasoning, prices, billed)
             entry = JobEntry(name, batch_id, state, status, *values)
-            entries.append(replace(entry, usage_by_tier=_usages_by_tier(tiers)) if tiers else entry)
+            if tiers or replaced:
+                numbers = {"replaced": replaced, "replaced_failures": replaced_failures}
+                entry = dataclasses.replace(entry, usage_by_tier=_usages_by_tier(tiers), **numbers)
+            entries.append(entry)
         return entries
 
     def timelines(self, scope: ScopeName | None = None) -> list[JobTimeline]:
@@ -325,7 +352,7 @@ class LedgerReader:
             runs = dict(self._query(_RUNS, (scope.id,)))
             last_run = [runs.get(owner) for (owner,) in self._query(_LAST_RUN, (scope.id,))]
             for row in self._query_in_parts(_FAILURES, scope):
-                _, custom_id, batch_id, status_code, code, message, attempts, failed_at, owner, prompt = row
+                _, custom_id, batch_id, status_code, code, message, attempts, failed_at, owner, prompt, replaced = row
                 yield FailureEntry(
                     scope.name,
                     custom_id,
@@ -338,6 +365,7 @@ class LedgerReader:
                     runs.get(owner) in last_run,
                     prompt,
                     runs.get(owner, 0.0),
+                    bool(replaced),
                 )
 
     def answers(self, scope: ScopeEntry, *, of_last_run: bool = False) -> Iterator[AnswerEntry]:
@@ -360,9 +388,10 @@ class LedgerReader:
         """Yield the id of each answered request that has a row, the owner of its job, and its answer."""
         label = scope.name.label
         for row in self._query_in_parts(_ANSWERS, scope):
-            id_, custom_id, batch_id, tokens_in, tokens_out, line, answered_at, used_at, owner = row
+            id_, custom_id, batch_id, tokens_in, tokens_out, line, answered_at, used_at, owner, replaced = row
             answer = Answer.from_line(line) if tokens_in is None else Answer(line, (tokens_in, tokens_out or 0))
-            yield id_, owner, AnswerEntry(custom_id, batch_id, answer, answered_at, used_at, scope=label)
+            entry = AnswerEntry(custom_id, batch_id, answer, answered_at, used_at, None, label, bool(replaced))
+            yield id_, owner, entry
 
     def _answers_in_packs(self, scope: ScopeEntry) -> Iterator[tuple[int, str, AnswerEntry]]:
         """Yield the id of each answered request in a pack, the owner of its job, and its answer."""
@@ -519,7 +548,7 @@ def _usages_by_tier(text: str | None) -> tuple[tuple[str, Usage], ...]:
         tier, _, counts = part.partition(" ")
         total, _, long_usages = counts.partition("|")
         [usage] = _usages(total)
-        usages.append((tier, replace(usage, long_prompts=_usages(long_usages))))
+        usages.append((tier, dataclasses.replace(usage, long_prompts=_usages(long_usages))))
     return tuple(usages)
 
 

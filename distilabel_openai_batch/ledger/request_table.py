@@ -344,6 +344,7 @@ class RequestTable:
             database.execute("DELETE FROM other_jobs WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM rejections WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM cut_answers WHERE request IN (SELECT id FROM forgotten)")
+            database.execute("DELETE FROM replaced_requests WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM prompt_starts WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM reused_answers WHERE request IN (SELECT id FROM forgotten)")
             database.execute("DELETE FROM answer_sources WHERE scope = ?", (self._scope.id,))

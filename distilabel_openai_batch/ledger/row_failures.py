@@ -1,4 +1,4 @@
-"""Failures of rows that no job shows: answers that lack a generation or are cut, and rows without a request."""
+"""Facts about rows that no job shows: answers that lack a generation or are cut, replaced requests, unsent rows."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ _INSERT_CUT = """
     SELECT id FROM requests WHERE scope = ? AND custom_id = ? AND state = 'answered'
 """
 
+_LIST_REPLACED = "SELECT custom_id FROM replaced_requests JOIN requests ON requests.id = request WHERE scope = ?"
+
+_INSERT_REPLACED = """
+    INSERT OR IGNORE INTO replaced_requests (request) SELECT id FROM requests WHERE scope = ? AND custom_id = ?
+"""
+
+_DELETE_REPLACED = """
+    DELETE FROM replaced_requests WHERE request IN (SELECT id FROM requests WHERE scope = ? AND custom_id = ?)
+"""
+
 _INSERT_PROMPT_START = """
     INSERT OR REPLACE INTO prompt_starts (request, text) SELECT id, ? FROM requests WHERE scope = ? AND custom_id = ?
 """
@@ -58,7 +68,7 @@ _INSERT_UNSENT = """
 
 
 class RowFailures:
-    """The failures of the session's scope that no job shows.
+    """The failures, and the replaced requests, of the session's scope that no job shows.
 
     Args:
         connection: the ledger file.
@@ -101,6 +111,21 @@ class RowFailures:
         with self._connection.transaction() as database:
             self._requests.release(database, names)
             database.executemany(_INSERT_CUT, ((self._scope.id, custom_id) for custom_id in names))
+
+    def list_replaced(self) -> set[str]:
+        """Return the `custom_id`s of the requests whose row got the outcome of another request in the last run."""
+        with self._connection.reading() as database:
+            return {custom_id for (custom_id,) in database.execute(_LIST_REPLACED, (self._scope.id,))}
+
+    def record_replaced(self, is_replaced: Mapping[str, bool]) -> None:
+        """Record whether the row of a request got the outcome of another request, by `custom_id`."""
+        replaced = [custom_id for custom_id, value in is_replaced.items() if value]
+        restored = [custom_id for custom_id, value in is_replaced.items() if not value]
+        with self._connection.transaction() as database:
+            scope_id = self._scope.id
+            self._requests.release(database, replaced)
+            database.executemany(_INSERT_REPLACED, ((scope_id, custom_id) for custom_id in replaced))
+            database.executemany(_DELETE_REPLACED, ((scope_id, custom_id) for custom_id in restored))
 
     def record_run(self, began_at: float) -> None:
         """Record the begin of the run that the session belongs to, if the session has jobs.

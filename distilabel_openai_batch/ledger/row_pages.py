@@ -20,10 +20,11 @@ _SEARCH_CHUNK = 10_000
 
 _STATES = {
     "all": "1",
-    "answered": "requests.state = 'answered' AND rejections.request IS NULL",
-    "failed": "(requests.state = 'failed' OR rejections.request IS NOT NULL)",
+    "answered": "requests.state = 'answered' AND rejections.request IS NULL AND replaced_requests.request IS NULL",
+    "failed": "(requests.state = 'failed' OR rejections.request IS NOT NULL) AND replaced_requests.request IS NULL",
     "pending": "requests.state = 'asked'",
-    "cut": "cut_answers.request IS NOT NULL",
+    "cut": "cut_answers.request IS NOT NULL AND replaced_requests.request IS NULL",
+    "replaced": "replaced_requests.request IS NOT NULL AND requests.state != 'asked'",
 }
 
 STATES = tuple(_STATES)
@@ -33,6 +34,7 @@ _TABLES = """
     FROM requests JOIN jobs ON jobs.id = job LEFT JOIN answers ON answers.request = requests.id
         LEFT JOIN rejections ON rejections.request = requests.id
         LEFT JOIN cut_answers ON cut_answers.request = requests.id
+        LEFT JOIN replaced_requests ON replaced_requests.request = requests.id
         LEFT JOIN prompt_starts ON prompt_starts.request = requests.id
 """
 
@@ -57,7 +59,7 @@ _READ = (
     SELECT requests.id, custom_id, jobs.id, batch_id, jobs.model, requests.state, attempts, tokens_in, tokens_out,
         requests.tokens_reasoning, status_code, coalesce(rejections.code, requests.code),
         coalesce(rejections.error, requests.error), rejections.request IS NOT NULL, cut_answers.request IS NOT NULL,
-        line, text
+        replaced_requests.request IS NOT NULL, line, text
     """  # noqa: S608  # parts of this module alone
     + _TABLES
     + " WHERE requests.id IN (SELECT value FROM json_each(:ids)) ORDER BY requests.id"
@@ -107,6 +109,7 @@ class RowEntry:
         is_cut: whether the limit of tokens cut the answer.
         answer: the answer, usable or not; `None` without an answer.
         prompt_start: the start of the prompt of a failed request; empty if the ledger does not have the start.
+        is_replaced: whether the row got the outcome of a retry, which is another request.
     """
 
     id: int
@@ -125,6 +128,7 @@ class RowEntry:
     is_cut: bool
     answer: Answer | None
     prompt_start: str
+    is_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +305,7 @@ def _packed_entry(request_id: int, pack: Pack, index: int, job: Sequence[Any], l
 
 def _row_entry(*columns: Any) -> RowEntry:
     id_, custom_id, job, batch_id, model, state, attempts, tokens_in, tokens_out, tokens_reasoning, *outcome = columns
-    status, code, message, is_rejected, is_cut, line, start = outcome
+    status, code, message, is_rejected, is_cut, is_replaced, line, start = outcome
     has_failed = state == "failed" or is_rejected
     return RowEntry(
         id=id_,
@@ -320,4 +324,5 @@ def _row_entry(*columns: Any) -> RowEntry:
         is_cut=bool(is_cut),
         answer=Answer(line, (tokens_in or 0, tokens_out or 0)) if line else None,
         prompt_start=start or "",
+        is_replaced=bool(is_replaced) and state != "asked",
     )

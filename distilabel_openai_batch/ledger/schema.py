@@ -12,7 +12,7 @@ from distilabel_openai_batch.errors import LedgerError
 # "doba" in ASCII: the file header's application id, which tells a ledger from another program's database.
 APPLICATION_ID = 0x646F6261
 
-SCHEMA_VERSION = 14
+SCHEMA_VERSION = 15
 """The number of migrations. `PRAGMA user_version` of a file counts the migrations that the file has had."""
 
 

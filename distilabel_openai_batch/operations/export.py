@@ -35,6 +35,7 @@ def record(entry: AnswerEntry) -> dict[str, Any]:
         "run_at": entry.run_at,
         "question": entry.question,
         "scope": entry.scope,
+        "replaced": entry.is_replaced,
     }
 
 
@@ -86,6 +87,7 @@ def write_parquet(entries: Iterable[AnswerEntry], file: BinaryIO) -> int:
             "run_at": pyarrow.float64(),
             "question": pyarrow.string(),
             "scope": pyarrow.string(),
+            "replaced": pyarrow.bool_(),
         }
     )
     count, remaining = 0, iter(entries)

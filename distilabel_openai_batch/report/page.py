@@ -77,7 +77,7 @@ def read_report(reader: LedgerReader, scopes: Sequence[ScopeEntry], title: str, 
     return ReportData(
         title=title,
         histories=[each for each in build_histories(jobs, timelines, now) if each.job.scope in names],
-        reasons=group_failures(reader.failures(scopes)),
+        reasons=group_failures(failure for failure in reader.failures(scopes) if not failure.is_replaced),
         answered=sum(entry.answered for entry in scopes),
         failed=sum(entry.failed for entry in scopes),
         pending=sum(entry.pending for entry in scopes),
@@ -175,6 +175,8 @@ def _cards(data: ReportData, models: Sequence[CostEntry]) -> list[dict[str, str]
     share = f"{data.answered / requests:.1%} of {plural(requests, 'request')}" if requests else "no requests yet"
     cut = sum(history.job.cut for history in data.histories)
     share += f"; {cut:,} cut at the limit of tokens" if cut else ""
+    replaced = sum(history.job.replaced for history in data.histories)
+    share += f"; {plural(replaced, 'other request')} replaced by retries" if replaced else ""
     open_jobs = sum(history.end_state is EndState.OPEN for history in data.histories)
     no_open_jobs = "all have ended" if data.histories else "none yet"
     usage = sum((entry.usage for entry in models), Usage(0, 0))
@@ -276,7 +278,9 @@ def _job(number: int, history: JobHistory) -> dict[str, str]:
         "server": urlsplit(job.scope.base_url).hostname or "",
         "state": history.end_state.value if history.end_state is not EndState.OPEN else job.status,
         "colour": charts.END_COLOURS.get(history.end_state, "working"),
-        "answered": f"{history.answered:,}/{job.requests:,}" + (f", {job.cut:,} cut" if job.cut else ""),
+        "answered": f"{history.answered:,}/{job.requests:,}"
+        + (f", {job.cut:,} cut" if job.cut else "")
+        + (f", {job.replaced:,} replaced" if job.replaced else ""),
         "failed": f"{job.failed:,}",
         "planned": _format_minute(job.created_at),
         "took": duration(history.end - history.start),

@@ -2,7 +2,7 @@
 "use strict";
 
 const REFRESH_MILLISECONDS = 2000;
-const COLOURS = {answered: "good", failed: "bad", pending: "working", cut: "late"};
+const COLOURS = {answered: "good", failed: "bad", pending: "working", cut: "late", replaced: "muted"};
 
 // The width of the charts' image for each width of the window, as in style.css.
 const chartWidth = () => [[1000, 960], [700, 640], [490, 440], [0, 311]].find(([from]) => window.innerWidth >= from)[1];

@@ -126,7 +126,7 @@ class LivePage:
             {
                 "id": entry.id,
                 "label": printable(entry.name.label),
-                "requests": entry.answered + entry.failed + entry.pending,
+                "requests": entry.answered + entry.failed + entry.pending + entry.replaced,
             }
             for entry in drawing.scopes
         ]
@@ -255,7 +255,7 @@ def _row_values(row: RowEntry, line: bytes | None, is_whole: bool = False) -> di
     shorten = printable if is_whole else _excerpt
     values: dict[str, Any] = {
         "id": row.id,
-        "state": "cut" if row.is_cut and row.state == "answered" else row.state,
+        "state": _state(row),
         "prompt": None if prompt is None else shorten(prompt),
         "answer": shorten(answer),
         "reason": None if row.message is None else shorten(row.message),
@@ -265,6 +265,13 @@ def _row_values(row: RowEntry, line: bytes | None, is_whole: bool = False) -> di
         values["facts"] = _facts(row)
         values["response"] = json.dumps(row.answer.received_body) if row.answer else ""
     return values
+
+
+def _state(row: RowEntry) -> str:
+    """Return the state that the page shows, one of `STATES`."""
+    if row.is_replaced:
+        return "replaced"
+    return "cut" if row.is_cut and row.state == "answered" else row.state
 
 
 def _facts(row: RowEntry) -> list[tuple[str, str]]:

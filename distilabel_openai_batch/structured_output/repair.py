@@ -54,6 +54,19 @@ class Repair:
         self._check(index, choices[0] if isinstance(choices, list) and choices else None, body)
 
     @property
+    def choices(self) -> int:
+        """Number of choices."""
+        return len(self._choices)
+
+    def is_fit(self, index: int) -> bool:
+        """Return whether a choice fits the schema now.
+
+        Args:
+            index: the index of the choice.
+        """
+        return index not in self._failures
+
+    @property
     def failure(self) -> Failure | None:
         """Reason why a choice is unusable, with the number of unusable choices; `None` if all fit."""
         if not self._failures:

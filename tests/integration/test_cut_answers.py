@@ -141,6 +141,9 @@ def test_empty_answers_of_a_reasoning_model_are_submitted_again(sandbox, caplog)
     assert all(texts(outputs))
     assert totals(sandbox)[:2] == [6, 6]
     assert "0 failed" in caplog.text
+    assert "No failed requests." in run_command("failures").stdout
+    assert len(run_command("results").stdout.splitlines()) == 6
+    assert jobs()[0]["replaced"] == 6
     billed = sandbox.books().billed_bodies
     assert texts(generate(200, on_truncated="retry", model="gpt-6-luna")) == texts(outputs)
     assert sandbox.books().billed_bodies == billed

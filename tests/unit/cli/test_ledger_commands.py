@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
@@ -329,6 +329,54 @@ def test_show_takes_the_name_of_a_pipeline_as_jobs_and_failures_do(two_tasks):
     ]
     objects = json.loads(run_command("show", "pipeline", "--json", "--ledger-dir", two_tasks).stdout)
     assert sorted(each["task"] for each in objects) == ["judge", "write"]
+
+
+@pytest.fixture
+def retried_answers(tmp_path):
+    """Return the directory of a ledger in which retries replaced a cut answer and a failure; one row failed."""
+    spent = Failure("The limit was spent.", 200, "length", (3, 5))
+    with closing(Ledger(tmp_path, ScopeName("pipeline", "task", "https://api.example.com/v1/"))) as ledger:
+        for outcomes in (
+            {"a": make_answer("cut"), "b": spent, "c": Failure("Bad.", 400, "bad")},
+            {"d": make_answer("a"), "e": make_answer("b")},
+        ):
+            job = plan_ended_job(ledger, *(f"{name}-0" for name in outcomes))
+            record(ledger, job, **outcomes)
+            ledger.jobs.mark_collected(job, MISSING_RESULT)
+        ledger.row_failures.record_cut(["a-0"])
+        ledger.row_failures.record_replaced({"a-0": True, "b-0": True})
+        ledger.requests.mark_delivered(["a-0", "d-0", "e-0"], 1.0)
+    return tmp_path
+
+
+def test_results_are_one_answer_for_each_row(retried_answers):
+    result = run_command("results", "--ledger-dir", retried_answers)
+    assert [json.loads(line)["custom_id"] for line in result.stdout.splitlines()] == ["d-0", "e-0"]
+    assert "Retries replaced 1 answer more: `results --all` writes all." in result.stderr
+    assert "Earlier runs" not in result.stderr
+    written = run_command("results", "--all", "--ledger-dir", retried_answers).stdout.splitlines()
+    assert {line["custom_id"]: line["replaced"] for line in map(json.loads, written)} == {
+        "a-0": True,
+        "d-0": False,
+        "e-0": False,
+    }
+
+
+def test_failures_that_retries_replaced_are_listed_with_all_alone(retried_answers):
+    result = run_command("failures", "--ledger-dir", retried_answers)
+    assert [line.split()[2] for line in result.stdout.splitlines()[1:]] == ["bad"]
+    assert "Retries replaced 1 failed request more" in result.stderr
+    assert "length (replaced)" in run_command("failures", "--all", "--ledger-dir", retried_answers).stdout
+
+
+def test_jobs_and_show_count_each_row_once(retried_answers):
+    header, *_, total = run_command("jobs", "--ledger-dir", retried_answers).stdout.splitlines()
+    assert header.split()[3:6] == ["answered", "failed", "replaced"]
+    assert total.split()[:4] == ["total", "2/3", "1", "2"]
+    shown = run_command("show", "pipeline/task", "--ledger-dir", retried_answers).stdout
+    assert "3; 2 answered, 1 failed\n" in shown
+    assert "2 other requests, replaced by retries" in shown
+    assert "12 in, 20 out" in shown
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import anyio
 import pytest
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.calls import APICall
 from distilabel_openai_batch.engine.repairs import Repairs, SchemaChecks
@@ -44,7 +45,7 @@ async def test_checks_that_may_block_leave_the_event_loop(monkeypatch, schema, i
     await repairs.start([completion('{"name": "b"}'), completion("?"), Failure("No.")])
     retries = repairs.retries()
     assert [(index, choice) for index, choice, _ in retries] == [(0, 0)]
-    await repairs.add(retries, [completion('{"name": "a"}')])
+    await repairs.add(retries, [completion('{"name": "a"}')], [Request("retry-0", "/v1/chat/completions", "m", b"{}")])
     assert repairs.retries() == []
     assert repairs.by_index[0].failure is None
     assert seen == [(in_loop, not in_loop)] * 2

@@ -17,6 +17,7 @@ from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
+from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.session import Session, SessionParts
@@ -108,7 +109,7 @@ def make_session(ledger, bodies, recorder) -> Callable[..., Session]:
     )
     traits = LearnedTraits(ledger.refused_parameters, bodies, recorder)
 
-    def make(buffer: FakeBuffer, **changes) -> Session:
+    def make(buffer: FakeBuffer, failure_log: FailureLog | None = None, **changes) -> Session:
         parts = SessionParts(
             buffer,  # type: ignore[arg-type]
             Activity(),
@@ -119,6 +120,7 @@ def make_session(ledger, bodies, recorder) -> Callable[..., Session]:
             bodies,
             traits,
             AnswerSizes(),
+            failure_log or FailureLog(),
         )
         return Session(URL, replace(settings, **changes), parts)
 
@@ -296,6 +298,41 @@ async def test_retry_replaces_an_outcome_only_if_it_is_better(make_session, firs
     [outcome] = await make_session(buffer, on_truncated="retry").submit([limited_call()])
 
     assert (outcome if isinstance(outcome, Failure) else contents(outcome)[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "call", "replaced"),
+    [
+        ([completion("Whole.")], limited_call(), []),
+        ([cut("Half"), cut("More"), "Whole."], limited_call(), [0, 1]),
+        ([SPENT, "Whole."], limited_call(), [0]),
+        ([SPENT] * 4, limited_call(), [0, 1, 2]),
+        ([cut("Half"), BAD], limited_call(), [1]),
+        ([SPENT, BAD], limited_call(), [1]),
+        (["no", '{"count": 1}'], make_call(max_retries=1), [0]),
+        (["no", "never", '{"count": 1}'], make_call(max_retries=2), [0, 1]),
+        (["no", "never"], make_call(max_retries=1), [1]),
+        ([completion("no", '{"count": 1}'), '{"count": 2}'], make_call(max_retries=1), []),
+    ],
+)
+async def test_requests_without_a_part_in_the_answer_of_a_row_are_replaced(make_session, outcomes, call, replaced):
+    """Each row counts once: as the request whose outcome the row has, usable or not."""
+    buffer, log = FakeBuffer(*outcomes), FailureLog()
+
+    await make_session(buffer, log, on_truncated="retry").submit([call])
+
+    assert log.is_replaced == {custom_ids(buffer)[place][0]: True for place in replaced}
+
+
+async def test_request_counts_again_when_a_run_keeps_its_answer(make_session):
+    buffer = FakeBuffer(cut("Half"), "Whole.")
+    await make_session(buffer, on_truncated="retry").submit([limited_call()])
+    first = custom_ids(buffer)[0][0]
+    log = FailureLog(replaced_before={first, "other-0"})
+
+    await make_session(FakeBuffer(cut("Half")), log).submit([limited_call()])
+
+    assert log.is_replaced == {first: False}
 
 
 async def test_answer_that_stays_empty_is_rejected(make_session, recorder):

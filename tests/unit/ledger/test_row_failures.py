@@ -77,6 +77,44 @@ def test_forgotten_answer_is_no_failure(ledger, reader):
     assert ledger.row_failures.list_rejected() == set()
 
 
+def test_replaced_requests_count_in_no_state(ledger, reader):
+    """Both attempts are billed, and the row counts once."""
+    first = plan_ended_job(ledger, "a-0", "b-0", "c-0", "d-0")
+    spent = Failure("The limit was spent.", 200, "length", (3, 5))
+    record(ledger, first, a=make_answer("a"), b=spent, c=make_answer("c"), d=make_answer("d"))
+    ledger.jobs.mark_collected(first, MISSING_RESULT)
+    collect(ledger, "e-0", "f-0", "g-0")
+    ledger.row_failures.record_rejections({"c-0": REFUSAL})
+    ledger.row_failures.record_cut(["a-0", "d-0"])
+
+    ledger.row_failures.record_replaced(dict.fromkeys(["a-0", "b-0", "c-0"], True))
+
+    job, retries = reader.jobs()
+    assert (job.requests, job.answered, job.failed, job.cut, job.replaced) == (4, 2, 0, 1, 3)
+    assert (job.done, job.is_billed, job.usage.totals()) == (4, True, (12, 20))
+    assert (retries.requests, retries.answered, retries.replaced) == (3, 3, 0)
+    [scope] = reader.scopes()
+    assert (scope.answered, scope.failed, scope.pending, scope.replaced) == (4, 0, 0, 3)
+    assert {entry.custom_id for entry in reader.failures([scope]) if entry.is_replaced} == {"b-0", "c-0"}
+    assert {entry.custom_id for entry in reader.answers(scope) if entry.is_replaced} == {"a-0", "c-0"}
+    assert ledger.row_failures.list_replaced() == {"a-0", "b-0", "c-0"}
+
+    ledger.row_failures.record_replaced({"a-0": False})
+
+    assert ledger.row_failures.list_replaced() == {"b-0", "c-0"}
+    assert ledger.requests.forget() == 7
+    assert ledger.row_failures.list_replaced() == set()
+
+
+def test_job_of_replaced_failures_alone_is_billed(ledger, reader):
+    job = plan_ended_job(ledger, "a-0")
+    record(ledger, job, a=Failure("The limit was spent.", 200, "length", (3, 5)))
+    ledger.jobs.mark_collected(job, MISSING_RESULT)
+    ledger.row_failures.record_replaced({"a-0": True})
+    [entry] = reader.jobs()
+    assert (entry.answered, entry.failed, entry.is_billed) == (0, 0, True)
+
+
 def test_unsent_rows_are_a_job_without_a_batch(ledger, reader):
     ledger.row_failures.record_unsent({"a-0": Failure("No chat."), "b-0": Failure("A lone \ud800.", code="bad")})
 

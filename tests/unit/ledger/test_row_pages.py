@@ -58,6 +58,15 @@ def test_a_row_has_its_outcome_and_its_numbers(reader):
     assert reader.find_input_file(failed)[1] is not None
 
 
+def test_replaced_rows_have_a_state_of_their_own(reader, ledger):
+    ledger.row_failures.record_replaced(dict.fromkeys(["0-0", "1-0", "6-0", "8-0"], True))
+    rows = {state: reader.page(scope_id(reader), state=state).rows for state in row_pages.STATES}
+    places = {state: [row.id - 1 for row in found] for state, found in rows.items()}
+    others = {"answered": [2, 3, 4, 5], "failed": [7], "pending": [8], "cut": [], "replaced": [0, 1, 6]}
+    assert places == {"all": list(range(9)), **others}
+    assert [row.is_replaced for row in rows["all"]] == [True, True, *[False] * 4, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("state", "places"), [("answered", [1, 2, 3, 4, 5]), ("failed", [0, 6, 7]), ("pending", [8]), ("cut", [1])]
 )

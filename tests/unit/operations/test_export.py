@@ -38,6 +38,7 @@ def test_record_has_ids_texts_tokens_and_the_response():
         "run_at": 30.0,
         "question": None,
         "scope": "p/generate",
+        "replaced": False,
     }
 
 
