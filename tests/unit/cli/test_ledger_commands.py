@@ -135,8 +135,8 @@ from distilabel_openai_batch.api.requests import Request, Shard
 
 ledger, written = Ledger(Path(sys.argv[1]), ScopeName("writing", "", "http://127.0.0.1:9/v1/")), 0
 print("writing", flush=True)
-import os, select
-while not select.select([sys.stdin], [], [], 0)[0]:
+import select
+while not select.select([sys.stdin], [], [], 0.005)[0]:
     request = Request(f"{written:032x}-0", "/v1/chat/completions", "m", b"{}")
     ledger.jobs.plan(Shard.of([request]))
     written += 1
