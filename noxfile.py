@@ -12,6 +12,7 @@ from pathlib import Path
 import nox
 
 PYENV_VERSIONS = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""  # The tests start many processes, and each would compile the modules anew.
 os.environ["PATH"] = os.pathsep.join([os.environ["PATH"], *sorted(map(str, PYENV_VERSIONS.glob("3.*/bin")))])
 
 nox.options.default_venv_backend = "uv"

@@ -7,6 +7,7 @@ import json
 import logging
 from logging.handlers import QueueHandler
 
+import certifi
 import hypothesis
 import pytest
 
@@ -20,19 +21,23 @@ from tests.support.fast_distilabel import speed_up_distilabel
 hypothesis.settings.register_profile("busy machine", deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
 hypothesis.settings.load_profile("busy machine")
 
-_LONGEST_TEST = "test_benchmarks_write_their_results_as_markdown_and_json"
-
-
-def pytest_collection_modifyitems(items):
-    """Start the longest test first: it waits most of the time, and the other workers run the other tests meanwhile."""
-    items.sort(key=lambda item: item.name != _LONGEST_TEST)
-
 
 @pytest.fixture(scope="session", autouse=True)
 def own_ledger(tmp_path_factory):
     """Keep the ledgers of tests out of the user's home directory."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DISTILABEL_OPENAI_BATCH_DIR", str(tmp_path_factory.mktemp("ledger")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_root_certificate(tmp_path_factory):
+    """Give the HTTP clients of all processes one root certificate: loading all of them takes longer than most tests."""
+    end = "-----END CERTIFICATE-----\n"
+    certificate = tmp_path_factory.mktemp("certificates") / "root.pem"
+    certificate.write_text(certifi.contents().partition(end)[0] + end, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("SSL_CERT_FILE", str(certificate))
         yield
 
 
