@@ -349,7 +349,8 @@ def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
         "cost": "" if has_no_cost_yet(job) else f"{spent}; saved {saved}",
         "input file": f"{job.input_file_id or 'unknown'}{f', {job.bytes:,} bytes' if job.bytes else ''}",
         "planned": f"{local_time(job.created_at)}, {duration(timing.age)} ago",
-        "ended": f"{local_time(job.ended_at)}, after {duration(timing.took)}" if job.ended_at else "",
+        "ended": f"{local_time(job.end_at)}, after {duration(timing.took)}" if job.end_at else "",
+        "end seen": local_time(job.ended_at) if job.ended_at and job.ended_at != job.end_at else "",
         "ETA": duration(timing.eta) if timing.eta is not None else "",
         "error": job.error or "",
     }

@@ -74,7 +74,7 @@ def list_batches(jobs: Sequence[JobEntry]) -> list[dict[str, Any]]:
             **billed_usage(job).counts(),
             "dollars": float(cost.spent) if (cost := cost_of_job(job)) else None,
             "planned_at": _iso(job.created_at),
-            "ended_at": _iso(job.ended_at) if job.ended_at else None,
+            "ended_at": _iso(job.end_at) if job.end_at else None,
         }
         for job in jobs
     ]

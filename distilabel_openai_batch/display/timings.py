@@ -18,7 +18,7 @@ class Timing:
 
     Attributes:
         age: time since the plan.
-        took: time from the plan to the end; `None` for an open job, and for a dropped job without a recorded end.
+        took: time from the plan to the end, at the server if it reports its moment; `None` for an open job, and for a dropped job without a recorded end.
         eta: estimated time until the end; `None` for an ended job, and while there is nothing to estimate from.
     """
 
@@ -54,14 +54,15 @@ def job_timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:
     by_scope: dict[ScopeName, list[float]] = {}
     by_model: dict[tuple[str, str], list[float]] = {}
     for job in jobs:
-        if job.ended_at and not job.is_open and job.state is not JobState.DROPPED and not job.is_reused:
-            by_scope.setdefault(job.scope, []).append(job.ended_at - job.created_at)
+        took = _took(job)
+        if took is not None and not job.is_open and job.state is not JobState.DROPPED and not job.is_reused:
+            by_scope.setdefault(job.scope, []).append(took)
             if job.batch_id:
-                by_model.setdefault((job.scope.base_url, job.model), []).append(job.ended_at - job.created_at)
+                by_model.setdefault((job.scope.base_url, job.model), []).append(took)
     return [
         Timing(
             max(0.0, now - job.created_at),
-            max(0.0, job.ended_at - job.created_at) if job.ended_at else None,
+            _took(job),
             estimate_seconds_left(
                 now - job.created_at,
                 job.done,
@@ -73,6 +74,10 @@ def job_timings(jobs: Sequence[JobEntry], now: float) -> list[Timing]:
         )
         for job in jobs
     ]
+
+
+def _took(job: JobEntry) -> float | None:
+    return None if job.end_at is None else max(0.0, job.end_at - job.created_at)
 
 
 def estimate_seconds_left(age: float, done: int, total: int, ended_durations: Sequence[float] = ()) -> float | None:

@@ -53,6 +53,8 @@ class JobEntry:
         usage_by_tier: service tiers with a price of their own, and the part of the tokens that each tier billed.
         replaced: the number of requests whose row got the outcome of a retry, which is another request.
         replaced_failures: the number of requests among them without an answer, or with one that lacks a generation.
+        finished_at: the moment at which the batch got its final status, on the server's clock; `None` if the server
+            reported no moment.
     """
 
     scope: ScopeName
@@ -83,6 +85,17 @@ class JobEntry:
     usage_by_tier: tuple[tuple[str, Usage], ...] = ()
     replaced: int = 0
     replaced_failures: int = 0
+    finished_at: float | None = None
+
+    @property
+    def end_at(self) -> float | None:
+        """The moment of the job's end, in seconds since the epoch; `None` for an open job.
+
+        A run that did not wait sees the end late, so the server's moment counts, if it lies within the job's time.
+        """
+        if self.finished_at and self.created_at <= self.finished_at <= (self.ended_at or self.finished_at):
+            return self.finished_at if self.ended_at or self.has_ended else None
+        return self.ended_at
 
     @property
     def done(self) -> int:

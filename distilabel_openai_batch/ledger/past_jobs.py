@@ -10,14 +10,14 @@ from statistics import median
 _FEWEST = 3
 
 SELECT_DURATIONS = """
-    SELECT max(0.0, min(ended_at, coalesce(finished_at, ended_at)) - intended_at)
+    SELECT max(0.0, iif(finished_at BETWEEN intended_at AND ended_at, finished_at, ended_at) - intended_at)
     FROM jobs JOIN scopes ON scopes.id = jobs.scope
     WHERE base_url = ? AND model = ? AND batch_id IS NOT NULL AND status = 'completed' AND ended_at IS NOT NULL
     ORDER BY jobs.id DESC LIMIT 20
 """
 """Statement that selects the seconds from the plan to the end of the last 20 completed jobs of a server and a model.
 
-A run that did not wait sees the end late, so the server's time of the end counts if the server reports one.
+The end is that of `JobEntry.end_at`: a run that did not wait sees the end late, so the server's time counts.
 """
 
 

@@ -71,6 +71,7 @@ _LATER_COLUMNS = (
     "jobs.prices",
     "jobs.billed_usage",
     "jobs.billed_model",
+    "jobs.finished_at",
 )
 _COLUMNS = """
     SELECT 'requests.' || name FROM pragma_table_info('requests')
@@ -102,7 +103,7 @@ _JOBS_TEMPLATE = """
         counts.long_usages, coalesce(cut.answers, 0), coalesce(counts.tokens_written, 0),
         coalesce(counts.tokens_reasoning, 0), jobs.prices, jobs.billed_usage,
         coalesce(replaced.number, 0), coalesce(replaced.failures, 0), tiers.usages,
-        jobs.billed_model
+        jobs.billed_model, jobs.finished_at
     FROM jobs JOIN scopes ON scopes.id = jobs.scope LEFT JOIN (
         {counts}
     ) AS counts ON counts.job = jobs.id LEFT JOIN (
@@ -282,7 +283,7 @@ class LedgerReader:
             parameters |= _scope_columns(scope)
         for row in self._query(_JOBS_OF_SCOPE if scope else _JOBS, parameters):
             owner, pipeline, task, base_url, batch_id, state_name, status, *columns = row
-            *columns, replaced, replaced_failures, tiers, billed_model = columns
+            *columns, replaced, replaced_failures, tiers, billed_model, finished_at = columns
             *columns, line, model, long_usages, cut, written, reasoning, prices, usage = columns
             name, state = ScopeName(pipeline, task, base_url), JobState(state_name)
             if not batch_id and state in STATES_WITHOUT_BATCH:
@@ -293,10 +294,8 @@ class LedgerReader:
             answered_by = model or _model(line) or billed_model or ""
             values = (*columns, answered_by, _usages(long_usages), cut, written, reasoning, prices, billed)
             entry = JobEntry(name, batch_id, state, status, *values)
-            if tiers or replaced:
-                numbers = {"replaced": replaced, "replaced_failures": replaced_failures}
-                entry = dataclasses.replace(entry, usage_by_tier=_usages_by_tier(tiers), **numbers)
-            entries.append(entry)
+            others = {"replaced": replaced, "replaced_failures": replaced_failures, "finished_at": finished_at}
+            entries.append(dataclasses.replace(entry, usage_by_tier=_usages_by_tier(tiers), **others))
         return entries
 
     def timelines(self, scope: ScopeName | None = None) -> list[JobTimeline]:

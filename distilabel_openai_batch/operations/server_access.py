@@ -238,6 +238,7 @@ async def poll_jobs(
                 answered=max(job.answered, batch.completed),
                 failed=max(job.failed, batch.failed),
                 error=job.error or (batch.reasons if batch.errors else None),
+                finished_at=batch.finished_at or job.finished_at,
             )
         polled.append(job)
     return polled

@@ -48,6 +48,24 @@ def test_only_a_job_in_progress_has_an_eta():
 
 
 @pytest.mark.parametrize(
+    ("finished_at", "took"),
+    [(1_200.0, 200.0), (None, 600.0), (999.5, 600.0), (2_000.0, 600.0)],
+    ids=["server's moment", "no moment", "before the plan", "after the end"],
+)
+def test_job_takes_the_time_until_its_end_at_the_server(finished_at, took):
+    """A run that collects a job days later has not made the job longer; a clock that is wrong counts for nothing."""
+    late = replace(COLLECTED_JOB, finished_at=finished_at)
+    [timing] = job_timings([late], now=10_000.0)
+    assert timing.took == took
+
+
+def test_polled_job_takes_the_time_until_its_end():
+    ended = replace(OPEN_JOB, status="completed", finished_at=OPEN_JOB.created_at + 30.0)
+    [timing, running] = job_timings([ended, replace(ended, status="in_progress")], now=OPEN_JOB.created_at + 90.0)
+    assert (timing.took, running.took) == (30.0, None)
+
+
+@pytest.mark.parametrize(
     ("timing", "label"),
     [
         (Timing(500.0, eta=60.0), "ETA 1 min 00 s"),

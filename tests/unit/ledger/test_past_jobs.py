@@ -61,6 +61,8 @@ def test_the_end_is_the_servers_if_a_run_saw_it_late(ledger, end_jobs):
     with ledger.connection.transaction() as database:
         database.execute("UPDATE jobs SET finished_at = intended_at + 60")
     assert ledger.jobs.find_past("gpt-4o-mini").median_seconds == pytest.approx(60)
+    for job in LedgerReader(ledger.path.parent).jobs():
+        assert job.end_at - job.created_at == pytest.approx(60)
 
 
 def test_a_missing_ledger_has_no_past_jobs(tmp_path):
