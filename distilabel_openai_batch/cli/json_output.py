@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.pricing import job_costs
-from distilabel_openai_batch.pricing.prices import Cost
+from distilabel_openai_batch.pricing.prices import Cost, sum_known
 
 if TYPE_CHECKING:
     from distilabel_openai_batch.display.timings import Timing
@@ -40,7 +40,7 @@ def scope_json(scope: ScopeEntry, totals: RequestTotals, jobs: Sequence[JobEntry
         | {"jobs": len(jobs), "open_jobs": sum(job.is_open for job in jobs)}
         | {"tokens_in": scope.tokens_in, "tokens_out": scope.tokens_out}
         | {"tokens_reasoning": sum(job.tokens_reasoning for job in jobs)}
-        | _cost_json(cost)
+        | _bounded_json(cost)
     )
 
 
@@ -65,11 +65,10 @@ def estimates_json(estimates: Sequence[StepEstimate]) -> dict[str, Any]:
         | {"cost_without_retries": _dollars_spent(estimate.cost_without_retries)}
         for estimate in estimates
     ]
-    has_cost = any(estimate.cost for estimate in independent)
     return {
         "steps": steps,
         "is_complete": len(independent) == len(estimates) and all(estimate.cost for estimate in independent),
-        "total": _cost_json(job_costs.sum_costs(estimate.cost for estimate in independent) if has_cost else None),
+        "total": _cost_json(sum_known(estimate.cost for estimate in independent)),
     }
 
 
@@ -87,12 +86,17 @@ def _cost_json(cost: Cost | None) -> dict[str, float | None]:
     return {"cost": float(cost.spent), "cost_at_once": float(cost.full_price), "saved": float(cost.saved)}
 
 
+def _bounded_json(cost: Cost | None) -> dict[str, float | bool | None]:
+    """Return a sum of costs, and whether the true sum is higher since a part has no price."""
+    return {**_cost_json(cost), "is_lower_bound": cost is not None and cost.is_lower_bound}
+
+
 def _sum_json(entries: Sequence[CostEntry]) -> dict[str, Any]:
     answers, unknown = sum(entry.answers for entry in entries), sum(entry.unknown for entry in entries)
     usage = sum((entry.usage for entry in entries), Usage(0, 0))
-    cost = job_costs.add_costs(*(entry.cost for entry in entries)) if entries else Cost()
+    cost = sum_known(entry.cost for entry in entries) if entries else Cost()
     lost = sum((entry.unaccounted for entry in entries), Usage(0, 0))
-    return {"answers": answers, "unknown": unknown} | usage.counts() | _lost_json(lost) | _cost_json(cost)
+    return {"answers": answers, "unknown": unknown} | usage.counts() | _lost_json(lost) | _bounded_json(cost)
 
 
 def _lost_json(lost: Usage) -> dict[str, int]:

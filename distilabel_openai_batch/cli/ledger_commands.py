@@ -306,9 +306,9 @@ def _show_scopes(scopes: Sequence[tuple[ScopeEntry, list[JobEntry]]], as_json: b
 def _scope_facts(scope: ScopeEntry, jobs: Sequence[JobEntry], totals: JobTotals) -> dict[str, str]:
     """Return the lines that `show` prints about a scope; a line without a value is empty."""
     from distilabel_openai_batch.api.usage import NO_USAGE
-    from distilabel_openai_batch.display.tables import format_cost
+    from distilabel_openai_batch.pricing.prices import format_cost
 
-    numbers, (spent, saved) = totals.requests, format_cost(totals.cost)
+    numbers, (spent, saved, _) = totals.requests, format_cost(totals.cost)
     usage = sum((job.usage for job in jobs), NO_USAGE)
     return {
         "scope": scope.name.label,
@@ -326,12 +326,13 @@ def _scope_facts(scope: ScopeEntry, jobs: Sequence[JobEntry], totals: JobTotals)
 
 def _job_facts(job: JobEntry, timing: Timing) -> dict[str, str]:
     """Return the lines that `show` prints about a job; a line without a value is empty."""
-    from distilabel_openai_batch.display.tables import format_cost, has_no_cost_yet
+    from distilabel_openai_batch.display.tables import has_no_cost_yet
     from distilabel_openai_batch.operations.server_access import name_endpoint
     from distilabel_openai_batch.pricing.job_costs import cost_of_job
+    from distilabel_openai_batch.pricing.prices import format_cost
 
     lost = job.unaccounted
-    spent, saved = format_cost(cost_of_job(job))
+    spent, saved, _ = format_cost(cost_of_job(job))
     return {
         "batch": job.batch_id or "",
         "scope": job.scope.label,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distilabel_openai_batch.api.usage import Usage
-from distilabel_openai_batch.pricing.prices import Cost, format_dollars
+from distilabel_openai_batch.pricing.prices import Cost, format_cost
 from distilabel_openai_batch.text import plural
 
 
@@ -14,9 +14,11 @@ def describe_cost(cost: Cost, source: str) -> str:
         cost: the cost.
         source: the kind of the prices, such as "list prices".
     """
+    texts = format_cost(cost)
+    unknown = " The prices of some answers are unknown." if cost.is_lower_bound else ""
     return (
-        f"💵 The answers of this run cost {format_dollars(cost.spent)} by {source}, {format_dollars(cost.saved)} less"
-        " than synchronous answers."
+        f"💵 The answers of this run cost {texts.spent} by {source}, {texts.saved} less than synchronous"
+        f" answers.{unknown}"
     )
 
 

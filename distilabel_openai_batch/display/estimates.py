@@ -10,8 +10,7 @@ from rich.table import Table
 from distilabel_openai_batch.display.advice import describe_small_limit
 from distilabel_openai_batch.display.layout import UNLIMITED_WIDTH, fit_table, markup
 from distilabel_openai_batch.display.timings import describe_past_jobs
-from distilabel_openai_batch.pricing import job_costs
-from distilabel_openai_batch.pricing.prices import format_dollars
+from distilabel_openai_batch.pricing.prices import Cost, format_dollars
 from distilabel_openai_batch.pricing.step_estimate import StepEstimate
 from distilabel_openai_batch.text import plural
 
@@ -30,7 +29,7 @@ def estimates_table(estimates: Sequence[StepEstimate], width: int = UNLIMITED_WI
     rows = [(markup(estimate.step), markup(estimate.model), *_estimate_cells(estimate)) for estimate in estimates]
     sums: tuple[str, ...] = ()
     if len(independent) > 1 and all(estimate.cost for estimate in independent):
-        total = job_costs.sum_costs(estimate.cost for estimate in independent)
+        total = sum((estimate.cost for estimate in independent if estimate.cost), Cost())
         name = "total" if len(independent) == len(estimates) else "partial total"
         sums = (name, *[""] * 7, _at_most(total.spent), _at_most(total.full_price))
     droppable = ("rows", "full price", "known", "tokens in")

@@ -9,8 +9,8 @@ from typing import Any
 from distilabel_openai_batch.api.usage import NO_USAGE
 from distilabel_openai_batch.display.task_counts import TaskCounts
 from distilabel_openai_batch.ledger.entries import JobEntry
-from distilabel_openai_batch.pricing.job_costs import billed_usage, cost_of_job, sum_costs
-from distilabel_openai_batch.pricing.prices import format_dollars
+from distilabel_openai_batch.pricing.job_costs import billed_usage, cost_of_job
+from distilabel_openai_batch.pricing.prices import format_cost, sum_known
 from distilabel_openai_batch.text import printable
 
 # Batches that a card names; the artifact's file lists all.
@@ -26,9 +26,8 @@ def describe_origin(counts: TaskCounts, jobs: Sequence[JobEntry], package: str) 
         package: name and version of this package.
     """
     usage = sum(map(billed_usage, jobs), NO_USAGE)
-    costs = [cost_of_job(job) for job in jobs]
-    cost = sum_costs(costs)
-    is_known = bool(jobs) and None not in costs
+    cost = sum_known(cost_of_job(job) for job in jobs)
+    texts = format_cost(cost)
     batch_ids = [job.batch_id for job in jobs if job.batch_id]
     others = len(batch_ids) - _BATCHES_NAMED
     facts: dict[str, str | int] = {
@@ -43,9 +42,7 @@ def describe_origin(counts: TaskCounts, jobs: Sequence[JobEntry], package: str) 
         "synchronous requests": counts.synchronous,
         "batches": ", ".join(batch_ids[:_BATCHES_NAMED]) + (f" and {others:,} more" if others > 0 else ""),
         "tokens of the batches": f"{usage.tokens_in:,} in, {usage.tokens_out:,} out" if jobs else "",
-        "cost of the batches": (
-            f"{format_dollars(cost.spent)}, {format_dollars(cost.saved)} less than synchronous" if is_known else ""
-        ),
+        "cost of the batches": (f"{texts.spent}, {texts.saved} less than synchronous" if cost else ""),
     }
     always_shown = ("requests", "answered", "failed")
     return {

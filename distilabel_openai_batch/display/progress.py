@@ -26,7 +26,7 @@ from distilabel_openai_batch.display.run_bars import RunBars
 from distilabel_openai_batch.display.sync_log import SyncLog
 from distilabel_openai_batch.display.task_counts import TaskCounts
 from distilabel_openai_batch.pricing.price_book import PriceBook
-from distilabel_openai_batch.pricing.prices import format_dollars
+from distilabel_openai_batch.pricing.prices import exact_dollars, format_cost
 from distilabel_openai_batch.pricing.run_costs import RunCosts
 from distilabel_openai_batch.text import duration, message_kind, plural, size
 
@@ -190,11 +190,11 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
             f" ({100 * answered // max(1, self._requests)} %), {self._failed_so_far():,} failed;"
             f"{f' jobs: {statuses};' if statuses else ''}"
             f" {duration(now - self._started)}{f', about {duration(left)} left' if left is not None else ''}"
-            f"{f'; {format_dollars(cost.spent)} for the jobs that have ended' if cost else ''}.",
+            f"{f'; {format_cost(cost).spent} for the jobs that have ended' if cost else ''}.",
             answered=answered,
             requests=self._requests,
             failed=self._failed_so_far(),
-            dollars=float(cost.spent) if cost else None,
+            dollars=exact_dollars(cost),
         )
 
     def on_early_answers(self, batch: Batch, answers: int) -> None:
@@ -275,9 +275,8 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
         cost = self._costs.total()
         summary = self._summary()
         if self._bars:
-            costs = (
-                f" {format_dollars(cost.spent)}, {format_dollars(cost.saved)} less than synchronous." if cost else ""
-            )
+            texts = format_cost(cost)
+            costs = f" {texts.spent}, {texts.saved} less than synchronous." if cost else ""
             self._bars.close(f"{summary}{costs}")
         if self._requests:
             for line in self._failures.lines(self._log.command_line("failures"), self._retry):

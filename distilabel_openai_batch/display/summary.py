@@ -13,9 +13,8 @@ from rich.table import Table
 from distilabel_openai_batch.api.failure_codes import LENGTH_LIMIT, TRUNCATED_ANSWER
 from distilabel_openai_batch.display.command_lines import command_line
 from distilabel_openai_batch.display.layout import fit_lines, markup
-from distilabel_openai_batch.display.tables import format_cost
 from distilabel_openai_batch.display.task_counts import TaskCounts, sum_counts
-from distilabel_openai_batch.pricing.prices import Cost, format_dollars
+from distilabel_openai_batch.pricing.prices import Cost, format_cost
 from distilabel_openai_batch.text import duration, plural, printable
 
 # Packages of the extra `ui`.
@@ -157,7 +156,8 @@ def _describe_task(task: TaskSummary) -> str:
         if number
     )
     reasons = f" ({_list_reasons(counts)})" if counts.reasons else ""
-    cost = f"; {format_dollars(counts.cost.spent)}, {format_dollars(counts.cost.saved)} saved" if counts.cost else ""
+    texts = format_cost(counts.cost)
+    cost = f"; {texts.spent}, {texts.saved} saved" if counts.cost else ""
     if task.is_cached:
         return (
             f"{task.name}: {plural(task.rows_out, 'row')} from distilabel's cache, {counts.failed:,} failed{reasons}."
@@ -229,6 +229,6 @@ def _number_cells(counts: TaskCounts, optional: Iterable[str], has_costs: bool) 
         *(f"{getattr(counts, name):,}" for name in optional),
         f"{counts.jobs:,}",
         tokens,
-        *(format_cost(Cost() if counts.is_unbilled else counts.cost) if has_costs else ()),
+        *(format_cost(Cost() if counts.is_unbilled else counts.cost)[:2] if has_costs else ()),
         duration(counts.seconds),
     ]

@@ -24,7 +24,7 @@ from distilabel_openai_batch.ledger.entries import FailureReason, JobEntry, Requ
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
-from distilabel_openai_batch.pricing.prices import Cost, format_dollars
+from distilabel_openai_batch.pricing.prices import Cost, format_cost, sum_known
 
 # Characters at the end of a batch id that tell the batches of a ledger apart.
 _ID_END = 8
@@ -34,11 +34,6 @@ _PROMPT_CHARACTERS = 40
 
 # Below this width a message beside a column of custom_ids would break into one line for each word.
 _STACKING_WIDTH = 124
-
-
-def format_cost(cost: Cost | None) -> tuple[str, str]:
-    """Return the billed dollars and the saved dollars as texts; `?` for an unknown cost."""
-    return (format_dollars(cost.spent), format_dollars(cost.saved)) if cost else ("?", "?")
 
 
 def has_no_cost_yet(job: JobEntry) -> bool:
@@ -53,7 +48,7 @@ class JobTotals:
     Attributes:
         requests: numbers of requests.
         cut: number of cut answers, except replaced ones.
-        cost: cost of all jobs; `None` if no cost is known.
+        cost: cost of all jobs, a lower bound if the cost of a job is unknown; `None` if no cost is known.
         has_cost: whether any job has a cost yet.
     """
 
@@ -71,9 +66,7 @@ class JobTotals:
             requests: numbers of their requests.
         """
         costs = [job_costs.cost_of_job(job) for job in jobs if not has_no_cost_yet(job)]
-        total = job_costs.sum_costs(costs)
-        is_known = bool(total.full_price) or None not in costs
-        return cls(requests, sum(job.cut for job in jobs), total if is_known else None, bool(costs))
+        return cls(requests, sum(job.cut for job in jobs), sum_known(costs), bool(costs))
 
 
 def jobs_table(
@@ -110,7 +103,7 @@ def _job_cells(job: JobEntry, timing: Timing, rare: Sequence[str]) -> tuple[str,
         f"{job.answered:,}/{job.requests:,}",
         f"[red]{job.failed:,}[/]" if job.failed else "0",
         *(f"[yellow]{number:,}[/]" if (number := getattr(job, name)) else "0" for name in rare),
-        *(("–", "–") if has_no_cost_yet(job) else format_cost(job_costs.cost_of_job(job))),
+        *(("–", "–") if has_no_cost_yet(job) else format_cost(job_costs.cost_of_job(job))[:2]),
         short_time(job.created_at),
         timing.label,
     )
@@ -122,7 +115,7 @@ def _total_cells(totals: JobTotals, rare: Sequence[str]) -> tuple[str, ...]:
     cells = (
         *("total", "", "", f"{requests.answered:,}/{requests.requests:,}", f"{requests.failed:,}"),
         *(f"{sums[name]:,}" for name in rare),
-        *(format_cost(totals.cost) if totals.has_cost else ("–", "–")),
+        *(format_cost(totals.cost)[:2] if totals.has_cost else ("–", "–")),
         *("", ""),
     )
     return tuple(cell and f"[bold]{cell}[/]" for cell in cells)
@@ -175,11 +168,11 @@ def _shown_kinds(entries: Sequence[CostEntry]) -> list[str]:
 def _cost_cells(entries: Sequence[CostEntry], kinds: Sequence[str]) -> list[str]:
     answers = sum(entry.answers for entry in entries)
     usage = sum((entry.usage for entry in entries), Usage(0, 0))
-    cost = job_costs.add_costs(*(entry.cost for entry in entries))
+    texts = format_cost(sum_known(entry.cost for entry in entries))
     return [
         f"{answers:,}",
         *(f"{getattr(usage, kind):,}" for kind in kinds),
-        *(map(format_dollars, (cost.spent, cost.full_price, cost.saved)) if cost is not None else "???"),
+        *(texts.spent, texts.full_price, texts.saved),
     ]
 
 

@@ -18,7 +18,7 @@ from rich.table import Column
 
 from distilabel_openai_batch.display.layout import markup
 from distilabel_openai_batch.display.task_counts import TaskCounts, sum_counts
-from distilabel_openai_batch.pricing.prices import format_dollars
+from distilabel_openai_batch.pricing.prices import format_cost
 from distilabel_openai_batch.text import duration, plural, printable
 
 # Terminal columns of a bar and of the counts beside it: the rest is for the name and for the details.
@@ -46,7 +46,7 @@ def describe_counts(counts: TaskCounts, width: int) -> str:
         time_left if counts.requests else "waiting",
         f"{counts.failed:,} failed" if counts.failed else "",
         plural(counts.jobs, "job") if counts.jobs else "",
-        format_dollars(counts.cost.spent) if counts.cost else "",
+        format_cost(counts.cost).spent if counts.cost else "",
         f"{counts.reused:,} reused" if counts.reused else "",
     ]
     text = ""

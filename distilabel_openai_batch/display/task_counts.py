@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from distilabel_openai_batch.pricing.prices import Cost
+from distilabel_openai_batch.pricing.prices import Cost, exact_dollars, sum_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class TaskCounts:
         statuses: number of batches in progress by status.
         synchronous: number of synchronous requests.
         tokens_in, tokens_out: billed tokens.
-        cost: list price of the billed tokens; `None` if the price of a part is unknown, or nothing was billed.
+        cost: list price of the billed tokens, a lower bound if a part has no price; `None` if the price of all is
+            unknown, or nothing was billed.
         seconds: duration of the session so far.
         seconds_left: estimated time until all requests are done; `None` if unknown.
     """
@@ -75,8 +76,8 @@ class TaskCounts:
         return {
             **{name: getattr(self, name) for name in (*names, "tokens_in", "tokens_out")},
             "reasons": dict(self.reasons),
-            "dollars": float(self.cost.spent) if self.cost else None,
-            "saved_dollars": float(self.cost.saved) if self.cost else None,
+            "dollars": exact_dollars(self.cost),
+            "saved_dollars": float(self.cost.saved) if self.cost and not self.cost.is_lower_bound else None,
             "seconds": round(self.seconds, 3),
         }
 
@@ -84,7 +85,7 @@ class TaskCounts:
 def sum_counts(counts: Iterable[TaskCounts]) -> TaskCounts:
     """Return the sum of counts; sessions of several Tasks run side by side, so the longest duration counts.
 
-    The cost is unknown if any part that was billed has no price.
+    The cost is a lower bound if a part that was billed has no price.
     """
     parts = list(counts)
     reasons: Counter[str] = Counter()
@@ -98,7 +99,7 @@ def sum_counts(counts: Iterable[TaskCounts]) -> TaskCounts:
         **{name: sum(getattr(part, name) for part in parts) for name in (*numbers, "tokens_in", "tokens_out")},
         reasons=dict(reasons.most_common()),
         statuses=dict(statuses),
-        cost=sum((cost for cost in costs if cost), Cost()) if costs and None not in costs else None,
+        cost=sum_known(costs),
         seconds=max((part.seconds for part in parts), default=0.0),
         seconds_left=max((part.seconds_left for part in parts if part.seconds_left is not None), default=None),
     )

@@ -18,7 +18,8 @@ class Timing:
 
     Attributes:
         age: time since the plan.
-        took: time from the plan to the end, at the server if it reports its moment; `None` for an open job, and for a dropped job without a recorded end.
+        took: time from the plan to the end, at the server if it reports its moment; `None` for an open job, and for a
+            dropped job without a recorded end.
         eta: estimated time until the end; `None` for an ended job, and while there is nothing to estimate from.
     """
 

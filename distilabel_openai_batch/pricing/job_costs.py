@@ -10,7 +10,7 @@ from distilabel_openai_batch.api.usage import NO_USAGE, Usage
 from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.pricing.price_book import PriceBook, read_own_prices
-from distilabel_openai_batch.pricing.prices import Cost
+from distilabel_openai_batch.pricing.prices import Cost, sum_known
 
 
 def cost_of_job(job: JobEntry) -> Cost | None:
@@ -85,30 +85,18 @@ class CostEntry:
 
 def costs_by_model(jobs: Iterable[JobEntry]) -> list[CostEntry]:
     """Return the costs by scope and model, in the order of their first jobs; jobs without answers are left out."""
-    found: dict[tuple[ScopeName, str], CostEntry] = {}
+    found: dict[tuple[ScopeName, str], list[tuple[JobEntry, Cost | None]]] = {}
     for job in jobs:
-        if not job.is_billed:
-            continue
-        key = (job.scope, job.answered_by or job.model)
-        entry = found.get(key, CostEntry(*key, 0, Usage(0, 0), None, 0))
-        cost = cost_of_job(job)
-        found[key] = CostEntry(
+        if job.is_billed:
+            found.setdefault((job.scope, job.answered_by or job.model), []).append((job, cost_of_job(job)))
+    return [
+        CostEntry(
             *key,
-            entry.answers + job.answered,
-            entry.usage + billed_usage(job),
-            add_costs(entry.cost, cost),
-            entry.unknown + (0 if cost else job.answered),
-            entry.unaccounted + job.unaccounted,
+            sum(job.answered for job, _ in priced),
+            sum((billed_usage(job) for job, _ in priced), NO_USAGE),
+            sum_known(cost for _, cost in priced),
+            sum(job.answered for job, cost in priced if cost is None),
+            sum((job.unaccounted for job, _ in priced), NO_USAGE),
         )
-    return list(found.values())
-
-
-def add_costs(*costs: Cost | None) -> Cost | None:
-    """Return the sum of the known costs; `None` if none is known. A billed job without any answer has a cost too."""
-    known = [cost for cost in costs if cost is not None]
-    return sum(known, Cost()) if known else None
-
-
-def sum_costs(costs: Iterable[Cost | None]) -> Cost:
-    """Return the sum of the known costs."""
-    return sum((cost for cost in costs if cost), Cost())
+        for key, priced in found.items()
+    ]

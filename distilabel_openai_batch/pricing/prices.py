@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from distilabel_openai_batch.api.service_tiers import DEFAULT_TIER, FLEX
@@ -56,10 +56,12 @@ class Cost:
     Attributes:
         spent: the billed dollars.
         full_price: the dollars that the synchronous endpoint would bill for the same requests.
+        is_lower_bound: whether the price of a part is unknown, so that the true dollars are more.
     """
 
     spent: Decimal = Decimal(0)
     full_price: Decimal = Decimal(0)
+    is_lower_bound: bool = False
 
     @property
     def saved(self) -> Decimal:
@@ -67,7 +69,8 @@ class Cost:
         return self.full_price - self.spent
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.spent + other.spent, self.full_price + other.full_price)
+        is_lower_bound = self.is_lower_bound or other.is_lower_bound
+        return Cost(self.spent + other.spent, self.full_price + other.full_price, is_lower_bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,42 @@ def format_dollars(amount: Decimal) -> str:
     if 0 < amount < Decimal("0.0001"):
         return "<$0.0001"
     return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}"
+
+
+class CostTexts(NamedTuple):
+    """Dollars of a cost as texts: `?` if unknown, with `≥` before a sum of which a part has no price."""
+
+    spent: str
+    saved: str
+    full_price: str
+
+
+def format_cost(cost: Cost | None) -> CostTexts:
+    """Return the dollars of a cost as texts, for every place that shows a cost."""
+    if cost is None:
+        return CostTexts("?", "?", "?")
+    sign = "≥ " if cost.is_lower_bound else ""
+    # "≥ <$0.0001" would say nothing.
+    smallest = Decimal("0.0001")
+    amounts = (cost.spent, cost.saved, cost.full_price)
+    return CostTexts(
+        *("> $0" if sign and 0 < amount < smallest else f"{sign}{format_dollars(amount)}" for amount in amounts)
+    )
+
+
+def sum_known(costs: Iterable[Cost | None]) -> Cost | None:
+    """Return the sum of the known costs, a lower bound if a cost is unknown; `None` if none is known.
+
+    A billed job without any answer has a cost too.
+    """
+    parts = list(costs)
+    known = [cost for cost in parts if cost is not None]
+    return sum(known, Cost(is_lower_bound=len(known) < len(parts))) if known else None
+
+
+def exact_dollars(cost: Cost | None) -> float | None:
+    """Return the billed dollars; `None` for an unknown cost and for a lower bound."""
+    return None if cost is None or cost.is_lower_bound else float(cost.spent)
 
 
 def find_provider(base_url: str) -> str | None:

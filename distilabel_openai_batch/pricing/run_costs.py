@@ -6,7 +6,7 @@ import time
 
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.pricing.price_book import PriceBook
-from distilabel_openai_batch.pricing.prices import Cost
+from distilabel_openai_batch.pricing.prices import Cost, sum_known
 
 
 class RunCosts:
@@ -39,11 +39,11 @@ class RunCosts:
         return sum((usage for (*_, sync, _), usage in self._usages.items() if sync == is_sync), Usage(0, 0))
 
     def total(self) -> Cost | None:
-        """Return the cost of all tokens; `None` for no tokens, and if the cost of a part is unknown."""
-        total, now = Cost(), time.time()
+        """Return the cost of the tokens whose price is known; `None` if there are none."""
+        now = time.time()
+        costs: list[Cost | None] = []
         for (answered_by, requested, is_sync, tier), usage in self._usages.items():
             rates = self._price_book.find_rates(now, answered_by, requested)
-            if rates is None or not usage.tokens_in + usage.tokens_out:
-                return None
-            total += rates.cost(usage, is_sync, tier)
-        return total if self._usages else None
+            is_known = rates is not None and usage.tokens_in + usage.tokens_out
+            costs.append(rates.cost(usage, is_sync, tier) if rates and is_known else None)
+        return sum_known(costs)

@@ -18,7 +18,7 @@ from distilabel_openai_batch.ledger.entries import FailureReason, ScopeEntry, gr
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
-from distilabel_openai_batch.pricing.prices import format_dollars
+from distilabel_openai_batch.pricing.prices import format_cost, sum_known
 from distilabel_openai_batch.report import charts, vega
 from distilabel_openai_batch.report.charts import Chart
 from distilabel_openai_batch.report.curves import draw_curves
@@ -209,10 +209,10 @@ def _savings_card(models: Sequence[CostEntry]) -> list[dict[str, str]]:
     answers, unknown = (sum(getattr(entry, name) for entry in models) for name in ("answers", "unknown"))
     if answers <= unknown:
         return []
-    cost = job_costs.sum_costs(entry.cost for entry in models)
-    part = f" for {answers - unknown:,} of {answers:,} answers" if unknown else ""
-    note = f"{format_dollars(cost.spent)} spent instead of {format_dollars(cost.full_price)}{part}"
-    return [{"name": "Saved", "value": format_dollars(cost.saved), "note": note, "colour": "good"}]
+    texts = format_cost(sum_known(entry.cost for entry in models))
+    part = f"; {answers - unknown:,} of {answers:,} answers have a price" if unknown else ""
+    note = f"{texts.spent} spent instead of {texts.full_price}{part}"
+    return [{"name": "Saved", "value": texts.saved, "note": note, "colour": "good"}]
 
 
 def _images(chart: Chart) -> list[tuple[int, str]]:
@@ -264,8 +264,8 @@ def _model(entry: CostEntry, entries: Sequence[CostEntry]) -> dict[str, object]:
         "share_in": f"{100 * entry.usage.tokens_in / largest:.2f}%",
         "share_out": f"{100 * entry.usage.tokens_out / largest:.2f}%",
         "share_spent": f"{100 * cost.spent / cost.full_price:.2f}%" if cost and cost.full_price else "",
-        "spent": format_dollars(cost.spent) if cost else "?",
-        "saved": format_dollars(cost.saved) if cost else "?",
+        "spent": format_cost(cost).spent,
+        "saved": format_cost(cost).saved,
     }
 
 

@@ -53,6 +53,7 @@ def test_costs_json_sums_known_costs():
         "cost": 1.5,
         "cost_at_once": 3.0,
         "saved": 1.5,
+        "is_lower_bound": True,
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from distilabel_openai_batch.display.origin import describe_origin, list_batches
 from distilabel_openai_batch.display.task_counts import TaskCounts
 from tests.support.entries import COLLECTED_JOB, SCOPE
@@ -46,3 +48,9 @@ def test_facts_that_are_unknown_are_left_out():
     assert describe_origin(TaskCounts(1), [], "p") == {"made by": "p", "requests": 1, "answered": 0, "failed": 0}
     unpriced = describe_origin(COUNTS, [replace(OPENAI_JOB, scope=SCOPE)], "p")
     assert "cost of the batches" not in unpriced
+
+
+def test_cost_of_batches_is_a_lower_bound_beside_a_batch_without_a_price():
+    pytest.importorskip("genai_prices")
+    facts = describe_origin(COUNTS, [OPENAI_JOB, replace(OPENAI_JOB, scope=SCOPE)], "p")
+    assert facts["cost of the batches"].startswith("≥ $")

@@ -15,7 +15,6 @@ from distilabel_openai_batch.display.tables import (
     JobTotals,
     costs_table,
     facts_table,
-    format_cost,
     has_no_cost_yet,
     jobs_table,
     reasons_table,
@@ -23,8 +22,9 @@ from distilabel_openai_batch.display.tables import (
 from distilabel_openai_batch.display.timings import Timing
 from distilabel_openai_batch.ledger.entries import FailureEntry, RequestTotals, group_failures
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.pricing import job_costs
 from distilabel_openai_batch.pricing.job_costs import CostEntry
-from distilabel_openai_batch.pricing.prices import Cost
+from distilabel_openai_batch.pricing.prices import Cost, format_cost
 from tests.support.entries import COLLECTED_JOB, OPEN_JOB, SCOPE
 
 JOBS = [(OPEN_JOB, Timing(500.0, eta=60.0)), (COLLECTED_JOB, Timing(9_000.0, took=600.0))]
@@ -85,8 +85,24 @@ def test_a_job_without_a_billed_answer_has_no_cost_yet():
 
 
 def test_an_unknown_cost_is_a_question_mark():
-    assert format_cost(None) == ("?", "?")
-    assert format_cost(Cost(Decimal(1), Decimal(3))) == ("$1.00", "$2.00")
+    assert format_cost(None) == ("?", "?", "?")
+    assert format_cost(Cost(Decimal(1), Decimal(3))) == ("$1.00", "$2.00", "$3.00")
+
+
+def test_sum_with_an_unknown_part_is_a_lower_bound():
+    assert format_cost(Cost(Decimal(1), Decimal(3), is_lower_bound=True)) == ("≥ $1.00", "≥ $2.00", "≥ $3.00")
+    assert format_cost(Cost(Decimal("0.00001"), Decimal(0), is_lower_bound=True)).spent == "> $0"
+
+
+def test_total_of_jobs_is_a_lower_bound_beside_a_job_without_a_price(monkeypatch):
+    """A job without a cost so far makes no sum a lower bound."""
+    monkeypatch.setattr(job_costs, "cost_of_job", lambda job: Cost(Decimal(1), Decimal(3)) if job.model else None)
+    priced = replace(COLLECTED_JOB, tokens_in=10)
+    unpriced, waiting = replace(priced, model=""), replace(OPEN_JOB, answered=0, failed=0)
+    costs = [
+        JobTotals.of(jobs, RequestTotals(1, 1, 0)).cost for jobs in ([priced, unpriced], [priced, waiting], [unpriced])
+    ]
+    assert [format_cost(cost).spent for cost in costs] == ["≥ $1.00", "$1.00", "?"]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -119,7 +135,7 @@ def test_costs_have_a_row_for_each_model_and_a_sum():
     assert " ".join(header.split()) == "scope model answers tokens in cached tokens out cost full price saved"
     assert known.split()[1:] == ["gpt-4o-mini", "3", "1,000", "5", "20", "$1.00", "$2.00", "$1.00"]
     assert unknown.split()[1:] == ["?", "2", "500", "0", "10", "?", "?", "?"]
-    assert total.split() == ["total", "5", "1,500", "5", "30", "$1.00", "$2.00", "$1.00"]
+    assert total.split() == ["total", "5", "1,500", "5", "30", *["≥", "$1.00", "≥", "$2.00", "≥", "$1.00"]]
     assert len(render(costs_table(entries[:1]))) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from distilabel_openai_batch.display.task_counts import TaskCounts, sum_counts
@@ -23,8 +24,11 @@ def test_numbers_and_reasons_are_added_and_the_longest_duration_counts():
     assert (first.done, first.pending, sum_counts([]).pending) == (7, 3, 0)
 
 
-def test_the_cost_of_all_is_unknown_if_a_billed_part_has_no_price():
+def test_cost_of_all_is_a_lower_bound_if_a_billed_part_has_no_price():
     priced, waiting, unpriced = TaskCounts(tokens_in=1, cost=COST), TaskCounts(requests=1), TaskCounts(tokens_out=1)
     assert sum_counts([priced, waiting, priced]).cost == COST + COST
-    assert sum_counts([priced, unpriced]).cost is None
+    total = sum_counts([priced, unpriced])
+    assert total.cost == replace(COST, is_lower_bound=True)
+    assert (total.facts()["dollars"], total.facts()["saved_dollars"]) == (None, None)
+    assert sum_counts([unpriced]).cost is None
     assert sum_counts([waiting]).cost is None

@@ -16,9 +16,8 @@ from distilabel_openai_batch.pricing.job_costs import (
     cost_of_job,
     costs_by_model,
     explain_unknown_cost,
-    sum_costs,
 )
-from distilabel_openai_batch.pricing.prices import Cost
+from distilabel_openai_batch.pricing.prices import Cost, exact_dollars, sum_known
 from tests.support.entries import COLLECTED_JOB, SCOPE
 
 pytest.importorskip("genai_prices")
@@ -67,11 +66,12 @@ def test_costs_are_grouped_by_scope_and_model():
         replace(JOB, answered=0, tokens_in=0, answered_by="never answered"),
         JOB,
         replace(JOB, scope=OTHER_SCOPE, answered_by=""),
+        replace(UNPRICED_JOB, scope=OTHER_SCOPE, answered_by="gpt-4o-mini", tokens_in=0),
     ]
     assert costs_by_model(jobs) == [
         CostEntry(SCOPE, "gpt-4o-mini-2024-07-18", 4, Usage(2_000_000, 0), PRICED + PRICED, 0),
         CostEntry(SCOPE, "mine", 3, Usage(1_000_000, 0), None, 3),
-        CostEntry(OTHER_SCOPE, "gpt-4o-mini", 2, Usage(1_000_000, 0), PRICED, 0),
+        CostEntry(OTHER_SCOPE, "gpt-4o-mini", 5, Usage(1_000_000, 0), replace(PRICED, is_lower_bound=True), 3),
     ]
 
 
@@ -81,12 +81,17 @@ def test_answers_that_are_all_empty_have_the_cost_of_their_tokens(model, cost):
     job = replace(JOB, answered=0, failed=2, model=model, answered_by=model)
     [entry] = costs_by_model([job])
     assert (entry.answers, entry.cost) == (0, cost)
-    assert sum_costs([entry.cost]) == (cost or Cost())
 
 
-def test_a_sum_skips_unknown_costs():
-    assert sum_costs([PRICED, None, PRICED]) == PRICED + PRICED
-    assert sum_costs([]) == Cost()
+def test_sum_with_an_unknown_cost_is_a_lower_bound():
+    assert sum_known([PRICED, None, PRICED]) == replace(PRICED + PRICED, is_lower_bound=True)
+    assert sum_known([sum_known([PRICED, None]), PRICED]) == replace(PRICED + PRICED, is_lower_bound=True)
+    assert sum_known([None, None]) is None
+    assert sum_known([]) is None
+
+
+def test_lower_bound_is_no_number_of_dollars_for_machines():
+    assert [exact_dollars(cost) for cost in (PRICED, None, sum_known([PRICED, None]))] == [0.075, None, None]
 
 
 def test_the_tiers_of_the_answers_decide_the_cost():

@@ -81,7 +81,8 @@ def test_known_costs_are_shown_as_savings():
     pytest.importorskip("genai_prices")
     unpriced = replace(JOB, answered=4, answered_by="mine", model="mine")
     text = render_text(JOB, unpriced)
-    assert "for 8 of 12 answers" in text
+    assert "Saved ≥ $" in text
+    assert "; 8 of 12 answers have a price" in text
     assert "The price of mine is not known" in text
     assert "Saved $" not in render_text(unpriced)
 
