@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 _lock = threading.Lock()
 _pauses = 0
@@ -32,4 +33,21 @@ def gc_paused() -> Iterator[None]:
         with _lock:
             _pauses -= 1
             if not _pauses and _was_enabled:
+                _age_objects()
                 gc.enable()
+
+
+def _age_objects() -> None:
+    """Move all objects into the oldest generation, so that the collector does not visit the new objects at once."""
+    if not _has_frozen_objects():
+        gc.freeze()
+        gc.unfreeze()
+
+
+@cache
+def _has_frozen_objects() -> bool:
+    """Return whether the user froze objects before the first pause: `gc.unfreeze` would release them.
+
+    Python counts the objects one by one, so the answer is remembered.
+    """
+    return gc.get_freeze_count() > 0
