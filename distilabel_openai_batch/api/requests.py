@@ -46,6 +46,8 @@ class Request:
         body: the body as JSON.
         has_default_limit: whether the body's limit of the answer's tokens is distilabel's default, so that a server's
             refusal may change the limit.
+        retry_of: the kind of the outcome that the request retries: "cut answer", "unfit answer" or "failed request";
+            empty for the first request of a row.
     """
 
     custom_id: str
@@ -53,6 +55,7 @@ class Request:
     model: str
     body: EncodedBody
     has_default_limit: bool = False
+    retry_of: str = ""
 
     @property
     def size(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from distilabel_openai_batch.api.outcomes import Failure
@@ -93,6 +93,15 @@ class FailureKinds:
                 f" `add_failures=True` adds the reason to each row. {retry.clause} to submit these requests again."
                 f"{warning if spent else ''}"
             )
+
+
+def describe_retries(kinds: Mapping[str, int]) -> str:
+    """Return the text about retries, such as "retry of 12 cut answers and 1 failed request".
+
+    Args:
+        kinds: number of retries by kind, see `Request.retry_of`.
+    """
+    return f"retry of {' and '.join(plural(number, kind) for kind, number in kinds.items())}"
 
 
 def describe_reason(status_code: int | None, code: str | None) -> str:

@@ -16,7 +16,7 @@ from distilabel_openai_batch.display.advice import RUN_AGAIN, RetryWay
 from distilabel_openai_batch.display.bars import count_statuses
 from distilabel_openai_batch.display.cost_lines import describe_cost
 from distilabel_openai_batch.display.event_log import EventLog
-from distilabel_openai_batch.display.failure_kinds import FailureKinds
+from distilabel_openai_batch.display.failure_kinds import FailureKinds, describe_retries
 from distilabel_openai_batch.display.job_log import JobLog
 from distilabel_openai_batch.display.live import Display
 from distilabel_openai_batch.display.pace import Pace
@@ -77,6 +77,8 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
         self._jobs = 0
         self._requested_models: dict[str, str] = {}
         self._open_batches: dict[str, Batch] = {}
+        # The numbers of retries in batches, by kind (`Request.retry_of`).
+        self._retries_in: dict[str, Counter[str]] = {}
         self._early_answers: Counter[str] = Counter()
         self._failures = FailureKinds()
         self._pace = Pace()
@@ -136,13 +138,21 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
         self._jobs += 1
         self._add_open_batch(batch)
         self._requested_models[batch.id] = shard.requests[0].model
+        # Only a run with retries needs to look at each request.
+        kinds = Counter(request.retry_of for request in shard.requests if request.retry_of) if self._retries else None
+        retries, requests = kinds.total() if kinds else 0, len(shard.requests)
+        so_far = f" of {self._requests:,} so far" if requests < self._requests else ""
+        contents = [f"{plural(requests, 'request')}{so_far}"] if retries < requests else []
+        if kinds:
+            self._retries_in[batch.id] = kinds
+            contents.append(describe_retries(kinds))
         self._log.info(
             "job_created",
-            f"📤 Submitted job {self._jobs}, batch {batch.id}: {plural(len(shard.requests), 'request')}"
-            f"{f' of {self._requests:,} so far' if len(shard.requests) < self._requests else ''}, {size(shard.size)}.",
+            f"📤 Submitted job {self._jobs}, batch {batch.id}: {', '.join(contents)}, {size(shard.size)}.",
             batch_id=batch.id,
             status=batch.status,
-            requests=len(shard.requests),
+            requests=requests,
+            retries=retries,
             bytes=shard.size,
         )
         self._pace.start(time.monotonic(), self._done())
@@ -184,12 +194,14 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
         left = self._pace.seconds_left(now, self._done(), self._requests)
         cost = self._costs.total()
         statuses = count_statuses(batch.status for batch in self._open_batches.values())
+        kinds = sum((self._retries_in.get(batch_id, Counter()) for batch_id in self._open_batches), Counter[str]())
+        retries = f"{describe_retries(kinds)}; " if kinds else ""
         self._log.info(
             "progress",
             f"⏳ {answered:,} of {plural(self._requests, 'request')} answered"
             f" ({100 * answered // max(1, self._requests)} %), {self._failed_so_far():,} failed;"
             f"{f' jobs: {statuses};' if statuses else ''}"
-            f" {duration(now - self._started)}{f', about {duration(left)} left' if left is not None else ''}"
+            f" {retries}{duration(now - self._started)}{f', about {duration(left)} left' if left is not None else ''}"
             f"{f'; {format_cost(cost).spent} for the jobs that have ended' if cost else ''}.",
             answered=answered,
             requests=self._requests,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import anyio
@@ -293,10 +293,12 @@ class CallBuffer:
             elif outcome == OVERDUE or (outcome.is_transient and pending.attempts < self._max_attempts):
                 retries += 1
                 pending.overdue = pending.overdue or outcome == OVERDUE
+                if outcome != OVERDUE:
+                    pending.request = replace(pending.request, retry_of="failed request")
                 self._add(pending)
             elif revised := self._revise(pending.request, outcome):
                 retries += 1
-                pending.request = revised
+                pending.request = replace(revised, retry_of="failed request")
                 self._add(pending)
             else:
                 self._failed.append((pending, outcome))

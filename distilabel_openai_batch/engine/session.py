@@ -162,7 +162,7 @@ class Session:
             while retries := repairs.retries():
                 self._observer.on_resubmitted(len(retries))
                 start = len(submitted)
-                repaired = await self._submit_once([call for _, _, call in retries], submitted)
+                repaired = await self._submit_once([call for _, _, call in retries], submitted, "unfit answer")
                 self._report_failed_retries(repaired)
                 await repairs.add(retries, repaired, submitted[start:])
         except BaseException:
@@ -292,7 +292,7 @@ class Session:
         """
         retries: dict[int, Request] = {}
         for index, call in calls.items():
-            retry = self._build_request(call)
+            retry = self._build_request(call, "cut answer")
             if isinstance(retry, Request):
                 retries[index] = retry
         custom_ids = [retry.custom_id for retry in retries.values()]
@@ -332,10 +332,10 @@ class Session:
         return outcome, failure
 
     async def _submit_once(
-        self, calls: Iterable[APICall | Failure], submitted: list[Request | Failure]
+        self, calls: Iterable[APICall | Failure], submitted: list[Request | Failure], retry_of: str = ""
     ) -> list[Outcome]:
-        """Wait until each call has an outcome, and append the requests to `submitted`."""
-        requests = [call if isinstance(call, Failure) else self._build_request(call) for call in calls]
+        """Wait until each call has an outcome, and append the requests to `submitted`; see `Request.retry_of`."""
+        requests = [call if isinstance(call, Failure) else self._build_request(call, retry_of) for call in calls]
         for index, request in enumerate(requests):
             if isinstance(request, Failure):
                 requests[index] = self._name_unsent(request)
@@ -345,7 +345,7 @@ class Session:
         outcomes = iter(await self._buffer.submit([request for request in requests if isinstance(request, Request)]))
         return [request if isinstance(request, Failure) else next(outcomes) for request in requests]
 
-    def _build_request(self, call: APICall) -> Request | Failure:
+    def _build_request(self, call: APICall, retry_of: str = "") -> Request | Failure:
         try:
             body = call.encode()
         except ValueError as error:
@@ -362,7 +362,7 @@ class Session:
         if call.template is None or call.template is not self._sized_template:
             self._sizes.add(call.body)
             self._sized_template = call.template
-        request = Request(custom_id, endpoint, model, self._bodies.add(body), call.has_default_limit)
+        request = Request(custom_id, endpoint, model, self._bodies.add(body), call.has_default_limit, retry_of)
         if request.size > self._settings.max_bytes:
             return Failure(
                 f"The request is too large: {request.size:,} bytes; an input file holds {self._settings.max_bytes:,}"

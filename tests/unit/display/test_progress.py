@@ -87,6 +87,30 @@ def test_a_submission_of_a_part_logs_the_number_of_requests_so_far(progress, cap
     assert caplog.messages == ["📤 Submitted job 1, batch batch_1: 1,000 requests of 5,000 so far, 2.50 MB."]
 
 
+def test_submission_and_progress_of_retries_say_so(progress, caplog):
+    """Log lines of a second round would otherwise look as the first round over again."""
+    retries = [dataclasses.replace(request, retry_of="cut answer") for request in shard(12).requests]
+    progress.on_requested(1_000)
+    progress.on_answered(1_000)
+    progress.on_resubmitted(12)
+    progress.on_requested(12)
+    progress.on_job_created(running(0), Shard(retries, 2_500))
+    progress.on_polled(running(12))
+    assert caplog.messages[0] == "📤 Submitted job 1, batch batch_1: retry of 12 cut answers, 2.5 kB."
+    assert "jobs: 1 in_progress; retry of 12 cut answers; 0 s" in caplog.messages[-1]
+
+
+def test_submission_of_first_requests_and_retries_names_both(progress, caplog):
+    requests = shard(3).requests
+    progress.on_requested(5)
+    progress.on_retried(2)
+    kinds = ["", "failed request", "unfit answer"]
+    mixed = [dataclasses.replace(request, retry_of=kind) for request, kind in zip(requests, kinds, strict=True)]
+    progress.on_job_created(running(0), Shard(mixed, 2_500))
+    parts = "3 requests of 5 so far, retry of 1 failed request and 1 unfit answer, 2.5 kB."
+    assert caplog.messages == [f"📤 Submitted job 1, batch batch_1: {parts}"]
+
+
 def test_one_request_is_singular(progress, caplog):
     progress.on_requested(1)
     progress.on_job_created(running(0), shard(1))

@@ -31,6 +31,7 @@ class Server:
 
     Attributes:
         flushes: the `custom_id`s of each flush.
+        retries: the kind of the outcome that each retry follows (`Request.retry_of`).
         in_progress: ids of batches in progress; if there are any, requests get no outcome.
         gate: the event before which no flush ends.
     """
@@ -39,12 +40,14 @@ class Server:
         self._outcome = outcome
         self._submissions: dict[str, int] = {}
         self.flushes: list[list[str]] = []
+        self.retries: list[str] = []
         self.in_progress: list[str] = []
         self.gate: anyio.Event | None = None
 
     async def answer(self, requests: Sequence[Request], deliver, since) -> list[str]:
         custom_ids = [request.custom_id for request in requests]
         self.flushes.append(custom_ids)
+        self.retries += [request.retry_of for request in requests if request.retry_of]
         if self.gate:
             await self.gate.wait()
         await anyio.sleep(0)
@@ -188,6 +191,7 @@ async def test_retries_are_cut_by_bytes_too():
     async with buffering(server, max_bytes=250) as buffer:
         await buffer.submit(sent)
     assert [len(flush) for flush in server.flushes] == [2, 2, 2, 2, 2]
+    assert server.retries == ["failed request"] * 5
 
 
 async def test_retries_wait_to_be_batched_together_while_jobs_wait_for_others():

@@ -170,6 +170,7 @@ async def test_an_answer_that_does_not_fit_its_schema_is_submitted_again(make_se
     assert repaired.tokens == (20, 2)
     assert [len(requests) for requests in buffer.flushes] == [2, 1]
     assert '"no"' in bytes(buffer.flushes[1][0].body).decode()
+    assert buffer.flushes[1][0].retry_of == "unfit answer"
     assert recorder.rejected == []
 
 
@@ -277,6 +278,11 @@ async def test_limited_answers_are_requested_again_with_twice_the_limit(make_ses
 
     assert [contents(outcome) for outcome in outcomes] == [["a"], ["whole"]]
     assert sent_limits(buffer) == [[8, 8], [16], [32]]
+    assert [[request.retry_of for request in requests] for requests in buffer.flushes] == [
+        ["", ""],
+        ["cut answer"],
+        ["cut answer"],
+    ]
 
 
 @pytest.mark.parametrize("on_truncated", ["keep", "fail", None])
