@@ -117,12 +117,16 @@ def _print_jobs(rows: Sequence[tuple[JobEntry, Timing]], requests: RequestTotals
     from distilabel_openai_batch.display.tables import JobTotals, has_no_cost_yet, jobs_table
 
     entries = [job for job, _ in rows]
-    totals = JobTotals.of(entries, requests) if len(rows) > 1 else None
+    submitted = requests.without_copies()
+    totals = JobTotals.of(entries, submitted) if len(rows) > 1 else None
     print_table(partial(jobs_table, totals=totals), rows[: -shown - 1 : -1])
     if len(rows) > shown:
         echo(f"The latest {shown:,} of {len(rows):,} jobs; `jobs --all` lists all.", err=True)
-    if (repeated := sum(job.requests for job in entries) - requests.requests) > 0:
+    if (repeated := sum(job.requests for job in entries if not job.is_reused) - submitted.requests) > 0:
         echo(f"The total counts each request once: jobs submitted {plural(repeated, 'request')} again.", err=True)
+    if totals and requests.copied:
+        copies = plural(requests.copied, "answer")
+        echo(f"The total leaves out {copies} of `reused` jobs, which other scopes were billed for.", err=True)
     note_unknown_costs([job for job in entries if not has_no_cost_yet(job)])
     note_interrupted(entries)
 
@@ -316,6 +320,7 @@ def _scope_facts(scope: ScopeEntry, jobs: Sequence[JobEntry], totals: JobTotals)
         "jobs": f"{len(jobs):,}; {sum(job.is_open for job in jobs):,} open",
         "requests": f"{numbers.requests:,}; {numbers.answered:,} answered, {numbers.failed:,} failed"
         + _describe_rare(totals.cut, 0),
+        "reused": f"{plural(numbers.copied, 'answer')}, billed to other scopes" if numbers.copied else "",
         "retried": f"{plural(numbers.replaced, 'other request')}, replaced by retries" if numbers.replaced else "",
         "tokens": _describe_tokens(usage) if any(usage.totals()) else "",
         "cost": f"{spent}; saved {saved}" if totals.has_cost else "",

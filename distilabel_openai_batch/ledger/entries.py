@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from distilabel_openai_batch.api.batches import FINAL_STATUSES
 from distilabel_openai_batch.api.outcomes import Answer
@@ -144,6 +144,11 @@ class JobEntry:
         return self.status == REUSED
 
     @property
+    def copied(self) -> int:
+        """The number of usable answers that were taken from another scope, and that no retry replaced."""
+        return max(0, self.answered - self.replaced + self.replaced_failures) if self.is_reused else 0
+
+    @property
     def is_interrupted(self) -> bool:
         """`True` if the job's run died, and the ledger has no batch of the job."""
         return self.status == INTERRUPTED
@@ -228,12 +233,14 @@ class RequestTotals:
         answered: the number of answered requests, with the answers that the server counts in open jobs.
         failed: the number of requests whose last outcome is a failure, with the failures that the server counts.
         replaced: the number of requests that a retry replaced.
+        copied: the number of answers among them that were taken from another scope, whose jobs were billed.
     """
 
     requests: int
     answered: int
     failed: int
     replaced: int = 0
+    copied: int = 0
 
     @classmethod
     def of(cls, scopes: Iterable[ScopeEntry], jobs: Iterable[JobEntry]) -> RequestTotals:
@@ -243,16 +250,23 @@ class RequestTotals:
             scopes: the scopes.
             jobs: all jobs of the scopes.
         """
-        entries = list(scopes)
+        entries, all_jobs = list(scopes), list(jobs)
         answered, failed, pending = (
             sum(getattr(entry, name) for entry in entries) for name in ("answered", "failed", "pending")
         )
-        open_jobs = [job for job in jobs if job.is_open]
+        open_jobs = [job for job in all_jobs if job.is_open]
         return cls(
             answered + failed + pending,
             answered + sum(job.uncollected for job in open_jobs),
             failed + sum(job.uncollected_failures for job in open_jobs),
             sum(entry.replaced for entry in entries),
+            sum(job.copied for job in all_jobs),
+        )
+
+    def without_copies(self) -> RequestTotals:
+        """Return the totals of the requests that the scopes submitted themselves."""
+        return replace(
+            self, requests=self.requests - self.copied, answered=max(0, self.answered - self.copied), copied=0
         )
 
 

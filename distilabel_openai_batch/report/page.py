@@ -48,6 +48,7 @@ class ReportData:
         reasons: the reasons of failed requests, the most frequent one first.
         answered, failed, pending: number of requests in each state.
         now: the time of the report, in seconds since the epoch.
+        copied: number of the answers that were taken from another scope, whose jobs were billed.
     """
 
     title: str
@@ -57,6 +58,7 @@ class ReportData:
     failed: int
     pending: int
     now: float
+    copied: int = 0
 
 
 def read_report(reader: LedgerReader, scopes: Sequence[ScopeEntry], title: str, now: float) -> ReportData:
@@ -82,6 +84,7 @@ def read_report(reader: LedgerReader, scopes: Sequence[ScopeEntry], title: str, 
         failed=sum(entry.failed for entry in scopes),
         pending=sum(entry.pending for entry in scopes),
         now=now,
+        copied=sum(job.copied for job in jobs if job.scope in names),
     )
 
 
@@ -177,6 +180,7 @@ def _cards(data: ReportData, models: Sequence[CostEntry]) -> list[dict[str, str]
     share += f"; {cut:,} cut at the limit of tokens" if cut else ""
     replaced = sum(history.job.replaced for history in data.histories)
     share += f"; {plural(replaced, 'other request')} replaced by retries" if replaced else ""
+    share += f"; {data.copied:,} taken from other scopes" if data.copied else ""
     open_jobs = sum(history.end_state is EndState.OPEN for history in data.histories)
     no_open_jobs = "all have ended" if data.histories else "none yet"
     usage = sum((entry.usage for entry in models), Usage(0, 0))

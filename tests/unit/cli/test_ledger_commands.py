@@ -14,6 +14,7 @@ from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import LedgerReader
 from distilabel_openai_batch.ledger.states import ScopeName
+from distilabel_openai_batch.report.page import _cards, read_report
 from tests.support.commands import add_scope, run_command
 from tests.support.ledgers import LedgerWriter
 from tests.unit.ledger.samples import make_answer, plan_ended_job, record
@@ -377,6 +378,41 @@ def test_jobs_and_show_count_each_row_once(retried_answers):
     assert "3; 2 answered, 1 failed\n" in shown
     assert "2 other requests, replaced by retries" in shown
     assert "12 in, 20 out" in shown
+
+
+@pytest.fixture
+def copied_answers(tmp_path):
+    """Return the directory of a ledger whose second scope took two answers of the first scope, and bought one."""
+    address = "https://api.example.com/v1/"
+    with closing(Ledger(tmp_path, ScopeName("pipeline", "old", address))) as ledger:
+        job = plan_ended_job(ledger, "a-0", "b-0")
+        record(ledger, job, a=make_answer("a"), b=make_answer("b"))
+        ledger.jobs.mark_collected(job, MISSING_RESULT)
+    [source] = LedgerReader(tmp_path).scopes()
+    with closing(Ledger(tmp_path, ScopeName("pipeline", "new", address))) as ledger:
+        ledger.reused_answers.take(source.id, {"a-0": "a", "b-0": "b"})
+        job = plan_ended_job(ledger, "c-0")
+        record(ledger, job, c=make_answer("c"))
+        ledger.jobs.mark_collected(job, MISSING_RESULT)
+    return tmp_path
+
+
+def test_copies_of_answers_are_no_part_of_the_total_of_jobs(copied_answers):
+    result = run_command("jobs", "--ledger-dir", copied_answers)
+    assert result.stdout.splitlines()[-1].split()[:3] == ["total", "3/3", "0"]
+    assert "The total leaves out 2 answers of `reused` jobs, which other scopes were billed for." in result.stderr
+    assert "submitted" not in result.stderr
+    shown = run_command("show", "pipeline/new", "--ledger-dir", copied_answers).stdout
+    assert "3; 3 answered, 0 failed" in shown
+    assert "2 answers, billed to other scopes" in shown
+
+
+def test_report_names_the_number_of_copied_answers(copied_answers):
+    reader = LedgerReader(copied_answers)
+    data = read_report(reader, reader.scopes(), "All scopes", 0.0)
+    assert (data.answered, data.copied) == (5, 2)
+    [answered, *_] = _cards(data, [])
+    assert answered["note"].endswith("; 2 taken from other scopes")
 
 
 @pytest.fixture
