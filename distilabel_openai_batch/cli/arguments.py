@@ -65,6 +65,16 @@ BatchOrScopeArgument = Annotated[
     ),
 ]
 
+OptionalBatchOrScopeArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[BATCH_OR_SCOPE]",
+        help="Batch id, the end of such an id, or a scope, as `jobs` shows them.",
+        autocompletion=complete_batch,
+        show_default="all scopes",
+    ),
+]
+
 ExecOption = Annotated[
     str | None,
     typer.Option(
@@ -230,6 +240,26 @@ def select_batches(jobs: Sequence[JobEntry], names: Sequence[str]) -> list[JobEn
             raise unknown_batch(jobs, name)
         selected |= {job.batch_id: job for job in in_scope if job.is_open and job.batch_id}
     return list(selected.values())
+
+
+def select_watched(reader: LedgerReader, name: str | None, base_url: str | None) -> list[JobEntry]:
+    """Return the job of a batch, or the jobs of the selected scopes.
+
+    Args:
+        reader: the ledger.
+        name: id of a batch, end of such an id, or name of a scope; `None` for all scopes.
+        base_url: address of the scopes' server; `None` for any.
+
+    Raises:
+        OpenAIBatchError: if no batch and no scope has the name.
+    """
+    if name is None or any(is_selected(entry.name, name, None) for entry in reader.scopes()):
+        return select_jobs(reader, name, base_url)
+    jobs = reader.jobs()
+    job = find_batch(jobs, name)
+    if job is None:
+        raise unknown_batch(jobs, name)
+    return [job]
 
 
 def unknown_batch(jobs: Sequence[JobEntry], name: str) -> OpenAIBatchError:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from distilabel_openai_batch.ledger.entries import JobEntry
 from distilabel_openai_batch.ledger.reader import LedgerReader
-from distilabel_openai_batch.ledger.states import NOT_FOUND
+from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState
 from distilabel_openai_batch.text import escape_log_lines, plural, printable, printable_json, shortlist
 
 if TYPE_CHECKING:
@@ -134,6 +134,37 @@ def note_interrupted(jobs: Sequence[JobEntry]) -> None:
             " batch: run the pipeline again to look for the batch and continue, or `forget` the scope.",
             err=True,
         )
+
+
+def note_dropped(jobs: Sequence[JobEntry]) -> bool:
+    """Print the end of the batches that a run dropped, if no later job of their scope has taken the requests.
+
+    Args:
+        jobs: all jobs of some scopes, or the job of a batch.
+
+    Returns:
+        Whether a batch was printed.
+    """
+    latest = {job.scope: job for job in jobs}
+    dropped = [job for job in latest.values() if job.state is JobState.DROPPED and job.batch_id]
+    for job in dropped:
+        echo(
+            f"Batch {job.batch_id} of {job.scope.label} is watched no longer: its status is {job.status}, and a run has"
+            f" dropped the batch. {(job.error or 'The server gave no reason').rstrip('.')}. When the cause is removed,"
+            " the next run, or a load with `resubmit=True`, submits the requests without an answer.",
+            err=True,
+        )
+    return bool(dropped)
+
+
+def note_collected(job: JobEntry) -> None:
+    """Print that a run has collected a batch, and the commands that show its outcomes."""
+    scope = job.scope.label
+    echo(
+        f"Batch {job.batch_id} is watched no longer: its status is {job.status}, and a run has collected its outcomes."
+        f" `results {scope}` writes the answers, `failures {scope}` lists the failed requests.",
+        err=True,
+    )
 
 
 def note_past_jobs(reader: LedgerReader, jobs: Sequence[JobEntry]) -> None:

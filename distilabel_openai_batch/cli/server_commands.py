@@ -18,7 +18,7 @@ from distilabel_openai_batch.cli.arguments import (
     ExecOption,
     HeaderOption,
     LedgerDirOption,
-    OptionalScopeArgument,
+    OptionalBatchOrScopeArgument,
     ScopeArgument,
     YesOption,
     complete_batch,
@@ -29,14 +29,24 @@ from distilabel_openai_batch.cli.arguments import (
     select_batches,
     select_jobs,
     select_one_scope,
+    select_watched,
 )
 from distilabel_openai_batch.cli.notice_commands import run_after_watch
-from distilabel_openai_batch.cli.output import LOGGER, console, echo, note_interrupted, note_lost, note_past_jobs
+from distilabel_openai_batch.cli.output import (
+    LOGGER,
+    console,
+    echo,
+    note_collected,
+    note_dropped,
+    note_interrupted,
+    note_lost,
+    note_past_jobs,
+)
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.ledger.entries import JobEntry, ScopeEntry
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.reader import LedgerReader
-from distilabel_openai_batch.ledger.states import NOT_FOUND, ScopeName
+from distilabel_openai_batch.ledger.states import NOT_FOUND, JobState, ScopeName
 from distilabel_openai_batch.text import plural
 
 if TYPE_CHECKING:
@@ -53,7 +63,7 @@ _RESUBMISSION_NOTE = (
 
 @app.command()
 def watch(
-    scope: OptionalScopeArgument = None,
+    name: OptionalBatchOrScopeArgument = None,
     base_url: BaseUrlOption = None,
     interval: Annotated[float, typer.Option(help="Seconds between two polls of the server, at least 0.05.")] = 5.0,
     header: HeaderOption = None,
@@ -62,7 +72,7 @@ def watch(
 ) -> None:
     """Watch the open jobs of the ledger at the server until they end, including jobs that a run adds meanwhile.
 
-    Ctrl+C stops only the watching: the jobs continue.
+    Ctrl+C stops only the watching: the jobs continue. A rejected batch is printed with its reason: exit status 1.
     """
     from distilabel_openai_batch.display.bars import Bars
     from distilabel_openai_batch.operations.server_access import LONG_PATIENCE, ServerAccess, single_server, watch_jobs
@@ -72,14 +82,16 @@ def watch(
     reader = open_reader(ledger_dir)
 
     def open_jobs() -> list[JobEntry]:
-        return [job for job in select_jobs(reader, scope, base_url) if job.is_open]
+        return [job for job in select_watched(reader, name, base_url) if job.is_open]
 
     server = single_server(open_jobs())
     if server is None:
         echo("No open jobs.")
-        note_interrupted(select_jobs(reader, scope, base_url))
+        has_rejected = _report_ended(select_watched(reader, name, base_url), name)
         if command:
             run_after_watch(command, [])
+        if has_rejected:
+            raise typer.Exit(1)
         return
     access = ServerAccess.from_environment(server, read_headers(header))
     note_past_jobs(reader, open_jobs())
@@ -97,10 +109,30 @@ def watch(
 
         watched = {job.batch_id: job for job in anyio.run(run)}
     has_rejected = _report_watched(list(watched.values()), {job.batch_id for job in open_jobs()})
+    scopes = {job.scope for job in watched.values()}
+    has_dropped = note_dropped([job for job in select_watched(reader, name, base_url) if job.scope in scopes])
     if command:
         run_after_watch(command, list(watched.values()))
-    if has_rejected:
+    if has_rejected or has_dropped:
         raise typer.Exit(1)
+
+
+def _report_ended(jobs: Sequence[JobEntry], name: str | None) -> bool:
+    """Print why jobs are watched no longer; for all scopes, interrupted jobs alone.
+
+    Args:
+        jobs: the selected jobs, none of which is open.
+        name: the name of the batch or scope that selected the jobs.
+
+    Returns:
+        Whether the server rejected a batch that no run has replaced.
+    """
+    note_interrupted(jobs)
+    if name is None:
+        return False
+    if len(jobs) == 1 and jobs[0].batch_id and jobs[0].state is not JobState.DROPPED:
+        note_collected(jobs[0])
+    return note_dropped(jobs)
 
 
 def _report_watched(watched: Sequence[JobEntry], open_ids: Set[str | None]) -> bool:

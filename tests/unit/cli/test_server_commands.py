@@ -27,6 +27,41 @@ def ledger(tmp_path):
     return ("--ledger-dir", tmp_path)
 
 
+@pytest.fixture
+def dropped_batch(tmp_path):
+    """Write a ledger with a collected and a dropped batch of one scope, and return its option."""
+    with closing(LedgerWriter(tmp_path)) as writer:
+        scope = writer.scope("preferences", "generate", "http://one/v1/")
+        writer.job(scope, 0.0, requests=3, answered=2)
+        job = writer.job(scope, 60.0, requests=5, status="failed", error="There is no such model.")
+        writer._database.execute("UPDATE jobs SET state = 'dropped' WHERE id = ?", (job,))
+    return ("--ledger-dir", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["preferences", f"batch_{2:024x}", f"{2:08x}"])
+def test_watch_tells_what_became_of_a_dropped_batch(dropped_batch, name):
+    result = run_command("watch", name, *dropped_batch)
+    assert result.exit_code == 1
+    assert result.stdout == "No open jobs.\n"
+    assert f"Batch batch_{2:024x} of preferences/generate is watched no longer" in result.stderr
+    assert "status is failed, and a run has dropped the batch. There is no such model. When the" in result.stderr
+
+
+def test_watch_tells_what_became_of_a_collected_batch(dropped_batch):
+    """An earlier batch that a run dropped is no news where no name selects the batch."""
+    result = run_command("watch", f"batch_{1:024x}", *dropped_batch)
+    assert result.exit_code == 0
+    assert "`results preferences/generate` writes the answers" in result.stderr
+    silent = run_command("watch", *dropped_batch)
+    assert (silent.exit_code, silent.stdout, silent.stderr) == (0, "No open jobs.\n", "")
+
+
+def test_watch_of_an_unknown_name_lists_batches_and_scopes(ledger):
+    result = run_command("watch", "batch_none", *ledger)
+    assert result.exit_code == 1
+    assert "The ledger has no batch batch_none, and no such scope." in result.stderr
+
+
 def test_cancel_takes_batch_ids_or_all(ledger):
     for arguments in ([], [f"batch_{1:024x}", "--all"]):
         result = run_command("cancel", *arguments, *ledger)
