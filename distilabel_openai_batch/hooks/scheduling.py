@@ -14,6 +14,7 @@ from distilabel.steps.base import _Step
 from distilabel.steps.tasks.base import _Task
 
 from distilabel_openai_batch.hooks.clients import batch_client
+from distilabel_openai_batch.hooks.mixtures import guard_rows, is_guarded
 from distilabel_openai_batch.hooks.registry import patch, patch_property
 from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, is_stopped, mark_stopped
 
@@ -47,7 +48,8 @@ def _process_applying_mappings(original: Any, self: Any, *args: list[dict[str, A
     Any step may reach a client, for example through an LLM that is made of several.
     """
     try:
-        yield from original(self, *args)
+        batches = original(self, *args)
+        yield from guard_rows(self, batches) if is_guarded(self) else batches
     except PIPELINE_STOPPING_ERRORS:
         mark_stopped(self)
         raise
