@@ -29,6 +29,7 @@ from distilabel_openai_batch.api.failure_codes import (
     UNNAMED_RESULT_CODE,
     UNUSABLE_CODES,
 )
+from distilabel_openai_batch.api.plain_lines import read_plain_line
 from distilabel_openai_batch.api.responses import is_response, translate_response
 from distilabel_openai_batch.api.service_tiers import read_tier
 from distilabel_openai_batch.api.usage import NO_DETAILS, TokenDetails, Usage, read_tokens
@@ -209,6 +210,8 @@ def parse_result_line(line: bytes) -> tuple[str, Outcome] | None:
     Returns:
         The `custom_id` and the request's outcome; `None` if the line names no request.
     """
+    if plain := read_plain_line(line):
+        return plain.custom_id, Answer(line, plain.tokens, plain.details, is_whole=plain.is_whole)
     try:
         result = decode_json(line)
     except ValueError:
