@@ -190,7 +190,7 @@ def test_contender_answers_each_request(contender, module):
     assert run.reason is None
     assert run.answers == 200
     assert run.jobs == (contender == "offline")
-    assert 0 < run.system < run.cpu
+    assert 0 <= run.system <= run.cpu
     assert run.wall > 0
 
 
