@@ -123,6 +123,7 @@ class Dispatcher:
         self._budget = budget
         self._reuse = reuse
         self._before_submission = before_submission
+        self._traits = traits
         self._preflight = Preflight(sync_runner, lanes, traits, budget, observer)
         self._look_up_lock = anyio.Lock()
         self._submission_lock = anyio.Lock()
@@ -193,7 +194,7 @@ class Dispatcher:
             self._observer.on_reused(found.answered - found.empty)
         if is_first and found.empty:
             self._observer.on_empty_reused(found.empty)
-        to_submit = found.to_submit
+        to_submit: Sequence[Request] = found.to_submit
         if not self._settings.submits:
             deliver(await anyio.to_thread.run_sync(self._explain, to_submit, found.failures))
             to_submit = []
@@ -201,6 +202,7 @@ class Dispatcher:
         async with self._submission_lock:
             if self._before_submission and is_first:
                 await self._before_submission(to_submit, found.answered + sum(map(len, found.in_jobs.values())))
+            to_submit = self._traits.revise_known(to_submit, found.failures)
             routes = self._choose_routes(to_submit, deadline)
             prepared = await self._prepare(to_submit, routes, deliver)
         waits = [

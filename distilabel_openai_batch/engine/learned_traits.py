@@ -6,7 +6,7 @@ takes, at the endpoint that serves the model, and so are all later requests of t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -68,6 +68,27 @@ class LearnedTraits:
             no other parameter helps.
         """
         return self._revise(request, failure, self._observer)
+
+    def revise_known(self, requests: Sequence[Request], failures: Mapping[str, Failure]) -> Sequence[Request]:
+        """Learn from failures of earlier runs, before the requests are submitted again.
+
+        The ledger may have a refusal as a failure alone: another machine's batch was adopted, or an older release
+        recorded the failure.
+
+        Args:
+            requests: the requests that are about to be submitted.
+            failures: the failures of some of these, by `custom_id`.
+
+        Returns:
+            The requests with the parameters that their models take.
+        """
+        # Nearly all failures of a batch have one message, and each revision decodes a body.
+        examples: dict[tuple[str, str], tuple[Request, Failure]] = {}
+        for request in requests if failures else ():
+            if failure := failures.get(request.custom_id):
+                examples.setdefault((request.model, failure.message), (request, failure))
+        is_revised = [self.revise(request, failure) for request, failure in examples.values()]
+        return [self.fit(request) for request in requests] if any(is_revised) else requests
 
     def learn(self, request: Request, failure: Failure) -> None:
         """Learn from the failure of a request in a run that submits nothing, for the next run that submits."""

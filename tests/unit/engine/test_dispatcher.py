@@ -328,6 +328,29 @@ async def test_a_failure_of_an_earlier_run_is_submitted_again(parts, ledger):
     assert parts.job_runner.submitted == [IDS, IDS[:1]]
 
 
+async def test_refusal_in_adopted_results_is_learned_before_the_resubmission(parts, other, monkeypatch):
+    """Another machine's ledger has no record of the refusal: a job with the same parameter would fail again."""
+    refusal = Failure("Unsupported parameter: 'max_tokens' is not supported with this model.", 400)
+    requests = [
+        Request(custom_id, "/v1/chat/completions", "alias", b'{"model":"alias","max_tokens":8}') for custom_id in IDS
+    ]
+    outcomes = dict.fromkeys(IDS[:2], refusal)
+    parts.adopter.find = lambda: collect(other, other.jobs.plan(Shard.of(requests[:2]))[0], outcomes)
+    bodies: list[bytes] = []
+    submit = parts.job_runner.submit
+
+    async def note_bodies(shard: Shard, *arguments):
+        bodies.extend(bytes(request.body) for request in shard.requests)
+        return await submit(shard, *arguments)
+
+    monkeypatch.setattr(parts.job_runner, "submit", note_bodies)
+
+    assert await parts.answer(requests) == (answers(), [])
+
+    assert bodies == [b'{"model":"alias","max_completion_tokens":8}'] * 4
+    assert parts.job_runner.submitted == [IDS]
+
+
 async def test_empty_answers_of_an_earlier_run_are_reported_apart(parts):
     spent = Failure("Spent.", 200, "length", tokens=(3, 8))
     parts.job_runner.outcomes = dict.fromkeys(IDS[:3], spent)

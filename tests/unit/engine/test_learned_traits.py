@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -66,6 +68,24 @@ def test_each_refusal_is_reported_once(traits, recorder):
     assert traits.revise(make_request(), REFUSAL)
     assert traits.revise(make_request(), REFUSAL)
     assert recorder.refused == [("alias", "max_tokens")]
+
+
+def test_failures_of_earlier_runs_teach_before_a_submission(traits, recorder, ledger):
+    refused, new, other = make_request(), make_request(), make_request(model="other")
+    new, other = replace(new, custom_id="id-1"), replace(other, custom_id="id-2")
+
+    revised = traits.revise_known([refused, new, other], {"id-0": REFUSAL})
+
+    assert ["max_completion_tokens" in body_of(request) for request in revised] == [True, True, False]
+    assert recorder.refused == [("alias", "max_tokens")]
+    assert ledger.refused_parameters.load() == [("alias", "max_tokens")]
+
+
+def test_other_failures_of_earlier_runs_change_no_request(traits, recorder):
+    requests = [make_request()]
+    assert traits.revise_known(requests, {"id-0": Failure("Bad.", 400)}) is requests
+    assert traits.revise_known(requests, {}) is requests
+    assert recorder.refused == []
 
 
 def test_run_that_submits_nothing_records_the_refusal_for_later_runs(traits, ledger, bodies, recorder):
