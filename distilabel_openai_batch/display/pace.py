@@ -6,14 +6,14 @@ from distilabel_openai_batch.display.timings import estimate_seconds_left
 
 
 class Pace:
-    """Estimate of the seconds until a run's requests are done, by the pace since the run's first job."""
+    """Estimate of the seconds until a run's requests are done, by the pace since the first job of the round."""
 
     def __init__(self) -> None:
         self._started: float | None = None
         self._done_before = 0
 
     def start(self, now: float, done: int) -> None:
-        """Begin to measure, with the first job that the run creates or continues.
+        """Begin to measure, with the first job that the run creates or continues in a round.
 
         Args:
             now: the time of a monotonic clock, in seconds.
@@ -21,6 +21,10 @@ class Pace:
         """
         if self._started is None:
             self._started, self._done_before = now, done
+
+    def restart(self) -> None:
+        """Measure again from the next job on: answered requests of the round before are pending again."""
+        self._started = None
 
     def seconds_left(self, now: float, done: int, total: int) -> float | None:
         """Return the estimated seconds that are left; `None` before a request is done, and when all are done.

@@ -112,6 +112,7 @@ class Progress(SyncLog, ParameterLog, ReuseLog, JobLog):
         self._requests -= requests
         self._answers -= requests
         self._retries += requests
+        self._pace.restart()
 
     def on_resubmission_failed(self, requests: int) -> None:
         """Count requests whose retry failed as answered by their first answer."""

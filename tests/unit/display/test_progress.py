@@ -100,6 +100,21 @@ def test_submission_and_progress_of_retries_say_so(progress, caplog):
     assert "jobs: 1 in_progress; retry of 12 cut answers; 0 s" in caplog.messages[-1]
 
 
+def test_time_left_of_a_retry_round_follows_the_pace_of_the_round(progress, clock):
+    """The time of the first round says nothing: the requests that it answered are pending again."""
+    progress.on_requested(1_000)
+    progress.on_job_created(running(0), shard(1_000))
+    clock.now = 600.0
+    progress.on_answered(1_000)
+    progress.on_resubmitted(1_000)
+    progress.on_requested(1_000)
+    assert progress.counts().seconds_left is None
+    progress.on_job_created(Batch("batch_2", "in_progress", total=1_000), shard(1_000))
+    clock.now = 660.0
+    progress.on_answered(100)
+    assert progress.counts().seconds_left == pytest.approx(540.0)
+
+
 def test_submission_of_first_requests_and_retries_names_both(progress, caplog):
     requests = shard(3).requests
     progress.on_requested(5)
