@@ -253,13 +253,11 @@ def select_watched(reader: LedgerReader, name: str | None, base_url: str | None)
     Raises:
         OpenAIBatchError: if no batch and no scope has the name.
     """
+    # A scope may have the name of the end of a batch id → prefer the scope.
     if name is None or any(is_selected(entry.name, name, None) for entry in reader.scopes()):
         return select_jobs(reader, name, base_url)
-    jobs = reader.jobs()
-    job = find_batch(jobs, name)
-    if job is None:
-        raise unknown_batch(jobs, name)
-    return [job]
+    job = find_batch(reader.jobs(), name)
+    return [job] if job else select_jobs(reader, name, base_url)
 
 
 def unknown_batch(jobs: Sequence[JobEntry], name: str) -> OpenAIBatchError:

@@ -56,12 +56,6 @@ def test_watch_tells_what_became_of_a_collected_batch(dropped_batch):
     assert (silent.exit_code, silent.stdout, silent.stderr) == (0, "No open jobs.\n", "")
 
 
-def test_watch_of_an_unknown_name_lists_batches_and_scopes(ledger):
-    result = run_command("watch", "batch_none", *ledger)
-    assert result.exit_code == 1
-    assert "The ledger has no batch batch_none, and no such scope." in result.stderr
-
-
 def test_cancel_takes_batch_ids_or_all(ledger):
     for arguments in ([], [f"batch_{1:024x}", "--all"]):
         result = run_command("cancel", *arguments, *ledger)
