@@ -125,7 +125,7 @@ def test_many_slow_schemas_get_less_time_each(short_limit, monkeypatch):
 def test_a_schema_that_cannot_be_applied_is_named(short_limit):
     with pytest.raises(ValidationFailedError, match="missing"):
         validator_of({"$ref": "#/$defs/missing"}).list_errors(1)
-    with pytest.raises(ValidationFailedError, match="error"):
+    with pytest.raises(ValidationFailedError, match="unterminated subpattern"):
         validator_of({"pattern": "("}).list_errors("a")
 
 
