@@ -178,7 +178,7 @@ CHATS = st.fixed_dictionaries(
         "presence_penalty": st.just(0.0),
         "logprobs": st.booleans(),
         "top_logprobs": st.none() | st.integers(0, 20),
-        "reasoning_effort": st.sampled_from(["none", "low", "high"]),
+        "reasoning_effort": st.sampled_from(["low", "medium", "high"]),
         "verbosity": st.sampled_from(["low", "high"]),
         "response_format": st.sampled_from([FORMAT, {"type": "json_object"}, {"type": "text"}]),
         "tools": st.just([TOOL]),
