@@ -20,8 +20,10 @@ from distilabel_openai_batch.hooks.stopping import running_pipelines
 
 _CHECK_SECONDS = 0.5
 
-# A signal to the whole process group may end a step before the main process has begun to stop.
+# A signal to the whole process group may end a step before the main process has begun to stop: on a busy machine long
+# before, as a SIGTERM ends a step at once.
 _GRACE_SECONDS = 2.0
+_SIGTERM_GRACE_SECONDS = 10.0
 
 
 @patch(BasePipeline, "_run_load_queue_loop_in_thread", parameters=["self"])
@@ -45,7 +47,7 @@ def watch_steps(pipeline: Any, processes: Sequence[Any]) -> None:
     """
     while _is_running(pipeline):
         if codes := [process.exitcode for process in processes if process.exitcode]:
-            time.sleep(_GRACE_SECONDS)
+            time.sleep(_SIGTERM_GRACE_SECONDS if codes[0] == -signal.SIGTERM else _GRACE_SECONDS)
             if _is_running(pipeline):
                 error = RunError(_describe_death(codes[0]))
                 pipeline._logger.error(f"❌ {error}")

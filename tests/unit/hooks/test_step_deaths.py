@@ -10,6 +10,8 @@ import pytest
 from distilabel_openai_batch.errors import RunError
 from distilabel_openai_batch.hooks import step_deaths
 
+SIGTERM_GRACE_SECONDS = step_deaths._SIGTERM_GRACE_SECONDS
+
 
 class FakePipeline:
     """Pipeline that counts its stops."""
@@ -30,6 +32,7 @@ def pipeline(monkeypatch):
     pipeline = FakePipeline()
     monkeypatch.setattr(step_deaths, "running_pipelines", [pipeline])
     monkeypatch.setattr(step_deaths, "_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(step_deaths, "_SIGTERM_GRACE_SECONDS", 0.0)
     monkeypatch.setattr(step_deaths, "_CHECK_SECONDS", 0.0)
     return pipeline
 
@@ -50,6 +53,7 @@ class Process:
     [
         (-9, "was ended by SIGKILL, perhaps for lack of memory."),
         (-11, "was ended by SIGSEGV."),
+        (-15, "was ended by SIGTERM."),
         (1, "ended with exit code 1."),
     ],
 )
@@ -59,6 +63,19 @@ def test_the_death_of_a_process_ends_the_run_with_an_error(pipeline, caplog, cod
     assert isinstance(pipeline._exception, RunError)
     assert f"The process of a step {cause}" in str(pipeline._exception)
     assert caplog.messages == [f"❌ {pipeline._exception}"]
+
+
+def test_the_main_process_has_longer_to_stop_after_a_sigterm(pipeline, monkeypatch):
+    """The signal may have gone to all processes; the main process stops the run without an error then."""
+
+    def begin_stop_late(seconds: float) -> None:
+        if seconds > 5:
+            begin_stop(pipeline)
+
+    monkeypatch.setattr(step_deaths, "_SIGTERM_GRACE_SECONDS", SIGTERM_GRACE_SECONDS)
+    monkeypatch.setattr(step_deaths, "time", types.SimpleNamespace(sleep=begin_stop_late))
+    step_deaths.watch_steps(pipeline, [Process(-15)])
+    assert (pipeline._exception, pipeline.stops) == (None, 0)
 
 
 def test_an_earlier_error_of_the_run_is_kept(pipeline):
