@@ -116,22 +116,29 @@ class _StreamedGroups:
 
     Args:
         task: the loaded Task.
-        max_rows: number of rows that are read ahead, at most.
+        job_rows: number of rows in a job.
+        max_jobs: number of jobs whose rows are read ahead, at most.
         finished: called with a group's index and output rows, and with `None` when no group is left.
         reasons: see `process_row_groups`.
     """
 
     def __init__(
-        self, task: _Task, max_rows: int, finished: Callable[[tuple[int, Rows] | None], None], reasons: str | None
+        self,
+        task: _Task,
+        job_rows: int,
+        max_jobs: int,
+        finished: Callable[[tuple[int, Rows] | None], None],
+        reasons: str | None,
     ) -> None:
         self._finished = finished
-        self._max_rows = max_rows
+        self._job_rows = job_rows
+        self._max_rows = job_rows * max_jobs
         self._group_sizes: dict[int, int] = {}
         self._rows = 0
         self._row_groups = RowGroups(task, task.llm, lambda *group: finished(group), reasons)
 
     async def run(self, groups: Iterable[tuple[Rows, ...]]) -> None:
-        """Process row groups, and read each group when there is room for its rows."""
+        """Process row groups, and read the groups of a job when there is room for all its rows."""
         self._room = anyio.Event()
         try:
             await self._row_groups.run(partial(self._feed, groups))
@@ -145,10 +152,12 @@ class _StreamedGroups:
             self._rows += size
             self._row_groups.start(index, group)
             await anyio.lowlevel.checkpoint()
-            while self._rows >= self._max_rows:
-                self._room = anyio.Event()
+            if self._rows >= self._max_rows:
                 session.release(more_may_come=True)
-                await self._room.wait()
+                # The rows of a job are yielded group by group → wait for the last, or each group would be a job.
+                while self._rows > self._max_rows - self._job_rows:
+                    self._room = anyio.Event()
+                    await self._room.wait()
                 session.hold()
         session.release()
 
@@ -180,7 +189,7 @@ def process_row_groups(
         RunError: the run cannot go on.
     """
     finished: SimpleQueue[tuple[int, Rows] | None] = SimpleQueue()
-    streamed = _StreamedGroups(task, task.llm.max_requests_per_job * task.llm.max_jobs, finished.put, reasons)
+    streamed = _StreamedGroups(task, task.llm.max_requests_per_job, task.llm.max_jobs, finished.put, reasons)
     with start_blocking_portal() as portal:
         running = portal.start_task_soon(streamed.run, row_groups)
         try:
@@ -193,8 +202,9 @@ def process_row_groups(
                 else:
                     waiting, next_index = {index: rows}, index
                 while next_index in waiting:
-                    yield waiting.pop(next_index)
+                    # The caller takes the last group of a job only with the first of the next → free the room before.
                     portal.start_task_soon(streamed.add_yielded, next_index)
+                    yield waiting.pop(next_index)
                     next_index += 1
             running.result()
         finally:
