@@ -212,7 +212,7 @@ def failures(
 
     reader = open_reader(ledger_dir)
     failed = list(reader.failures(select_scopes(reader, scope, base_url)))
-    entries = [failure for failure in failed if every or (failure.is_of_last_run and not failure.is_replaced)]
+    entries = [failure for failure in failed if every or failure.is_current]
     if as_jsonl:
         for failure in entries:
             fields = asdict(failure) | {"scope": failure.scope.label, "base_url": failure.scope.base_url}

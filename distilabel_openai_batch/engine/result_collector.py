@@ -83,7 +83,7 @@ class ResultCollector:
                 if refused and (is_last or not batch.completed):
                     return None
                 failpoints.reached(Failpoint.DOWNLOAD_TO_RECORD)
-                # Each end of a pause lets the collector visit all new objects → one pause for all chunks.
+                # The end of a pause may cost a visit of all new objects → one pause for all chunks.
                 with gc_paused():
                     recorded = await self._record(job, paths, deliver, None if is_last else batch)
                 if recorded:

@@ -28,7 +28,7 @@ def summarize_cached_task(pipeline: str, task: str, rows: int, directory: Path) 
         reader = LedgerReader(directory)
         scopes = [scope for scope in reader.scopes() if (scope.name.pipeline, scope.name.task) == (pipeline, task)]
         for failure in reader.failures(scopes[-1:]):
-            if failure.is_of_last_run and not failure.is_replaced:
+            if failure.is_current:
                 reasons[describe_reason(failure.status_code, failure.code)] += 1
     except LedgerError:
         reasons.clear()

@@ -302,6 +302,11 @@ class FailureEntry:
     run_at: float = 0.0
     is_replaced: bool = False
 
+    @property
+    def is_current(self) -> bool:
+        """`True` if a row of the last run has this failure."""
+        return self.is_of_last_run and not self.is_replaced
+
 
 @dataclass(slots=True)
 class FailureReason:
