@@ -26,6 +26,9 @@ from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.text import plural
 
+# The table of waiting requests is copied when its requests became fewer by this factor.
+_SHRINKAGE = 4
+
 
 @dataclass(slots=True, eq=False)
 class _Caller:
@@ -131,6 +134,7 @@ class CallBuffer:
         self._revise = revise
         self._retries_spent = retries_spent
         self._waiting: dict[str, _PendingRequest] = {}
+        self._most_waiting = 0
         self._pending: dict[tuple[str, str], _PendingShard] = {}
         self._flush_scheduled = False
         self._flushes = 0
@@ -165,6 +169,7 @@ class CallBuffer:
                 pending = _PendingRequest(request, caller, index, now)
                 self._waiting[request.custom_id] = pending
                 self._add(pending)
+        self._most_waiting = max(self._most_waiting, len(self._waiting))
         try:
             await caller.done.wait()
         except BaseException:
@@ -285,7 +290,8 @@ class CallBuffer:
             pending.attempts += 1
             if isinstance(outcome, Answer):
                 answers += 1
-                self.delivered.append(custom_id)
+                # The key of `outcomes` is an equal text, which the list would keep in memory.
+                self.delivered.append(pending.request.custom_id)
                 self._settle(pending, outcome)
             elif errors.is_out_of_quota(outcome.code):
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
@@ -303,11 +309,18 @@ class CallBuffer:
             else:
                 self._failed.append((pending, outcome))
         self._answers += answers
+        self._shrink_waiting()
         if answers:
             self._observer.on_answered(answers)
         if retries:
             self._observer.on_retried(retries)
         self._schedule_flush()
+
+    def _shrink_waiting(self) -> None:
+        """Copy the dictionary of waiting requests when few are left: the table keeps its size after deletions."""
+        if len(self._waiting) * _SHRINKAGE < self._most_waiting:
+            self._waiting = dict(self._waiting)
+            self._most_waiting = len(self._waiting)
 
     def _settle_failed(self) -> None:
         """Deliver failures to their callers, unless all outcomes so far are permanent failures of one kind.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -151,6 +152,30 @@ async def test_waiting_callers_share_a_flush():
     assert server.flushes == [["a", "b", "c", "d", "e", "f"]]
     assert sorted(buffer.delivered) == ["a", "b", "c", "d", "e", "f"]
     assert results == [[answer(custom_id) for custom_id in caller] for caller in callers]
+
+
+class CopyingServer(Server):
+    """Server that answers under texts that equal the `custom_id`s, as the ledger does, and records nothing."""
+
+    async def answer(self, requests: Sequence[Request], deliver, since) -> list[str]:
+        await anyio.sleep(0)
+        answered = self._outcome("", 1)
+        deliver({"".join([*request.custom_id]): answered for request in requests})
+        return []
+
+
+async def test_answered_requests_leave_one_reference_each_in_memory():
+    """The buffer keeps neither a copy of a `custom_id`, nor the room of the requests that waited."""
+    custom_ids = [f"{number:032x}-0" for number in range(4_000)]
+    async with buffering(CopyingServer(answer), max_requests=4_000) as buffer:
+        tracemalloc.start()
+        try:
+            await buffer.submit(requests(*custom_ids))
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert buffer.delivered == custom_ids
+    assert kept < 24 * len(custom_ids)
 
 
 async def test_a_full_job_is_flushed_at_once():
