@@ -264,22 +264,23 @@ class Dispatcher:
         for start in range(0, len(requests), _LOOK_UP_CHUNK):
             chunk = requests[start : start + _LOOK_UP_CHUNK]
             known = await anyio.to_thread.run_sync(
-                self._ledger.requests.look_up, [request.custom_id for request in chunk]
+                self._ledger.requests.look_up_jobs, [request.custom_id for request in chunk]
             )
             outcomes: dict[str, Outcome] = {}
+            pending: dict[str, int] = {}
             answered_jobs: set[int] = set()
-            for request in chunk:
-                entry = known.get(request.custom_id)
-                if entry is None:
-                    found.to_submit.append(request)
-                elif entry.outcome is None:
-                    found.in_jobs.setdefault(entry.job, []).append(request)
-                elif is_first and isinstance(entry.outcome, Failure) and not self._is_final(entry.outcome):
-                    found.to_submit.append(request)
-                    found.failures[request.custom_id] = entry.outcome
-                else:
-                    outcomes[request.custom_id] = entry.outcome
-                    answered_jobs.add(entry.job)
+            for group in known:
+                if group.outcomes is None:
+                    pending |= dict.fromkeys(group.custom_ids, group.job)
+                    continue
+                ended = dict(zip(group.custom_ids, group.outcomes, strict=True))
+                if is_first and Failure in set(map(type, group.outcomes)):
+                    ended = self._select_final(ended, found.failures)
+                outcomes |= ended
+                if ended:
+                    answered_jobs.add(group.job)
+            if len(outcomes) < len(chunk):
+                _sort_unanswered(found, chunk, outcomes, pending)
             found.answered += len(outcomes)
             if self._settings.keeps_spent:
                 found.empty += sum(isinstance(outcome, Failure) for outcome in outcomes.values())
@@ -289,6 +290,16 @@ class Dispatcher:
                 reported_jobs |= answered_jobs
             deliver(outcomes)
         return found
+
+    def _select_final(self, outcomes: Mapping[str, Outcome], failures: dict[str, Failure]) -> dict[str, Outcome]:
+        """Return the outcomes that an earlier run leaves to this run, and add the other failures to `failures`."""
+        final: dict[str, Outcome] = {}
+        for custom_id, outcome in outcomes.items():
+            if isinstance(outcome, Failure) and not self._is_final(outcome):
+                failures[custom_id] = outcome
+            else:
+                final[custom_id] = outcome
+        return final
 
     async def _report_reused_batches(self, job_ids: Set[int]) -> None:
         """Report the batches that outcomes of earlier runs come from."""
@@ -403,6 +414,27 @@ class Dispatcher:
             await anyio.sleep(_POLL_OF_ANOTHER_PROCESS_SECONDS)
         # A request that no job of this scope had yet is submitted if the other scope's job left the request unanswered.
         return await self._answer(requests, deliver_until(deadline, deliver), deadline, is_first=not is_own)
+
+
+def _sort_unanswered(
+    found: _LookUp, requests: Sequence[Request], outcomes: Mapping[str, Outcome], pending: Mapping[str, int]
+) -> None:
+    """Add the requests without an outcome to a look-up, in their order.
+
+    Args:
+        found: the look-up.
+        requests: the requests of a chunk.
+        outcomes: the outcomes of requests by `custom_id`.
+        pending: the jobs of pending requests by `custom_id`.
+    """
+    for request in requests:
+        if request.custom_id in outcomes:
+            continue
+        job_id = pending.get(request.custom_id)
+        if job_id is None:
+            found.to_submit.append(request)
+        else:
+            found.in_jobs.setdefault(job_id, []).append(request)
 
 
 def _ignore(outcomes: Mapping[str, Outcome]) -> None:

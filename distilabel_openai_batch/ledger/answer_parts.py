@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import orjson
 
@@ -23,6 +23,13 @@ _ZLIB = "zlib"
 _INSERT = "INSERT INTO answer_parts (id, compression, lengths, lines) VALUES (?, ?, ?, ?)"
 
 _SELECT_IDS = "SELECT id FROM answer_parts WHERE id BETWEEN ? AND ? ORDER BY id"
+
+# From the part that has the first of the wanted lines.
+_SELECT_SPAN = """
+    SELECT id, compression, lengths, lines FROM answer_parts
+    WHERE id BETWEEN (SELECT coalesce(max(id), ?2) FROM answer_parts WHERE id BETWEEN ?1 AND ?2) AND ?3
+    ORDER BY id
+"""
 
 _SELECT = "SELECT id, compression, lengths, lines FROM answer_parts WHERE id IN (SELECT value FROM json_each(?))"
 
@@ -68,6 +75,27 @@ def read_lines(query: Query, request_ids: Sequence[int]) -> dict[int, bytes]:
     return found
 
 
+def read_pack_lines(query: Query, pack_id: int, places: Sequence[int]) -> list[bytes | None]:
+    """Return result lines of a pack; `None` for lines that the ledger does not have.
+
+    Args:
+        query: runs a statement.
+        pack_id: the id of the pack.
+        places: the ids of the requests, less the id of the pack.
+    """
+    first, last = min(places), max(places)
+    if 2 * len(places) < last - first:
+        found = _read_lines_of_pack(query, pack_id, [pack_id + place for place in places])
+        return [found.get(pack_id + place) for place in places]
+    lines: list[bytes] = [b""] * first
+    for part_id, compression, lengths, text in query(_SELECT_SPAN, (pack_id, pack_id + first, pack_id + last)):
+        start = part_id - pack_id
+        lines += [b""] * (start - len(lines))
+        lines[start:] = _split(_decompress(text, compression), lengths)
+    lines += [b""] * (last + 1 - len(lines))
+    return [lines[place] or None for place in places]
+
+
 def delete_lines(database: sqlite3.Connection, pack_id: int) -> None:
     """Delete the result lines of a pack's answers."""
     database.execute(_DELETE, (pack_id, pack_id + PACK_SIZE - 1))
@@ -81,13 +109,22 @@ def _read_lines_of_pack(query: Query, pack_id: int, request_ids: Sequence[int]) 
             wanted[part_ids[index - 1]].append(request_id)
     found: dict[int, bytes] = {}
     for part_id, compression, lengths, lines in query(_SELECT, (orjson.dumps(list(wanted)).decode(),)):
-        text = zlib.decompress(lines) if compression == _ZLIB else lines
+        text = _decompress(lines, compression)
         starts = [0, *accumulate(unpack_numbers("I", lengths))]
         for request_id in wanted[part_id]:
             place = request_id - part_id
             if place + 1 < len(starts) and starts[place] < starts[place + 1]:
                 found[request_id] = text[starts[place] : starts[place + 1]]
     return found
+
+
+def _decompress(lines: bytes, compression: str | None) -> bytes:
+    return zlib.decompress(lines) if compression == _ZLIB else lines
+
+
+def _split(lines: bytes, lengths: bytes) -> list[bytes]:
+    """Return each line of a part; an empty line stands for a request that had left the pack."""
+    return [lines[start:end] for start, end in pairwise(accumulate(unpack_numbers("I", lengths), initial=0))]
 
 
 def _cut(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:

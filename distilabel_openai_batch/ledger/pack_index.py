@@ -1,45 +1,77 @@
-"""Index of a scope's packs in memory: 16 bytes for each request."""
+"""Index of a scope's packs in memory: 8 bytes for each request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from distilabel_openai_batch.ledger.packs import PACK_SIZE, Pack, PackedNames, Query, unpack_numbers
+from distilabel_openai_batch.ledger.packs import DIGEST_BYTES, PACK_SIZE, Query, unpack_numbers
 
-# The low bits of a key hold the occurrence number, the others begin the digest.
-_DIGEST_MASK = np.uint64(2**64 - 2**20)
+Keys = npt.NDArray[np.uint64]
+Ids = npt.NDArray[np.int64]
+
+# An entry has 40 bits of a digest, 14 bits for the pack's place in its run, and 10 bits for the request's place in the
+# pack.
+_PLACE_BITS = 10
+_LOCATOR_BITS = 24
+_MAX_RUN_PACKS = 2 ** (_LOCATOR_BITS - _PLACE_BITS)
+_PLACE_MASK = np.uint64(2**_PLACE_BITS - 1)
+_LOCATOR_MASK = np.uint64(2**_LOCATOR_BITS - 1)
 
 _SELECT_NAMES = "SELECT id, digests, occurrences, places FROM packs WHERE scope = ? AND id > ? ORDER BY id"
 
-_Keys = npt.NDArray[np.uint64]
-_Ids = npt.NDArray[np.int64]
+# Packs whose entries are computed together: their digests fit into a processor's cache.
+_BATCH = 128
+
+_PLACES = np.arange(PACK_SIZE, dtype=np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
-class PackHits:
-    """Requests that one pack has.
+class Candidates:
+    """Requests in packs that may be wanted requests.
 
     Attributes:
-        pack: the pack.
-        indexes: the indexes of the requests in the pack.
-        custom_ids: their `custom_id`s.
+        indexes: the index of each wanted request.
+        pack_ids: the id of the pack.
+        places: the id of the request, less the id of the pack.
     """
 
-    pack: Pack
-    indexes: list[int]
-    custom_ids: list[str]
+    indexes: Ids
+    pack_ids: Ids
+    places: Ids
+
+
+@dataclass(frozen=True, slots=True)
+class _SortedRun:
+    """Sorted entries.
+
+    Attributes:
+        entries: the entries, ascending.
+        pack_ids: the ids of the packs, in the order in which the packs were added.
+    """
+
+    entries: Keys
+    pack_ids: Ids
+
+    def merge(self, later: _SortedRun) -> _SortedRun:
+        """Return a run with the entries of another run, whose packs were added later, in linear time."""
+        moved = later.entries + np.uint64(len(self.pack_ids) << _PLACE_BITS)
+        entries = np.concatenate((self.entries, moved))
+        # The stable sort of numpy finds the two sorted parts, and merges them.
+        entries.sort(kind="stable")
+        return _SortedRun(entries, np.concatenate((self.pack_ids, later.pack_ids)))
 
 
 class PackIndex:
     """The requests of a scope's packs, by `custom_id`.
 
     The index only grows: requests that left their packs, and packs that were deleted, stay, and two digests may have
-    the same first 44 bits. So a found id is a candidate: `find` compares the candidate with its pack in the ledger, and
-    the caller of `find_digest` has to.
+    the same first 40 bits. So a found request is a candidate, which the caller compares with its pack in the ledger.
 
     Args:
         scope_id: the id of the scope's row.
@@ -48,8 +80,10 @@ class PackIndex:
     def __init__(self, scope_id: int) -> None:
         self._scope_id = scope_id
         self._last_id = -1
-        # Sorted runs of keys with the ids of their requests, the longest first.
-        self._runs: list[tuple[_Keys, _Ids]] = []
+        # The longest run first.
+        self._runs: list[_SortedRun] = []
+        # The entries of a digest differ in these bits of their keys at most.
+        self._occurrence_bits = 0
 
     @property
     def is_empty(self) -> bool:
@@ -58,99 +92,103 @@ class PackIndex:
 
     def refresh(self, query: Query) -> None:
         """Add the packs that were inserted since the last call, by any process."""
-        keys: list[_Keys] = []
-        ids: list[_Ids] = []
-        for pack_id, digests, occurrences, places in query(_SELECT_NAMES, (self._scope_id, self._last_id)):
-            self._last_id = pack_id
-            keys.append(_keys(digests, unpack_numbers("I", occurrences)))
-            offsets = np.asarray(unpack_numbers("H", places), dtype=np.int64) if places else np.arange(len(keys[-1]))
-            ids.append(pack_id + offsets)
-        if keys:
-            self._add(np.concatenate(keys[::-1]), np.concatenate(ids[::-1]))
+        rows = iter(query(_SELECT_NAMES, (self._scope_id, self._last_id)))
+        while batches := list(self._read_batches(rows)):
+            entries = np.concatenate([entries for entries, _ in batches])
+            entries.sort()
+            pack_ids = [pack_id for _, batch in batches for pack_id in batch]
+            batches.clear()
+            self._add(_SortedRun(entries, np.array(pack_ids, dtype=np.int64)))
 
-    def find(self, names: PackedNames, load: Callable[[set[int]], Mapping[int, Pack]]) -> Iterator[PackHits]:
-        """Yield the requests that are in packs, pack by pack.
+    def find(self, keys: Keys) -> Candidates:
+        """Return the candidates for wanted requests.
 
         Args:
-            names: the `custom_id`s of the requests.
-            load: returns the packs that exist among some ids.
+            keys: the key of each wanted request, at least one, as `build_keys` returns keys.
         """
-        digests = _halves(names.digests)
-        is_found = np.zeros(len(names.custom_ids), dtype=bool)
-        packs: dict[int, Pack] = {}
-        for indexes, ids in self._find_candidates(_keys(names.digests, names.occurrences)):
-            pack_ids = ids - ids % PACK_SIZE
-            packs |= load({*np.unique(pack_ids).tolist()} - packs.keys())
-            order = np.argsort(pack_ids, kind="stable")
-            for part in np.split(order, np.flatnonzero(np.diff(pack_ids[order])) + 1):
-                if pack := packs.get(int(pack_ids[part[0]])):
-                    members = _find_members(pack, ids[part], digests[indexes[part]])
-                    is_new = (members >= 0) & ~is_found[indexes[part]]
-                    wanted = indexes[part][is_new]
-                    is_found[wanted] = True
-                    yield PackHits(
-                        pack, members[is_new].tolist(), [names.custom_ids[index] for index in wanted.tolist()]
-                    )
-
-    def _find_candidates(self, wanted: _Keys) -> Iterator[tuple[_Ids, _Ids]]:
-        """Yield indexes of wanted keys, and the ids of requests with these keys, those of the latest packs first."""
-        for keys, ids in reversed(self._runs):
-            indexes = np.arange(len(wanted))
-            places = np.searchsorted(keys, wanted)
+        # A search for sorted keys reads the entries from the first to the last.
+        order = np.argsort(keys)
+        wanted = keys[order]
+        found: list[Candidates] = []
+        for run in self._runs:
+            indexes, spots = order, np.searchsorted(run.entries, wanted)
             while len(indexes):
-                inside = places < len(keys)
-                indexes, places = indexes[inside], places[inside]
-                same = keys[places] == wanted[indexes]
-                indexes, places = indexes[same], places[same]
-                if len(indexes):
-                    yield indexes, ids[places]
-                places = places + 1
+                inside = spots < len(run.entries)
+                indexes, spots = indexes[inside], spots[inside]
+                entries = run.entries[spots]
+                same = (entries & ~_LOCATOR_MASK) == keys[indexes]
+                indexes, spots, entries = indexes[same], spots[same] + 1, entries[same]
+                found.append(Candidates(indexes, *_locate(run, entries)))
+        return Candidates(
+            np.concatenate([part.indexes for part in found]),
+            np.concatenate([part.pack_ids for part in found]),
+            np.concatenate([part.places for part in found]),
+        )
 
     def find_digest(self, digest: bytes) -> Iterator[int]:
         """Yield the ids of candidates with a digest and any occurrence number."""
-        [start] = _keys(digest)
-        for keys, ids in reversed(self._runs):
-            first = np.searchsorted(keys, start)
-            end = np.searchsorted(keys, start | ~_DIGEST_MASK, side="right")
-            yield from ids[first:end].tolist()
+        [key] = build_keys(digest).tolist()
+        start = key & ~self._occurrence_bits
+        end = key | self._occurrence_bits | int(_LOCATOR_MASK)
+        for run in reversed(self._runs):
+            first = np.searchsorted(run.entries, np.uint64(start))
+            last = np.searchsorted(run.entries, np.uint64(end), side="right")
+            pack_ids, places = _locate(run, run.entries[first:last])
+            yield from (pack_ids + places).tolist()
 
-    def _add(self, keys: _Keys, ids: _Ids) -> None:
+    def _read_batches(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Keys, list[int]]]:
+        """Yield the entries and the ids of packs, in batches, until a run is full."""
+        for start in range(0, _MAX_RUN_PACKS, _BATCH):
+            batch = list(islice(rows, min(_BATCH, _MAX_RUN_PACKS - start)))
+            if not batch:
+                return
+            pack_ids = [pack_id for pack_id, *_ in batch]
+            self._last_id = pack_ids[-1]
+            entries, bits = _build_entries(batch, start)
+            self._occurrence_bits |= bits
+            yield entries, pack_ids
+
+    def _add(self, run: _SortedRun) -> None:
         """Add a run, and merge runs of about the same length, so that there are few."""
-        while self._runs and len(self._runs[-1][0]) < 2 * len(keys):
-            other_keys, other_ids = self._runs.pop()
-            keys, ids = np.concatenate((keys, other_keys)), np.concatenate((ids, other_ids))
-        # Equal keys are found in this order → the latest first.
-        order = np.argsort(keys, kind="stable")
-        self._runs.append((keys[order], ids[order]))
+        while (
+            self._runs
+            and len(self._runs[-1].entries) < 2 * len(run.entries)
+            and len(self._runs[-1].pack_ids) + len(run.pack_ids) <= _MAX_RUN_PACKS
+        ):
+            run = self._runs.pop().merge(run)
+        self._runs.append(run)
 
 
-def _keys(digests: bytes, occurrences: Sequence[int] | None = None) -> _Keys:
+def build_keys(digests: bytes, occurrences: Sequence[int] | None = None) -> Keys:
     """Return a key for each digest and occurrence number; `None` stands for zeros."""
-    keys: _Keys = np.frombuffer(digests, dtype=">u8")[::2].astype(np.uint64) & _DIGEST_MASK
+    keys: Keys = np.frombuffer(digests, dtype=">u8")[::2].astype(np.uint64) & ~_LOCATOR_MASK
     if occurrences is not None:
-        keys |= np.asarray(occurrences, dtype=np.uint64)
+        # An exclusive or keeps the occurrences of a digest near each other.
+        keys ^= np.asarray(occurrences, dtype=np.uint64) << np.uint64(_LOCATOR_BITS)
     return keys
 
 
-def _find_members(pack: Pack, request_ids: _Ids, digests: _Keys) -> _Ids:
-    """Return the index in a pack of each candidate; -1 for a request that the pack does not have.
+def _build_entries(rows: Sequence[tuple[int, bytes, bytes | None, bytes | None]], start: int) -> tuple[Keys, int]:
+    """Return the entries of packs, and the bits in which the keys of a digest may differ.
 
     Args:
-        pack: the pack.
-        request_ids: the ids of the candidates, which the pack's span contains.
-        digests: the digests that the candidates should have, in two halves.
+        rows: the columns of `_SELECT_NAMES` of the packs.
+        start: the place of the first pack in its run.
     """
-    members = request_ids - pack.id
-    if pack.places is not None:
-        places = np.asarray(pack.places, dtype=np.int64)
-        indexes = np.searchsorted(places, members)
-        inside = np.minimum(indexes, len(places) - 1)
-        members = np.where(places[inside] == members, inside, -1)
-    members = np.where(members < len(pack), members, -1)
-    same = (_halves(pack.digests)[members] == digests).all(axis=1)
-    return np.where(same, members, -1)
+    entries = build_keys(b"".join([digests for _, digests, _, _ in rows]))
+    bits, end = 0, 0
+    for ordinal, (_, digests, occurrences, places) in enumerate(rows, start):
+        first, end = end, end + len(digests) // DIGEST_BYTES
+        part = entries[first:end]
+        part += np.uint64(ordinal << _PLACE_BITS)
+        part += np.asarray(unpack_numbers("H", places), dtype=np.uint64) if places else _PLACES[: end - first]
+        if numbers := unpack_numbers("I", occurrences):
+            part ^= np.asarray(numbers, dtype=np.uint64) << np.uint64(_LOCATOR_BITS)
+            bits |= (1 << max(numbers).bit_length()) - 1
+    return entries, bits << _LOCATOR_BITS
 
 
-def _halves(digests: bytes) -> _Keys:
-    """Return the two halves of each digest as numbers."""
-    return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
+def _locate(run: _SortedRun, entries: Keys) -> tuple[Ids, Ids]:
+    """Return the id of each entry's pack, and the place in the pack."""
+    packs = (entries & _LOCATOR_MASK) >> np.uint64(_PLACE_BITS)
+    return run.pack_ids[packs.astype(np.int64)], (entries & _PLACE_MASK).astype(np.int64)

@@ -13,7 +13,8 @@ import orjson
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
 from distilabel_openai_batch.ledger.answer_parts import delete_lines, insert_lines, read_lines
 from distilabel_openai_batch.ledger.connection import Connection
-from distilabel_openai_batch.ledger.pack_index import PackHits, PackIndex
+from distilabel_openai_batch.ledger.pack_index import PackIndex
+from distilabel_openai_batch.ledger.pack_search import PackHits, PackSearch
 from distilabel_openai_batch.ledger.packs import (
     DIGEST_BYTES,
     MAX_TOKENS,
@@ -61,10 +62,10 @@ _MARK_DELIVERED = """
     UPDATE packs SET handed_over = 1, used_at = ? WHERE id IN (SELECT value FROM json_each(?)) AND answered
 """
 
-_LIST_DROPPED = "SELECT id FROM jobs WHERE state = 'dropped' AND id IN (SELECT value FROM json_each(?))"
+_LIST_DROPPED = "SELECT id FROM jobs WHERE scope = ? AND state = 'dropped'"
 
-# `custom_id`s per search: as many packs as they may belong to are in memory at once.
-_CHUNK = 5_000
+# `custom_id`s per search of many: the memory of their digests and keys.
+_CHUNK = 50_000
 
 Member = tuple[Pack, int]
 """A request in a pack, by its index."""
@@ -91,7 +92,7 @@ class PackTable:
         self._rollbacks = connection.rollbacks
 
     def insert(
-        self, database: sqlite3.Connection, scope_id: int, job_id: int, custom_ids: Sequence[str]
+        self, database: sqlite3.Connection, scope_id: int, job_id: int, custom_ids: Sequence[str], names: PackedNames
     ) -> Sequence[str]:
         """Put pending requests into packs.
 
@@ -100,11 +101,11 @@ class PackTable:
             scope_id: the id of the scope's row.
             job_id: the job that holds the requests.
             custom_ids: requests that the scope does not have yet.
+            names: the `custom_id`s among them that packs can have.
 
         Returns:
             The requests that need rows, since there are too few, or their `custom_id`s have another form.
         """
-        names = PackedNames.of(custom_ids)
         pack_id = -(-next_request_id(database) // PACK_SIZE) * PACK_SIZE
         packed = 0
         for digests, occurrences in names.cut(PACK_SIZE):
@@ -114,16 +115,14 @@ class PackTable:
             database.execute(_INSERT, (pack_id, scope_id, job_id, size, digests, pack_numbers(occurrences)))
             pack_id += PACK_SIZE
             packed += size
-        if not packed:
-            return custom_ids
+        if len(names) == len(custom_ids):
+            return custom_ids[packed:]
         inserted = set(names.custom_ids[:packed])
         return [custom_id for custom_id in custom_ids if custom_id not in inserted]
 
-    def find(self, database: sqlite3.Connection, scope_id: int, custom_ids: Sequence[str]) -> Iterator[PackHits]:
-        """Yield the requests that are in packs, pack by pack."""
-        index = self._refreshed_index(database, scope_id)
-        for start in range(0, 0 if index.is_empty else len(custom_ids), _CHUNK):
-            yield from index.find(PackedNames.of(custom_ids[start : start + _CHUNK]), partial(self._load, database))
+    def search(self, database: sqlite3.Connection, scope_id: int, custom_ids: Sequence[str]) -> PackSearch:
+        """Return a search for requests in packs, which lasts as long as the transaction."""
+        return PackSearch(custom_ids, self._refreshed_index(database, scope_id), partial(self._load, database))
 
     def find_digests(
         self, database: sqlite3.Connection, scope_id: int, digests: Iterable[str]
@@ -152,12 +151,9 @@ class PackTable:
         """Return the packs of a job, in the order of the plan."""
         return [Pack.of_row(row) for row in database.execute(SELECT_PACKS_OF_JOB, (job_id,))]
 
-    def list_dropped(self, database: sqlite3.Connection, packs: Iterable[Pack]) -> set[int]:
-        """Return the ids of the dropped jobs that hold pending requests of packs."""
-        job_ids = {pack.job for pack in packs if not pack.is_answered}
-        if not job_ids:
-            return set()
-        return {job_id for (job_id,) in database.execute(_LIST_DROPPED, (_json(job_ids),))}
+    def list_dropped(self, database: sqlite3.Connection, scope_id: int) -> set[int]:
+        """Return the ids of a scope's dropped jobs, whose pending requests are free."""
+        return {job_id for (job_id,) in database.execute(_LIST_DROPPED, (scope_id,))}
 
     def record(self, database: sqlite3.Connection, outcomes: Mapping[int, Outcome]) -> set[int]:
         """Record the answers to the requests of packs. Requests with other outcomes leave their packs.
@@ -202,40 +198,46 @@ class PackTable:
         Returns:
             The requests that are in rows.
         """
-        found: set[str] = set()
-        delivered: defaultdict[int, set[int]] = defaultdict(set)
-        sizes: dict[int, int] = {}
-        for hits in self.find(database, scope_id, custom_ids):
-            delivered[hits.pack.id].update(hits.indexes)
-            sizes[hits.pack.id] = len(hits.pack)
-            found.update(hits.custom_ids)
-        others = [custom_id for custom_id in custom_ids if custom_id not in found]
-        divided = {pack_id for pack_id, indexes in delivered.items() if len(indexes) < sizes[pack_id]}
-        for pack in self._load(database, divided).values():
-            leaving = delivered[pack.id]
-            if 2 * len(leaving) < len(pack):
-                del delivered[pack.id]
-                others += map(pack.custom_id, leaving)
+        others: list[str] = []
+        whole: set[int] = set()
+        parts: defaultdict[int, set[int]] = defaultdict(set)
+        for start in range(0, len(custom_ids), _CHUNK):
+            search = self.search(database, scope_id, custom_ids[start : start + _CHUNK])
+            for hits in search:
+                if len({*hits.indexes}) == len(hits.pack):
+                    whole.add(hits.pack.id)
+                else:
+                    parts[hits.pack.id].update(hits.indexes)
+            others += search.others()
+        for pack in self._load_each(database, parts.keys() - whole):
+            delivered = parts[pack.id]
+            missing = {*range(len(pack))} - delivered
+            if len(missing) <= len(delivered):
+                whole.add(pack.id)
             else:
-                leaving = {*range(len(pack))} - leaving
-            self._release(database, pack, sorted(leaving))
-        database.execute(_MARK_DELIVERED, (began_at, _json(delivered)))
+                others += map(pack.custom_id, delivered)
+                missing = delivered
+            if missing:
+                self._release(database, pack, sorted(missing))
+        database.execute(_MARK_DELIVERED, (began_at, _json(whole)))
         return others
 
-    def release(self, database: sqlite3.Connection, hits: Iterable[PackHits]) -> None:
+    def release(self, database: sqlite3.Connection, search: Iterable[PackHits]) -> None:
         """Give requests rows of their own, in the state that they have in their packs.
 
         Args:
             database: SQLite's connection, in a transaction.
-            hits: the requests.
+            search: the requests.
         """
-        packs: dict[int, Pack] = {}
         indexes: defaultdict[int, set[int]] = defaultdict(set)
-        for found in hits:
-            packs[found.pack.id] = found.pack
-            indexes[found.pack.id].update(found.indexes)
-        for pack_id, pack in packs.items():
-            self._release(database, pack, sorted(indexes[pack_id]))
+        for hits in search:
+            indexes[hits.pack.id].update(hits.indexes)
+        self.release_members(database, indexes)
+
+    def release_members(self, database: sqlite3.Connection, indexes: Mapping[int, Collection[int]]) -> None:
+        """Give requests rows of their own, by their indexes in their packs, by the id of the pack."""
+        for pack in self._load_each(database, indexes):
+            self._release(database, pack, sorted(indexes[pack.id]))
 
     def release_pending(self, database: sqlite3.Connection, job_id: int) -> None:
         """Give the pending requests of a job rows of their own."""
@@ -265,6 +267,11 @@ class PackTable:
             return {}
         packs = map(Pack.of_row, database.execute(SELECT_PACKS, (_json(pack_ids),)))
         return {pack.id: pack for pack in packs}
+
+    def _load_each(self, database: sqlite3.Connection, pack_ids: Iterable[int]) -> Iterator[Pack]:
+        """Yield packs one by one, for a change of the pack."""
+        for pack_id in sorted(pack_ids):
+            yield from self._load(database, [pack_id]).values()
 
     def _record(self, database: sqlite3.Connection, pack: Pack, answers: Sequence[Answer]) -> None:
         """Record the answers to all requests of a pack."""

@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any, overload
 
 from distilabel_openai_batch.api.requests import build_custom_id
@@ -27,10 +28,13 @@ MIN_PACK = 100
 DIGEST_BYTES = 16
 
 MAX_OCCURRENCE = 2**20 - 1
-"""The highest occurrence number in a pack; the index of packs has 20 bits for it."""
+"""The highest occurrence number in a pack. `PackIndex` reads the entries of 2**20 numbers to find all of a digest."""
 
 Query = Callable[[str, Sequence[Any]], Iterable[tuple[Any, ...]]]
 """Function that runs a statement with parameters, and returns the rows."""
+
+# The end of a `custom_id` with occurrence number 0.
+_FIRST = "-0"
 
 _OCCURRENCE = re.compile(r"-(0|[1-9][0-9]{0,6})")
 
@@ -144,9 +148,9 @@ class Pack:
 
     def token_pairs(self) -> list[tuple[int, int]]:
         """Return the billed tokens of all answers, in and out."""
-        size = len(self)
-        numbers = [*(self.usage or ())[: 2 * size], *[0] * (2 * size)]
-        return list(zip(numbers[:size], numbers[size : 2 * size], strict=True))
+        size, usage = len(self), self.usage or ()
+        tokens_in, tokens_out = usage[:size], usage[size : 2 * size]
+        return list(zip(tokens_in or repeat(0, size), tokens_out or repeat(0, size), strict=True))
 
     def select(self, indexes: Collection[int]) -> Pack:
         """Return the pack with some of its requests, which are given by ascending indexes."""
@@ -195,32 +199,41 @@ class PackedNames:
     Attributes:
         custom_ids: the `custom_id`s.
         digests: their digests, `DIGEST_BYTES` bytes each.
-        occurrences: their occurrence numbers.
+        occurrences: their occurrence numbers; `None` if all are 0.
     """
 
     custom_ids: Sequence[str]
     digests: bytes
-    occurrences: Sequence[int]
+    occurrences: Sequence[int] | None
 
     @classmethod
     def of(cls, custom_ids: Sequence[str]) -> PackedNames:
         """Parse `custom_id`s, and leave out those of another form."""
+        if (digests := _parse_first_occurrences(custom_ids)) is not None:
+            return cls(custom_ids, digests, None)
         try:
             return cls(custom_ids, *_parse(custom_ids))
         except ValueError:
             names = [name for name in custom_ids if _is_packable(name)]
             return cls(names, *_parse(names))
 
+    def __len__(self) -> int:
+        return len(self.custom_ids)
+
     def digest(self, index: int) -> bytes:
         """Return the digest of the `custom_id` with an index."""
         return self.digests[DIGEST_BYTES * index : DIGEST_BYTES * (index + 1)]
 
+    def occurrence(self, index: int) -> int:
+        """Return the occurrence number of the `custom_id` with an index."""
+        return self.occurrences[index] if self.occurrences else 0
+
     def cut(self, size: int) -> Iterator[tuple[bytes, Sequence[int] | None]]:
         """Yield the digests and the occurrence numbers, as `Pack` has them, of up to `size` requests each."""
-        for start in range(0, len(self.custom_ids), size):
-            numbers = self.occurrences[start : start + size]
+        for start in range(0, len(self), size):
+            numbers = self.occurrences and self.occurrences[start : start + size]
             digests = self.digests[DIGEST_BYTES * start : DIGEST_BYTES * (start + size)]
-            yield digests, numbers if any(numbers) else None
+            yield digests, numbers if numbers and any(numbers) else None
 
 
 def parse_digest(text: str) -> bytes | None:
@@ -262,13 +275,10 @@ def chunk_lengths(request_ids: Sequence[int], limit: int) -> Iterator[int]:
 def find_members(packs: Iterable[Pack], custom_ids: Iterable[str]) -> Iterator[tuple[str, Pack, int]]:
     """Yield the `custom_id`s that packs have, each with its pack and its index, by reading all of the packs.
 
-    For many `custom_id`s and packs, `PackIndex` takes less time.
+    For many `custom_id`s and packs, `PackSearch` takes less time.
     """
     names = PackedNames.of(list(custom_ids))
-    wanted = {
-        (names.digest(index), number): name
-        for index, (name, number) in enumerate(zip(names.custom_ids, names.occurrences, strict=True))
-    }
+    wanted = {(names.digest(index), names.occurrence(index)): name for index, name in enumerate(names.custom_ids)}
     for pack in packs:
         for index, number in enumerate(pack.occurrences or [0] * len(pack)):
             if name := wanted.get((pack.digest(index), number)):
@@ -310,6 +320,21 @@ def unpack_numbers(kind: str, blob: bytes | None) -> Sequence[int] | None:
     return numbers
 
 
+def _parse_first_occurrences(custom_ids: Sequence[str]) -> bytes | None:
+    """Return the digests of `custom_id`s with occurrence number 0; `None` if a `custom_id` has another form."""
+    count, width = len(custom_ids), 2 * DIGEST_BYTES + len(_FIRST)
+    text = "".join(custom_ids)
+    ends = (text[2 * DIGEST_BYTES + place :: width] == mark * count for place, mark in enumerate(_FIRST))
+    if set(map(len, custom_ids)) != {width} or not all(ends) or text != text.lower():
+        return None
+    try:
+        # `fromhex` skips spaces. Each space less leaves fewer bytes than digests.
+        digests = bytes.fromhex(text.replace(_FIRST, " " * len(_FIRST)))
+    except ValueError:
+        return None
+    return digests if len(digests) == DIGEST_BYTES * count else None
+
+
 def _parse(custom_ids: Sequence[str]) -> tuple[bytes, array[int]]:
     """Return digests and occurrence numbers of `custom_id`s; raise `ValueError` if one has another form."""
     width = 2 * DIGEST_BYTES
@@ -318,7 +343,7 @@ def _parse(custom_ids: Sequence[str]) -> tuple[bytes, array[int]]:
     # `fromhex` skips spaces and takes capitals, which a `custom_id` with the same digest does not have.
     if digests.hex() != text:
         raise ValueError("a digest has 32 lowercase hexadecimal digits")
-    return digests, array("I", [0 if name[width:] == "-0" else _occurrence(name[width:]) for name in custom_ids])
+    return digests, array("I", [0 if name[width:] == _FIRST else _occurrence(name[width:]) for name in custom_ids])
 
 
 def _occurrence(text: str) -> int:

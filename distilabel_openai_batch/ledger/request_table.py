@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -12,14 +14,15 @@ import orjson
 from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome, batch_failure
 from distilabel_openai_batch.api.service_tiers import DEFAULT_TIER
-from distilabel_openai_batch.ledger.answer_parts import read_lines
+from distilabel_openai_batch.ledger.answer_parts import read_pack_lines
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.job_counts import delete_counts
 from distilabel_openai_batch.ledger.owners import Owners
-from distilabel_openai_batch.ledger.pack_index import PackHits
+from distilabel_openai_batch.ledger.pack_search import PackHits, PackSearch
 from distilabel_openai_batch.ledger.pack_table import PackTable, next_request_id
+from distilabel_openai_batch.ledger.packs import PackedNames
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
-from distilabel_openai_batch.ledger.states import FAILED, OPEN_STATES, PENDING, Job, KnownRequest
+from distilabel_openai_batch.ledger.states import FAILED, OPEN_STATES, PENDING, Job, KnownRequest, KnownRequests
 
 # Requests per statement: far above the fixed cost of a statement, far below a second.
 _CHUNK = 5_000
@@ -32,7 +35,7 @@ _LOOK_UP = """
         AND (requests.state != 'asked' OR jobs.state != 'dropped')
 """
 
-_HAS_ROWS = "SELECT 1 FROM requests WHERE scope = ? LIMIT 1"
+_NAMES_OF_ROWS = "SELECT custom_id FROM requests WHERE scope = ? LIMIT ?"
 
 _FIND_DROPPED = """
     SELECT custom_id, batch_id, coalesce(jobs.error, 'it was never created')
@@ -138,35 +141,44 @@ class RequestTable:
 
     def look_up(self, custom_ids: Sequence[str]) -> dict[str, KnownRequest]:
         """Return the state of requests by `custom_id`, without unknown requests and requests of dropped jobs."""
-        with self._connection.snapshot() as database:
-            hits = list(self._packs.find(database, self._scope.id, custom_ids))
-            dropped = self._packs.list_dropped(database, (found.pack for found in hits))
-            known: dict[str, KnownRequest] = {}
-            for found in hits:
-                known.update(_known_requests(database, found))
-            others = [custom_id for custom_id in custom_ids if custom_id not in known] if known else custom_ids
-            rows = self._query_rows(database, _LOOK_UP, others)
-        if dropped:
-            known = {name: request for name, request in known.items() if request.outcome or request.job not in dropped}
-        return known | {
-            custom_id: KnownRequest(job, _outcome(state, *columns)) for custom_id, job, state, *columns in rows
+        return {
+            custom_id: KnownRequest(known.job, outcome)
+            for known in self.look_up_jobs(custom_ids)
+            for custom_id, outcome in zip(known.custom_ids, known.outcomes or repeat(None), strict=False)
         }
+
+    def look_up_jobs(self, custom_ids: Sequence[str]) -> list[KnownRequests]:
+        """Return the state of requests as `look_up` does, for many requests of few jobs."""
+        with self._connection.snapshot() as database:
+            search = self._packs.search(database, self._scope.id, custom_ids)
+            known = [_read_known(database, hits) for hits in search]
+            rows = self._query_rows(database, _LOOK_UP, search.others())
+            if any(requests.outcomes is None for requests in known):
+                dropped = self._packs.list_dropped(database, self._scope.id)
+                known = [requests for requests in known if requests.outcomes or requests.job not in dropped]
+        pending: defaultdict[int, list[str]] = defaultdict(list)
+        ended: defaultdict[int, dict[str, Outcome]] = defaultdict(dict)
+        for custom_id, job, state, *columns in rows:
+            if outcome := _outcome(state, *columns):
+                ended[job][custom_id] = outcome
+            else:
+                pending[job].append(custom_id)
+        known += [KnownRequests(job, custom_ids, None) for job, custom_ids in pending.items()]
+        known += [KnownRequests(job, [*outcomes], [*outcomes.values()]) for job, outcomes in ended.items()]
+        return known
 
     def find_dropped(self, custom_ids: Iterable[str]) -> dict[str, Failure]:
         """Return the pending requests whose job was dropped, each with the reason of the drop as its failure."""
         names = list(custom_ids)
         with self._connection.snapshot() as database:
             rows = database.execute(_FIND_DROPPED, (self._scope.id, orjson.dumps(names).decode())).fetchall()
-            hits = list(self._packs.find(database, self._scope.id, names))
-            dropped = self._packs.list_dropped(database, (found.pack for found in hits))
+            dropped = self._packs.list_dropped(database, self._scope.id)
             job_ids = orjson.dumps(list(dropped)).decode()
             jobs = {job_id: columns for job_id, *columns in database.execute(_BATCH_OF_JOBS, (job_ids,))}
-        rows += [
-            (name, *jobs[found.pack.job])
-            for found in hits
-            if not found.pack.is_answered and found.pack.job in jobs
-            for name in found.custom_ids
-        ]
+            if jobs:
+                for hits in self._packs.search(database, self._scope.id, names):
+                    if not hits.pack.is_answered and hits.pack.job in jobs:
+                        rows += [(name, *jobs[hits.pack.job]) for name in hits.custom_ids]
         return {custom_id: batch_failure(batch_id, error) for custom_id, batch_id, error in rows}
 
     def fail_dropped(self, failures: Mapping[str, Failure]) -> None:
@@ -198,37 +210,48 @@ class RequestTable:
         Returns:
             The `custom_id`s that the job now holds.
         """
-        claimed: list[str] = []
-        scope_id = self._scope.id
-        for start in range(0, len(custom_ids), _CHUNK):
-            chunk = custom_ids[start : start + _CHUNK]
-            held = self._release_dropped(database, chunk)
-            chunk = [custom_id for custom_id in chunk if custom_id not in held]
-            is_free = dict(self._query_rows(database, _FIND_FREE, chunk))
-            new: Sequence[str] = [custom_id for custom_id in chunk if custom_id not in is_free]
-            if is_packed:
-                new = self._packs.insert(database, scope_id, job_id, new)
-            first_id = next_request_id(database)
-            database.execute(_INSERT_CLAIMED, (first_id, scope_id, job_id, orjson.dumps(new).decode()))
-            if released := [custom_id for custom_id, free in is_free.items() if free]:
-                delete_counts(database, scope_id, released)
-                database.executemany(_UPDATE_CLAIMED, ((job_id, scope_id, custom_id) for custom_id in released))
-            claimed += [custom_id for custom_id in chunk if is_free.get(custom_id, True)]
-        return claimed
+        scope_id, asked = self._scope.id, custom_ids
+        search = self._packs.search(database, scope_id, asked)
+        if held := self._release_dropped(database, search):
+            custom_ids = [custom_id for custom_id in custom_ids if custom_id not in held]
+        is_free = dict(self._query_rows(database, _FIND_FREE, custom_ids))
+        new = [custom_id for custom_id in custom_ids if custom_id not in is_free] if is_free else custom_ids
+        if is_packed:
+            names = search.names if new is asked else PackedNames.of(new)
+            new = self._packs.insert(database, scope_id, job_id, new, names)
+        for start in range(0, len(new), _CHUNK):
+            chunk = orjson.dumps(new[start : start + _CHUNK]).decode()
+            database.execute(_INSERT_CLAIMED, (next_request_id(database), scope_id, job_id, chunk))
+        if released := [custom_id for custom_id, free in is_free.items() if free]:
+            delete_counts(database, scope_id, released)
+            database.executemany(_UPDATE_CLAIMED, ((job_id, scope_id, custom_id) for custom_id in released))
+        return [custom_id for custom_id in custom_ids if is_free.get(custom_id, True)] if is_free else [*custom_ids]
 
     def _query_rows(self, database: sqlite3.Connection, sql: str, custom_ids: Sequence[str]) -> list[tuple[Any, ...]]:
-        """Run a query by scope and `custom_id`s; in most scopes all requests are in packs, so there are no rows."""
-        if not database.execute(_HAS_ROWS, (self._scope.id,)).fetchone():
-            return []
-        return database.execute(sql, (self._scope.id, orjson.dumps(custom_ids).decode())).fetchall()
+        """Run a query by scope and `custom_id`s; in most scopes nearly all requests are in packs, so rows are few."""
+        limit = len(custom_ids)
+        names = [name for (name,) in database.execute(_NAMES_OF_ROWS, (self._scope.id, limit + 1))] if limit else []
+        if len(names) <= limit:
+            rows = set(names)
+            custom_ids = [name for name in custom_ids if name in rows] if rows else []
+        found: list[tuple[Any, ...]] = []
+        for start in range(0, len(custom_ids), _CHUNK):
+            chunk = orjson.dumps(custom_ids[start : start + _CHUNK]).decode()
+            found += database.execute(sql, (self._scope.id, chunk))
+        return found
 
-    def _release_dropped(self, database: sqlite3.Connection, custom_ids: Sequence[str]) -> Collection[str]:
+    def _release_dropped(self, database: sqlite3.Connection, search: PackSearch) -> Collection[str]:
         """Give pending requests of dropped jobs rows of their own, and return the requests that stay in packs."""
-        hits = list(self._packs.find(database, self._scope.id, custom_ids))
-        dropped = self._packs.list_dropped(database, (found.pack for found in hits))
-        free = [found for found in hits if not found.pack.is_answered and found.pack.job in dropped]
-        self._packs.release(database, free)
-        return {name for found in hits if found not in free for name in found.custom_ids}
+        held: set[str] = set()
+        free: defaultdict[int, set[int]] = defaultdict(set)
+        dropped = self._packs.list_dropped(database, self._scope.id)
+        for hits in search:
+            if not hits.pack.is_answered and hits.pack.job in dropped:
+                free[hits.pack.id].update(hits.indexes)
+            else:
+                held.update(hits.custom_ids)
+        self._packs.release_members(database, free)
+        return held
 
     def release(self, database: sqlite3.Connection, custom_ids: Sequence[str]) -> None:
         """Give requests that are in packs rows of their own, so that statements by `custom_id` find them.
@@ -237,7 +260,7 @@ class RequestTable:
             database: SQLite's connection, in a transaction.
             custom_ids: requests of any kind.
         """
-        self._packs.release(database, self._packs.find(database, self._scope.id, custom_ids))
+        self._packs.release(database, self._packs.search(database, self._scope.id, custom_ids))
 
     def request_ids(self, job: Job) -> dict[str, int]:
         """Return the ids of a job's requests by `custom_id`, in the order of the plan."""
@@ -256,12 +279,12 @@ class RequestTable:
         with self._connection.snapshot() as database:
             for custom_id, batch_id in database.execute(_BATCH_IDS, (self._scope.id, orjson.dumps(names).decode())):
                 found.setdefault(custom_id, set()).add(batch_id)
-            hits = list(self._packs.find(database, self._scope.id, names))
-            job_ids = orjson.dumps(list({hit.pack.job for hit in hits})).decode()
+            hits = [(hit.pack.job, hit.custom_ids) for hit in self._packs.search(database, self._scope.id, names)]
+            job_ids = orjson.dumps(list({job_id for job_id, _ in hits})).decode()
             batch_ids = {job_id: batch_id for job_id, batch_id, _ in database.execute(_BATCH_OF_JOBS, (job_ids,))}
-        for hit in hits:
-            if batch_id := batch_ids[hit.pack.job]:
-                for custom_id in hit.custom_ids:
+        for job_id, members in hits:
+            if batch_id := batch_ids[job_id]:
+                for custom_id in members:
                     found.setdefault(custom_id, set()).add(batch_id)
         return found
 
@@ -355,17 +378,20 @@ class RequestTable:
         return deleted
 
 
-def _known_requests(database: sqlite3.Connection, found: PackHits) -> Iterator[tuple[str, KnownRequest]]:
-    """Yield the `custom_id` and the state of requests in a pack."""
-    pack = found.pack
+def _read_known(database: sqlite3.Connection, hits: PackHits) -> KnownRequests:
+    """Return the state of requests in a pack."""
+    pack, indexes = hits.pack, hits.indexes
     if not pack.is_answered:
-        yield from ((name, KnownRequest(pack.job, None)) for name in found.custom_ids)
-        return
-    request_ids, tokens = pack.request_ids, pack.token_pairs()
-    lines = read_lines(database.execute, [request_ids[index] for index in found.indexes])
-    for name, index in zip(found.custom_ids, found.indexes, strict=True):
-        line = lines.get(request_ids[index])
-        yield name, KnownRequest(pack.job, Answer(line, tokens[index]) if line else _NO_LINE)
+        return KnownRequests(pack.job, hits.custom_ids, None)
+    tokens, places = pack.token_pairs(), pack.places or range(len(pack))
+    if indexes != range(len(pack)):
+        tokens = [tokens[index] for index in indexes]
+        places = [places[index] for index in indexes]
+    lines = read_pack_lines(database.execute, pack.id, places)
+    answers: list[Outcome] = list(map(Answer, filter(None, lines), tokens))
+    if len(answers) < len(lines):
+        answers = [Answer(line, pair) if line else _NO_LINE for line, pair in zip(lines, tokens, strict=True)]
+    return KnownRequests(pack.job, hits.custom_ids, answers)
 
 
 def _priced_tier(outcome: Outcome) -> str | None:

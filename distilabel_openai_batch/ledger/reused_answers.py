@@ -190,7 +190,7 @@ class ReusedAnswers:
         with self._connection.snapshot() as database:
             pending = database.execute(_FIND_PENDING, {"scope": source_id, "digests": _json(wanted)}).fetchall()
             members = list(self._packs.find_digests(database, source_id, wanted))
-            dropped = self._packs.list_dropped(database, (pack for _, (pack, _) in members))
+            dropped = self._packs.list_dropped(database, source_id)
         pending += [
             (digest, pack.occurrence(index), pack.job)
             for digest, (pack, index) in members

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -119,6 +119,21 @@ class KnownRequest:
 
     job: int
     outcome: Outcome | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRequests:
+    """Requests of one job that the ledger holds.
+
+    Attributes:
+        job: the id of the last job that held the requests.
+        custom_ids: the `custom_id`s of the requests.
+        outcomes: the answer or the failure of each request; `None` while the requests are pending.
+    """
+
+    job: int
+    custom_ids: Sequence[str]
+    outcomes: Sequence[Outcome] | None
 
 
 @dataclass(frozen=True, slots=True)

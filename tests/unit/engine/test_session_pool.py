@@ -180,7 +180,7 @@ async def test_an_exception_while_a_session_opens_reaches_every_user_as_a_run_er
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        (RequestTable, "look_up"),
+        (RequestTable, "look_up_jobs"),
         (JobTable, "plan"),
         (JobTable, "mark_created"),
         (RequestTable, "record"),

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from hashlib import md5
+
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer
-from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.api.requests import Request, Shard, build_custom_id
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, ScopeName
 
 SCOPE = ScopeName("pipeline", "task", "https://api.example.com/v1/")
 CHAT = "/v1/chat/completions"
+
+
+def make_names(count: int, number: int = 0, start: int = 0) -> list[str]:
+    """Return `custom_id`s that packs can have.
+
+    Args:
+        count: the number of `custom_id`s.
+        number: the occurrence number of all.
+        start: the first of the numbers whose digests they have.
+    """
+    return [build_custom_id(md5(str(place).encode()).hexdigest(), number) for place in range(start, start + count)]
 
 
 def make_shard(*custom_ids: str) -> Shard:

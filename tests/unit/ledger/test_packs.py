@@ -1,26 +1,19 @@
-"""Packs: their form, their index, and the way of requests into packs and out of them."""
+"""Packs: their form, and the way of requests into packs and out of them."""
 
 from __future__ import annotations
 
 import random
 from array import array
-from hashlib import md5
 from unittest.mock import Mock
 
 import pytest
 
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, build_result_line
-from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.ledger import job_table, packs
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.pack_index import PackIndex
 from distilabel_openai_batch.ledger.packs import MIN_PACK, PACK_SIZE, Pack, PackedNames, chunk_lengths, find_members
 from distilabel_openai_batch.ledger.row_pages import RowReader
-from tests.unit.ledger.samples import SCOPE, plan_created_job, plan_ended_job
-
-
-def make_names(count: int, number: int = 0, start: int = 0) -> list[str]:
-    return [build_custom_id(md5(str(place).encode()).hexdigest(), number) for place in range(start, start + count)]
+from tests.unit.ledger.samples import SCOPE, make_names, plan_created_job, plan_ended_job
 
 
 def answer(text: str, tokens: tuple[int, int] = (5, 3)) -> Answer:
@@ -87,51 +80,6 @@ def test_chunks_separate_no_pack(limit):
     assert max(lengths) <= limit
     if limit == 1_000:
         assert lengths == [5, 20, 10, 20]
-
-
-def test_two_digests_with_one_key_are_told_apart(monkeypatch):
-    """Digests may begin alike: the key has 44 bits of a digest."""
-    digests = [f"{'0' * 11}{place:021x}" for place in range(50)]
-    names = [f"{digest}-0" for digest in digests]
-    rows = []
-    for pack_id, part in ((1_000, names[:30]), (2_000, names[20:50])):
-        [(blob, occurrences)] = PackedNames.of(part).cut(PACK_SIZE)
-        rows.append(Pack(pack_id, 1, True, False, None, blob, occurrences, None, None))
-    index = PackIndex(1)
-    index.refresh(lambda sql, parameters: [(pack.id, pack.digests, None, None) for pack in rows])
-    hits = list(index.find(PackedNames.of(names), lambda ids: {pack.id: pack for pack in rows if pack.id in ids}))
-    found = {
-        name: hit.pack.custom_id(place) for hit in hits for name, place in zip(hit.custom_ids, hit.indexes, strict=True)
-    }
-    assert found == {name: name for name in names}
-    assert sum(len(hit.indexes) for hit in hits) == len(names)
-    # The latest pack counts: an earlier one may be a deleted pack's.
-    assert {hit.pack.id for hit in hits if names[25] in hit.custom_ids} == {2_000}
-
-
-def test_a_deleted_pack_is_not_found():
-    [(blob, _)] = PackedNames.of(make_names(3)).cut(PACK_SIZE)
-    index = PackIndex(1)
-    index.refresh(lambda sql, parameters: [(1_000, blob, None, None)])
-    assert list(index.find(PackedNames.of(make_names(3)), lambda ids: {})) == []
-
-
-def test_an_index_finds_each_of_many_packs():
-    names = make_names(500)
-    random.Random(1).shuffle(names)
-    table = {}
-    index = PackIndex(1)
-    for place, start in enumerate(range(0, 500, 20)):
-        [(blob, _)] = PackedNames.of(names[start : start + 20]).cut(PACK_SIZE)
-        pack_id = PACK_SIZE * (place + 1)
-        table[pack_id] = Pack(pack_id, 1, True, False, None, blob, None, None, None)
-        index.refresh(lambda sql, parameters, row=(pack_id, blob, None, None): [row])
-    hits = list(
-        index.find(PackedNames.of([*make_names(500), *make_names(9, 1)]), lambda ids: {i: table[i] for i in ids})
-    )
-    assert sorted(name for hit in hits for name in hit.custom_ids) == sorted(names)
-    # Runs are merged, so a search visits few of them.
-    assert len(index._runs) < 6
 
 
 def test_members_are_found_without_an_index():

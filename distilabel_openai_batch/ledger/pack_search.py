@@ -1,0 +1,183 @@
+"""Search for the requests that a scope has in packs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from distilabel_openai_batch.ledger.pack_index import Ids, Keys, PackIndex, build_keys
+from distilabel_openai_batch.ledger.packs import Pack, PackedNames
+
+# Requests in a row that are worth a comparison with a pack; fewer take less time with a search for each.
+_MIN_RUN = 32
+
+# Packs that are in memory at once.
+_BATCH = 64
+
+Load = Callable[[Collection[int]], Mapping[int, Pack]]
+"""Function that returns the packs that exist among some ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackHits:
+    """Requests that one pack has.
+
+    Attributes:
+        pack: the pack.
+        indexes: the indexes of the requests in the pack.
+        custom_ids: their `custom_id`s.
+    """
+
+    pack: Pack
+    indexes: Sequence[int]
+    custom_ids: Sequence[str]
+
+
+class PackSearch:
+    """A search for requests in packs.
+
+    Most runs ask for requests in the order of the run before. So the search finds the pack of one request, and compares
+    the requests behind this one with the requests that follow in the pack. It looks up the other requests together.
+
+    Args:
+        custom_ids: the `custom_id`s of the requests.
+        index: the index of the scope's packs.
+        load: loads packs.
+
+    Attributes:
+        names: the `custom_id`s that packs can have.
+    """
+
+    def __init__(self, custom_ids: Sequence[str], index: PackIndex, load: Load) -> None:
+        self._custom_ids = custom_ids
+        self._index = index
+        self._load = load
+        self.names = PackedNames.of(custom_ids)
+        self._keys = build_keys(self.names.digests, self.names.occurrences)
+        self._digests = _halves(self.names.digests)
+        self._is_found = np.zeros(len(self.names), dtype=bool)
+        self._last: Mapping[int, Pack] = {}
+
+    def __iter__(self) -> Iterator[PackHits]:
+        """Yield the requests that are in packs; a pack may be yielded several times."""
+        if self._index.is_empty or not self.names:
+            return
+        yield from self._compare_runs()
+        yield from self._search_others()
+
+    def others(self) -> Sequence[str]:
+        """Return the requests that no pack has, after the iteration."""
+        if not self._is_found.any():
+            return self._custom_ids
+        names = self.names.custom_ids
+        if len(names) == len(self._custom_ids):
+            return [names[index] for index in np.flatnonzero(~self._is_found).tolist()]
+        found = {names[index] for index in np.flatnonzero(self._is_found).tolist()}
+        return [name for name in self._custom_ids if name not in found]
+
+    def _compare_runs(self) -> Iterator[PackHits]:
+        """Yield requests that follow each other as they do in a pack."""
+        start, step = 0, 1
+        while start < len(self.names):
+            if found := self._compare_at(start):
+                pack, members, positions = found
+                start, step = int(positions[-1]) + 1, 1
+                yield self._hits(pack, range(int(members[0]), int(members[-1]) + 1), positions)
+            else:
+                # Steps that double keep the comparisons few if the requests have another order.
+                start += step
+                step *= 2
+
+    def _compare_at(self, start: int) -> tuple[Pack, Ids, Ids] | None:
+        """Find the requests that follow a request, itself included, as they do in a pack.
+
+        Args:
+            start: the index of the request.
+
+        Returns:
+            The pack, the indexes of the requests there, and their indexes among the names; `None` if no pack has the
+            request, or few requests follow.
+        """
+        found = self._index.find(self._keys[start : start + 1])
+        # The latest pack first, as in `_search_others`.
+        for pack_id, place in sorted(zip(found.pack_ids.tolist(), found.places.tolist(), strict=True), reverse=True):
+            if pack_id not in self._last:
+                self._last = self._load([pack_id])
+            pack = self._last.get(pack_id)
+            first = pack.index_of(pack_id + place) if pack else None
+            if pack is None or first is None:
+                continue
+            positions = start + _places(pack)[first:] - place
+            # The requests that left the pack keep their places among the others.
+            positions = positions[: np.searchsorted(positions, len(self.names))]
+            members = np.arange(first, first + len(positions))
+            is_same = self._is_same(pack, members, positions)
+            if is_same.all():
+                return pack, members, positions
+            if (length := int(is_same.argmin())) >= _MIN_RUN:
+                return pack, members[:length], positions[:length]
+        return None
+
+    def _search_others(self) -> Iterator[PackHits]:
+        """Yield the requests that `_compare_runs` has not found."""
+        wanted = np.flatnonzero(~self._is_found)
+        if not len(wanted):
+            return
+        found = self._index.find(self._keys[wanted])
+        # The latest pack first: an earlier one may have been deleted.
+        order = np.lexsort((found.indexes, -found.pack_ids))
+        pack_ids, places, positions = found.pack_ids[order], found.places[order], wanted[found.indexes[order]]
+        edges = [0, *(np.flatnonzero(np.diff(pack_ids)) + 1).tolist(), len(pack_ids)]
+        for start in range(0, len(edges) - 1, _BATCH):
+            bounds = list(pairwise(edges[start : start + _BATCH + 1]))
+            packs = self._load([int(pack_ids[first]) for first, end in bounds if first < end])
+            for first, end in bounds:
+                if first < end and (pack := packs.get(int(pack_ids[first]))):
+                    members = _find_members(pack, places[first:end])
+                    part = positions[first:end]
+                    is_hit = (members >= 0) & ~self._is_found[part]
+                    is_hit[is_hit] = self._is_same(pack, members[is_hit], part[is_hit])
+                    if is_hit.any():
+                        yield self._hits(pack, members[is_hit].tolist(), part[is_hit])
+
+    def _is_same(self, pack: Pack, members: Ids, positions: Ids) -> npt.NDArray[np.bool_]:
+        """Return whether each member of a pack is the request at a position."""
+        names = self.names
+        is_same: npt.NDArray[np.bool_] = (_halves(pack.digests)[members] == self._digests[positions]).all(axis=1)
+        if pack.occurrences is not None or names.occurrences is not None:
+            is_same &= _take(pack.occurrences, members) == _take(names.occurrences, positions)
+        return is_same
+
+    def _hits(self, pack: Pack, indexes: Sequence[int], positions: Ids) -> PackHits:
+        """Return requests of a pack by their indexes there, and by their ascending positions among the names."""
+        self._is_found[positions] = True
+        names = self.names.custom_ids
+        if positions[-1] - positions[0] == len(positions) - 1:
+            return PackHits(pack, indexes, names[positions[0] : positions[-1] + 1])
+        return PackHits(pack, indexes, [names[position] for position in positions.tolist()])
+
+
+def _places(pack: Pack) -> Ids:
+    """Return the ids of a pack's requests, less the id of the pack."""
+    return np.arange(len(pack)) if pack.places is None else np.asarray(pack.places, dtype=np.int64)
+
+
+def _find_members(pack: Pack, places: Ids) -> Ids:
+    """Return the index of the request at each place of a pack; -1 for a request that has left the pack."""
+    existing = _places(pack)
+    indexes = np.minimum(np.searchsorted(existing, places), len(existing) - 1)
+    return np.where(existing[indexes] == places, indexes, -1)
+
+
+def _take(occurrences: Sequence[int] | None, indexes: Ids) -> Keys | int:
+    """Return the occurrence numbers at some indexes; `None` stands for zeros."""
+    return 0 if occurrences is None else np.asarray(occurrences, dtype=np.uint64)[indexes]
+
+
+def _halves(digests: bytes) -> Keys:
+    """Return the two halves of each digest as numbers."""
+    return np.frombuffer(digests, dtype=np.uint64).reshape(-1, 2)
