@@ -129,7 +129,7 @@ def _write_content(body: dict[str, Any], prompt: str, seed: int, length: TextLen
     response_format = get_parameter(body, "response_format", {"type": "text"})
     if response_format["type"] == "json_schema":
         return orjson.dumps(SchemaSampler(response_format["json_schema"]["schema"], prompt, seed).sample()).decode()
-    text = length.fit(write_reply(prompt, seed))
+    text = length.fit(write_reply(prompt, seed, length.characters))
     return orjson.dumps({"answer": text}).decode() if response_format["type"] == "json_object" else text
 
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+import string
+from functools import cache
 
-_WORD = re.compile(r"[^\W\d_]{4,20}")
+# Least and largest number of letters of a word that may name a subject; a longer word counts as several.
+_MIN_WORD, _MAX_WORD = 4, 20
+_WORD = re.compile(rf"[^\W\d_]{{{_MIN_WORD},{_MAX_WORD}}}")
+# Table for `bytes.translate`: every byte but a lower-case letter becomes a space.
+_ASCII_LETTERS = bytes(byte if chr(byte) in string.ascii_lowercase else ord(" ") for byte in range(256))
 # Words that do not name a subject. One string, since a list would take a line per word.
 _COMMON_WORDS = frozenset(
     """
@@ -59,7 +65,7 @@ def topic(instruction: str, words: int = 12) -> str:
         instruction: instruction of the user.
         words: maximum number of words.
     """
-    start = instruction[:400].split()
+    start = instruction[:400].split(None, words)
     text = " ".join(start[:words])[:160].rstrip(" .?!:;,")
     if not text:
         return "your request"
@@ -68,25 +74,49 @@ def topic(instruction: str, words: int = 12) -> str:
 
 def subjects(instruction: str) -> tuple[str, str]:
     """Return the two longest words at the beginning of an instruction, as a guess of the subject."""
-    words = dict.fromkeys(_WORD.findall(instruction[:200].lower()))
-    found = sorted((word for word in words if word not in _COMMON_WORDS), key=len, reverse=True)[:2]
+    found: list[str] = []
+    for word in _words_by_length(instruction[:200].lower()):
+        if len(word) >= _MIN_WORD and word not in _COMMON_WORDS and word not in found:
+            found.append(word)
+            if len(found) == 2:
+                break
     first, second = [*found, "the question", "its context"][:2]
     return first, second
 
 
-def write_prose(instruction: str, seed: int) -> str:
+def _words_by_length(text: str) -> list[str]:
+    """Return the words of a text in lower case, the longest first; too short words may be among them."""
+    if text.isascii():
+        # Most texts are ASCII, and `split` takes a fifth of the time of the regular expression.
+        words = sorted(text.encode().translate(_ASCII_LETTERS).decode().split(), key=len, reverse=True)
+        if not words or len(words[0]) <= _MAX_WORD:
+            return words
+    return sorted(_WORD.findall(text), key=len, reverse=True)
+
+
+def write_prose(instruction: str, seed: int, characters: int | None = None) -> str:
     """Write a few sentences on an instruction.
 
     Args:
         instruction: instruction of the user.
         seed: number of the variant; neighbouring numbers give different texts.
+        characters: number of characters, from the first, that the caller uses, so the text may end there or later;
+            `None` for the whole text.
     """
+    opening, others = _choose_sentences(seed % _VARIANT_COUNT)
+    # The topic may hold braces of its own, and only the opening names the topic.
+    text = opening.replace("{topic}", topic(instruction))
+    if characters is not None and len(text) >= characters:
+        return text
     a, b = subjects(instruction)
-    variant = seed % _VARIANT_COUNT
+    return text + others.replace("{a}", a).replace("{b}", b)
+
+
+@cache
+def _choose_sentences(variant: int) -> tuple[str, str]:
+    """Return the opening of a text, and the sentences that follow the opening."""
     sentences = []
     for choices in (_OPENINGS, _BODIES, _REASONS, _CLOSINGS):
         variant, index = divmod(variant, len(choices))
         sentences.append(choices[index])
-    # The topic may hold braces of its own, so insert the topic last.
-    text = " ".join(sentences).replace("{a}", a).replace("{b}", b)
-    return text.replace("{topic}", topic(instruction))
+    return sentences[0], " " + " ".join(sentences[1:])

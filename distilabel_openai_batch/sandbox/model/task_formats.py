@@ -100,15 +100,16 @@ _FORMATS: tuple[tuple[re.Pattern[str], Callable[[str, int], str]], ...] = (
 _MARKERS = ("#### Output", "Score 1-", "[RESULT]", "Score: <rating>", " Prompt#")
 
 
-def write_reply(prompt: str, seed: int) -> str:
+def write_reply(prompt: str, seed: int, characters: int | None = None) -> str:
     """Write the text of an answer: in a Task's format if the prompt demands one, else in prose.
 
     Args:
         prompt: text of the last user message.
         seed: number of the variant; neighbouring numbers give different texts where the format allows.
+        characters: number of characters, from the first, that the caller uses; `None` for the whole text.
     """
     if any(marker in prompt for marker in _MARKERS):
         for pattern, write in _FORMATS:
             if pattern.search(prompt):
                 return write(prompt, seed)
-    return write_prose(prompt, seed)
+    return write_prose(prompt, seed, characters)
