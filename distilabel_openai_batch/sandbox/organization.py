@@ -9,7 +9,7 @@ import secrets
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -297,7 +297,7 @@ class Organization:
             return answer
         self._sync_tiers[tier] += 1
         tiers = {"service_tier": tier} if "service_tier" in answer.body else {}
-        return replace(answer, body=answer.body | tiers, headers=(answer.headers or {}) | self._traffic.headers())
+        return answer._replace(body=answer.body | tiers, headers=(answer.headers or {}) | self._traffic.headers())
 
     def _answer(self, endpoint: str, body: dict[str, Any]) -> ModelAnswer:
         """Answer a synchronous call, whatever its tier."""
@@ -306,14 +306,15 @@ class Organization:
         if failure is not None:
             return failure_answer(failure)
         settings = self.state.settings
-        answer = answer_request(endpoint, body, settings, serialised)
+        digest = body_digest(serialised)
+        answer = answer_request(endpoint, body, settings, digest)
         if answer.status == 200:
             if settings.prompt_cache:
                 answer = self.state.prompt_cache.bill(body, settings.resolve_model(body["model"]), answer)
             with self.state.lock:
-                self._sync_bodies[body_digest(serialised)] += 1
+                self._sync_bodies[digest] += 1
             if script := self.state.schedule.take_script(serialised):
-                return replace(answer, body=SCRIPTS[script.kind](answer.body))
+                return answer._replace(body=SCRIPTS[script.kind](answer.body))
         return answer
 
     # Records

@@ -6,9 +6,9 @@ import os
 import random
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from operator import add
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -16,7 +16,7 @@ from .dialect import Dialect
 from .errors import ApiError
 from .fault_schedule import FaultSchedule
 from .faults import ResultFault
-from .model.answers import ModelAnswer, answer_request
+from .model.answers import Model, ModelAnswer
 from .model.hashing import body_digest, canonical_json
 from .model.prompt_cache import PromptCache
 from .model.scripts import SCRIPTS
@@ -38,9 +38,11 @@ TOKEN_KINDS = ("prompt", "completion", "cached", "written", "reasoning")
 """Kinds of billed tokens: of prompts, of answers, and the parts of them that come from the cache, that go to the cache,
 and that reasoning takes."""
 
+# Totals over requests: bytes of the output file, bytes of the error file, requests answered with 200, billed tokens.
+_TOTALS = ("output", "error", "completed", *TOKEN_KINDS)
 
-@dataclass(frozen=True)
-class ResultLine:
+
+class ResultLine(NamedTuple):
     """Contribution of one request to the result files.
 
     Attributes:
@@ -77,7 +79,7 @@ class StoredResults:
 
     def __init__(self, batch_id: str, endpoint: str, validation: Validation, directory: Path, dialect: Dialect) -> None:
         self._dialect = dialect
-        self._batch_id = batch_id
+        self._id_prefix = batch_id.removeprefix("batch_")
         self._endpoint = endpoint
         self._validation = validation
         self.output_path = directory / f"{batch_id}_output.jsonl"
@@ -86,8 +88,9 @@ class StoredResults:
         self._prompt_cache: PromptCache | None = None
         self._order: list[int] = []
         self._billed_digests: list[str | None] = []
-        # Running totals: index n holds the total over the first n requests in `_order`.
-        self._totals = {name: array("q", [0]) for name in ("output", "error", "completed", *TOKEN_KINDS)}
+        # Running totals: row n holds `_TOTALS` over the first n requests in `_order`.
+        self._last_totals = (0,) * len(_TOTALS)
+        self._totals = array("q", self._last_totals)
 
     def write(
         self,
@@ -107,6 +110,7 @@ class StoredResults:
             prompt_cache: prompts that were answered before; `None` for answers without a cache.
         """
         self._prompt_cache = prompt_cache
+        model = Model(self._endpoint, settings)
         self._order = list(range(len(self._validation.starts)))
         if settings.shuffle:
             # The order must be repeatable, not secret.
@@ -116,8 +120,11 @@ class StoredResults:
             self.error_path.open("wb", buffering=_BUFFER_BYTES) as error,
         ):
             for index, request in self._read_requests(input_path):
-                line = self._answer(index, request, settings, schedule)
-                self._append(line, output, error)
+                line = self._answer(index, request, model, settings, schedule)
+                # Lines that pile up make the allocator return pages and get them again, so write each line at once.
+                output.write(line.output)
+                error.write(line.error)
+                self._count(line)
                 if self.answered_count % _LINES_PER_PAUSE == 0 and pause():
                     return
 
@@ -128,31 +135,34 @@ class StoredResults:
                 file.seek(starts[index])
                 yield index, orjson.loads(file.read(lengths[index]))
 
-    def _append(self, line: ResultLine, output: BinaryIO, error: BinaryIO) -> None:
-        output.write(line.output)
-        error.write(line.error)
+    def _count(self, line: ResultLine) -> None:
+        """Add a line to the running totals."""
         self._billed_digests.append(line.billed_digest)
-        totals = self._totals
-        totals["output"].append(totals["output"][-1] + len(line.output))
-        totals["error"].append(totals["error"][-1] + len(line.error))
-        totals["completed"].append(totals["completed"][-1] + (line.billed_digest is not None))
-        for name, tokens in zip(TOKEN_KINDS, line.usage, strict=True):
-            totals[name].append(totals[name][-1] + tokens)
+        numbers = (len(line.output), len(line.error), line.billed_digest is not None, *line.usage)
+        self._last_totals = tuple(map(add, self._last_totals, numbers))
+        self._totals.extend(self._last_totals)
         # Other threads read the totals up to `answered_count`, so increment the count last.
         self.answered_count += 1
 
-    def _answer(self, index: int, request: dict[str, Any], settings: Settings, schedule: FaultSchedule) -> ResultLine:
+    def _total(self, name: str, answered_count: int) -> int:
+        """Return one of `_TOTALS` over the first `answered_count` requests."""
+        return self._totals[answered_count * len(_TOTALS) + _TOTALS.index(name)]
+
+    def _answer(
+        self, index: int, request: dict[str, Any], model: Model, settings: Settings, schedule: FaultSchedule
+    ) -> ResultLine:
         """Answer one request, and return the request's line."""
         body = request["body"]
         serialised = canonical_json(body)
+        digest = body_digest(serialised)
         failure = schedule.take_failure(serialised, "batch")
         if failure is None:
-            answer = answer_request(self._endpoint, body, settings, serialised)
+            answer = model.answer(body, digest)
             if self._prompt_cache and answer.status == 200:
                 answer = self._prompt_cache.bill(body, settings.resolve_model(body["model"]), answer)
         else:
             answer = failure_answer(failure)
-        suffix = self._id_suffix(index)
+        suffix = f"{self._id_prefix}{index:08x}"
         entry = {
             "id": f"batch_req_{suffix}",
             "custom_id": request["custom_id"],
@@ -167,21 +177,18 @@ class StoredResults:
             line = self._serialise(entry)
             output, error = (line, b"") if is_billed else (b"", line)
         usage = answer.body.get("usage", {}) if is_billed else {}
-        return ResultLine(output, error, body_digest(serialised) if is_billed else None, _billed_tokens(usage))
-
-    def _id_suffix(self, index: int) -> str:
-        return f"{self._batch_id.removeprefix('batch_')}{index:08x}"
+        return ResultLine(output, error, digest if is_billed else None, _billed_tokens(usage))
 
     def _serialise(self, entry: dict[str, Any]) -> bytes:
         return orjson.dumps(self._dialect.result_line(entry), option=orjson.OPT_APPEND_NEWLINE)
 
     def count_completed(self, answered_count: int) -> int:
         """Return the number of requests answered with 200 among the first `answered_count`."""
-        return self._totals["completed"][answered_count]
+        return self._total("completed", answered_count)
 
     def count_tokens(self, answered_count: int) -> dict[str, int]:
         """Return the tokens of each of `TOKEN_KINDS` of the first `answered_count` requests."""
-        return {name: self._totals[name][answered_count] for name in TOKEN_KINDS}
+        return {name: self._total(name, answered_count) for name in TOKEN_KINDS}
 
     def billed_requests(self, answered_count: int) -> Iterator[tuple[str, str]]:
         """Yield `custom_id` and SHA-256 of the body of each request answered with 200.
@@ -199,7 +206,7 @@ class StoredResults:
         path = self.output_path.with_suffix(".growing")
         with self.output_path.open("rb") as output, path.open("ab") as partial:
             output.seek(partial.tell())
-            partial.write(output.read(max(0, self._totals["output"][answered_count] - partial.tell())))
+            partial.write(output.read(max(0, self._total("output", answered_count) - partial.tell())))
         return path
 
     def finish(self, status: str, answered_count: int) -> None:
@@ -211,13 +218,13 @@ class StoredResults:
         """
         if answered_count == self.answered_count:
             return
-        os.truncate(self.output_path, self._totals["output"][answered_count])
-        os.truncate(self.error_path, self._totals["error"][answered_count])
+        os.truncate(self.output_path, self._total("output", answered_count))
+        os.truncate(self.error_path, self._total("error", answered_count))
         code, message = _UNANSWERED[status]
         with self.error_path.open("ab", buffering=_BUFFER_BYTES) as error:
             for index in self._order[answered_count:]:
                 entry = {
-                    "id": f"batch_req_{self._id_suffix(index)}",
+                    "id": f"batch_req_{self._id_prefix}{index:08x}",
                     "custom_id": self._validation.custom_ids[index],
                     "response": None,
                     "error": {"code": code, "message": message},
@@ -225,14 +232,23 @@ class StoredResults:
                 error.write(self._serialise(entry))
 
 
+_NO_TOKENS = (0,) * len(TOKEN_KINDS)
+
+
 def _billed_tokens(usage: dict[str, Any]) -> tuple[int, ...]:
     """Return the tokens of `TOKEN_KINDS` in the `usage` of an answer; 0 for a kind that the object lacks."""
+    if not usage:
+        return _NO_TOKENS
     # `/v1/responses` has other names.
-    words = ("input", "output") if "input_tokens" in usage else ("prompt", "completion")
-    details_in, details_out = (usage.get(f"{word}_tokens_details", {}) for word in words)
+    if "input_tokens" in usage:
+        read, written = usage["input_tokens"], usage.get("output_tokens", 0)
+        details_in, details_out = usage.get("input_tokens_details", {}), usage.get("output_tokens_details", {})
+    else:
+        read, written = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+        details_in, details_out = usage.get("prompt_tokens_details", {}), usage.get("completion_tokens_details", {})
     return (
-        usage.get(f"{words[0]}_tokens", 0),
-        usage.get(f"{words[1]}_tokens", 0),
+        read,
+        written,
         details_in.get("cached_tokens", 0),
         details_in.get("cache_write_tokens", 0),
         details_out.get("reasoning_tokens", 0),

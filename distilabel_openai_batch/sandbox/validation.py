@@ -99,7 +99,7 @@ def validate_file(
     with path.open("rb", buffering=_READ_BYTES) as file:
         for number, line in enumerate(file, 1):
             length = len(line)
-            if line.strip():
+            if not line.isspace():
                 problem = checker.check(line, number)
                 if problem is not None and len(validation.problems) < _MAX_PROBLEMS:
                     validation.problems.append(problem)
@@ -143,6 +143,9 @@ class _LineChecker:
     def __init__(self, endpoint: str, settings: Settings) -> None:
         self._endpoint = endpoint
         self._settings = settings
+        self._together = settings.dialect.together
+        # URL of the last line whose URL was right; most files have one URL alone.
+        self._right_url: str | None = None
         self._seen: set[str] = set()
         self.validation = Validation()
         self.file_problems: dict[str, Problem] = {}
@@ -161,7 +164,7 @@ class _LineChecker:
         return problem
 
     def _check_request(self, request: dict[str, Any], number: int) -> Problem | None:
-        if self._settings.dialect.together:
+        if self._together:
             request = {**request, "method": "POST", "url": self._endpoint}
         for name in ("custom_id", "method", "url", "body"):
             if request.get(name) is None:
@@ -170,9 +173,11 @@ class _LineChecker:
             return Problem("invalid_request", "The custom_id must be a string.", "custom_id", number)
         if request["method"] != "POST":
             return Problem("invalid_request", "The method provided for this request must be POST.", "method", number)
-        if self._settings.dialect.openai_endpoint(request["url"]) != self._endpoint:
-            message = "The URL provided for this request does not match the batch endpoint."
-            return Problem("invalid_url", message, "url", number)
+        if request["url"] != self._right_url:
+            if self._settings.dialect.openai_endpoint(request["url"]) != self._endpoint:
+                message = "The URL provided for this request does not match the batch endpoint."
+                return Problem("invalid_url", message, "url", number)
+            self._right_url = request["url"]
         return self._check_body(request["body"], number)
 
     def _check_body(self, body: Any, number: int) -> Problem | None:
@@ -181,7 +186,7 @@ class _LineChecker:
         model = body.get("model")
         if not isinstance(model, str) or not model:
             return Problem("invalid_request", "Model parameter is required.", "body.model", number)
-        if not self._settings.has_model(model):
+        if model != self.validation.model and not self._settings.has_model(model):
             message = f"The provided model '{model}' is not supported by the Batch API."
             return Problem("model_not_found", message, "body.model", number)
         if body.get("stream"):

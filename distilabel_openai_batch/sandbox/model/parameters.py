@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import orjson
+
 from ..errors import ApiError
 from .checks import Bounds, check_number, describe_type, empty_array, get_parameter, invalid_value, missing, wrong_type
 from .reasoning import EFFORTS, has_fixed_temperature, is_reasoning_model, is_responses_only, refuses_tools
@@ -128,7 +130,7 @@ def _check_stop(stop: Any) -> None:
 def _check_chat(body: dict[str, Any], model: str) -> None:
     if is_responses_only(model):
         raise ApiError(404, "This model is only supported in v1/responses and not in v1/chat/completions.")
-    _check_messages(body)
+    check_messages(body)
     if body.get("logprobs") is not None and not isinstance(body["logprobs"], bool):
         raise wrong_type("logprobs", "a boolean", body["logprobs"])
     if body.get("top_logprobs") is not None and not body.get("logprobs"):
@@ -141,7 +143,24 @@ def _check_chat(body: dict[str, Any], model: str) -> None:
         _check_response_format(body)
 
 
-def _check_messages(body: dict[str, Any]) -> None:
+def parameters_without_messages(body: dict[str, Any]) -> bytes | None:
+    """Return the parameters of a chat, but for its messages, as bytes; `None` if the parameters limit the messages.
+
+    If a chat passes `check_parameters`, then each chat with the same bytes and the same model passes as well, provided
+    that its messages pass `check_messages`.
+    """
+    response_format = body.get("response_format")
+    if isinstance(response_format, dict) and response_format.get("type") == "json_object":
+        return None
+    return orjson.dumps({name: value for name, value in body.items() if name != "messages"})
+
+
+def check_messages(body: dict[str, Any]) -> None:
+    """Check the messages of a chat.
+
+    Raises:
+        ApiError: if the messages are missing or malformed.
+    """
     if "messages" not in body:
         raise missing("messages")
     messages = body["messages"]

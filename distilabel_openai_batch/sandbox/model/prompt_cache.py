@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from dataclasses import replace
 from typing import Any
 
 from .answers import ModelAnswer
@@ -52,4 +51,4 @@ class PromptCache:
             "cached_tokens": _PREFIX_TOKENS if is_cached else 0,
             "cache_write_tokens": writes if model_version(model) >= _WRITES_BILLED_FROM else 0,
         }
-        return replace(answer, body={**answer.body, "usage": {**usage, f"{word}_tokens_details": details}})
+        return answer._replace(body={**answer.body, "usage": {**usage, f"{word}_tokens_details": details}})

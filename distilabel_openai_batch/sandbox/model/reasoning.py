@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 # https://platform.openai.com/docs/guides/reasoning
@@ -23,11 +24,13 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _FACTORS = {"none": 0.0, "minimal": 0.125, "low": 0.25, "medium": 1.0, "high": 4.0, "xhigh": 16.0, "max": 32.0}
 
 
+@lru_cache
 def is_reasoning_model(model: str) -> bool:
     """Return `True` for the name of a model that can reason."""
     return _REASONING.match(model) is not None
 
 
+@lru_cache
 def is_responses_only(model: str) -> bool:
     """Return `True` for the name of a model that chat completions do not serve."""
     return _RESPONSES_ONLY.match(model) is not None
@@ -64,6 +67,7 @@ def count_reasoning_tokens(model: str, body: dict[str, Any], medium: int) -> int
     return int(medium * _FACTORS[effort or "medium"]) if reasons(model, effort) else 0
 
 
+@lru_cache
 def model_version(model: str) -> tuple[int, int]:
     """Return the version of a GPT model; (0, 0) for other models."""
     match = _REASONING.match(model)

@@ -4,10 +4,11 @@ import base64
 import json
 import math
 import struct
+from random import Random
 
 import pytest
 
-from distilabel_openai_batch.sandbox.model.answers import answer_request
+from distilabel_openai_batch.sandbox.model.answers import Model, answer_request
 from distilabel_openai_batch.sandbox.settings import Settings
 
 from .conftest import CHAT, chat_body
@@ -23,6 +24,24 @@ WEATHER = {
     },
 }
 CLOCK = {"type": "function", "function": {"name": "clock"}}
+# Messages and other parameters, good and bad, whose combinations are the bodies of a batch.
+MESSAGES = [
+    *([{"role": "user", "content": text}] for text in ("Name a river.", "Reply in JSON.", "", 5)),
+    [{"role": "assistant", "content": None}, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+    [{"role": "boss", "content": "Hi"}],
+    [],
+    "Hi",
+    None,
+]
+PARAMETERS = [
+    *({"model": model} for model in ("gpt-4o-mini", "gpt-5", "o1-pro", "no-such-model", "", 5)),
+    *({"model": "gpt-4o-mini", "n": number} for number in (1, 1.0, True, 2, 0)),
+    *({"model": "gpt-5", "max_tokens": number} for number in (5, None)),
+    *({"model": "gpt-4o-mini", "response_format": {"type": name}} for name in ("json_object", "text", "prose")),
+    *({"model": "gpt-4o-mini", "tools": tools} for tools in ([WEATHER], [])),
+    {"model": "gpt-4o-mini", "answer_in": "English"},
+    {"stop": "e"},
+]
 
 
 def answer(body, endpoint=CHAT):
@@ -81,6 +100,19 @@ def test_text_has_at_least_the_set_number_of_tokens(endpoint, limit, is_cut):
     assert (reply.get("status") or reply["choices"][0]["finish_reason"]) in (
         ("length", "incomplete") if is_cut else ("stop", "completed")
     )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_earlier_requests_of_a_batch_change_no_answer(seed):
+    """Answer and refuse each request as if the request were the only one."""
+    bodies = [
+        parameters | ({} if messages is None else {"messages": messages})
+        for parameters in PARAMETERS
+        for messages in MESSAGES
+    ]
+    Random(seed).shuffle(bodies)
+    model = Model(CHAT, Settings())
+    assert [model.answer(body) for body in bodies] == [answer(body) for body in bodies]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\x00\x07", "🎉" * 50_000, "\u2028{topic}", "短い質問"])

@@ -1,10 +1,15 @@
 """Validation of input files, and refusals at the creation of a batch."""
 
 import json
+from dataclasses import replace
+from random import Random
 
 import pytest
 
-from .conftest import batch_line, batch_lines, chat_body, jsonl
+from distilabel_openai_batch.sandbox.settings import Settings
+from distilabel_openai_batch.sandbox.validation import validate_file
+
+from .conftest import CHAT, batch_line, batch_lines, chat_body, jsonl
 
 EMBEDDINGS = "/v1/embeddings"
 
@@ -105,6 +110,27 @@ async def test_every_bad_line_is_reported(api):
         ("invalid_json_line", 2),
         ("missing_required_parameter", 4),
     ]
+
+
+@pytest.mark.parametrize("dialect", ["openai", "azure", "zhipu"])
+def test_earlier_lines_do_not_change_the_problem_of_a_line(tmp_path, dialect):
+    """Each line has the same problem in any place of a file."""
+    settings = Settings(dialect=dialect)
+    path = tmp_path / "in.jsonl"
+
+    def problems(lines):
+        path.write_bytes(b"\n".join(lines))
+        return [replace(problem, line=None) for problem in validate_file(path, CHAT, settings).problems if problem.line]
+
+    urls = (CHAT, "/chat/completions", "/v4/chat/completions", EMBEDDINGS, [CHAT], None, "")
+    models = ("gpt-4o-mini", "no-such-model", "no-such-model-either", "", 5)
+    bodies = [chat_body() | {"model": model} for model in models]
+    requests = [batch_line("a", url, body=body) for url in urls for body in bodies]
+    lines = [*(json.dumps(request).encode() for request in requests), b"{oops}", b" \t\x0b"]
+    alone = {line: problems([line]) for line in lines}
+    for seed in range(20):
+        Random(seed).shuffle(lines)
+        assert problems(lines) == [problem for line in lines for problem in alone[line]]
 
 
 async def test_file_with_too_many_requests_fails(api):
