@@ -9,6 +9,7 @@ import httpx
 
 from distilabel_openai_batch.api.addresses import public_address
 from distilabel_openai_batch.api.size_limits import limit_reply
+from distilabel_openai_batch.api.tls import tls_context
 
 # Storages redirect once, to another region.
 _STORAGE_REDIRECTS = 5
@@ -86,6 +87,7 @@ async def open_storage(
     async with (
         httpx.AsyncClient(
             timeout=timeout,
+            verify=tls_context(),
             follow_redirects=True,
             max_redirects=_STORAGE_REDIRECTS,
             event_hooks={"response": [_refuse_downgrade, limit_reply]},

@@ -20,6 +20,9 @@ _T = TypeVar("_T")
 _LINE = b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n'
 _LINE_BYTES = len(_LINE % (b"", b"", b""))
 
+DIGEST_BYTES = 16
+"""Bytes of a request's digest."""
+
 # SQLite's integers have room for occurrence numbers of 18 digits.
 _CUSTOM_ID = re.compile(r"[0-9a-f]{32}-[0-9]{1,18}")
 
@@ -89,7 +92,14 @@ def digest_body(base_url: str, endpoint: str, body: bytes) -> str:
 
 
 def _digest(base_url: str, endpoint: str, canonical: bytes) -> str:
-    return blake2b(b"\0".join((base_url.encode(), endpoint.encode(), canonical)), digest_size=16).hexdigest()
+    hasher = _begin_digest(base_url, endpoint)
+    hasher.update(canonical)
+    return hasher.hexdigest()
+
+
+def _begin_digest(base_url: str, endpoint: str) -> blake2b:
+    """Return a hasher that has everything of a digest but the canonical JSON."""
+    return blake2b(b"%b\0%b\0" % (base_url.encode(), endpoint.encode()), digest_size=DIGEST_BYTES)
 
 
 class BodyTemplate:
@@ -101,13 +111,15 @@ class BodyTemplate:
         identity: the body whose digest identifies the request; `None` for `body` itself.
     """
 
-    __slots__ = ("_canonical", "_encoded", "_name")
+    __slots__ = ("_address", "_canonical", "_encoded", "_hasher", "_name")
 
     def __init__(self, body: Mapping[str, Any], name: str, identity: Mapping[str, Any] | None = None) -> None:
         mark = uuid4().hex
         self._name = name
         self._encoded = _split_at(mark, encode_body({**body, name: mark}))
         self._canonical = _split_at(mark, encode_canonical_json({**(identity or body), name: mark}))
+        self._address: tuple[str, str] | None = None
+        self._hasher = blake2b()
 
     def encode(self, body: Mapping[str, Any]) -> bytes:
         """Return the same JSON as `encode_body`.
@@ -116,12 +128,18 @@ class BodyTemplate:
             ValueError: JSON cannot hold the field's value.
         """
         before, after = self._encoded
-        return b"%b%b%b" % (before, encode_json(body[self._name]), after)
+        return b"".join((before, encode_json(body[self._name]), after))
 
     def digest(self, base_url: str, endpoint: str, body: Mapping[str, Any]) -> str:
         """Return the same digest as `digest_body` of the encoded identity."""
         before, after = self._canonical
-        return _digest(base_url, endpoint, b"%b%b%b" % (before, encode_canonical_json(body[self._name]), after))
+        address = (base_url, endpoint)
+        if address != self._address:
+            self._address, self._hasher = address, _begin_digest(base_url, endpoint)
+            self._hasher.update(before)
+        hasher = self._hasher.copy()
+        hasher.update(b"".join((encode_canonical_json(body[self._name]), after)))
+        return hasher.hexdigest()
 
 
 def _split_at(mark: str, text: bytes) -> tuple[bytes, bytes]:

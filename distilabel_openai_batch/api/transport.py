@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any, TypeVar
 
 import anyio
@@ -31,6 +32,7 @@ from distilabel_openai_batch.api.redirects import RedirectRefusedError, refuse_r
 from distilabel_openai_batch.api.replies import ReplyError
 from distilabel_openai_batch.api.secrets import Mask, secrets_of, split_query
 from distilabel_openai_batch.api.size_limits import limit_reply
+from distilabel_openai_batch.api.tls import tls_context
 
 T = TypeVar("T")
 
@@ -147,6 +149,14 @@ class _UnexpectedReplyLimit:
         return self.count >= _UNEXPECTED_REPLIES or (self.count > 0 and is_late)
 
 
+def load_client_parts() -> None:
+    """Load the parts that all clients share, so that the first call does not have to: certificates and SDK modules."""
+    tls_context()
+    # The SDK imports the module of a resource at the first use of the resource.
+    for resource in ("batches", "files"):
+        import_module(f"openai.resources.{resource}")
+
+
 def sdk_client(
     base_url: str | None,
     api_key: str,
@@ -176,6 +186,7 @@ def sdk_client(
     # The SDK's version 3 is typed for an httpx2 client, and accepts this one.
     http_client: Any = httpx.AsyncClient(
         timeout=timeout,
+        verify=tls_context(),
         # `max_concurrency` limits the synchronous requests in flight; httpx's own limit of 100 would let others fail.
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=_MAX_IDLE_CONNECTIONS),
         follow_redirects=True,

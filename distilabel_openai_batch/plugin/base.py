@@ -31,7 +31,7 @@ from distilabel_openai_batch.api.batches import METADATA_VALUE_CHARACTERS
 from distilabel_openai_batch.api.extra_fields import ExtraFields
 from distilabel_openai_batch.api.retention import Retention
 from distilabel_openai_batch.api.secrets import clean_headers, clean_key, split_query
-from distilabel_openai_batch.api.transport import Patience
+from distilabel_openai_batch.api.transport import Patience, load_client_parts
 from distilabel_openai_batch.display.advice import (
     LOAD_AGAIN,
     LOAD_WITH_RESUBMIT,
@@ -99,6 +99,7 @@ class BatchClient(BatchFields):
             )
         settings = self.session_settings()
         split_query(settings.base_url)
+        load_client_parts()
         key = self.api_key
         # distilabel's clients, which this package does not use, require a key.
         self.api_key = key or SecretStr(PLACEHOLDER_KEY)

@@ -38,6 +38,9 @@ _PROVIDERS = (
 # https://learn.microsoft.com/azure/ai-services/openai/how-to/batch
 _BATCH_SHARE = Decimal("0.5")
 
+# Addresses in place of host names: `127.0.0.1`, `::1`.
+_IP_ADDRESS = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*", re.IGNORECASE)
+
 _HALF_PRICE_PROVIDERS = frozenset({"openai", "azure"})
 
 _MILLION = Decimal(1_000_000)
@@ -419,6 +422,9 @@ def _prices_of_kinds(listed: Any, prompt_tokens: int) -> list[Decimal | None]:
 @functools.cache
 def _find_listed_host(host: str) -> str | None:
     """Return the provider whose API has a host, by the patterns of the price list."""
+    # The list takes a twentieth of a second to load, and has no names within a local network, and no addresses.
+    if "." not in host or _IP_ADDRESS.fullmatch(host):
+        return None
     url = f"https://{host}/"
     for provider in _listed_providers():
         match = re.match(provider.api_pattern, url)

@@ -245,3 +245,20 @@ def test_the_tier_of_a_long_prompt_has_the_price_of_its_length():
     rates = Rates(flat_prices(2), flat_prices(1), above=((200_000, above),), tiers=(("flex", flat_prices(1)),))
     usage = Usage.of_request(1_000_000, 0) + Usage(1_000_000, 0)
     assert rates.cost(usage, is_sync=True, tier="flex").spent == 8
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://127.0.0.1:8000/v1",
+        "http://[::1]:8000/v1",
+        "http://[FE80::1.2.3.4]/v1",
+        "http://localhost/v1",
+        "http://vllm",
+    ],
+)
+def test_an_address_or_a_local_name_is_no_listed_host_and_loads_no_list(
+    base_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prices, "_listed_providers", pytest.fail)
+    assert prices.find_price_list(base_url) is None
