@@ -362,7 +362,8 @@ class Session:
         if call.template is None or call.template is not self._sized_template:
             self._sizes.add(call.body)
             self._sized_template = call.template
-        request = Request(custom_id, endpoint, model, self._bodies.add(body), call.has_default_limit, retry_of)
+        stored = self._bodies.add_line(custom_id, endpoint, body)
+        request = Request(custom_id, endpoint, model, stored, call.has_default_limit, retry_of)
         if request.size > self._settings.max_bytes:
             return Failure(
                 f"The request is too large: {request.size:,} bytes; an input file holds {self._settings.max_bytes:,}"

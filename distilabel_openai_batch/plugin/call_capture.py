@@ -27,8 +27,11 @@ from distilabel_openai_batch.plugin.bounds import find_not_finite
 from distilabel_openai_batch.plugin.sdk_stub import AnswerCall, CompletionView, calls_redirected
 from distilabel_openai_batch.text import did_you_mean
 
-# Validator of the inputs that `OpenAILLM.agenerate` validates one by one.
-_INPUTS: TypeAdapter[list[Any]] = TypeAdapter(list[FormattedInput])
+# Validator of an input, as `OpenAILLM.agenerate` has.
+_INPUT: TypeAdapter[Any] = TypeAdapter(FormattedInput)
+
+# Roles of a chat's messages that the validator takes.
+_ROLES = ("user", "system", "assistant")
 
 # distilabel's own code for a chat completion, which a subclass may override.
 _READ_CHAT = OpenAILLM._generations_from_openai_completion
@@ -115,8 +118,8 @@ def capture_calls(
     """
     with gc_paused():
         calls_by_shape: dict[tuple[str, ...], tuple[APICall, str]] = {}
-        for input, messages in zip(inputs, _validate(llm, inputs), strict=True):
-            shape = _chat_shape(messages)
+        for input in inputs:
+            messages, shape = (None, None) if llm.structured_output else _validate(input)
             if shape in calls_by_shape:
                 like, field = calls_by_shape[shape]
                 yield APICall(
@@ -229,12 +232,43 @@ def _chat_field(call: APICall) -> str:
     return "input" if call.endpoint == RESPONSES_ENDPOINT else "messages"
 
 
-def _validate(llm: OpenAILLM, inputs: Sequence[FormattedInput]) -> Sequence[Any]:
-    """Validate all inputs as `OpenAILLM.agenerate` would; return `None`s if `agenerate` has to see each input."""
-    if not llm.structured_output:
-        with suppress(ValidationError):
-            return _INPUTS.validate_python(inputs)
-    return [None] * len(inputs)
+def _validate(input: FormattedInput) -> tuple[Any, tuple[str, ...] | None]:
+    """Validate an input as `OpenAILLM.agenerate` would.
+
+    Returns:
+        The validated input, `None` if `agenerate` has to see the input; and the shape of a chat, see `_chat_shape`.
+    """
+    if roles := _plain_roles(input):
+        return input, roles
+    try:
+        messages = _INPUT.validate_python(input)
+    except ValidationError:
+        return None, None
+    return messages, _chat_shape(messages)
+
+
+def _plain_roles(input: FormattedInput) -> tuple[str, ...] | None:
+    """Return the roles of a chat that validation would leave unchanged, in a fifth of the time; otherwise `None`."""
+    if type(input) is not list:
+        return None
+    roles = []
+    for message in input:
+        if type(message) is not dict or len(message) != 2:
+            return None
+        role, content = message.get("role"), message.get("content")
+        # A text beyond ASCII may have surrogates, which validation refuses.
+        if type(content) is not str or role not in _ROLES or not (content.isascii() or _is_unicode(content)):
+            return None
+        roles.append(role)
+    return tuple(roles)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _chat_shape(messages: Any) -> tuple[str, ...] | None:
