@@ -61,16 +61,17 @@ def decode_json(text: bytes | str) -> Any:
         raise ValueError("the JSON is nested too deeply") from None
 
 
-_LARGEST_COUNT = 10**9
+LARGEST_COUNT = 10**9
+"""Number that no count of requests or tokens reaches.
+
+An input file has at most 512 MB, and so fewer requests and fewer tokens. The sums of several billion such numbers fit
+into SQLite's integers.
+"""
 
 
 def read_count(value: object) -> int:
-    """Return `value` if it is an integer that a number of requests or tokens can be, and 0 otherwise.
-
-    An input file has at most 512 MB, and so fewer requests and fewer tokens than `_LARGEST_COUNT`. The sums of several
-    billion such numbers fit into SQLite's integers.
-    """
-    return value if type(value) is int and 0 <= value < _LARGEST_COUNT else 0
+    """Return `value` if it is an integer that a number of requests or tokens can be, and 0 otherwise."""
+    return value if type(value) is int and 0 <= value < LARGEST_COUNT else 0
 
 
 def _encode_slowly(value: object) -> bytes:

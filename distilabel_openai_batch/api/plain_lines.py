@@ -1,16 +1,20 @@
 """Plain result lines: answers that are read without building the objects of the whole line.
 
-A result line has some thirty objects, of which the engine needs seven before the answer is delivered. msgspec builds
-these alone, in half of the time.
+A result line has some thirty objects, of which the engine needs seven before the answer is delivered, and distilabel
+three afterwards. msgspec builds these alone, in a third of the time.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
-from distilabel_openai_batch.api.encoding import read_count
+from distilabel_openai_batch.api.encoding import LARGEST_COUNT, read_count
 from distilabel_openai_batch.api.usage import TokenDetails
 
 
@@ -58,6 +62,41 @@ class _Line(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Line)
 
 
+class _Message(msgspec.Struct, gc=False):
+    content: str
+
+
+class _TextChoice(msgspec.Struct, gc=False):
+    message: _Message
+    logprobs: None = None
+
+
+# orjson reads a longer integer as a float.
+_Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class _Counts(msgspec.Struct, gc=False):
+    prompt_tokens: _Integer | float | None = None
+    completion_tokens: _Integer | float | None = None
+
+
+class _TextBody(msgspec.Struct, gc=False):
+    choices: list[_TextChoice]
+    usage: _Counts
+    output: msgspec.UnsetType = msgspec.UNSET
+
+
+class _TextResponse(msgspec.Struct, gc=False):
+    body: _TextBody
+
+
+class _TextLine(msgspec.Struct, gc=False):
+    response: _TextResponse
+
+
+_text_decoder = msgspec.json.Decoder(_TextLine)
+
+
 class PlainLine(NamedTuple):
     """An answer's line without anything unusual.
 
@@ -72,6 +111,70 @@ class PlainLine(NamedTuple):
     tokens: tuple[int, int]
     details: TokenDetails
     is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLines:
+    """Consecutive result lines without anything unusual, but for some lines, whose values do not count.
+
+    Attributes:
+        custom_ids: the `custom_id` of each request.
+        usage: billed tokens of each answer: in, out, cached, written, reasoning; shape (5, lines).
+        is_whole: whether each answer has one choice.
+        unusual: the indexes of the lines that have to be parsed as a whole.
+    """
+
+    custom_ids: list[str]
+    usage: npt.NDArray[np.int64]
+    is_whole: list[bool]
+    unusual: list[int]
+
+
+def read_plain_lines(lines: bytes) -> PlainLines | None:
+    """Read the lines of chat completions together, in half of the time that `read_plain_line` takes.
+
+    Args:
+        lines: whole lines of an output file.
+
+    Returns:
+        The values of the lines, as the function `read_plain_line` returns the values of each; `None` if the lines have
+        to be read one by one.
+    """
+    count = lines.count(b"\n")
+    # msgspec splits the text into objects, and not into lines. Within an object, no `{` follows a `}` → if each line
+    # begins and ends with a brace, no object goes on in the next line.
+    if not (lines.startswith(b"{") and lines.endswith(b"}\n") and lines.count(b"}\n{") == count - 1):
+        return None
+    try:
+        values = _decoder.decode_lines(lines.decode())
+        if len(values) != count:
+            return None
+        return _read_values(values)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
+        return None
+
+
+def _read_values(values: Sequence[_Line]) -> PlainLines:
+    """Return the values of lines; raise `OverflowError` for a count of tokens beyond 64 bits."""
+    responses = [line.response for line in values]
+    bodies = [response.body for response in responses]
+    usages = [body.usage for body in bodies]
+    details_in = [usage.prompt_tokens_details for usage in usages]
+    details_out = [usage.completion_tokens_details for usage in usages]
+    columns = (
+        [usage.prompt_tokens for usage in usages],
+        [usage.completion_tokens for usage in usages],
+        [details.cached_tokens or 0 if details else 0 for details in details_in],
+        [details.cache_write_tokens or 0 if details else 0 for details in details_in],
+        [details.reasoning_tokens or 0 if details else 0 for details in details_out],
+    )
+    usage = np.array(columns, dtype=np.int64)
+    return PlainLines(
+        [line.custom_id for line in values],
+        np.where((usage >= 0) & (usage < LARGEST_COUNT), usage, 0),
+        [len(body.choices) == 1 for body in bodies],
+        [index for index, response in enumerate(responses) if not _is_plain(response)],
+    )
 
 
 def read_plain_line(line: bytes) -> PlainLine | None:
@@ -91,12 +194,18 @@ def read_plain_line(line: bytes) -> PlainLine | None:
         values = _decoder.decode(line.decode())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    response, choices, usage = values.response, values.response.body.choices, values.response.body.usage
-    if not choices or choices[0].finish_reason == "length" or not 200 <= response.status_code < 300:
+    body, usage = values.response.body, values.response.body.usage
+    if not _is_plain(values.response):
         return None
     tokens = read_count(usage.prompt_tokens), read_count(usage.completion_tokens)
     details = _read_details(usage.prompt_tokens_details, usage.completion_tokens_details)
-    return PlainLine(values.custom_id, tokens, details, len(choices) == 1)
+    return PlainLine(values.custom_id, tokens, details, len(body.choices) == 1)
+
+
+def _is_plain(response: _Response) -> bool:
+    """Return whether a response is an answer whose first choice ended by itself."""
+    choices = response.body.choices
+    return bool(choices) and choices[0].finish_reason != "length" and 200 <= response.status_code < 300
 
 
 def _read_details(details_in: _InputDetails | None, details_out: _OutputDetails | None) -> TokenDetails:
@@ -106,3 +215,34 @@ def _read_details(details_in: _InputDetails | None, details_out: _OutputDetails 
     if details_out:
         reasoning = read_count(details_out.reasoning_tokens)
     return cached, written, reasoning
+
+
+class PlainChat(NamedTuple):
+    """A chat completion that has nothing but texts.
+
+    Attributes:
+        texts: the text of each choice.
+        tokens_in: tokens of the prompt, as the server counts them; `None` for no count.
+        tokens_out: tokens of the texts, likewise.
+    """
+
+    texts: list[str]
+    tokens_in: float | None
+    tokens_out: float | None
+
+
+def read_plain_chat(line: bytes) -> PlainChat | None:
+    """Read the line of a chat completion that has nothing but texts.
+
+    Args:
+        line: the line of an `Answer`.
+
+    Returns:
+        `None` if a choice has no text, or has log probabilities, or if anything else is unusual.
+    """
+    try:
+        body = _text_decoder.decode(line).response.body
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    texts = [choice.message.content for choice in body.choices]
+    return PlainChat(texts, body.usage.prompt_tokens, body.usage.completion_tokens)

@@ -17,7 +17,8 @@ from distilabel.models.llms import OpenAILLM
 from distilabel.typing import FormattedInput, GenerateOutput
 from pydantic import TypeAdapter, ValidationError
 
-from distilabel_openai_batch.api.outcomes import Failure
+from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.plain_lines import read_plain_chat
 from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT, UntranslatableError
 from distilabel_openai_batch.engine.calls import APICall
@@ -144,37 +145,28 @@ def capture_calls(
             yield call
 
 
-def read_plain_chat(llm: OpenAILLM, body: dict[str, Any]) -> GenerateOutput | None:
-    """Return the output that distilabel's own code would make of a chat completion of texts, in a fifth of the time.
+def read_plain_output(llm: OpenAILLM, answer: Answer) -> GenerateOutput | None:
+    """Return the output that distilabel's own code would make of a chat completion of texts, in a tenth of the time.
 
     Args:
         llm: the LLM, loaded.
-        body: the completion.
+        answer: the completion.
 
     Returns:
         The output; `None` if a subclass reads completions in its own way, or the completion has more than texts and
         counts of tokens.
     """
     readers = type(llm)
-    usage, choices = body.get("usage"), body.get("choices")
     if (
-        type(usage) is not dict
-        or type(choices) is not list
-        or readers._generations_from_openai_completion is not _READ_CHAT
+        readers._generations_from_openai_completion is not _READ_CHAT
         or readers._get_llm_statistics is not _READ_STATISTICS
     ):
         return None
-    texts = []
-    for choice in choices:
-        if type(choice) is not dict or choice.get("logprobs") is not None:
-            return None
-        message = choice.get("message")
-        text = message.get("content") if type(message) is dict else None
-        if type(text) is not str:
-            return None
-        texts.append(text)
-    statistics = {"input_tokens": [usage.get("prompt_tokens")], "output_tokens": [usage.get("completion_tokens")]}
-    output: GenerateOutput = {"generations": texts, "statistics": statistics}
+    chat = read_plain_chat(answer.line)
+    if chat is None:
+        return None
+    statistics = {"input_tokens": [chat.tokens_in], "output_tokens": [chat.tokens_out]}
+    output: GenerateOutput = {"generations": chat.texts, "statistics": statistics}
     return output
 
 
@@ -256,8 +248,10 @@ def _plain_roles(input: FormattedInput) -> tuple[str, ...] | None:
         if type(message) is not dict or len(message) != 2:
             return None
         role, content = message.get("role"), message.get("content")
+        if type(role) is not str or role not in _ROLES or type(content) is not str:
+            return None
         # A text beyond ASCII may have surrogates, which validation refuses.
-        if type(content) is not str or role not in _ROLES or not (content.isascii() or _is_unicode(content)):
+        if not (content.isascii() or _is_unicode(content)):
             return None
         roles.append(role)
     return tuple(roles)

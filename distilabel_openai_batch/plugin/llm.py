@@ -33,7 +33,7 @@ from distilabel_openai_batch.plugin.call_capture import (
     check_parameters,
     describe_refusal,
     read_completion,
-    read_plain_chat,
+    read_plain_output,
 )
 from distilabel_openai_batch.plugin.chat_client import ChatClient
 from distilabel_openai_batch.plugin.embeddings import embed
@@ -395,10 +395,12 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
             return failed_output(outcome, num_generations)
         body: dict[str, Any] = {}
         try:
-            body = outcome.body
+            output = read_plain_output(self, outcome)
+            if output is None or self.keep_reasoning:
+                body = outcome.body
             # `view` changes the body.
             cells = read_cells(body) if self.keep_reasoning else None
-            output = read_plain_chat(self, body) or read_completion(self, input, num_generations, kwargs, view(body))
+            output = output or read_completion(self, input, num_generations, kwargs, view(body))
             generations = output["generations"]
             if len(generations) < num_generations or not all(generations) or outcome.choice_failures:
                 output = complete_output(output, outcome, num_generations, custom_id)

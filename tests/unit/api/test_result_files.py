@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import random
+from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilabel_openai_batch import errors
+from distilabel_openai_batch.api import result_files
 from distilabel_openai_batch.api.failure_codes import MISSING_RESULT_CODE
 from distilabel_openai_batch.api.outcomes import (
     MISSING_RESULT,
@@ -201,3 +204,74 @@ def test_the_files_stay_open():
     results = JobResults(["a"], [file])
     assert list(results) == list(results)
     assert not file.closed
+
+
+def _usage(number: int) -> dict[str, object]:
+    return {
+        "prompt_tokens": [7, LONG_PROMPT + 1, -1, 10**9, 2**70][number],
+        "completion_tokens": number,
+        "prompt_tokens_details": {"cached_tokens": number, "cache_write_tokens": None},
+        "completion_tokens_details": {"reasoning_tokens": 3} if number % 2 else None,
+    }
+
+
+def _answer(finish_reason: str = "stop", number: int = 0, choices: int = 1) -> dict[str, object]:
+    choice = {"message": {"content": "é" * number}, "finish_reason": finish_reason}
+    return COMPLETION | {"model": f"m-{number}", "choices": [choice] * choices, "usage": _usage(number)}
+
+
+_NAMES = st.sampled_from("aaabcdefg?")
+_NUMBERS = st.integers(0, 4)
+_LINES = st.one_of(
+    st.builds(lambda name, number: line(name, response(_answer(number=number))), _NAMES, st.integers(0, 1)),
+    st.builds(lambda name, number: line(name, response(_answer(number=number))), _NAMES, _NUMBERS),
+    st.builds(lambda name, number: line(name, response(_answer("length", number))), _NAMES, _NUMBERS),
+    st.builds(lambda name, count: line(name, response(_answer(choices=count))), _NAMES, st.integers(0, 2)),
+    st.builds(lambda name: line(name, response(api_error("Bad.", code="bad"), 400)), _NAMES),
+    st.builds(lambda name: line(name, response(_answer()))[:-1] * 2 + b"\n", _NAMES),
+    st.builds(lambda name: line(name, response(_answer())).replace(b":", b":\n", 2), _NAMES),
+    st.sampled_from([b"\n", b"{}\n", b"\xff\n", b'{"custom_id":"a"}\n', b"}\n", b"{\n"]),
+)
+
+
+@settings(max_examples=200)
+@given(files=st.lists(st.lists(_LINES, max_size=12), max_size=2), ends=st.booleans(), block=st.integers(1, 3_000))
+def test_lines_have_the_same_outcomes_together_and_one_by_one(files, ends, block):
+    contents = [b"".join(lines) if ends else b"".join(lines).rstrip(b"\n") for lines in files]
+
+    def read() -> dict[str, object]:
+        results = JobResults([*"abcdefg"], [io.BytesIO(content) for content in contents])
+        names = ("missing", "stray_lines", "answers", "reported", "usage")
+        outcomes = [
+            (name, outcome.line, outcome.tokens, outcome.token_details, outcome.is_whole)
+            if isinstance(outcome, Answer)
+            else (name, outcome)
+            for name, outcome in results
+        ]
+        return {"outcomes": outcomes} | {name: getattr(results, name) for name in names}
+
+    with mock.patch.multiple(result_files, _BLOCK_BYTES=block, _CHUNK=3):
+        together = read()
+    with mock.patch.object(result_files, "read_plain_lines", return_value=None):
+        assert together == read()
+
+
+def test_plain_lines_are_not_parsed_one_by_one():
+    content = b"".join(line(name, response(_answer())) for name in "abc")
+    with mock.patch.object(result_files, "parse_result_line", side_effect=AssertionError):
+        assert JobResults([*"cba"], [io.BytesIO(content)]).answers == 3
+
+
+@pytest.mark.parametrize("order", ["asked", "reversed", "shuffled"])
+@pytest.mark.parametrize("size", [1, 40, 1_000])
+def test_lines_are_read_from_a_file_in_any_order(tmp_path, order, size):
+    """Neighbouring lines are read together, here up to 100 bytes."""
+    names = [f"{number}" for number in range(50)]
+    lines = [build_result_line(name, COMPLETION | {"id": name * size}) for name in names]
+    ordered = {"asked": lines, "reversed": lines[::-1], "shuffled": random.Random(0).sample(lines, len(lines))}[order]
+    (tmp_path / "output").write_bytes(b"".join(ordered))
+    with (
+        (tmp_path / "output").open("rb", buffering=0) as file,
+        mock.patch.object(result_files, "_READ_BYTES", 100),
+    ):
+        assert [outcome.line for _, outcome in JobResults(names, [file])] == lines

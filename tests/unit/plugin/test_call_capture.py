@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from distilabel_openai_batch import InvalidParametersError, OpenAIBatchLLM
-from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.api.outcomes import Answer, Failure, build_result_line, parse_result_line
 from distilabel_openai_batch.plugin.call_capture import (
+    _INPUT,
+    _validate,
     capture_calls,
     check_parameters,
     read_completion,
-    read_plain_chat,
+    read_plain_output,
 )
 from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, COMPLETIONS_ENDPOINT, view
+from tests.support.mutations import mutations, replaced
 from tests.unit.plugin.stubs import MESSAGES, batch_llm, completion
 
 IMAGE = [{"role": "user", "content": [{"type": "text", "text": "Look"}]}]
 OTHER_MESSAGES = [{"role": "user", "content": "Why is the grass green?"}]
+
+
+class SubStr(str):
+    """A string of another type."""
+
+
+_LLM = OpenAIBatchLLM(model="gpt-4o-mini", api_key="sk-test")
 
 
 @pytest.fixture
@@ -95,6 +110,39 @@ def test_captures_may_overlap(llm):
     assert (dict(vars(llm)), dict(llm.__pydantic_private__)) == attributes
 
 
+_CONTENTS = st.one_of(
+    st.text(max_size=3),
+    st.sampled_from(["\ud800", "é", None, 1, [{"type": "text", "text": "a"}], [{"type": "text"}], ["a"], SubStr("a")]),
+)
+_MESSAGES = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["user", "system", "assistant", "tool", 1, ["user"], SubStr("user")]),
+        "content": _CONTENTS,
+    },
+    optional={"name": st.just("b")},
+)
+_INPUTS = st.one_of(
+    st.lists(_MESSAGES, max_size=3),
+    st.sampled_from(["a", "\ud800", None, ("a", None), ([{"role": "user", "content": "a"}], None), ({},), [[]], [{}]]),
+)
+
+
+@settings(max_examples=300)
+@given(_INPUTS)
+def test_an_input_is_validated_like_openai_llm_validates_it(input):
+    """Plain chats are not validated by pydantic."""
+    try:
+        expected = _INPUT.validate_python(input)
+    except ValidationError:
+        expected = None
+    messages, roles = _validate(input)
+    assert messages == expected
+    if roles is not None:
+        assert messages == [
+            {"role": role, "content": message["content"]} for role, message in zip(roles, input, strict=True)
+        ]
+
+
 @pytest.mark.parametrize("kwargs", [{"temprature": 1.0}, {"max_new_tokens": -1}], ids=str)
 def test_wrong_parameters_are_refused(llm, kwargs):
     with pytest.raises(InvalidParametersError, match=next(iter(kwargs))):
@@ -124,10 +172,26 @@ def test_completion_is_read_for_chats_and_strings(llm):
     ids=["one text", "two texts", "empty text", "no choice", "cut text"],
 )
 def test_plain_chat_is_read_like_distilabel_reads_it(llm, body):
-    output = read_plain_chat(llm, body)
+    output = read_plain_output(llm, Answer.of(body))
 
     assert output is not None
     assert output == read_completion(llm, MESSAGES, 1, {}, view(body))
+
+
+_RESULT = json.loads(build_result_line("a", completion("Hello", usage={"prompt_tokens": 7, "completion_tokens": 5})))
+
+
+@settings(max_examples=300)
+@given(mutations(_RESULT))
+@example((("response", "body", "output"), [{"type": "message", "content": []}]))
+@example((("response", "body", "usage", "prompt_tokens"), 7.0))
+@example((("response", "body", "usage", "prompt_tokens"), 10**30))
+def test_a_plain_chat_is_read_from_any_line_like_distilabel_reads_it(mutation):
+    line = json.dumps(replaced(_RESULT, *mutation)).encode(errors="surrogatepass") + b"\n"
+    _, outcome = parse_result_line(line) or ("", None)
+    if isinstance(outcome, Answer) and (output := read_plain_output(_LLM, outcome)):
+        expected = read_completion(_LLM, MESSAGES, 1, {}, view(outcome.body))
+        assert json.dumps(output) == json.dumps(expected)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +208,7 @@ def test_plain_chat_is_read_like_distilabel_reads_it(llm, body):
     ids=["no usage", "no text", "parts", "completion of a string", "log probabilities", "no choices", "empty"],
 )
 def test_other_completions_are_left_to_distilabel(llm, body):
-    assert read_plain_chat(llm, body) is None
+    assert read_plain_output(llm, Answer.of(body)) is None
 
 
 def test_subclass_reads_plain_chats_in_its_own_way():
@@ -154,7 +218,7 @@ def test_subclass_reads_plain_chats_in_its_own_way():
 
     llm = OwnReader(model="gpt-4o-mini", api_key="sk-test")
 
-    assert read_plain_chat(llm, completion("a", usage={"prompt_tokens": 1})) is None
+    assert read_plain_output(llm, Answer.of(completion("a", usage={"prompt_tokens": 1}))) is None
 
 
 def test_malformed_completion_is_an_error(llm):
