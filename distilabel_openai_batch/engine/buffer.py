@@ -165,10 +165,9 @@ class CallBuffer:
         self._observer.on_requested(len(requests))
         now = time.monotonic()
         with gc_paused():
-            for index, request in enumerate(requests):
-                pending = _PendingRequest(request, caller, index, now)
-                self._waiting[request.custom_id] = pending
-                self._add(pending)
+            pending = [_PendingRequest(request, caller, index, now) for index, request in enumerate(requests)]
+            self._waiting.update((each.request.custom_id, each) for each in pending)
+            self._add_all(pending)
         self._most_waiting = max(self._most_waiting, len(self._waiting))
         try:
             await caller.done.wait()
@@ -200,6 +199,23 @@ class CallBuffer:
         self._is_held = False
         self._schedule_flush()
         self._end_if_idle()
+
+    def _add_all(self, pending: Sequence[_PendingRequest]) -> None:
+        """Add requests that were not submitted yet."""
+        kinds = {(each.request.endpoint, each.request.model) for each in pending}
+        if len(kinds) == 1:
+            [kind] = kinds
+            size = sum(each.request.size for each in pending)
+            shard = self._pending.get(kind) or _PendingShard()
+            if len(shard.requests) + len(pending) < self._max_requests and shard.size + size < self._max_bytes:
+                shard.requests += pending
+                shard.size += size
+                shard.has_only_retries = False
+                self._pending[kind] = shard
+                self._schedule_flush()
+                return
+        for each in pending:
+            self._add(each)
 
     def _add(self, pending: _PendingRequest) -> None:
         request = pending.request
