@@ -7,7 +7,8 @@ number; then in the order of the requests, so that the ledger stores neighbourin
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from io import BufferedReader, BytesIO, FileIO, RawIOBase
 
 import numpy as np
@@ -208,9 +209,9 @@ class _LineReader:
     """
 
     def __init__(self, files: Sequence[RawIOBase | BytesIO]) -> None:
-        self._files = files
+        self._readers = [_read_at(file) for file in files]
         self._number = -1
-        self._start = 0
+        self._end = self._start = 0
         self._text = b""
 
     def read(self, number: int, start: int, length: int) -> bytes:
@@ -223,24 +224,27 @@ class _LineReader:
         """
         if number < 0:
             return b""
-        begin = start - self._start
-        if number != self._number or not 0 <= begin <= len(self._text):
-            # Lines in another order than the requests → read this line alone.
-            self._load(number, start, length)
-            begin = 0
-        elif begin + length > len(self._text):
-            self._load(number, start, max(length, _READ_BYTES))
-            begin = 0
-        return self._text[begin : begin + length]
+        is_next = number == self._number and start == self._end
+        self._number, self._end = number, start + length
+        if not is_next:
+            self._text = b""
+            return self._readers[number](length, start)
+        # Lines in the order of the requests → read the following lines too.
+        if self._end > self._start + len(self._text) or not self._text:
+            self._start, self._text = start, self._readers[number](max(length, _READ_BYTES), start)
+        return self._text[start - self._start : self._end - self._start]
 
-    def _load(self, number: int, start: int, length: int) -> None:
-        file = self._files[number]
-        self._number, self._start = number, start
-        if isinstance(file, FileIO) and hasattr(os, "pread"):
-            self._text = os.pread(file.fileno(), length, start)
-        else:
-            file.seek(start)
-            self._text = file.read(length) or b""
+
+def _read_at(file: RawIOBase | BytesIO) -> Callable[[int, int], bytes]:
+    """Return a function that reads a number of bytes from a place of a file."""
+    if isinstance(file, FileIO) and hasattr(os, "pread"):
+        return partial(os.pread, file.fileno())
+
+    def read(length: int, start: int) -> bytes:
+        file.seek(start)
+        return file.read(length) or b""
+
+    return read
 
 
 def _read_blocks(file: RawIOBase | BytesIO) -> Iterator[tuple[int, bytes]]:

@@ -185,7 +185,7 @@ async def test_an_exception_while_a_session_opens_reaches_every_user_as_a_run_er
         (JobTable, "mark_created"),
         (RequestTable, "record"),
         (JobTable, "mark_collected"),
-        (BodyStore, "add"),
+        (BodyStore, "add_line"),
         (ScopeMemory, "acquire_custom_id"),
         (CallBuffer, "_deliver"),
         (CallBuffer, "_flush"),
