@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain, pairwise
+from typing import Any
 
 import orjson
 
@@ -31,7 +32,9 @@ _SELECT_SPAN = """
     ORDER BY id
 """
 
-_SELECT = "SELECT id, compression, lengths, lines FROM answer_parts WHERE id IN (SELECT value FROM json_each(?))"
+_SELECT = """
+    SELECT id, compression, lengths, lines FROM answer_parts WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
+"""
 
 _DELETE = "DELETE FROM answer_parts WHERE id BETWEEN ? AND ?"
 
@@ -66,34 +69,40 @@ def read_lines(query: Query, request_ids: Sequence[int]) -> dict[int, bytes]:
         query: runs a statement.
         request_ids: ids of answered requests in packs, in any order.
     """
-    wanted: defaultdict[int, list[int]] = defaultdict(list)
-    for request_id in request_ids:
-        wanted[first_id(request_id)].append(request_id)
+    places: defaultdict[int, list[int]] = defaultdict(list)
+    for request_id in sorted(request_ids):
+        places[first_id(request_id)].append(request_id - first_id(request_id))
     found: dict[int, bytes] = {}
-    for pack_id, ids in wanted.items():
-        found |= _read_lines_of_pack(query, pack_id, ids)
+    for pack_id, wanted in places.items():
+        lines = chain.from_iterable(read_pack_lines(query, pack_id, wanted))
+        found |= {pack_id + place: line for place, line in zip(wanted, lines, strict=True) if line}
     return found
 
 
-def read_pack_lines(query: Query, pack_id: int, places: Sequence[int]) -> list[bytes | None]:
-    """Return result lines of a pack; `None` for lines that the ledger does not have.
+def read_pack_lines(query: Query, pack_id: int, places: Sequence[int]) -> Iterator[list[bytes]]:
+    """Yield result lines of a pack, part by part. An empty line stands for a line that the ledger does not have.
 
     Args:
         query: runs a statement.
         pack_id: the id of the pack.
-        places: the ids of the requests, less the id of the pack.
+        places: the ids of the requests, less the id of the pack, ascending; at least one. A range takes the least time.
     """
-    first, last = min(places), max(places)
-    if 2 * len(places) < last - first:
-        found = _read_lines_of_pack(query, pack_id, [pack_id + place for place in places])
-        return [found.get(pack_id + place) for place in places]
-    lines: list[bytes] = [b""] * first
-    for part_id, compression, lengths, text in query(_SELECT_SPAN, (pack_id, pack_id + first, pack_id + last)):
+    read = 0
+    for part_id, compression, lengths, lines in _read_parts(query, pack_id, places):
         start = part_id - pack_id
-        lines += [b""] * (start - len(lines))
-        lines[start:] = _split(_decompress(text, compression), lengths)
-    lines += [b""] * (last + 1 - len(lines))
-    return [lines[place] or None for place in places]
+        edges = [*accumulate(unpack_numbers("I", lengths), initial=0)]
+        first = bisect_left(places, start, read)
+        end = bisect_left(places, start + len(edges) - 1, first)
+        yield [b""] * (first - read)
+        text = zlib.decompress(lines) if compression == _ZLIB else lines
+        wanted = places[first:end]
+        if isinstance(wanted, range):
+            bounds = pairwise(edges[wanted.start - start : wanted.stop - start + 1])
+            yield [text[begin:stop] for begin, stop in bounds]
+        else:
+            yield [text[edges[place - start] : edges[place - start + 1]] for place in wanted]
+        read = end
+    yield [b""] * (len(places) - read)
 
 
 def delete_lines(database: sqlite3.Connection, pack_id: int) -> None:
@@ -101,30 +110,14 @@ def delete_lines(database: sqlite3.Connection, pack_id: int) -> None:
     database.execute(_DELETE, (pack_id, pack_id + PACK_SIZE - 1))
 
 
-def _read_lines_of_pack(query: Query, pack_id: int, request_ids: Sequence[int]) -> dict[int, bytes]:
+def _read_parts(query: Query, pack_id: int, places: Sequence[int]) -> Iterable[tuple[Any, ...]]:
+    """Return the rows of the parts that may have the lines of requests in a pack, ascending."""
+    first, last = pack_id + places[0], pack_id + places[-1]
+    if 2 * len(places) > last - first:
+        return query(_SELECT_SPAN, (pack_id, first, last))
     part_ids = [part_id for (part_id,) in query(_SELECT_IDS, (pack_id, pack_id + PACK_SIZE - 1))]
-    wanted: defaultdict[int, list[int]] = defaultdict(list)
-    for request_id in request_ids:
-        if index := bisect_right(part_ids, request_id):
-            wanted[part_ids[index - 1]].append(request_id)
-    found: dict[int, bytes] = {}
-    for part_id, compression, lengths, lines in query(_SELECT, (orjson.dumps(list(wanted)).decode(),)):
-        text = _decompress(lines, compression)
-        starts = [0, *accumulate(unpack_numbers("I", lengths))]
-        for request_id in wanted[part_id]:
-            place = request_id - part_id
-            if place + 1 < len(starts) and starts[place] < starts[place + 1]:
-                found[request_id] = text[starts[place] : starts[place + 1]]
-    return found
-
-
-def _decompress(lines: bytes, compression: str | None) -> bytes:
-    return zlib.decompress(lines) if compression == _ZLIB else lines
-
-
-def _split(lines: bytes, lengths: bytes) -> list[bytes]:
-    """Return each line of a part; an empty line stands for a request that had left the pack."""
-    return [lines[start:end] for start, end in pairwise(accumulate(unpack_numbers("I", lengths), initial=0))]
+    wanted = {bisect_right(part_ids, pack_id + place) for place in places} - {0}
+    return query(_SELECT, (orjson.dumps([part_ids[index - 1] for index in wanted]).decode(),))
 
 
 def _cut(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:

@@ -28,7 +28,7 @@ class PackHits:
 
     Attributes:
         pack: the pack.
-        indexes: the indexes of the requests in the pack.
+        indexes: the indexes of the requests in the pack, ascending; a range if they have no gap.
         custom_ids: their `custom_id`s.
     """
 
@@ -86,7 +86,8 @@ class PackSearch:
             if found := self._compare_at(start):
                 pack, members, positions = found
                 start, step = int(positions[-1]) + 1, 1
-                yield self._hits(pack, range(int(members[0]), int(members[-1]) + 1), positions)
+                self._is_found[positions] = True
+                yield PackHits(pack, _to_range(members), self._select(positions))
             else:
                 # Steps that double keep the comparisons few if the requests have another order.
                 start += step
@@ -128,8 +129,8 @@ class PackSearch:
         if not len(wanted):
             return
         found = self._index.find(self._keys[wanted])
-        # The latest pack first: an earlier one may have been deleted.
-        order = np.lexsort((found.indexes, -found.pack_ids))
+        # The latest pack first: an earlier one may have been deleted. The requests of a pack ascend.
+        order = np.lexsort((found.places, -found.pack_ids))
         pack_ids, places, positions = found.pack_ids[order], found.places[order], wanted[found.indexes[order]]
         edges = [0, *(np.flatnonzero(np.diff(pack_ids)) + 1).tolist(), len(pack_ids)]
         for start in range(0, len(edges) - 1, _BATCH):
@@ -141,8 +142,10 @@ class PackSearch:
                     part = positions[first:end]
                     is_hit = (members >= 0) & ~self._is_found[part]
                     is_hit[is_hit] = self._is_same(pack, members[is_hit], part[is_hit])
-                    if is_hit.any():
-                        yield self._hits(pack, members[is_hit].tolist(), part[is_hit])
+                    members, part = members[is_hit], part[is_hit]
+                    self._is_found[part] = True
+                    if len(members):
+                        yield PackHits(pack, _to_range(members), self._select(part))
 
     def _is_same(self, pack: Pack, members: Ids, positions: Ids) -> npt.NDArray[np.bool_]:
         """Return whether each member of a pack is the request at a position."""
@@ -152,13 +155,19 @@ class PackSearch:
             is_same &= _take(pack.occurrences, members) == _take(names.occurrences, positions)
         return is_same
 
-    def _hits(self, pack: Pack, indexes: Sequence[int], positions: Ids) -> PackHits:
-        """Return requests of a pack by their indexes there, and by their ascending positions among the names."""
-        self._is_found[positions] = True
-        names = self.names.custom_ids
-        if positions[-1] - positions[0] == len(positions) - 1:
-            return PackHits(pack, indexes, names[positions[0] : positions[-1] + 1])
-        return PackHits(pack, indexes, [names[position] for position in positions.tolist()])
+    def _select(self, positions: Ids) -> Sequence[str]:
+        """Return the `custom_id`s at some positions."""
+        run, names = _to_range(positions), self.names.custom_ids
+        return names[run.start : run.stop] if isinstance(run, range) else [names[position] for position in run]
+
+
+def _to_range(numbers: Ids) -> Sequence[int]:
+    """Return numbers as a range if each follows the number before, otherwise as a list; at least one number."""
+    first, last = int(numbers[0]), int(numbers[-1])
+    if last - first == len(numbers) - 1 and (np.diff(numbers) == 1).all():
+        return range(first, last + 1)
+    numbers_list: list[int] = numbers.tolist()
+    return numbers_list
 
 
 def _places(pack: Pack) -> Ids:

@@ -383,14 +383,18 @@ def _read_known(database: sqlite3.Connection, hits: PackHits) -> KnownRequests:
     pack, indexes = hits.pack, hits.indexes
     if not pack.is_answered:
         return KnownRequests(pack.job, hits.custom_ids, None)
-    tokens, places = pack.token_pairs(), pack.places or range(len(pack))
+    places, pairs = pack.places or range(len(pack)), pack.token_pairs()
     if indexes != range(len(pack)):
-        tokens = [tokens[index] for index in indexes]
-        places = [places[index] for index in indexes]
-    lines = read_pack_lines(database.execute, pack.id, places)
-    answers: list[Outcome] = list(map(Answer, filter(None, lines), tokens))
-    if len(answers) < len(lines):
-        answers = [Answer(line, pair) if line else _NO_LINE for line, pair in zip(lines, tokens, strict=True)]
+        pairs = [pairs[index] for index in indexes]
+        is_run = isinstance(indexes, range) and isinstance(places, range)
+        places = indexes if is_run else [places[index] for index in indexes]
+    answers: list[Outcome] = []
+    tokens = iter(pairs)
+    for lines in read_pack_lines(database.execute, pack.id, places):
+        if all(lines):
+            answers += map(Answer, lines, tokens)
+        else:
+            answers += [Answer(line, pair) if line else _NO_LINE for line, pair in zip(lines, tokens, strict=False)]
     return KnownRequests(pack.job, hits.custom_ids, answers)
 
 
