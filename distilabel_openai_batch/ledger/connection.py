@@ -25,9 +25,12 @@ from distilabel_openai_batch.ledger.schema import APPLICATION_ID, check_header, 
 # Seven answers of 1,000 bytes fill an 8,192-byte page well; SQLite's default page of 4,096 bytes holds only three.
 PAGE_BYTES = 8_192
 
-# The index of a million custom_ids takes about 64 MB, and each checkpoint rewrites pages that the next one rewrites:
-# a checkpoint per 64 MB writes less than SQLite's default of one per 1,000 pages.
-_CACHE_KILOBYTES = 8_192
+# Room for the pages of one transaction, about: 1,000 answers of 2,000 bytes. Packs are written once and read in order,
+# so a larger cache would only take memory.
+_CACHE_KILOBYTES = 2_048
+
+# Each checkpoint rewrites pages that the next one rewrites, such as those of the index of `custom_id`s: a checkpoint
+# per 64 MB writes less than SQLite's default of one per 1,000 pages.
 _CHECKPOINT_BYTES = 67_108_864
 
 _HEADER_BYTES = 100
