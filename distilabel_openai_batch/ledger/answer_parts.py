@@ -50,13 +50,14 @@ def insert_lines(
         lines: the result line of each request.
         is_compressed: whether to compress the lines.
     """
-    for start, end in _cut(lines):
+    sizes = array("I", map(len, lines))
+    for start, end in _cut(sizes):
         ids = request_ids[start:end]
-        lengths = array("I", map(len, lines[start:end]))
+        lengths = sizes[start:end]
         if ids[-1] - ids[0] >= len(ids):
             lengths = array("I", bytes(4 * (ids[-1] - ids[0] + 1)))
-            for request_id, line in zip(ids, lines[start:end], strict=True):
-                lengths[request_id - ids[0]] = len(line)
+            for request_id, size in zip(ids, sizes[start:end], strict=True):
+                lengths[request_id - ids[0]] = size
         text = b"".join(lines[start:end])
         columns = (ids[0], _ZLIB if is_compressed else None, pack_numbers(lengths))
         database.execute(_INSERT, (*columns, zlib.compress(text, 1) if is_compressed else text))
@@ -120,13 +121,11 @@ def _read_parts(query: Query, pack_id: int, places: Sequence[int]) -> Iterable[t
     return query(_SELECT, (orjson.dumps([part_ids[index - 1] for index in wanted]).decode(),))
 
 
-def _cut(lines: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield the bounds of parts of about `_PART_BYTES` bytes."""
-    start, size = 0, 0
-    for index, line in enumerate(lines):
-        size += len(line)
-        if size >= _PART_BYTES:
-            yield start, index + 1
-            start, size = index + 1, 0
-    if start < len(lines):
-        yield start, len(lines)
+def _cut(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of parts of about `_PART_BYTES` bytes, by the bytes of each line."""
+    edges, start = [*accumulate(sizes, initial=0)], 0
+    while start < len(sizes):
+        # The line that fills the part is its last line.
+        end = min(bisect_left(edges, edges[start] + _PART_BYTES, start), len(sizes))
+        yield start, end
+        start = end

@@ -6,11 +6,12 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import orjson
 
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
+from distilabel_openai_batch.api.usage import NO_DETAILS
 from distilabel_openai_batch.ledger.answer_parts import delete_lines, insert_lines, read_lines
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.pack_index import PackIndex
@@ -167,12 +168,16 @@ class PackTable:
             The ids of the requests whose answers the packs have now, or had before.
         """
         recorded: set[int] = set()
-        for pack in self._load(database, set(map(first_id, outcomes))).values():
+        for pack in self._load(database, {id_ - id_ % PACK_SIZE for id_ in outcomes}).values():
             request_ids = pack.request_ids
             if pack.is_answered:
                 recorded.update(request_ids)
                 continue
-            found = [outcomes.get(request_id) for request_id in request_ids]
+            found = list(map(outcomes.get, request_ids))
+            if _are_plain(found):
+                self._record(database, pack, found)
+                recorded.update(request_ids)
+                continue
             answers = {index: outcome for index, outcome in enumerate(found) if _is_plain(outcome)}
             if len(answers) < MIN_PACK or not outcomes.keys() >= {*request_ids}:
                 answers = {}
@@ -277,7 +282,7 @@ class PackTable:
         """Record the answers to all requests of a pack."""
         lines = [answer.line for answer in answers]
         insert_lines(database, pack.request_ids, lines, is_compressed=self._is_compressed)
-        answered = pack.with_usage([(*answer.tokens, *answer.token_details) for answer in answers])
+        answered = pack.with_usage(_usage_columns(answers))
         _update(database, answered, {"model": _model(lines[0])})
 
     def _release(self, database: sqlite3.Connection, pack: Pack, indexes: Sequence[int]) -> None:
@@ -322,6 +327,23 @@ def _is_plain(outcome: Outcome | None) -> TypeGuard[Answer]:
         and max(outcome.tokens) <= MAX_TOKENS
         and max(outcome.token_details) <= MAX_TOKENS
     )
+
+
+def _are_plain(outcomes: list[Outcome | None]) -> TypeGuard[list[Answer]]:
+    """Return whether all outcomes are plain, as nearly always; see `_is_plain`."""
+    if set(map(type, outcomes)) != {Answer}:
+        return False
+    answers = cast("list[Answer]", outcomes)
+    return {answer.tier for answer in answers} == {None} and max(map(max, _usage_columns(answers))) <= MAX_TOKENS
+
+
+def _usage_columns(answers: Sequence[Answer]) -> list[Sequence[int]]:
+    """Return the billed tokens of answers, as `Pack.usage` has columns; the last three only if an answer has them."""
+    pairs = [answer.tokens for answer in answers]
+    # Two lists take a third of the time of `zip(*pairs)`.
+    columns: list[Sequence[int]] = [[tokens_in for tokens_in, _ in pairs], [tokens_out for _, tokens_out in pairs]]
+    details = [answer.token_details for answer in answers]
+    return columns if details.count(NO_DETAILS) == len(details) else [*columns, *zip(*details, strict=True)]
 
 
 def _model(line: bytes) -> str | None:

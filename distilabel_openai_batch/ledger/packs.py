@@ -114,11 +114,10 @@ class Pack:
 
     def custom_ids(self) -> list[str]:
         """Return the `custom_id`s of the requests, in the order of the ids."""
-        digests, width = self.digests.hex(), 2 * DIGEST_BYTES
-        names = [digests[start : start + width] for start in range(0, len(digests), width)]
+        lines = self.digests.hex("\n", DIGEST_BYTES)
         if self.occurrences is None:
-            return [f"{name}-0" for name in names]
-        return [build_custom_id(name, number) for name, number in zip(names, self.occurrences, strict=True)]
+            return (lines.replace("\n", f"{_FIRST}\n") + _FIRST).split("\n")
+        return [build_custom_id(name, number) for name, number in zip(lines.split("\n"), self.occurrences, strict=True)]
 
     def custom_id(self, index: int) -> str:
         """Return the `custom_id` of the request with an index."""
@@ -166,12 +165,12 @@ class Pack:
             usage=usage and array("i", (usage[column * size + index] for column in columns for index in indexes)),
         )
 
-    def with_usage(self, usages: Sequence[tuple[int, ...]]) -> Pack:
-        """Return the pack as answered, with the billed tokens of each answer."""
-        columns = [array("i", column) for column in zip(*usages, strict=True)]
-        while columns and not any(columns[-1]):
-            del columns[-1]
-        return replace(self, is_answered=True, usage=sum(columns, array("i")))
+    def with_usage(self, columns: Iterable[Sequence[int]]) -> Pack:
+        """Return the pack as answered, with the billed tokens of all answers: in, out, cached, written, reasoning."""
+        numbers = [array("i", column) for column in columns]
+        while numbers and not any(numbers[-1]):
+            del numbers[-1]
+        return replace(self, is_answered=True, usage=sum(numbers, array("i")))
 
     def columns(self) -> dict[str, Any]:
         """Return the values of the columns that depend on the pack's requests, by their names."""
@@ -179,7 +178,10 @@ class Pack:
         usage = self.usage or array("i")
         totals = [sum(usage[column * size : (column + 1) * size]) for column in range(5)]
         names = ("tokens_in", "tokens_out", "tokens_cached", "tokens_written", "tokens_reasoning")
-        long_prompts = [index for index, tokens in enumerate(usage[:size]) if tokens > LONG_PROMPT]
+        tokens_in = usage[:size]
+        long_prompts: list[int] = []
+        if max(tokens_in, default=0) > LONG_PROMPT:
+            long_prompts = [index for index, tokens in enumerate(tokens_in) if tokens > LONG_PROMPT]
         return {
             "size": size,
             "answered": int(self.is_answered),

@@ -295,10 +295,12 @@ class RequestTable:
             request_ids: the ids of the requests by `custom_id`, as the method `request_ids` returns them.
             outcomes: outcomes by `custom_id`. A pack whose requests all have outcomes keeps its answers.
         """
-        by_id = {request_ids[name]: outcome for name, outcome in outcomes.items()}
+        by_id = dict(zip(map(request_ids.__getitem__, outcomes), outcomes.values(), strict=True))
         with self._connection.transaction() as database:
             recorded = self._packs.record(database, by_id)
-            rows = {id_: outcome for id_, outcome in by_id.items() if id_ not in recorded} if recorded else by_id
+            if recorded.issuperset(by_id):
+                return
+            rows = {id_: outcome for id_, outcome in by_id.items() if id_ not in recorded}
             answers = {id_: outcome for id_, outcome in rows.items() if isinstance(outcome, Answer)}
             failures = {id_: outcome for id_, outcome in rows.items() if isinstance(outcome, Failure)}
             database.executemany(_INSERT_ANSWER, ((id_, answer.line) for id_, answer in answers.items()))

@@ -63,7 +63,7 @@ def test_a_selection_keeps_ids_names_and_tokens():
     names = [*make_names(5), *make_names(5, 1)]
     [(digests, occurrences)] = PackedNames.of(names).cut(PACK_SIZE)
     usages = [(place, 2 * place, 0, place % 2, 0) for place in range(10)]
-    pack = Pack(3_000, 1, False, False, None, digests, occurrences, None, None).with_usage(usages)
+    pack = Pack(3_000, 1, False, False, None, digests, occurrences, None, None).with_usage(zip(*usages, strict=True))
     part = pack.select([1, 4, 8]).select([1, 2])
     assert part.request_ids == [3_004, 3_008]
     assert part.custom_ids() == [names[4], names[8]]
