@@ -217,32 +217,19 @@ def _read_details(details_in: _InputDetails | None, details_out: _OutputDetails 
     return cached, written, reasoning
 
 
-class PlainChat(NamedTuple):
-    """A chat completion that has nothing but texts.
-
-    Attributes:
-        texts: the text of each choice.
-        tokens_in: tokens of the prompt, as the server counts them; `None` for no count.
-        tokens_out: tokens of the texts, likewise.
-    """
-
-    texts: list[str]
-    tokens_in: float | None
-    tokens_out: float | None
-
-
-def read_plain_chat(line: bytes) -> PlainChat | None:
+def read_plain_chat(line: bytes) -> tuple[list[str], float | None, float | None] | None:
     """Read the line of a chat completion that has nothing but texts.
 
     Args:
         line: the line of an `Answer`.
 
     Returns:
-        `None` if a choice has no text, or has log probabilities, or if anything else is unusual.
+        The text of each choice, and the tokens of the prompt and of the texts as the server counts them, each `None`
+        for no count; `None` if a choice has no text, or has log probabilities, or if anything else is unusual.
     """
     try:
         body = _text_decoder.decode(line).response.body
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    texts = [choice.message.content for choice in body.choices]
-    return PlainChat(texts, body.usage.prompt_tokens, body.usage.completion_tokens)
+    usage = body.usage
+    return [choice.message.content for choice in body.choices], usage.prompt_tokens, usage.completion_tokens

@@ -145,28 +145,32 @@ def capture_calls(
             yield call
 
 
-def read_plain_output(llm: OpenAILLM, answer: Answer) -> GenerateOutput | None:
+def reads_plain_chats(llm: OpenAILLM) -> bool:
+    """Return whether an LLM reads chat completions by distilabel's own code, so that `read_plain_output` may do so."""
+    readers = type(llm)
+    return readers._generations_from_openai_completion is _READ_CHAT and readers._get_llm_statistics is _READ_STATISTICS
+
+
+def read_plain_output(answer: Answer, num_generations: int) -> GenerateOutput | None:
     """Return the output that distilabel's own code would make of a chat completion of texts, in a tenth of the time.
 
     Args:
-        llm: the LLM, loaded.
         answer: the completion.
+        num_generations: the requested number of generations.
 
     Returns:
-        The output; `None` if a subclass reads completions in its own way, or the completion has more than texts and
-        counts of tokens.
+        The output; `None` if the completion has more than texts and counts of tokens, or if a text is missing.
     """
-    readers = type(llm)
-    if (
-        readers._generations_from_openai_completion is not _READ_CHAT
-        or readers._get_llm_statistics is not _READ_STATISTICS
-    ):
-        return None
-    chat = read_plain_chat(answer.line)
+    chat = None if answer.choice_failures else read_plain_chat(answer.line)
     if chat is None:
         return None
-    statistics = {"input_tokens": [chat.tokens_in], "output_tokens": [chat.tokens_out]}
-    output: GenerateOutput = {"generations": chat.texts, "statistics": statistics}
+    texts, tokens_in, tokens_out = chat
+    if len(texts) < num_generations or not all(texts):
+        return None
+    output: GenerateOutput = {
+        "generations": texts,
+        "statistics": {"input_tokens": [tokens_in], "output_tokens": [tokens_out]},
+    }
     return output
 
 

@@ -34,6 +34,7 @@ from distilabel_openai_batch.plugin.call_capture import (
     describe_refusal,
     read_completion,
     read_plain_output,
+    reads_plain_chats,
 )
 from distilabel_openai_batch.plugin.chat_client import ChatClient
 from distilabel_openai_batch.plugin.embeddings import embed
@@ -371,8 +372,12 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
     ) -> list[GenerateOutput]:
         """Submit one request per input, and build the outputs from the answers."""
         outputs: list[GenerateOutput] = []
+        reads_plain = reads_plain_chats(self) and not self.keep_reasoning
 
         def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
+            if reads_plain and type(outcome) is Answer and (plain := read_plain_output(outcome, num_generations)):
+                outputs.append(plain)
+                return None
             output = self._output(inputs[index], num_generations, kwargs, outcome, custom_id)
             outputs.append(output)
             return first_failure(output) if type(output) is AnnotatedOutput else None
@@ -395,11 +400,10 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
             return failed_output(outcome, num_generations)
         body: dict[str, Any] = {}
         try:
-            output = read_plain_output(self, outcome)
-            if output is None or self.keep_reasoning:
-                body = outcome.body
+            body = outcome.body
             # `view` changes the body.
             cells = read_cells(body) if self.keep_reasoning else None
+            output = read_plain_output(outcome, num_generations) if reads_plain_chats(self) else None
             output = output or read_completion(self, input, num_generations, kwargs, view(body))
             generations = output["generations"]
             if len(generations) < num_generations or not all(generations) or outcome.choice_failures:

@@ -18,6 +18,7 @@ from distilabel_openai_batch.plugin.call_capture import (
     check_parameters,
     read_completion,
     read_plain_output,
+    reads_plain_chats,
 )
 from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, COMPLETIONS_ENDPOINT, view
 from tests.support.mutations import mutations, replaced
@@ -165,14 +166,12 @@ def test_completion_is_read_for_chats_and_strings(llm):
     [
         completion("a", usage={"prompt_tokens": 3, "completion_tokens": 4}),
         completion("a", "b", usage={"completion_tokens": None}),
-        completion("", usage={"prompt_tokens": 0}),
-        {"choices": [], "usage": {"completion_tokens": 1}},
         {"choices": [{"message": {"content": "a"}, "finish_reason": "length", "logprobs": None}], "usage": {}},
     ],
-    ids=["one text", "two texts", "empty text", "no choice", "cut text"],
+    ids=["one text", "two texts", "cut text"],
 )
 def test_plain_chat_is_read_like_distilabel_reads_it(llm, body):
-    output = read_plain_output(llm, Answer.of(body))
+    output = read_plain_output(Answer.of(body), 1)
 
     assert output is not None
     assert output == read_completion(llm, MESSAGES, 1, {}, view(body))
@@ -189,7 +188,7 @@ _RESULT = json.loads(build_result_line("a", completion("Hello", usage={"prompt_t
 def test_a_plain_chat_is_read_from_any_line_like_distilabel_reads_it(mutation):
     line = json.dumps(replaced(_RESULT, *mutation)).encode(errors="surrogatepass") + b"\n"
     _, outcome = parse_result_line(line) or ("", None)
-    if isinstance(outcome, Answer) and (output := read_plain_output(_LLM, outcome)):
+    if isinstance(outcome, Answer) and (output := read_plain_output(outcome, 1)):
         expected = read_completion(_LLM, MESSAGES, 1, {}, view(outcome.body))
         assert json.dumps(output) == json.dumps(expected)
 
@@ -198,6 +197,9 @@ def test_a_plain_chat_is_read_from_any_line_like_distilabel_reads_it(mutation):
     "body",
     [
         completion("a"),
+        completion("", usage={"prompt_tokens": 0}),
+        completion("a", "", usage={"prompt_tokens": 0}),
+        {"choices": [], "usage": {"completion_tokens": 1}},
         completion(None, usage={"prompt_tokens": 1}),
         completion([{"type": "text"}], usage={"prompt_tokens": 1}),
         {"choices": [{"text": "a"}], "usage": {}},
@@ -205,10 +207,21 @@ def test_a_plain_chat_is_read_from_any_line_like_distilabel_reads_it(mutation):
         {"choices": None, "usage": {}},
         {},
     ],
-    ids=["no usage", "no text", "parts", "completion of a string", "log probabilities", "no choices", "empty"],
+    ids=[
+        "no usage",
+        "empty text",
+        "an empty text among others",
+        "no choice",
+        "no text",
+        "parts",
+        "completion of a string",
+        "log probabilities",
+        "no choices",
+        "empty",
+    ],
 )
-def test_other_completions_are_left_to_distilabel(llm, body):
-    assert read_plain_output(llm, Answer.of(body)) is None
+def test_other_completions_are_left_to_distilabel(body):
+    assert read_plain_output(Answer.of(body), 1) is None
 
 
 def test_subclass_reads_plain_chats_in_its_own_way():
@@ -216,9 +229,8 @@ def test_subclass_reads_plain_chats_in_its_own_way():
         def _generations_from_openai_completion(self, completion):
             return {"generations": ["own"], "statistics": {}}
 
-    llm = OwnReader(model="gpt-4o-mini", api_key="sk-test")
-
-    assert read_plain_output(llm, Answer.of(completion("a", usage={"prompt_tokens": 1}))) is None
+    assert not reads_plain_chats(OwnReader(model="gpt-4o-mini", api_key="sk-test"))
+    assert reads_plain_chats(_LLM)
 
 
 def test_malformed_completion_is_an_error(llm):
