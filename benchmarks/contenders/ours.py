@@ -9,7 +9,7 @@ from distilabel_openai_batch import OpenAIBatchLLM
 
 def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence[str | None]]:
     """Answer the questions with one call, like the `process` of a Task."""
-    llm = OpenAIBatchLLM(model=MODEL, ledger_dir=f"{workload.folder}/ledger", min_poll_interval=0.1)
+    llm = OpenAIBatchLLM(model=MODEL, ledger_dir=f"{workload.folder}/ledger", min_poll_interval=0.25)
     llm.load()
     inputs = [[{"role": "user", "content": question}] for question in workload.questions()]
     with meter:

@@ -41,7 +41,7 @@ def measure(runs: Runs) -> Figure:
         name="wall",
         title="Wall time",
         method="Seconds from the call to the last answer, including the work of the sandbox on the same machine. The"
-        " offline mode and curator poll at most once a second, the others ten times a second."
+        " offline mode and curator poll at most once a second, `OpenAIBatchLLM` four times, the others ten times."
         + (f" The synchronous LLM is measured with {plan.synchronous:,} calls, and scaled." if sample else ""),
         rows=[_row(name, points, plan.sizes, series) for name, points in series.items()],
         targets=_targets(series, plan.sizes),

@@ -150,9 +150,9 @@ class _UnexpectedReplyLimit:
 
 
 def load_client_parts() -> None:
-    """Load the parts that all clients share, so that the first call does not have to: certificates and SDK modules."""
-    tls_context()
-    # The SDK imports the module of a resource at the first use of the resource.
+    """Load the parts that all clients share, so that the first call does not have to: certificates and modules."""
+    # httpx imports its transport with the first client, and the SDK a resource with the resource's first use.
+    httpx.AsyncClient(verify=tls_context())
     for resource in ("batches", "files"):
         import_module(f"openai.resources.{resource}")
 
