@@ -303,6 +303,23 @@ async def test_requests_are_answered_from_the_ledger(parts):
     assert parts.observer.events == [("reused", 3)]
 
 
+@pytest.mark.parametrize("chunk", [64, 5_000])
+async def test_requests_of_packs_are_sorted_like_other_requests(parts, ledger, monkeypatch, chunk):
+    """Answers come from packs, failures from rows, and the rest is submitted in its order."""
+    monkeypatch.setattr(dispatcher, "_LOOK_UP_CHUNK", chunk)
+    requests = make_shard(400).requests
+    ids = [request.custom_id for request in requests]
+    job, _ = ledger.jobs.plan(Shard.of(requests[50:250]))
+    collect(ledger, job, answers(requests[50:250]) | dict.fromkeys(ids[60:70], BAD))
+    create(ledger, ledger.jobs.plan(Shard.of(requests[250:380]))[0], "batch_2")
+    parts.job_runner.waits = False
+    outcomes, in_progress = await parts.answer(requests)
+    assert parts.job_runner.submitted == [[*ids[:50], *ids[60:70], *ids[380:]]]
+    assert {"batch_2"} <= {*in_progress}
+    assert outcomes == answers([*requests[50:60], *requests[70:250]])
+    assert ("reused", 190) in parts.observer.events
+
+
 async def test_garbage_collector_pauses_until_all_known_outcomes_are_delivered(parts, monkeypatch):
     """Each end of a pause would visit all new objects."""
     monkeypatch.setattr(dispatcher, "_LOOK_UP_CHUNK", 1)

@@ -9,11 +9,11 @@ from unittest.mock import Mock
 import pytest
 
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, build_result_line
-from distilabel_openai_batch.ledger import job_table, packs
+from distilabel_openai_batch.ledger import job_table, pack_table, packs, request_table
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.packs import MIN_PACK, PACK_SIZE, Pack, PackedNames, chunk_lengths, find_members
 from distilabel_openai_batch.ledger.row_pages import RowReader
-from tests.unit.ledger.samples import SCOPE, make_names, plan_created_job, plan_ended_job
+from tests.unit.ledger.samples import SCOPE, make_names, make_shard, plan_created_job, plan_ended_job
 
 
 def answer(text: str, tokens: tuple[int, int] = (5, 3)) -> Answer:
@@ -57,6 +57,38 @@ def test_names_of_requests_survive_a_pack(name):
 def test_other_names_enter_no_pack(name):
     """Two names of one digest would otherwise share the answer of one of them."""
     assert PackedNames.of([name]).custom_ids == []
+
+
+PLAIN = make_names(3)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        PLAIN,
+        [],
+        [*PLAIN, *make_names(2, 17)],
+        [PLAIN[0], PLAIN[1].upper(), PLAIN[2]],
+        [PLAIN[0], f"{PLAIN[1]}-0"],
+        # Together these have the length and the ends of two plain names.
+        [PLAIN[0][:-1], f"0{PLAIN[1]}"],
+        [PLAIN[0] + PLAIN[1], ""],
+        [PLAIN[0], f"-0{PLAIN[1][:30]}-0"],
+        [PLAIN[0], f"{PLAIN[1][:10]}  {PLAIN[1][12:]}"],
+        [PLAIN[0], f"{PLAIN[1][:10]}\n\n{PLAIN[1][12:]}"],
+        [PLAIN[0], f"é{PLAIN[1][1:]}"],
+        [PLAIN[0], f"{'g' * 32}-0"],
+        [PLAIN[0], f"{PLAIN[1][:33]}1"],
+    ],
+)
+def test_names_are_parsed_alike_alone_and_together(names):
+    """Most names end with -0, and are parsed together."""
+    each = [PackedNames.of([name]) for name in names]
+    found = PackedNames.of(names)
+    assert list(found.custom_ids) == [name for one in each for name in one.custom_ids]
+    assert found.digests == b"".join(one.digests for one in each)
+    numbers = [found.occurrence(index) for index in range(len(found))]
+    assert numbers == [one.occurrence(0) for one in each if len(one)]
 
 
 def test_a_selection_keeps_ids_names_and_tokens():
@@ -195,6 +227,56 @@ def test_a_part_of_a_pack_may_be_delivered(ledger, delivered):
     assert [ledger.requests.next_occurrence(name[:32]) for name in (names[0], names[-1])] == [1, 0]
     assert count_rows(ledger) == min(delivered, 200 - delivered)
     assert len(ledger.requests.look_up(names)) == 200
+
+
+def test_a_pack_that_a_run_delivered_in_pieces_stays_whole(ledger, monkeypatch):
+    """The pieces may overlap, and another chunk may have the rest."""
+    monkeypatch.setattr(pack_table, "_CHUNK", 90)
+    names = make_names(250)
+    record(ledger, plan_created_job(ledger, *names), answers(names))
+    ledger.requests.mark_delivered([*names[100:], *names[:120], *names[:3]], 1.0)
+    assert (count_rows(ledger), count_rows(ledger, "packs")) == (0, 1)
+    assert [ledger.requests.next_occurrence(name[:32]) for name in (names[0], names[-1])] == [1, 1]
+
+
+def test_repeated_names_deliver_no_other_request_of_their_pack(ledger):
+    names = make_names(200)
+    record(ledger, plan_created_job(ledger, *names), answers(names))
+    ledger.requests.mark_delivered(names[:2] * 100, 1.0)
+    assert [ledger.requests.next_occurrence(name[:32]) for name in (names[0], names[-1])] == [1, 0]
+
+
+@pytest.mark.parametrize("chunk", [7, 5_000])
+def test_a_plan_claims_what_no_pack_and_no_row_has(ledger, monkeypatch, chunk):
+    """The plan keeps the order of the requests."""
+    monkeypatch.setattr(request_table, "_CHUNK", chunk)
+    names = make_names(600)
+    ledger.jobs.mark_dropped(plan_created_job(ledger, *names[450:]), "lost")
+    plan_created_job(ledger, *names[100:300])
+    plan_created_job(ledger, *names[:20], "a-0")
+    asked = [*names[:450], "a-0", "b-0", *names[450:]]
+    job, claimed = ledger.jobs.plan(make_shard(*asked))
+    assert claimed == [*names[20:100], *names[300:450], "b-0", *names[450:]]
+    ids = ledger.requests.request_ids(job)
+    assert list(ids) == sorted(claimed, key=ids.__getitem__)
+    assert [name for name in ids if name in names[:450]] == [*names[20:100], *names[300:450]]
+    known = ledger.requests.look_up(asked)
+    assert [name for name, request in known.items() if request.job == job.id and name not in claimed] == []
+    assert known.keys() == {*asked}
+
+
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_rows_are_found_among_the_packs_of_a_scope(ledger, rows):
+    """Few rows are compared with all requests, many rows are searched for each request."""
+    names = make_names(300)
+    outcomes = answers(names) | dict.fromkeys(names[10 : 10 + rows], Failure("Bad.", 400, "bad"))
+    record(ledger, plan_created_job(ledger, *names), outcomes)
+    unknown = make_names(10, start=900)
+    for asked in (names, [*names[9:13], *unknown], unknown, names[10:12]):
+        known = ledger.requests.look_up(asked)
+        assert {name: request.outcome for name, request in known.items()} == {
+            name: outcomes[name] for name in asked if name in outcomes
+        }
 
 
 def test_another_session_sees_new_packs(ledger, open_ledger):
