@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import orjson
+
 from ..errors import ApiError
-from .chat import chat_completion
+from .chat import Chat
 from .completions import legacy_completion
 from .embeddings import embedding_list
 from .hashing import body_digest, canonical_json
 from .images import image_list
 from .moderations import moderation
-from .parameters import check_messages, check_parameters, parameters_without_messages
+from .parameters import are_checked_apart, check_messages, check_parameters
 from .responses import response
 from .sampling import TextLength
 
-_CHAT_ENDPOINTS: dict[str, Callable[[dict[str, Any], str, str, int, TextLength], dict[str, Any]]] = {
-    "/v1/chat/completions": chat_completion,
-    "/v1/responses": response,
-}
+_CHAT = "/v1/chat/completions"
+_RESPONSES = "/v1/responses"
 _OTHER_ENDPOINTS: dict[str, Callable[[dict[str, Any], str], dict[str, Any]]] = {
     "/v1/completions": legacy_completion,
     "/v1/embeddings": embedding_list,
     "/v1/images/generations": image_list,
     "/v1/moderations": moderation,
 }
-# Maximum number of sets of parameters that a model remembers as accepted; a set may hold a large schema.
-_MAX_ACCEPTED = 100
+# Maximum number of chats that a model remembers; the parameters of a chat may hold a large schema.
+_MAX_CHATS = 100
 
 
 class Catalogue(Protocol):
@@ -69,7 +69,8 @@ class ModelAnswer(NamedTuple):
 class Model:
     """Model that answers the requests of one endpoint.
 
-    The requests of a batch often differ in their messages alone, so the model checks their other parameters once.
+    The requests of a batch often differ in their messages alone, so the model checks and reads their other parameters
+    once.
 
     Args:
         endpoint: path of the endpoint, such as `/v1/chat/completions`.
@@ -80,8 +81,8 @@ class Model:
         self._endpoint = endpoint
         self._catalogue = catalogue
         self._length = TextLength(catalogue.answer_characters, catalogue.answer_tokens)
-        # Name of the model behind the name in the body, by the parameters that passed all checks.
-        self._accepted: dict[bytes, str] = {}
+        # Chats by their parameters, which passed all checks.
+        self._chats: dict[bytes, Chat] = {}
 
     def answer(self, body: dict[str, Any], digest: str | None = None) -> ModelAnswer:
         """Answer a request; a bad request is answered with the error that OpenAI returns.
@@ -90,35 +91,33 @@ class Model:
             body: body of the request.
             digest: SHA-256 of `canonical_json(body)`, if the caller has computed the digest already.
         """
-        endpoint = self._endpoint
         try:
-            model = self._accept(body)
             digest = body_digest(canonical_json(body)) if digest is None else digest
-            if endpoint in _CHAT_ENDPOINTS:
-                reasoning_tokens = self._catalogue.reasoning_tokens
-                answer = _CHAT_ENDPOINTS[endpoint](body, digest, model, reasoning_tokens, self._length)
-            else:
-                answer = _OTHER_ENDPOINTS[endpoint](body, digest)
-            return ModelAnswer(200, answer)
+            if self._endpoint == _CHAT:
+                return ModelAnswer(200, self._find_chat(body).complete(body["messages"], digest))
+            model = self._check(body)
+            if self._endpoint == _RESPONSES:
+                return ModelAnswer(200, response(body, digest, model, self._catalogue.reasoning_tokens, self._length))
+            return ModelAnswer(200, _OTHER_ENDPOINTS[self._endpoint](body, digest))
         except ApiError as error:
             return ModelAnswer(error.status, error.body())
 
-    def _accept(self, body: dict[str, Any]) -> str:
-        """Check a body, and return the name of the model behind the name in the body.
+    def _find_chat(self, body: dict[str, Any]) -> Chat:
+        """Return the chat to which a request belongs, after the check of the request.
 
         Raises:
             ApiError: if a parameter is missing, unknown or out of bounds, or the model does not exist.
         """
-        others = parameters_without_messages(body) if self._endpoint == "/v1/chat/completions" else None
-        if others is not None:
-            model = self._accepted.get(others)
-            if model is not None:
-                check_messages(body)
-                return model
-        model = self._check(body)
-        if others is not None and len(self._accepted) < _MAX_ACCEPTED:
-            self._accepted[others] = model
-        return model
+        parameters = {name: value for name, value in body.items() if name != "messages"}
+        key = orjson.dumps(parameters)
+        chat = self._chats.get(key)
+        if chat is not None:
+            check_messages(body)
+            return chat
+        chat = Chat(parameters, self._check(body), self._catalogue.reasoning_tokens, self._length)
+        if len(self._chats) < _MAX_CHATS and are_checked_apart(parameters):
+            self._chats[key] = chat
+        return chat
 
     def _check(self, body: dict[str, Any]) -> str:
         """Check a body by all rules, and return the name of the model behind the name in the body."""

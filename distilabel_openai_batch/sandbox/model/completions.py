@@ -6,7 +6,7 @@ from typing import Any
 
 from .checks import get_parameter
 from .hashing import creation_time, text_seed
-from .sampling import cut_text, rank_alternatives, usage
+from .sampling import cut_text, rank_alternatives, stop_sequences, usage
 from .snapshots import snapshot_name
 from .task_formats import write_reply
 from .tokens import count_prompt_tokens, count_tokens, split_tokens
@@ -48,7 +48,7 @@ def legacy_completion(body: dict[str, Any], digest: str) -> dict[str, Any]:
 def _choice(body: dict[str, Any], prompt: str, seed: int, index: int) -> tuple[dict[str, Any], int]:
     """Return one choice and the number of its tokens."""
     token_limit = get_parameter(body, "max_tokens", _DEFAULT_MAX_TOKENS)
-    text, finish_reason = cut_text(" " + write_reply(prompt, seed), body, token_limit)
+    text, finish_reason = cut_text(" " + write_reply(prompt, seed), stop_sequences(body), token_limit)
     echo = prompt if body.get("echo") else ""
     logprobs = None
     if body.get("logprobs") is not None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import orjson
-
 from ..errors import ApiError
 from .checks import Bounds, check_number, describe_type, empty_array, get_parameter, invalid_value, missing, wrong_type
 from .reasoning import EFFORTS, has_fixed_temperature, is_reasoning_model, is_responses_only, refuses_tools
@@ -143,16 +141,17 @@ def _check_chat(body: dict[str, Any], model: str) -> None:
         _check_response_format(body)
 
 
-def parameters_without_messages(body: dict[str, Any]) -> bytes | None:
-    """Return the parameters of a chat, but for its messages, as bytes; `None` if the parameters limit the messages.
+def are_checked_apart(parameters: dict[str, Any]) -> bool:
+    """Return `True` if the messages of a chat have no influence on the check of the other parameters.
 
-    If a chat passes `check_parameters`, then each chat with the same bytes and the same model passes as well, provided
-    that its messages pass `check_messages`.
+    If a chat passes `check_parameters`, then each chat with the same parameters and with messages that pass
+    `check_messages` passes too.
+
+    Args:
+        parameters: parameters of the chat, but for its messages.
     """
-    response_format = body.get("response_format")
-    if isinstance(response_format, dict) and response_format.get("type") == "json_object":
-        return None
-    return orjson.dumps({name: value for name, value in body.items() if name != "messages"})
+    response_format = parameters.get("response_format")
+    return not (isinstance(response_format, dict) and response_format.get("type") == "json_object")
 
 
 def check_messages(body: dict[str, Any]) -> None:
@@ -169,13 +168,12 @@ def check_messages(body: dict[str, Any]) -> None:
     if not messages:
         raise empty_array("messages")
     for index, message in enumerate(messages):
-        param = f"messages[{index}]"
         if not isinstance(message, dict):
-            raise wrong_type(param, "an object", message)
+            raise wrong_type(f"messages[{index}]", "an object", message)
         if "role" not in message:
-            raise missing(f"{param}.role")
+            raise missing(f"messages[{index}].role")
         if message["role"] not in _ROLES:
-            raise invalid_value(f"{param}.role", message["role"], _ROLES)
+            raise invalid_value(f"messages[{index}].role", message["role"], _ROLES)
         _check_content(message, index)
 
 

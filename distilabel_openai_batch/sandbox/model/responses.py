@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .chat import last_user_text, make_choice
+from .chat import ChoiceWriter, last_user_text
 from .checks import get_parameter
 from .hashing import creation_time, text_seed
 from .reasoning import count_reasoning_tokens
@@ -37,7 +37,7 @@ def response(
     else:
         seed = text_seed(chat["messages"], None, body.get("temperature"))
         text_limit = None if limit is None else limit - reasoning
-        choice, tokens = make_choice(chat, last_user_text(chat["messages"]), seed, 0, text_limit, length)
+        choice, tokens = ChoiceWriter(chat, length).write(last_user_text(chat["messages"]), seed, 0, text_limit)
         is_cut = choice["finish_reason"] == "length"
         tokens += reasoning
         output += _output_items(choice, digest, is_cut)

@@ -55,21 +55,25 @@ ANY_LENGTH = TextLength()
 """No bounds."""
 
 
-def cut_text(text: str, body: dict[str, Any], token_limit: int | None) -> tuple[str, str]:
+def stop_sequences(body: dict[str, Any]) -> tuple[str, ...]:
+    """Return the stop sequences of a request, without empty ones."""
+    stop = get_parameter(body, "stop", [])
+    return tuple(filter(None, [stop] if isinstance(stop, str) else stop))
+
+
+def cut_text(text: str, stops: tuple[str, ...], token_limit: int | None) -> tuple[str, str]:
     """Cut a text at the first stop sequence, then at the token limit.
 
     Args:
         text: the whole text.
-        body: body of the request; only `stop` is read.
+        stops: stop sequences.
         token_limit: maximum number of tokens; `None` for no limit.
 
     Returns:
         The cut text, and the finish reason: `length` if the token limit was exceeded, else `stop`.
     """
-    stop = get_parameter(body, "stop", [])
-    for sequence in [stop] if isinstance(stop, str) else stop:
-        if sequence:
-            text = text.partition(sequence)[0]
+    for stop in stops:
+        text = text.partition(stop)[0]
     if token_limit is not None and count_tokens(text) > token_limit:
         return text[: token_limit * CHARACTERS_PER_TOKEN], "length"
     return text, "stop"

@@ -97,7 +97,7 @@ _FORMATS: tuple[tuple[re.Pattern[str], Callable[[str, int], str]], ...] = (
     (re.compile(r"#(?:Rewritten|Created) Prompt#:?\s*$"), _evol_instruct),
 )
 # Each format above has one of these markers; prompts without a marker skip the regular expressions.
-_MARKERS = ("#### Output", "Score 1-", "[RESULT]", "Score: <rating>", " Prompt#")
+_MARKERS = ("#", "Score", "[RESULT]")
 
 
 def write_reply(prompt: str, seed: int, characters: int | None = None) -> str:

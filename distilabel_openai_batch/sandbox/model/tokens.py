@@ -32,11 +32,16 @@ def count_prompt_tokens(endpoint: str, body: dict[str, Any]) -> int:
     """
     if endpoint == "/v1/chat/completions":
         messages = body.get("messages")
-        return sum(map(_count_message, messages)) + _TOKENS_PER_CHAT if isinstance(messages, list) else 0
+        return count_chat_tokens(messages) if isinstance(messages, list) else 0
     if endpoint == "/v1/responses":
         return _count_items(body)
     texts = body.get("prompt" if endpoint == "/v1/completions" else "input")
     return _count_input(texts)
+
+
+def count_chat_tokens(messages: list[Any]) -> int:
+    """Count the tokens of the messages of a chat."""
+    return sum(map(_count_message, messages)) + _TOKENS_PER_CHAT
 
 
 def _count_items(body: dict[str, Any]) -> int:
@@ -44,7 +49,7 @@ def _count_items(body: dict[str, Any]) -> int:
     value = body.get("input")
     items = value if isinstance(value, list) else [{"content": value}]
     messages = [*items, {"content": body["instructions"]}] if body.get("instructions") else items
-    return sum(map(_count_message, messages)) + _TOKENS_PER_CHAT
+    return count_chat_tokens(messages)
 
 
 def _count_message(message: Any) -> int:
