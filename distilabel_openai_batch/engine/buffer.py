@@ -21,6 +21,7 @@ from distilabel_openai_batch.api.failure_codes import BATCH_FAILED, NOT_SUBMITTE
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Answer, Deliver, Failure, Outcome
 from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.engine.activity import Activity
+from distilabel_openai_batch.engine.compact_ids import CustomIdList
 from distilabel_openai_batch.engine.cut_answers import is_spent
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.gc_pause import gc_paused
@@ -143,7 +144,7 @@ class CallBuffer:
         self.error: Exception | None = None
         self._failed: list[tuple[_PendingRequest, Failure]] = []
         self._answers = 0
-        self.delivered: list[str] = []
+        self.delivered = CustomIdList()
 
     async def submit(self, requests: Sequence[Request]) -> list[Outcome]:
         """Wait until each request has an outcome.
@@ -296,7 +297,8 @@ class CallBuffer:
         return not (self._running_flushes or self._pending or self._is_held)
 
     def _deliver(self, flush: int, outcomes: Mapping[str, Outcome]) -> None:
-        answers = retries = 0
+        delivered: list[str] = []
+        retries = 0
         for custom_id, outcome in outcomes.items():
             pending = self._waiting.get(custom_id)
             # An answer serves every caller. A failure serves the callers of this flush: a request that was submitted
@@ -305,9 +307,7 @@ class CallBuffer:
                 continue
             pending.attempts += 1
             if isinstance(outcome, Answer):
-                answers += 1
-                # The key of `outcomes` is an equal text, which the list would keep in memory.
-                self.delivered.append(pending.request.custom_id)
+                delivered.append(custom_id)
                 self._settle(pending, outcome)
             elif errors.is_out_of_quota(outcome.code):
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
@@ -324,10 +324,11 @@ class CallBuffer:
                 self._add(pending)
             else:
                 self._failed.append((pending, outcome))
-        self._answers += answers
+        self.delivered.extend(delivered)
+        self._answers += len(delivered)
         self._shrink_waiting()
-        if answers:
-            self._observer.on_answered(answers)
+        if delivered:
+            self._observer.on_answered(len(delivered))
         if retries:
             self._observer.on_retried(retries)
         self._schedule_flush()

@@ -14,6 +14,7 @@ from threading import Lock
 from distilabel_openai_batch.api.encoding import encode_body
 from distilabel_openai_batch.api.outcomes import Outcome
 from distilabel_openai_batch.api.requests import BodyTemplate, build_custom_id, digest_body
+from distilabel_openai_batch.engine.compact_ids import DigestSet
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.structured_output.schema import StructuredOutput
 
@@ -130,28 +131,37 @@ class ScopeMemory:
         self.server_searched = False
         self.has_compared = False
         self.began_at = time.time()
-        self._used: set[str] = set()
+        self._used = DigestSet()
+        # Few requests occur twice, or begin with another number than 0 → their numbers take little memory.
         self._next_numbers: dict[str, int] = {}
         self._released: dict[str, list[str]] = {}
         self._lock = Lock()
 
-    def acquire_custom_id(self, digest: str, first_number: Callable[[], int]) -> str:
-        """Return the `custom_id` of the next occurrence of a request.
+    def acquire_custom_ids(self, digests: Sequence[str], first_number: Callable[[str], int] | None = None) -> list[str]:
+        """Return the `custom_id`s of the next occurrences of requests.
 
         Args:
-            digest: the digest of the request.
-            first_number: returns the number of the first occurrence.
+            digests: the digests of the requests.
+            first_number: returns the number of the first occurrence of a digest; `None` for 0.
         """
         with self._lock:
-            if released := self._released.get(digest):
-                return released.pop()
-            number = self._next_numbers[digest] if digest in self._next_numbers else first_number()
-            while (custom_id := build_custom_id(digest, number)) in self._used:
-                # Few requests occur twice: only their numbers are kept, to save memory.
-                number += 1
-                self._next_numbers[digest] = number + 1
-            self._used.add(custom_id)
-            return custom_id
+            known = self._used.add(digests)
+            return [
+                build_custom_id(digest, 0)
+                if index not in known and first_number is None
+                else self._acquire(digest, first_number, is_known=index in known)
+                for index, digest in enumerate(digests)
+            ]
+
+    def _acquire(self, digest: str, first_number: Callable[[str], int] | None, *, is_known: bool) -> str:
+        if released := self._released.get(digest):
+            return released.pop()
+        number = self._next_numbers.get(digest)
+        if number is None:
+            number = max(first_number(digest) if first_number else 0, int(is_known))
+        if number or is_known:
+            self._next_numbers[digest] = number + 1
+        return build_custom_id(digest, number)
 
     def release_custom_id(self, custom_id: str) -> None:
         """Give a `custom_id` without an outcome to the next equal request."""

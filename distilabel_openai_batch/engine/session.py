@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import anyio.to_thread
 import orjson
@@ -40,6 +41,9 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import NOT_SENT, KnownRequest
 from distilabel_openai_batch.structured_output.repair import Repair
 from distilabel_openai_batch.text import escape_surrogates
+
+# Calls that become requests together.
+_CALLS_PER_PART = 1_000
 
 ReadOutcome = Callable[[int, Outcome, str | None], Failure | None]
 """Function that reads an outcome, given its index and its `custom_id`; returns why an answer lacks a generation."""
@@ -107,6 +111,8 @@ class Session:
         self._sized_template: BodyTemplate | None = None
         self._failure_log = parts.failure_log
         self._reuse = parts.reuse
+        # Without reuse, occurrence numbers begin behind the last delivered answer.
+        self._first_number = None if settings.reuse_answers else parts.ledger.requests.next_occurrence
 
     def hold(self) -> None:
         """Submit full jobs alone until `release`: more calls are on their way."""
@@ -290,11 +296,8 @@ class Session:
         Returns:
             The requests by the same index.
         """
-        retries: dict[int, Request] = {}
-        for index, call in calls.items():
-            retry = self._build_request(call, "cut answer")
-            if isinstance(retry, Request):
-                retries[index] = retry
+        built = zip(calls, self._build_requests(calls.values(), "cut answer"), strict=True)
+        retries = {index: retry for index, retry in built if isinstance(retry, Request)}
         custom_ids = [retry.custom_id for retry in retries.values()]
         known = await anyio.to_thread.run_sync(self._ledger.requests.look_up, custom_ids)
         new = [index for index, retry in retries.items() if not _is_paid(known.get(retry.custom_id))]
@@ -335,7 +338,7 @@ class Session:
         self, calls: Iterable[APICall | Failure], submitted: list[Request | Failure], retry_of: str = ""
     ) -> list[Outcome]:
         """Wait until each call has an outcome, and append the requests to `submitted`; see `Request.retry_of`."""
-        requests = [call if isinstance(call, Failure) else self._build_request(call, retry_of) for call in calls]
+        requests = self._build_requests(calls, retry_of)
         for index, request in enumerate(requests):
             if isinstance(request, Failure):
                 requests[index] = self._name_unsent(request)
@@ -345,14 +348,35 @@ class Session:
         outcomes = iter(await self._buffer.submit([request for request in requests if isinstance(request, Request)]))
         return [request if isinstance(request, Failure) else next(outcomes) for request in requests]
 
-    def _build_request(self, call: APICall, retry_of: str = "") -> Request | Failure:
+    def _build_requests(self, calls: Iterable[APICall | Failure], retry_of: str) -> list[Request | Failure]:
+        requests: list[Request | Failure] = []
+        remaining = iter(calls)
+        # The bodies of one part at a time are in memory.
+        while part := [self._encode(call) for call in islice(remaining, _CALLS_PER_PART)]:
+            digests = [encoded[0] for encoded in part if not isinstance(encoded, Failure)]
+            custom_ids = iter(self._memory.acquire_custom_ids(digests, self._first_number))
+            requests += [
+                encoded
+                if isinstance(encoded, Failure)
+                else self._build_request(next(custom_ids), *encoded[1:], retry_of)
+                for encoded in part
+            ]
+        return requests
+
+    def _encode(self, call: APICall | Failure) -> tuple[str, APICall, str, bytes] | Failure:
+        """Return the digest of a call, the call, its endpoint and its body; a failure if JSON cannot hold the body."""
+        if isinstance(call, Failure):
+            return call
         try:
             body = call.encode()
         except ValueError as error:
             return Failure(str(error))
         endpoint = self._settings.endpoint(call.endpoint)
-        digest = call.digest(self.base_url, endpoint, body)
-        custom_id = self._memory.acquire_custom_id(digest, lambda: self._first_number(digest))
+        return call.digest(self.base_url, endpoint, body), call, endpoint, body
+
+    def _build_request(
+        self, custom_id: str, call: APICall, endpoint: str, body: bytes, retry_of: str
+    ) -> Request | Failure:
         model = sys.intern(str(call.body["model"]))
         if self._reuse and self._reuse.needs_digests:
             self._reuse.add_digests(custom_id, call, body)
@@ -373,13 +397,9 @@ class Session:
     def _name_unsent(self, failure: Failure) -> Failure:
         """Return the failure of a row that cannot be sent, with a `custom_id` that the next run gives the row too."""
         digest = digest_body(self.base_url, "", orjson.dumps([NOT_SENT, escape_surrogates(failure.message)]))
-        custom_id = self._memory.acquire_custom_id(digest, lambda: 0)
+        [custom_id] = self._memory.acquire_custom_ids([digest])
         self._failure_log.add_unsent(custom_id, failure)
         return replace(failure, custom_id=custom_id)
-
-    def _first_number(self, digest: str) -> int:
-        """Return the first occurrence number; without reuse, numbers begin behind the last delivered answer."""
-        return 0 if self._settings.reuse_answers else self._ledger.requests.next_occurrence(digest)
 
 
 def _is_paid(entry: KnownRequest | None) -> bool:

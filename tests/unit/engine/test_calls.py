@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import anyio
 import pytest
@@ -14,7 +15,7 @@ from distilabel_openai_batch.ledger.states import ScopeName
 
 URL = "https://api.example.com/v1/"
 CHAT = "/v1/chat/completions"
-DIGEST = "0" * 32
+DIGEST, OTHER = "0" * 32, "1" * 32
 ANSWER = Answer.of({"text": "Yes."})
 FAILURE = Failure("Bad.", 400)
 
@@ -35,25 +36,31 @@ def test_a_body_that_json_cannot_express_is_an_error(template):
 
 def test_equal_requests_get_consecutive_occurrence_numbers():
     memory = ScopeMemory()
-    acquired = [memory.acquire_custom_id(DIGEST, lambda: 0) for _ in range(3)]
-    assert acquired == [f"{DIGEST}-{number}" for number in range(3)]
-    assert memory.acquire_custom_id("1" * 32, lambda: 7) == "1" * 32 + "-7"
+    acquired = [*memory.acquire_custom_ids([DIGEST, DIGEST]), *memory.acquire_custom_ids([DIGEST, OTHER])]
+    assert acquired == [f"{DIGEST}-0", f"{DIGEST}-1", f"{DIGEST}-2", f"{OTHER}-0"]
+
+
+def test_numbers_go_on_behind_the_first_number():
+    """Without reuse, the first number follows the answers that earlier runs delivered."""
+    memory = ScopeMemory()
+    first_numbers = {DIGEST: 7, OTHER: 0}
+    acquired = memory.acquire_custom_ids([DIGEST, OTHER, DIGEST, OTHER], first_numbers.__getitem__)
+    assert acquired == [f"{DIGEST}-7", f"{OTHER}-0", f"{DIGEST}-8", f"{OTHER}-1"]
 
 
 def test_a_released_custom_id_goes_to_the_next_equal_request():
     memory = ScopeMemory()
-    first, _ = [memory.acquire_custom_id(DIGEST, lambda: 0) for _ in range(2)]
+    first, _ = memory.acquire_custom_ids([DIGEST, DIGEST])
     memory.release_custom_id(first)
-    assert memory.acquire_custom_id(DIGEST, lambda: 0) == first
-    assert memory.acquire_custom_id(DIGEST, lambda: 0) == f"{DIGEST}-2"
+    assert memory.acquire_custom_ids([DIGEST, DIGEST]) == [first, f"{DIGEST}-2"]
 
 
 def test_threads_get_different_custom_ids_for_equal_requests():
     """Two threads may use one LLM, and each request needs an answer of its own."""
     memory = ScopeMemory()
     with ThreadPoolExecutor(8) as pool:
-        acquired = list(pool.map(lambda _: memory.acquire_custom_id(DIGEST, lambda: 0), range(500)))
-    assert sorted(acquired) == sorted(f"{DIGEST}-{number}" for number in range(500))
+        acquired = list(pool.map(lambda _: memory.acquire_custom_ids([DIGEST]), range(500)))
+    assert sorted(chain(*acquired)) == sorted(f"{DIGEST}-{number}" for number in range(500))
 
 
 def test_each_scope_and_directory_has_a_memory(tmp_path):

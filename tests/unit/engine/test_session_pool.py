@@ -186,7 +186,7 @@ async def test_an_exception_while_a_session_opens_reaches_every_user_as_a_run_er
         (RequestTable, "record"),
         (JobTable, "mark_collected"),
         (BodyStore, "add_line"),
-        (ScopeMemory, "acquire_custom_id"),
+        (ScopeMemory, "acquire_custom_ids"),
         (CallBuffer, "_deliver"),
         (CallBuffer, "_flush"),
     ],
