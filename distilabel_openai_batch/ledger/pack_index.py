@@ -119,22 +119,35 @@ class PackIndex:
                 same = (entries & ~_LOCATOR_MASK) == keys[indexes]
                 indexes, spots, entries = indexes[same], spots[same] + 1, entries[same]
                 found.append(Candidates(indexes, *_locate(run, entries)))
-        return Candidates(
-            np.concatenate([part.indexes for part in found]),
-            np.concatenate([part.pack_ids for part in found]),
-            np.concatenate([part.places for part in found]),
-        )
+        return _join(found)
 
-    def find_digest(self, digest: bytes) -> Iterator[int]:
-        """Yield the ids of candidates with a digest and any occurrence number."""
-        [key] = build_keys(digest).tolist()
-        start = key & ~self._occurrence_bits
-        end = key | self._occurrence_bits | int(_LOCATOR_MASK)
-        for run in reversed(self._runs):
-            first = np.searchsorted(run.entries, np.uint64(start))
-            last = np.searchsorted(run.entries, np.uint64(end), side="right")
-            pack_ids, places = _locate(run, run.entries[first:last])
-            yield from (pack_ids + places).tolist()
+    def find_digests(self, digests: bytes) -> Candidates:
+        """Return the candidates for digests, at least one, with any occurrence number."""
+        keys = build_keys(digests)
+        order = np.argsort(keys)
+        bits = np.uint64(self._occurrence_bits)
+        first_keys, last_keys = keys[order] & ~bits, keys[order] | bits | _LOCATOR_MASK
+        found: list[Candidates] = []
+        for run in self._runs:
+            firsts = np.searchsorted(run.entries, first_keys)
+            counts = np.searchsorted(run.entries, last_keys, side="right") - firsts
+            ends = np.cumsum(counts)
+            spots = np.arange(ends[-1]) + np.repeat(firsts - ends + counts, counts)
+            found.append(Candidates(np.repeat(order, counts), *_locate(run, run.entries[spots])))
+        return _join(found)
+
+    def find_digest(self, digest: bytes) -> list[int]:
+        """Return the ids of the candidates for one digest, in a fraction of the time of `find_digests`."""
+        key = int.from_bytes(digest[:8], "big") & ~int(_LOCATOR_MASK)
+        start, end = key & ~self._occurrence_bits, key | self._occurrence_bits | int(_LOCATOR_MASK)
+        found: list[int] = []
+        for run in self._runs:
+            first = run.entries.searchsorted(np.uint64(start))
+            last = run.entries.searchsorted(np.uint64(end), side="right")
+            if first < last:
+                pack_ids, places = _locate(run, run.entries[first:last])
+                found += (pack_ids + places).tolist()
+        return found
 
     def _read_batches(self, rows: Iterator[tuple[Any, ...]]) -> Iterator[tuple[Keys, list[int]]]:
         """Yield the entries and the ids of packs, in batches, until a run is full."""
@@ -186,6 +199,15 @@ def _build_entries(rows: Sequence[tuple[int, bytes, bytes | None, bytes | None]]
             part ^= np.asarray(numbers, dtype=np.uint64) << np.uint64(_LOCATOR_BITS)
             bits |= (1 << max(numbers).bit_length()) - 1
     return entries, bits << _LOCATOR_BITS
+
+
+def _join(parts: Sequence[Candidates]) -> Candidates:
+    """Return the candidates of all runs."""
+    return Candidates(
+        np.concatenate([part.indexes for part in parts]),
+        np.concatenate([part.pack_ids for part in parts]),
+        np.concatenate([part.places for part in parts]),
+    )
 
 
 def _locate(run: _SortedRun, entries: Keys) -> tuple[Ids, Ids]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from distilabel_openai_batch.ledger.pack_index import Ids, Keys, PackIndex, build_keys
+from distilabel_openai_batch.ledger.pack_index import Candidates, Ids, Keys, PackIndex, build_keys
 from distilabel_openai_batch.ledger.packs import Pack, PackedNames
 
 # Requests in a row that are worth a comparison with a pack; fewer take less time with a search for each.
@@ -128,24 +128,13 @@ class PackSearch:
         wanted = np.flatnonzero(~self._is_found)
         if not len(wanted):
             return
-        found = self._index.find(self._keys[wanted])
-        # The latest pack first: an earlier one may have been deleted. The requests of a pack ascend.
-        order = np.lexsort((found.places, -found.pack_ids))
-        pack_ids, places, positions = found.pack_ids[order], found.places[order], wanted[found.indexes[order]]
-        edges = [0, *(np.flatnonzero(np.diff(pack_ids)) + 1).tolist(), len(pack_ids)]
-        for start in range(0, len(edges) - 1, _BATCH):
-            bounds = list(pairwise(edges[start : start + _BATCH + 1]))
-            packs = self._load([int(pack_ids[first]) for first, end in bounds if first < end])
-            for first, end in bounds:
-                if first < end and (pack := packs.get(int(pack_ids[first]))):
-                    members = _find_members(pack, places[first:end])
-                    part = positions[first:end]
-                    is_hit = (members >= 0) & ~self._is_found[part]
-                    is_hit[is_hit] = self._is_same(pack, members[is_hit], part[is_hit])
-                    members, part = members[is_hit], part[is_hit]
-                    self._is_found[part] = True
-                    if len(members):
-                        yield PackHits(pack, _to_range(members), self._select(part))
+        for pack, members, indexes in _load_members(self._index.find(self._keys[wanted]), self._load):
+            positions = wanted[indexes]
+            is_hit = ~self._is_found[positions] & self._is_same(pack, members, positions)
+            members, positions = members[is_hit], positions[is_hit]
+            self._is_found[positions] = True
+            if len(members):
+                yield PackHits(pack, _to_range(members), self._select(positions))
 
     def _is_same(self, pack: Pack, members: Ids, positions: Ids) -> npt.NDArray[np.bool_]:
         """Return whether each member of a pack is the request at a position."""
@@ -159,6 +148,49 @@ class PackSearch:
         """Return the `custom_id`s at some positions."""
         run, names = _to_range(positions), self.names.custom_ids
         return names[run.start : run.stop] if isinstance(run, range) else [names[position] for position in run]
+
+
+def search_digests(digests: Iterable[str], index: PackIndex, load: Load) -> Iterator[tuple[str, Pack, int]]:
+    """Yield the requests in packs that have given digests and any occurrence number.
+
+    Args:
+        digests: the digests.
+        index: the index of the scope's packs.
+        load: loads packs.
+
+    Yields:
+        The digest, the pack, and the index of the request in the pack.
+    """
+    names = PackedNames.of([f"{digest}-0" for digest in digests])
+    if index.is_empty or not names:
+        return
+    halves = _halves(names.digests)
+    for pack, members, indexes in _load_members(index.find_digests(names.digests), load):
+        is_hit = (_halves(pack.digests)[members] == halves[indexes]).all(axis=1)
+        for member, position in zip(members[is_hit].tolist(), indexes[is_hit].tolist(), strict=True):
+            yield names.digest(position).hex(), pack, member
+
+
+def _load_members(found: Candidates, load: Load) -> Iterator[tuple[Pack, Ids, Ids]]:
+    """Yield the candidates that have not left their packs, pack by pack.
+
+    Yields:
+        The pack, the ascending indexes of the requests in the pack, and the indexes of the wanted requests.
+    """
+    if not len(found.indexes):
+        return
+    # The latest pack first: an earlier one may have been deleted.
+    order = np.lexsort((found.places, -found.pack_ids))
+    pack_ids, places, indexes = found.pack_ids[order], found.places[order], found.indexes[order]
+    starts = np.flatnonzero(np.diff(pack_ids, prepend=-1)).tolist()
+    bounds = list(pairwise([*starts, len(pack_ids)]))
+    for start in range(0, len(bounds), _BATCH):
+        batch = bounds[start : start + _BATCH]
+        packs = load(pack_ids[[first for first, _ in batch]].tolist())
+        for first, end in batch:
+            if pack := packs.get(int(pack_ids[first])):
+                members = _find_members(pack, places[first:end])
+                yield pack, members[members >= 0], indexes[first:end][members >= 0]
 
 
 def _to_range(numbers: Ids) -> Sequence[int]:

@@ -15,7 +15,7 @@ from distilabel_openai_batch.api.usage import NO_DETAILS
 from distilabel_openai_batch.ledger.answer_parts import delete_lines, insert_lines, read_lines
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.pack_index import PackIndex
-from distilabel_openai_batch.ledger.pack_search import PackHits, PackSearch
+from distilabel_openai_batch.ledger.pack_search import PackHits, PackSearch, search_digests
 from distilabel_openai_batch.ledger.packs import (
     DIGEST_BYTES,
     MAX_TOKENS,
@@ -67,9 +67,6 @@ _LIST_DROPPED = "SELECT id FROM jobs WHERE scope = ? AND state = 'dropped'"
 
 # `custom_id`s per search of many: the memory of their digests and keys.
 _CHUNK = 50_000
-
-Member = tuple[Pack, int]
-"""A request in a pack, by its index."""
 
 
 def next_request_id(database: sqlite3.Connection) -> int:
@@ -127,17 +124,9 @@ class PackTable:
 
     def find_digests(
         self, database: sqlite3.Connection, scope_id: int, digests: Iterable[str]
-    ) -> Iterator[tuple[str, Member]]:
-        """Yield the requests in packs that have given digests, with their digest."""
-        index = self._refreshed_index(database, scope_id)
-        packs: dict[int, Pack] = {}
-        for digest in digests:
-            wanted = parse_digest(digest)
-            request_ids = list(index.find_digest(wanted)) if wanted else []
-            packs |= self._load(database, set(map(first_id, request_ids)) - packs.keys())
-            for request_id in request_ids:
-                if wanted and (member := _member(packs, request_id, wanted)):
-                    yield digest, member
+    ) -> Iterator[tuple[str, Pack, int]]:
+        """Yield the requests in packs that have given digests: the digest, the pack, and the index of the request."""
+        return search_digests(digests, self._refreshed_index(database, scope_id), partial(self._load, database))
 
     def drop_index(self, scope_id: int) -> None:
         """Free the memory of a scope's index; the next search reads the packs again."""
@@ -145,8 +134,14 @@ class PackTable:
 
     def last_delivered(self, database: sqlite3.Connection, scope_id: int, digest: str) -> int:
         """Return the highest occurrence number of a digest that a run has delivered; -1 if there is none."""
-        found = [member for _, member in self.find_digests(database, scope_id, [digest]) if member[0].handed_over]
-        return max((pack.occurrence(index) for pack, index in found), default=-1)
+        index, wanted = self._refreshed_index(database, scope_id), parse_digest(digest)
+        request_ids = index.find_digest(wanted) if wanted else []
+        packs = self._load(database, set(map(first_id, request_ids)))
+        members = filter(None, (find_member(packs, request_id) for request_id in request_ids))
+        return max(
+            (pack.occurrence(place) for pack, place in members if pack.handed_over and pack.digest(place) == wanted),
+            default=-1,
+        )
 
     def list_of_job(self, database: sqlite3.Connection, job_id: int) -> list[Pack]:
         """Return the packs of a job, in the order of the plan."""
@@ -311,12 +306,6 @@ def _update(database: sqlite3.Connection, pack: Pack, further: Mapping[str, Any]
     assignments = ", ".join(f"{name} = :{name}" for name in columns)
     statement = f"UPDATE packs SET {assignments} WHERE id = :id"  # noqa: S608  # the names are constants of this package
     database.execute(statement, {**columns, "id": pack.id})
-
-
-def _member(packs: Mapping[int, Pack], request_id: int, digest: bytes) -> Member | None:
-    """Return a candidate of the index if a pack has the request."""
-    member = find_member(packs, request_id)
-    return member if member and member[0].digest(member[1]) == digest else None
 
 
 def _is_plain(outcome: Outcome | None) -> TypeGuard[Answer]:

@@ -240,7 +240,7 @@ class PackedNames:
 
 def parse_digest(text: str) -> bytes | None:
     """Return a digest that a pack may have; `None` for a text of another form."""
-    return PackedNames.of([f"{text}-0"]).digests or None
+    return PackedNames.of([f"{text}{_FIRST}"]).digests or None
 
 
 def first_id(request_id: int) -> int:

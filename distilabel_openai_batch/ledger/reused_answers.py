@@ -193,7 +193,7 @@ class ReusedAnswers:
             dropped = self._packs.list_dropped(database, source_id)
         pending += [
             (digest, pack.occurrence(index), pack.job)
-            for digest, (pack, index) in members
+            for digest, pack, index in members
             if not pack.is_answered and pack.job not in dropped
         ]
         jobs: defaultdict[str, list[int]] = defaultdict(list)
@@ -217,7 +217,7 @@ class ReusedAnswers:
         ]
         answered += [
             _Source(digest, pack.occurrence(index), pack.request_ids[index], source_id, pack.custom_id(index))
-            for digest, (pack, index) in self._packs.find_digests(database, source_id, wanted)
+            for digest, pack, index in self._packs.find_digests(database, source_id, wanted)
             if pack.is_answered
         ]
         free: defaultdict[str, list[_Source]] = defaultdict(list)

@@ -9,8 +9,8 @@ import pytest
 
 from distilabel_openai_batch.ledger import pack_index, packs
 from distilabel_openai_batch.ledger.pack_index import PackIndex
-from distilabel_openai_batch.ledger.pack_search import PackSearch
-from distilabel_openai_batch.ledger.packs import PACK_SIZE, Pack, PackedNames
+from distilabel_openai_batch.ledger.pack_search import PackSearch, search_digests
+from distilabel_openai_batch.ledger.packs import PACK_SIZE, Pack, PackedNames, find_member
 from tests.unit.ledger.samples import make_names
 
 
@@ -126,6 +126,37 @@ def test_requests_in_the_order_of_their_packs_load_each_pack_once():
     hits = list(PackSearch(names, index, load))
     assert loaded == [hit.pack.id for hit in hits] == [*table]
     assert all(hit.indexes == range(999) for hit in hits)
+
+
+@pytest.mark.parametrize("highest", [0, 1, 5, 2**20 - 1])
+def test_all_occurrences_of_a_digest_are_found(highest):
+    """The digests differ in the bits that occurrence numbers change in a key."""
+    digests = [f"{'7' * 5}{place:05x}{'0' * 22}" for place in range(16)]
+    numbers = sorted({0, highest // 2, highest})
+    names = [f"{digest}-{number}" for digest in digests[:12] for number in numbers]
+    random.Random(4).shuffle(names)
+    table = {}
+    index = PackIndex(1)
+    for start in range(0, len(names), 5):
+        [(blob, occurrences)] = PackedNames.of(names[start : start + 5]).cut(PACK_SIZE)
+        pack = Pack((start + 1) * PACK_SIZE, 1, False, False, None, blob, occurrences, None, None)
+        table[pack.id] = pack
+        index.refresh(
+            lambda sql, parameters, pack=pack: [(pack.id, pack.digests, packs.pack_numbers(pack.occurrences), None)]
+        )
+    wanted = ["x", *digests[::-1]]
+    found = search_digests(wanted, index, lambda ids: {id_: table[id_] for id_ in ids})
+    members = [(digest, pack.custom_id(place)) for digest, pack, place in found]
+    assert sorted(members) == sorted((name[:32], name) for name in names)
+    for digest in digests:
+        candidates = index.find_digest(bytes.fromhex(digest))
+        pairs = [find_member(table, request_id) for request_id in candidates]
+        same = [pack.custom_id(place) for pack, place in pairs if pack.digest(place).hex() == digest]
+        assert sorted(same) == sorted(name for name in names if name[:32] == digest)
+
+
+def test_digests_are_found_in_no_pack_of_an_empty_scope():
+    assert list(search_digests(["a", "7" * 32], PackIndex(1), lambda ids: {})) == []
 
 
 @pytest.mark.parametrize("full", [1, 2, 5])
