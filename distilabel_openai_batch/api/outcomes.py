@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import EllipsisType
 from typing import Any
 
 import orjson
@@ -29,7 +30,7 @@ from distilabel_openai_batch.api.failure_codes import (
     UNNAMED_RESULT_CODE,
     UNUSABLE_CODES,
 )
-from distilabel_openai_batch.api.plain_lines import read_plain_line
+from distilabel_openai_batch.api.plain_lines import PlainChat, read_plain_chat, read_plain_line
 from distilabel_openai_batch.api.responses import is_response, translate_response
 from distilabel_openai_batch.api.service_tiers import read_tier
 from distilabel_openai_batch.api.usage import NO_DETAILS, TokenDetails, Usage, read_tokens
@@ -57,7 +58,7 @@ class Answer:
         tier: the service tier that answered synchronously, and decides the price; `None` in a batch.
     """
 
-    __slots__ = ("choice_failures", "is_whole", "line", "tier", "token_details", "tokens")
+    __slots__ = ("_plain_chat", "choice_failures", "is_whole", "line", "tier", "token_details", "tokens")
 
     def __init__(
         self,
@@ -74,6 +75,7 @@ class Answer:
         self.token_details = token_details
         self.choice_failures = choice_failures
         self.tier: str | None = None
+        self._plain_chat: PlainChat | EllipsisType | None = ...
 
     @classmethod
     def of(cls, body: dict[str, Any], choice_failures: Mapping[int, Failure] | None = None) -> Answer:
@@ -88,8 +90,21 @@ class Answer:
     @property
     def may_be_cut(self) -> bool:
         """Return whether the token limit may have cut a choice; `False` is certain."""
-        line = self.line
-        return not self.is_whole and (_LENGTH in line or _INCOMPLETE in line)
+        if self.is_whole:
+            return False
+        if chat := self.plain_chat:
+            return chat.is_limited
+        return _LENGTH in self.line or _INCOMPLETE in self.line
+
+    @property
+    def plain_chat(self) -> PlainChat | None:
+        """Return the texts of a completion that has nothing but texts; `None` for any other answer.
+
+        The line is read at the first use.
+        """
+        if self._plain_chat is ...:
+            self._plain_chat = read_plain_chat(self.line)
+        return self._plain_chat
 
     @property
     def custom_id(self) -> str | None:

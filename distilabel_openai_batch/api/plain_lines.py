@@ -68,6 +68,7 @@ class _Message(msgspec.Struct, gc=False):
 
 class _TextChoice(msgspec.Struct, gc=False):
     message: _Message
+    finish_reason: str | None = None
     logprobs: None = None
 
 
@@ -217,19 +218,36 @@ def _read_details(details_in: _InputDetails | None, details_out: _OutputDetails 
     return cached, written, reasoning
 
 
-def read_plain_chat(line: bytes) -> tuple[list[str], float | None, float | None] | None:
+class PlainChat(NamedTuple):
+    """A chat completion that has nothing but texts.
+
+    Attributes:
+        texts: the text of each choice.
+        tokens_in: tokens of the prompt, as the server counts them; `None` for no count.
+        tokens_out: tokens of the texts, likewise.
+        is_limited: whether the token limit ended a choice.
+    """
+
+    texts: list[str]
+    tokens_in: float | None
+    tokens_out: float | None
+    is_limited: bool
+
+
+def read_plain_chat(line: bytes) -> PlainChat | None:
     """Read the line of a chat completion that has nothing but texts.
 
     Args:
         line: the line of an `Answer`.
 
     Returns:
-        The text of each choice, and the tokens of the prompt and of the texts as the server counts them, each `None`
-        for no count; `None` if a choice has no text, or has log probabilities, or if anything else is unusual.
+        `None` if a choice has no text, or has log probabilities, or if anything else is unusual.
     """
     try:
         body = _text_decoder.decode(line).response.body
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    usage = body.usage
-    return [choice.message.content for choice in body.choices], usage.prompt_tokens, usage.completion_tokens
+    choices, usage = body.choices, body.usage
+    texts = [choice.message.content for choice in choices]
+    is_limited = "length" in [choice.finish_reason for choice in choices]
+    return PlainChat(texts, usage.prompt_tokens, usage.completion_tokens, is_limited)

@@ -18,7 +18,6 @@ from distilabel.typing import FormattedInput, GenerateOutput
 from pydantic import TypeAdapter, ValidationError
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure
-from distilabel_openai_batch.api.plain_lines import read_plain_chat
 from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT, UntranslatableError
 from distilabel_openai_batch.engine.calls import APICall
@@ -161,15 +160,12 @@ def read_plain_output(answer: Answer, num_generations: int) -> GenerateOutput | 
     Returns:
         The output; `None` if the completion has more than texts and counts of tokens, or if a text is missing.
     """
-    chat = None if answer.choice_failures else read_plain_chat(answer.line)
-    if chat is None:
-        return None
-    texts, tokens_in, tokens_out = chat
-    if len(texts) < num_generations or not all(texts):
+    chat = None if answer.choice_failures else answer.plain_chat
+    if chat is None or len(chat.texts) < num_generations or not all(chat.texts):
         return None
     output: GenerateOutput = {
-        "generations": texts,
-        "statistics": {"input_tokens": [tokens_in], "output_tokens": [tokens_out]},
+        "generations": chat.texts,
+        "statistics": {"input_tokens": [chat.tokens_in], "output_tokens": [chat.tokens_out]},
     }
     return output
 

@@ -26,8 +26,9 @@ def choice(text: str | None, finish_reason: str = "stop") -> dict:
         (None, [], False),
     ],
 )
-def test_cut_and_spent_choices_are_found(choices, cut, is_spent):
-    answer = Answer.of({"choices": choices})
+@pytest.mark.parametrize("more", [{}, {"usage": {}}], ids=["other", "plain"])
+def test_cut_and_spent_choices_are_found(choices, cut, is_spent, more):
+    answer = Answer.of({"choices": choices, **more})
 
     assert find_cut_choices(answer) == cut
     assert has_spent_choice(answer) is is_spent
