@@ -17,12 +17,8 @@ from distilabel_openai_batch.api.encoding import encode_body, encode_canonical_j
 
 _T = TypeVar("_T")
 
-_LINE_START = b'{"custom_id":"%b","method":"POST","url":"%b","body":'
-
-LINE_END = b"}\n"
-"""End of a request's line in an input file, behind the body."""
-
-_LINE_BYTES = len(_LINE_START % (b"", b"")) + len(LINE_END)
+_LINE = b'{"custom_id":"%b","method":"POST","url":"%b","body":%b}\n'
+_LINE_BYTES = len(_LINE % (b"", b"", b""))
 
 DIGEST_BYTES = 16
 """Bytes of a request's digest."""
@@ -76,12 +72,7 @@ class Request:
         Args:
             endpoint: the server's name of the endpoint; `None` for the request's.
         """
-        return b"".join((line_start(self.custom_id, endpoint or self.endpoint), bytes(self.body), LINE_END))
-
-
-def line_start(custom_id: str, endpoint: str) -> bytes:
-    """Return the start of a request's line in an input file, up to the body."""
-    return _LINE_START % (custom_id.encode(), endpoint.encode())
+        return _LINE % (self.custom_id.encode(), (endpoint or self.endpoint).encode(), bytes(self.body))
 
 
 def digest_body(base_url: str, endpoint: str, body: bytes) -> str:
@@ -119,37 +110,93 @@ class BodyTemplate:
         body: a body; its value of the field does not matter.
         name: the name of the field.
         identity: the body whose digest identifies the request; `None` for `body` itself.
+        roles: the roles of a chat's messages, which have a role and a text each; `None` for another field.
     """
 
-    __slots__ = ("_address", "_canonical", "_encoded", "_hasher", "_name")
+    __slots__ = ("_address", "_canonical", "_encoded", "_hasher", "_length", "_name", "_roles")
 
-    def __init__(self, body: Mapping[str, Any], name: str, identity: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        body: Mapping[str, Any],
+        name: str,
+        identity: Mapping[str, Any] | None = None,
+        roles: Sequence[str] | None = None,
+    ) -> None:
         mark = uuid4().hex
         self._name = name
+        self._roles = roles
         self._encoded = _split_at(mark, encode_body({**body, name: mark}))
         self._canonical = _split_at(mark, encode_canonical_json({**(identity or body), name: mark}))
+        self._length = sum(map(len, self._encoded))
         self._address: tuple[str, str] | None = None
         self._hasher = blake2b()
 
-    def encode(self, body: Mapping[str, Any]) -> bytes:
-        """Return the same JSON as `encode_body`.
+    def fill(self, body: Mapping[str, Any], base_url: str, endpoint: str) -> tuple[TemplateBody | bytes, str]:
+        """Fill in the field of a body.
+
+        Args:
+            body: a body that differs from the template in the field alone.
+            base_url: see the function `digest_body`, as `endpoint`.
+            endpoint: the path of the endpoint.
+
+        Returns:
+            The body, whose JSON equals that of the function `encode_body`, and the digest of its identity.
 
         Raises:
             ValueError: JSON cannot hold the field's value.
         """
-        before, after = self._encoded
-        return b"".join((before, encode_json(body[self._name]), after))
-
-    def digest(self, base_url: str, endpoint: str, body: Mapping[str, Any]) -> str:
-        """Return the same digest as `digest_body` of the encoded identity."""
+        value = body[self._name]
+        canonical = encode_canonical_json(value)
         before, after = self._canonical
-        address = (base_url, endpoint)
-        if address != self._address:
-            self._address, self._hasher = address, _begin_digest(base_url, endpoint)
+        if (base_url, endpoint) != self._address:
+            self._address, self._hasher = (base_url, endpoint), _begin_digest(base_url, endpoint)
             self._hasher.update(before)
         hasher = self._hasher.copy()
-        hasher.update(b"".join((encode_canonical_json(body[self._name]), after)))
-        return hasher.hexdigest()
+        hasher.update(b"".join((canonical, after)))
+        digest = hasher.hexdigest()
+        # Sorted keys do not change the length of the JSON.
+        length = self._length + len(canonical)
+        if self._roles:
+            return TemplateBody(self, tuple([message["content"] for message in value]), length), digest
+        return TemplateBody(self, value, length) if type(value) is str else self._encode(value), digest
+
+    def encode(self, texts: str | Sequence[str]) -> bytes:
+        """Return the JSON of a body with a text in the field, or with these texts in the messages."""
+        if self._roles:
+            return self._encode(
+                [{"role": role, "content": text} for role, text in zip(self._roles, texts, strict=True)]
+            )
+        return self._encode(texts)
+
+    def _encode(self, value: object) -> bytes:
+        before, after = self._encoded
+        return b"".join((before, encode_json(value), after))
+
+
+class TemplateBody:
+    """A body that is encoded when it is needed: `len` and `bytes` return those of its JSON.
+
+    The texts take no memory, as the caller has them until the answer is there, and cannot change meanwhile, as the
+    caller's lists and dictionaries can.
+
+    Args:
+        template: the template.
+        texts: the text of the template's field, or the texts of its messages.
+        length: bytes of the JSON.
+    """
+
+    __slots__ = ("_length", "_template", "_texts")
+
+    def __init__(self, template: BodyTemplate, texts: str | tuple[str, ...], length: int) -> None:
+        self._template = template
+        self._texts = texts
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __bytes__(self) -> bytes:
+        return self._template.encode(self._texts)
 
 
 def _split_at(mark: str, text: bytes) -> tuple[bytes, bytes]:

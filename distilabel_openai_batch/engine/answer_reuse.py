@@ -58,20 +58,19 @@ class AnswerReuse:
         self._digests: dict[str, dict[str, str]] = {}
         self.sampled: dict[str, dict[str, str]] = {}
 
-    def add_digests(self, custom_id: str, call: APICall, body: bytes) -> None:
+    def add_digests(self, custom_id: str, call: APICall) -> None:
         """Keep the digests that a request has at the other addresses.
 
         Args:
             custom_id: the `custom_id` of the request.
             call: the call of the request.
-            body: the encoded body of the call.
         """
         if len(self.sampled) < SAMPLE:
-            self.sampled[custom_id] = digests_at(call, body, self._sampled_addresses)
+            self.sampled[custom_id] = digests_at(call, self._sampled_addresses)
         else:
             self.needs_digests = bool(self._addresses)
         if self._addresses:
-            self._digests[custom_id] = digests_at(call, body, self._addresses)
+            self._digests[custom_id] = digests_at(call, self._addresses)
 
     async def take(self, requests: Sequence[Request]) -> bool:
         """Copy the answers to requests into the session's scope; return whether there are any.
@@ -108,9 +107,9 @@ class AnswerReuse:
         return {custom_id: self._digests[custom_id][base_url] for custom_id in custom_ids}
 
 
-def digests_at(call: APICall, body: bytes, addresses: Iterable[str]) -> dict[str, str]:
+def digests_at(call: APICall, addresses: Iterable[str]) -> dict[str, str]:
     """Return the digest of a call at each address."""
-    return {address: call.digest(address, _endpoint(call.endpoint, address), body) for address in addresses}
+    return {address: call.build(address, _endpoint(call.endpoint, address))[1] for address in addresses}
 
 
 def _endpoint(path: str, base_url: str) -> str:

@@ -13,7 +13,7 @@ from threading import Lock
 
 from distilabel_openai_batch.api.encoding import encode_body
 from distilabel_openai_batch.api.outcomes import Outcome
-from distilabel_openai_batch.api.requests import BodyTemplate, build_custom_id, digest_body
+from distilabel_openai_batch.api.requests import BodyTemplate, TemplateBody, build_custom_id, digest_body
 from distilabel_openai_batch.engine.compact_ids import DigestSet
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.structured_output.schema import StructuredOutput
@@ -47,28 +47,20 @@ class APICall:
         identity = {**self.identity, **changed} if self.identity else None
         return APICall(self.endpoint, body, identity=identity, has_default_limit=self.has_default_limit)
 
-    def encode(self) -> bytes:
-        """Return the body as JSON.
-
-        Raises:
-            ValueError: the body holds a value that JSON cannot express.
-        """
-        return self.template.encode(self.body) if self.template else encode_body(self.body)
-
-    def digest(self, base_url: str, endpoint: str, body: bytes) -> str:
-        """Return the digest that identifies the request.
+    def build(self, base_url: str, endpoint: str) -> tuple[TemplateBody | bytes, str]:
+        """Return the body and the digest that identifies the request, see the function `digest_body`.
 
         Args:
             base_url: the address of the server.
             endpoint: the server's path of the endpoint.
-            body: the encoded body.
 
-        Returns:
-            32 hexadecimal digits.
+        Raises:
+            ValueError: the body holds a value that JSON cannot express.
         """
         if self.template:
-            return self.template.digest(base_url, endpoint, self.body)
-        return digest_body(base_url, endpoint, encode_body(self.identity) if self.identity else body)
+            return self.template.fill(self.body, base_url, endpoint)
+        body = encode_body(self.body)
+        return body, digest_body(base_url, endpoint, encode_body(self.identity) if self.identity else body)
 
 
 _active_log: ContextVar[CallLog | None] = ContextVar("active_log", default=None)

@@ -29,7 +29,7 @@ from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.job_watcher import JobWatcher
 from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
-from distilabel_openai_batch.engine.scratch import scratch_file, write_input_file
+from distilabel_openai_batch.engine.scratch import scratch_file
 from distilabel_openai_batch.engine.wake import Wake
 from distilabel_openai_batch.failpoints import Failpoint
 from distilabel_openai_batch.ledger.ledger import Ledger
@@ -43,6 +43,9 @@ _RECREATION_PAUSES = Patience(first=15.0)
 # validations: as often as a refused creation is repeated.
 _MAX_FILE_REFUSALS = 12
 _FILE_REFUSAL_PAUSES = Patience(first=0.5)
+
+# Bytes of an input file that are written at once.
+_WRITE_BYTES = 262_144
 
 MAX_UPLOADS = 3
 """Uploads of one shard, at most: the server may lose an input file."""
@@ -286,7 +289,8 @@ class JobRunner:
     async def _upload_input(self, job: Job, shard: Shard) -> str:
         """Upload the input file of a job; the file is on the local disk only meanwhile."""
         with scratch_file(self._directory) as path:
-            write_input_file(path, shard.requests, self._api.input_line)
+            with path.open("wb", buffering=_WRITE_BYTES) as file:
+                file.writelines(map(self._api.input_line, shard.requests))
             return await self._api.files.upload(path, _input_file_name(job.key))
 
     async def _create(self, run: _Run, shard: Shard) -> JobEnding | None:

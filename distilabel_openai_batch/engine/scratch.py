@@ -8,15 +8,12 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 from uuid import uuid4
 
 import filelock
-
-from distilabel_openai_batch.api.requests import LINE_END, Request, line_start
 
 _PREFIX = "distilabel-openai-batch-"
 # The name of a lock file while its owner has not locked the file yet; no other process opens this name.
@@ -149,8 +146,6 @@ def scratch_file(directory: Path) -> Iterator[Path]:
 class BodyStore:
     """A file of request bodies, which would take most of the memory of a million requests.
 
-    A body may be a part of its request's line of an input file; input files are mostly copies of parts of this file.
-
     Args:
         path: the path of the file; a file that is there is replaced.
     """
@@ -163,27 +158,10 @@ class BodyStore:
 
     def add(self, body: bytes) -> StoredBody:
         """Append a body to the file."""
-        return self._append(0, body, len(body))
-
-    def add_line(self, custom_id: str, endpoint: str, body: bytes) -> StoredBody:
-        """Append the line of a request to the file.
-
-        Args:
-            custom_id: the request's `custom_id`.
-            endpoint: the path of the endpoint.
-            body: the body.
-
-        Returns:
-            The body. The request must keep its `custom_id` and its endpoint as long as the request has this body.
-        """
-        start = line_start(custom_id, endpoint)
-        return self._append(len(start), b"".join((start, body, LINE_END)), len(body))
-
-    def _append(self, before: int, text: bytes, length: int) -> StoredBody:
-        self._writer.write(text)
+        self._writer.write(body)
         self._is_flushed = False
-        stored = StoredBody(self, self._end + before, length, before)
-        self._end += len(text)
+        stored = StoredBody(self, self._end, len(body))
+        self._end += len(body)
         return stored
 
     def read(self, start: int, length: int) -> bytes:
@@ -199,17 +177,6 @@ class BodyStore:
         self._reader.seek(start)
         return self._reader.read(length)
 
-    def copy(self, start: int, end: int, file: IO[bytes]) -> None:
-        """Copy bytes to another file.
-
-        Args:
-            start: the offset of the first byte.
-            end: the offset behind the last byte.
-            file: the other file.
-        """
-        for offset in range(start, end, _READ_AHEAD_BYTES):
-            file.write(self.read(offset, min(_READ_AHEAD_BYTES, end - offset)))
-
     def close(self) -> None:
         """Close the file; its bodies can be read no more."""
         self._writer.close()
@@ -219,60 +186,21 @@ class BodyStore:
 class StoredBody:
     """A body in a `BodyStore`; `len` and `bytes` return those of the body itself.
 
-    Attributes:
+    Args:
         store: the store.
         start: the offset of the body, in bytes.
         length: the length of the body, in bytes.
-        before: bytes of the request's line before the body; 0 if the store has the body alone.
     """
 
-    __slots__ = ("before", "length", "start", "store")
+    __slots__ = ("_length", "_start", "_store")
 
-    def __init__(self, store: BodyStore, start: int, length: int, before: int) -> None:
-        self.store = store
-        self.start = start
-        self.length = length
-        self.before = before
+    def __init__(self, store: BodyStore, start: int, length: int) -> None:
+        self._store = store
+        self._start = start
+        self._length = length
 
     def __len__(self) -> int:
-        return self.length
+        return self._length
 
     def __bytes__(self) -> bytes:
-        return self.store.read(self.start, self.length)
-
-
-def write_input_file(path: Path, requests: Sequence[Request], line: Callable[[Request], bytes]) -> None:
-    """Write an input file. Lines that follow each other in a `BodyStore` are copied together.
-
-    Args:
-        path: the path of the file.
-        requests: requests of one endpoint, at least one.
-        line: returns a request's line.
-    """
-    with path.open("wb", buffering=_WRITE_BYTES) as file:
-        # The server may have another name of the endpoint.
-        if line(requests[0]) == requests[0].line():
-            _copy_lines(requests, file)
-        else:
-            file.writelines(map(line, requests))
-
-
-def _copy_lines(requests: Iterable[Request], file: IO[bytes]) -> None:
-    """Write the lines of requests, with a copy for each part of a store that has lines in this order."""
-    store: BodyStore | None = None
-    start = end = 0
-    for request in requests:
-        body = request.body
-        stored = body if isinstance(body, StoredBody) and body.before else None
-        begin = stored.start - stored.before if stored else 0
-        if store and not (stored and stored.store is store and begin == end):
-            store.copy(start, end, file)
-            store = None
-        if stored is None:
-            file.write(request.line())
-            continue
-        if store is None:
-            store, start = stored.store, begin
-        end = stored.start + stored.length + len(LINE_END)
-    if store:
-        store.copy(start, end, file)
+        return self._store.read(self._start, self._length)

@@ -13,7 +13,7 @@ import orjson
 from distilabel_openai_batch.api.encoding import decode_json
 from distilabel_openai_batch.api.model_traits import read_limit
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
-from distilabel_openai_batch.api.requests import BodyTemplate, Request, digest_body
+from distilabel_openai_batch.api.requests import BodyTemplate, Request, TemplateBody, digest_body
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.truncation import find_cut_choices
 from distilabel_openai_batch.engine.activity import Activity
@@ -363,30 +363,31 @@ class Session:
             ]
         return requests
 
-    def _encode(self, call: APICall | Failure) -> tuple[str, APICall, str, bytes] | Failure:
+    def _encode(self, call: APICall | Failure) -> tuple[str, APICall, str, TemplateBody | bytes] | Failure:
         """Return the digest of a call, the call, its endpoint and its body; a failure if JSON cannot hold the body."""
         if isinstance(call, Failure):
             return call
+        endpoint = self._settings.endpoint(call.endpoint)
         try:
-            body = call.encode()
+            body, digest = call.build(self.base_url, endpoint)
         except ValueError as error:
             return Failure(str(error))
-        endpoint = self._settings.endpoint(call.endpoint)
-        return call.digest(self.base_url, endpoint, body), call, endpoint, body
+        return digest, call, endpoint, body
 
     def _build_request(
-        self, custom_id: str, call: APICall, endpoint: str, body: bytes, retry_of: str
+        self, custom_id: str, call: APICall, endpoint: str, body: TemplateBody | bytes, retry_of: str
     ) -> Request | Failure:
         model = sys.intern(str(call.body["model"]))
         if self._reuse and self._reuse.needs_digests:
-            self._reuse.add_digests(custom_id, call, body)
+            self._reuse.add_digests(custom_id, call)
         if self._traits.refused:
-            endpoint, body = self._traits.fit_call(model, endpoint, body, has_default_limit=call.has_default_limit)
+            has_default_limit = call.has_default_limit
+            endpoint, body = self._traits.fit_call(model, endpoint, bytes(body), has_default_limit=has_default_limit)
         # Bodies of one template have answers of one size.
         if call.template is None or call.template is not self._sized_template:
             self._sizes.add(call.body)
             self._sized_template = call.template
-        stored = self._bodies.add_line(custom_id, endpoint, body)
+        stored = self._bodies.add(body) if isinstance(body, bytes) else body
         request = Request(custom_id, endpoint, model, stored, call.has_default_limit, retry_of)
         if request.size > self._settings.max_bytes:
             return Failure(

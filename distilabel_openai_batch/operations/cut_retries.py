@@ -91,7 +91,7 @@ def retry_digests(call: APICall, base_url: str, endpoint: str) -> tuple[str, ...
             break
         body = doubled
         retry = APICall(call.endpoint, body)
-        digests.append(retry.digest(base_url, endpoint, retry.encode()))
+        digests.append(retry.build(base_url, endpoint)[1])
     return tuple(digests)
 
 

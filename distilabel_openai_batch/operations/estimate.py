@@ -114,11 +114,10 @@ class _RequestRecorder:
     def _record(self, call: APICall, is_later_round: bool) -> Outcome:
         endpoint = self.settings.endpoint(call.endpoint)
         try:
-            body = call.encode()
+            body, digest = call.build(self.base_url, endpoint)
         except ValueError as error:
             return Failure(str(error))
-        digest = call.digest(self.base_url, endpoint, body)
-        sent_to, sent = self._fit(call, endpoint, body)
+        sent_to, sent = self._fit(call, endpoint, bytes(body))
         usage = token_estimates.estimate_usage(sent_to, sent)
         if usage and is_later_round:
             # A later request may contain an earlier answer → add the tokens of one answer of full length.
@@ -133,7 +132,7 @@ class _RequestRecorder:
             self.retry_digests[custom_id] = cut_retries.retry_digests(APICall(sent_to, sent), self.base_url, sent_to)
         for source in self.sources:
             is_own = source.base_url == self.base_url
-            [source_digest] = [digest] if is_own else digests_at(call, body, [source.base_url]).values()
+            [source_digest] = [digest] if is_own else digests_at(call, [source.base_url]).values()
             self.source_ids.setdefault(source, []).append(build_custom_id(source_digest, number))
         self.occurrences[digest] += 1
         return _placeholder_answer(call.body)

@@ -139,7 +139,7 @@ def capture_calls(
             if shape and call.body.get(field) == messages:
                 # A body that JSON cannot hold → no template; the session reports the error for each call.
                 with suppress(ValueError):
-                    template = BodyTemplate(call.body, field, call.identity)
+                    template = BodyTemplate(call.body, field, call.identity, shape)
                     calls_by_shape[shape] = replace(call, template=template), field
             yield call
 

@@ -62,15 +62,34 @@ def test_the_order_of_keys_does_not_change_the_digest(body, data):
 @given(BODIES, TEXT, JSON, JSON)
 def test_a_template_gives_the_same_json_and_digest_as_each_body(body, name, value, other):
     template = BodyTemplate({**body, name: value}, name)
-    body = {**body, name: other}
+    check_template(template, {**body, name: other})
 
-    assert template.encode(body) == encode_body(body)
-    assert template.digest(BASE_URL, CHAT, body) == digest_body(BASE_URL, CHAT, encode_body(body))
+
+@given(BODIES, st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3), st.data())
+def test_a_template_of_a_chat_keeps_its_texts_until_they_are_sent(body, messages, data):
+    """The caller may change its lists and dictionaries meanwhile."""
+    template = BodyTemplate({**body, "messages": []}, "messages", roles=[role for role, _ in messages])
+    chat = [shuffled({"role": role, "content": text}, data.draw) for role, text in messages]
+    body = {**body, "messages": chat}
+    filled, digest = template.fill(body, BASE_URL, CHAT)
+    expected = encode_body({**body, "messages": [{"role": role, "content": text} for role, text in messages]})
+    chat[0]["content"] = "changed"
+    assert (bytes(filled), digest) == (expected, digest_body(BASE_URL, CHAT, expected))
+    assert len(filled) == len(bytes(filled))
+
+
+def check_template(template: BodyTemplate, body: dict[str, object]) -> None:
+    """Check a filled template against the body itself, at two addresses in turn."""
+    for base_url in (BASE_URL, "https://example.com/v1/", BASE_URL):
+        filled, digest = template.fill(body, base_url, CHAT)
+        assert bytes(filled) == encode_body(body)
+        assert len(filled) == len(bytes(filled))
+        assert digest == digest_body(base_url, CHAT, encode_body(body))
 
 
 def test_a_template_rejects_values_that_json_cannot_hold():
     with pytest.raises(ValueError, match="cannot be written as JSON"):
-        BodyTemplate({"messages": []}, "messages").encode({"messages": [object()]})
+        BodyTemplate({"messages": []}, "messages").fill({"messages": [object()]}, BASE_URL, CHAT)
     with pytest.raises(ValueError, match="cannot be written as JSON"):
         BodyTemplate({"messages": [], "seed": object()}, "messages")
 
@@ -111,8 +130,7 @@ def test_values_that_only_the_sdk_writes_have_the_digest_of_their_json(body, wri
     assert digest_body(BASE_URL, CHAT, encode_body(body)) == digest_body(BASE_URL, CHAT, written.encode())
     template = BodyTemplate({**body, "messages": []}, "messages")
     whole = {**body, "messages": [{"role": "user", 1: Prediction(content="z")}]}
-    assert template.encode(whole) == encode_body(whole)
-    assert template.digest(BASE_URL, CHAT, whole) == digest_body(BASE_URL, CHAT, encode_body(whole))
+    check_template(template, whole)
 
 
 def test_large_integers_have_different_digests():

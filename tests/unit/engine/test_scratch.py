@@ -14,16 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distilabel_openai_batch.api.requests import EncodedBody, Request
-from distilabel_openai_batch.engine.scratch import (
-    BodyStore,
-    remove_leftovers,
-    scratch_directory,
-    scratch_file,
-    write_input_file,
-)
-
-CHAT = "/v1/chat/completions"
+from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.engine.scratch import BodyStore, remove_leftovers, scratch_directory, scratch_file
 
 
 @given(bodies=st.lists(st.binary(max_size=50), max_size=20), order=st.randoms())
@@ -49,34 +41,6 @@ def test_the_size_of_a_request_is_the_size_of_its_line(tmp_path):
         assert request.size == len(request.line())
         assert request.line().endswith(b'"body":{"a":1}}\n')
     store.close()
-
-
-_PLACES = st.sampled_from(["a line of the store", "a body of the store", "a line of another store", "memory"])
-
-
-@given(places=st.lists(_PLACES, min_size=1, max_size=20), order=st.randoms(), is_renamed=st.booleans())
-def test_an_input_file_has_the_lines_of_its_requests_in_order(tmp_path_factory, places, order, is_renamed):
-    """Some requests have lines in a store, in some order; a server may have another name of the endpoint."""
-    directory = tmp_path_factory.mktemp("store")
-    stores = BodyStore(directory / "bodies"), BodyStore(directory / "others")
-
-    def keep(place: str, custom_id: str, body: bytes) -> EncodedBody:
-        if place == "memory":
-            return body
-        if place == "a body of the store":
-            return stores[0].add(body)
-        return stores[place == "a line of another store"].add_line(custom_id, CHAT, body)
-
-    numbers = range(len(places))
-    requests = [Request(f"{n}-0", CHAT, "m", keep(places[n], f"{n}-0", b'{"number":%d}' % n)) for n in numbers]
-    assert [bytes(request.body) for request in requests] == [b'{"number":%d}' % n for n in numbers]
-    if order.random() < 0.5:
-        order.shuffle(requests)
-    endpoint = "/chat/completions" if is_renamed else CHAT
-    write_input_file(directory / "input", requests, lambda request: request.line(endpoint))
-    assert (directory / "input").read_bytes() == b"".join(request.line(endpoint) for request in requests)
-    for store in stores:
-        store.close()
 
 
 @pytest.mark.parametrize("is_written", [True, False])

@@ -185,7 +185,7 @@ async def test_an_exception_while_a_session_opens_reaches_every_user_as_a_run_er
         (JobTable, "mark_created"),
         (RequestTable, "record"),
         (JobTable, "mark_collected"),
-        (BodyStore, "add_line"),
+        (BodyStore, "add"),
         (ScopeMemory, "acquire_custom_ids"),
         (CallBuffer, "_deliver"),
         (CallBuffer, "_flush"),
@@ -254,7 +254,7 @@ async def test_a_password_in_the_address_is_in_neither_the_session_nor_the_scope
 
 async def next_occurrence(session: Session, tmp_path, call: APICall) -> int:
     """Return the occurrence number with which a run without reuse begins."""
-    digest = call.digest(session.base_url, CHAT, call.encode())
+    digest = call.build(session.base_url, CHAT)[1]
     ledger = Ledger(tmp_path / "ledger", ScopeName("pool", "", session.base_url))
     try:
         return ledger.requests.next_occurrence(digest)
@@ -281,7 +281,7 @@ async def test_answers_of_another_run_do_not_count_as_delivered(make_pool, sandb
     async with pool.use() as session:
         await session.submit(calls[:1])
         other = Ledger(tmp_path / "ledger", ScopeName("pool", "", session.base_url))
-        custom_id = f"{calls[1].digest(session.base_url, CHAT, calls[1].encode())}-0"
+        custom_id = f"{calls[1].build(session.base_url, CHAT)[1]}-0"
         other.adopted_jobs.add_ended(Batch("batch_x", "completed"), "key", [(custom_id, Answer.of({}))])
         other.close()
     assert [await next_occurrence(session, tmp_path, call) for call in calls] == [1, 0]
@@ -320,7 +320,7 @@ async def test_another_spelling_of_the_server_reuses_the_answers(make_pool, sand
 async def test_jobs_are_filled_to_their_bytes(make_pool, sandbox):
     """The order of the creations is not fixed."""
     calls = make_calls(5)
-    line = len(calls[0].encode()) + 120
+    line = len(calls[0].build("", CHAT)[0]) + 120
     async with make_pool(max_bytes=2 * line + line // 2).use() as session:
         await session.submit(calls)
     assert sorted(batch["request_counts"]["total"] for batch in sandbox.books().batches) == [1, 2, 2]

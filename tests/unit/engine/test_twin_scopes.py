@@ -54,7 +54,7 @@ def make_reuse(ledger: Ledger, *sources: int) -> AnswerReuse:
     reuse = AnswerReuse(ledger, chosen, Observer(), {name.base_url for _, name in names})
     for request, body in zip(requests(), BUILT, strict=True):
         call = APICall(CHAT, orjson.loads(request.body), identity=orjson.loads(body))
-        reuse.add_digests(request.custom_id, call, bytes(request.body))
+        reuse.add_digests(request.custom_id, call)
     return reuse
 
 

@@ -47,6 +47,6 @@ def test_the_retries_of_an_estimate_are_those_of_the_request_that_a_run_sends(re
     anyio.run(recorder.submit, [call])
 
     [(custom_id, usage)] = recorder.requests
-    assert custom_id == f"{call.digest(SCOPE.base_url, CHAT, call.encode())}-0"
+    assert custom_id == f"{call.build(SCOPE.base_url, CHAT)[1]}-0"
     assert usage.tokens_out == next(iter(sent.values()))
     assert recorder.retry_digests[custom_id] == retry_digests(APICall(CHAT, {**chat, **sent}), SCOPE.base_url, CHAT)

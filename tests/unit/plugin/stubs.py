@@ -57,7 +57,11 @@ class StubSession:
 
     async def submit(self, calls, read=None):
         calls = list(calls)
-        sent = [(call.endpoint, orjson.loads(call.encode())) for call in calls if not isinstance(call, Failure)]
+        sent = [
+            (call.endpoint, orjson.loads(bytes(call.build("", "")[0])))
+            for call in calls
+            if not isinstance(call, Failure)
+        ]
         self.sent += sent
         answers = iter(self._outcomes if len(self._outcomes) > 1 else self._outcomes * len(sent))
         outcomes = [call if isinstance(call, Failure) else next(answers) for call in calls]

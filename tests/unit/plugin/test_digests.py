@@ -42,7 +42,7 @@ class DigestingSession(StubSession):
 
     async def submit(self, calls, read=None):
         calls = list(calls)
-        self.digests = [call.digest("u", "e", call.encode()) for call in calls]
+        self.digests = [call.build("u", "e")[1] for call in calls]
         return await super().submit(calls, read)
 
 
