@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
@@ -113,7 +113,7 @@ class BodyTemplate:
         roles: the roles of a chat's messages, which have a role and a text each; `None` for another field.
     """
 
-    __slots__ = ("_address", "_canonical", "_encoded", "_hasher", "_length", "_name", "_roles")
+    __slots__ = ("_address", "_canonical", "_encoded", "_hasher", "_length", "_name", "_roles", "_start")
 
     def __init__(
         self,
@@ -122,11 +122,16 @@ class BodyTemplate:
         identity: Mapping[str, Any] | None = None,
         roles: Sequence[str] | None = None,
     ) -> None:
-        mark = uuid4().hex
+        marks = [uuid4().hex for _ in roles or ("",)]
+        value: object = marks[0]
+        if roles:
+            value = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
         self._name = name
         self._roles = roles
-        self._encoded = _split_at(mark, encode_body({**body, name: mark}))
-        self._canonical = _split_at(mark, encode_canonical_json({**(identity or body), name: mark}))
+        # The JSON before, between and behind the texts.
+        self._encoded = _split_at(marks, encode_body({**body, name: value}))
+        self._start, *rest = _split_at(marks, encode_canonical_json({**(identity or body), name: value}))
+        self._canonical = [b"", *rest]
         self._length = sum(map(len, self._encoded))
         self._address: tuple[str, str] | None = None
         self._hasher = blake2b()
@@ -146,31 +151,46 @@ class BodyTemplate:
             ValueError: JSON cannot hold the field's value.
         """
         value = body[self._name]
-        canonical = encode_canonical_json(value)
-        before, after = self._canonical
-        if (base_url, endpoint) != self._address:
-            self._address, self._hasher = (base_url, endpoint), _begin_digest(base_url, endpoint)
-            self._hasher.update(before)
-        hasher = self._hasher.copy()
-        hasher.update(b"".join((canonical, after)))
-        digest = hasher.hexdigest()
-        # Sorted keys do not change the length of the JSON.
-        length = self._length + len(canonical)
         if self._roles:
-            return TemplateBody(self, tuple([message["content"] for message in value]), length), digest
-        return TemplateBody(self, value, length) if type(value) is str else self._encode(value), digest
+            texts = [message["content"] for message in value]
+        elif type(value) is str:
+            texts = [value]
+        else:
+            digest = self._digest(base_url, endpoint, [encode_canonical_json(value)])
+            return _join(self._encoded, [encode_json(value)]), digest
+        # The JSON of a text is canonical.
+        encoded = [encode_json(text) for text in texts]
+        length = self._length + sum(map(len, encoded))
+        kept = TemplateBody(self, texts[0] if len(texts) == 1 else tuple(texts), length)
+        return kept, self._digest(base_url, endpoint, encoded)
 
     def encode(self, texts: str | Sequence[str]) -> bytes:
         """Return the JSON of a body with a text in the field, or with these texts in the messages."""
-        if self._roles:
-            return self._encode(
-                [{"role": role, "content": text} for role, text in zip(self._roles, texts, strict=True)]
-            )
-        return self._encode(texts)
+        return _join(self._encoded, [encode_json(text) for text in ([texts] if type(texts) is str else texts)])
 
-    def _encode(self, value: object) -> bytes:
-        before, after = self._encoded
-        return b"".join((before, encode_json(value), after))
+    def _digest(self, base_url: str, endpoint: str, encoded: Sequence[bytes]) -> str:
+        if (base_url, endpoint) != self._address:
+            self._address, self._hasher = (base_url, endpoint), _begin_digest(base_url, endpoint)
+            self._hasher.update(self._start)
+        hasher = self._hasher.copy()
+        hasher.update(_join(self._canonical, encoded))
+        return hasher.hexdigest()
+
+
+def _join(pieces: Sequence[bytes], values: Sequence[bytes]) -> bytes:
+    """Return the pieces with a value between each two."""
+    if len(values) == 1:
+        return b"".join((pieces[0], values[0], pieces[1]))
+    return b"".join(part for pair in zip_longest(pieces, values, fillvalue=b"") for part in pair)
+
+
+def _split_at(marks: Sequence[str], text: bytes) -> list[bytes]:
+    """Return the pieces between marks, which are strings of a JSON text, in this order."""
+    pieces = []
+    for mark in marks:
+        before, text = text.split(b'"%b"' % mark.encode())
+        pieces.append(before)
+    return [*pieces, text]
 
 
 class TemplateBody:
@@ -197,11 +217,6 @@ class TemplateBody:
 
     def __bytes__(self) -> bytes:
         return self._template.encode(self._texts)
-
-
-def _split_at(mark: str, text: bytes) -> tuple[bytes, bytes]:
-    before, after = text.split(b'"%b"' % mark.encode())
-    return before, after
 
 
 def build_custom_id(digest: str, number: int) -> str:
