@@ -251,6 +251,10 @@ class Shard:
         """Return the path of all its requests."""
         return self.requests[0].endpoint
 
+    def release(self) -> None:
+        """Drop the requests: their memory is free although others still refer to the shard."""
+        self.requests.clear()
+
     def split_by_ids(self, custom_ids: Set[str]) -> tuple[Shard | None, Shard | None]:
         """Split the shard into the requests with the given ids and the other requests; `None` for an empty part."""
         parts: tuple[list[Request], list[Request]] = [], []

@@ -44,7 +44,7 @@ _Places = npt.NDArray[np.int64]
 
 
 class JobResults:
-    """The outcome of each request of a job; iterate to get pairs of `custom_id` and outcome in the requests' order.
+    """The outcome of each request of a job; iterate once to get `custom_id`s and outcomes in the requests' order.
 
     If several lines name a request, the first counts, but an answer counts more than a failure. A request that no line
     names has the outcome `missing`.
@@ -83,11 +83,15 @@ class JobResults:
 
     def __iter__(self) -> Iterator[tuple[str, Outcome]]:
         reader = _LineReader(self._files)
-        for start in range(0, len(self._custom_ids), _CHUNK):
+        # The caller stores each outcome → free the text of each `custom_id` meanwhile.
+        custom_ids, self._custom_ids = [*reversed(self._custom_ids)], []
+        for start in range(0, len(custom_ids), _CHUNK):
             part = slice(start, start + _CHUNK)
             columns = [column[part].tolist() for column in (self._numbers, self._starts, self._lengths, self._kinds)]
-            rows = zip(self._custom_ids[part], *columns, *self._tokens[:, part].tolist(), strict=True)
-            for custom_id, number, begin, length, kind, tokens_in, tokens_out, *details in rows:
+            for number, begin, length, kind, tokens_in, tokens_out, *details in zip(
+                *columns, *self._tokens[:, part].tolist(), strict=True
+            ):
+                custom_id = custom_ids.pop()
                 line = reader.read(number, begin, length)
                 if kind:
                     yield custom_id, Answer(line, (tokens_in, tokens_out), tuple(details), is_whole=kind == _WHOLE)

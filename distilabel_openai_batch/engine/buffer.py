@@ -277,7 +277,10 @@ class CallBuffer:
 
     async def _run_flush(self, flush: int, requests: Sequence[Request], since: float | None) -> None:
         try:
-            self._batches_in_progress += await self._answer(requests, partial(self._deliver, flush), since)
+            answering = self._answer(requests, partial(self._deliver, flush), since)
+            # Hours may pass until the last outcome, and the memory of answered requests is needed before.
+            del requests
+            self._batches_in_progress += await answering
         except Exception as error:
             self.fail(errors.as_run_error(error))
             return

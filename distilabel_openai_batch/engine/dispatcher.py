@@ -147,7 +147,10 @@ class Dispatcher:
         if self._settings.only_batches:
             requests = await self._select_members(requests, deliver)
         deadline = _PASSED if since is None else self._settings.deadline.moment(since)
-        return await self._answer(requests, deliver, deadline, is_first=True)
+        answering = self._answer(requests, deliver, deadline, is_first=True)
+        # The jobs hold the requests until they are answered.
+        del requests
+        return await answering
 
     async def _select_members(self, requests: Sequence[Request], deliver: Deliver) -> Sequence[Request]:
         """Return the requests that are, or were, in one of the selected batches; fail the others."""
@@ -177,6 +180,7 @@ class Dispatcher:
         """
         with self._running_jobs.activity.busy():
             calls = await self._plan(requests, deliver, deadline, is_first)
+        del requests
         return await _run_concurrently(calls)
 
     async def _plan(

@@ -6,7 +6,7 @@ A job is a shard and its batch. Each step is recorded in the ledger before the n
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -20,7 +20,7 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.client import BatchAPI
 from distilabel_openai_batch.api.deployments import DEPLOYMENT_ADVICE, may_lack_deployment
 from distilabel_openai_batch.api.files import FILE_VISIBLE_SECONDS, InputFileGoneError, is_input_file_refused
-from distilabel_openai_batch.api.outcomes import Deliver
+from distilabel_openai_batch.api.outcomes import Deliver, Outcome
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.enqueue_limit import Admission, EnqueueLimit
@@ -81,7 +81,7 @@ class ShardEnd:
 
     Attributes:
         ending: the kind of the end.
-        shard: the requests that the ending concerns.
+        shard: the requests that the ending concerns; empty for `COLLECTED`.
         others: the requests of the shard that another process has submitted meanwhile; `None` if there are none.
         batch_id: the id of the batch in progress; `None` for any other ending.
     """
@@ -117,6 +117,13 @@ class _Run:
     uploaded_at: float = field(default_factory=time.monotonic)
     uploads_left: int = 0
     failures: int = 0
+
+    def deliver_recorded(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Deliver outcomes of the batch that are recorded, so that no other batch will hold the job's requests."""
+        if self.shard:
+            self.shard.release()
+            self.shard = None
+        self.deliver(outcomes)
 
 
 class JobRunner:
@@ -307,7 +314,8 @@ class JobRunner:
                     return JobEnding.FILE_GONE
                 raise
             return await self._wait_to_recreate(run, shard, error, is_over_limit=True)
-        self._observer.on_job_created(run.batch, shard)
+        # An observer may keep the shard, whose requests are dropped later → pass a copy.
+        self._observer.on_job_created(run.batch, Shard([*shard.requests], shard.size))
         await self._report_past_jobs(shard.requests[0].model)
         return None
 
@@ -355,7 +363,7 @@ class JobRunner:
         if batch is None:
             assert run.job.batch_id
             batch = run.batch = await self._api.retrieve(run.job.batch_id)
-        if collected := await self.collector.collect(run.job, batch, run.deliver):
+        if collected := await self.collector.collect(run.job, batch, run.deliver_recorded):
             run.job = collected
         return collected is not None
 

@@ -197,10 +197,12 @@ class ResultCollector:
                 files = [stack.enter_context(path.open("rb", buffering=0)) for path in paths]
                 custom_ids, request_ids = await anyio.to_thread.run_sync(self._list_requests, job)
                 results = await anyio.to_thread.run_sync(JobResults, custom_ids, files)
-                if expected and not _is_complete(results, expected, len(custom_ids)):
+                # The results free each text.
+                del custom_ids
+                if expected and not _is_complete(results, expected, len(request_ids)):
                     return None
                 outcomes = zip(request_ids, results, strict=True)
-                for size in chunk_lengths(request_ids, _chunk_size(paths, len(custom_ids))):
+                for size in chunk_lengths(request_ids, _chunk_size(paths, len(request_ids))):
                     chunk = await anyio.to_thread.run_sync(self._record_chunk, outcomes, size)
                     deliver(answers)
                     answers = {name: outcome for name, outcome in chunk.items() if isinstance(outcome, Answer)}

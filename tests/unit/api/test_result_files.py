@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import sys
 from unittest import mock
 
 import pytest
@@ -202,8 +203,17 @@ def test_the_files_stay_open():
     """The files are read twice, and their owner closes them."""
     file = io.BytesIO(build_result_line("a", COMPLETION))
     results = JobResults(["a"], [file])
-    assert list(results) == list(results)
+    assert len(list(results)) == 1
     assert not file.closed
+
+
+def test_each_custom_id_is_freed_behind_its_outcome():
+    custom_id = "".join(["long", "name"])
+    outcomes = iter(JobResults([custom_id, "b"], []))
+    references = sys.getrefcount(custom_id)
+    assert next(outcomes)[0] == custom_id
+    assert next(outcomes)[0] == "b"
+    assert sys.getrefcount(custom_id) < references
 
 
 def _usage(number: int) -> dict[str, object]:

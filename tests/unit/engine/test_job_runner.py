@@ -455,7 +455,7 @@ def test_an_error_leaves_the_job_in_its_state_and_no_file_on_the_disk(ledger, ma
 def test_a_submitted_shard_is_planned_and_collected(make_runner, look_up):
     api, delivered = FakeBatchAPI("validating", "completed"), {}
     end = anyio.run(make_runner(api).submit, make_shard(), delivered.update)
-    assert (end.ending, end.shard, end.others, end.batch_id) == (JobEnding.COLLECTED, make_shard(), None, None)
+    assert (end.ending, end.shard.requests, end.others, end.batch_id) == (JobEnding.COLLECTED, [], None, None)
     assert list(delivered.values()) == look_up(make_shard()) == ANSWERS
 
 

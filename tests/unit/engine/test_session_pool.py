@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -14,8 +15,9 @@ import pytest
 from distilabel_openai_batch import InternalError, LedgerError
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.api.transport import Patience
-from distilabel_openai_batch.engine import session_pool
+from distilabel_openai_batch.engine import result_collector, session_pool
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, ScopeMemory, scope_memories
 from distilabel_openai_batch.engine.deadlines import parse_deadline
@@ -140,6 +142,27 @@ async def test_every_user_gets_the_error_of_opening_a_session(make_pool, tmp_pat
         task_group.start_soon(use)
     await use()
     assert len(errors) == 3
+
+
+def count_requests() -> int:
+    return sum(type(tracked) is Request for tracked in gc.get_objects())
+
+
+async def test_answered_requests_are_freed_while_others_wait(make_pool, monkeypatch):
+    """The requests of a job of 50,000 would take 300 bytes each until the job's last answer."""
+    monkeypatch.setattr(result_collector, "_chunk_size", lambda paths, requests: 1)
+    before, pool, left = count_requests(), make_pool(), []
+
+    async def submit(call: APICall) -> None:
+        async with pool.use() as session:
+            await session.submit([call], lambda *outcome: left.append(count_requests() - before))
+
+    async with anyio.create_task_group() as task_group:
+        for call in make_calls(5):
+            task_group.start_soon(submit, call)
+    assert len(left) == 5
+    # The collector keeps the last answer until the job is marked; the caller before may end in the same turn.
+    assert left[-1] <= 2
 
 
 def no_more_inodes(*args, **kwargs):
