@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -277,11 +277,12 @@ class Dispatcher:
                 if group.outcomes is None:
                     pending |= dict.fromkeys(group.custom_ids, group.job)
                     continue
-                ended = dict(zip(group.custom_ids, group.outcomes, strict=True))
+                ended: Iterable[tuple[str, Outcome]] = zip(group.custom_ids, group.outcomes, strict=True)
                 if is_first and Failure in set(map(type, group.outcomes)):
                     ended = self._select_final(ended, found.failures)
-                outcomes |= ended
-                if ended:
+                known_before = len(outcomes)
+                outcomes.update(ended)
+                if len(outcomes) > known_before:
                     answered_jobs.add(group.job)
             if len(outcomes) < len(chunk):
                 _sort_unanswered(found, chunk, outcomes, pending)
@@ -295,15 +296,15 @@ class Dispatcher:
             deliver(outcomes)
         return found
 
-    def _select_final(self, outcomes: Mapping[str, Outcome], failures: dict[str, Failure]) -> dict[str, Outcome]:
-        """Return the outcomes that an earlier run leaves to this run, and add the other failures to `failures`."""
-        final: dict[str, Outcome] = {}
-        for custom_id, outcome in outcomes.items():
+    def _select_final(
+        self, outcomes: Iterable[tuple[str, Outcome]], failures: dict[str, Failure]
+    ) -> Iterator[tuple[str, Outcome]]:
+        """Yield the outcomes that an earlier run leaves to this run, and add the other failures to `failures`."""
+        for custom_id, outcome in outcomes:
             if isinstance(outcome, Failure) and not self._is_final(outcome):
                 failures[custom_id] = outcome
             else:
-                final[custom_id] = outcome
-        return final
+                yield custom_id, outcome
 
     async def _report_reused_batches(self, job_ids: Set[int]) -> None:
         """Report the batches that outcomes of earlier runs come from."""
