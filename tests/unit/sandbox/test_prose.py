@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distilabel_openai_batch.sandbox.model.prose import subjects, topic, write_prose
+from distilabel_openai_batch.sandbox.model.prose import _COMMON_WORDS, subjects, topic, write_prose
 
 TEXTS = st.lists(
     st.sampled_from(
@@ -24,7 +24,7 @@ TEXTS = st.lists(
 def test_subjects_are_the_longest_runs_of_letters(text):
     """Find the same words with and without letters beyond ASCII, and cut a run after 20 letters."""
     words = re.findall(r"[^\W\d_]{4,20}", text[:200].lower())
-    rare = [word for word in dict.fromkeys(words) if word not in ("following",)]
+    rare = [word for word in dict.fromkeys(words) if word not in _COMMON_WORDS]
     expected = [*sorted(rare, key=len, reverse=True), "the question", "its context"][:2]
     assert list(subjects(text)) == expected
 
