@@ -255,9 +255,10 @@ class CallBuffer:
         self._flush(pending)
 
     def _flush(self, pending: Sequence[_PendingRequest]) -> None:
-        due = [each for each in pending if self._has_waiting_caller(each)]
-        in_time = [each for each in due if not each.overdue]
+        waiting = self._waiting
+        due = [each for each in pending if waiting.get(each.request.custom_id) is each]
         overdue = [each for each in due if each.overdue]
+        in_time = [each for each in due if not each.overdue] if overdue else due
         if in_time:
             self._start_flush(in_time, min(each.submitted_at for each in in_time))
         if overdue:
