@@ -195,6 +195,8 @@ class JobRunner:
             failpoints.reached(Failpoint.BEFORE_INTENT)
             job, claimed_ids = await anyio.to_thread.run_sync(self._ledger.jobs.plan, shard)
             claimed, others = shard.split_by_ids(set(claimed_ids))
+            # The texts would stay in memory until the job ends.
+            del claimed_ids
             if not claimed:
                 await self._drop(job)
                 return ShardEnd(JobEnding.DROPPED, shard, others)

@@ -65,8 +65,8 @@ _MARK_DELIVERED = """
 
 _LIST_DROPPED = "SELECT id FROM jobs WHERE scope = ? AND state = 'dropped'"
 
-# `custom_id`s per search of many: the memory of their digests and keys.
-_CHUNK = 50_000
+# Delivered `custom_id`s per search: the memory of their texts, digests and keys.
+_CHUNK = 10_000
 
 
 def next_request_id(database: sqlite3.Connection) -> int:
