@@ -108,7 +108,8 @@ class Session:
         self._bodies = parts.bodies
         self._traits = parts.traits
         self._sizes = parts.sizes
-        self._sized_template: BodyTemplate | None = None
+        self._template: BodyTemplate | None = None
+        self._model = ""
         self._failure_log = parts.failure_log
         self._reuse = parts.reuse
         # Without reuse, occurrence numbers begin behind the last delivered answer.
@@ -377,16 +378,16 @@ class Session:
     def _build_request(
         self, custom_id: str, call: APICall, endpoint: str, body: TemplateBody | bytes, retry_of: str
     ) -> Request | Failure:
-        model = sys.intern(str(call.body["model"]))
+        # Bodies of one template have one model, and answers of one size.
+        if call.template is None or call.template is not self._template:
+            self._template, self._model = call.template, sys.intern(str(call.body["model"]))
+            self._sizes.add(call.body)
+        model = self._model
         if self._reuse and self._reuse.needs_digests:
             self._reuse.add_digests(custom_id, call)
         if self._traits.refused:
             has_default_limit = call.has_default_limit
             endpoint, body = self._traits.fit_call(model, endpoint, bytes(body), has_default_limit=has_default_limit)
-        # Bodies of one template have answers of one size.
-        if call.template is None or call.template is not self._sized_template:
-            self._sizes.add(call.body)
-            self._sized_template = call.template
         stored = self._bodies.add(body) if isinstance(body, bytes) else body
         request = Request(custom_id, endpoint, model, stored, call.has_default_limit, retry_of)
         if request.size > self._settings.max_bytes:

@@ -122,12 +122,8 @@ def capture_calls(
             messages, shape = (None, None) if llm.structured_output else _validate(input)
             if shape in calls_by_shape:
                 like, field = calls_by_shape[shape]
-                yield APICall(
-                    like.endpoint,
-                    {**like.body, field: messages},
-                    template=like.template,
-                    has_default_limit=like.has_default_limit,
-                )
+                body = {**like.body, field: messages}
+                yield APICall(like.endpoint, body, None, like.template, None, like.has_default_limit)
                 continue
             try:
                 call = adapt(_run_until_call(llm, input, num_generations, kwargs))
