@@ -15,15 +15,14 @@ from benchmarks.meter import Meter, Workload, run_contender
 from benchmarks.questions import MODEL
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, build_result_line
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome, build_result_line
 from distilabel_openai_batch.api.requests import Request, Shard, build_custom_id
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.engine.calls import APICall
-from distilabel_openai_batch.engine.scratch import BodyStore
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.plugin.call_capture import capture_calls
+from distilabel_openai_batch.plugin.call_capture import capture_calls, read_plain_output
 
 # Number of results that the package records in one transaction.
 _RESULTS_PER_COMMIT = 1_000
@@ -58,14 +57,11 @@ def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence
     folder = Path(workload.folder)
     stopwatch = Stopwatch()
     with (
-        closing(BodyStore(folder / "bodies")) as bodies,
         closing(Ledger(folder / "ledger", ScopeName("", "", ""))) as ledger,
         meter,
     ):
-        calls = stopwatch.run("`OpenAILLM` builds the calls", _build_calls, llm, inputs)
-        requests = stopwatch.run(
-            "JSON, digests, bodies written to disk", _make_requests, calls, workload.base_url, bodies
-        )
+        calls = stopwatch.run("calls", _build_calls, llm, inputs)
+        requests = stopwatch.run("texts and digests", _make_requests, calls, workload.base_url)
         shard = Shard.of(requests)
         job, _ = stopwatch.run("ledger: plan of the job", ledger.jobs.plan, shard)
         stopwatch.run("input file", _write_input, shard, folder / "input")
@@ -77,7 +73,7 @@ def answer(workload: Workload, meter: Meter) -> tuple[Sequence[object], Sequence
             outcomes = stopwatch.run(
                 "results read, matched and recorded in the ledger", _record_results, ledger, job, ended, file
             )
-        outputs = stopwatch.run("`OpenAILLM` parses the completions", _read_outputs, llm, inputs, outcomes)
+        outputs = stopwatch.run("completions", _read_outputs, llm, inputs, outcomes)
     meter.more["parts"] = stopwatch.seconds
     return outputs, [output["generations"][0] for output in outputs]
 
@@ -93,13 +89,9 @@ def _build_calls(llm: OpenAIBatchLLM, inputs: Sequence[Any]) -> list[APICall]:
     return list(capture_calls(llm, inputs, 1, {}, llm._adapt))  # type: ignore[arg-type]
 
 
-def _make_requests(calls: Sequence[APICall], base_url: str, bodies: BodyStore) -> list[Request]:
-    requests = []
-    for call in calls:
-        body = call.encode()
-        custom_id = build_custom_id(call.digest(base_url, call.endpoint, body), 0)
-        requests.append(Request(custom_id, call.endpoint, MODEL, bodies.add(body)))
-    return requests
+def _make_requests(calls: Sequence[APICall], base_url: str) -> list[Request]:
+    built = [(call, *call.build(base_url, call.endpoint)) for call in calls]
+    return [Request(build_custom_id(digest, 0), call.endpoint, MODEL, body) for call, body, digest in built]
 
 
 def _write_input(shard: Shard, path: Path) -> None:
@@ -130,7 +122,10 @@ def _record_results(ledger: Ledger, job: Any, ended: Any, file: Any) -> list[tup
 
 def _read_outputs(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[Any]:
     with gc_paused():
-        return [llm._output(input, 1, {}, outcome) for input, (_, outcome) in zip(inputs, outcomes, strict=True)]
+        return [
+            (isinstance(outcome, Answer) and read_plain_output(outcome, 1)) or llm._output(input, 1, {}, outcome)
+            for input, (_, outcome) in zip(inputs, outcomes, strict=True)
+        ]
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ def measure(runs: Runs) -> Figure:
         " every object is alive.",
         rows=_rows(whole, alone),
         notes=[
-            "`OpenAILLM` builds the first call of each shape, from which the package derives the others, and parses"
-            " every answer, so that requests and outputs are the same as those of `OpenAILLM`. The ledger records"
-            " results before they are delivered, so that a killed run keeps every answer; the offline mode records"
-            " nothing.",
+            "`OpenAILLM` builds the first call of each shape, from which the package derives the others, and reads"
+            " every answer that has more than texts; property tests hold that requests and outputs are those of"
+            " `OpenAILLM`. The ledger records results before they are delivered, so that a killed run keeps every"
+            " answer; the offline mode records nothing.",
             *_without_ledger(alone, offline, floor),
         ],
     )
@@ -35,7 +35,7 @@ def _without_ledger(alone: Run, offline: Run, floor: Run) -> list[str]:
     seconds = sum(stage for name, stage in alone.more["parts"].items() if "ledger" not in name)
     micros = 1e6 * seconds / alone.requests + floor.micros
     return [
-        "Estimate without ledger, buffer and event loop: `OpenAILLM`'s stages, JSON, digests and the input file, plus"
+        "Estimate without ledger, buffer and event loop: calls, completions, digests and the input file, plus"
         f" the floor for the transfer of both files: {micros:.1f} µs, {micros / offline.micros:.2f} of the offline"
         " mode."
     ]
