@@ -8,14 +8,11 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from distilabel_openai_batch.api.requests import DIGEST_BYTES, build_custom_id
+from distilabel_openai_batch.api.requests import DIGEST_BYTES
+from distilabel_openai_batch.ledger.packs import name_first_occurrences, parse_first_occurrences
 
 # Digests that are kept as texts: few enough to take no memory, and enough to make additions of single digests cheap.
 _MAX_LATEST = 4_096
-
-_FIRST = "-0"
-
-_DIGITS = 2 * DIGEST_BYTES
 
 _Keys = npt.NDArray[np.uint64]
 
@@ -78,7 +75,7 @@ class CustomIdList(Sequence[str]):
 
     def extend(self, custom_ids: Sequence[str]) -> None:
         """Append `custom_id`s."""
-        digests = _parse_firsts(custom_ids)
+        digests = parse_first_occurrences(custom_ids)
         if digests is None and len(custom_ids) > 1:
             for custom_id in custom_ids:
                 self.extend([custom_id])
@@ -103,26 +100,11 @@ class CustomIdList(Sequence[str]):
         if places.step != 1:
             return [self[place] for place in places]
         firsts = len(self._digests) // DIGEST_BYTES
-        text = self._digests[DIGEST_BYTES * places.start : DIGEST_BYTES * places.stop].hex()
-        names = [build_custom_id(text[start : start + _DIGITS], 0) for start in range(0, len(text), _DIGITS)]
+        digests = bytes(self._digests[DIGEST_BYTES * places.start : DIGEST_BYTES * places.stop])
+        names = name_first_occurrences(digests) if digests else []
         return names + self._others[max(0, places.start - firsts) : max(0, places.stop - firsts)]
 
 
 def _keys(digests: Iterable[str]) -> _Keys:
     """Return the first 64 bits of each digest."""
     return np.frombuffer(bytes.fromhex("".join(digests)), dtype=">u8")[::2].astype(np.uint64)
-
-
-def _parse_firsts(custom_ids: Sequence[str]) -> bytes | None:
-    """Return the digests of `custom_id`s with the occurrence number 0; `None` if one has another form."""
-    count, text, width = len(custom_ids), "".join(custom_ids), _DIGITS + len(_FIRST)
-    digits = text.replace(_FIRST, "")
-    ends = text[_DIGITS::width] + text[_DIGITS + 1 :: width]
-    if {*map(len, custom_ids)} != {width} or ends != "-" * count + "0" * count or len(digits) != _DIGITS * count:
-        return None
-    try:
-        digests = bytes.fromhex(digits)
-    except ValueError:
-        return None
-    # `fromhex` skips spaces and takes capitals, which a `custom_id` of this package does not have.
-    return digests if digests.hex() == digits else None

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from distilabel_openai_batch.ledger.packs import DIGEST_BYTES, PACK_SIZE, Query, unpack_numbers
+from distilabel_openai_batch.api.requests import DIGEST_BYTES
+from distilabel_openai_batch.ledger.packs import PACK_SIZE, Query, unpack_numbers
 
 Keys = npt.NDArray[np.uint64]
 Ids = npt.NDArray[np.int64]

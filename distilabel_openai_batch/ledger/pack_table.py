@@ -11,13 +11,13 @@ from typing import Any, TypeGuard, cast
 import orjson
 
 from distilabel_openai_batch.api.outcomes import Answer, Outcome
+from distilabel_openai_batch.api.requests import DIGEST_BYTES
 from distilabel_openai_batch.api.usage import NO_DETAILS
 from distilabel_openai_batch.ledger.answer_parts import delete_lines, insert_lines, read_lines
 from distilabel_openai_batch.ledger.connection import Connection
 from distilabel_openai_batch.ledger.pack_index import PackIndex
 from distilabel_openai_batch.ledger.pack_search import PackHits, PackSearch, search_digests
 from distilabel_openai_batch.ledger.packs import (
-    DIGEST_BYTES,
     MAX_TOKENS,
     MIN_PACK,
     PACK_SIZE,

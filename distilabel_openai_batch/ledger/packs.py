@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, overload
 
-from distilabel_openai_batch.api.requests import build_custom_id
+from distilabel_openai_batch.api.requests import DIGEST_BYTES, build_custom_id
 from distilabel_openai_batch.api.usage import LONG_PROMPT
 
 PACK_SIZE = 1_000
@@ -24,8 +24,6 @@ PACK_SIZE = 1_000
 
 MIN_PACK = 100
 """Requests in a pack when it is made. Fewer requests take less space as rows, as a page has 8,192 bytes."""
-
-DIGEST_BYTES = 16
 
 MAX_OCCURRENCE = 2**20 - 1
 """The highest occurrence number in a pack. `PackIndex` reads the entries of 2**20 numbers to find all of a digest."""
@@ -114,10 +112,10 @@ class Pack:
 
     def custom_ids(self) -> list[str]:
         """Return the `custom_id`s of the requests, in the order of the ids."""
-        lines = self.digests.hex("\n", DIGEST_BYTES)
         if self.occurrences is None:
-            return (lines.replace("\n", f"{_FIRST}\n") + _FIRST).split("\n")
-        return [build_custom_id(name, number) for name, number in zip(lines.split("\n"), self.occurrences, strict=True)]
+            return name_first_occurrences(self.digests)
+        names = self.digests.hex("\n", DIGEST_BYTES).split("\n")
+        return [build_custom_id(name, number) for name, number in zip(names, self.occurrences, strict=True)]
 
     def custom_id(self, index: int) -> str:
         """Return the `custom_id` of the request with an index."""
@@ -211,7 +209,7 @@ class PackedNames:
     @classmethod
     def of(cls, custom_ids: Sequence[str]) -> PackedNames:
         """Parse `custom_id`s, and leave out those of another form."""
-        if (digests := _parse_first_occurrences(custom_ids)) is not None:
+        if (digests := parse_first_occurrences(custom_ids)) is not None:
             return cls(custom_ids, digests, None)
         try:
             return cls(custom_ids, *_parse(custom_ids))
@@ -241,6 +239,26 @@ class PackedNames:
 def parse_digest(text: str) -> bytes | None:
     """Return a digest that a pack may have; `None` for a text of another form."""
     return PackedNames.of([f"{text}{_FIRST}"]).digests or None
+
+
+def name_first_occurrences(digests: bytes) -> list[str]:
+    """Return the `custom_id`s with the occurrence number 0 of digests, `DIGEST_BYTES` bytes each; at least one."""
+    return (digests.hex("\n", DIGEST_BYTES).replace("\n", f"{_FIRST}\n") + _FIRST).split("\n")
+
+
+def parse_first_occurrences(custom_ids: Sequence[str]) -> bytes | None:
+    """Return the digests of `custom_id`s with occurrence number 0; `None` if a `custom_id` has another form."""
+    count, width = len(custom_ids), 2 * DIGEST_BYTES + len(_FIRST)
+    text = "".join(custom_ids)
+    ends = (text[2 * DIGEST_BYTES + place :: width] == mark * count for place, mark in enumerate(_FIRST))
+    if set(map(len, custom_ids)) != {width} or not all(ends) or text != text.lower():
+        return None
+    try:
+        # `fromhex` skips spaces. Each space less leaves fewer bytes than digests.
+        digests = bytes.fromhex(text.replace(_FIRST, " " * len(_FIRST)))
+    except ValueError:
+        return None
+    return digests if len(digests) == DIGEST_BYTES * count else None
 
 
 def first_id(request_id: int) -> int:
@@ -320,21 +338,6 @@ def unpack_numbers(kind: str, blob: bytes | None) -> Sequence[int] | None:
     if sys.byteorder == "big":
         numbers.byteswap()
     return numbers
-
-
-def _parse_first_occurrences(custom_ids: Sequence[str]) -> bytes | None:
-    """Return the digests of `custom_id`s with occurrence number 0; `None` if a `custom_id` has another form."""
-    count, width = len(custom_ids), 2 * DIGEST_BYTES + len(_FIRST)
-    text = "".join(custom_ids)
-    ends = (text[2 * DIGEST_BYTES + place :: width] == mark * count for place, mark in enumerate(_FIRST))
-    if set(map(len, custom_ids)) != {width} or not all(ends) or text != text.lower():
-        return None
-    try:
-        # `fromhex` skips spaces. Each space less leaves fewer bytes than digests.
-        digests = bytes.fromhex(text.replace(_FIRST, " " * len(_FIRST)))
-    except ValueError:
-        return None
-    return digests if len(digests) == DIGEST_BYTES * count else None
 
 
 def _parse(custom_ids: Sequence[str]) -> tuple[bytes, array[int]]:
