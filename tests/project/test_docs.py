@@ -224,6 +224,8 @@ def normalized_lines(text: str) -> list[str]:
         (r"\d[\d,.]*", "N"),
         # A job without duration has no pace, and so no ETA.
         (r"(?m)(ETA N s|–)$", "ETA"),
+        # A run sees the end in a later second than the server, or in the same second.
+        (r"(?m)^end seen.*$", ""),
     ):
         text = re.sub(pattern, placeholder, text)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
