@@ -78,6 +78,15 @@ def message_kind(message: str) -> str:
     return _LISTED_DETAILS.sub("*", _DETAILS.sub("*", message[:_KIND_CHARACTERS]))
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether UTF-8 can encode a text, which has no lone surrogates then."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def escape_surrogates(text: str) -> str:
     """Return a text with lone surrogates, which UTF-8 cannot encode, as escape sequences."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -89,12 +89,8 @@ def digest_body(base_url: str, endpoint: str, body: bytes) -> str:
     """
     # orjson parses an integer above 64 bits as a float, which other integers share → parse it with `json`.
     value = json.loads(body) if _LARGE_NUMBER.search(body) else orjson.loads(body)
-    return _digest(base_url, endpoint, encode_canonical_json(value))
-
-
-def _digest(base_url: str, endpoint: str, canonical: bytes) -> str:
     hasher = _begin_digest(base_url, endpoint)
-    hasher.update(canonical)
+    hasher.update(encode_canonical_json(value))
     return hasher.hexdigest()
 
 

@@ -18,6 +18,8 @@ from uuid import UUID
 import numpy as np
 import orjson
 
+from distilabel_openai_batch.text import is_unicode
+
 _KIND = "$distilabel_openai_batch"
 _JSON_SCALARS = {str, bool, type(None)}
 _MAX_JSON_INTEGER = 2**63
@@ -76,7 +78,7 @@ def _encode(value: Any) -> Any:
             return {key: _encode(item) for key, item in value.items()}
         return _tagged("dict", [[_encode(key), _encode(item)] for key, item in value.items()])
     if kind is str:
-        return value if _is_unicode(value) else _tagged("str", _text(value.encode("utf-16", "surrogatepass")))
+        return value if is_unicode(value) else _tagged("str", _text(value.encode("utf-16", "surrogatepass")))
     if survives_json(value):
         return value
     if kind in _ENCODERS:
@@ -100,14 +102,6 @@ def _decode(value: Any) -> Any:
 
 def _tagged(kind: str, value: Any) -> dict[str, Any]:
     return {_KIND: kind, "value": value}
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _text(data: bytes) -> str:

@@ -25,7 +25,7 @@ from distilabel_openai_batch.errors import InvalidParametersError
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.plugin.bounds import find_not_finite
 from distilabel_openai_batch.plugin.sdk_stub import AnswerCall, CompletionView, calls_redirected
-from distilabel_openai_batch.text import did_you_mean
+from distilabel_openai_batch.text import did_you_mean, is_unicode
 
 # Validator of an input, as `OpenAILLM.agenerate` has.
 _INPUT: TypeAdapter[Any] = TypeAdapter(FormattedInput)
@@ -247,18 +247,10 @@ def _plain_roles(input: FormattedInput) -> tuple[str, ...] | None:
         if type(role) is not str or role not in _ROLES or type(content) is not str:
             return None
         # A text beyond ASCII may have surrogates, which validation refuses.
-        if not (content.isascii() or _is_unicode(content)):
+        if not (content.isascii() or is_unicode(content)):
             return None
         roles.append(role)
     return tuple(roles)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _chat_shape(messages: Any) -> tuple[str, ...] | None:
