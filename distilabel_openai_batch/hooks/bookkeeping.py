@@ -20,6 +20,7 @@ from distilabel.pipeline.batch import _Batch
 from distilabel.pipeline.batch_manager import _BatchManager, _BatchManagerStep
 from distilabel.steps import LoadDataFromDicts
 
+from distilabel_openai_batch.hooks.packed_batches import unpack_rows
 from distilabel_openai_batch.hooks.registry import patch, patch_property
 from distilabel_openai_batch.hooks.stopping import in_client_pipeline, running_pipelines
 
@@ -66,6 +67,8 @@ def _copy(original: Any, self: Any) -> Any:
 @patch(_BatchManagerStep, "add_batch", parameters=["self", "batch", "prepend"])
 def _add_batch(original: Any, self: Any, batch: Any, prepend: bool = False) -> None:
     """Add a batch, and sort a step's batches only if the batch is out of order."""
+    # A batch that a stopped step had not read comes back packed.
+    unpack_rows(batch)
     batches = self.data.get(batch.step_name)
     if prepend or not in_client_pipeline() or (batches and batches[-1].seq_no > batch.seq_no):
         original(self, batch, prepend)

@@ -8,6 +8,7 @@ from distilabel_openai_batch.display.brief_errors import install_brief_errors
 from distilabel_openai_batch.hooks import (  # noqa: F401
     bookkeeping,
     dataset_files,
+    packed_batches,
     ray,
     registry,
     resuming,

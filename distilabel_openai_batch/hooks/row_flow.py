@@ -26,6 +26,7 @@ from distilabel.steps import GlobalStep
 
 from distilabel_openai_batch.errors import RunError, as_run_error
 from distilabel_openai_batch.hooks.clients import batch_client
+from distilabel_openai_batch.hooks.packed_batches import unpack_rows
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_storage import keeps_row_types
 from distilabel_openai_batch.hooks.run_report import report_of
@@ -219,11 +220,15 @@ def _send_batch_to_step(original: Any, self: Any, batch: Any) -> None:
 
 @patch(BasePipeline, "_process_batch", parameters=["self", "batch", "send_last_batch_flag"])
 def _process_batch(original: Any, self: Any, batch: Any, send_last_batch_flag: bool = True) -> None:
-    """Show the numbers that a step reports, and pass the other messages of steps on to `_manage_batch_flow`."""
+    """Show the numbers that a step reports, and pass the other messages of steps on to `_manage_batch_flow`.
+
+    The batches of a step with a client arrive packed, see `packed_batches`.
+    """
     if isinstance(batch, StepReport):
         if report := report_of(self):
             report.add(batch)
     elif not isinstance(batch, StepWaits):
+        unpack_rows(batch)
         original(self, batch, send_last_batch_flag)
 
 

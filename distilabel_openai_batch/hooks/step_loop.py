@@ -24,6 +24,7 @@ from distilabel.pipeline.step_wrapper import _StepWrapper, _StepWrapperException
 
 from distilabel_openai_batch.errors import RunError, as_run_error
 from distilabel_openai_batch.hooks.clients import batch_client
+from distilabel_openai_batch.hooks.packed_batches import pack_rows, unpack_rows
 from distilabel_openai_batch.hooks.registry import patch
 from distilabel_openai_batch.hooks.row_groups import RowGroups, Rows
 from distilabel_openai_batch.hooks.step_process import PIPELINE_STOPPING_ERRORS, mark_stopped
@@ -130,6 +131,7 @@ class StepLoop:
 
     def _start(self, batch: Any) -> None:
         self._wrapper.step._logger.debug(f"📦 Processing batch {batch.seq_no} in '{batch.step_name}'")
+        unpack_rows(batch)
         if batch.data_path is not None:
             batch.read_batch_data_from_fs()
         self._batches_read += 1
@@ -177,6 +179,8 @@ class StepLoop:
         while self._batches and self._batches[0].seq_no in self._finished_rows:
             batch = self._batches.popleft()
             batch.set_data([self._finished_rows.pop(batch.seq_no)])
+            # Batches may wait for the queue → packed rows take less memory.
+            pack_rows(batch)
             self._outbox.send_nowait(batch)
 
     async def _send(self, outbox: Any) -> None:

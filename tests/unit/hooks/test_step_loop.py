@@ -18,6 +18,7 @@ from distilabel.steps.tasks import TextGeneration
 from distilabel_openai_batch import AuthenticationError, NoGenerationsError, OpenAIBatchLLM, RunError
 from distilabel_openai_batch.engine.calls import CallLog
 from distilabel_openai_batch.hooks import step_loop, stopping
+from distilabel_openai_batch.hooks.packed_batches import pack_rows, unpack_rows
 from distilabel_openai_batch.hooks.step_loop import Release, StepWaits
 
 SECONDS = 10.0
@@ -70,14 +71,18 @@ class Loop:
         self.session = Session()
         llm = OpenAIBatchLLM(model="gpt-4o-mini", api_key="sk-unused")
         monkeypatch.setattr(OpenAIBatchLLM, "session", lambda _self: contextlib.nullcontext(self.session))
-        monkeypatch.setattr(
-            _StepWrapper, "_send_batch", lambda wrapper, batch: wrapper.output_queue.put((batch.seq_no, batch.data[0]))
-        )
+        monkeypatch.setattr(_StepWrapper, "_send_batch", self._send_batch)
         self.inputs, self.outputs, self.load = Queue(), Queue(), Queue()
         self.wrapper = _StepWrapper(Waits(name="waits", llm=llm), 0, self.inputs, self.outputs, self.load)
         self.wrapper.step.load()
         self.error: Exception | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
+
+    @staticmethod
+    def _send_batch(wrapper, batch) -> None:
+        assert type(batch.data) is bytes, "a batch may wait for the queue"
+        unpack_rows(batch)
+        wrapper.output_queue.put((batch.seq_no, batch.data[0]))
 
     def _run(self) -> None:
         try:
@@ -119,6 +124,15 @@ def test_batches_run_at_the_same_time_and_are_sent_in_order(loop):
     loop.end()
     assert loop.error is None
     assert loop.session.events == ["hold", "release"]
+
+
+def test_packed_rows_are_processed_and_sent(loop):
+    packed = batch(0, last=True)
+    pack_rows(packed)
+    ANSWERED.update({0})
+    loop.start(packed)
+    assert loop.next() == (0, [{"id": 0, "instruction": "Say it.", "generation": "Yes.", "model_name": "model"}])
+    loop.end()
 
 
 def test_a_batch_is_sent_while_others_wait(loop):
