@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import pickle
 import random
+import tracemalloc
+from contextlib import ExitStack
 from queue import SimpleQueue
 from weakref import WeakValueDictionary
 
@@ -130,13 +132,37 @@ def test_random_numbers_depend_on_the_step_and_the_group():
     assert len(set(drawn)) == 4
 
 
-def test_random_state_is_preserved():
-    seed_random_numbers(Pass(name="one"))
+@pytest.mark.parametrize("drawn_before", [0, 1])
+@pytest.mark.parametrize("draw", [random.random, np.random.rand, draws])
+def test_random_state_is_preserved(drawn_before, draw):
+    """Numbers that were drawn before count, of either generator."""
+
+    def seeded() -> None:
+        seed_random_numbers(Pass(name="one"), 0)
+        for _ in range(drawn_before):
+            draw()
+
+    seeded()
     expected = draws()
-    seed_random_numbers(Pass(name="one"))
+    seeded()
     with random_state_preserved():
-        draws()
+        random.seed(0)
+        np.random.seed(0)
     assert draws() == expected
+
+
+def test_a_group_without_random_numbers_keeps_its_seed_alone():
+    """The states of both generators would take 5 kB for each row group that waits."""
+    group = random_state_preserved()
+    seed_random_numbers(Pass(name="one"), 0)
+    tracemalloc.start()
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(group)
+            kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2_000
 
 
 @pytest.mark.parametrize(("step_name", "line"), [("generate", "[generate] It is 7."), ("", "It is 7.")])
