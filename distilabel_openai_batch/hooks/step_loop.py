@@ -202,6 +202,9 @@ class StepLoop:
                     await anyio.sleep(_QUIET_SECONDS)
                     await session.wait_until_idle()
                     await anyio.wait_all_tasks_blocked()
+                if self._reporting.cancel_called:
+                    # anyio lets a task whose wait is over go on until its next wait, and the outbox is closed by then.
+                    return
                 self._outbox.send_nowait(StepWaits(self._wrapper.step.name, self._batches_read))
 
 

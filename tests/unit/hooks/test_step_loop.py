@@ -178,6 +178,26 @@ def test_local_work_is_no_waiting(loop):
     loop.end()
 
 
+def test_the_last_group_may_end_while_a_report_is_made(loop, monkeypatch):
+    """The step ends between the last wait of the report and its message."""
+    ending = step_loop.StepLoop(loop.wrapper, loop.wrapper.step.llm)
+
+    async def end() -> None:
+        ending._reporting.cancel()
+        ending._outbox.close()
+
+    async def report() -> int:
+        ending._changed, ending._reporting = anyio.Event(), anyio.CancelScope()
+        ending._outbox, outbox = anyio.create_memory_object_stream(1)
+        ending._changed.set()
+        await ending._report_waiting(loop.session)
+        return outbox.statistics().current_buffer_used
+
+    monkeypatch.setattr(step_loop, "_QUIET_SECONDS", 0)
+    monkeypatch.setattr(anyio, "wait_all_tasks_blocked", end)
+    assert anyio.run(report) == 0
+
+
 @pytest.mark.parametrize("message", [None, LAST_BATCH_SENT_FLAG])
 def test_batches_in_progress_are_ended_when_no_more_follow(loop, message):
     loop.start(batch(0), message)
