@@ -16,13 +16,14 @@ from benchmarks.questions import MODEL
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome, build_result_line
-from distilabel_openai_batch.api.requests import Request, Shard, build_custom_id
+from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.result_files import JobResults
-from distilabel_openai_batch.engine.calls import APICall
+from distilabel_openai_batch.engine.calls import APICall, CallGroup, Calls
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.ledger.ledger import Ledger
+from distilabel_openai_batch.ledger.packs import name_first_occurrences
 from distilabel_openai_batch.ledger.states import ScopeName
-from distilabel_openai_batch.plugin.call_capture import capture_calls, read_plain_output
+from distilabel_openai_batch.plugin.call_capture import capture_calls, read_plain_outputs
 
 # Number of results that the package records in one transaction.
 _RESULTS_PER_COMMIT = 1_000
@@ -85,13 +86,23 @@ def _completion(base_url: str) -> dict[str, Any]:
         return client.chat.completions.create(model=MODEL, messages=messages, max_tokens=128).model_dump()
 
 
-def _build_calls(llm: OpenAIBatchLLM, inputs: Sequence[Any]) -> list[APICall]:
-    return list(capture_calls(llm, inputs, 1, {}, llm._adapt))  # type: ignore[arg-type]
+def _build_calls(llm: OpenAIBatchLLM, inputs: Sequence[Any]) -> Calls:
+    return list(capture_calls(llm, inputs, 1, {}, llm._adapt))
 
 
-def _make_requests(calls: Sequence[APICall], base_url: str) -> list[Request]:
-    built = [(call, *call.build(base_url, call.endpoint)) for call in calls]
-    return [Request(build_custom_id(digest, 0), call.endpoint, MODEL, body) for call, body, digest in built]
+def _make_requests(calls: Calls, base_url: str) -> list[Request]:
+    requests: list[Request] = []
+    for group in calls:
+        if isinstance(group, CallGroup):
+            endpoint = group.like.endpoint
+            digests, bodies = group.template.fill(group.values, base_url, endpoint)
+        else:
+            assert isinstance(group, APICall)
+            body, digest = group.build(base_url, group.endpoint)
+            endpoint, digests, bodies = group.endpoint, bytes.fromhex(digest), [body]
+        names = name_first_occurrences(digests)
+        requests += [Request(name, endpoint, MODEL, body) for name, body in zip(names, bodies, strict=True)]
+    return requests
 
 
 def _write_input(shard: Shard, path: Path) -> None:
@@ -122,9 +133,11 @@ def _record_results(ledger: Ledger, job: Any, ended: Any, file: Any) -> list[tup
 
 def _read_outputs(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[Any]:
     with gc_paused():
+        Answer.read_plain_chats([outcome for _, outcome in outcomes if isinstance(outcome, Answer)])
+        outputs = read_plain_outputs(llm, [outcome for _, outcome in outcomes], 1)
         return [
-            (isinstance(outcome, Answer) and read_plain_output(outcome, 1)) or llm._output(input, 1, {}, outcome)
-            for input, (_, outcome) in zip(inputs, outcomes, strict=True)
+            plain or llm._output(input, 1, {}, outcome)
+            for input, (_, outcome), plain in zip(inputs, outcomes, outputs, strict=True)
         ]
 
 

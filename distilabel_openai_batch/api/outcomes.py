@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from types import EllipsisType
 from typing import Any
 
+import msgspec
 import orjson
 
 from distilabel_openai_batch import errors
@@ -30,7 +32,7 @@ from distilabel_openai_batch.api.failure_codes import (
     UNNAMED_RESULT_CODE,
     UNUSABLE_CODES,
 )
-from distilabel_openai_batch.api.plain_lines import PlainChat, read_plain_chat, read_plain_line
+from distilabel_openai_batch.api.plain_lines import PlainChat, read_plain_chats, read_plain_line
 from distilabel_openai_batch.api.responses import is_response, translate_response
 from distilabel_openai_batch.api.service_tiers import read_tier
 from distilabel_openai_batch.api.usage import NO_DETAILS, TokenDetails, Usage, read_tokens
@@ -41,8 +43,10 @@ from distilabel_openai_batch.text import escape_surrogates
 # the time of parsing the line.
 _LENGTH, _INCOMPLETE = b'"length', b"incomplete"
 
+_LINE = attrgetter("line")
 
-class Answer:
+
+class Answer(msgspec.Struct, gc=False):
     """The model's answer to one request; two answers are equal if their bodies are equal.
 
     The line is kept unparsed: bytes take a third of the memory of the parsed objects.
@@ -58,24 +62,13 @@ class Answer:
         tier: the service tier that answered synchronously, and decides the price; `None` in a batch.
     """
 
-    __slots__ = ("_plain_chat", "choice_failures", "is_whole", "line", "tier", "token_details", "tokens")
-
-    def __init__(
-        self,
-        line: bytes,
-        tokens: tuple[int, int],
-        token_details: TokenDetails = NO_DETAILS,
-        choice_failures: Mapping[int, Failure] | None = None,
-        *,
-        is_whole: bool = False,
-    ) -> None:
-        self.line = line
-        self.is_whole = is_whole
-        self.tokens = tokens
-        self.token_details = token_details
-        self.choice_failures = choice_failures
-        self.tier: str | None = None
-        self._plain_chat: PlainChat | EllipsisType | None = ...
+    line: bytes
+    tokens: tuple[int, int]
+    token_details: TokenDetails = NO_DETAILS
+    choice_failures: Mapping[int, Failure] | None = None
+    is_whole: bool = False
+    tier: str | None = None
+    _plain_chat: PlainChat | EllipsisType | None = ...
 
     @classmethod
     def of(cls, body: dict[str, Any], choice_failures: Mapping[int, Failure] | None = None) -> Answer:
@@ -103,8 +96,17 @@ class Answer:
         The line is read at the first use.
         """
         if self._plain_chat is ...:
-            self._plain_chat = read_plain_chat(self.line)
+            [self._plain_chat] = read_plain_chats([self.line])
         return self._plain_chat
+
+    @staticmethod
+    def read_plain_chats(answers: Sequence[Answer]) -> None:
+        """Read the `plain_chat` of many answers, in two thirds of the time that the first use of each takes."""
+        for answer, chat in zip(answers, read_plain_chats(map(_LINE, answers)), strict=True):
+            answer._plain_chat = chat
+            if chat and len(chat.choices) == 1:
+                [choice] = chat.choices
+                answer.is_whole = choice.finish_reason != "length"
 
     @property
     def custom_id(self) -> str | None:

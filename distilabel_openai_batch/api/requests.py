@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise, zip_longest
+from itertools import chain, pairwise, zip_longest
+from operator import attrgetter, itemgetter
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
+import msgspec
 import orjson
 
 from distilabel_openai_batch.api.encoding import encode_body, encode_canonical_json, encode_json
@@ -26,6 +28,9 @@ DIGEST_BYTES = 16
 # SQLite's integers have room for occurrence numbers of 18 digits.
 _CUSTOM_ID = re.compile(r"[0-9a-f]{32}-[0-9]{1,18}")
 
+_CONTENT = itemgetter("content")
+_CUSTOM_ID_OF, _BODY_OF = attrgetter("custom_id"), attrgetter("body")
+
 # Digits of an integer that may exceed 64 bits.
 _LARGE_NUMBER = re.compile(rb"[0-9]{19}")
 
@@ -38,9 +43,8 @@ class EncodedBody(Protocol):
     def __bytes__(self) -> bytes: ...
 
 
-# Frozen, the objects of a million requests would take twice the time; nothing changes one.
-@dataclass(slots=True)
-class Request:
+# A million requests are created: a `Struct` takes a quarter of a dataclass's time, and the garbage collector skips it.
+class Request(msgspec.Struct, gc=False):
     """A request, which becomes one line of an input file.
 
     Attributes:
@@ -63,7 +67,7 @@ class Request:
 
     @property
     def size(self) -> int:
-        """Return the bytes of the request's line."""
+        """Bytes of the request's line."""
         return _LINE_BYTES + len(self.custom_id) + len(self.endpoint) + len(self.body)
 
     def line(self, endpoint: str | None = None) -> bytes:
@@ -73,6 +77,12 @@ class Request:
             endpoint: the server's name of the endpoint; `None` for the request's.
         """
         return _LINE % (self.custom_id.encode(), (endpoint or self.endpoint).encode(), bytes(self.body))
+
+
+def total_size(requests: Sequence[Request]) -> int:
+    """Return the bytes of the lines of requests of one endpoint, in a third of the time that their `size`s take."""
+    fixed = (_LINE_BYTES + len(requests[0].endpoint)) * len(requests)
+    return fixed + sum(map(len, map(_CUSTOM_ID_OF, requests))) + sum(map(len, map(_BODY_OF, requests)))
 
 
 def digest_body(base_url: str, endpoint: str, body: bytes) -> str:
@@ -107,9 +117,12 @@ class BodyTemplate:
         name: the name of the field.
         identity: the body whose digest identifies the request; `None` for `body` itself.
         roles: the roles of a chat's messages, which have a role and a text each; `None` for another field.
+
+    Attributes:
+        field: the name of the field.
     """
 
-    __slots__ = ("_address", "_canonical", "_encoded", "_hasher", "_length", "_name", "_roles", "_start")
+    __slots__ = ("_address", "_encoded", "_ends", "_hasher", "_length", "_roles", "_start", "field")
 
     def __init__(
         self,
@@ -122,55 +135,81 @@ class BodyTemplate:
         value: object = marks[0]
         if roles:
             value = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-        self._name = name
+        self.field = name
         self._roles = roles
         # The JSON before, between and behind the texts.
         self._encoded = _split_at(marks, encode_body({**body, name: value}))
-        self._start, *rest = _split_at(marks, encode_canonical_json({**(identity or body), name: value}))
-        self._canonical = [b"", *rest]
+        # The canonical JSON before the first text, and the JSON behind each text.
+        self._start, *self._ends = _split_at(marks, encode_canonical_json({**(identity or body), name: value}))
         self._length = sum(map(len, self._encoded))
         self._address: tuple[str, str] | None = None
         self._hasher = blake2b()
 
-    def fill(self, body: Mapping[str, Any], base_url: str, endpoint: str) -> tuple[TemplateBody | bytes, str]:
-        """Fill in the field of a body.
+    def fill(
+        self, values: Sequence[Any], base_url: str, endpoint: str
+    ) -> tuple[bytes, list[TemplateBody] | list[bytes]]:
+        """Fill in the field of several bodies.
 
         Args:
-            body: a body that differs from the template in the field alone.
+            values: the value of the field in each body; chats with the template's roles, if the template has any.
             base_url: see the function `digest_body`, as `endpoint`.
             endpoint: the path of the endpoint.
 
         Returns:
-            The body, whose JSON equals that of the function `encode_body`, and the digest of its identity.
+            The digests of the bodies' identities, `DIGEST_BYTES` bytes each, and the bodies, whose JSON equals that of
+            the function `encode_body`.
 
         Raises:
-            ValueError: JSON cannot hold the field's value.
+            ValueError: JSON cannot hold a value.
         """
-        value = body[self._name]
-        if self._roles:
-            texts = [message["content"] for message in value]
-        elif type(value) is str:
-            texts = [value]
-        else:
-            digest = self._digest(base_url, endpoint, [encode_canonical_json(value)])
-            return _join(self._encoded, [encode_json(value)]), digest
-        # The JSON of a text is canonical.
-        encoded = [encode_json(text) for text in texts]
-        length = self._length + sum(map(len, encoded))
-        kept = TemplateBody(self, texts[0] if len(texts) == 1 else tuple(texts), length)
-        return kept, self._digest(base_url, endpoint, encoded)
+        begun = self._begin_digest(base_url, endpoint)
+        if self._roles or set(map(type, values)) <= {str}:
+            try:
+                return self._fill_texts(values, begun, orjson.dumps)
+            except TypeError:
+                return self._fill_texts(values, begun, encode_json)
+        [end] = self._ends
+        digests = []
+        for value in values:
+            hasher = begun.copy()
+            hasher.update(encode_canonical_json(value) + end)
+            digests.append(hasher.digest())
+        return b"".join(digests), [_join(self._encoded, [encode_json(value)]) for value in values]
+
+    def _fill_texts(
+        self, values: Sequence[Any], begun: blake2b, encode: Callable[[str], bytes]
+    ) -> tuple[bytes, list[TemplateBody]]:
+        """Fill in texts, or the texts of chats. The JSON of a text is canonical."""
+        digests, bodies = [], []
+        length = self._length
+        if len(self._ends) == 1:
+            [end] = self._ends
+            for text in [message["content"] for [message] in values] if self._roles else values:
+                encoded = encode(text)
+                hasher = begun.copy()
+                hasher.update(encoded + end)
+                digests.append(hasher.digest())
+                bodies.append(TemplateBody(self, text, length + len(encoded)))
+            return b"".join(digests), bodies
+        for chat in values:
+            texts = tuple(map(_CONTENT, chat))
+            encoded_texts = [*map(encode, texts)]
+            hasher = begun.copy()
+            hasher.update(b"".join(chain.from_iterable(zip(encoded_texts, self._ends, strict=True))))
+            digests.append(hasher.digest())
+            bodies.append(TemplateBody(self, texts, length + sum(map(len, encoded_texts))))
+        return b"".join(digests), bodies
 
     def encode(self, texts: str | Sequence[str]) -> bytes:
         """Return the JSON of a body with a text in the field, or with these texts in the messages."""
         return _join(self._encoded, [encode_json(text) for text in ([texts] if type(texts) is str else texts)])
 
-    def _digest(self, base_url: str, endpoint: str, encoded: Sequence[bytes]) -> str:
+    def _begin_digest(self, base_url: str, endpoint: str) -> blake2b:
+        """Return a hasher that has everything of a digest before the field's value."""
         if (base_url, endpoint) != self._address:
             self._address, self._hasher = (base_url, endpoint), _begin_digest(base_url, endpoint)
             self._hasher.update(self._start)
-        hasher = self._hasher.copy()
-        hasher.update(_join(self._canonical, encoded))
-        return hasher.hexdigest()
+        return self._hasher
 
 
 def _join(pieces: Sequence[bytes], values: Sequence[bytes]) -> bytes:
@@ -189,30 +228,27 @@ def _split_at(marks: Sequence[str], text: bytes) -> list[bytes]:
     return [*pieces, text]
 
 
-class TemplateBody:
+class TemplateBody(msgspec.Struct, gc=False, eq=False):
     """A body that is encoded when it is needed: `len` and `bytes` return those of its JSON.
 
     The texts take no memory, as the caller has them until the answer is there, and cannot change meanwhile, as the
     caller's lists and dictionaries can.
 
-    Args:
+    Attributes:
         template: the template.
         texts: the text of the template's field, or the texts of its messages.
         length: bytes of the JSON.
     """
 
-    __slots__ = ("_length", "_template", "_texts")
-
-    def __init__(self, template: BodyTemplate, texts: str | tuple[str, ...], length: int) -> None:
-        self._template = template
-        self._texts = texts
-        self._length = length
+    template: BodyTemplate
+    texts: str | tuple[str, ...]
+    length: int
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def __bytes__(self) -> bytes:
-        return self._template.encode(self._texts)
+        return self.template.encode(self.texts)
 
 
 def build_custom_id(digest: str, number: int) -> str:
@@ -240,7 +276,7 @@ class Shard:
     @classmethod
     def of(cls, requests: list[Request]) -> Shard:
         """Create a shard of requests."""
-        return cls(requests, sum(request.size for request in requests))
+        return cls(requests, total_size(requests))
 
     @property
     def endpoint(self) -> str:

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
+from typing import cast
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from distilabel_openai_batch import errors
 from distilabel_openai_batch.api.deployments import DEPLOYMENT_ADVICE, lacks_deployment
 from distilabel_openai_batch.api.failure_codes import BATCH_FAILED, NOT_SUBMITTED
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, OVERDUE, Answer, Deliver, Failure, Outcome
-from distilabel_openai_batch.api.requests import Request
+from distilabel_openai_batch.api.requests import Request, total_size
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.compact_ids import CustomIdList
 from distilabel_openai_batch.engine.cut_answers import is_spent
@@ -27,8 +30,8 @@ from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.gc_pause import gc_paused
 from distilabel_openai_batch.text import plural
 
-# The table of waiting requests is copied when its requests became fewer by this factor.
-_SHRINKAGE = 4
+# An input file has requests of one kind.
+_KIND = attrgetter("endpoint", "model")
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +44,7 @@ class _Caller:
     error: Exception | None = None
 
 
-@dataclass(slots=True)
-class _PendingRequest:
+class _PendingRequest(msgspec.Struct, gc=False, eq=False):
     """A request for which a caller waits.
 
     Attributes:
@@ -53,6 +55,7 @@ class _PendingRequest:
         attempts: outcomes that were delivered for the request so far.
         overdue: whether its deadline has passed, so that no batch is waited for.
         flush: number of the last flush that contained the request.
+        is_waiting: whether the caller waits for the outcome.
     """
 
     request: Request
@@ -62,6 +65,7 @@ class _PendingRequest:
     attempts: int = 0
     overdue: bool = False
     flush: int = 0
+    is_waiting: bool = True
 
 
 @dataclass(slots=True)
@@ -134,12 +138,12 @@ class CallBuffer:
         self._is_held = False
         self._revise = revise
         self._retries_spent = retries_spent
-        self._waiting: dict[str, _PendingRequest] = {}
-        self._most_waiting = 0
+        self._callers: set[_Caller] = set()
         self._pending: dict[tuple[str, str], _PendingShard] = {}
         self._flush_scheduled = False
         self._flushes = 0
-        self._running_flushes = 0
+        # The requests of each running flush by `custom_id`.
+        self._running: dict[int, dict[str, _PendingRequest]] = {}
         self._batches_in_progress: list[str] = []
         self.error: Exception | None = None
         self._failed: list[tuple[_PendingRequest, Failure]] = []
@@ -167,29 +171,35 @@ class CallBuffer:
         now = time.monotonic()
         with gc_paused():
             pending = [_PendingRequest(request, caller, index, now) for index, request in enumerate(requests)]
-            self._waiting.update((each.request.custom_id, each) for each in pending)
-            self._add_all(pending)
-        self._most_waiting = max(self._most_waiting, len(self._waiting))
+            self._add_all(requests, pending)
+        self._callers.add(caller)
         try:
             await caller.done.wait()
         except BaseException:
             # A cancelled caller releases its `custom_id`s: the next equal call may use the same `custom_id`s while the
             # cancelled requests are in progress.
-            for request in requests:
-                self._waiting.pop(request.custom_id, None)
+            for each in pending:
+                each.is_waiting = False
             raise
+        finally:
+            self._callers.discard(caller)
         if caller.error:
             raise caller.error
-        return [outcome for outcome in caller.outcomes if outcome is not None]
+        # Each outcome is there.
+        return cast("list[Outcome]", caller.outcomes)
 
     def fail(self, error: Exception) -> None:
         """Raise an error in every waiting and every later caller."""
         self.error = error
-        for pending in self._waiting.values():
-            pending.caller.error = error
-            pending.caller.done.set()
-        self._waiting.clear()
+        for caller in self._callers:
+            # A caller may have all its outcomes, and not have run since.
+            if caller.open_requests:
+                caller.error = error
+                caller.done.set()
         self._pending.clear()
+        for requests in self._running.values():
+            requests.clear()
+        self._failed.clear()
 
     def hold(self) -> None:
         """Flush full jobs alone until `release`: more calls are on their way."""
@@ -201,12 +211,12 @@ class CallBuffer:
         self._schedule_flush()
         self._end_if_idle()
 
-    def _add_all(self, pending: Sequence[_PendingRequest]) -> None:
+    def _add_all(self, requests: Sequence[Request], pending: Sequence[_PendingRequest]) -> None:
         """Add requests that were not submitted yet."""
-        kinds = {(each.request.endpoint, each.request.model) for each in pending}
+        kinds = set(map(_KIND, requests))
         if len(kinds) == 1:
             [kind] = kinds
-            size = sum(each.request.size for each in pending)
+            size = total_size(requests)
             shard = self._pending.get(kind) or _PendingShard()
             if len(shard.requests) + len(pending) < self._max_requests and shard.size + size < self._max_bytes:
                 shard.requests += pending
@@ -255,26 +265,23 @@ class CallBuffer:
         self._flush(pending)
 
     def _flush(self, pending: Sequence[_PendingRequest]) -> None:
-        waiting = self._waiting
-        due = [each for each in pending if waiting.get(each.request.custom_id) is each]
+        due = [each for each in pending if each.is_waiting]
         overdue = [each for each in due if each.overdue]
         in_time = [each for each in due if not each.overdue] if overdue else due
         if in_time:
-            self._start_flush(in_time, min(each.submitted_at for each in in_time))
+            self._start_flush(in_time, min([each.submitted_at for each in in_time]))
         if overdue:
             self._start_flush(overdue, None)
         if pending and not due:
             self._end_if_idle()
 
-    def _has_waiting_caller(self, pending: _PendingRequest) -> bool:
-        return self._waiting.get(pending.request.custom_id) is pending
-
     def _start_flush(self, pending: Sequence[_PendingRequest], since: float | None) -> None:
         self._flushes += 1
-        self._running_flushes += 1
         for each in pending:
             each.flush = self._flushes
-        self._task_group.start_soon(self._run_flush, self._flushes, [each.request for each in pending], since)
+        requests = [each.request for each in pending]
+        self._running[self._flushes] = dict(zip([request.custom_id for request in requests], pending, strict=True))
+        self._task_group.start_soon(self._run_flush, self._flushes, requests, since)
 
     async def _run_flush(self, flush: int, requests: Sequence[Request], since: float | None) -> None:
         try:
@@ -286,7 +293,7 @@ class CallBuffer:
             self.fail(errors.as_run_error(error))
             return
         finally:
-            self._running_flushes -= 1
+            del self._running[flush]
         self._schedule_flush()
         self._end_if_idle()
 
@@ -298,50 +305,54 @@ class CallBuffer:
     @property
     def _is_idle(self) -> bool:
         """State of the buffer: no request is being answered, and no call is on its way."""
-        return not (self._running_flushes or self._pending or self._is_held)
+        return not (self._running or self._pending or self._is_held)
 
     def _deliver(self, flush: int, outcomes: Mapping[str, Outcome]) -> None:
         delivered: list[str] = []
         retries = 0
+        requests = self._running.get(flush, {})
         for custom_id, outcome in outcomes.items():
-            pending = self._waiting.get(custom_id)
-            # An answer serves every caller. A failure serves the callers of this flush: a request that was submitted
-            # again after its first caller had left gets the failure of its own flush.
-            if pending is None or (isinstance(outcome, Failure) and pending.flush != flush):
+            # An answer serves the callers of every flush. A failure serves the callers of this flush: a request that
+            # was submitted again after its first caller had left gets the failure of its own flush.
+            if isinstance(outcome, Answer):
+                pending = requests.pop(custom_id, None)
+                if pending is None or not pending.is_waiting:
+                    pending = self._find_waiting(custom_id)
+                if pending:
+                    delivered.append(custom_id)
+                    _settle(pending, outcome)
+                continue
+            pending = requests.get(custom_id)
+            if pending is None or pending.flush != flush or not pending.is_waiting:
                 continue
             pending.attempts += 1
-            if isinstance(outcome, Answer):
-                delivered.append(custom_id)
-                self._settle(pending, outcome)
-            elif errors.is_out_of_quota(outcome.code):
+            if errors.is_out_of_quota(outcome.code):
                 self.fail(errors.QuotaError(str(outcome), status_code=outcome.status_code, code=outcome.code))
                 break
-            elif outcome == OVERDUE or (outcome.is_transient and pending.attempts < self._max_attempts):
+            if outcome == OVERDUE or (outcome.is_transient and pending.attempts < self._max_attempts):
                 retries += 1
                 pending.overdue = pending.overdue or outcome == OVERDUE
                 if outcome != OVERDUE:
-                    pending.request = replace(pending.request, retry_of="failed request")
+                    pending.request = msgspec.structs.replace(pending.request, retry_of="failed request")
                 self._add(pending)
             elif revised := self._revise(pending.request, outcome):
                 retries += 1
-                pending.request = replace(revised, retry_of="failed request")
+                pending.request = msgspec.structs.replace(revised, retry_of="failed request")
                 self._add(pending)
             else:
                 self._failed.append((pending, outcome))
         self.delivered.extend(delivered)
         self._answers += len(delivered)
-        self._shrink_waiting()
         if delivered:
             self._observer.on_answered(len(delivered))
         if retries:
             self._observer.on_retried(retries)
         self._schedule_flush()
 
-    def _shrink_waiting(self) -> None:
-        """Copy the dictionary of waiting requests when few are left: the table keeps its size after deletions."""
-        if len(self._waiting) * _SHRINKAGE < self._most_waiting:
-            self._waiting = dict(self._waiting)
-            self._most_waiting = len(self._waiting)
+    def _find_waiting(self, custom_id: str) -> _PendingRequest | None:
+        """Return the request with a `custom_id` that waits in any running flush."""
+        found = filter(None, [requests.get(custom_id) for requests in self._running.values()])
+        return next((pending for pending in found if pending.is_waiting), None)
 
     def _settle_failed(self) -> None:
         """Deliver failures to their callers, unless all outcomes so far are permanent failures of one kind.
@@ -350,7 +361,7 @@ class CallBuffer:
         whose batches the server all rejected. A batch in progress that is not waited for may yet have answers, so such
         a batch keeps the run from failing.
         """
-        self._failed = [(pending, failure) for pending, failure in self._failed if self._has_waiting_caller(pending)]
+        self._failed = [(pending, failure) for pending, failure in self._failed if pending.is_waiting]
         kinds = {(failure.status_code, failure.code) for _, failure in self._failed if failure != OTHER_BATCH}
         only_failures = not self._answers and not self._batches_in_progress and len(kinds) == 1
         # An answer without text was billed → its row fails, and not the run.
@@ -367,20 +378,22 @@ class CallBuffer:
         failed, self._failed = self._failed, []
         for pending, failure in failed:
             # A request may fail in two flushes; settle it only the first time.
-            if self._has_waiting_caller(pending):
+            if pending.is_waiting:
                 if self._retries_spent and is_spent(failure):
                     self._observer.on_answered(1)
                 else:
                     self._observer.on_failed(failure, pending.request.custom_id)
-                self._settle(pending, failure)
+                _settle(pending, failure)
 
-    def _settle(self, pending: _PendingRequest, outcome: Outcome) -> None:
-        caller = pending.caller
-        caller.outcomes[pending.index] = outcome
-        caller.open_requests -= 1
-        del self._waiting[pending.request.custom_id]
-        if not caller.open_requests:
-            caller.done.set()
+
+def _settle(pending: _PendingRequest, outcome: Outcome) -> None:
+    """Hand an outcome to the caller of a request."""
+    pending.is_waiting = False
+    caller = pending.caller
+    caller.outcomes[pending.index] = outcome
+    caller.open_requests -= 1
+    if not caller.open_requests:
+        caller.done.set()
 
 
 def _common_failure(failures: Sequence[Failure]) -> errors.RunError:

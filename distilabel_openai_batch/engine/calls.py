@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Any, overload
 
 from distilabel_openai_batch.api.encoding import encode_body
-from distilabel_openai_batch.api.outcomes import Outcome
-from distilabel_openai_batch.api.requests import BodyTemplate, TemplateBody, build_custom_id, digest_body
+from distilabel_openai_batch.api.outcomes import Failure, Outcome
+from distilabel_openai_batch.api.requests import DIGEST_BYTES, BodyTemplate, TemplateBody, build_custom_id, digest_body
 from distilabel_openai_batch.engine.compact_ids import DigestSet
+from distilabel_openai_batch.ledger.packs import name_first_occurrences
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.structured_output.schema import StructuredOutput
 
@@ -58,9 +60,62 @@ class APICall:
             ValueError: the body holds a value that JSON cannot express.
         """
         if self.template:
-            return self.template.fill(self.body, base_url, endpoint)
-        body = encode_body(self.body)
-        return body, digest_body(base_url, endpoint, encode_body(self.identity) if self.identity else body)
+            digest, [body] = self.template.fill([self.body[self.template.field]], base_url, endpoint)
+            return body, digest.hex()
+        encoded = encode_body(self.body)
+        return encoded, digest_body(base_url, endpoint, encode_body(self.identity) if self.identity else encoded)
+
+
+class CallGroup(Sequence[APICall]):
+    """Calls that differ in one field of their bodies alone, in the memory of the field's values.
+
+    Args:
+        like: a call with a template and without a schema; its value of the template's field does not matter.
+        values: the value of the field in each body.
+
+    Attributes:
+        like: as given.
+        template: the template of the bodies.
+        values: as given.
+    """
+
+    __slots__ = ("like", "template", "values")
+
+    def __init__(self, like: APICall, values: Sequence[Any]) -> None:
+        if like.template is None or like.schema:
+            raise ValueError("calls of a group have a template, and no schema")
+        self.like = like
+        self.template = like.template
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @overload
+    def __getitem__(self, index: int) -> APICall: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> CallGroup: ...
+
+    def __getitem__(self, index: int | slice) -> APICall | CallGroup:
+        if isinstance(index, slice):
+            return CallGroup(self.like, self.values[index])
+        like, template = self.like, self.template
+        body = {**like.body, template.field: self.values[index]}
+        return APICall(like.endpoint, body, template=template, has_default_limit=like.has_default_limit)
+
+
+Calls = Iterable[APICall | CallGroup | Failure]
+"""Calls in their order; a failure stands for a call that cannot be made."""
+
+
+def each_call(calls: Calls) -> Iterator[APICall | Failure]:
+    """Yield the calls one by one."""
+    for call in calls:
+        if isinstance(call, CallGroup):
+            yield from call
+        else:
+            yield call
 
 
 _active_log: ContextVar[CallLog | None] = ContextVar("active_log", default=None)
@@ -129,20 +184,23 @@ class ScopeMemory:
         self._released: dict[str, list[str]] = {}
         self._lock = Lock()
 
-    def acquire_custom_ids(self, digests: Sequence[str], first_number: Callable[[str], int] | None = None) -> list[str]:
+    def acquire_custom_ids(self, digests: bytes, first_number: Callable[[str], int] | None = None) -> list[str]:
         """Return the `custom_id`s of the next occurrences of requests.
 
         Args:
-            digests: the digests of the requests.
-            first_number: returns the number of the first occurrence of a digest; `None` for 0.
+            digests: the digests of the requests, `DIGEST_BYTES` bytes each; at least one.
+            first_number: returns the number of the first occurrence of a digest, given in hexadecimal digits; `None`
+                for 0.
         """
         with self._lock:
             known = self._used.add(digests)
+            if not known and first_number is None:
+                return name_first_occurrences(digests)
             return [
                 build_custom_id(digest, 0)
                 if index not in known and first_number is None
                 else self._acquire(digest, first_number, is_known=index in known)
-                for index, digest in enumerate(digests)
+                for index, digest in enumerate(digests.hex("\n", DIGEST_BYTES).split("\n"))
             ]
 
     def _acquire(self, digest: str, first_number: Callable[[str], int] | None, *, is_known: bool) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+
+import msgspec
 
 from distilabel_openai_batch.api.encoding import decode_json, encode_body
 from distilabel_openai_batch.api.model_traits import (
@@ -117,7 +118,9 @@ class LearnedTraits:
         endpoint, fitted = self.fit_call(
             request.model, request.endpoint, body, has_default_limit=request.has_default_limit
         )
-        return request if fitted is body else replace(request, endpoint=endpoint, body=self._bodies.add(fitted))
+        if fitted is body:
+            return request
+        return msgspec.structs.replace(request, endpoint=endpoint, body=self._bodies.add(fitted))
 
     def fit_call(self, model: str, endpoint: str, body: bytes, *, has_default_limit: bool) -> tuple[str, bytes]:
         """Return the endpoint that serves a model, and the JSON of a body with the parameters that the model takes.

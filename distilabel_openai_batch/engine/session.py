@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, repeat
 
 import anyio.to_thread
 import orjson
@@ -19,7 +19,7 @@ from distilabel_openai_batch.api.truncation import find_cut_choices
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.answer_reuse import AnswerReuse
 from distilabel_openai_batch.engine.buffer import CallBuffer
-from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
+from distilabel_openai_batch.engine.calls import APICall, CallGroup, CallLog, Calls, ScopeMemory
 from distilabel_openai_batch.engine.cut_answers import (
     MAX_DOUBLINGS,
     double_limit,
@@ -42,11 +42,33 @@ from distilabel_openai_batch.ledger.states import NOT_SENT, KnownRequest
 from distilabel_openai_batch.structured_output.repair import Repair
 from distilabel_openai_batch.text import escape_surrogates
 
+# Bytes of a request's line besides the body, at most.
+_MOST_LINE_BYTES = 1_024
+
 # Calls that become requests together.
 _CALLS_PER_PART = 1_000
 
-ReadOutcome = Callable[[int, Outcome, str | None], Failure | None]
-"""Function that reads an outcome, given its index and its `custom_id`; returns why an answer lacks a generation."""
+ReadOutcomes = Callable[[Sequence[Outcome], Sequence[str | None]], Sequence[Failure | None]]
+"""Function that reads outcomes, given their `custom_id`s; returns for each outcome why an answer lacks a generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """Encoded calls whose bodies differ in one field alone.
+
+    Attributes:
+        calls: the calls, at least one.
+        like: a call with the model and the parameters of all.
+        endpoint: the server's path of their endpoint.
+        digests: the digests, `DIGEST_BYTES` bytes each.
+        bodies: the body of each.
+    """
+
+    calls: Sequence[APICall]
+    like: APICall
+    endpoint: str
+    digests: bytes
+    bodies: Sequence[TemplateBody | bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +155,12 @@ class Session:
         """Wait until the session only waits for the server: it reads no results and looks nothing up."""
         await self._activity.wait_until_idle()
 
-    async def submit(self, calls: Iterable[APICall | Failure], read: ReadOutcome | None = None) -> list[Outcome]:
+    async def submit(self, calls: Calls, read: ReadOutcomes | None = None) -> list[Outcome]:
         """Wait until each call has an outcome; submit a call again if its answer does not fit its schema.
 
         Args:
             calls: the calls; a failure among them is its own outcome.
-            read: reads each outcome, in the order of the calls, while the session is open.
+            read: reads the outcomes, in the order of the calls, while the session is open.
 
         Returns:
             One outcome for each call, in the order of the calls.
@@ -156,7 +178,7 @@ class Session:
                 raise
             raise as_run_error(error) from error
 
-    async def _submit(self, calls: Iterable[APICall | Failure], read: ReadOutcome | None) -> list[Outcome]:
+    async def _submit(self, calls: Calls, read: ReadOutcomes | None) -> list[Outcome]:
         """Submit calls, and the retries of answers that do not fit their schema; see `submit`."""
         submitted: list[Request | Failure] = []
         with_schema: dict[int, APICall] = {}
@@ -177,7 +199,7 @@ class Session:
                 if request.custom_id:
                     self._memory.release_custom_id(request.custom_id)
             raise
-        for index, outcome in enumerate(outcomes):
+        for index, outcome in enumerate(outcomes) if Failure in set(map(type, outcomes)) else ():
             request = submitted[index]
             if isinstance(outcome, Failure) and isinstance(request, Request):
                 outcomes[index] = replace(outcome, custom_id=request.custom_id)
@@ -207,23 +229,32 @@ class Session:
         outcomes: Sequence[Outcome],
         submitted: Sequence[Request | Failure],
         logged: list[Outcome],
-        read: ReadOutcome,
+        read: ReadOutcomes,
     ) -> None:
-        """Read each outcome, and report the answers that lack a generation or are cut."""
-        rejected_before = self._failure_log.rejected_before
-        counts_cut = self._settings.on_truncated is not None
+        """Read the outcomes, and report the answers that lack a generation or are cut."""
         with gc_paused():
-            for index, outcome in enumerate(outcomes):
-                custom_id = submitted[index].custom_id
-                if counts_cut and type(outcome) is Answer and outcome.may_be_cut:
-                    self._note_cut(outcome, submitted[index])
-                failure = read(index, outcome, custom_id)
-                # The end of a repair has reported the choices that do not fit their schema.
-                if failure and custom_id and isinstance(outcome, Answer) and logged[index] is outcome:
-                    self._reject(submitted[index], failure)
-                    logged[index] = failure
-                elif rejected_before and not failure and custom_id and isinstance(outcome, Answer):
-                    self._failure_log.add_accepted(custom_id)
+            if self._settings.on_truncated is not None:
+                self._note_cut_answers(outcomes, submitted)
+            requests = submitted[: len(outcomes)]
+            failures = read(outcomes, [request.custom_id for request in requests])
+        rejected_before = self._failure_log.rejected_before
+        if not rejected_before and not any(failures):
+            return
+        for index, (outcome, request, failure) in enumerate(zip(outcomes, requests, failures, strict=True)):
+            if not request.custom_id or not isinstance(outcome, Answer):
+                continue
+            # The end of a repair has reported the choices that do not fit their schema.
+            if failure and logged[index] is outcome:
+                self._reject(request, failure)
+                logged[index] = failure
+            elif rejected_before and not failure:
+                self._failure_log.add_accepted(request.custom_id)
+
+    def _note_cut_answers(self, outcomes: Sequence[Outcome], submitted: Sequence[Request | Failure]) -> None:
+        Answer.read_plain_chats([outcome for outcome in outcomes if type(outcome) is Answer])
+        for index, outcome in enumerate(outcomes):
+            if type(outcome) is Answer and not outcome.is_whole and outcome.may_be_cut:
+                self._note_cut(outcome, submitted[index])
 
     def _note_cut(self, answer: Answer, request: Request | Failure) -> None:
         """Mark the cut choices of an answer, and report the answer."""
@@ -335,71 +366,93 @@ class Session:
         }
         return outcome, failure
 
-    async def _submit_once(
-        self, calls: Iterable[APICall | Failure], submitted: list[Request | Failure], retry_of: str = ""
-    ) -> list[Outcome]:
+    async def _submit_once(self, calls: Calls, submitted: list[Request | Failure], retry_of: str = "") -> list[Outcome]:
         """Wait until each call has an outcome, and append the requests to `submitted`; see `Request.retry_of`."""
-        requests = self._build_requests(calls, retry_of)
-        for index, request in enumerate(requests):
+        built = self._build_requests(calls, retry_of)
+        requests = [request for request in built if isinstance(request, Request)]
+        if len(requests) == len(built):
+            submitted += requests
+            return await self._buffer.submit(requests)
+        for index, request in enumerate(built):
             if isinstance(request, Failure):
-                requests[index] = self._name_unsent(request)
+                built[index] = self._name_unsent(request)
                 self._observer.on_requested(1)
                 self._observer.on_failed(request)
-        submitted += requests
-        outcomes = iter(await self._buffer.submit([request for request in requests if isinstance(request, Request)]))
-        return [request if isinstance(request, Failure) else next(outcomes) for request in requests]
+        submitted += built
+        outcomes = iter(await self._buffer.submit(requests))
+        return [request if isinstance(request, Failure) else next(outcomes) for request in built]
 
-    def _build_requests(self, calls: Iterable[APICall | Failure], retry_of: str) -> list[Request | Failure]:
+    def _build_requests(self, calls: Calls, retry_of: str) -> list[Request | Failure]:
         requests: list[Request | Failure] = []
-        remaining = iter(calls)
         # The bodies of one part at a time are in memory.
-        while part := [self._encode(call) for call in islice(remaining, _CALLS_PER_PART)]:
-            digests = [encoded[0] for encoded in part if not isinstance(encoded, Failure)]
-            custom_ids = iter(self._memory.acquire_custom_ids(digests, self._first_number))
-            requests += [
-                encoded
-                if isinstance(encoded, Failure)
-                else self._build_request(next(custom_ids), *encoded[1:], retry_of)
-                for encoded in part
-            ]
+        for part in _in_parts(self._encode(calls)):
+            digests = b"".join([column.digests for column in part if isinstance(column, _Column)])
+            custom_ids = iter(self._memory.acquire_custom_ids(digests, self._first_number) if digests else ())
+            for column in part:
+                if isinstance(column, _Column):
+                    requests += self._build_column(column, [*islice(custom_ids, len(column.bodies))], retry_of)
+                else:
+                    requests.append(column)
         return requests
 
-    def _encode(self, call: APICall | Failure) -> tuple[str, APICall, str, TemplateBody | bytes] | Failure:
-        """Return the digest of a call, the call, its endpoint and its body; a failure if JSON cannot hold the body."""
-        if isinstance(call, Failure):
-            return call
+    def _encode(self, calls: Calls) -> Iterator[_Column | Failure]:
+        """Yield the digests and the bodies of calls; a failure for a call whose body JSON cannot hold."""
+        for call in calls:
+            if isinstance(call, Failure):
+                yield call
+            elif isinstance(call, APICall):
+                yield self._encode_call(call)
+            elif call:
+                endpoint = self._settings.endpoint(call.like.endpoint)
+                try:
+                    column = _Column(
+                        call, call.like, endpoint, *call.template.fill(call.values, self.base_url, endpoint)
+                    )
+                except ValueError:
+                    yield from map(self._encode_call, call)
+                else:
+                    yield column
+
+    def _encode_call(self, call: APICall) -> _Column | Failure:
         endpoint = self._settings.endpoint(call.endpoint)
         try:
             body, digest = call.build(self.base_url, endpoint)
         except ValueError as error:
             return Failure(str(error))
-        return digest, call, endpoint, body
+        return _Column([call], call, endpoint, bytes.fromhex(digest), [body])
 
-    def _build_request(
-        self, custom_id: str, call: APICall, endpoint: str, body: TemplateBody | bytes, retry_of: str
-    ) -> Request | Failure:
+    def _build_column(self, column: _Column, custom_ids: Sequence[str], retry_of: str) -> Sequence[Request | Failure]:
+        """Build the requests of calls whose bodies differ in one field alone."""
+        like, endpoint, bodies = column.like, column.endpoint, column.bodies
         # Bodies of one template have one model, and answers of one size.
-        if call.template is None or call.template is not self._template:
-            self._template, self._model = call.template, sys.intern(str(call.body["model"]))
-            self._sizes.add(call.body)
-        model = self._model
+        if like.template is None or like.template is not self._template:
+            self._template, self._model = like.template, sys.intern(str(like.body["model"]))
+            self._sizes.add(like.body)
+        model, has_default_limit = self._model, like.has_default_limit
         if self._reuse and self._reuse.needs_digests:
-            self._reuse.add_digests(custom_id, call)
+            for custom_id, call in zip(custom_ids, column.calls, strict=True):
+                self._reuse.add_digests(custom_id, call)
+        endpoints: Iterable[str] = repeat(endpoint)
         if self._traits.refused:
-            has_default_limit = call.has_default_limit
-            endpoint, body = self._traits.fit_call(model, endpoint, bytes(body), has_default_limit=has_default_limit)
-        stored = self._bodies.add(body) if isinstance(body, bytes) else body
-        request = Request(custom_id, endpoint, model, stored, call.has_default_limit, retry_of)
-        if request.size > self._settings.max_bytes:
-            return Failure(
-                f"The request is too large: {request.size:,} bytes; an input file holds {self._settings.max_bytes:,}"
-            )
-        return request
+            fitted = [
+                self._traits.fit_call(model, endpoint, bytes(body), has_default_limit=has_default_limit)
+                for body in bodies
+            ]
+            endpoints, bodies = [path for path, _ in fitted], [body for _, body in fitted]
+        stored = [self._bodies.add(body) if isinstance(body, bytes) else body for body in bodies]
+        requests = [
+            Request(custom_id, path, model, body, has_default_limit, retry_of)
+            for custom_id, path, body in zip(custom_ids, endpoints, stored, strict=False)
+        ]
+        max_bytes = self._settings.max_bytes
+        if max(map(len, stored)) + _MOST_LINE_BYTES <= max_bytes:
+            return requests
+        return [_too_large(request, max_bytes) if request.size > max_bytes else request for request in requests]
 
     def _name_unsent(self, failure: Failure) -> Failure:
         """Return the failure of a row that cannot be sent, with a `custom_id` that the next run gives the row too."""
         digest = digest_body(self.base_url, "", orjson.dumps([NOT_SENT, escape_surrogates(failure.message)]))
-        [custom_id] = self._memory.acquire_custom_ids([digest])
+        [custom_id] = self._memory.acquire_custom_ids(bytes.fromhex(digest))
         self._failure_log.add_unsent(custom_id, failure)
         return replace(failure, custom_id=custom_id)
 
@@ -409,9 +462,29 @@ def _is_paid(entry: KnownRequest | None) -> bool:
     return entry is not None and (entry.outcome is None or isinstance(entry.outcome, Answer) or is_spent(entry.outcome))
 
 
-def _noting_schemas(calls: Iterable[APICall | Failure], with_schema: dict[int, APICall]) -> Iterator[APICall | Failure]:
+def _too_large(request: Request, max_bytes: int) -> Failure:
+    return Failure(f"The request is too large: {request.size:,} bytes; an input file holds {max_bytes:,}")
+
+
+def _in_parts(columns: Iterable[_Column | Failure]) -> Iterator[list[_Column | Failure]]:
+    """Yield columns together that have `_CALLS_PER_PART` calls or a few more."""
+    part: list[_Column | Failure] = []
+    size = 0
+    for column in columns:
+        part.append(column)
+        size += len(column.bodies) if isinstance(column, _Column) else 1
+        if size >= _CALLS_PER_PART:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _noting_schemas(calls: Calls, with_schema: dict[int, APICall]) -> Iterator[APICall | CallGroup | Failure]:
     """Yield the calls, and keep those with a schema by index; calls without a schema need not stay in memory."""
-    for index, call in enumerate(calls):
+    index = 0
+    for call in calls:
         if isinstance(call, APICall) and call.schema:
             with_schema[index] = call
+        index += len(call) if isinstance(call, CallGroup) else 1
         yield call

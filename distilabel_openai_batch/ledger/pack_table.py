@@ -204,10 +204,11 @@ class PackTable:
         for start in range(0, len(custom_ids), _CHUNK):
             search = self.search(database, scope_id, custom_ids[start : start + _CHUNK])
             for hits in search:
-                if len({*hits.indexes}) == len(hits.pack):
+                indexes = hits.indexes if isinstance(hits.indexes, range) else {*hits.indexes}
+                if len(indexes) == len(hits.pack):
                     whole.add(hits.pack.id)
                 else:
-                    parts[hits.pack.id].update(hits.indexes)
+                    parts[hits.pack.id].update(indexes)
             others += search.others()
         for pack in self._load_each(database, parts.keys() - whole):
             delivered = parts[pack.id]

@@ -10,11 +10,14 @@ from __future__ import annotations
 import re
 import sys
 from array import array
+from binascii import unhexlify
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, overload
+
+import numpy as np
 
 from distilabel_openai_batch.api.requests import DIGEST_BYTES, build_custom_id
 from distilabel_openai_batch.api.usage import LONG_PROMPT
@@ -192,6 +195,42 @@ class Pack:
         }
 
 
+class FirstOccurrences(Sequence[str]):
+    """`custom_id`s with occurrence number 0, which become texts when they are needed.
+
+    Args:
+        digests: the digests, `DIGEST_BYTES` bytes each.
+
+    Attributes:
+        digests: as given.
+    """
+
+    __slots__ = ("digests",)
+
+    def __init__(self, digests: bytes) -> None:
+        self.digests = digests
+
+    def __len__(self) -> int:
+        return len(self.digests) // DIGEST_BYTES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(name_first_occurrences(self.digests) if self.digests else ())
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        places = range(len(self))[index]
+        if isinstance(places, int):
+            return build_custom_id(self.digests[DIGEST_BYTES * places : DIGEST_BYTES * (places + 1)].hex(), 0)
+        if places.step != 1:
+            return [self[place] for place in places]
+        return FirstOccurrences(self.digests[DIGEST_BYTES * places.start : DIGEST_BYTES * places.stop])
+
+
 @dataclass(frozen=True, slots=True)
 class PackedNames:
     """`custom_id`s whose form lets them enter a pack.
@@ -209,6 +248,8 @@ class PackedNames:
     @classmethod
     def of(cls, custom_ids: Sequence[str]) -> PackedNames:
         """Parse `custom_id`s, and leave out those of another form."""
+        if isinstance(custom_ids, FirstOccurrences):
+            return cls(custom_ids, custom_ids.digests, None)
         if (digests := parse_first_occurrences(custom_ids)) is not None:
             return cls(custom_ids, digests, None)
         try:
@@ -248,17 +289,17 @@ def name_first_occurrences(digests: bytes) -> list[str]:
 
 def parse_first_occurrences(custom_ids: Sequence[str]) -> bytes | None:
     """Return the digests of `custom_id`s with occurrence number 0; `None` if a `custom_id` has another form."""
-    count, width = len(custom_ids), 2 * DIGEST_BYTES + len(_FIRST)
+    width = 2 * DIGEST_BYTES
     text = "".join(custom_ids)
-    ends = (text[2 * DIGEST_BYTES + place :: width] == mark * count for place, mark in enumerate(_FIRST))
-    if set(map(len, custom_ids)) != {width} or not all(ends) or text != text.lower():
+    if set(map(len, custom_ids)) != {width + len(_FIRST)} or not text.isascii() or text != text.lower():
+        return None
+    characters = np.frombuffer(text.encode(), dtype=np.uint8).reshape(len(custom_ids), -1)
+    if (characters[:, width:] != np.frombuffer(_FIRST.encode(), dtype=np.uint8)).any():
         return None
     try:
-        # `fromhex` skips spaces. Each space less leaves fewer bytes than digests.
-        digests = bytes.fromhex(text.replace(_FIRST, " " * len(_FIRST)))
+        return unhexlify(characters[:, :width].tobytes())
     except ValueError:
         return None
-    return digests if len(digests) == DIGEST_BYTES * count else None
 
 
 def first_id(request_id: int) -> int:

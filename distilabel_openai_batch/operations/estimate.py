@@ -31,10 +31,10 @@ from distilabel_openai_batch.api.requests import build_custom_id
 from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT
 from distilabel_openai_batch.api.usage import Usage
 from distilabel_openai_batch.engine.answer_reuse import digests_at, select_source
-from distilabel_openai_batch.engine.calls import APICall, CallLog
+from distilabel_openai_batch.engine.calls import APICall, CallLog, Calls, each_call
 from distilabel_openai_batch.engine.cut_answers import MAX_DOUBLINGS
 from distilabel_openai_batch.engine.learned_traits import fit_call, group_refusals
-from distilabel_openai_batch.engine.session import ReadOutcome
+from distilabel_openai_batch.engine.session import ReadOutcomes
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.hooks import row_groups
 from distilabel_openai_batch.hooks.clients import batch_client
@@ -96,17 +96,18 @@ class _RequestRecorder:
         """Yield the recorder as a session."""
         yield self
 
-    async def submit(self, calls: Iterable[APICall | Failure], read: ReadOutcome | None = None) -> list[Outcome]:
+    async def submit(self, calls: Calls, read: ReadOutcomes | None = None) -> list[Outcome]:
         """Record calls, let `read` read a placeholder answer for each, and return these answers."""
         log = CallLog.active()
         is_later_round = bool(log and log.calls)
-        outcomes = [call if isinstance(call, Failure) else self._record(call, is_later_round) for call in calls]
+        outcomes = [
+            call if isinstance(call, Failure) else self._record(call, is_later_round) for call in each_call(calls)
+        ]
         self.in_rounds = self.in_rounds or is_later_round
         # Calls made at the same time are one round → record all of them before an outcome becomes visible.
         await anyio.lowlevel.checkpoint()
         if read:
-            for index, outcome in enumerate(outcomes):
-                read(index, outcome, None)
+            read(outcomes, [None] * len(outcomes))
         if log:
             log.add(outcomes)
         return outcomes

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import BodyTemplate
-from distilabel_openai_batch.engine.calls import APICall
+from distilabel_openai_batch.engine.calls import APICall, CallGroup
 from distilabel_openai_batch.engine.session import Session
 from distilabel_openai_batch.plugin.base import BatchClient
 
@@ -44,13 +44,15 @@ async def submit_items(
     template = BodyTemplate({**body, field: ""}, field)
     results: list[T | None] = []
 
-    def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
-        result = parse(outcome.body) if isinstance(outcome, Answer) else None
-        results.append(result)
+    def read(outcomes: Sequence[Outcome], custom_ids: Sequence[str | None]) -> list[Failure | None]:
+        results.extend(parse(outcome.body) if isinstance(outcome, Answer) else None for outcome in outcomes)
         message = f"The answer has no {result_name}."
-        return None if result else Failure(message, code=MALFORMED_RESULT, custom_id=custom_id)
+        return [
+            None if result else Failure(message, code=MALFORMED_RESULT, custom_id=custom_id)
+            for result, custom_id in zip(results, custom_ids, strict=True)
+        ]
 
     session: Session
     async with client.session() as session:
-        await session.submit([APICall(endpoint, {**body, field: item}, template=template) for item in items], read)
+        await session.submit([CallGroup(APICall(endpoint, body, template=template), items)], read)
     return results

@@ -33,8 +33,7 @@ from distilabel_openai_batch.plugin.call_capture import (
     check_parameters,
     describe_refusal,
     read_completion,
-    read_plain_output,
-    reads_plain_chats,
+    read_plain_outputs,
 )
 from distilabel_openai_batch.plugin.chat_client import ChatClient
 from distilabel_openai_batch.plugin.embeddings import embed
@@ -372,15 +371,20 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
     ) -> list[GenerateOutput]:
         """Submit one request per input, and build the outputs from the answers."""
         outputs: list[GenerateOutput] = []
-        reads_plain = reads_plain_chats(self) and not self.keep_reasoning
 
-        def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
-            if reads_plain and type(outcome) is Answer and (plain := read_plain_output(outcome, num_generations)):
-                outputs.append(plain)
-                return None
-            output = self._output(inputs[index], num_generations, kwargs, outcome, custom_id)
-            outputs.append(output)
-            return first_failure(output) if type(output) is AnnotatedOutput else None
+        def read(outcomes: Sequence[Outcome], custom_ids: Sequence[str | None]) -> list[Failure | None]:
+            plain = read_plain_outputs(self, outcomes, num_generations)
+            found = [output for output in plain if output]
+            if len(found) == len(outcomes) and not self.keep_reasoning:
+                outputs.extend(found)
+                return [None] * len(found)
+            outputs.extend(
+                output
+                if output and not self.keep_reasoning
+                else self._output(inputs[index], num_generations, kwargs, outcomes[index], custom_ids[index], output)
+                for index, output in enumerate(plain)
+            )
+            return [first_failure(output) if type(output) is AnnotatedOutput else None for output in outputs]
 
         session: Session
         async with self.session() as session:
@@ -394,8 +398,9 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
         kwargs: dict[str, Any],
         outcome: Outcome,
         custom_id: str | None = None,
+        plain: GenerateOutput | None = None,
     ) -> GenerateOutput:
-        """Build distilabel's output from the outcome of a request."""
+        """Build distilabel's output from the outcome of a request; `plain` is the output of `read_plain_outputs`."""
         if isinstance(outcome, Failure):
             return failed_output(outcome, num_generations)
         body: dict[str, Any] = {}
@@ -403,8 +408,7 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
             body = outcome.body
             # `view` changes the body.
             cells = read_cells(body) if self.keep_reasoning else None
-            output = read_plain_output(outcome, num_generations) if reads_plain_chats(self) else None
-            output = output or read_completion(self, input, num_generations, kwargs, view(body))
+            output = plain or read_completion(self, input, num_generations, kwargs, view(body))
             generations = output["generations"]
             if len(generations) < num_generations or not all(generations) or outcome.choice_failures:
                 output = complete_output(output, outcome, num_generations, custom_id)
@@ -426,12 +430,13 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
         """
         bodies: list[dict[str, Any]] = []
 
-        def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
+        def read(outcomes: Sequence[Outcome], custom_ids: Sequence[str | None]) -> list[Failure | None]:
+            [outcome], [custom_id] = outcomes, custom_ids
             if isinstance(outcome, Failure):
-                return None
+                return [None]
             body, failure = complete_body(outcome, call, custom_id)
             bodies.append(body)
-            return failure
+            return [failure]
 
         session: Session
         async with self.session() as session:

@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from distilabel_openai_batch.api import outcomes
 from distilabel_openai_batch.api.outcomes import Answer, parse_result_line
@@ -81,3 +82,22 @@ def test_a_line_that_is_no_strict_json_is_not_plain(content):
 
     assert read_plain_line(line) is None
     assert values_of(parse_result_line(line)) == values_of(parse_whole(line))
+
+
+ONE_CHOICE = replaced(PLAIN, ("response", "body", "choices"), PLAIN["response"]["body"]["choices"][:1])  # type: ignore[index]
+
+LINES = st.sampled_from([PLAIN, ONE_CHOICE]).flatmap(
+    lambda line: mutations(line).map(lambda mutation: json.dumps(replaced(line, *mutation)).encode())
+)
+
+
+@settings(max_examples=100)
+@given(st.lists(LINES, min_size=1, max_size=3))
+def test_texts_that_are_read_together_equal_texts_that_are_read_alone(lines):
+    results = [result for line in lines if (result := parse_result_line(line))]
+    parsed = [outcome for _, outcome in results if isinstance(outcome, Answer)]
+    alone, together = ([Answer(answer.line, answer.tokens) for answer in parsed] for _ in range(2))
+    Answer.read_plain_chats(together)
+    assert [answer.plain_chat for answer in together] == [answer.plain_chat for answer in alone]
+    assert [answer.may_be_cut for answer in together] == [answer.may_be_cut for answer in alone]
+    assert not any(known.is_whole and answer.may_be_cut for known, answer in zip(together, alone, strict=True))

@@ -65,31 +65,45 @@ def test_a_template_gives_the_same_json_and_digest_as_each_body(body, name, valu
     check_template(template, {**body, name: other})
 
 
+@given(BODIES, TEXT, st.lists(st.one_of(TEXT, st.just("\ud800"), JSON), max_size=4))
+def test_a_template_fills_several_bodies_as_it_fills_each(body, name, values):
+    template = BodyTemplate({**body, name: ""}, name)
+    try:
+        filled = [template.fill([value], BASE_URL, CHAT) for value in values]
+    except ValueError:
+        with pytest.raises(ValueError, match="cannot be written as JSON"):
+            template.fill(values, BASE_URL, CHAT)
+        return
+    digests, bodies = template.fill(values, BASE_URL, CHAT)
+    assert digests == b"".join([digest for digest, _ in filled])
+    assert [*map(bytes, bodies)] == [bytes(body) for _, [body] in filled]
+
+
 @given(BODIES, st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3), st.data())
 def test_a_template_of_a_chat_keeps_its_texts_until_they_are_sent(body, messages, data):
     """The caller may change its lists and dictionaries meanwhile."""
     template = BodyTemplate({**body, "messages": []}, "messages", roles=[role for role, _ in messages])
     chat = [shuffled({"role": role, "content": text}, data.draw) for role, text in messages]
     body = {**body, "messages": chat}
-    filled, digest = template.fill(body, BASE_URL, CHAT)
+    digest, [filled] = template.fill([chat], BASE_URL, CHAT)
     expected = encode_body({**body, "messages": [{"role": role, "content": text} for role, text in messages]})
     chat[0]["content"] = "changed"
-    assert (bytes(filled), digest) == (expected, digest_body(BASE_URL, CHAT, expected))
+    assert (bytes(filled), digest.hex()) == (expected, digest_body(BASE_URL, CHAT, expected))
     assert len(filled) == len(bytes(filled))
 
 
 def check_template(template: BodyTemplate, body: dict[str, object]) -> None:
     """Check a filled template against the body itself, at two addresses in turn."""
     for base_url in (BASE_URL, "https://example.com/v1/", BASE_URL):
-        filled, digest = template.fill(body, base_url, CHAT)
+        digest, [filled] = template.fill([body[template.field]], base_url, CHAT)
         assert bytes(filled) == encode_body(body)
         assert len(filled) == len(bytes(filled))
-        assert digest == digest_body(base_url, CHAT, encode_body(body))
+        assert digest.hex() == digest_body(base_url, CHAT, encode_body(body))
 
 
 def test_a_template_rejects_values_that_json_cannot_hold():
     with pytest.raises(ValueError, match="cannot be written as JSON"):
-        BodyTemplate({"messages": []}, "messages").fill({"messages": [object()]}, BASE_URL, CHAT)
+        BodyTemplate({"messages": []}, "messages").fill([[object()]], BASE_URL, CHAT)
     with pytest.raises(ValueError, match="cannot be written as JSON"):
         BodyTemplate({"messages": [], "seed": object()}, "messages")
 

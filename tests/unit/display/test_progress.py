@@ -10,6 +10,7 @@ import logging
 from datetime import datetime, timezone
 
 import pytest
+from msgspec import structs
 
 from distilabel_openai_batch.api.batches import Batch, BatchError
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, build_result_line
@@ -89,7 +90,7 @@ def test_a_submission_of_a_part_logs_the_number_of_requests_so_far(progress, cap
 
 def test_submission_and_progress_of_retries_say_so(progress, caplog):
     """Log lines of a second round would otherwise look as the first round over again."""
-    retries = [dataclasses.replace(request, retry_of="cut answer") for request in shard(12).requests]
+    retries = [structs.replace(request, retry_of="cut answer") for request in shard(12).requests]
     progress.on_requested(1_000)
     progress.on_answered(1_000)
     progress.on_resubmitted(12)
@@ -120,7 +121,7 @@ def test_submission_of_first_requests_and_retries_names_both(progress, caplog):
     progress.on_requested(5)
     progress.on_retried(2)
     kinds = ["", "failed request", "unfit answer"]
-    mixed = [dataclasses.replace(request, retry_of=kind) for request, kind in zip(requests, kinds, strict=True)]
+    mixed = [structs.replace(request, retry_of=kind) for request, kind in zip(requests, kinds, strict=True)]
     progress.on_job_created(running(0), Shard(mixed, 2_500))
     parts = "3 requests of 5 so far, retry of 1 failed request and 1 unfit answer, 2.5 kB."
     assert caplog.messages == [f"📤 Submitted job 1, batch batch_1: {parts}"]

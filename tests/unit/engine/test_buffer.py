@@ -6,12 +6,12 @@ import gc
 import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from distilabel_openai_batch.api.outcomes import OTHER_BATCH, Answer, Failure, Outcome, batch_failure
 from distilabel_openai_batch.api.requests import Request
@@ -602,7 +602,7 @@ async def test_refused_request_is_submitted_again_with_other_parameters():
     refusal = Failure("Unsupported parameter.", 400)
 
     def revise(request: Request, failure: Failure) -> Request | None:
-        return replace(request, body=b'{"revised":1}') if request.body == b"{}" else None
+        return structs.replace(request, body=b'{"revised":1}') if request.body == b"{}" else None
 
     server = Server(lambda custom_id, time: refusal if time == 1 or custom_id == "c" else answer(custom_id))
     async with buffering(server, revise=revise) as buffer:

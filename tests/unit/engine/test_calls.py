@@ -10,7 +10,7 @@ import pytest
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure
 from distilabel_openai_batch.api.requests import BodyTemplate
-from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory, scope_memories
+from distilabel_openai_batch.engine.calls import APICall, CallGroup, CallLog, ScopeMemory, each_call, scope_memories
 from distilabel_openai_batch.ledger.states import ScopeName
 
 URL = "https://api.example.com/v1/"
@@ -28,15 +28,34 @@ def test_a_template_changes_neither_the_body_nor_the_digest():
     assert (bytes(filled), digest) == (own, own_digest)
 
 
+def test_a_group_has_a_call_for_each_value():
+    like = APICall(CHAT, {"model": "m", "input": ""}, has_default_limit=True)
+    like.template = BodyTemplate(like.body, "input")
+    group = CallGroup(like, ["a", "b"])
+    calls = [*each_call([like, group, FAILURE, group[1:]])]
+    assert [call if call is FAILURE else call.body["input"] for call in calls] == ["", "a", "b", FAILURE, "b"]
+    assert {call.has_default_limit for call in group} == {True}
+    assert group[1].build(URL, CHAT)[1] == APICall(CHAT, {"model": "m", "input": "b"}).build(URL, CHAT)[1]
+
+
+def test_calls_without_a_template_form_no_group():
+    with pytest.raises(ValueError, match="template"):
+        CallGroup(APICall(CHAT, {"model": "m"}), [])
+
+
 @pytest.mark.parametrize("template", [None, BodyTemplate({"model": "m", "user": ""}, "user")])
 def test_a_body_that_json_cannot_express_is_an_error(template):
     with pytest.raises(ValueError, match="JSON"):
         APICall(CHAT, {"model": "m", "user": object()}, template=template).build(URL, CHAT)
 
 
+def joined(*digests: str) -> bytes:
+    return bytes.fromhex("".join(digests))
+
+
 def test_equal_requests_get_consecutive_occurrence_numbers():
     memory = ScopeMemory()
-    acquired = [*memory.acquire_custom_ids([DIGEST, DIGEST]), *memory.acquire_custom_ids([DIGEST, OTHER])]
+    acquired = [*memory.acquire_custom_ids(joined(DIGEST, DIGEST)), *memory.acquire_custom_ids(joined(DIGEST, OTHER))]
     assert acquired == [f"{DIGEST}-0", f"{DIGEST}-1", f"{DIGEST}-2", f"{OTHER}-0"]
 
 
@@ -44,22 +63,22 @@ def test_numbers_go_on_behind_the_first_number():
     """Without reuse, the first number follows the answers that earlier runs delivered."""
     memory = ScopeMemory()
     first_numbers = {DIGEST: 7, OTHER: 0}
-    acquired = memory.acquire_custom_ids([DIGEST, OTHER, DIGEST, OTHER], first_numbers.__getitem__)
+    acquired = memory.acquire_custom_ids(joined(DIGEST, OTHER, DIGEST, OTHER), first_numbers.__getitem__)
     assert acquired == [f"{DIGEST}-7", f"{OTHER}-0", f"{DIGEST}-8", f"{OTHER}-1"]
 
 
 def test_a_released_custom_id_goes_to_the_next_equal_request():
     memory = ScopeMemory()
-    first, _ = memory.acquire_custom_ids([DIGEST, DIGEST])
+    first, _ = memory.acquire_custom_ids(joined(DIGEST, DIGEST))
     memory.release_custom_id(first)
-    assert memory.acquire_custom_ids([DIGEST, DIGEST]) == [first, f"{DIGEST}-2"]
+    assert memory.acquire_custom_ids(joined(DIGEST, DIGEST)) == [first, f"{DIGEST}-2"]
 
 
 def test_threads_get_different_custom_ids_for_equal_requests():
     """Two threads may use one LLM, and each request needs an answer of its own."""
     memory = ScopeMemory()
     with ThreadPoolExecutor(8) as pool:
-        acquired = list(pool.map(lambda _: memory.acquire_custom_ids([DIGEST]), range(500)))
+        acquired = list(pool.map(lambda _: memory.acquire_custom_ids(joined(DIGEST)), range(500)))
     assert sorted(chain(*acquired)) == sorted(f"{DIGEST}-{number}" for number in range(500))
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import anyio
 import anyio.lowlevel
 import pytest
+from msgspec import structs
 
 from distilabel_openai_batch import RequestsFailedError, RunError
 from distilabel_openai_batch.api.batches import Batch
@@ -542,7 +543,7 @@ async def test_a_preflight_tries_flex(parts, unsent):
 
 async def test_models_of_one_flush_have_their_own_lanes(parts):
     """Only requests of a model without flex go into a batch."""
-    other = replace(REQUESTS[0], custom_id=f"{9:032x}-0", model="gpt-4o")
+    other = structs.replace(REQUESTS[0], custom_id=f"{9:032x}-0", model="gpt-4o")
     await parts.answer([*REQUESTS, other], lanes=FLEX, has_flex=lambda model: model == "gpt-4o", preflight=True)
     assert parts.sync_runner.submitted == [[IDS[0]], [other.custom_id]]
     assert parts.job_runner.submitted == [IDS[1:]]

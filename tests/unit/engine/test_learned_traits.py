@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from distilabel_openai_batch.api.model_traits import ROOM_FOR_REASONING
 from distilabel_openai_batch.api.outcomes import Failure

@@ -12,11 +12,11 @@ import pytest
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, Outcome
-from distilabel_openai_batch.api.requests import Request, Shard
+from distilabel_openai_batch.api.requests import BodyTemplate, Request, Shard
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.activity import Activity
-from distilabel_openai_batch.engine.calls import APICall, CallLog, ScopeMemory
+from distilabel_openai_batch.engine.calls import APICall, CallGroup, CallLog, ScopeMemory
 from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
@@ -159,6 +159,35 @@ async def test_a_call_that_cannot_be_submitted_fails_alone(make_session, recorde
     assert [len(requests) for requests in buffer.flushes] == [2]
     assert recorder.failed == [(failure.message, None)]
     assert recorder.requested == 1
+
+
+def make_group(*prompts: object) -> CallGroup:
+    like = APICall(CHAT, {"model": "m", "prompt": ""})
+    like.template = BodyTemplate(like.body, "prompt")
+    return CallGroup(like, prompts)
+
+
+@pytest.mark.parametrize("max_bytes", [1_000, 100_000])
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [(object(), "JSON"), ("\ud800", "JSON"), ("x" * 200_000, "The request is too large: 2")],
+    ids=["no JSON", "surrogate", "too large"],
+)
+async def test_a_call_of_a_group_that_cannot_be_submitted_fails_alone(make_session, prompt, message, max_bytes):
+    buffer = FakeBuffer(*"abcd")
+    calls = [make_group(), make_call("a"), make_group("b", prompt, "c"), make_group(), make_call("d", max_retries=0)]
+    first, second, failure, *last = await make_session(buffer, max_bytes=max_bytes).submit(calls)
+    assert [contents(outcome) for outcome in (first, second, last[0])] == [["a"], ["b"], ["c"]]
+    assert message in failure.message
+    # The schema belongs to the last call, whose answer does not fit.
+    assert isinstance(last[1], Failure)
+    alone = APICall(CHAT, {"model": "m", "prompt": "c"}).build(URL, CHAT)
+    request = buffer.flushes[0][2]
+    assert (bytes(request.body), request.custom_id) == (alone[0], f"{alone[1]}-0")
+
+
+async def test_a_group_without_calls_has_no_outcome(make_session):
+    assert await make_session(FakeBuffer()).submit([make_group()]) == []
 
 
 async def test_an_answer_that_does_not_fit_its_schema_is_submitted_again(make_session, recorder):

@@ -155,7 +155,7 @@ async def test_answered_requests_are_freed_while_others_wait(make_pool, monkeypa
 
     async def submit(call: APICall) -> None:
         async with pool.use() as session:
-            await session.submit([call], lambda *outcome: left.append(count_requests() - before))
+            await session.submit([call], lambda *outcomes: [left.append(count_requests() - before)])
 
     async with anyio.create_task_group() as task_group:
         for call in make_calls(5):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
+from msgspec import structs
 
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer
@@ -140,6 +141,6 @@ async def test_an_answer_that_was_taken_before_is_not_offered_again(ledger):
     [scope_id] = [scope_id for scope_id, name in ledger.other_scopes.list_names() if name == old]
     ledger.reused_answers.take(scope_id, {each.custom_id: each.custom_id.rpartition("-")[0] for each in requests()})
     recorder = Recorder()
-    again = [replace(request, custom_id=request.custom_id[:-1] + "1") for request in requests()]
+    again = [structs.replace(request, custom_id=request.custom_id[:-1] + "1") for request in requests()]
     await TwinScopes(ledger, recorder, make_reuse(ledger)).search(again)
     assert recorder.found == []

@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.api.outcomes import Answer, Failure
+from distilabel_openai_batch.engine.calls import each_call
 from distilabel_openai_batch.plugin.sdk_stub import ClientStub
 
 MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
@@ -56,7 +57,7 @@ class StubSession:
         """Endpoint and body of each call."""
 
     async def submit(self, calls, read=None):
-        calls = list(calls)
+        calls = list(each_call(calls))
         sent = [
             (call.endpoint, orjson.loads(bytes(call.build("", "")[0])))
             for call in calls
@@ -65,8 +66,8 @@ class StubSession:
         self.sent += sent
         answers = iter(self._outcomes if len(self._outcomes) > 1 else self._outcomes * len(sent))
         outcomes = [call if isinstance(call, Failure) else next(answers) for call in calls]
-        for index, outcome in enumerate(outcomes if read else ()):
-            read(index, outcome, "stub-0")
+        if read:
+            read(outcomes, ["stub-0"] * len(outcomes))
         return outcomes
 
 
@@ -75,11 +76,11 @@ class EchoSession:
 
     async def submit(self, calls, read=None):
         outcomes = []
-        for call in calls:
+        for call in each_call(calls):
             time.sleep(0)
             outcomes.append(Answer.of(completion(call.body["messages"][-1]["content"])))
-        for index, outcome in enumerate(outcomes if read else ()):
-            read(index, outcome, "echo-0")
+        if read:
+            read(outcomes, ["echo-0"] * len(outcomes))
         return outcomes
 
 

@@ -11,14 +11,17 @@ from pydantic import ValidationError
 
 from distilabel_openai_batch import InvalidParametersError, OpenAIBatchLLM
 from distilabel_openai_batch.api.outcomes import Answer, Failure, build_result_line, parse_result_line
+from distilabel_openai_batch.engine.calls import each_call
 from distilabel_openai_batch.plugin.call_capture import (
     _INPUT,
+    _INPUTS_PER_GROUP,
+    _common_shape,
+    _plain_roles,
     _validate,
     capture_calls,
     check_parameters,
     read_completion,
-    read_plain_output,
-    reads_plain_chats,
+    read_plain_outputs,
 )
 from distilabel_openai_batch.plugin.sdk_stub import CHAT_ENDPOINT, COMPLETIONS_ENDPOINT, view
 from tests.support.mutations import mutations, replaced
@@ -42,7 +45,7 @@ def llm():
 
 
 def captured(llm, inputs, **kwargs):
-    return list(capture_calls(llm, inputs, 1, kwargs, lambda call: call))
+    return list(each_call(capture_calls(llm, inputs, 1, kwargs, lambda call: call)))
 
 
 def test_each_input_becomes_a_call_of_its_endpoint(llm):
@@ -79,7 +82,7 @@ def test_calls_are_adapted_to_the_model(llm):
 
     calls = capture_calls(llm, [MESSAGES, OTHER_MESSAGES, "Once upon"], 1, {}, adapt)
 
-    assert all(call.body["adapted"] for call in calls)
+    assert [call.body["adapted"] for call in each_call(calls)] == [True] * 3
 
 
 def test_invalid_input_becomes_a_failure(llm):
@@ -144,6 +147,23 @@ def test_an_input_is_validated_like_openai_llm_validates_it(input):
         ]
 
 
+@settings(max_examples=300)
+@given(st.lists(st.one_of(_INPUTS, st.just(MESSAGES), st.just(OTHER_MESSAGES)), min_size=1, max_size=3))
+def test_chats_have_a_common_shape_if_each_has_it(inputs):
+    shapes = {_plain_roles(input) for input in inputs}
+    assert _common_shape(inputs) == ((shapes.pop() or None) if len(shapes) == 1 else None)
+
+
+@pytest.mark.parametrize("place", [0, 1, _INPUTS_PER_GROUP - 1, _INPUTS_PER_GROUP, 2 * _INPUTS_PER_GROUP])
+@pytest.mark.parametrize("unusual", [IMAGE, "Once upon", [{"role": "system", "content": "Be brief."}, *MESSAGES]])
+def test_groups_have_the_calls_of_each_input_in_order(llm, unusual, place):
+    """An unusual input among many plain chats changes no other call."""
+    inputs = [[{"role": "user", "content": str(number)}] for number in range(2 * _INPUTS_PER_GROUP + 3)]
+    inputs.insert(place, unusual)
+    alone = [call.body for input in inputs for call in captured(llm, [input])]
+    assert [call.body for call in captured(llm, inputs)] == alone
+
+
 @pytest.mark.parametrize("kwargs", [{"temprature": 1.0}, {"max_new_tokens": -1}], ids=str)
 def test_wrong_parameters_are_refused(llm, kwargs):
     with pytest.raises(InvalidParametersError, match=next(iter(kwargs))):
@@ -171,7 +191,7 @@ def test_completion_is_read_for_chats_and_strings(llm):
     ids=["one text", "two texts", "cut text"],
 )
 def test_plain_chat_is_read_like_distilabel_reads_it(llm, body):
-    output = read_plain_output(Answer.of(body), 1)
+    [output] = read_plain_outputs(llm, [Answer.of(body)], 1)
 
     assert output is not None
     assert output == read_completion(llm, MESSAGES, 1, {}, view(body))
@@ -188,7 +208,9 @@ _RESULT = json.loads(build_result_line("a", completion("Hello", usage={"prompt_t
 def test_a_plain_chat_is_read_from_any_line_like_distilabel_reads_it(mutation):
     line = json.dumps(replaced(_RESULT, *mutation)).encode(errors="surrogatepass") + b"\n"
     _, outcome = parse_result_line(line) or ("", None)
-    if isinstance(outcome, Answer) and (output := read_plain_output(outcome, 1)):
+    [output] = read_plain_outputs(_LLM, [outcome], 1) if outcome else [None]
+    if output:
+        assert isinstance(outcome, Answer)
         expected = read_completion(_LLM, MESSAGES, 1, {}, view(outcome.body))
         assert json.dumps(output) == json.dumps(expected)
 
@@ -221,7 +243,7 @@ def test_a_plain_chat_is_read_from_any_line_like_distilabel_reads_it(mutation):
     ],
 )
 def test_other_completions_are_left_to_distilabel(body):
-    assert read_plain_output(Answer.of(body), 1) is None
+    assert read_plain_outputs(_LLM, [Answer.of(body)], 1) == [None]
 
 
 def test_subclass_reads_plain_chats_in_its_own_way():
@@ -229,8 +251,11 @@ def test_subclass_reads_plain_chats_in_its_own_way():
         def _generations_from_openai_completion(self, completion):
             return {"generations": ["own"], "statistics": {}}
 
-    assert not reads_plain_chats(OwnReader(model="gpt-4o-mini", api_key="sk-test"))
-    assert reads_plain_chats(_LLM)
+    answer = Answer.of(completion("a", usage={"prompt_tokens": 1}))
+    own = OwnReader(model="gpt-4o-mini", api_key="sk-test")
+    assert read_plain_outputs(own, [answer], 1) == [None]
+    assert read_plain_outputs(_LLM, [answer, Failure("Bad."), answer], 1)[1] is None
+    assert None not in read_plain_outputs(_LLM, [answer, answer], 1)
 
 
 def test_malformed_completion_is_an_error(llm):

@@ -6,6 +6,7 @@ import pytest
 
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.api.outcomes import Answer
+from distilabel_openai_batch.engine.calls import each_call
 from tests.unit.plugin.stubs import CONNECTION, MESSAGES, StubSession, StubSessions, completion
 
 SCHEMA = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
@@ -41,7 +42,7 @@ class DigestingSession(StubSession):
     """Session that keeps the digest of each call."""
 
     async def submit(self, calls, read=None):
-        calls = list(calls)
+        calls = list(each_call(calls))
         self.digests = [call.build("u", "e")[1] for call in calls]
         return await super().submit(calls, read)
 

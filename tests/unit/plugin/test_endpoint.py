@@ -10,6 +10,7 @@ from distilabel_openai_batch.api.model_traits import ROOM_FOR_REASONING
 from distilabel_openai_batch.api.no_ops import restore_identity
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.requests import digest_body
+from distilabel_openai_batch.engine.calls import each_call
 from tests.unit.api.test_responses import CALL, REASONING, response, text
 from tests.unit.plugin.stubs import MESSAGES, StubSession, StubSessions, loaded_llm
 
@@ -22,7 +23,7 @@ class RecordingSession(StubSession):
     """Session that keeps the calls themselves."""
 
     async def submit(self, calls, read=None):
-        self.calls = list(calls)
+        self.calls = list(each_call(calls))
         return await super().submit(self.calls, read)
 
 

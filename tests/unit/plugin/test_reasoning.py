@@ -13,6 +13,7 @@ from distilabel_openai_batch import InvalidParametersError, OpenAIBatchLLM
 from distilabel_openai_batch.api.model_traits import ROOM_FOR_REASONING
 from distilabel_openai_batch.api.outcomes import Answer
 from distilabel_openai_batch.api.requests import digest_body
+from distilabel_openai_batch.engine.calls import each_call
 from distilabel_openai_batch.plugin import model_parameters
 from tests.unit.plugin.stubs import CONNECTION, MESSAGES, StubSession, StubSessions, completion
 
@@ -26,7 +27,7 @@ class RecordingSession(StubSession):
     """Session that keeps the calls themselves."""
 
     async def submit(self, calls, read=None):
-        self.calls = list(calls)
+        self.calls = list(each_call(calls))
         return await super().submit(self.calls, read)
 
 
