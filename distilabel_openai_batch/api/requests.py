@@ -167,6 +167,7 @@ class BodyTemplate:
             try:
                 return self._fill_texts(values, begun, orjson.dumps)
             except TypeError:
+                # orjson takes no lone surrogate: `encode_json` raises the error that tells so.
                 return self._fill_texts(values, begun, encode_json)
         [end] = self._ends
         digests = []

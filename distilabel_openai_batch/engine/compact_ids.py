@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from distilabel_openai_batch.api.requests import DIGEST_BYTES
-from distilabel_openai_batch.ledger.packs import FirstOccurrences, parse_first_occurrences
+from distilabel_openai_batch.ledger.packs import FirstOccurrences, LazyNames, parse_first_occurrences
 
 # Digests that are kept whole: few enough to take no memory, and enough to make additions of single digests cheap.
 _MAX_LATEST = 4_096
@@ -134,7 +133,7 @@ class DigestSet:
         self._runs.append(keys)
 
 
-class CustomIdList(Sequence[str]):
+class CustomIdList(LazyNames):
     """A list of `custom_id`s in 16 bytes for each that has the occurrence number 0; the others come last, as texts."""
 
     def __init__(self) -> None:
@@ -155,21 +154,10 @@ class CustomIdList(Sequence[str]):
     def __len__(self) -> int:
         return len(self._digests) // DIGEST_BYTES + len(self._others)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        places = range(len(self))[index]
-        if isinstance(places, int):
-            return self[places : places + 1][0]
-        if places.step != 1:
-            return [self[place] for place in places]
+    def _cut(self, start: int, stop: int) -> Sequence[str]:
         firsts = len(self._digests) // DIGEST_BYTES
-        names = FirstOccurrences(bytes(self._digests[DIGEST_BYTES * places.start : DIGEST_BYTES * places.stop]))
-        others = self._others[max(0, places.start - firsts) : max(0, places.stop - firsts)]
+        names = FirstOccurrences(bytes(self._digests[DIGEST_BYTES * start : DIGEST_BYTES * stop]))
+        others = self._others[max(0, start - firsts) : max(0, stop - firsts)]
         return [*names, *others] if others else names
 
 

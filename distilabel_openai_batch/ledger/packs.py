@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+from abc import abstractmethod
 from array import array
 from binascii import unhexlify
 from bisect import bisect_left
@@ -195,8 +196,33 @@ class Pack:
         }
 
 
-class FirstOccurrences(Sequence[str]):
-    """`custom_id`s with occurrence number 0, which become texts when they are needed.
+class LazyNames(Sequence[str]):
+    """`custom_id`s that become texts when they are needed."""
+
+    __slots__ = ()
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        places = range(len(self))[index]
+        if isinstance(places, int):
+            [name] = self._cut(places, places + 1)
+            return name
+        if places.step != 1:
+            return [self[place] for place in places]
+        return self._cut(places.start, places.stop)
+
+    @abstractmethod
+    def _cut(self, start: int, stop: int) -> Sequence[str]:
+        """Return the `custom_id`s from one index up to another one."""
+
+
+class FirstOccurrences(LazyNames):
+    """`custom_id`s with occurrence number 0.
 
     Args:
         digests: the digests, `DIGEST_BYTES` bytes each.
@@ -216,19 +242,8 @@ class FirstOccurrences(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         return iter(name_first_occurrences(self.digests) if self.digests else ())
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        places = range(len(self))[index]
-        if isinstance(places, int):
-            return build_custom_id(self.digests[DIGEST_BYTES * places : DIGEST_BYTES * (places + 1)].hex(), 0)
-        if places.step != 1:
-            return [self[place] for place in places]
-        return FirstOccurrences(self.digests[DIGEST_BYTES * places.start : DIGEST_BYTES * places.stop])
+    def _cut(self, start: int, stop: int) -> FirstOccurrences:
+        return FirstOccurrences(self.digests[DIGEST_BYTES * start : DIGEST_BYTES * stop])
 
 
 @dataclass(frozen=True, slots=True)
