@@ -17,6 +17,10 @@ pytest.importorskip("vl_convert", reason="the extra `ui` is not installed")
 
 # Widths of the window, and of the charts in it.
 WIDTHS = {1_280: 960, 420: 311}
+# Script that returns whether the press of a button ends within ten seconds.
+PRESS_ENDS = (
+    "Promise.race([press.ended, new Promise(end => setTimeout(end, 10_000, 'held'))]).then(end => end !== 'held')"
+)
 START_UI = "from distilabel_openai_batch.cli import app; app()"
 
 
@@ -94,3 +98,62 @@ def test_the_page_updates_itself_finds_rows_and_copies_a_request(sandbox, addres
     faults += find_faults(page)
     assert faults == []
     assert {url[: len(address)] for url in requested if not url.startswith("data:")} == {address}
+
+
+def wait_for_poll(page) -> str:
+    """Return the reply to the page's next request of the sections; empty if nothing has changed."""
+    with page.expect_response(lambda response: "/sections?" in response.url) as info:
+        pass
+    return info.value.text() if info.value.status == 200 else ""
+
+
+def is_focused(locator) -> bool:
+    return locator.evaluate("node => node === document.activeElement")
+
+
+def test_an_update_during_a_press_waits_for_the_click_and_keeps_focus_and_selection(sandbox, address, browser):
+    """The page replaces no element between press and release, since the browser would send no click."""
+    page = open_page(browser, address, "light", [], [])
+    pressed = page.locator(".row summary").nth(1)
+    pressed.hover()
+    page.mouse.down()
+    generate(range(8))
+    while "of 8 requests" not in wait_for_poll(page):
+        pass
+    # At its next poll, the page has had the time to show the last reply.
+    wait_for_poll(page)
+    assert page.get_by_text("of 8 requests").count() == 0
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('#failures h2'))")
+    page.mouse.up()
+    page.locator(".detail dl").wait_for()
+    page.get_by_text("of 8 requests").wait_for()
+    page.locator(".row").nth(7).wait_for()
+    # The row that is read stays open, and the keyboard stays at the row.
+    assert page.locator(".row").nth(1).get_attribute("open") is not None
+    assert is_focused(pressed)
+    assert page.evaluate("getSelection().toString()") == "Failures by reason"
+    # An update without the row takes away the other rows alone.
+    page.evaluate("fillList([])")
+    assert page.locator(".row").count() == 1
+    # The browser may send no release, as after a press that becomes a movement of the page.
+    for event in ("pointercancel", "pointermove", "blur"):
+        page.locator(".row summary").hover()
+        page.mouse.down()
+        assert page.evaluate("press.ended !== null")
+        page.evaluate(f"dispatchEvent(new PointerEvent('{event}'))")
+        assert page.evaluate(PRESS_ENDS)
+        page.mouse.up()
+
+
+def test_an_update_does_not_replace_rows_that_the_user_requested(sandbox, address, browser):
+    page = open_page(browser, address, "light", [], [])
+    held = []
+    page.route("**/rows?*number=3*", lambda route: held.append(route))
+    page.fill("#number", "3")
+    page.get_by_role("button", name="Show").click()
+    generate(range(8))
+    page.get_by_text("of 8 requests").wait_for()
+    held[0].continue_()
+    page.get_by_text("row 1", exact=True).wait_for(state="detached")
+    page.get_by_text("row 8", exact=True).wait_for()
+    assert page.locator(".row .prompt").all_inner_texts() == [f"row {number}" for number in range(3, 9)]
