@@ -15,7 +15,7 @@ from benchmarks.meter import Meter, Workload, run_contender
 from benchmarks.questions import MODEL
 from distilabel_openai_batch import OpenAIBatchLLM
 from distilabel_openai_batch.api.batches import Batch
-from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Outcome, build_result_line
+from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Outcome, build_result_line
 from distilabel_openai_batch.api.requests import Request, Shard
 from distilabel_openai_batch.api.result_files import JobResults
 from distilabel_openai_batch.engine.calls import APICall, CallGroup, Calls
@@ -133,7 +133,6 @@ def _record_results(ledger: Ledger, job: Any, ended: Any, file: Any) -> list[tup
 
 def _read_outputs(llm: OpenAIBatchLLM, inputs: Sequence[Any], outcomes: Sequence[tuple[str, Outcome]]) -> list[Any]:
     with gc_paused():
-        Answer.read_plain_chats([outcome for _, outcome in outcomes if isinstance(outcome, Answer)])
         outputs = read_plain_outputs(llm, [outcome for _, outcome in outcomes], 1)
         return [
             plain or llm._output(input, 1, {}, outcome)

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
-from types import EllipsisType
 from typing import Any
 
 import msgspec
@@ -32,7 +30,7 @@ from distilabel_openai_batch.api.failure_codes import (
     UNNAMED_RESULT_CODE,
     UNUSABLE_CODES,
 )
-from distilabel_openai_batch.api.plain_lines import PlainChat, read_plain_chats, read_plain_line
+from distilabel_openai_batch.api.plain_lines import read_plain_chats, read_plain_line
 from distilabel_openai_batch.api.responses import is_response, translate_response
 from distilabel_openai_batch.api.service_tiers import read_tier
 from distilabel_openai_batch.api.usage import NO_DETAILS, TokenDetails, Usage, read_tokens
@@ -42,8 +40,6 @@ from distilabel_openai_batch.text import escape_surrogates
 # "incomplete"` of a response; the latter also within a body that is a JSON string. Looking for them takes a fraction of
 # the time of parsing the line.
 _LENGTH, _INCOMPLETE = b'"length', b"incomplete"
-
-_LINE = attrgetter("line")
 
 
 class Answer(msgspec.Struct, gc=False):
@@ -68,7 +64,6 @@ class Answer(msgspec.Struct, gc=False):
     choice_failures: Mapping[int, Failure] | None = None
     is_whole: bool = False
     tier: str | None = None
-    _plain_chat: PlainChat | EllipsisType | None = ...
 
     @classmethod
     def of(cls, body: dict[str, Any], choice_failures: Mapping[int, Failure] | None = None) -> Answer:
@@ -85,28 +80,10 @@ class Answer(msgspec.Struct, gc=False):
         """Return whether the token limit may have cut a choice; `False` is certain."""
         if self.is_whole:
             return False
-        if chat := self.plain_chat:
+        [chat] = read_plain_chats([self.line])
+        if chat:
             return chat.is_limited
         return _LENGTH in self.line or _INCOMPLETE in self.line
-
-    @property
-    def plain_chat(self) -> PlainChat | None:
-        """Return the texts of a completion that has nothing but texts; `None` for any other answer.
-
-        The line is read at the first use.
-        """
-        if self._plain_chat is ...:
-            [self._plain_chat] = read_plain_chats([self.line])
-        return self._plain_chat
-
-    @staticmethod
-    def read_plain_chats(answers: Sequence[Answer]) -> None:
-        """Read the `plain_chat` of many answers, in two thirds of the time that the first use of each takes."""
-        for answer, chat in zip(answers, read_plain_chats(map(_LINE, answers)), strict=True):
-            answer._plain_chat = chat
-            if chat and len(chat.choices) == 1:
-                [choice] = chat.choices
-                answer.is_whole = choice.finish_reason != "length"
 
     @property
     def custom_id(self) -> str | None:

@@ -48,8 +48,27 @@ _MOST_LINE_BYTES = 1_024
 # Calls that become requests together.
 _CALLS_PER_PART = 1_000
 
-ReadOutcomes = Callable[[Sequence[Outcome], Sequence[str | None]], Sequence[Failure | None]]
-"""Function that reads outcomes, given their `custom_id`s; returns for each outcome why an answer lacks a generation."""
+ReadOutcome = Callable[[int, Outcome, str | None], Failure | None]
+"""Function that reads an outcome, given its index and its `custom_id`; returns why an answer lacks a generation."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeReader:
+    """Reader of the outcomes of one call of `Session.submit`.
+
+    Attributes:
+        read: reads one outcome. It is called in the order of the outcomes.
+        read_plain: reads all answers that have nothing but whole texts, before `read` is called, and returns the
+            indexes of the other outcomes, ascending; `None` to read each outcome with `read`.
+    """
+
+    read: ReadOutcome
+    read_plain: Callable[[Sequence[Outcome]], Sequence[int]] | None = None
+
+    def read_all(self, outcomes: Sequence[Outcome], custom_id: str | None = None) -> None:
+        """Read outcomes that no server gave, all with the same `custom_id`."""
+        for index in self.read_plain(outcomes) if self.read_plain else range(len(outcomes)):
+            self.read(index, outcomes[index], custom_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +174,12 @@ class Session:
         """Wait until the session only waits for the server: it reads no results and looks nothing up."""
         await self._activity.wait_until_idle()
 
-    async def submit(self, calls: Calls, read: ReadOutcomes | None = None) -> list[Outcome]:
+    async def submit(self, calls: Calls, reader: OutcomeReader | None = None) -> list[Outcome]:
         """Wait until each call has an outcome; submit a call again if its answer does not fit its schema.
 
         Args:
             calls: the calls; a failure among them is its own outcome.
-            read: reads the outcomes, in the order of the calls, while the session is open.
+            reader: reads the outcomes, while the session is open.
 
         Returns:
             One outcome for each call, in the order of the calls.
@@ -169,7 +188,7 @@ class Session:
             RunError: the run cannot go on. Any other exception of the engine arrives as an `InternalError`.
         """
         try:
-            return await self._submit(calls, read)
+            return await self._submit(calls, reader)
         except RunError:
             raise
         except Exception as error:
@@ -178,7 +197,7 @@ class Session:
                 raise
             raise as_run_error(error) from error
 
-    async def _submit(self, calls: Calls, read: ReadOutcomes | None) -> list[Outcome]:
+    async def _submit(self, calls: Calls, reader: OutcomeReader | None) -> list[Outcome]:
         """Submit calls, and the retries of answers that do not fit their schema; see `submit`."""
         submitted: list[Request | Failure] = []
         with_schema: dict[int, APICall] = {}
@@ -214,8 +233,9 @@ class Session:
             request = submitted[index]
             assert isinstance(request, Request)
             outcomes[index], logged[index] = self._end_repair(repair, request)
-        if read:
-            self._read(outcomes, submitted, logged, read)
+        if reader:
+            with gc_paused():
+                self._read(outcomes, submitted, logged, reader)
         if log := CallLog.active():
             log.add(logged)
         return outcomes
@@ -229,32 +249,26 @@ class Session:
         outcomes: Sequence[Outcome],
         submitted: Sequence[Request | Failure],
         logged: list[Outcome],
-        read: ReadOutcomes,
+        reader: OutcomeReader,
     ) -> None:
         """Read the outcomes, and report the answers that lack a generation or are cut."""
-        with gc_paused():
-            if self._settings.on_truncated is not None:
-                self._note_cut_answers(outcomes, submitted)
-            requests = submitted[: len(outcomes)]
-            failures = read(outcomes, [request.custom_id for request in requests])
-        rejected_before = self._failure_log.rejected_before
-        if not rejected_before and not any(failures):
-            return
-        for index, (outcome, request, failure) in enumerate(zip(outcomes, requests, failures, strict=True)):
+        others = reader.read_plain(outcomes) if reader.read_plain else range(len(outcomes))
+        if self._failure_log.rejected_before:
+            for index in set(range(len(outcomes))).difference(others):
+                self._failure_log.add_accepted(str(submitted[index].custom_id))
+        for index in others:
+            outcome, request = outcomes[index], submitted[index]
+            if isinstance(outcome, Answer) and self._settings.on_truncated is not None:
+                self._note_cut(outcome, request)
+            failure = reader.read(index, outcome, request.custom_id)
             if not request.custom_id or not isinstance(outcome, Answer):
                 continue
+            if not failure:
+                self._failure_log.add_accepted(request.custom_id)
             # The end of a repair has reported the choices that do not fit their schema.
-            if failure and logged[index] is outcome:
+            elif logged[index] is outcome:
                 self._reject(request, failure)
                 logged[index] = failure
-            elif rejected_before and not failure:
-                self._failure_log.add_accepted(request.custom_id)
-
-    def _note_cut_answers(self, outcomes: Sequence[Outcome], submitted: Sequence[Request | Failure]) -> None:
-        Answer.read_plain_chats([outcome for outcome in outcomes if type(outcome) is Answer])
-        for index, outcome in enumerate(outcomes):
-            if type(outcome) is Answer and not outcome.is_whole and outcome.may_be_cut:
-                self._note_cut(outcome, submitted[index])
 
     def _note_cut(self, answer: Answer, request: Request | Failure) -> None:
         """Mark the cut choices of an answer, and report the answer."""

@@ -34,7 +34,7 @@ from distilabel_openai_batch.engine.answer_reuse import digests_at, select_sourc
 from distilabel_openai_batch.engine.calls import APICall, CallLog, Calls, each_call
 from distilabel_openai_batch.engine.cut_answers import MAX_DOUBLINGS
 from distilabel_openai_batch.engine.learned_traits import fit_call, group_refusals
-from distilabel_openai_batch.engine.session import ReadOutcomes
+from distilabel_openai_batch.engine.session import OutcomeReader
 from distilabel_openai_batch.errors import OpenAIBatchError
 from distilabel_openai_batch.hooks import row_groups
 from distilabel_openai_batch.hooks.clients import batch_client
@@ -96,8 +96,8 @@ class _RequestRecorder:
         """Yield the recorder as a session."""
         yield self
 
-    async def submit(self, calls: Calls, read: ReadOutcomes | None = None) -> list[Outcome]:
-        """Record calls, let `read` read a placeholder answer for each, and return these answers."""
+    async def submit(self, calls: Calls, reader: OutcomeReader | None = None) -> list[Outcome]:
+        """Record calls, let `reader` read a placeholder answer for each, and return these answers."""
         log = CallLog.active()
         is_later_round = bool(log and log.calls)
         outcomes = [
@@ -106,8 +106,8 @@ class _RequestRecorder:
         self.in_rounds = self.in_rounds or is_later_round
         # Calls made at the same time are one round → record all of them before an outcome becomes visible.
         await anyio.lowlevel.checkpoint()
-        if read:
-            read(outcomes, [None] * len(outcomes))
+        if reader:
+            reader.read_all(outcomes)
         if log:
             log.add(outcomes)
         return outcomes

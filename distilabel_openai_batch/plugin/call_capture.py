@@ -20,6 +20,7 @@ from distilabel.typing import FormattedInput, GenerateOutput
 from pydantic import TypeAdapter, ValidationError
 
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
+from distilabel_openai_batch.api.plain_lines import read_plain_chats
 from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT, UntranslatableError
 from distilabel_openai_batch.engine.calls import APICall, CallGroup
@@ -178,7 +179,7 @@ class _Capture:
 
 def read_plain_outputs(
     llm: OpenAILLM, outcomes: Sequence[Outcome], num_generations: int
-) -> Sequence[GenerateOutput | None]:
+) -> list[GenerateOutput | None]:
     """Return the outputs that distilabel's own code would make of chat completions of texts, in a tenth of the time.
 
     Args:
@@ -187,24 +188,25 @@ def read_plain_outputs(
         num_generations: the requested number of generations.
 
     Returns:
-        For each outcome the output; `None` if the completion has more than texts and counts of tokens, or if a text is
-        missing.
+        For each outcome the output; `None` if the completion has more than texts and counts of tokens, if the token
+        limit ended a text, or if a text is missing.
     """
     readers = type(llm)
     if (readers._generations_from_openai_completion, readers._get_llm_statistics) != (_READ_CHAT, _READ_STATISTICS):
         return [None] * len(outcomes)
     outputs: list[GenerateOutput | None] = []
-    # A function that reads one outcome would add a third to the time.
-    for outcome in outcomes:
-        chat = outcome.plain_chat if type(outcome) is Answer and not outcome.choice_failures else None
+    # A failure has no line, so no chat is read from it.
+    lines = [outcome.line if type(outcome) is Answer and not outcome.choice_failures else b"" for outcome in outcomes]
+    # A function that reads one chat would add a third to the time.
+    for chat in read_plain_chats(lines):
         if chat is None:
             outputs.append(None)
             continue
         if len(chat.choices) == 1:
             [choice] = chat.choices
-            texts = [choice.message.content]
+            texts = [] if choice.finish_reason == "length" else [choice.message.content]
         else:
-            texts = chat.texts
+            texts = [] if chat.is_limited else chat.texts
         if len(texts) < num_generations or not all(texts):
             outputs.append(None)
             continue

@@ -9,7 +9,7 @@ from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import BodyTemplate
 from distilabel_openai_batch.engine.calls import APICall, CallGroup
-from distilabel_openai_batch.engine.session import Session
+from distilabel_openai_batch.engine.session import OutcomeReader, Session
 from distilabel_openai_batch.plugin.base import BatchClient
 
 T = TypeVar("T")
@@ -43,16 +43,14 @@ async def submit_items(
     """
     template = BodyTemplate({**body, field: ""}, field)
     results: list[T | None] = []
+    message = f"The answer has no {result_name}."
 
-    def read(outcomes: Sequence[Outcome], custom_ids: Sequence[str | None]) -> list[Failure | None]:
-        results.extend(parse(outcome.body) if isinstance(outcome, Answer) else None for outcome in outcomes)
-        message = f"The answer has no {result_name}."
-        return [
-            None if result else Failure(message, code=MALFORMED_RESULT, custom_id=custom_id)
-            for result, custom_id in zip(results, custom_ids, strict=True)
-        ]
+    def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
+        result = parse(outcome.body) if isinstance(outcome, Answer) else None
+        results.append(result)
+        return None if result else Failure(message, code=MALFORMED_RESULT, custom_id=custom_id)
 
     session: Session
     async with client.session() as session:
-        await session.submit([CallGroup(APICall(endpoint, body, template=template), items)], read)
+        await session.submit([CallGroup(APICall(endpoint, body, template=template), items)], OutcomeReader(read))
     return results

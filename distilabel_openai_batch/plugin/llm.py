@@ -20,7 +20,7 @@ from pydantic import ValidationError, field_serializer, field_validator
 from distilabel_openai_batch.api.failure_codes import MALFORMED_RESULT
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
 from distilabel_openai_batch.engine.calls import APICall, CallLog
-from distilabel_openai_batch.engine.session import Session
+from distilabel_openai_batch.engine.session import OutcomeReader, Session
 from distilabel_openai_batch.engine.settings import PollSchedule
 from distilabel_openai_batch.errors import InvalidParametersError, RunError
 from distilabel_openai_batch.gc_pause import gc_paused
@@ -370,25 +370,23 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
         self, inputs: Sequence[FormattedInput], num_generations: int, kwargs: dict[str, Any]
     ) -> list[GenerateOutput]:
         """Submit one request per input, and build the outputs from the answers."""
-        outputs: list[GenerateOutput] = []
+        outputs: list[Any] = []
 
-        def read(outcomes: Sequence[Outcome], custom_ids: Sequence[str | None]) -> list[Failure | None]:
-            plain = read_plain_outputs(self, outcomes, num_generations)
-            found = [output for output in plain if output]
-            if len(found) == len(outcomes) and not self.keep_reasoning:
-                outputs.extend(found)
-                return [None] * len(found)
-            outputs.extend(
-                output
-                if output and not self.keep_reasoning
-                else self._output(inputs[index], num_generations, kwargs, outcomes[index], custom_ids[index], output)
-                for index, output in enumerate(plain)
-            )
-            return [first_failure(output) if type(output) is AnnotatedOutput else None for output in outputs]
+        def read_plain(outcomes: Sequence[Outcome]) -> Sequence[int]:
+            outputs.extend(read_plain_outputs(self, outcomes, num_generations))
+            if all(outputs) and not self.keep_reasoning:
+                return ()
+            return [index for index, output in enumerate(outputs) if self.keep_reasoning or not output]
+
+        def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
+            output = self._output(inputs[index], num_generations, kwargs, outcome, custom_id, outputs[index])
+            outputs[index] = output
+            return first_failure(output) if type(output) is AnnotatedOutput else None
 
         session: Session
         async with self.session() as session:
-            await session.submit(capture_calls(self, inputs, num_generations, kwargs, self._adapt), read)
+            calls = capture_calls(self, inputs, num_generations, kwargs, self._adapt)
+            await session.submit(calls, OutcomeReader(read, read_plain))
         return outputs
 
     def _output(
@@ -430,17 +428,16 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
         """
         bodies: list[dict[str, Any]] = []
 
-        def read(outcomes: Sequence[Outcome], custom_ids: Sequence[str | None]) -> list[Failure | None]:
-            [outcome], [custom_id] = outcomes, custom_ids
+        def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
             if isinstance(outcome, Failure):
-                return [None]
+                return None
             body, failure = complete_body(outcome, call, custom_id)
             bodies.append(body)
-            return [failure]
+            return failure
 
         session: Session
         async with self.session() as session:
-            [outcome] = await session.submit([self._adapt(call)], read)
+            [outcome] = await session.submit([self._adapt(call)], OutcomeReader(read))
         if isinstance(outcome, Failure):
             raise _RequestFailedError(outcome)
         completion: CompletionView = view(bodies[0])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from distilabel_openai_batch.api import outcomes
 from distilabel_openai_batch.api.outcomes import Answer, parse_result_line
-from distilabel_openai_batch.api.plain_lines import read_plain_line
+from distilabel_openai_batch.api.plain_lines import read_plain_chats, read_plain_line
+from distilabel_openai_batch.api.truncation import find_cut_choices
 from tests.support.mutations import mutations, replaced
 
 PLAIN = {
@@ -95,9 +96,15 @@ LINES = st.sampled_from([PLAIN, ONE_CHOICE]).flatmap(
 @given(st.lists(LINES, min_size=1, max_size=3))
 def test_texts_that_are_read_together_equal_texts_that_are_read_alone(lines):
     results = [result for line in lines if (result := parse_result_line(line))]
-    parsed = [outcome for _, outcome in results if isinstance(outcome, Answer)]
-    alone, together = ([Answer(answer.line, answer.tokens) for answer in parsed] for _ in range(2))
-    Answer.read_plain_chats(together)
-    assert [answer.plain_chat for answer in together] == [answer.plain_chat for answer in alone]
-    assert [answer.may_be_cut for answer in together] == [answer.may_be_cut for answer in alone]
-    assert not any(known.is_whole and answer.may_be_cut for known, answer in zip(together, alone, strict=True))
+    texts = [outcome.line for _, outcome in results if isinstance(outcome, Answer)]
+    assert read_plain_chats(texts) == [chat for text in texts for chat in read_plain_chats([text])]
+
+
+@settings(max_examples=100)
+@given(LINES)
+def test_no_text_of_a_plain_chat_is_cut_unless_the_chat_tells_so(line):
+    [chat] = read_plain_chats([line])
+    if chat:
+        choices = json.loads(line)["response"]["body"]["choices"]
+        assert chat.is_limited is any(choice.get("finish_reason") == "length" for choice in choices)
+        assert chat.is_limited or not find_cut_choices(Answer(line, (0, 0)))

@@ -15,7 +15,6 @@ import pytest
 from distilabel_openai_batch import InternalError, LedgerError
 from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Answer
-from distilabel_openai_batch.api.requests import Request
 from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine import result_collector, session_pool
 from distilabel_openai_batch.engine.buffer import CallBuffer
@@ -23,8 +22,8 @@ from distilabel_openai_batch.engine.calls import APICall, ScopeMemory, scope_mem
 from distilabel_openai_batch.engine.deadlines import parse_deadline
 from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.observer import Observer
-from distilabel_openai_batch.engine.scratch import BodyStore
-from distilabel_openai_batch.engine.session import Session
+from distilabel_openai_batch.engine.scratch import BodyStore, StoredBody
+from distilabel_openai_batch.engine.session import OutcomeReader, Session
 from distilabel_openai_batch.engine.session_pool import Host, SessionPool
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.ledger.job_table import JobTable
@@ -145,7 +144,8 @@ async def test_every_user_gets_the_error_of_opening_a_session(make_pool, tmp_pat
 
 
 def count_requests() -> int:
-    return sum(type(tracked) is Request for tracked in gc.get_objects())
+    """Return the number of requests in memory by their bodies: the garbage collector does not track a request."""
+    return sum(type(tracked) is StoredBody for tracked in gc.get_objects())
 
 
 async def test_answered_requests_are_freed_while_others_wait(make_pool, monkeypatch):
@@ -155,7 +155,7 @@ async def test_answered_requests_are_freed_while_others_wait(make_pool, monkeypa
 
     async def submit(call: APICall) -> None:
         async with pool.use() as session:
-            await session.submit([call], lambda *outcomes: [left.append(count_requests() - before)])
+            await session.submit([call], OutcomeReader(lambda *_: left.append(count_requests() - before)))
 
     async with anyio.create_task_group() as task_group:
         for call in make_calls(5):

@@ -56,7 +56,7 @@ class StubSession:
         self.sent: list[tuple[str, dict]] = []
         """Endpoint and body of each call."""
 
-    async def submit(self, calls, read=None):
+    async def submit(self, calls, reader=None):
         calls = list(each_call(calls))
         sent = [
             (call.endpoint, orjson.loads(bytes(call.build("", "")[0])))
@@ -66,21 +66,21 @@ class StubSession:
         self.sent += sent
         answers = iter(self._outcomes if len(self._outcomes) > 1 else self._outcomes * len(sent))
         outcomes = [call if isinstance(call, Failure) else next(answers) for call in calls]
-        if read:
-            read(outcomes, ["stub-0"] * len(outcomes))
+        if reader:
+            reader.read_all(outcomes, "stub-0")
         return outcomes
 
 
 class EchoSession:
     """A session that answers each chat with its last message, and lets other threads run between two calls."""
 
-    async def submit(self, calls, read=None):
+    async def submit(self, calls, reader=None):
         outcomes = []
         for call in each_call(calls):
             time.sleep(0)
             outcomes.append(Answer.of(completion(call.body["messages"][-1]["content"])))
-        if read:
-            read(outcomes, ["echo-0"] * len(outcomes))
+        if reader:
+            reader.read_all(outcomes, "echo-0")
         return outcomes
 
 

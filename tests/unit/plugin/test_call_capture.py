@@ -186,9 +186,8 @@ def test_completion_is_read_for_chats_and_strings(llm):
     [
         completion("a", usage={"prompt_tokens": 3, "completion_tokens": 4}),
         completion("a", "b", usage={"completion_tokens": None}),
-        {"choices": [{"message": {"content": "a"}, "finish_reason": "length", "logprobs": None}], "usage": {}},
     ],
-    ids=["one text", "two texts", "cut text"],
+    ids=["one text", "two texts"],
 )
 def test_plain_chat_is_read_like_distilabel_reads_it(llm, body):
     [output] = read_plain_outputs(llm, [Answer.of(body)], 1)
@@ -224,6 +223,11 @@ def test_a_plain_chat_is_read_from_any_line_like_distilabel_reads_it(mutation):
         {"choices": [], "usage": {"completion_tokens": 1}},
         completion(None, usage={"prompt_tokens": 1}),
         completion([{"type": "text"}], usage={"prompt_tokens": 1}),
+        {"choices": [{"message": {"content": "a"}, "finish_reason": "length", "logprobs": None}], "usage": {}},
+        {
+            "choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}, "finish_reason": "length"}],
+            "usage": {},
+        },
         {"choices": [{"text": "a"}], "usage": {}},
         {"choices": [{"message": {"content": "a"}, "logprobs": {"content": []}}], "usage": {}},
         {"choices": None, "usage": {}},
@@ -236,6 +240,8 @@ def test_a_plain_chat_is_read_from_any_line_like_distilabel_reads_it(mutation):
         "no choice",
         "no text",
         "parts",
+        "cut text",
+        "a cut text among others",
         "completion of a string",
         "log probabilities",
         "no choices",

@@ -41,10 +41,10 @@ DIGESTS = [
 class DigestingSession(StubSession):
     """Session that keeps the digest of each call."""
 
-    async def submit(self, calls, read=None):
+    async def submit(self, calls, reader=None):
         calls = list(each_call(calls))
         self.digests = [call.build("u", "e")[1] for call in calls]
-        return await super().submit(calls, read)
+        return await super().submit(calls, reader)
 
 
 @pytest.mark.parametrize("copies", [1, 2], ids=["one chat", "chats of one shape"])

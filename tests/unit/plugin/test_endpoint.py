@@ -22,9 +22,9 @@ PRO = "gpt-5-pro"
 class RecordingSession(StubSession):
     """Session that keeps the calls themselves."""
 
-    async def submit(self, calls, read=None):
+    async def submit(self, calls, reader=None):
         self.calls = list(each_call(calls))
-        return await super().submit(self.calls, read)
+        return await super().submit(self.calls, reader)
 
 
 def make_llm(body: dict | None = None, **fields) -> tuple[OpenAIBatchLLM, RecordingSession]:

@@ -26,9 +26,9 @@ LONG_AGO = {"model": REASONING, "messages": MESSAGES, "max_completion_tokens": 1
 class RecordingSession(StubSession):
     """Session that keeps the calls themselves."""
 
-    async def submit(self, calls, read=None):
+    async def submit(self, calls, reader=None):
         self.calls = list(each_call(calls))
-        return await super().submit(self.calls, read)
+        return await super().submit(self.calls, reader)
 
 
 def make_llm(**fields) -> tuple[OpenAIBatchLLM, RecordingSession]:
