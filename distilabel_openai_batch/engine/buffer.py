@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from operator import attrgetter
 from typing import cast
 
@@ -32,6 +33,8 @@ from distilabel_openai_batch.text import plural
 
 # An input file has requests of one kind.
 _KIND = attrgetter("endpoint", "model")
+
+_SUBMITTED_AT = attrgetter("submitted_at")
 
 
 @dataclass(slots=True, eq=False)
@@ -170,7 +173,7 @@ class CallBuffer:
         self._observer.on_requested(len(requests))
         now = time.monotonic()
         with gc_paused():
-            pending = [_PendingRequest(request, caller, index, now) for index, request in enumerate(requests)]
+            pending = [*map(_PendingRequest, requests, repeat(caller), range(len(requests)), repeat(now))]
             self._add_all(requests, pending)
         self._callers.add(caller)
         try:
@@ -265,22 +268,26 @@ class CallBuffer:
         self._flush(pending)
 
     def _flush(self, pending: Sequence[_PendingRequest]) -> None:
-        due = [each for each in pending if each.is_waiting]
-        overdue = [each for each in due if each.overdue]
-        in_time = [each for each in due if not each.overdue] if overdue else due
+        overdue = [each for each in pending if each.overdue and each.is_waiting]
+        in_time = [each for each in pending if each.is_waiting and not each.overdue]
         if in_time:
-            self._start_flush(in_time, min([each.submitted_at for each in in_time]))
+            self._start_flush(in_time, min(map(_SUBMITTED_AT, in_time)))
         if overdue:
             self._start_flush(overdue, None)
-        if pending and not due:
+        if pending and not (in_time or overdue):
             self._end_if_idle()
 
     def _start_flush(self, pending: Sequence[_PendingRequest], since: float | None) -> None:
         self._flushes += 1
+        requests: list[Request] = []
+        running: dict[str, _PendingRequest] = {}
+        # One loop: the requests of a large job do not fit into a processor's cache.
         for each in pending:
             each.flush = self._flushes
-        requests = [each.request for each in pending]
-        self._running[self._flushes] = dict(zip([request.custom_id for request in requests], pending, strict=True))
+            request = each.request
+            requests.append(request)
+            running[request.custom_id] = each
+        self._running[self._flushes] = running
         self._task_group.start_soon(self._run_flush, self._flushes, requests, since)
 
     async def _run_flush(self, flush: int, requests: Sequence[Request], since: float | None) -> None:

@@ -455,8 +455,9 @@ class Session:
             endpoints, bodies = [path for path, _ in fitted], [body for _, body in fitted]
         stored = [self._bodies.add(body) if isinstance(body, bytes) else body for body in bodies]
         requests = [
-            Request(custom_id, path, model, body, has_default_limit, retry_of)
-            for custom_id, path, body in zip(custom_ids, endpoints, stored, strict=False)
+            *map(
+                Request, custom_ids, endpoints, repeat(model), stored, repeat(has_default_limit), repeat(retry_of)
+            )
         ]
         max_bytes = self._settings.max_bytes
         if max(map(len, stored)) + _MOST_LINE_BYTES <= max_bytes:
