@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 
 from distilabel_openai_batch.api import client, creation, files, transport
+from distilabel_openai_batch.engine import known_answers
 from distilabel_openai_batch.ledger import pack_table
 from distilabel_openai_batch.sandbox import Sandbox
 from tests.support.environment import API_KEY, ROOT
@@ -89,8 +90,9 @@ def quick_retries(monkeypatch):
 
 @pytest.fixture
 def small_packs(monkeypatch):
-    """Let the ledger put batches of any size into packs, as it does with batches of 100 requests and more."""
+    """Let the ledger put batches of any size into packs, and look up calls of any size, as it does with large ones."""
     monkeypatch.setattr(pack_table, "MIN_PACK", 1)
+    monkeypatch.setattr(known_answers, "MIN_REQUESTS", 1)
 
 
 @pytest.fixture(scope="session")

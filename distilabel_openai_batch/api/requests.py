@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain, pairwise, zip_longest
+from itertools import chain, pairwise, repeat, zip_longest
 from operator import attrgetter, itemgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 from uuid import uuid4
 
 import msgspec
@@ -145,9 +145,7 @@ class BodyTemplate:
         self._address: tuple[str, str] | None = None
         self._hasher = blake2b()
 
-    def fill(
-        self, values: Sequence[Any], base_url: str, endpoint: str
-    ) -> tuple[bytes, list[TemplateBody] | list[bytes]]:
+    def fill(self, values: Sequence[Any], base_url: str, endpoint: str) -> tuple[bytes, TextBodies | list[bytes]]:
         """Fill in the field of several bodies.
 
         Args:
@@ -179,27 +177,28 @@ class BodyTemplate:
 
     def _fill_texts(
         self, values: Sequence[Any], begun: blake2b, encode: Callable[[str], bytes]
-    ) -> tuple[bytes, list[TemplateBody]]:
+    ) -> tuple[bytes, TextBodies]:
         """Fill in texts, or the texts of chats. The JSON of a text is canonical."""
-        digests, bodies = [], []
+        digests, lengths = [], []
         length = self._length
         if len(self._ends) == 1:
             [end] = self._ends
-            for text in [message["content"] for [message] in values] if self._roles else values:
+            texts = [message["content"] for [message] in values] if self._roles else [*values]
+            for text in texts:
                 encoded = encode(text)
                 hasher = begun.copy()
                 hasher.update(encoded + end)
                 digests.append(hasher.digest())
-                bodies.append(TemplateBody(self, text, length + len(encoded)))
-            return b"".join(digests), bodies
-        for chat in values:
-            texts = tuple(map(_CONTENT, chat))
-            encoded_texts = [*map(encode, texts)]
+                lengths.append(length + len(encoded))
+            return b"".join(digests), TextBodies(self, texts, lengths)
+        chats = [tuple(map(_CONTENT, chat)) for chat in values]
+        for chat in chats:
+            encoded_texts = [*map(encode, chat)]
             hasher = begun.copy()
             hasher.update(b"".join(chain.from_iterable(zip(encoded_texts, self._ends, strict=True))))
             digests.append(hasher.digest())
-            bodies.append(TemplateBody(self, texts, length + sum(map(len, encoded_texts))))
-        return b"".join(digests), bodies
+            lengths.append(length + sum(map(len, encoded_texts)))
+        return b"".join(digests), TextBodies(self, chats, lengths)
 
     def encode(self, texts: str | Sequence[str]) -> bytes:
         """Return the JSON of a body with a text in the field, or with these texts in the messages."""
@@ -250,6 +249,43 @@ class TemplateBody(msgspec.Struct, gc=False, eq=False):
 
     def __bytes__(self) -> bytes:
         return self.template.encode(self.texts)
+
+
+class TextBodies(Sequence[TemplateBody]):
+    """Bodies of one template, which become objects when they are needed.
+
+    Args:
+        template: the template.
+        texts: the texts of each body, as a `TemplateBody` has them.
+        lengths: bytes of the JSON of each body.
+
+    Attributes:
+        lengths: as given.
+    """
+
+    __slots__ = ("_template", "_texts", "lengths")
+
+    def __init__(self, template: BodyTemplate, texts: Sequence[str | tuple[str, ...]], lengths: Sequence[int]) -> None:
+        self._template = template
+        self._texts = texts
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[TemplateBody]:
+        return map(TemplateBody, repeat(self._template), self._texts, self.lengths)
+
+    @overload
+    def __getitem__(self, index: int) -> TemplateBody: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> TextBodies: ...
+
+    def __getitem__(self, index: int | slice) -> TemplateBody | TextBodies:
+        if isinstance(index, slice):
+            return TextBodies(self._template, self._texts[index], self.lengths[index])
+        return TemplateBody(self._template, self._texts[index], self.lengths[index])
 
 
 def build_custom_id(digest: str, number: int) -> str:

@@ -191,6 +191,22 @@ class CallBuffer:
         # Each outcome is there.
         return cast("list[Outcome]", caller.outcomes)
 
+    def count_delivered(self, custom_ids: Sequence[str]) -> None:
+        """Count requests that no caller submits, since an earlier run answered them.
+
+        Args:
+            custom_ids: the requests.
+
+        Raises:
+            RunError: the run cannot go on.
+        """
+        if self.error:
+            raise self.error
+        self._observer.on_requested(len(custom_ids))
+        self.delivered.extend(custom_ids)
+        self._answers += len(custom_ids)
+        self._observer.on_answered(len(custom_ids))
+
     def fail(self, error: Exception) -> None:
         """Raise an error in every waiting and every later caller."""
         self.error = error

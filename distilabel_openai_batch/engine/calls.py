@@ -16,7 +16,7 @@ from distilabel_openai_batch.api.encoding import encode_body
 from distilabel_openai_batch.api.outcomes import Failure, Outcome
 from distilabel_openai_batch.api.requests import DIGEST_BYTES, BodyTemplate, TemplateBody, build_custom_id, digest_body
 from distilabel_openai_batch.engine.compact_ids import DigestSet
-from distilabel_openai_batch.ledger.packs import name_first_occurrences
+from distilabel_openai_batch.ledger.packs import FirstOccurrences
 from distilabel_openai_batch.ledger.states import ScopeName
 from distilabel_openai_batch.structured_output.schema import StructuredOutput
 
@@ -184,18 +184,21 @@ class ScopeMemory:
         self._released: dict[str, list[str]] = {}
         self._lock = Lock()
 
-    def acquire_custom_ids(self, digests: bytes, first_number: Callable[[str], int] | None = None) -> list[str]:
+    def acquire_custom_ids(self, digests: bytes, first_number: Callable[[str], int] | None = None) -> Sequence[str]:
         """Return the `custom_id`s of the next occurrences of requests.
 
         Args:
             digests: the digests of the requests, `DIGEST_BYTES` bytes each; at least one.
             first_number: returns the number of the first occurrence of a digest, given in hexadecimal digits; `None`
                 for 0.
+
+        Returns:
+            The `custom_id` of each request; `FirstOccurrences` if all of them begin with the number 0.
         """
         with self._lock:
             known = self._used.add(digests)
             if not known and first_number is None:
-                return name_first_occurrences(digests)
+                return FirstOccurrences(digests)
             return [
                 build_custom_id(digest, 0)
                 if index not in known and first_number is None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, repeat
 
 import anyio.to_thread
 import orjson
@@ -13,11 +11,9 @@ import orjson
 from distilabel_openai_batch.api.encoding import decode_json
 from distilabel_openai_batch.api.model_traits import read_limit
 from distilabel_openai_batch.api.outcomes import Answer, Failure, Outcome
-from distilabel_openai_batch.api.requests import BodyTemplate, Request, TemplateBody, digest_body
-from distilabel_openai_batch.api.size_limits import AnswerSizes
+from distilabel_openai_batch.api.requests import Request, digest_body
 from distilabel_openai_batch.api.truncation import find_cut_choices
 from distilabel_openai_batch.engine.activity import Activity
-from distilabel_openai_batch.engine.answer_reuse import AnswerReuse
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, CallGroup, CallLog, Calls, ScopeMemory
 from distilabel_openai_batch.engine.cut_answers import (
@@ -29,10 +25,11 @@ from distilabel_openai_batch.engine.cut_answers import (
     mark_cut,
 )
 from distilabel_openai_batch.engine.failure_log import FailureLog
+from distilabel_openai_batch.engine.known_answers import KnownAnswers
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.repairs import Repairs, SchemaChecks
-from distilabel_openai_batch.engine.scratch import BodyStore
+from distilabel_openai_batch.engine.request_builder import Columns, RequestBuilder, join_digests
 from distilabel_openai_batch.engine.settings import SessionSettings
 from distilabel_openai_batch.engine.submission import Submission
 from distilabel_openai_batch.errors import RunError, as_run_error
@@ -41,12 +38,6 @@ from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import NOT_SENT, KnownRequest
 from distilabel_openai_batch.structured_output.repair import Repair
 from distilabel_openai_batch.text import escape_surrogates
-
-# Bytes of a request's line besides the body, at most.
-_MOST_LINE_BYTES = 1_024
-
-# Calls that become requests together.
-_CALLS_PER_PART = 1_000
 
 ReadOutcome = Callable[[int, Outcome, str | None], Failure | None]
 """Function that reads an outcome, given its index and its `custom_id`; returns why an answer lacks a generation."""
@@ -72,53 +63,32 @@ class OutcomeReader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Column:
-    """Encoded calls whose bodies differ in one field alone.
-
-    Attributes:
-        calls: the calls, at least one.
-        like: a call with the model and the parameters of all.
-        endpoint: the server's path of their endpoint.
-        digests: the digests, `DIGEST_BYTES` bytes each.
-        bodies: the body of each.
-    """
-
-    calls: Sequence[APICall]
-    like: APICall
-    endpoint: str
-    digests: bytes
-    bodies: Sequence[TemplateBody | bytes]
-
-
-@dataclass(frozen=True, slots=True)
 class SessionParts:
     """Parts that a session is made of.
 
     Attributes:
         buffer: holds the requests until they are answered.
+        requests: builds the requests.
         activity: the local work of the session.
         ledger: knows the requests of earlier runs.
         observer: receives the events of the run.
         memory: tells equal requests of this process apart.
         submission: rows and jobs that are kept for a later run.
-        bodies: stores the bodies of the requests on the disk.
         traits: traits of the server's models.
-        sizes: receives the largest answer that the requests can have.
         failure_log: receives the failures of rows that no job shows.
-        reuse: takes the answers of other scopes; `None` for no other scope.
+        known_answers: finds the answers to whole calls; `None` if each request takes the way through the buffer.
     """
 
     buffer: CallBuffer
+    requests: RequestBuilder
     activity: Activity
     ledger: Ledger
     observer: Observer
     memory: ScopeMemory
     submission: Submission
-    bodies: BodyStore
     traits: LearnedTraits
-    sizes: AnswerSizes
     failure_log: FailureLog = field(default_factory=FailureLog)
-    reuse: AnswerReuse | None = None
+    known_answers: KnownAnswers | None = None
 
 
 class Session:
@@ -146,13 +116,10 @@ class Session:
         self._ledger = parts.ledger
         self._observer = parts.observer
         self._memory = parts.memory
-        self._bodies = parts.bodies
+        self._requests = parts.requests
         self._traits = parts.traits
-        self._sizes = parts.sizes
-        self._template: BodyTemplate | None = None
-        self._model = ""
         self._failure_log = parts.failure_log
-        self._reuse = parts.reuse
+        self._known_answers = parts.known_answers
         # Without reuse, occurrence numbers begin behind the last delivered answer.
         self._first_number = None if settings.reuse_answers else parts.ledger.requests.next_occurrence
 
@@ -199,10 +166,20 @@ class Session:
 
     async def _submit(self, calls: Calls, reader: OutcomeReader | None) -> list[Outcome]:
         """Submit calls, and the retries of answers that do not fit their schema; see `submit`."""
-        submitted: list[Request | Failure] = []
         with_schema: dict[int, APICall] = {}
+        columns = self._requests.encode(_noting_schemas(calls, with_schema))
+        custom_ids = self._acquire_custom_ids(columns)
+        if self._known_answers and not with_schema and self._requests.can_build_later(columns):
+            try:
+                answers = await self._known_answers.find(custom_ids)
+            except BaseException:
+                self._release(custom_ids)
+                raise
+            if answers:
+                return self._hand_over([*answers], self._requests.build_lazily(columns, custom_ids), None, reader)
+        submitted: list[Request | Failure] = []
         try:
-            outcomes = await self._submit_once(_noting_schemas(calls, with_schema), submitted)
+            outcomes = await self._submit_once(self._requests.build(columns, custom_ids), submitted)
             if self._settings.retries_cut:
                 await self._retry_cut(outcomes, submitted)
             repairs = Repairs(self._checks, with_schema)
@@ -210,26 +187,42 @@ class Session:
             while retries := repairs.retries():
                 self._observer.on_resubmitted(len(retries))
                 start = len(submitted)
-                repaired = await self._submit_once([call for _, _, call in retries], submitted, "unfit answer")
+                built = self._build([call for _, _, call in retries], "unfit answer")
+                repaired = await self._submit_once(built, submitted)
                 self._report_failed_retries(repaired)
                 await repairs.add(retries, repaired, submitted[start:])
         except BaseException:
-            for request in reversed(submitted):
-                if request.custom_id:
-                    self._memory.release_custom_id(request.custom_id)
+            self._release([request.custom_id for request in submitted if request.custom_id])
             raise
         for index, outcome in enumerate(outcomes) if Failure in set(map(type, outcomes)) else ():
             request = submitted[index]
             if isinstance(outcome, Failure) and isinstance(request, Request):
                 outcomes[index] = replace(outcome, custom_id=request.custom_id)
                 self._failure_log.add_failed(request)
+        return self._hand_over(outcomes, submitted, repairs, reader)
+
+    def _hand_over(
+        self,
+        outcomes: list[Outcome],
+        submitted: Sequence[Request | Failure],
+        repairs: Repairs | None,
+        reader: OutcomeReader | None,
+    ) -> list[Outcome]:
+        """Read the outcomes of a call, log them, and return them.
+
+        Args:
+            outcomes: the outcomes.
+            submitted: the request of each outcome, and behind these their retries.
+            repairs: the repairs of answers that did not fit their schema; `None` without a schema.
+            reader: reads the outcomes.
+        """
         if self._failure_log.replaced_before:
             for request in submitted[: len(outcomes)]:
                 self._failure_log.add_counted(str(request.custom_id))
         logged = list(outcomes)
-        for custom_id in repairs.replaced(submitted):
+        for custom_id in repairs.replaced(submitted) if repairs else ():
             self._failure_log.add_replaced(custom_id)
-        for index, repair in repairs.by_index.items():
+        for index, repair in repairs.by_index.items() if repairs else ():
             request = submitted[index]
             assert isinstance(request, Request)
             outcomes[index], logged[index] = self._end_repair(repair, request)
@@ -239,6 +232,20 @@ class Session:
         if log := CallLog.active():
             log.add(logged)
         return outcomes
+
+    def _acquire_custom_ids(self, columns: Columns) -> Sequence[str]:
+        digests = join_digests(columns)
+        return self._memory.acquire_custom_ids(digests, self._first_number) if digests else ()
+
+    def _release(self, custom_ids: Sequence[str]) -> None:
+        """Give `custom_id`s without an outcome to the next equal requests, the first one last."""
+        for custom_id in reversed(custom_ids):
+            self._memory.release_custom_id(custom_id)
+
+    def _build(self, calls: Calls, retry_of: str) -> list[Request | Failure]:
+        """Build the requests of calls; see `Request.retry_of`."""
+        columns = self._requests.encode(calls)
+        return self._requests.build(columns, self._acquire_custom_ids(columns), retry_of)
 
     def fail(self, error: Exception) -> None:
         """Raise an error in every waiting and every later caller of `submit`."""
@@ -342,7 +349,7 @@ class Session:
         Returns:
             The requests by the same index.
         """
-        built = zip(calls, self._build_requests(calls.values(), "cut answer"), strict=True)
+        built = zip(calls, self._build(calls.values(), "cut answer"), strict=True)
         retries = {index: retry for index, retry in built if isinstance(retry, Request)}
         custom_ids = [retry.custom_id for retry in retries.values()]
         known = await anyio.to_thread.run_sync(self._ledger.requests.look_up, custom_ids)
@@ -380,9 +387,8 @@ class Session:
         }
         return outcome, failure
 
-    async def _submit_once(self, calls: Calls, submitted: list[Request | Failure], retry_of: str = "") -> list[Outcome]:
-        """Wait until each call has an outcome, and append the requests to `submitted`; see `Request.retry_of`."""
-        built = self._build_requests(calls, retry_of)
+    async def _submit_once(self, built: list[Request | Failure], submitted: list[Request | Failure]) -> list[Outcome]:
+        """Wait until each request has an outcome, and append the requests to `submitted`."""
         requests = [request for request in built if isinstance(request, Request)]
         if len(requests) == len(built):
             submitted += requests
@@ -396,74 +402,6 @@ class Session:
         outcomes = iter(await self._buffer.submit(requests))
         return [request if isinstance(request, Failure) else next(outcomes) for request in built]
 
-    def _build_requests(self, calls: Calls, retry_of: str) -> list[Request | Failure]:
-        requests: list[Request | Failure] = []
-        # The bodies of one part at a time are in memory.
-        for part in _in_parts(self._encode(calls)):
-            digests = b"".join([column.digests for column in part if isinstance(column, _Column)])
-            custom_ids = iter(self._memory.acquire_custom_ids(digests, self._first_number) if digests else ())
-            for column in part:
-                if isinstance(column, _Column):
-                    requests += self._build_column(column, [*islice(custom_ids, len(column.bodies))], retry_of)
-                else:
-                    requests.append(column)
-        return requests
-
-    def _encode(self, calls: Calls) -> Iterator[_Column | Failure]:
-        """Yield the digests and the bodies of calls; a failure for a call whose body JSON cannot hold."""
-        for call in calls:
-            if isinstance(call, Failure):
-                yield call
-            elif isinstance(call, APICall):
-                yield self._encode_call(call)
-            elif call:
-                endpoint = self._settings.endpoint(call.like.endpoint)
-                try:
-                    column = _Column(
-                        call, call.like, endpoint, *call.template.fill(call.values, self.base_url, endpoint)
-                    )
-                except ValueError:
-                    yield from map(self._encode_call, call)
-                else:
-                    yield column
-
-    def _encode_call(self, call: APICall) -> _Column | Failure:
-        endpoint = self._settings.endpoint(call.endpoint)
-        try:
-            body, digest = call.build(self.base_url, endpoint)
-        except ValueError as error:
-            return Failure(str(error))
-        return _Column([call], call, endpoint, bytes.fromhex(digest), [body])
-
-    def _build_column(self, column: _Column, custom_ids: Sequence[str], retry_of: str) -> Sequence[Request | Failure]:
-        """Build the requests of calls whose bodies differ in one field alone."""
-        like, endpoint, bodies = column.like, column.endpoint, column.bodies
-        # Bodies of one template have one model, and answers of one size.
-        if like.template is None or like.template is not self._template:
-            self._template, self._model = like.template, sys.intern(str(like.body["model"]))
-            self._sizes.add(like.body)
-        model, has_default_limit = self._model, like.has_default_limit
-        if self._reuse and self._reuse.needs_digests:
-            for custom_id, call in zip(custom_ids, column.calls, strict=True):
-                self._reuse.add_digests(custom_id, call)
-        endpoints: Iterable[str] = repeat(endpoint)
-        if self._traits.refused:
-            fitted = [
-                self._traits.fit_call(model, endpoint, bytes(body), has_default_limit=has_default_limit)
-                for body in bodies
-            ]
-            endpoints, bodies = [path for path, _ in fitted], [body for _, body in fitted]
-        stored = [self._bodies.add(body) if isinstance(body, bytes) else body for body in bodies]
-        requests = [
-            *map(
-                Request, custom_ids, endpoints, repeat(model), stored, repeat(has_default_limit), repeat(retry_of)
-            )
-        ]
-        max_bytes = self._settings.max_bytes
-        if max(map(len, stored)) + _MOST_LINE_BYTES <= max_bytes:
-            return requests
-        return [_too_large(request, max_bytes) if request.size > max_bytes else request for request in requests]
-
     def _name_unsent(self, failure: Failure) -> Failure:
         """Return the failure of a row that cannot be sent, with a `custom_id` that the next run gives the row too."""
         digest = digest_body(self.base_url, "", orjson.dumps([NOT_SENT, escape_surrogates(failure.message)]))
@@ -475,24 +413,6 @@ class Session:
 def _is_paid(entry: KnownRequest | None) -> bool:
     """Return whether an earlier run has paid for a request, or has submitted it."""
     return entry is not None and (entry.outcome is None or isinstance(entry.outcome, Answer) or is_spent(entry.outcome))
-
-
-def _too_large(request: Request, max_bytes: int) -> Failure:
-    return Failure(f"The request is too large: {request.size:,} bytes; an input file holds {max_bytes:,}")
-
-
-def _in_parts(columns: Iterable[_Column | Failure]) -> Iterator[list[_Column | Failure]]:
-    """Yield columns together that have `_CALLS_PER_PART` calls or a few more."""
-    part: list[_Column | Failure] = []
-    size = 0
-    for column in columns:
-        part.append(column)
-        size += len(column.bodies) if isinstance(column, _Column) else 1
-        if size >= _CALLS_PER_PART:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
 
 
 def _noting_schemas(calls: Calls, with_schema: dict[int, APICall]) -> Iterator[APICall | CallGroup | Failure]:

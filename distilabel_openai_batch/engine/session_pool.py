@@ -24,6 +24,7 @@ from distilabel_openai_batch.api.requests import cut_shards, digest_body
 from distilabel_openai_batch.api.responses import RESPONSES_ENDPOINT
 from distilabel_openai_batch.api.size_limits import AnswerSizes
 from distilabel_openai_batch.api.transport import sdk_client
+from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.adoption import Adopter
 from distilabel_openai_batch.engine.answer_reuse import AnswerReuse, open_reuse
 from distilabel_openai_batch.engine.buffer import CallBuffer
@@ -34,10 +35,12 @@ from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.file_storage import FileStorage
 from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.job_runner import JobRunner
+from distilabel_openai_batch.engine.known_answers import KnownAnswers
 from distilabel_openai_batch.engine.lanes import FlexSupport, LaneChoice
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.refusals import BackgroundRefusals
+from distilabel_openai_batch.engine.request_builder import RequestBuilder
 from distilabel_openai_batch.engine.result_collector import ResultCollector
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import BodyStore, scratch_directory
@@ -144,6 +147,7 @@ async def _open(settings: SessionSettings, host: Host, memory: ScopeMemory | Non
                 directory=temporary,
                 failure_log=await anyio.to_thread.run_sync(FailureLog.of, ledger),
                 reuse=reuse,
+                has_answers=await anyio.to_thread.run_sync(ledger.requests.has_answered_packs),
             )
             session = builder.session(task_group)
             try:
@@ -177,6 +181,7 @@ class _Builder:
     directory: Path
     failure_log: FailureLog
     reuse: AnswerReuse | None
+    has_answers: bool
     adopter: Adopter = field(init=False)
     buffer: CallBuffer = field(init=False)
 
@@ -219,18 +224,26 @@ class _Builder:
         )
         parts = SessionParts(
             self.buffer,
+            RequestBuilder(base_url, settings, self.bodies, traits, sizes, self.reuse),
             running_jobs.activity,
             self.ledger,
             self.observer,
             self.memory,
             submission,
-            self.bodies,
             traits,
-            sizes,
             self.failure_log,
-            self.reuse,
+            self._known_answers(running_jobs.activity),
         )
         return Session(base_url, settings, parts)
+
+    def _known_answers(self, activity: Activity) -> KnownAnswers | None:
+        """Return the finder of answers to whole calls, where the answers need no other look than their reader's."""
+        settings = self.settings
+        if not self.has_answers or not settings.reuse_answers:
+            return None
+        if settings.retries_cut or settings.dispatch.only_batches:
+            return None
+        return KnownAnswers(self.ledger, self.buffer, activity, self.observer, self.process_memory)
 
     def _enqueue_limit(self, jobs: JobSettings) -> EnqueueLimit:
         settings = self.settings

@@ -64,13 +64,18 @@ class PackSearch:
 
     def __iter__(self) -> Iterator[PackHits]:
         """Yield the requests that are in packs; a pack may be yielded several times."""
-        if self._index.is_empty or not self.names:
+        if not self.has_packs:
             return
-        yield from self._compare_runs()
+        yield from self.runs()
         yield from self._search_others()
 
+    @property
+    def has_packs(self) -> bool:
+        """Return whether the scope has packs, which may have a request."""
+        return not self._index.is_empty and len(self.names) > 0
+
     def others(self) -> Sequence[str]:
-        """Return the requests that no pack has, after the iteration."""
+        """Return the requests that no pack has, after the iteration; after `runs`, the requests in no run."""
         if not self._is_found.any():
             return self._custom_ids
         names = self.names.custom_ids
@@ -79,8 +84,8 @@ class PackSearch:
         found = {names[index] for index in np.flatnonzero(self._is_found).tolist()}
         return [name for name in self._custom_ids if name not in found]
 
-    def _compare_runs(self) -> Iterator[PackHits]:
-        """Yield requests that follow each other as they do in a pack."""
+    def runs(self) -> Iterator[PackHits]:
+        """Yield requests that follow each other as they do in a pack, in the order of the `custom_id`s."""
         start, step = 0, 1
         while start < len(self.names):
             if found := self._compare_at(start):
@@ -124,7 +129,7 @@ class PackSearch:
         return None
 
     def _search_others(self) -> Iterator[PackHits]:
-        """Yield the requests that `_compare_runs` has not found."""
+        """Yield the requests that `runs` has not found."""
         wanted = np.flatnonzero(~self._is_found)
         if not len(wanted):
             return

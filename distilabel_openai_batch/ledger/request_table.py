@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import repeat
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -20,9 +20,12 @@ from distilabel_openai_batch.ledger.job_counts import delete_counts
 from distilabel_openai_batch.ledger.owners import Owners
 from distilabel_openai_batch.ledger.pack_search import PackHits, PackSearch
 from distilabel_openai_batch.ledger.pack_table import PackTable, next_request_id
-from distilabel_openai_batch.ledger.packs import PackedNames
+from distilabel_openai_batch.ledger.packs import FirstOccurrences, PackedNames
 from distilabel_openai_batch.ledger.scope_row import ScopeRow
 from distilabel_openai_batch.ledger.states import FAILED, OPEN_STATES, PENDING, Job, KnownRequest, KnownRequests
+
+# `find_answers` looks up one request in so many by itself, at most.
+_MAX_OTHERS = 10
 
 # Requests per statement: far above the fixed cost of a statement, far below a second.
 _CHUNK = 5_000
@@ -36,6 +39,8 @@ _LOOK_UP = """
 """
 
 _NAMES_OF_ROWS = "SELECT custom_id FROM requests WHERE scope = ? LIMIT ?"
+
+_HAS_ANSWERED_PACKS = "SELECT EXISTS (SELECT 1 FROM packs WHERE scope = ? AND answered)"
 
 _FIND_DROPPED = """
     SELECT custom_id, batch_id, coalesce(jobs.error, 'it was never created')
@@ -166,6 +171,39 @@ class RequestTable:
         known += [KnownRequests(job, custom_ids, None) for job, custom_ids in pending.items()]
         known += [KnownRequests(job, [*outcomes], [*outcomes.values()]) for job, outcomes in ended.items()]
         return known
+
+    def has_answered_packs(self) -> bool:
+        """Return whether the scope has answers in packs."""
+        with self._connection.reading() as database:
+            [has_answers] = database.execute(_HAS_ANSWERED_PACKS, (self._scope.id,)).fetchone()
+        return bool(has_answers)
+
+    def find_answers(self, custom_ids: FirstOccurrences) -> tuple[list[Answer], set[int]] | None:
+        """Return the answers to requests that the ledger has all answered, in a fraction of the time of `look_up`.
+
+        Args:
+            custom_ids: different requests.
+
+        Returns:
+            The answer to each request, and the jobs that answered; `None` if a request has no answer, or if packs have
+            few of the requests in the given order.
+        """
+        with self._connection.snapshot() as database:
+            search = self._packs.search(database, self._scope.id, custom_ids)
+            runs = [*search.runs()] if search.has_packs else []
+            others = search.others()
+            if _MAX_OTHERS * len(others) > len(custom_ids) or not all(hits.pack.is_answered for hits in runs):
+                return None
+            known = [_read_known(database, hits) for hits in runs]
+            rows = self._query_rows(database, _LOOK_UP, others)
+        jobs = {requests.job for requests in known}
+        answers: list[Outcome | None] = [answer for requests in known for answer in requests.outcomes or ()]
+        if others:
+            outcomes = {custom_id: _outcome(state, *columns) for custom_id, _, state, *columns in rows}
+            jobs.update(job for _, job, *_ in rows)
+            left, found = {*others}, iter(answers)
+            answers = [outcomes.get(name) if name in left else next(found) for name in custom_ids]
+        return (cast("list[Answer]", answers), jobs) if set(map(type, answers)) == {Answer} else None
 
     def find_dropped(self, custom_ids: Iterable[str]) -> dict[str, Failure]:
         """Return the pending requests whose job was dropped, each with the reason of the drop as its failure."""

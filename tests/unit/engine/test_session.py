@@ -20,6 +20,7 @@ from distilabel_openai_batch.engine.calls import APICall, CallGroup, CallLog, Sc
 from distilabel_openai_batch.engine.failure_log import FailureLog
 from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
+from distilabel_openai_batch.engine.request_builder import RequestBuilder
 from distilabel_openai_batch.engine.session import Session, SessionParts
 from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
 from distilabel_openai_batch.structured_output.options import parse_structured_output
@@ -110,19 +111,19 @@ def make_session(ledger, bodies, recorder) -> Callable[..., Session]:
     traits = LearnedTraits(ledger.refused_parameters, bodies, recorder)
 
     def make(buffer: FakeBuffer, failure_log: FailureLog | None = None, **changes) -> Session:
+        changed = replace(settings, **changes)
         parts = SessionParts(
             buffer,  # type: ignore[arg-type]
+            RequestBuilder(URL, changed, bodies, traits, AnswerSizes(), None),
             Activity(),
             ledger,
             recorder,
             ScopeMemory(),
             None,  # type: ignore[arg-type]
-            bodies,
             traits,
-            AnswerSizes(),
             failure_log or FailureLog(),
         )
-        return Session(URL, replace(settings, **changes), parts)
+        return Session(URL, changed, parts)
 
     return make
 

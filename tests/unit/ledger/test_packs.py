@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import random
 from array import array
+from contextlib import closing
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, build_result_line
 from distilabel_openai_batch.ledger import job_table, pack_table, packs, request_table
 from distilabel_openai_batch.ledger.ledger import Ledger
-from distilabel_openai_batch.ledger.packs import MIN_PACK, PACK_SIZE, Pack, PackedNames, chunk_lengths, find_members
+from distilabel_openai_batch.ledger.packs import (
+    MIN_PACK,
+    PACK_SIZE,
+    FirstOccurrences,
+    Pack,
+    PackedNames,
+    chunk_lengths,
+    find_members,
+)
 from distilabel_openai_batch.ledger.row_pages import RowReader
 from tests.unit.ledger.samples import SCOPE, make_names, make_shard, plan_created_job, plan_ended_job
 
@@ -354,3 +366,126 @@ def test_numbers_are_little_endian_on_any_machine(monkeypatch):
     monkeypatch.setattr(packs.sys, "byteorder", other)
     blob = packs.pack_numbers(array("I", [1, 256]))
     assert list(packs.unpack_numbers("I", blob)) == [1, 256]
+
+
+def first_names(count: int, start: int = 0) -> FirstOccurrences:
+    return FirstOccurrences(b"".join(bytes.fromhex(name[:32]) for name in make_names(count, start=start)))
+
+
+def answer_job(ledger: Ledger, count: int, start: int = 0) -> dict[str, Answer]:
+    """Plan a job of requests, answer all, and return the answers."""
+    names = make_names(count, start=start)
+    outcomes = {name: answer(f"Answer {name}.", (place, 2)) for place, name in enumerate(names)}
+    job = plan_ended_job(ledger, *names)
+    record(ledger, job, outcomes)
+    ledger.jobs.mark_collected(job, MISSING_RESULT)
+    return outcomes
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 2_600), (0, 1_000), (950, 100), (1_000, 1), (2_599, 1), (2_150, 450)])
+def test_answers_are_found_at_once_in_the_order_of_the_packs(ledger, start, count):
+    """The requests may be those of several jobs, and begin within a pack."""
+    outcomes = answer_job(ledger, 2_150) | answer_job(ledger, 450, 2_150)
+    found = ledger.requests.find_answers(first_names(count, start))
+    assert found is not None
+    answers, jobs = found
+    assert answers == [*outcomes.values()][start : start + count]
+    assert [each.tokens for each in answers] == [each.tokens for each in [*outcomes.values()][start : start + count]]
+    assert jobs == {known.job for known in ledger.requests.look_up(make_names(count, start=start)).values()}
+
+
+@pytest.mark.parametrize(("left", "is_found"), [(1, True), (30, True), (31, False)])
+def test_answers_that_left_their_pack_are_found_at_once_if_they_are_few(ledger, left, is_found):
+    outcomes = answer_job(ledger, 300)
+    # A delivery of single requests gives these rows of their own.
+    ledger.requests.mark_delivered(make_names(300)[100 : 100 + left], began_at=1.0)
+    assert count_rows(ledger) == left
+    found = ledger.requests.find_answers(first_names(300))
+    assert (found is not None) is is_found
+    if found:
+        assert found[0] == [*outcomes.values()]
+
+
+@pytest.mark.parametrize("place", [0, 150, 299])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE requests SET state = 'failed', error = 'No.' WHERE custom_id = ?",
+        "UPDATE requests SET state = 'asked' WHERE custom_id = ?",
+        "DELETE FROM answers WHERE request = (SELECT id FROM requests WHERE custom_id = ?)",
+        "DELETE FROM requests WHERE custom_id = ?",
+    ],
+    ids=["failed", "pending", "without its line", "unknown"],
+)
+def test_no_answers_are_found_at_once_if_one_is_missing(ledger, place, change):
+    answer_job(ledger, 300)
+    name = make_names(300)[place]
+    ledger.requests.mark_delivered([name], began_at=1.0)
+    assert ledger.requests.find_answers(first_names(300)) is not None
+    with ledger.connection.transaction() as database:
+        database.execute(change, (name,))
+    assert ledger.requests.find_answers(first_names(300)) is None
+
+
+def test_no_answers_are_found_at_once_without_the_lines_of_a_pack(ledger):
+    answer_job(ledger, 300)
+    with ledger.connection.transaction() as database:
+        database.execute("DELETE FROM answer_parts")
+    assert ledger.requests.find_answers(first_names(300)) is None
+
+
+def test_no_answers_of_a_pending_pack_are_found(ledger):
+    assert not ledger.requests.has_answered_packs()
+    plan_created_job(ledger, *make_names(300))
+    assert not ledger.requests.has_answered_packs()
+    assert ledger.requests.find_answers(first_names(300)) is None
+
+
+def test_requests_in_another_order_are_not_found_at_once(ledger):
+    answer_job(ledger, 300)
+    names = first_names(300)
+    reverse = FirstOccurrences(b"".join(names.digests[16 * place : 16 * place + 16] for place in reversed(range(300))))
+    assert ledger.requests.find_answers(reverse) is None
+    assert ledger.requests.has_answered_packs()
+
+
+def test_answers_of_another_scope_or_another_occurrence_are_not_found(ledger, open_ledger):
+    answer_job(ledger, 300)
+    other = open_ledger(replace(SCOPE, task="another"))
+    assert not other.requests.has_answered_packs()
+    assert other.requests.find_answers(first_names(300)) is None
+    names = make_names(300, 1, start=300)
+    job = plan_ended_job(ledger, *names)
+    record(ledger, job, answers(names))
+    ledger.jobs.mark_collected(job, MISSING_RESULT)
+    assert ledger.requests.find_answers(first_names(300, 300)) is None
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_answers_that_are_found_at_once_equal_those_of_a_look_up(tmp_path_factory, data):
+    """Any requests may be unanswered, fail, leave their pack, or be asked in another order."""
+    with closing(Ledger(tmp_path_factory.mktemp("ledger"), SCOPE)) as ledger:
+        count = data.draw(st.integers(100, 250))
+        names = make_names(count)
+        job = plan_ended_job(ledger, *names)
+        places = st.sets(st.integers(0, count - 1), max_size=12)
+        missing, failed = data.draw(places), data.draw(places)
+        outcomes = {
+            name: Failure("No.", 400) if place in failed else answer(name)
+            for place, name in enumerate(names)
+            if place not in missing
+        }
+        record(ledger, job, outcomes)
+        ledger.jobs.mark_collected(job, MISSING_RESULT)
+        delivered = [names[place] for place in data.draw(places) - missing - failed]
+        ledger.requests.mark_delivered(delivered, began_at=1.0)
+        start = data.draw(st.integers(0, count - 1))
+        wanted = make_names(data.draw(st.integers(1, count + 20)), start=start)
+        if data.draw(st.booleans()):
+            wanted = data.draw(st.permutations(wanted))
+        found = ledger.requests.find_answers(FirstOccurrences(b"".join(bytes.fromhex(name[:32]) for name in wanted)))
+        known = ledger.requests.look_up(wanted)
+        if found:
+            assert found[0] == [known[name].outcome for name in wanted]
+            assert found[1] == {known[name].job for name in wanted}
