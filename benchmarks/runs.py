@@ -124,18 +124,22 @@ class Runs:
                     known += self._record(self.run(name, requests, settings=settings))
         return {name: _median(self._known[name, requests, characters]) for name in contenders}
 
-    def resume(self, requests: int) -> tuple[Run, Run]:
-        """Return a run of `ours`, and a second run that finds every answer in the ledger of the first."""
-        if (RESUMED, requests, None) not in self._known:
+    def resume(self, requests: int) -> tuple[Run, Run, Run]:
+        """Return a run of `ours`, later runs that find every answer in the ledger of the first, and the floor.
+
+        The later runs alternate with the floor. Of both, the median is returned.
+        """
+        ours, again, floor = keys = [(name, requests, None) for name in ("ours", RESUMED, "floor")]
+        if again not in self._known:
             with tempfile.TemporaryDirectory(prefix="bench-") as folder, Sandbox() as sandbox:
-                first, second = (
-                    self._run_once(name, module, requests, folder, sandbox)
-                    for name, module in (("ours", "ours"), (RESUMED, "ours"))
-                )
-            self._record([first, second])
-            self._known.setdefault(("ours", requests, None), []).append(first)
-            self._known[RESUMED, requests, None] = [second]
-        return _median(self._known["ours", requests, None]), self._known[RESUMED, requests, None][0]
+                first = self._run_once("ours", "ours", requests, folder, sandbox)
+                self._known.setdefault(ours, []).extend(self._record([first]))
+                for _ in range(self.plan.repetitions):
+                    later = self._run_once(RESUMED, "ours", requests, folder, sandbox)
+                    self._known.setdefault(again, []).extend(self._record([later]))
+                    self._known.setdefault(floor, []).extend(self._record(self.run("floor", requests)))
+        first, later, lower_bound = (_median(self._known[key]) for key in keys)
+        return first, later, lower_bound
 
     def adopt(self, requests: int, others: int) -> tuple[Run, Run, Run, Run]:
         """Run `ours` first, with that ledger, with an empty ledger, and with an empty ledger among other batches.

@@ -9,10 +9,12 @@ import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from unittest.mock import Mock
 
 import pytest
 
 from distilabel_openai_batch import OpenAIBatchLLM
+from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.ledger import connection
 from tests.support.environment import ROOT
 
@@ -94,11 +96,12 @@ def test_work_of_a_run_stays_within_bounds(sandbox, work):
 
 
 def test_run_with_all_answers_in_the_ledger_does_almost_no_work(sandbox, monkeypatch):
-    """The run reads the ledger in large pieces, and submits nothing."""
+    """The run reads the ledger in large pieces, builds no request, and submits nothing."""
     generate()
     clear_scope_memories()
     before = len(sandbox.calls())
     work = LedgerWork(monkeypatch)
+    monkeypatch.setattr(CallBuffer, "submit", Mock(side_effect=AssertionError("A request was built.")))
 
     generate()
 
