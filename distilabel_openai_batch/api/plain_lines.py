@@ -61,6 +61,8 @@ class _Line(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(_Line)
 
+_LINE_FEED, _OPENING_BRACE, _CLOSING_BRACE = b"\n{}"
+
 
 class _Message(msgspec.Struct, gc=False):
     content: str
@@ -159,10 +161,8 @@ def read_plain_lines(lines: bytes) -> PlainLines | None:
         The values of the lines, as the function `read_plain_line` returns the values of each; `None` if the lines have
         to be read one by one.
     """
-    count = lines.count(b"\n")
-    # msgspec splits the text into objects, and not into lines. Within an object, no `{` follows a `}` → if each line
-    # begins and ends with a brace, no object goes on in the next line.
-    if not (lines.startswith(b"{") and lines.endswith(b"}\n") and lines.count(b"}\n{") == count - 1):
+    count = _count_objects(lines)
+    if not count:
         return None
     try:
         values = _decoder.decode_lines(lines.decode())
@@ -171,6 +171,21 @@ def read_plain_lines(lines: bytes) -> PlainLines | None:
         return _read_values(values)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError):
         return None
+
+
+def _count_objects(lines: bytes) -> int:
+    """Return the number of lines that hold one JSON object each; 0 if a line may hold anything else.
+
+    msgspec splits a text into objects, and not into lines. Within an object, no `{` follows a `}`, so no object goes on
+    in the next line if each line begins and ends with a brace.
+    """
+    characters = np.frombuffer(lines, dtype=np.uint8)
+    # A third of the time of counting `}\n{`.
+    ends = np.flatnonzero(characters == _LINE_FEED)
+    if not (lines.startswith(b"{") and lines.endswith(b"}\n")):
+        return 0
+    are_closed = (characters[ends - 1] == _CLOSING_BRACE).all() and (characters[ends[:-1] + 1] == _OPENING_BRACE).all()
+    return len(ends) if are_closed else 0
 
 
 def _read_values(values: Sequence[_Line]) -> PlainLines:

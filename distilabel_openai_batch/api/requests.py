@@ -202,7 +202,9 @@ class BodyTemplate:
 
     def encode(self, texts: str | Sequence[str]) -> bytes:
         """Return the JSON of a body with a text in the field, or with these texts in the messages."""
-        return _join(self._encoded, [encode_json(text) for text in ([texts] if type(texts) is str else texts)])
+        if isinstance(texts, str):
+            return _join(self._encoded, [encode_json(texts)])
+        return _join(self._encoded, [*map(encode_json, texts)])
 
     def _begin_digest(self, base_url: str, endpoint: str) -> blake2b:
         """Return a hasher that has everything of a digest before the field's value."""
