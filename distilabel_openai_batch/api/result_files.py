@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from io import BufferedReader, BytesIO, FileIO, RawIOBase
 
 import numpy as np
@@ -183,12 +183,13 @@ class _Index:
     def __init__(self, custom_ids: Sequence[str]) -> None:
         self._custom_ids = custom_ids
         self._next = 0
-        self._places: dict[str, int] | None = None
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {custom_id: place for place, custom_id in enumerate(self._custom_ids)}
 
     def find(self, custom_id: str) -> int | None:
         """Return the place of a request; `None` for no request."""
-        if self._places is None:
-            self._places = {custom_id: place for place, custom_id in enumerate(self._custom_ids)}
         return self._places.get(custom_id)
 
     def find_all(self, custom_ids: Sequence[str]) -> _Places | None:
@@ -198,9 +199,10 @@ class _Index:
         if self._custom_ids[start:end] == custom_ids:
             self._next = end
             return np.arange(start, end)
-        places = [place for custom_id in custom_ids if (place := self.find(custom_id)) is not None]
-        if len(set(places)) < len(custom_ids):
+        found = {*map(self._places.get, custom_ids)}
+        if None in found or len(found) < len(custom_ids):
             return None
+        places = [*map(self._places.__getitem__, custom_ids)]
         self._next = places[-1] + 1
         return np.array(places)
 
