@@ -61,12 +61,14 @@ class KnownAnswers:
         Raises:
             RunError: the run cannot go on.
         """
-        # Other requests are repeated in this run.
-        if len(custom_ids) < MIN_REQUESTS or not isinstance(custom_ids, FirstOccurrences):
+        # Requests of another form are repeated in this run.
+        firsts = custom_ids if isinstance(custom_ids, FirstOccurrences) and len(custom_ids) >= MIN_REQUESTS else None
+        # Calls reach the buffer in their order → a call also waits for the look-ups before it.
+        if firsts is None and not self._lock.statistics().locked:
             return None
         with self._activity.busy():
             async with self._lock:
-                found = await anyio.to_thread.run_sync(self._look_up, custom_ids)
+                found = await anyio.to_thread.run_sync(self._look_up, firsts) if firsts else None
             if found is None:
                 return None
             answers, batch_ids = found

@@ -186,6 +186,17 @@ async def test_other_calls_go_through_the_buffer(make_session, recorder, answer_
     assert not parts.memory.has_compared
 
 
+async def test_calls_reach_the_buffer_in_their_order(make_session):
+    calls = [make_calls(MIN_REQUESTS), make_calls(1, MIN_REQUESTS), make_calls(MIN_REQUESTS, MIN_REQUESTS + 1)]
+    names = [name for group in calls for name in custom_ids_of(group)]
+    async with anyio.create_task_group() as task_group:
+        session, parts = make_session(task_group)
+        for group in calls:
+            task_group.start_soon(session.submit, [group])
+        assert await flushed(parts, len(names)) == names
+        task_group.cancel_scope.cancel()
+
+
 async def test_changes_of_the_caller_during_a_look_up_reach_no_request(make_session, ledger, monkeypatch):
     calls = make_calls(MIN_REQUESTS)
     names = [*custom_ids_of(calls)]
