@@ -1,6 +1,6 @@
 """Command that measures the figures and writes the report.
 
-python -m benchmarks [--plan full|quick] [--only FIGURE …] [--output FOLDER]
+python -m benchmarks [--plan full|quick] [--only FIGURE …] [--repetitions NUMBER] [--output FOLDER]
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import report
@@ -50,9 +51,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=ROOT / "benchmarks", help="folder for the results (default: benchmarks)"
     )
+    parser.add_argument(
+        "--repetitions",
+        type=int,
+        help="repetitions of short runs, of which the median is reported (default: the plan's)",
+    )
     options = parser.parse_args(arguments)
     plan = PLANS[options.plan]
     command = f"python -m benchmarks --plan {plan.name}" + (f" --only {' '.join(options.only)}" if options.only else "")
+    if options.repetitions:
+        plan = replace(plan, repetitions=options.repetitions)
+        command += f" --repetitions {options.repetitions}"
     runs, figures, failed = Runs(plan), [], {}
     started = time.monotonic()
     for name in options.only or FIGURES:
