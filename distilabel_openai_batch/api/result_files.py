@@ -38,7 +38,6 @@ _READ_BYTES = 262_144
 # Requests whose lines the second reading looks up together.
 _CHUNK = 1_000
 
-_LINE_FEED = ord("\n")
 
 _Places = npt.NDArray[np.int64]
 
@@ -116,7 +115,7 @@ class JobResults:
         places = index.find_all(lines.custom_ids)
         if places is None or self._kinds[places].any():
             return False
-        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == _LINE_FEED) + 1
+        ends = lines.ends
         starts = np.concatenate(([0], ends[:-1]))
         kinds = np.where(lines.is_whole, _WHOLE, _ANSWER)
         kinds[lines.unusual] = 0

@@ -142,11 +142,7 @@ class CustomIdList(LazyNames):
 
     def extend(self, custom_ids: Sequence[str]) -> None:
         """Append `custom_id`s."""
-        digests: bytes | None
-        if isinstance(custom_ids, FirstOccurrences):
-            digests = custom_ids.digests
-        else:
-            digests = parse_first_occurrences(custom_ids)
+        digests = parse_first_occurrences(custom_ids)
         if digests is None and len(custom_ids) > 1:
             for custom_id in custom_ids:
                 self.extend([custom_id])

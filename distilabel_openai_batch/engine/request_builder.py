@@ -166,9 +166,8 @@ class RequestBuilder:
             endpoints, bodies = [path for path, _ in fitted], [body for _, body in fitted]
         lengths = bodies.lengths if isinstance(bodies, TextBodies) else [*map(len, bodies)]
         stored = [self._bodies.add(body) if isinstance(body, bytes) else body for body in bodies]
-        same = repeat(model), repeat(has_default_limit), repeat(retry_of)
-        requests = [*map(Request, custom_ids, endpoints, same[0], stored, *same[1:])]
-        return requests, max(lengths)
+        built = map(Request, custom_ids, endpoints, repeat(model), stored, repeat(has_default_limit), repeat(retry_of))
+        return [*built], max(lengths)
 
 
 class _LazyRequests(Sequence[Request]):

@@ -50,15 +50,15 @@ class OutcomeReader:
     Attributes:
         read: reads one outcome. It is called in the order of the outcomes.
         read_plain: reads all answers that have nothing but whole texts, before `read` is called, and returns the
-            indexes of the other outcomes, ascending; `None` to read each outcome with `read`.
+            indexes of the other outcomes, ascending. By default, `read` reads each outcome.
     """
 
     read: ReadOutcome
-    read_plain: Callable[[Sequence[Outcome]], Sequence[int]] | None = None
+    read_plain: Callable[[Sequence[Outcome]], Sequence[int]] = lambda outcomes: range(len(outcomes))
 
     def read_all(self, outcomes: Sequence[Outcome], custom_id: str | None = None) -> None:
         """Read outcomes that no server gave, all with the same `custom_id`."""
-        for index in self.read_plain(outcomes) if self.read_plain else range(len(outcomes)):
+        for index in self.read_plain(outcomes):
             self.read(index, outcomes[index], custom_id)
 
 
@@ -169,6 +169,7 @@ class Session:
         with_schema: dict[int, APICall] = {}
         columns = self._requests.encode(_noting_schemas(calls, with_schema))
         custom_ids = self._acquire_custom_ids(columns)
+        repairs = Repairs(self._checks, with_schema)
         if self._known_answers and not with_schema and self._requests.can_build_later(columns):
             try:
                 answers = await self._known_answers.find(custom_ids)
@@ -176,13 +177,12 @@ class Session:
                 self._release(custom_ids)
                 raise
             if answers:
-                return self._hand_over([*answers], self._requests.build_lazily(columns, custom_ids), None, reader)
+                return self._hand_over([*answers], self._requests.build_lazily(columns, custom_ids), repairs, reader)
         submitted: list[Request | Failure] = []
         try:
             outcomes = await self._submit_once(self._requests.build(columns, custom_ids), submitted)
             if self._settings.retries_cut:
                 await self._retry_cut(outcomes, submitted)
-            repairs = Repairs(self._checks, with_schema)
             await repairs.start(outcomes)
             while retries := repairs.retries():
                 self._observer.on_resubmitted(len(retries))
@@ -205,7 +205,7 @@ class Session:
         self,
         outcomes: list[Outcome],
         submitted: Sequence[Request | Failure],
-        repairs: Repairs | None,
+        repairs: Repairs,
         reader: OutcomeReader | None,
     ) -> list[Outcome]:
         """Read the outcomes of a call, log them, and return them.
@@ -213,16 +213,16 @@ class Session:
         Args:
             outcomes: the outcomes.
             submitted: the request of each outcome, and behind these their retries.
-            repairs: the repairs of answers that did not fit their schema; `None` without a schema.
+            repairs: the repairs of answers that did not fit their schema.
             reader: reads the outcomes.
         """
         if self._failure_log.replaced_before:
             for request in submitted[: len(outcomes)]:
                 self._failure_log.add_counted(str(request.custom_id))
         logged = list(outcomes)
-        for custom_id in repairs.replaced(submitted) if repairs else ():
+        for custom_id in repairs.replaced(submitted):
             self._failure_log.add_replaced(custom_id)
-        for index, repair in repairs.by_index.items() if repairs else ():
+        for index, repair in repairs.by_index.items():
             request = submitted[index]
             assert isinstance(request, Request)
             outcomes[index], logged[index] = self._end_repair(repair, request)
@@ -259,7 +259,7 @@ class Session:
         reader: OutcomeReader,
     ) -> None:
         """Read the outcomes, and report the answers that lack a generation or are cut."""
-        others = reader.read_plain(outcomes) if reader.read_plain else range(len(outcomes))
+        others = reader.read_plain(outcomes)
         if self._failure_log.rejected_before:
             for index in set(range(len(outcomes))).difference(others):
                 self._failure_log.add_accepted(str(submitted[index].custom_id))

@@ -64,15 +64,8 @@ class PackSearch:
 
     def __iter__(self) -> Iterator[PackHits]:
         """Yield the requests that are in packs; a pack may be yielded several times."""
-        if not self.has_packs:
-            return
         yield from self.runs()
         yield from self._search_others()
-
-    @property
-    def has_packs(self) -> bool:
-        """Return whether the scope has packs, which may have a request."""
-        return not self._index.is_empty and len(self.names) > 0
 
     def others(self) -> Sequence[str]:
         """Return the requests that no pack has, after the iteration; after `runs`, the requests in no run."""
@@ -87,7 +80,7 @@ class PackSearch:
     def runs(self) -> Iterator[PackHits]:
         """Yield requests that follow each other as they do in a pack, in the order of the `custom_id`s."""
         start, step = 0, 1
-        while start < len(self.names):
+        while start < len(self.names) and not self._index.is_empty:
             if found := self._compare_at(start):
                 pack, members, positions = found
                 start, step = int(positions[-1]) + 1, 1
@@ -131,7 +124,7 @@ class PackSearch:
     def _search_others(self) -> Iterator[PackHits]:
         """Yield the requests that `runs` has not found."""
         wanted = np.flatnonzero(~self._is_found)
-        if not len(wanted):
+        if self._index.is_empty or not len(wanted):
             return
         for pack, members, indexes in _load_members(self._index.find(self._keys[wanted]), self._load):
             positions = wanted[indexes]

@@ -263,8 +263,6 @@ class PackedNames:
     @classmethod
     def of(cls, custom_ids: Sequence[str]) -> PackedNames:
         """Parse `custom_id`s, and leave out those of another form."""
-        if isinstance(custom_ids, FirstOccurrences):
-            return cls(custom_ids, custom_ids.digests, None)
         if (digests := parse_first_occurrences(custom_ids)) is not None:
             return cls(custom_ids, digests, None)
         try:
@@ -304,6 +302,8 @@ def name_first_occurrences(digests: bytes) -> list[str]:
 
 def parse_first_occurrences(custom_ids: Sequence[str]) -> bytes | None:
     """Return the digests of `custom_id`s with occurrence number 0; `None` if a `custom_id` has another form."""
+    if isinstance(custom_ids, FirstOccurrences):
+        return custom_ids.digests
     width = 2 * DIGEST_BYTES
     text = "".join(custom_ids)
     if set(map(len, custom_ids)) != {width + len(_FIRST)} or not text.isascii() or text != text.lower():

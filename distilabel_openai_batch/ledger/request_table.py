@@ -190,7 +190,7 @@ class RequestTable:
         """
         with self._connection.snapshot() as database:
             search = self._packs.search(database, self._scope.id, custom_ids)
-            runs = [*search.runs()] if search.has_packs else []
+            runs = [*search.runs()]
             others = search.others()
             if _MAX_OTHERS * len(others) > len(custom_ids) or not all(hits.pack.is_answered for hits in runs):
                 return None

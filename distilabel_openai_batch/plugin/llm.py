@@ -374,9 +374,9 @@ class OpenAIBatchLLM(ChatClient, OpenAILLM):
 
         def read_plain(outcomes: Sequence[Outcome]) -> Sequence[int]:
             outputs.extend(read_plain_outputs(self, outcomes, num_generations))
-            if all(outputs) and not self.keep_reasoning:
-                return ()
-            return [index for index, output in enumerate(outputs) if self.keep_reasoning or not output]
+            if self.keep_reasoning:
+                return range(len(outputs))
+            return [index for index, output in enumerate(outputs) if not output]
 
         def read(index: int, outcome: Outcome, custom_id: str | None) -> Failure | None:
             output = self._output(inputs[index], num_generations, kwargs, outcome, custom_id, outputs[index])

@@ -13,19 +13,36 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import Outcome
 from distilabel_openai_batch.api.requests import Shard
 from distilabel_openai_batch.api.size_limits import AnswerSizes
+from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.enqueue_limit import EnqueueLimit
 from distilabel_openai_batch.engine.job_context import JobContext
 from distilabel_openai_batch.engine.job_runner import JobRunner
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.running_jobs import RunningJobs
 from distilabel_openai_batch.engine.scratch import BodyStore
-from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule
+from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.engine.stop_gate import OPEN_GATE, StopGate
 from distilabel_openai_batch.ledger.ledger import Ledger
 from distilabel_openai_batch.ledger.states import Job, JobState, ScopeName
 from tests.unit.engine.fake_batch_api import FakeBatchAPI
 
 FAST_SETTINGS = JobSettings("24h", PollSchedule(0.001, 0.001), {})
+
+
+SESSION_SETTINGS = SessionSettings(
+    base_url="https://api.example.com/v1/",
+    api_key="",
+    headers=None,
+    timeout=1.0,
+    patience=Patience(),
+    max_requests=10,
+    max_bytes=1_000,
+    max_attempts=1,
+    max_jobs=1,
+    jobs=JobSettings("24h", PollSchedule(), {}),
+    ledger_dir=Path(),
+    reuse_answers=True,
+)
 
 
 @pytest.fixture

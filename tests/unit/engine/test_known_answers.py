@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import anyio
 import orjson
@@ -13,7 +14,6 @@ from anyio.abc import TaskGroup
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Deliver, Outcome
 from distilabel_openai_batch.api.requests import BodyTemplate, Request, Shard
 from distilabel_openai_batch.api.size_limits import AnswerSizes
-from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.buffer import CallBuffer
 from distilabel_openai_batch.engine.calls import APICall, CallGroup, ScopeMemory
@@ -22,10 +22,10 @@ from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.request_builder import RequestBuilder, join_digests
 from distilabel_openai_batch.engine.session import OutcomeReader, Session, SessionParts
-from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings
 from distilabel_openai_batch.errors import QuotaError
 from distilabel_openai_batch.ledger.packs import FirstOccurrences
 from distilabel_openai_batch.ledger.states import JobState
+from tests.unit.engine.conftest import SESSION_SETTINGS
 from tests.unit.engine.fake_batch_api import FakeBatchAPI
 
 URL = "https://api.example.com/v1/"
@@ -59,22 +59,9 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def make_session(ledger, bodies, recorder, tmp_path) -> Callable[[TaskGroup], tuple[Session, SessionParts]]:
+def make_session(ledger, bodies, recorder) -> Callable[[TaskGroup], tuple[Session, SessionParts]]:
     """Return a function that opens the session of a process that begins now, whose buffer answers no request."""
-    settings = SessionSettings(
-        base_url=URL,
-        api_key="",
-        headers=None,
-        timeout=1.0,
-        patience=Patience(),
-        max_requests=10_000,
-        max_bytes=10_000_000,
-        max_attempts=1,
-        max_jobs=1,
-        jobs=JobSettings("24h", PollSchedule(), {}),
-        ledger_dir=tmp_path,
-        reuse_answers=True,
-    )
+    settings = replace(SESSION_SETTINGS, max_requests=10_000, max_bytes=10_000_000)
 
     def make(task_group: TaskGroup) -> tuple[Session, SessionParts]:
         activity, memory = Activity(), ScopeMemory()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import anyio
 import pytest
@@ -14,7 +13,6 @@ from distilabel_openai_batch.api.batches import Batch
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, Outcome
 from distilabel_openai_batch.api.requests import BodyTemplate, Request, Shard
 from distilabel_openai_batch.api.size_limits import AnswerSizes
-from distilabel_openai_batch.api.transport import Patience
 from distilabel_openai_batch.engine.activity import Activity
 from distilabel_openai_batch.engine.calls import APICall, CallGroup, CallLog, ScopeMemory
 from distilabel_openai_batch.engine.failure_log import FailureLog
@@ -22,9 +20,10 @@ from distilabel_openai_batch.engine.learned_traits import LearnedTraits
 from distilabel_openai_batch.engine.observer import Observer
 from distilabel_openai_batch.engine.request_builder import RequestBuilder
 from distilabel_openai_batch.engine.session import Session, SessionParts
-from distilabel_openai_batch.engine.settings import JobSettings, PollSchedule, SessionSettings, SubmissionRun
+from distilabel_openai_batch.engine.settings import SubmissionRun
 from distilabel_openai_batch.structured_output.options import parse_structured_output
 from tests.support.schemas import COUNT
+from tests.unit.engine.conftest import SESSION_SETTINGS
 
 URL = "https://api.example.com/v1/"
 CHAT = "/v1/chat/completions"
@@ -94,24 +93,10 @@ def recorder() -> Recorder:
 @pytest.fixture
 def make_session(ledger, bodies, recorder) -> Callable[..., Session]:
     """Return a function that creates the session of a process that begins now; keywords change its settings."""
-    settings = SessionSettings(
-        base_url=URL,
-        api_key="",
-        headers=None,
-        timeout=1.0,
-        patience=Patience(),
-        max_requests=10,
-        max_bytes=1_000,
-        max_attempts=1,
-        max_jobs=1,
-        jobs=JobSettings("24h", PollSchedule(), {}),
-        ledger_dir=Path(),
-        reuse_answers=True,
-    )
     traits = LearnedTraits(ledger.refused_parameters, bodies, recorder)
 
     def make(buffer: FakeBuffer, failure_log: FailureLog | None = None, **changes) -> Session:
-        changed = replace(settings, **changes)
+        changed = replace(SESSION_SETTINGS, **changes)
         parts = SessionParts(
             buffer,  # type: ignore[arg-type]
             RequestBuilder(URL, changed, bodies, traits, AnswerSizes(), None),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from array import array
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distilabel_openai_batch.api.outcomes import MISSING_RESULT, Answer, Failure, build_result_line
@@ -368,8 +369,12 @@ def test_numbers_are_little_endian_on_any_machine(monkeypatch):
     assert list(packs.unpack_numbers("I", blob)) == [1, 256]
 
 
+def first_occurrences(names: Sequence[str]) -> FirstOccurrences:
+    return FirstOccurrences(b"".join(bytes.fromhex(name[:32]) for name in names))
+
+
 def first_names(count: int, start: int = 0) -> FirstOccurrences:
-    return FirstOccurrences(b"".join(bytes.fromhex(name[:32]) for name in make_names(count, start=start)))
+    return first_occurrences(make_names(count, start=start))
 
 
 def answer_job(ledger: Ledger, count: int, start: int = 0) -> dict[str, Answer]:
@@ -443,9 +448,7 @@ def test_no_answers_of_a_pending_pack_are_found(ledger):
 
 def test_requests_in_another_order_are_not_found_at_once(ledger):
     answer_job(ledger, 300)
-    names = first_names(300)
-    reverse = FirstOccurrences(b"".join(names.digests[16 * place : 16 * place + 16] for place in reversed(range(300))))
-    assert ledger.requests.find_answers(reverse) is None
+    assert ledger.requests.find_answers(first_occurrences(make_names(300)[::-1])) is None
     assert ledger.requests.has_answered_packs()
 
 
@@ -461,7 +464,7 @@ def test_answers_of_another_scope_or_another_occurrence_are_not_found(ledger, op
     assert ledger.requests.find_answers(first_names(300, 300)) is None
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.data())
 def test_answers_that_are_found_at_once_equal_those_of_a_look_up(tmp_path_factory, data):
     """Any requests may be unanswered, fail, leave their pack, or be asked in another order."""
@@ -484,7 +487,7 @@ def test_answers_that_are_found_at_once_equal_those_of_a_look_up(tmp_path_factor
         wanted = make_names(data.draw(st.integers(1, count + 20)), start=start)
         if data.draw(st.booleans()):
             wanted = data.draw(st.permutations(wanted))
-        found = ledger.requests.find_answers(FirstOccurrences(b"".join(bytes.fromhex(name[:32]) for name in wanted)))
+        found = ledger.requests.find_answers(first_occurrences(wanted))
         known = ledger.requests.look_up(wanted)
         if found:
             assert found[0] == [known[name].outcome for name in wanted]
